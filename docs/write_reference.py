@@ -1,0 +1,12 @@
+"""Write the pages that are made from the code: docs/spec.md and docs/tables.md."""
+
+from pathlib import Path
+
+from orchestrator.spec.describe import reference_page
+from orchestrator.tables.describe import tables_page
+
+DOCS = Path(__file__).resolve().parent
+
+if __name__ == "__main__":
+    (DOCS / "spec.md").write_text(reference_page(), encoding="utf-8")
+    (DOCS / "tables.md").write_text(tables_page(), encoding="utf-8")

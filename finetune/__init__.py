@@ -1,0 +1,1 @@
+"""Models, adapters, heads and tasks of fine-tuning."""

@@ -1,0 +1,94 @@
+"""LoRA matrices or dense weights as groups of tracked modules, without what always has a zero gradient."""
+
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+from transformers import PreTrainedModel
+
+from finetune.architecture import Target
+from finetune.draws import draw_fan_in
+from finetune.errors import TargetError
+from finetune.settings import AdapterSettings
+from ntk_dist.tracked import TrackedLinear
+
+_ADAPTER = "default"
+
+
+@dataclass(frozen=True, eq=False)
+class GroupParts:
+    """The parameters of one group.
+
+    Attributes:
+        tracked: modules whose gradient can be other than zero.
+        zero: names of the parts whose gradient is zero whatever the input, and which are skipped.
+    """
+
+    tracked: list[TrackedLinear]
+    zero: list[str]
+
+
+def insert_lora(model: PreTrainedModel, settings: AdapterSettings, targets: Sequence[Target], seed: int) -> None:
+    """Adapt the target modules, in place; what is drawn depends on the seed and the module's path alone."""
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules=[target.path for target in targets],
+    )
+    # peft draws from the global generator, and says that it adapts to Conv1D's transposed weights
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inject_adapter_in_model(config, model)
+    for target in targets:
+        a, b = lora_pair(model, target)
+        draw_fan_in(a.weight, seed, f"{target.path}.lora_A")
+        if settings.initialisation == "random":
+            draw_fan_in(b.weight, seed, f"{target.path}.lora_B")
+    model.requires_grad_(False).eval()
+
+
+def lora_pair(model: PreTrainedModel, target: Target) -> tuple[nn.Linear, nn.Linear]:
+    """LoRA's A and B at an adapted module."""
+    module = model.get_submodule(target.path)
+    return module.lora_A[_ADAPTER], module.lora_B[_ADAPTER]
+
+
+def lora_parts(model: PreTrainedModel, target: Target) -> GroupParts:
+    """A and B of one module: the gradient for A is zero where B is zero, and the other way round."""
+    a, b = lora_pair(model, target)
+    parts = [("lora_A", a, is_zero(b)), ("lora_B", b, is_zero(a))]
+    return GroupParts(
+        tracked=[TrackedLinear(module, f"{target.path}.{name}") for name, module, zero in parts if not zero],
+        zero=[name for name, _, zero in parts if zero],
+    )
+
+
+def dense_parts(target: Target) -> GroupParts:
+    """The module's own weight and bias."""
+    return GroupParts([TrackedLinear(target.module, target.path, bias=target.module.bias is not None)], [])
+
+
+def without_gradient(parts: GroupParts) -> GroupParts:
+    """The same group where nothing that it changes can reach the outputs."""
+    names = [linear.name.rpartition(".")[2] for linear in parts.tracked]
+    return GroupParts([], sorted({*parts.zero, *names}))
+
+
+def is_zero(module: nn.Linear) -> bool:
+    """Whether every weight is zero."""
+    return not bool(module.weight.any())
+
+
+def check_group_names(wanted: Collection[str], existing: Collection[str]) -> None:
+    """Check that every wanted group exists.
+
+    Raises:
+        TargetError: one does not; lists those that do.
+    """
+    for name in wanted:
+        if name not in existing:
+            raise TargetError(f"there is no group {name!r}; the groups are: {', '.join(existing)}")

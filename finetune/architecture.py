@@ -1,0 +1,155 @@
+"""Where things stand in a transformers model: its base, its head, its layers, and what targets name."""
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from finetune.errors import HeadError, TargetError, UnsupportedModelError
+
+HEAD_GROUP = "head"
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A linear module of the base model that the user named.
+
+    Attributes:
+        group: name of its group.
+        layer: index of its layer; None outside the layers.
+        target: the group's name without the layer.
+        path: its path in the model.
+        module: the module.
+    """
+
+    group: str
+    layer: int | None
+    target: str
+    path: str
+    module: nn.Linear | Conv1D
+
+
+def is_decoder(model: PreTrainedModel) -> bool:
+    """Whether the model reads its output at the last token: a causal language model, or a `score` head."""
+    return isinstance(getattr(model, "score", None), nn.Linear) or not has_head(model)
+
+
+def has_head(model: PreTrainedModel) -> bool:
+    """Whether the model is a classifier rather than a language model."""
+    return "ForSequenceClassification" in type(model).__name__
+
+
+def base_prefix(model: PreTrainedModel) -> str:
+    """Path of the base model, with the dot that follows it.
+
+    Raises:
+        UnsupportedModelError: the model has no base model of its own.
+    """
+    for name, module in model.named_modules():
+        if module is model.base_model and name:
+            return f"{name}."
+    raise UnsupportedModelError(
+        f"{type(model).__name__} does not keep its base model apart from its head; use an architecture of "
+        "transformers that does (BERT, RoBERTa, GPT-2, Llama, ...)"
+    )
+
+
+def linears(model: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    """Every linear module by path, in the model's order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+
+
+def head_linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The linear modules of the head: those outside the base model."""
+    prefix = base_prefix(model)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(prefix)
+    }
+
+
+def final_linear(model: PreTrainedModel, n_outputs: int) -> tuple[str, nn.Linear]:
+    """Path and module of the linear layer that gives the logits.
+
+    Raises:
+        HeadError: the head has no linear layer with `n_outputs` outputs.
+    """
+    fitting = [(name, module) for name, module in head_linears(model).items() if module.out_features == n_outputs]
+    if not fitting:
+        raise HeadError(
+            f"the head of {type(model).__name__} has no linear layer with {n_outputs} outputs; use "
+            "label_words or another architecture"
+        )
+    return fitting[-1]
+
+
+def find_targets(model: PreTrainedModel, targets: Sequence[str]) -> list[Target]:
+    """The linear modules of the base model that the targets name, by layer, then in the order of the targets.
+
+    A target matches a module whose path is the target or ends with a dot and the target, as in peft. A group
+    is called after its layer and the target; where a target matches several modules of a layer, after the
+    module's path inside the layer.
+
+    Raises:
+        TargetError: a target matches nothing; lists the names that exist and the nearest one.
+    """
+    prefix = base_prefix(model)
+    candidates = {
+        name.removeprefix(prefix): module for name, module in linears(model).items() if name.startswith(prefix)
+    }
+    matches: dict[str, str] = {}
+    for target in targets:
+        found = [path for path in candidates if _matches(prefix + path, target) or path == target]
+        if not found:
+            raise TargetError(_nothing_matches(target, list(candidates)))
+        for path in found:
+            matches.setdefault(path, target)
+    located = [_locate(path) for path in matches]
+    shared = Counter((layer, target) for (layer, _), target in zip(located, matches.values(), strict=True))
+    chosen = []
+    for (path, target), (layer, inside) in zip(matches.items(), located, strict=True):
+        name = target if shared[layer, target] == 1 else inside
+        group = name if layer is None else f"{layer}.{name}"
+        chosen.append(Target(group, layer, name, prefix + path, candidates[path]))
+    _check_distinct(chosen)
+    return sorted(chosen, key=lambda target: (target.layer is None, target.layer or 0))
+
+
+def n_layers(model: PreTrainedModel) -> int:
+    """Number of layers that have linear modules of their own."""
+    prefix = base_prefix(model)
+    paths = [name.removeprefix(prefix) for name in linears(model) if name.startswith(prefix)]
+    return len({layer for layer, _ in map(_locate, paths) if layer is not None})
+
+
+def _matches(path: str, target: str) -> bool:
+    return path == target or path.endswith(f".{target}")
+
+
+def _locate(path: str) -> tuple[int | None, str]:
+    """Layer index (the first integer of the path) and the path inside the layer."""
+    parts = path.split(".")
+    for position, part in enumerate(parts):
+        if part.isdigit():
+            return int(part), ".".join(parts[position + 1 :])
+    return None, path
+
+
+def _nothing_matches(target: str, paths: list[str]) -> str:
+    names = Counter(path.rpartition(".")[2] for path in paths)
+    nearest = difflib.get_close_matches(target.rpartition(".")[2], list(names), n=1, cutoff=0.4)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    existing = ", ".join(f"{name} ({count})" for name, count in names.items())
+    return f"target {target!r} matches no linear module of the model.{hint} Its linear modules are: {existing}"
+
+
+def _check_distinct(chosen: list[Target]) -> None:
+    for group, count in Counter(target.group for target in chosen).items():
+        if count > 1 or group == HEAD_GROUP:
+            paths = ", ".join(target.path for target in chosen if target.group == group)
+            raise TargetError(f"the group {group} would hold {paths}; name these modules by longer targets")

@@ -1,0 +1,61 @@
+"""What can be wrong with a model, a task or an adapter, each with its own name."""
+
+
+class FinetuneError(ValueError):
+    """Base of the errors of `finetune`; the message says which example, field or module, and what to do."""
+
+
+class ModelLoadError(FinetuneError):
+    """The model or its tokenizer cannot be found or read, or lacks weights that it needs."""
+
+
+class UnsupportedModelError(FinetuneError):
+    """The architecture is one that the scorer does not understand."""
+
+
+class TargetError(FinetuneError):
+    """A target module or a group matches nothing in the model."""
+
+
+class HeadError(FinetuneError):
+    """The head does not fit the checkpoint, the number of outputs or the weights given for it."""
+
+
+class LabelWordError(HeadError):
+    """A label word is not one token of its own."""
+
+
+class ProbeError(HeadError):
+    """A probe could not be fitted to the features."""
+
+
+class OutputModeError(FinetuneError):
+    """The outputs of the kernel do not fit the number of outputs of the model."""
+
+
+class DataLoadError(FinetuneError):
+    """The data set cannot be found or read."""
+
+
+class SplitError(DataLoadError):
+    """The data set has no split of that name."""
+
+
+class MissingColumnError(FinetuneError):
+    """A column that the task names does not exist."""
+
+
+class EmptyTextError(FinetuneError):
+    """An example has no text, or its text has no token."""
+
+
+class LabelError(FinetuneError):
+    """A label is not a number, or stands outside the head."""
+
+
+class TooFewExamplesError(FinetuneError):
+    """The data set has fewer examples than are asked for."""
+
+
+class TooLongError(FinetuneError):
+    """An example or the prompt around it has more tokens than the model or the task takes."""

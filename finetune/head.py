@@ -1,0 +1,157 @@
+"""The head: drawn, kept from the checkpoint, fitted by a probe, or read off the logits of label words."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from finetune.adapter import GroupParts, is_zero
+from finetune.architecture import final_linear, head_linears
+from finetune.draws import draw_normal
+from finetune.errors import HeadError, LabelWordError
+from finetune.model import LoadedModel
+from finetune.settings import HeadSettings, ModelSettings
+from ntk_dist.tracked import TrackedLinear
+
+
+def prepare_head(
+    loaded: LoadedModel,
+    settings: HeadSettings,
+    *,
+    n_outputs: int,
+    seed: int,
+    weights: Mapping[str, NDArray[np.floating]] | None,
+) -> list[str]:
+    """Give the classifier its head, in place, and draw what the checkpoint lacks.
+
+    Returns:
+        Names of the parameters that were drawn.
+
+    Raises:
+        HeadError: a pretrained head that is missing or has another size, or probe weights of another shape.
+    """
+    model = loaded.model
+    heads = head_linears(model)
+    final_name, final = final_linear(model, n_outputs)
+    if settings.kind == "pretrained":
+        _check_pretrained(loaded, heads, n_outputs)
+    drawn = set(draw_missing(loaded, seed))
+    if settings.kind != "pretrained":
+        for name, module in heads.items():
+            _draw(model, module, name, seed)
+            drawn.add(f"{name}.weight")
+    if weights is not None:
+        _set_weights(final, weights)
+        drawn -= {f"{final_name}.weight", f"{final_name}.bias"}
+    return sorted(drawn)
+
+
+def draw_missing(loaded: LoadedModel, seed: int) -> list[str]:
+    """Draw the matrices that the checkpoint lacks by the rule for a random head; returns their names.
+
+    Norms start at one and biases at zero without being drawn.
+    """
+    names = []
+    for name in sorted(loaded.missing):
+        path, _, kind = name.rpartition(".")
+        module = loaded.model.get_submodule(path)
+        if kind == "weight" and isinstance(module, nn.Linear | Conv1D | nn.Embedding):
+            _draw(loaded.model, module, path, seed)
+        names.append(name)
+    return names
+
+
+def head_parts(model: PreTrainedModel, n_outputs: int) -> GroupParts:
+    """Every linear module of the head; those before an all-zero last one have no gradient."""
+    final_name, final = final_linear(model, n_outputs)
+    dead = is_zero(final)
+    parts = GroupParts([], [])
+    for name, module in head_linears(model).items():
+        if dead and name != final_name:
+            parts.zero.append(name)
+        else:
+            parts.tracked.append(TrackedLinear(module, name, bias=module.bias is not None))
+    return parts
+
+
+def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
+    """The rows `ids` of the output embedding as a linear head (d -> number of words).
+
+    Raises:
+        HeadError: the model has no output embedding.
+    """
+    embedding = model.get_output_embeddings()
+    if embedding is None:
+        raise HeadError(f"{type(model).__name__} has no output embedding to read label words from; use another head")
+    bias = getattr(embedding, "bias", None)
+    weight: Tensor = embedding.weight
+    # without nn.Linear's own draw, which would move the global generator
+    head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype)
+    with torch.no_grad():
+        head.weight.copy_(weight[ids])
+        if bias is not None:
+            head.bias.copy_(bias[ids])
+    return head.requires_grad_(False)
+
+
+def word_ids(settings: ModelSettings, words: tuple[str, ...], n_outputs: int) -> list[int]:
+    """Token ids of the label words.
+
+    Raises:
+        LabelWordError: there is not one word for each output, or a word is not one token, is unknown, or
+            stands for two outputs.
+    """
+    if len(words) != n_outputs:
+        raise LabelWordError(f"{len(words)} label words for {n_outputs} outputs; give one word a class")
+    tokenizer = AutoTokenizer.from_pretrained(
+        settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
+    )
+    ids: list[int] = []
+    for word in words:
+        tokens = tokenizer(word, add_special_tokens=False)["input_ids"]
+        if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
+            pieces = tokenizer.convert_ids_to_tokens(tokens)
+            raise LabelWordError(
+                f"the label word {word!r} must be one known token, but the tokenizer makes {pieces} of it; "
+                "choose another word, and mind that a word inside a sentence starts with a space"
+            )
+        if tokens[0] in ids:
+            raise LabelWordError(f"the label word {word!r} is the same token as another label word")
+        ids.append(tokens[0])
+    return ids
+
+
+def _check_pretrained(loaded: LoadedModel, heads: Mapping[str, nn.Linear], n_outputs: int) -> None:
+    for name in heads:
+        if f"{name}.weight" in loaded.missing:
+            raise HeadError(
+                f"the checkpoint has no {name} with {n_outputs} outputs; use a random or a ridge head, or a "
+                "checkpoint that was fine-tuned on this task"
+            )
+
+
+@torch.no_grad()
+def _draw(model: PreTrainedModel, module: nn.Module, path: str, seed: int) -> None:
+    deviation = getattr(model.config.get_text_config(), "initializer_range", None) or 0.02
+    draw_normal(module.get_parameter("weight"), seed, f"{path}.weight", deviation=deviation)
+    for name, parameter in module.named_parameters(recurse=False):
+        if name == "bias":
+            parameter.zero_()
+
+
+@torch.no_grad()
+def _set_weights(final: nn.Linear, weights: Mapping[str, NDArray[np.floating]]) -> None:
+    weight = torch.as_tensor(weights["weight"], dtype=final.weight.dtype)
+    bias = torch.as_tensor(weights["bias"], dtype=final.weight.dtype)
+    if weight.shape != final.weight.shape or bias.shape != (final.out_features,):
+        raise HeadError(
+            f"the head takes weights {tuple(final.weight.shape)} and biases ({final.out_features},), not "
+            f"{tuple(weight.shape)} and {tuple(bias.shape)}; fit the probe with this model and task"
+        )
+    final.weight.copy_(weight)
+    # replaced, not written to: the heads of decoders have no bias, but a probe does
+    final.bias = nn.Parameter(bias, requires_grad=False)

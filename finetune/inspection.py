@@ -1,0 +1,108 @@
+"""What a model, an adapter and a head amount to, without loading a weight."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from finetune.adapter import dense_parts
+from finetune.architecture import (
+    HEAD_GROUP,
+    Target,
+    final_linear,
+    find_targets,
+    head_linears,
+    is_decoder,
+    n_layers,
+)
+from finetune.model import empty_model
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from ntk_dist.tracked import check_groups
+
+
+@dataclass(frozen=True)
+class GroupFacts:
+    """One group of parameters.
+
+    Attributes:
+        name: its name, as in `Scorer.groups`.
+        layer: index of its layer; None for the head and for modules outside the layers.
+        target: its name without the layer.
+        n_parameters: columns of its Jacobian block, without the parts whose gradient is always zero.
+        zero_parts: names of those parts.
+    """
+
+    name: str
+    layer: int | None
+    target: str
+    n_parameters: int
+    zero_parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model with adapter and head.
+
+    Attributes:
+        groups: by layer, then in the order of the targets; the head last.
+        n_layers: layers that have linear modules of their own.
+        hidden_size: width d of the hidden states.
+        n_parameters: scalars of the model, head included, adapter not.
+        weight_bytes: their size in memory.
+        model_type: transformers' name of the architecture.
+        is_decoder: whether the output is read at the last token.
+    """
+
+    groups: tuple[GroupFacts, ...]
+    n_layers: int
+    hidden_size: int
+    n_parameters: int
+    weight_bytes: int
+    model_type: str
+    is_decoder: bool
+
+
+def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSettings, *, n_outputs: int) -> ModelFacts:
+    """The facts that a plan needs. A head of zeros, which weights alone can tell, is not foreseen.
+
+    Raises:
+        FinetuneError: a named subclass says whether model, head or target is wrong.
+        TiedWeightsError: a parameter belongs to two groups.
+    """
+    language_model = head.kind == "label_words"
+    network = empty_model(model, n_outputs=n_outputs, language_model=language_model)
+    targets = find_targets(network, adapter.targets)
+    check_groups({target.group: dense_parts(target).tracked for target in targets})
+    groups = [_target_facts(target, adapter) for target in targets]
+    if not language_model:
+        final = final_linear(network, n_outputs)[1]
+        if head.in_kernel:
+            size = sum(p.numel() for module in head_linears(network).values() for p in module.parameters())
+            if head.kind in ("ridge", "logistic") and "bias" not in dict(final.named_parameters()):
+                size += n_outputs  # the probe brings its own bias
+            groups.append(GroupFacts(HEAD_GROUP, None, HEAD_GROUP, size, ()))
+    parameters = list(network.parameters())
+    return ModelFacts(
+        groups=tuple(groups),
+        n_layers=n_layers(network),
+        hidden_size=int(network.config.get_text_config().hidden_size),
+        n_parameters=sum(p.numel() for p in parameters),
+        weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        model_type=str(network.config.model_type),
+        is_decoder=is_decoder(network),
+    )
+
+
+def _target_facts(target: Target, adapter: AdapterSettings) -> GroupFacts:
+    weight = target.module.weight
+    zero: tuple[str, ...] = ()
+    if adapter.kind == "none":
+        size = dense_parts(target).tracked[0].n_parameters
+    else:
+        # (out, in) or, for Conv1D, (in, out)
+        n_out, n_in = weight.shape if isinstance(target.module, nn.Linear) else weight.shape[::-1]
+        size = adapter.rank * n_out
+        if adapter.initialisation == "random":
+            size += adapter.rank * n_in
+        else:
+            zero = ("lora_A",)
+    return GroupFacts(target.group, target.layer, target.target, size, zero)

@@ -1,0 +1,169 @@
+"""Loading a pretrained model, with its weights or without them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from finetune.architecture import base_prefix
+from finetune.errors import ModelLoadError, UnsupportedModelError
+from finetune.settings import ModelSettings
+from ntk_dist.errors import NonFiniteError
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model with its weights.
+
+    Attributes:
+        model: in eval mode; no parameter requires a gradient.
+        missing: names of the parameters that the checkpoint lacks or holds in another shape.
+    """
+
+    model: PreTrainedModel
+    missing: frozenset[str]
+
+
+def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
+    """The model's configuration, for a head with `n_outputs` outputs.
+
+    Raises:
+        ModelLoadError: there is none at that path or id.
+        UnsupportedModelError: the model is an encoder-decoder.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            settings.path,
+            revision=settings.revision,
+            trust_remote_code=settings.trust_remote_code,
+            num_labels=n_outputs,
+        )
+    except (OSError, ValueError) as error:
+        _not_loaded(settings, error)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"{settings.path} is an encoder-decoder ({config.model_type}); use an encoder (BERT, RoBERTa, "
+            "...) or a decoder (GPT-2, Llama, ...)"
+        )
+    return config
+
+
+def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool) -> PreTrainedModel:
+    """The model without weights, on the meta device.
+
+    Raises:
+        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture.
+    """
+    config = load_config(settings, n_outputs)
+    try:
+        with _quiet(), torch.device("meta"):
+            return _auto_class(language_model).from_config(config, **_options(settings))
+    except (OSError, ValueError) as error:
+        _not_loaded(settings, error)
+
+
+def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int) -> LoadedModel:
+    """The model with its weights, ready to be evaluated.
+
+    Args:
+        settings: where it is and how it is loaded.
+        n_outputs: outputs of the head; a head of another size counts as missing.
+        language_model: load the causal language model instead of the classifier.
+        seed: seeds what transformers draws for parameters that the checkpoint lacks.
+
+    Raises:
+        ModelLoadError: nothing there, or the weights do not fit the architecture.
+        NonFiniteError: a weight is NaN or infinite; names the parameter.
+        UnsupportedModelError: as `load_config`.
+    """
+    config = load_config(settings, n_outputs)
+    try:
+        with _quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, report = _auto_class(language_model).from_pretrained(
+                settings.path,
+                config=config,
+                revision=settings.revision,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **_options(settings),
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        _not_loaded(settings, error)
+    model.requires_grad_(False).eval()
+    mismatched = {entry[0] for entry in report["mismatched_keys"]}
+    _check_fit(settings, model, set(report["missing_keys"]), mismatched)
+    _check_finite(model)
+    names = {name for name, _ in model.named_parameters()}
+    return LoadedModel(model, frozenset(names & (set(report["missing_keys"]) | mismatched)))
+
+
+def _auto_class(language_model: bool) -> Any:
+    return AutoModelForCausalLM if language_model else AutoModelForSequenceClassification
+
+
+def _options(settings: ModelSettings) -> dict[str, Any]:
+    return {
+        "dtype": getattr(torch, settings.dtype),
+        "attn_implementation": settings.attention,
+        "trust_remote_code": settings.trust_remote_code,
+    }
+
+
+def _not_loaded(settings: ModelSettings, error: Exception) -> NoReturn:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    raise ModelLoadError(
+        f"the model {settings.path} cannot be loaded: {reason}. It must be a folder with config.json and "
+        "weights, or an id on the hub"
+    ) from error
+
+
+def _check_fit(settings: ModelSettings, model: PreTrainedModel, missing: set[str], mismatched: set[str]) -> None:
+    prefix = base_prefix(model)
+    wrong = sorted(name for name in mismatched if name.startswith(prefix))
+    if wrong:
+        raise ModelLoadError(
+            f"{settings.path}: {wrong[0]} has another shape in the weights than in config.json; the files "
+            "do not belong together"
+        )
+    parts = {name for name, _ in model.named_parameters() if name.startswith(prefix)}
+    if parts <= missing:
+        raise ModelLoadError(
+            f"{settings.path}: the weights hold none of the parameters of {type(model).__name__}; they "
+            "belong to another architecture than config.json says"
+        )
+
+
+def _check_finite(model: PreTrainedModel) -> None:
+    for name, parameter in model.named_parameters():
+        # one sum tells, and costs less than a mask; only a suspicious one is looked into
+        if not bool(torch.isfinite(parameter.sum())) and not bool(torch.isfinite(parameter).all()):
+            raise NonFiniteError(
+                f"the parameter {name} of the model holds NaN or infinite values; the checkpoint is damaged, "
+                "get it again"
+            )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from printing bars and load reports; the scorer says what was missing."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

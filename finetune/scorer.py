@@ -1,0 +1,169 @@
+"""A pretrained model with adapter and head, as a function from a batch of tokens to logits."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from finetune.adapter import (
+    GroupParts,
+    check_group_names,
+    dense_parts,
+    insert_lora,
+    is_zero,
+    lora_parts,
+    without_gradient,
+)
+from finetune.architecture import HEAD_GROUP, Target, final_linear, find_targets, is_decoder
+from finetune.errors import HeadError, UnsupportedModelError
+from finetune.head import draw_missing, head_parts, prepare_head, word_head, word_ids
+from finetune.model import load_model
+from finetune.precision import KeepDouble
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from ntk_dist.batches import Batch, pad
+from ntk_dist.tracked import TrackedLinear, check_groups
+
+
+class Scorer:
+    """A model in eval mode, dropout off, with the modules whose parameters are tracked.
+
+    Attributes:
+        model: the transformers model, adapters inside.
+        final: the linear layer whose output are the logits.
+        groups: tracked modules by group; a group whose gradient is always zero has none.
+        zero_parts: by group, the parts whose gradient is always zero and which are skipped: LoRA's A where B
+            is zero, B where A is zero, everything below a head of zeros.
+        drawn: names of the parameters that were drawn because no checkpoint gave them.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        final: nn.Linear,
+        parts: Mapping[str, GroupParts],
+        drawn: list[str],
+        softcap: float | None = None,
+    ) -> None:
+        self.model = model.eval()
+        self.final = final
+        self.groups: dict[str, list[TrackedLinear]] = {name: group.tracked for name, group in parts.items()}
+        self.zero_parts = {name: group.zero for name, group in parts.items() if group.zero}
+        self.drawn = drawn
+        self._last_token = is_decoder(model)
+        self._softcap = softcap
+        check_groups(self.groups)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits (B, C), differentiable where the caller's hooks make them so."""
+        with KeepDouble():
+            if not self._last_token:
+                logits: Tensor = self.model(**_inputs(batch)).logits
+                return logits
+            logits = self.final(self._last_hidden(batch))
+            return logits if self._softcap is None else self._softcap * torch.tanh(logits / self._softcap)
+
+    @torch.no_grad()
+    def features(self, batch: Batch) -> Tensor:
+        """Inputs (B, d) of the last linear layer: what a probe is fitted to."""
+        seen: list[Tensor] = []
+        handle = self.final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        try:
+            self.logits(batch)
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def _last_hidden(self, batch: Batch) -> Tensor:
+        hidden: Tensor = self.model.base_model(**_inputs(batch), use_cache=False).last_hidden_state
+        # by the mask, not by comparing with a padding id, which may also be a real token
+        return hidden[torch.arange(len(batch)), batch.last_positions]
+
+
+def build_scorer(
+    model: ModelSettings,
+    adapter: AdapterSettings,
+    head: HeadSettings,
+    *,
+    n_outputs: int,
+    adapter_seed: int,
+    head_seed: int,
+    head_weights: Mapping[str, NDArray[np.floating]] | None = None,
+    groups: Sequence[str] | None = None,
+) -> Scorer:
+    """Load the model and give it adapter and head.
+
+    Every draw depends on its seed and the parameter's own name: neither the other groups nor the precision
+    change it.
+
+    Args:
+        model: the pretrained model.
+        adapter: what is adapted.
+        head: what gives the outputs.
+        n_outputs: number of outputs C.
+        adapter_seed: seed of LoRA's matrices.
+        head_seed: seed of the head and of whatever the checkpoint lacks.
+        head_weights: "weight" (C, d) and "bias" (C,) of a ridge or logistic probe; without them such a head
+            is a random one, whose `features` the probe is fitted to.
+        groups: the groups to track; None tracks all.
+
+    Raises:
+        FinetuneError: a named subclass says whether model, head, target or group is wrong.
+        NonFiniteError: a weight of the checkpoint is NaN or infinite.
+        TiedWeightsError: a parameter belongs to two groups.
+    """
+    if head_weights is not None and head.kind not in ("ridge", "logistic"):
+        raise HeadError(f"a {head.kind} head takes no probe weights; use ridge or logistic")
+    language_model = head.kind == "label_words"
+    loaded = load_model(model, n_outputs=n_outputs, language_model=language_model, seed=head_seed)
+    network = loaded.model
+    targets = find_targets(network, adapter.targets)
+    words = word_ids(model, head.words, n_outputs) if language_model else []
+    if language_model:
+        drawn, final = draw_missing(loaded, head_seed), word_head(network, words)
+    else:
+        drawn = prepare_head(loaded, head, n_outputs=n_outputs, seed=head_seed, weights=head_weights)
+        final = final_linear(network, n_outputs)[1]
+    parts = _group_parts(network, adapter, targets, adapter_seed)
+    if is_zero(final):
+        parts = {name: without_gradient(group) for name, group in parts.items()}
+    if head.in_kernel and not language_model:
+        parts[HEAD_GROUP] = head_parts(network, n_outputs)
+    wanted = list(parts) if groups is None else groups
+    check_group_names(wanted, parts)
+    softcap = getattr(network.config.get_text_config(), "final_logit_softcapping", None) if words else None
+    scorer = Scorer(network, final, {name: parts[name] for name in parts if name in wanted}, drawn, softcap)
+    if words:
+        _check_word_logits(scorer, words)
+    return scorer
+
+
+def _group_parts(
+    model: PreTrainedModel, adapter: AdapterSettings, targets: Sequence[Target], seed: int
+) -> dict[str, GroupParts]:
+    if adapter.kind == "none":
+        return {target.group: dense_parts(target) for target in targets}
+    insert_lora(model, adapter, targets, seed)
+    return {target.group: lora_parts(model, target) for target in targets}
+
+
+@torch.no_grad()
+def _check_word_logits(scorer: Scorer, words: list[int]) -> None:
+    """Compare with the model's own logits once: some architectures scale them in ways of their own."""
+    batch = pad([np.array(words)], pad_id=0)
+    with KeepDouble():
+        whole = scorer.model(**_inputs(batch), use_cache=False).logits[:, -1, words]
+    if not torch.allclose(scorer.logits(batch), whole, rtol=1e-3, atol=1e-5):
+        raise UnsupportedModelError(
+            f"{type(scorer.model).__name__} changes its logits after the output embedding in a way that is "
+            "not known here; use a random or ridge head"
+        )
+
+
+def _inputs(batch: Batch) -> dict[str, Tensor]:
+    inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    if batch.token_type_ids is not None:
+        inputs["token_type_ids"] = batch.token_type_ids
+    return inputs

@@ -1,0 +1,96 @@
+"""What fixes a model, its adapter, its head and its task: plain values, the same on disk and in memory."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+TaskKind = Literal["classification", "regression"]
+AdapterKind = Literal["lora", "none"]
+HeadKind = Literal["random", "pretrained", "ridge", "logistic", "label_words"]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The pretrained model, as transformers loads it.
+
+    Attributes:
+        path: folder, or id on the hub.
+        revision: branch, tag or commit on the hub; None takes the default branch.
+        dtype: precision of weights, activations and Jacobian rows.
+        attention: attention implementation of transformers.
+        trust_remote_code: whether Python code that comes with the model may run.
+    """
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["float32", "float64"] = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """The parameters whose Jacobian is taken.
+
+    Attributes:
+        kind: "lora" adapts the target modules through peft; "none" takes their own weights and biases.
+        rank: rank r of LoRA.
+        alpha: LoRA's alpha; its update is scaled by alpha / r.
+        targets: names, or ends of names, of linear modules of the base model.
+        initialisation: "zero" starts LoRA's B at 0, "random" draws it as A is drawn.
+    """
+
+    kind: AdapterKind
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    initialisation: Literal["zero", "random"] = "zero"
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What turns the last hidden state into outputs.
+
+    Attributes:
+        kind: "random" draws the head, "pretrained" keeps the checkpoint's, "ridge" and "logistic" take the
+            weights of a probe, "label_words" reads the logits of `words` from a causal language model.
+        in_kernel: whether the head's own parameters are a group.
+        penalty: L2 penalty of a ridge or logistic probe.
+        words: words whose logits are the outputs, one a class, one token each.
+    """
+
+    kind: HeadKind
+    in_kernel: bool = True
+    penalty: float = 1.0
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """The sentences and what is predicted from them.
+
+    Attributes:
+        data: Parquet, CSV or JSONL file, folder of such files, or id on the hub.
+        config: configuration of a data set on the hub.
+        train_split: split that training examples come from.
+        eval_split: split that evaluation examples come from; None holds them out from `train_split`.
+        text: column of the sentence.
+        text_pair: column of a second sentence, or None.
+        label: column of the class or rating.
+        kind: whether the label is a class or a real number.
+        sign_cut: makes two classes of real labels: above the cut is 1, below minus the cut is 0, the others
+            are left out.
+        template: prompt with {text} (and {text_pair}) in it, or None.
+        max_length: tokens kept of an example.
+    """
+
+    data: str
+    kind: TaskKind
+    config: str | None = None
+    train_split: str = "train"
+    eval_split: str | None = None
+    text: str = "text"
+    text_pair: str | None = None
+    label: str = "label"
+    sign_cut: float | None = None
+    template: str | None = None
+    max_length: int = 128

@@ -1,0 +1,172 @@
+"""Texts as token ids: one flat array for all examples, from which batches are cut."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoTokenizer
+
+from finetune.errors import EmptyTextError, ModelLoadError, TooLongError
+from finetune.settings import ModelSettings
+from ntk_dist.batches import Batch, pad
+
+_PLACEHOLDERS = re.compile(r"\{(text|text_pair)\}")
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedTexts:
+    """n tokenized examples.
+
+    Attributes:
+        ids: int32, the token ids of all examples, one after the other.
+        offsets: (n + 1,) int64; example i has ids[offsets[i] : offsets[i + 1]].
+        token_types: int32 like `ids`, for models that take them.
+        pad_id: the id that fills batches up.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    token_types: NDArray[np.int32] | None
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,) number of tokens of each example."""
+        return np.diff(self.offsets)
+
+    def batch(self, positions: Sequence[int] | NDArray[np.integer]) -> Batch:
+        """The examples at `positions`, padded on the right."""
+        spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in positions]
+        types = self.token_types
+        return pad(
+            [self.ids[span] for span in spans],
+            pad_id=self.pad_id,
+            token_types=None if types is None else [types[span] for span in spans],
+        )
+
+
+def tokenize(
+    model: ModelSettings,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    *,
+    template: str | None,
+    max_length: int,
+) -> TokenizedTexts:
+    """Tokenize with the model's own tokenizer, its special tokens included.
+
+    Without a template long examples are cut at the end (of the longer text of a pair). With one, {text} is
+    cut so that the rest of the prompt stays whole; {text_pair} in the template takes the second text,
+    otherwise it goes in as a second sequence.
+
+    Args:
+        model: where the tokenizer is.
+        texts: n texts.
+        pairs: n second texts, or None.
+        template: the prompt, or None.
+        max_length: tokens kept of an example.
+
+    Raises:
+        EmptyTextError: a text without a token; names the example.
+        TooLongError: a template that leaves no room for the text, or an example longer than the model takes.
+        ModelLoadError: there is no tokenizer at that path.
+    """
+    tokenizer = _load_tokenizer(model)
+    if template is None:
+        encoded = _encode(tokenizer, list(texts), pairs, max_length)
+    else:
+        encoded = _encode_prompts(tokenizer, template, list(texts), pairs, max_length)
+    sequences: list[list[int]] = encoded["input_ids"]
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    if (lengths == 0).any():
+        example = int(np.flatnonzero(lengths == 0)[0])
+        raise EmptyTextError(f"example {example} ({texts[example]!r}) has no token; remove it from the data")
+    _check_room(model, tokenizer, lengths)
+    types = encoded.get("token_type_ids")
+    return TokenizedTexts(
+        ids=np.concatenate([np.array(sequence, dtype=np.int32) for sequence in sequences]),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        token_types=None if types is None else np.concatenate([np.array(t, dtype=np.int32) for t in types]),
+        pad_id=0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
+    )
+
+
+def _load_tokenizer(model: ModelSettings) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(
+            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"the tokenizer of {model.path} cannot be loaded ({error}); its files belong beside config.json"
+        ) from error
+
+
+def _encode(
+    tokenizer: Any, texts: list[str], pairs: Sequence[str] | None, max_length: int | None
+) -> dict[str, list[list[int]]]:
+    encoded: dict[str, list[list[int]]] = tokenizer(
+        texts,
+        None if pairs is None else list(pairs),
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    return encoded
+
+
+def _encode_prompts(
+    tokenizer: Any, template: str, texts: list[str], pairs: Sequence[str] | None, max_length: int
+) -> dict[str, list[list[int]]]:
+    inline = "{text_pair}" in template
+    second = None if inline else pairs
+
+    def prompts(chosen: Sequence[int], kept: Sequence[str]) -> dict[str, list[list[int]]]:
+        filled = [_fill(template, text, pairs[i] if pairs else "") for i, text in zip(chosen, kept, strict=True)]
+        return _encode(tokenizer, filled, None if second is None else [second[i] for i in chosen], None)
+
+    encoded = {key: list(values) for key, values in prompts(range(len(texts)), texts).items()}
+    shortened = list(texts)
+    while long := [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) > max_length]:
+        for i in long:
+            excess = len(encoded["input_ids"][i]) - max_length
+            shortened[i] = _without_last_tokens(tokenizer, shortened[i], excess, i, max_length)
+        for key, values in prompts(long, [shortened[i] for i in long]).items():
+            for i, value in zip(long, values, strict=True):
+                encoded[key][i] = value
+    return encoded
+
+
+def _fill(template: str, text: str, pair: str) -> str:
+    # one pass, so that braces inside the texts stay what they are
+    return _PLACEHOLDERS.sub(lambda match: text if match[1] == "text" else pair, template)
+
+
+def _without_last_tokens(tokenizer: Any, text: str, count: int, example: int, max_length: int) -> str:
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    if len(spans) <= count:
+        raise TooLongError(
+            f"example {example}: the template leaves no room for the text in {max_length} tokens; raise "
+            "max_length or shorten the template"
+        )
+    return text[: spans[len(spans) - count][0]].rstrip()
+
+
+def _check_room(model: ModelSettings, tokenizer: Any, lengths: NDArray[np.int64]) -> None:
+    config = AutoConfig.from_pretrained(
+        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+    ).get_text_config()
+    rooms = [int(tokenizer.model_max_length), getattr(config, "max_position_embeddings", None)]
+    room = min(value for value in rooms if value)
+    if lengths.max() > room:
+        raise TooLongError(
+            f"example {int(lengths.argmax())} has {lengths.max()} tokens, but the model takes {room}; set "
+            f"max_length to {room} or less"
+        )

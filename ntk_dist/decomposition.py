@@ -1,0 +1,53 @@
+"""What every decomposition of a kernel can do."""
+
+from typing import Protocol
+
+from ntk_dist.kernel_matrix import FloatArray
+from ntk_dist.ridge import RidgePath
+
+
+class Decomposition(Protocol):
+    """A kernel K (M, M), factorised once.
+
+    size: M.
+    trace: trace of K.
+    """
+
+    size: int
+    trace: float
+
+    @property
+    def eigenvalues(self) -> FloatArray:
+        """Eigenvalues of K, ascending: (M,), or (min(M, p),) from p features, the other M - p being zero.
+
+        For an unsymmetric kernel these are its singular values, which is what condition numbers need.
+        """
+
+    def ridge_path(
+        self,
+        residual: FloatArray,
+        lambdas: FloatArray,
+        *,
+        leave_one_out: bool = False,
+        rows_per_example: int = 1,
+    ) -> RidgePath:
+        """Solve (K + lambda I) alpha = r for residual r (M, k) and every one of lambdas (L,), absolute.
+
+        `leave_one_out` asks for leave-one-example-out residuals, an example being `rows_per_example`
+        consecutive rows; decompositions without eigenvectors leave them None.
+        Raises LambdaError for lambda <= 0, KernelShapeError for a residual of other length.
+        """
+
+    def quadratic_form(self, targets: FloatArray) -> float:
+        """Return <K, Y Y^T> = tr Y^T K Y for targets Y (M, k)."""
+
+
+class ShiftedSolver(Protocol):
+    """A symmetric matrix A (q, q), factorised so that A + lambda I is cheap to solve."""
+
+    @property
+    def eigenvalues(self) -> FloatArray:
+        """Eigenvalues of A, ascending, (q,)."""
+
+    def solve(self, right: FloatArray, lambdas: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return x = (A + lambda I)^{-1} right, (L, q, k), for right (q, k), and tr x^T A x, (L,)."""

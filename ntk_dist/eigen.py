@@ -1,0 +1,84 @@
+"""K = U S U^T: what only eigenvectors give, leave-one-out residuals and label energy per mode."""
+
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+
+from ntk_dist.kernel_matrix import FloatArray, as_lapack, check_finite
+from ntk_dist.leave_one_out import block_diagonals, solve_blocks
+from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major
+
+# The workspace of syevd, 1 + 6 M + 2 M^2 numbers, overflows a 32-bit integer above M = 32,766.
+_SYEVD_LIMIT = 32_766
+
+
+class EigenDecomposition:
+    """K (M, M) with all eigenvectors, by LAPACK syevd (syevr where the workspace of syevd overflows).
+
+    Only the lower triangle of K is read. K is overwritten by the eigenvectors when it is in Fortran order
+    (another order is copied) and must not be used afterwards. eigenvectors: (M, M), one a column, in the
+    order of the ascending eigenvalues (M,). Raises KernelShapeError, NonFiniteError.
+    """
+
+    def __init__(self, K: FloatArray) -> None:
+        A = as_lapack(K)
+        check_finite(A, lower_only=True)
+        self.size = len(A)
+        self.trace = float(np.trace(A))
+        driver: Literal["evd", "evr"] = "evd" if self.size <= _SYEVD_LIMIT else "evr"
+        self._eigenvalues: FloatArray
+        self.eigenvectors: FloatArray
+        self._eigenvalues, self.eigenvectors = scipy.linalg.eigh(
+            A, lower=True, overwrite_a=True, check_finite=False, driver=driver
+        )
+
+    @property
+    def eigenvalues(self) -> FloatArray:
+        """Eigenvalues of K, ascending, (M,)."""
+        return self._eigenvalues
+
+    def ridge_path(
+        self,
+        residual: FloatArray,
+        lambdas: FloatArray,
+        *,
+        leave_one_out: bool = False,
+        rows_per_example: int = 1,
+    ) -> RidgePath:
+        """See `Decomposition.ridge_path`.
+
+        Leaving out example i, its residual is ([(K + lambda I)^{-1}]_ii)^{-1} alpha_i, where i stands for all
+        of its rows (Rasmussen and Williams 2006, equation 5.12, for one row).
+        """
+        residual, lambdas = check_path(residual, lambdas, self.size)
+        alphas, squared_distance = self.solve(residual, lambdas)
+        left_out = None
+        if leave_one_out:
+            inverse = block_diagonals(self.eigenvectors, self._inverse(lambdas), rows_per_example)
+            left_out = solve_blocks(inverse, alphas)
+        dof = degrees_of_freedom(self.eigenvalues, lambdas)
+        return dual_path(alphas, squared_distance, dof, lambdas, left_out)
+
+    def quadratic_form(self, targets: FloatArray) -> float:
+        """Return tr Y^T K Y for targets Y (M, k)."""
+        return float(self.eigenvalues @ self.mode_energy(targets))
+
+    def mode_energy(self, targets: FloatArray) -> FloatArray:
+        """Return the squared projections of targets (M, k) on each eigenvector, (M,), summed over the k."""
+        energy: FloatArray = ((self.eigenvectors.T @ targets) ** 2).sum(axis=1)
+        return energy
+
+    def solve(self, right: FloatArray, lambdas: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `ShiftedSolver.solve`: one product with the eigenvectors for all lambdas."""
+        modes = self.eigenvectors.T @ right
+        scaled = self._inverse(lambdas)[:, :, None] * modes
+        quadratic = np.einsum("i,lik,lik->l", self.eigenvalues, scaled, scaled)
+        columns = scaled.transpose(1, 0, 2).reshape(len(modes), -1)
+        # Written as a product of transposes so that the result comes in Fortran order.
+        solved = (columns.T @ self.eigenvectors.T).T
+        return lambda_major(solved, len(lambdas)), np.maximum(quadratic, 0.0)
+
+    def _inverse(self, lambdas: FloatArray) -> FloatArray:
+        shifted = self.eigenvalues + lambdas[:, None]
+        return 1.0 / np.where(shifted == 0, np.nan, shifted)

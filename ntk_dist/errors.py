@@ -1,0 +1,17 @@
+"""What can be wrong with the tensors and modules handed to the mathematics, each with its own name."""
+
+
+class NtkError(ValueError):
+    """Base of the errors of `ntk_dist`; the message says what to do next."""
+
+
+class NonFiniteError(NtkError):
+    """A NaN or an infinity stands where a number is needed."""
+
+
+class TiedWeightsError(NtkError):
+    """One parameter is tracked twice, so that its gradient would be counted twice."""
+
+
+class InputLayoutError(NtkError):
+    """A tracked module got an input whose rows cannot be told apart by example."""

@@ -1,0 +1,97 @@
+"""G = J^T J instead of K = J J^T: same nonzero spectrum, smaller with fewer features than rows."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from scipy.linalg import blas
+
+from ntk_dist.eigen import EigenDecomposition
+from ntk_dist.errors import NonFiniteError
+from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.leave_one_out import block_diagonals, solve_blocks
+from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom
+from ntk_dist.tridiagonal import TridiagonalDecomposition
+
+Blocks = Callable[[], Iterator[FloatArray]]
+
+
+class PrimalDecomposition:
+    """The p x p Gram matrix of the features, decomposed; rows are streamed and never held together.
+
+    `train_blocks` gives a fresh iterator over the feature rows, as blocks (rows, p) that together are the
+    (M, p) features in order; it is called once here, twice in `ridge_path` and once in `quadratic_form`. With
+    `eigenvectors` leave-one-out residuals are available (blocks must then hold whole examples).
+    Raises KernelShapeError if the blocks do not add up to (M, p), NonFiniteError.
+    """
+
+    def __init__(self, train_blocks: Blocks, M: int, p: int, *, eigenvectors: bool) -> None:
+        self.size, self.n_features = M, p
+        self._train_blocks = train_blocks
+        G = np.zeros((p, p), order="F")
+        for _, block in self._blocks():
+            # The lower triangle of G, in place; a C-ordered block is its transpose in Fortran order.
+            G = blas.dsyrk(1.0, block.T, beta=1.0, c=G, lower=1, overwrite_c=1)
+        self.trace = float(np.trace(G))
+        if not np.isfinite(self.trace):
+            raise NonFiniteError("a feature row holds nan or inf: look at the Jacobian rows of these groups")
+        self._gram = EigenDecomposition(G) if eigenvectors else TridiagonalDecomposition(G)
+
+    @property
+    def eigenvalues(self) -> FloatArray:
+        """The min(M, p) largest eigenvalues of K = J J^T, ascending; its other M - p are exactly zero."""
+        return self._gram.eigenvalues[-self.size :]
+
+    def ridge_path(
+        self,
+        residual: FloatArray,
+        lambdas: FloatArray,
+        *,
+        leave_one_out: bool = False,
+        rows_per_example: int = 1,
+    ) -> RidgePath:
+        """See `Decomposition.ridge_path`; `solution` is d = (G + lambda I)^{-1} J^T r, (L, p, k)."""
+        residual, lambdas = check_path(residual, lambdas, self.size)
+        d, _ = self._gram.solve(self._transposed_times(residual), lambdas)
+        eigen = self._gram if leave_one_out and isinstance(self._gram, EigenDecomposition) else None
+        residuals = np.empty((len(lambdas), *residual.shape))
+        left_out = None if eigen is None else np.empty_like(residuals)
+        for rows, block in self._blocks():
+            residuals[:, rows] = residual[rows] - np.tensordot(d, block, axes=(1, 1)).transpose(0, 2, 1)
+            if eigen is not None and left_out is not None:
+                hat = _hat_blocks(eigen, block, lambdas, rows_per_example)
+                left_out[:, rows] = solve_blocks(np.eye(rows_per_example) - hat, residuals[:, rows])
+        return RidgePath(
+            lambdas=lambdas,
+            train_residuals=residuals,
+            solution=d,
+            squared_distance=np.einsum("lpk,lpk->l", d, d),
+            degrees_of_freedom=degrees_of_freedom(self.eigenvalues, lambdas),
+            leave_one_out=left_out,
+        )
+
+    def quadratic_form(self, targets: FloatArray) -> float:
+        """Return tr Y^T K Y = |J^T Y|^2 for targets Y (M, k)."""
+        projected = self._transposed_times(targets)
+        return float(np.vdot(projected, projected))
+
+    def _transposed_times(self, targets: FloatArray) -> FloatArray:
+        result = np.zeros((self.n_features, targets.shape[1]))
+        for rows, block in self._blocks():
+            result += block.T @ targets[rows]
+        return result
+
+    def _blocks(self) -> Iterator[tuple[slice, FloatArray]]:
+        start = 0
+        for block in self._train_blocks():
+            if block.ndim != 2 or block.shape[1] != self.n_features:
+                raise KernelShapeError(f"feature blocks need {self.n_features} columns, got shape {block.shape}")
+            yield slice(start, start + len(block)), np.asarray(block, dtype=np.float64)
+            start += len(block)
+        if start != self.size:
+            raise KernelShapeError(f"the feature blocks hold {start} rows, {self.size} were announced")
+
+
+def _hat_blocks(gram: EigenDecomposition, block: FloatArray, lambdas: FloatArray, rows_per_example: int) -> FloatArray:
+    """Return the diagonal blocks of J (G + lambda I)^{-1} J^T for the rows of one block."""
+    inverse = 1.0 / (np.maximum(gram.eigenvalues, 0.0) + lambdas[:, None])
+    return block_diagonals(block @ gram.eigenvectors, inverse, rows_per_example)

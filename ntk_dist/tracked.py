@@ -1,0 +1,66 @@
+"""Linear modules whose parameters are tracked, and the groups that they form.
+
+Inside a group the parameters stand in the order of its modules; each weight in its own row-major layout (out,
+in) for `torch.nn.Linear` and (in, out) for transformers' `Conv1D`, followed by the bias.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from ntk_dist.errors import TiedWeightsError
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedLinear:
+    """A linear module of which the weight, the bias or both are tracked.
+
+    Attributes:
+        module: `torch.nn.Linear` or transformers' `Conv1D`.
+        name: its path in the model, for messages.
+        weight: whether the weight is tracked.
+        bias: whether the bias is tracked; only where the module has one.
+    """
+
+    module: nn.Linear | Conv1D
+    name: str
+    weight: bool = True
+    bias: bool = False
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The tracked parameters, weight first."""
+        parts = ((self.weight, self.module.weight), (self.bias, self.module.bias))
+        return tuple(parameter for tracked, parameter in parts if tracked and parameter is not None)
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of tracked scalars, the columns that this module has in its group."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+
+Groups = Mapping[str, Sequence[TrackedLinear]]
+
+
+def check_groups(groups: Groups) -> None:
+    """Check that no parameter is tracked twice.
+
+    Raises:
+        TiedWeightsError: one parameter, or one storage under two parameters, stands in two places.
+    """
+    seen: dict[int, tuple[str, str]] = {}
+    for group, linears in groups.items():
+        for linear in linears:
+            for parameter in linear.parameters:
+                # parameters without storage (meta, or sharded away) share the address 0
+                key = parameter.data_ptr() or id(parameter)
+                if key in seen:
+                    other_group, other_name = seen[key]
+                    raise TiedWeightsError(
+                        f"{linear.name} (group {group}) and {other_name} (group {other_group}) are tied: "
+                        "they share a parameter, whose gradient would be counted twice; take one of them "
+                        "out of the targets"
+                    )
+                seen[key] = (group, linear.name)

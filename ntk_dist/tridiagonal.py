@@ -1,0 +1,113 @@
+"""K = Q T Q^T with T tridiagonal: the spectrum and the ridge path without eigenvectors."""
+
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import lapack
+
+from ntk_dist.errors import NonFiniteError
+from ntk_dist.kernel_matrix import FloatArray, as_lapack
+from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major
+
+
+class TridiagonalDecomposition:
+    """K (M, M) reduced to tridiagonal form by LAPACK sytrd; each further lambda costs O(M).
+
+    Only the lower triangle of K is read. K is overwritten when it is in Fortran order (another order is
+    copied) and must not be used afterwards: it holds Q, as the reflectors that sytrd leaves.
+    Raises KernelShapeError, NonFiniteError.
+    """
+
+    def __init__(self, K: FloatArray) -> None:
+        A = as_lapack(K)
+        self.size = len(A)
+        self.trace = float(np.trace(A))
+        if self.size == 1:  # the LAPACK wrappers refuse empty off-diagonals
+            self._diagonal: FloatArray = A[0].copy()
+            self._off: FloatArray = np.empty(0)
+            self._tau: FloatArray = np.empty(0)
+        else:
+            work, _ = lapack.dsytrd_lwork(self.size, lower=1)
+            reduced = lapack.dsytrd(A, lower=1, lwork=int(work), overwrite_a=1)
+            A, self._diagonal, self._off, self._tau, _ = reduced
+        if not (np.isfinite(self._diagonal).all() and np.isfinite(self._off).all()):
+            raise NonFiniteError(
+                "the kernel holds nan or inf, or overflows: look for them in the Jacobian rows of its groups"
+            )
+        # Q = diag(1, Q') and the reflectors of Q' stand in A[1:, :-1] as qr would leave them. The same
+        # memory, begun one entry later, is that matrix in Fortran order with a leading dimension of M, so it
+        # need not be copied for LAPACK.
+        n = self.size
+        flat = A.reshape(-1, order="F")
+        self._reflectors = flat[1 : 1 + n * (n - 1)].reshape((n, n - 1), order="F")
+
+    @cached_property
+    def eigenvalues(self) -> FloatArray:
+        """Eigenvalues of K, ascending, (M,), by LAPACK sterf."""
+        if self.size == 1:
+            return self._diagonal.copy()
+        values: FloatArray
+        values, info = lapack.dsterf(self._diagonal, self._off)
+        if info:
+            raise np.linalg.LinAlgError(f"sterf left {info} eigenvalues unconverged")
+        return values
+
+    def ridge_path(
+        self,
+        residual: FloatArray,
+        lambdas: FloatArray,
+        *,
+        leave_one_out: bool = False,
+        rows_per_example: int = 1,
+    ) -> RidgePath:
+        """See `Decomposition.ridge_path`; without eigenvectors leave_one_out stays None."""
+        residual, lambdas = check_path(residual, lambdas, self.size)
+        alphas, squared_distance = self.solve(residual, lambdas)
+        return dual_path(alphas, squared_distance, degrees_of_freedom(self.eigenvalues, lambdas), lambdas)
+
+    def quadratic_form(self, targets: FloatArray) -> float:
+        """Return tr Y^T K Y for targets Y (M, k)."""
+        rotated = self._apply_q(targets, transpose=True)
+        return float(np.vdot(rotated, self._times_t(rotated)))
+
+    def solve(self, right: FloatArray, lambdas: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See `ShiftedSolver.solve`: O(M) for each lambda, then one product with Q for all of them."""
+        rotated = self._apply_q(right, transpose=True)
+        k = right.shape[1]
+        solved = np.empty((self.size, len(lambdas) * k), order="F")
+        quadratic = np.empty(len(lambdas))
+        for i, shift in enumerate(lambdas):
+            z = self._solve_shifted(rotated, float(shift))
+            solved[:, i * k : (i + 1) * k] = z
+            quadratic[i] = max(float(np.vdot(z, self._times_t(z))), 0.0)
+        return lambda_major(self._apply_q(solved, transpose=False), len(lambdas)), quadratic
+
+    def _solve_shifted(self, rotated: FloatArray, shift: float) -> FloatArray:
+        diagonal = self._diagonal + shift
+        if self.size == 1:
+            return rotated / diagonal if diagonal[0] else np.full_like(rotated, np.nan)
+        z: FloatArray
+        _, _, z, info = lapack.dptsv(diagonal, self._off, rotated)
+        if info:
+            # Rounding left an eigenvalue of a singular kernel below -lambda: Gaussian elimination with
+            # pivoting still solves the system, unless it is singular itself.
+            _, _, _, z, info = lapack.dgtsv(self._off, diagonal, self._off, rotated)
+        return np.full_like(rotated, np.nan) if info else z
+
+    def _times_t(self, z: FloatArray) -> FloatArray:
+        product: FloatArray = self._diagonal[:, None] * z
+        product[1:] += self._off[:, None] * z[:-1]
+        product[:-1] += self._off[:, None] * z[1:]
+        return product
+
+    def _apply_q(self, matrix: FloatArray, *, transpose: bool) -> FloatArray:
+        """Return Q B or Q^T B for B (M, N), in Fortran order: what LAPACK ormtr does."""
+        result = np.array(matrix, dtype=np.float64, order="F")
+        if self.size == 1 or not result.size:
+            return result
+        tail = np.asfortranarray(result[1:])
+        trans = "T" if transpose else "N"
+        _, work, _ = lapack.dormqr("L", trans, self._reflectors, self._tau, tail, lwork=-1, overwrite_c=1)
+        tail, _, _ = lapack.dormqr("L", trans, self._reflectors, self._tau, tail, lwork=int(work[0]), overwrite_c=1)
+        result[1:] = tail
+        return result

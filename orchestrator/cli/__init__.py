@@ -1,0 +1,5 @@
+"""The command `ntksweep`."""
+
+from orchestrator.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,67 @@
+"""The command line: what it is called, how errors end it."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.cli import looking, sweeping
+from orchestrator.environment import refuse_what_is_too_old
+from orchestrator.errors import ExitCode, SweepError
+from orchestrator.version import VERSION
+
+app = typer.Typer(
+    name="ntksweep",
+    help="Sweep regularization strengths and layer choices of language-model fine-tuning through the neural tangent "
+    "kernel.\n\nExample: ntksweep run examples/quickstart.yaml",
+    epilog="Exit status: 0 done, 1 stages failed, 2 wrong input, 3 unfinished, 4 the disk is full or read-only, "
+    "130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"ntksweep {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    refuse_what_is_too_old()
+
+
+app.command("init")(sweeping.init)
+app.command("plan")(sweeping.plan)
+app.command("run")(sweeping.run)
+app.command("status")(looking.status)
+app.command("show")(looking.show)
+app.command("export")(looking.export)
+app.command("doctor")(looking.doctor)
+
+
+def main() -> None:
+    """Run the command and turn errors that have an explanation into a message and an exit status."""
+    # Libraries that show bars or warnings of their own would write into ours.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    errors = Console(stderr=True)
+    try:
+        app()
+    except SweepError as error:
+        errors.print("error:", style="bold red", end=" ")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("\ninterrupted; what is finished is kept. Run the same command again to go on.", markup=False)
+        sys.exit(ExitCode.INTERRUPTED)

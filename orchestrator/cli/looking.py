@@ -1,0 +1,169 @@
+"""The commands that look at a sweep: status, show, export, doctor."""
+
+import json
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.cli.render import cells_table, checks_table, status_table, summary_table
+from orchestrator.cli.sweeping import JsonOption
+from orchestrator.errors import ExitCode, ResultsError
+from orchestrator.folder import ResultsFolder
+from orchestrator.results import Table
+from orchestrator.spec import read_spec
+
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="A results folder, or a spec file.", show_default=False)
+]
+
+
+class Format(StrEnum):
+    """Formats that tables can be exported to."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+def _folder(path: Path) -> ResultsFolder:
+    folder = ResultsFolder(read_spec(path).folder if path.is_file() else path)
+    folder.existing()
+    return folder
+
+
+def status(
+    path: FolderArgument,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every artifact and table with its checksum.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how a sweep stands: planned = finished + running + failed + missing.
+
+    Exit status: 0 if every cell is in the tables, 1 if stages failed, 3 otherwise.
+
+    Example: ntksweep status results/quickstart
+    """
+    from orchestrator.plan import make_plan
+    from orchestrator.status import status_of
+    from orchestrator.survey import survey
+
+    folder = _folder(path)
+    sweep = folder.existing()
+    found = status_of(make_plan(sweep, survey(sweep, folder.artifacts())), folder, verify=verify)
+    if as_json:
+        facts = asdict(found) | {"complete": found.complete, "folder": str(folder.root)}
+        for kind, entry in zip(found.kinds, facts["kinds"], strict=True):
+            entry["missing"] = kind.missing
+        print(json.dumps(facts, indent=1))
+    else:
+        console = Console()
+        console.print(status_table(found.kinds))
+        console.print()
+        console.print(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables")
+        for event in found.failures:
+            console.print(f"failed ({event['failure']}): {event['kind']} {event['stage']}", style="red")
+            console.print(str(event["message"]).strip(), markup=False, highlight=False, soft_wrap=True)
+        for name in found.damaged:
+            console.print(f"damaged: {name}", style="red", highlight=False, soft_wrap=True)
+        if verify and not found.damaged:
+            console.print("every artifact and table matches its checksum")
+        elif found.damaged:
+            console.print("`ntksweep run` computes damaged artifacts again when it reads them", highlight=False)
+    if found.failures:
+        raise typer.Exit(ExitCode.FAILED_STAGES)
+    if not found.complete:
+        raise typer.Exit(ExitCode.UNFINISHED)
+
+
+def show(
+    path: FolderArgument,
+    layer_set: Annotated[str | None, typer.Option(help="Show the cells of this layer set.", metavar="NAME")] = None,
+    sort: Annotated[str, typer.Option(help="Column to sort those cells by.", metavar="COLUMN")] = "eval_loss",
+    limit: Annotated[int, typer.Option(help="Most cells to show.", min=1)] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the best lambda of each layer set, or the cells of one.
+
+    Example: ntksweep show results/quickstart --layer-set layers:4-5 --sort eval_accuracy
+    """
+    from orchestrator.cli.summary import summarise
+    from orchestrator.results import load
+
+    results = load(_folder(path).root)
+    if layer_set is not None:
+        _show_cells(results.cells, layer_set, sort, limit, as_json)
+        return
+    summary = summarise(results)
+    if as_json:
+        print(json.dumps(asdict(summary), indent=1))
+        return
+    Console().print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
+
+
+_SHOWN = ("seed", "n_train", "lambda_given", "train_loss", "eval_loss", "eval_accuracy", "eval_pearson", "gcv")
+
+
+def _show_cells(cells: Table, layer_set: str, sort: str, limit: int, as_json: bool) -> None:
+    import difflib
+
+    import pyarrow.compute as pc
+
+    names = [field.name for field in cells.dataset.schema]
+    if sort not in names:
+        nearest = difflib.get_close_matches(sort, names, n=1) or [names[0]]
+        raise ResultsError(f"there is no column `{sort}`; did you mean `{nearest[0]}`?")
+    rows = cells.to_arrow(where=pc.field("layer_set") == layer_set).sort_by(sort).slice(0, limit)
+    if not len(rows):
+        known = cells.to_arrow(["layer_set"])["layer_set"].unique().to_pylist()
+        raise ResultsError(f"there is no layer set `{layer_set}`; there are: {', '.join(known[:20])}")
+    if as_json:
+        print(json.dumps(rows.to_pylist(), indent=1, default=str))
+        return
+    chosen = [name for name in dict.fromkeys((*_SHOWN, sort)) if rows[name].null_count < len(rows)]
+    Console().print(cells_table(rows.select(chosen)))
+
+
+def export(
+    path: FolderArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
+    table: Annotated[str, typer.Option(help="cells, spectra or predictions.")] = "cells",
+    file_format: Annotated[
+        Format | None, typer.Option("--format", help="Format; by default told from the file's ending.")
+    ] = None,
+) -> None:
+    """Write a table as CSV, JSON lines, or one Parquet file.
+
+    Example: ntksweep export results/quickstart --output cells.csv
+    """
+    from orchestrator.export import write_table
+    from orchestrator.results import load
+
+    ending = output.suffix.removeprefix(".")
+    if file_format is None and ending not in list(Format):
+        raise ResultsError(f"the format cannot be told from `{output.name}`; end it in .csv, .jsonl or .parquet, "
+                           "or give --format")  # fmt: skip
+    count = write_table(load(_folder(path).root).table(table), output, (file_format or Format(ending)).value)
+    print(f"{count} rows in {output}")
+
+
+def doctor(
+    folder: Annotated[Path, typer.Option(help="Where results would go.")] = Path("results"), as_json: JsonOption = False
+) -> None:
+    """Check this installation, and say what is missing for which feature.
+
+    Example: ntksweep doctor
+    """
+    from orchestrator.doctor import examine
+
+    checks = examine(folder)
+    if as_json:
+        print(json.dumps([asdict(check) for check in checks], indent=1))
+    else:
+        Console().print(checks_table(checks))
+    if any(check.required and not check.ok for check in checks):
+        raise typer.Exit(ExitCode.WRONG_INPUT)

@@ -1,0 +1,100 @@
+"""Tables on the terminal."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich.table import Table
+
+from orchestrator.cli.summary import LayerSetSummary
+from orchestrator.doctor import Check
+from orchestrator.estimate import Cost, human_bytes
+from orchestrator.status import KindStatus
+
+
+def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
+    """Return a table whose columns after the first are numbers, set right."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for position, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if position else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def costs_table(costs: Sequence[Cost]) -> Table:
+    """Return what is to be computed and what it costs."""
+    rows = [
+        (
+            cost.kind,
+            str(cost.stages),
+            str(cost.stages - cost.missing),
+            f"{cost.flops:.1e}" if cost.flops else "-",
+            human_bytes(cost.disk_bytes),
+            human_bytes(cost.memory_bytes) if cost.memory_bytes else "-",
+            human_seconds(cost.seconds) + ("" if cost.measured or not cost.missing else " ~"),
+        )
+        for cost in costs
+    ]
+    return rows_table(("stage", "planned", "there", "FLOPs", "disk", "memory a worker", "time"), rows)
+
+
+def status_table(kinds: Sequence[KindStatus]) -> Table:
+    """Return how many stages of each kind are finished, running, failed and missing."""
+    rows = [
+        (kind.kind, *(str(n) for n in (kind.planned, kind.finished, kind.running, kind.failed, kind.missing)))
+        for kind in kinds
+    ]
+    return rows_table(("stage", "planned", "finished", "running", "failed", "missing"), rows)
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """Return what the doctor found."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "needed for", "what", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for check in checks:
+        mark = "ok" if check.ok else "MISSING" if check.required else "-"
+        table.add_row(mark, check.feature, check.name, check.found, check.advice)
+    return table
+
+
+def summary_table(summaries: Sequence[LayerSetSummary], metric: str, n_seeds: int) -> Table:
+    """Return the best lambda of each layer set, averaged over seeds."""
+    rows = [
+        (
+            summary.layer_set,
+            str(summary.n_parameters),
+            number(summary.best_lambda),
+            number(summary.metric, digits=4),
+            number(summary.eval_loss, digits=4),
+            number(summary.condition_number),
+            number(summary.effective_rank, digits=3),
+        )
+        for summary in summaries
+    ]
+    headings = ("layer set", "parameters", "best lambda", metric, "eval_loss", "condition", "effective rank")
+    seeds = f"mean over {n_seeds} seeds" if n_seeds > 1 else "one seed"
+    return rows_table(headings, rows, title=f"Best lambda by layer set ({seeds})")
+
+
+def cells_table(cells: pa.Table) -> Table:
+    """Return cells as they are."""
+    rows = [[number(value) for value in row.values()] for row in cells.to_pylist()]
+    return rows_table(cells.column_names, rows)
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Write a value for people: few digits, `-` for none."""
+    if value is None:
+        return "-"
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def human_seconds(seconds: float | None) -> str:
+    """Write a time for people."""
+    if seconds is None:
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,171 @@
+"""The commands that make and run a sweep: init, plan, run."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from orchestrator.cli.progress import Bars
+from orchestrator.cli.render import costs_table, human_seconds, summary_table
+from orchestrator.errors import ExitCode, SpecError
+from orchestrator.folder import OnChange, ResultsFolder
+from orchestrator.spec import Spec, read_spec
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def init(
+    path: Annotated[Path, typer.Argument(metavar="SPEC", help="File to write.")] = Path("sweep.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
+    """Write a commented spec to start from.
+
+    Example: ntksweep init my-sweep.yaml
+    """
+    from orchestrator.spec.describe import starting_spec
+
+    if path.exists() and not force:
+        raise SpecError(f"{path} exists; name another file, or replace it with --force")
+    path.write_text(starting_spec(path.stem), encoding="utf-8")
+    print(f"{path} is a spec to start from; then: ntksweep plan {path}")
+
+
+def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
+    """Say what a sweep would compute, what is there already, and what it costs; computes nothing.
+
+    Example: ntksweep plan examples/quickstart.yaml
+    """
+    from orchestrator.estimate import costs, refuse_what_cannot_fit
+    from orchestrator.executors.choose import worker_count
+    from orchestrator.plan import make_plan
+    from orchestrator.run import resolve
+    from orchestrator.survey import survey
+
+    checked = read_spec(spec)
+    folder = ResultsFolder(checked.folder)
+    sweep = resolve(checked, spec.parent, folder)
+    made = make_plan(sweep, survey(sweep, folder.artifacts() if folder.spec_path.exists() else None))
+    found = costs(made, folder)
+    workers = worker_count(sweep)
+    if as_json:
+        facts = {
+            "cells": made.n_cells,
+            "layer_sets": [asdict(layer_set) for layer_set in made.layer_sets],
+            "groups": [asdict(group) for group in made.survey.groups],
+            "stages": [asdict(cost) for cost in found],
+            "workers": workers,
+            "folder": str(folder.root),
+        }
+        print(json.dumps(facts, indent=1))
+    else:
+        _print_plan(Console(), made, found, workers, folder)
+    refuse_what_cannot_fit(made, folder)
+
+
+def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: ResultsFolder) -> None:
+    grid, sizes = made.sweep.spec.grid, made.sizes
+    zero = sum(bool(group.zero_parts) for group in made.survey.groups)
+    console.print(
+        f"{made.n_cells} cells = {len(made.layer_sets)} layer sets x {len(made.lambdas)} lambdas x "
+        f"{len(set(grid.seeds))} seeds x {len(set(grid.n_train))} training-set sizes",
+        highlight=False,
+    )
+    console.print(
+        f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
+        + (f"; {zero} groups have structurally zero parts, which are skipped" if zero else ""),
+        highlight=False,
+    )
+    console.print()
+    console.print(costs_table(found))
+    console.print()
+    known = [cost.seconds for cost in found if cost.seconds is not None]
+    model = made.survey.model["weight_bytes"]
+    console.print(
+        f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}; each also holds the model "
+        f"({model / 1e6:.0f} MB and its activations). ~ is estimated from this machine's matrix product.",
+        highlight=False,
+    )
+    console.print(f"results: {folder.root}", highlight=False, soft_wrap=True)
+
+
+def run(
+    spec: SpecArgument,
+    executor: Annotated[
+        str | None, typer.Option(help="ray or inline; overrides the spec.", metavar="ray|inline")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; overrides the spec.", min=1)] = None,
+    on_change: Annotated[
+        OnChange, typer.Option(help="If the results folder holds other numbers: refuse, keep the stored ones, or take "
+                                    "the given ones.")
+    ] = OnChange.REFUSE,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Run a sweep, or go on with one that was interrupted.
+
+    Finished stages are never computed again; a finished sweep is left alone. Several runs of one sweep share the work.
+
+    Example: ntksweep run examples/quickstart.yaml --workers 4
+    """
+    from orchestrator.run import run as run_sweep
+
+    checked = _override(read_spec(spec), executor, workers)
+    with Bars(Console(stderr=True)) as bars:
+        ending = run_sweep(checked, spec.parent, bars, on_change=on_change)
+    folder = ResultsFolder(ending.plan.sweep.spec.folder)
+    report = ending.report
+    if as_json:
+        facts = {
+            "cells": ending.plan.n_cells,
+            "cells_in_tables": ending.n_cells,
+            "computed": report.computed,
+            "blocked": report.blocked,
+            "failures": [
+                {"kind": f.stage.kind, "stage": f.stage.stage_id, "failure": f.failure, "message": f.message}
+                for f in report.failures
+            ],
+            "folder": str(folder.root),
+        }
+        print(json.dumps(facts, indent=1))
+    else:
+        _print_ending(ending, folder)
+    if report.failures:
+        raise typer.Exit(ExitCode.FAILED_STAGES)
+
+
+def _override(spec: Spec, executor: str | None, workers: int | None) -> Spec:
+    changes = {key: value for key, value in (("executor", executor), ("workers", workers)) if value is not None}
+    if executor not in (None, "ray", "inline"):
+        raise SpecError(f"there is no executor `{executor}`; give ray or inline")
+    return spec.model_copy(update={"compute": spec.compute.model_copy(update=changes)})
+
+
+def _print_ending(ending: Any, folder: ResultsFolder) -> None:
+    from orchestrator.cli.summary import summarise
+    from orchestrator.results import Results
+
+    console = Console()
+    if ending.n_cells:
+        summary = summarise(Results(folder))
+        console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
+        if summary.majority_accuracy is not None:
+            console.print(f"always saying the commonest class: {summary.majority_accuracy:.4g}", highlight=False)
+        console.print()
+    if ending.was_finished:
+        console.print("the sweep was finished already; nothing to do", highlight=False)
+    for failure in ending.report.failures[:5]:
+        console.print(f"failed ({failure.failure}): {failure.stage.kind} {failure.stage.stage_id}", style="red")
+        console.print(failure.message.strip(), markup=False, highlight=False, soft_wrap=True)
+    if ending.report.failures:
+        n_failed = len(ending.report.failures)
+        console.print(
+            f"{n_failed} stage{'s' if n_failed > 1 else ''} failed and {ending.report.blocked} wait for them; when the "
+            "cause is mended, run the same command again",
+            highlight=False,
+        )
+    console.print(
+        f"{ending.n_cells} of {ending.plan.n_cells} cells in {folder.tables}/cells", highlight=False, soft_wrap=True
+    )

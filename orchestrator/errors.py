@@ -1,0 +1,70 @@
+"""The errors that a user of ntksweep can meet, each with the exit status that the command gives for it."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the command's exit status means; scripts may rely on it."""
+
+    OK = 0
+    FAILED_STAGES = 1
+    WRONG_INPUT = 2
+    UNFINISHED = 3
+    STORAGE = 4
+    INTERRUPTED = 130
+
+
+class SweepError(Exception):
+    """Base of every error that ntksweep explains to its user; the message says what to do next."""
+
+    exit_code = ExitCode.WRONG_INPUT
+
+
+class SpecError(SweepError):
+    """The spec is not valid: an unknown key, a value out of range, a file that is not YAML."""
+
+
+class SourceError(SweepError):
+    """The model or the data that the spec names cannot be found or read."""
+
+
+class ChangedError(SweepError):
+    """The results folder holds a sweep whose numbers differ from what the spec asks for now."""
+
+
+class ResultsError(SweepError):
+    """A folder is not a results folder, or its tables cannot be read."""
+
+
+class BudgetError(SweepError):
+    """A stage cannot fit the memory budget, or the results cannot fit the disk."""
+
+
+class OutdatedError(SweepError):
+    """Python or a library is too old, or one that a feature needs is missing."""
+
+
+class StorageError(SweepError):
+    """The results folder cannot be written: the disk is full, or the folder is read-only."""
+
+    exit_code = ExitCode.STORAGE
+
+
+class DamagedArtifactError(SweepError):
+    """An artifact on disk does not match its checksum.
+
+    Attributes:
+        kind: the stage kind of the artifact.
+        stage_id: the identity of the stage that made it.
+    """
+
+    def __init__(self, kind: str, stage_id: str, reason: str) -> None:
+        super().__init__(
+            f"the artifact {kind}/{stage_id} is damaged ({reason}); `ntksweep run` sets it aside and computes it again"
+        )
+        self.kind = kind
+        self.stage_id = stage_id
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["DamagedArtifactError"], tuple[str, str, str]]:
+        return type(self), (self.kind, self.stage_id, self.reason)

@@ -1,0 +1,221 @@
+"""What a sweep costs, told before anything runs: FLOPs, bytes on disk, memory of a worker, time."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import BudgetError
+from orchestrator.executors.choose import worker_count
+from orchestrator.folder import ResultsFolder
+from orchestrator.layer_sets import LayerSet
+from orchestrator.plan import Plan
+from orchestrator.schedule import missing_stages
+from orchestrator.stage import Stage
+from orchestrator.stages.gram import workspace_bytes
+from orchestrator.stages.registry import KINDS
+from orchestrator.stages.solve import BLOCK_BYTES
+from orchestrator.store.journal import read_journals
+
+EFFICIENCY = 0.5
+"""Share of the speed of one large matrix product that a stage reaches, where nothing was measured yet."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of the missing stages of one kind.
+
+    Attributes:
+        kind: stage kind.
+        stages: stages in the plan.
+        missing: stages that are to be computed.
+        flops: floating-point operations of those.
+        disk_bytes: bytes that they leave.
+        memory_bytes: most memory that one of them takes for Jacobians and blocks, beside the model.
+        seconds: time of those on all workers together; None where it cannot be told.
+        measured: whether the time comes from finished stages of this sweep.
+    """
+
+    kind: str
+    stages: int
+    missing: int
+    flops: float
+    disk_bytes: int
+    memory_bytes: int
+    seconds: float | None
+    measured: bool
+
+
+def costs(plan: Plan, folder: ResultsFolder) -> list[Cost]:
+    """Return the cost of each kind of stage that a plan has, in the order in which they run."""
+    missing = missing_stages(plan, folder.artifacts())
+    measured = _measured_seconds(folder)
+    speed: dict[str, float] = {}
+    found = []
+    for kind in KINDS:
+        of_kind = [stage for stage in plan.stages if stage.kind == kind]
+        todo = [stage for stage in missing if stage.kind == kind]
+        if not of_kind:
+            continue
+        each = [_stage_cost(plan, stage) for stage in todo]
+        flops, disk = sum(cost[0] for cost in each), sum(cost[1] for cost in each)
+        seconds: float | None
+        if kind in measured:
+            seconds = measured[kind] * len(todo)
+        else:
+            dtype = plan.sweep.spec.model.dtype if kind in ("capture", "head") else "float64"
+            if todo and dtype not in speed:
+                speed[dtype] = _matmul_speed(dtype, plan.sweep.spec.compute.threads)
+            seconds = flops / (EFFICIENCY * speed[dtype]) if todo and flops else 0.0 if not todo else None
+        memory = max((memory_bytes(plan, stage) for stage in of_kind), default=0)
+        found.append(
+            Cost(
+                kind, len(of_kind), len(todo), flops, disk, memory,
+                None if seconds is None else seconds / worker_count(plan.sweep), kind in measured,
+            )
+        )  # fmt: skip
+    return found
+
+
+def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
+    """Raise an error if a missing stage cannot fit the memory budget, or what it leaves the disk.
+
+    Raises:
+        BudgetError: says what does not fit and which setting would make it fit.
+    """
+    budget = plan.sweep.spec.compute.memory_budget
+    missing = missing_stages(plan, folder.artifacts())
+    for kind, advice in _ADVICE.items():
+        needed = max((memory_bytes(plan, stage) for stage in missing if stage.kind == kind), default=0)
+        if needed > budget:
+            raise BudgetError(
+                f"a {kind} stage needs {human_bytes(needed)} and compute.memory_budget is {human_bytes(budget)}; "
+                f"{advice}"
+            )
+    disk = sum(_stage_cost(plan, stage)[1] for stage in missing)
+    free = shutil.disk_usage(_existing(folder.root)).free
+    if disk > free:
+        raise BudgetError(
+            f"the sweep leaves {human_bytes(disk)} and the disk of {folder.root} has {human_bytes(free)} free; "
+            "free some, name another results.folder, or ask for fewer examples or layers"
+        )
+
+
+_ADVICE = {
+    "capture": "lower compute.shard_examples, or raise the budget",
+    "gram": "lower compute.shard_examples, or raise the budget",
+    "solve": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.eigenvectors: false",
+}
+
+
+def memory_bytes(plan: Plan, stage: Stage) -> int:
+    """Return the memory that a stage takes for Jacobians and blocks, beside the model and its activations."""
+    sizes = plan.sizes
+    if stage.kind == "capture":
+        # Rows of a batch, and their copy on the way to the file.
+        return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
+    if stage.kind == "gram":
+        rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
+        mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
+        return mapped + workspace_bytes(rows, rows)
+    if stage.kind == "solve":
+        return max(_solve_memory(plan, stage, layer_set) for layer_set in _sets_of(plan, stage))
+    return 0
+
+
+def _sets_of(plan: Plan, stage: Stage) -> tuple[LayerSet, ...]:
+    return next(solve.layer_sets for solve in plan.solves if solve.stage is stage)
+
+
+def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
+    sizes, kernel = plan.sizes, plan.sweep.spec.kernel
+    n_train = stage.parameters["problem"]["n_train"]
+    M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
+    # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
+    copies = 3 if kernel.eigenvectors or kernel.kind == "asymmetric_sign" else 1
+    path = 3 * len(plan.lambdas) * (M + M_eval) * 8
+    if stage.parameters["method"] == "primal":
+        p = layer_set.n_parameters * sizes.features_per_parameter
+        return copies * 8 * p * p + BLOCK_BYTES + len(plan.lambdas) * 8 * p + path
+    return copies * 8 * M * M + 8 * M_eval * M + path
+
+
+def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    """Return FLOPs and bytes on disk of a stage."""
+    sizes, survey = plan.sizes, plan.survey
+    p = stage.parameters
+    if stage.kind == "capture":
+        n = p["stop"] - p["start"]
+        passes = 1 + sizes.rows_per_example
+        flops = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n * passes
+        return flops, n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
+    if stage.kind == "gram":
+        rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
+        parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in sizes.dual_groups)
+        kernel_rows = rows // p["outputs_per_example"]
+        return 2.0 * rows * rows * parameters, kernel_rows**2 * 8 * len(p["groups"])
+    if stage.kind == "solve":
+        each = [_solve_cost(plan, stage, layer_set) for layer_set in _sets_of(plan, stage)]
+        return sum(cost[0] for cost in each), sum(cost[1] for cost in each)
+    if stage.kind == "head":
+        return 2.0 * survey.model["n_parameters"] * survey.mean_tokens * sizes.n_train, survey.model["hidden_size"] * 8
+    return 0.0, int((sizes.n_train + sizes.n_eval) * (survey.mean_tokens * 8 + 24))
+
+
+def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, int]:
+    sizes = plan.sizes
+    M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
+    p = layer_set.n_parameters * sizes.features_per_parameter
+    primal = stage.parameters["method"] == "primal"
+    size = p if primal else M
+    # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
+    decomposition = (9.0 if plan.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
+    flops = decomposition + 2.0 * size * size * len(plan.lambdas) + (2.0 * M * p * p if primal else 0.0)
+    disk = 8 * (size + 40 * len(plan.lambdas))
+    if stage.parameters["predictions"]:
+        disk += 8 * len(plan.lambdas) * sizes.kernel_rows(sizes.n_eval)
+    return flops, disk
+
+
+def _measured_seconds(folder: ResultsFolder) -> dict[str, float]:
+    """Return the mean time of the finished stages of each kind, from the journals."""
+    found: dict[str, list[float]] = {}
+    for event in _finished_events(folder):
+        found.setdefault(event["kind"], []).append(event["seconds"])
+    return {kind: sum(times) / len(times) for kind, times in found.items()}
+
+
+def _finished_events(folder: ResultsFolder) -> Iterator[dict[str, Any]]:
+    return (event for event in read_journals(folder.journals) if event["event"] == "finished")
+
+
+def _matmul_speed(dtype: str, threads: int) -> float:
+    """Return FLOPs a second of a matrix product of this machine, from the fastest of three."""
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    size = 1024
+    matrix = np.ones((size, size), dtype)
+    with threadpool_limits(limits=threads):
+        matrix @ matrix
+        times = []
+        for _ in range(3):
+            started = time.perf_counter()
+            matrix @ matrix
+            times.append(time.perf_counter() - started)
+    return 2.0 * size**3 / min(times)
+
+
+def human_bytes(count: float) -> str:
+    """Write a number of bytes for people: 1536 becomes `1.5 kB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)

@@ -1,0 +1,226 @@
+"""A results folder: where its parts lie, which sweep it holds, and what a run does when the spec has changed."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from orchestrator.errors import ChangedError, ResultsError, SpecError
+from orchestrator.identity import identity
+from orchestrator.sources import Sources
+from orchestrator.spec import Spec
+from orchestrator.store import files
+from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.store.claims import ClaimBook
+from orchestrator.store.journal import Journal
+from orchestrator.version import VERSION
+
+LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "ray", "datasets", "pyarrow")
+
+
+class OnChange(StrEnum):
+    """Which side a run keeps when spec and results folder do not ask for the same numbers."""
+
+    REFUSE = "refuse"
+    STORED = "stored"
+    GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A spec with the model and the data that it was resolved to."""
+
+    spec: Spec
+    sources: Sources
+
+    def numbers(self) -> dict[str, Any]:
+        """Return everything outside the grid that fixes the numbers, by dotted name.
+
+        Where the model and the data lie is left out, what they contain is in: a moved file is the same sweep.
+        """
+        spec = self.spec.model_dump(mode="json")
+        spec["model"] |= {"path": None, "content": self.sources.model.content_id}
+        spec["task"] |= {"data": None, "content": self.sources.data.content_id}
+        kept = ("threads", "gram_dtype", "batch_tokens", "shard_examples")
+        spec["compute"] = {key: spec["compute"][key] for key in kept}
+        parts = ("model", "task", "adapter", "head", "kernel", "compute")
+        return dict(_flat({part: spec[part] for part in parts}))
+
+
+class ResultsFolder:
+    """The parts of a results folder, and the sweep that it holds."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.spec_path = self.root / "spec.yaml"
+        self.tables = self.root / "tables"
+        self.journals = self.root / "journal"
+        self.logs = self.root / "logs"
+
+    def artifacts(self) -> ArtifactStore:
+        """Return the artifacts of the folder."""
+        return ArtifactStore(self.root / "artifacts")
+
+    def claims(self) -> ClaimBook:
+        """Return the claims on stages of the folder, as this process sees them."""
+        return ClaimBook(self.root / "claims")
+
+    def journal(self) -> Journal:
+        """Return a new journal for this process."""
+        return Journal(self.journals)
+
+    def stored(self) -> Sweep | None:
+        """Return the sweep that the folder holds; None if it is empty or does not exist.
+
+        Raises:
+            ResultsError: the folder holds something else, or its spec.yaml cannot be read.
+        """
+        if not self.spec_path.exists():
+            if self.root.is_dir() and any(not path.name.startswith(".") for path in self.root.iterdir()):
+                raise ResultsError(
+                    f"{self.root} is not empty and holds no sweep (no spec.yaml); name another results.folder"
+                )
+            return None
+        try:
+            data = yaml.safe_load(self.spec_path.read_text(encoding="utf-8"))
+            sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]))
+            intact = data["spec_hash"] == _spec_hash(sweep)
+        except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, SpecError) as error:
+            raise ResultsError(
+                f"{self.spec_path} cannot be read ({type(error).__name__}); restore it, or remove it and run the spec "
+                "again: finished artifacts are found by their content"
+            ) from None
+        if not intact:
+            raise ResultsError(
+                f"{self.spec_path} was edited (its hash does not match); edit your own spec and run that, or remove "
+                "this file: finished artifacts are found by their content"
+            )
+        return sweep
+
+    def existing(self) -> Sweep:
+        """Return the sweep that the folder holds.
+
+        Raises:
+            ResultsError: it holds none.
+        """
+        sweep = self.stored()
+        if sweep is None:
+            raise ResultsError(f"there are no results at {self.root}; `ntksweep run SPEC` makes them")
+        return sweep
+
+    def settle(self, given: Sweep, on_change: OnChange) -> Sweep:
+        """Return the sweep to run: the given one, unless it differs and the stored one is to be kept.
+
+        Raises:
+            ChangedError: the two ask for different numbers and nobody said which side to keep.
+            ResultsError: the folder holds another sweep.
+        """
+        stored = self.stored()
+        if stored is None:
+            return given
+        if stored.spec.name != given.spec.name:
+            raise ResultsError(
+                f"{self.root} holds the sweep `{stored.spec.name}`, not `{given.spec.name}`; name another "
+                "results.folder, or give the sweep its name"
+            )
+        changes = differences(stored.numbers(), given.numbers())
+        if not changes or on_change is OnChange.GIVEN:
+            return given
+        if on_change is OnChange.STORED:
+            self._refuse_lost_sources(stored, given)
+            return stored
+        raise ChangedError(
+            f"the spec asks for other numbers than {self.root} holds:\n"
+            + "\n".join(f"  {change}" for change in changes)
+            + "\nKeep the folder's with `--on-change stored`, the spec's with `--on-change given` (its stages are "
+            "computed anew where they differ), or name another results.folder."
+        )
+
+    def _refuse_lost_sources(self, stored: Sweep, given: Sweep) -> None:
+        for name in ("model", "data"):
+            before, now = getattr(stored.sources, name), getattr(given.sources, name)
+            if before.content_id != now.content_id and before.location == now.location:
+                raise ChangedError(
+                    f"the {name} at {now.location} has changed since the run began, so the stored sweep cannot go on; "
+                    "restore it, or take the new one with `--on-change given`"
+                )
+
+    def write(self, sweep: Sweep) -> None:
+        """Store the sweep that the folder holds from now on.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        with files.explained(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        content = {
+            "spec_hash": _spec_hash(sweep),
+            "versions": versions(),
+            "sources": sweep.sources.to_json(),
+            "spec": sweep.spec.model_dump(mode="json"),
+        }
+        heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
+        text = heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        if not (self.spec_path.exists() and self.spec_path.read_text(encoding="utf-8") == text):
+            files.replace(self.spec_path, text.encode())
+
+
+@cache
+def git_commit() -> str | None:
+    """Return the commit of ntksweep's own checkout, marked where files differ from it; None outside a checkout."""
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # fails inside somebody else's checkout
+        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of ntksweep and of the libraries that its numbers depend on."""
+    found = {"ntksweep": VERSION}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return one line for each dotted name whose value differs."""
+    explained = {
+        "model.content": "model: the files have changed",
+        "task.content": "data: the files have changed",
+    }
+    lines = []
+    for name in sorted(stored.keys() | given.keys()):
+        before, now = stored.get(name), given.get(name)
+        if before != now:
+            lines.append(explained.get(name) or f"{name}: {json.dumps(before)} in the folder, {json.dumps(now)} now")
+    return lines
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _spec_hash(sweep: Sweep) -> str:
+    return identity([sweep.spec.model_dump(mode="json"), sweep.sources.to_json()])

@@ -1,0 +1,28 @@
+"""Identities: what a cell or a stage is, as a hash of the canonical JSON of exactly what fixes its numbers."""
+
+import hashlib
+import json
+from typing import Any
+
+ID_LENGTH = 24
+"""Hexadecimal digits kept of a SHA-256: 96 bits, so that a billion identities collide with probability 1e-11."""
+
+
+def canonical_json(value: Any) -> str:
+    """Return the one JSON text of `value`: keys sorted, no spaces, shortest float representation.
+
+    Raises:
+        ValueError: `value` holds a NaN or an infinity, which JSON does not have.
+        TypeError: `value` holds something that is not JSON.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def digest(text: str) -> str:
+    """Return the identity of a text: the first digits of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def identity(value: Any) -> str:
+    """Return the identity of a JSON value."""
+    return digest(canonical_json(value))

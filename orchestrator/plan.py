@@ -1,0 +1,282 @@
+"""The plan: from a sweep to the stages that all its cells need, each stage once."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from orchestrator.errors import SpecError
+from orchestrator.folder import Sweep
+from orchestrator.identity import canonical_json, digest, identity
+from orchestrator.layer_sets import LayerSet, expand_layer_sets
+from orchestrator.sizes import Sizes
+from orchestrator.stage import Stage
+from orchestrator.survey import Survey
+
+MANY_LAYER_SETS = 1024
+"""Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""
+
+Ref = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Solve:
+    """A solve stage and the cells that it fills: its layer sets times all lambdas.
+
+    Attributes:
+        stage: the stage.
+        seed: seed of the grid.
+        n_train: training examples.
+        layer_sets: its layer sets, in the order of the artifact's arrays.
+        problem_id: identity of everything but layer set and lambda.
+    """
+
+    stage: Stage
+    seed: int
+    n_train: int
+    layer_sets: tuple[LayerSet, ...]
+    problem_id: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every stage of a sweep, in an order in which each comes after what it needs.
+
+    Attributes:
+        sweep: the sweep.
+        survey: facts about its model and data.
+        sizes: how many rows, shards and tiles there are.
+        layer_sets: the layer sets of the grid.
+        stages: all stages.
+        solves: the stages that fill cells, in the order of the table.
+    """
+
+    sweep: Sweep
+    survey: Survey
+    sizes: Sizes
+    layer_sets: tuple[LayerSet, ...]
+    stages: tuple[Stage, ...]
+    solves: tuple[Solve, ...]
+
+    @property
+    def lambdas(self) -> tuple[float, ...]:
+        """The regularization strengths, as the spec gives them."""
+        return self.sweep.spec.grid.lambdas.numbers()
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells of the grid."""
+        return sum(len(solve.layer_sets) for solve in self.solves) * len(self.lambdas)
+
+    @cached_property
+    def plan_id(self) -> str:
+        """Identity of the plan: which stages fill the tables, in which order."""
+        return identity([[solve.stage.stage_id, solve.seed, solve.n_train] for solve in self.solves])
+
+
+def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:
+    """Return the identities of the cells of one layer set: the hash of the canonical JSON of what fixes them.
+
+    The JSON is {"groups", "lambda", "problem", "scale"}; its constant parts are written once for all lambdas.
+    """
+    before = f'{{"groups":{canonical_json(layer_set.groups)},"lambda":'
+    after = f',"problem":"{solve.problem_id}","scale":"{scale}"}}'
+    return [digest(f"{before}{json.dumps(strength)}{after}") for strength in lambdas]
+
+
+def make_plan(sweep: Sweep, survey: Survey) -> Plan:
+    """Plan a sweep.
+
+    Args:
+        sweep: the sweep.
+        survey: facts about its model and data.
+
+    Raises:
+        SpecError: the grid asks for something that the model or the data do not have.
+    """
+    spec = sweep.spec
+    _check_against(sweep, survey)
+    layer_sets = tuple(expand_layer_sets(spec.grid.layer_sets, survey.groups, head_in_kernel=spec.head.in_kernel))
+    sizes = Sizes.of(sweep, survey, layer_sets)
+    stages: list[Stage] = []
+    solves: list[Solve] = []
+    for seed in dict.fromkeys(spec.grid.seeds):
+        planner = _SeedPlanner(sweep, survey, layer_sets, sizes, seed)
+        stages.extend(planner.shared_stages())
+        solves.extend(planner.solves())
+    stages.extend(solve.stage for solve in solves)
+    distinct = {stage.stage_id: stage for stage in stages}
+    return Plan(sweep, survey, sizes, layer_sets, tuple(distinct.values()), tuple(solves))
+
+
+def _check_against(sweep: Sweep, survey: Survey) -> None:
+    spec = sweep.spec
+    n_train, n_eval = max(spec.grid.n_train), spec.task.n_eval
+    needed = n_train + n_eval if survey.shared_pool else n_train
+    if needed > survey.pool_train or n_eval > survey.pool_eval:
+        available = (
+            f"{survey.pool_train} usable"
+            if survey.shared_pool
+            else f"{survey.pool_train} and {survey.pool_eval} usable"
+        )
+        raise SpecError(
+            f"the data has too few examples: grid.n_train {n_train} and task.n_eval {n_eval} are asked for, "
+            f"{available} are there; ask for fewer"
+        )
+    if spec.kernel.outputs == "margin" and survey.n_outputs != 2:
+        raise SpecError(f"kernel.outputs: margin needs two classes; the data has {survey.n_outputs}: use full or trace")
+    if spec.head.words and len(spec.head.words) != survey.n_outputs:
+        raise SpecError(f"head.words: give {survey.n_outputs} words, one a class; there are {len(spec.head.words)}")
+
+
+class _SeedPlanner:
+    """The stages of one seed."""
+
+    def __init__(self, sweep: Sweep, survey: Survey, layer_sets: tuple[LayerSet, ...], sizes: Sizes, seed: int) -> None:
+        self.spec = sweep.spec
+        self.sweep = sweep
+        self.survey = survey
+        self.layer_sets = layer_sets
+        self.sizes = sizes
+        self.seed = seed
+        self.dataset = self._dataset()
+        self.head = self._head()
+        self.train = self._captures("train", sizes.train_shards)
+        self.eval = self._captures("eval", sizes.eval_shards)
+        self.tiles, self.eval_tiles = self._tiles()
+
+    def shared_stages(self) -> Iterator[Stage]:
+        """Yield everything that several layer sets need."""
+        yield self.dataset
+        yield from [self.head] if self.head else []
+        yield from [*self.train, *self.eval]
+        yield from [*self.tiles.values(), *self.eval_tiles.values()]
+
+    def solves(self) -> Iterator[Solve]:
+        """Yield the stages that fill cells: for each training-set size, all layer sets."""
+        batch = -(-len(self.layer_sets) // MANY_LAYER_SETS)
+        for n_train in dict.fromkeys(self.spec.grid.n_train):
+            problem = self._problem(n_train)
+            problem_id = identity(problem)
+            for method in ("dual", "primal"):
+                chosen = [s for s in self.layer_sets if self.sizes.method(s, n_train) == method]
+                inputs = self._solve_inputs(method, n_train) if chosen else {}
+                for start in range(0, len(chosen), batch):
+                    part = tuple(chosen[start : start + batch])
+                    stage = Stage("solve", self._solve_parameters(problem, method, part), inputs)
+                    yield Solve(stage, self.seed, n_train, part, problem_id)
+
+    def _dataset(self) -> Stage:
+        task = self.spec.task.model_dump(mode="json", exclude={"data", "sample_seed"})
+        own = self.spec.task.sample_seed
+        return Stage("dataset", {
+            "data": self.sweep.sources.data.content_id,
+            "tokenizer": self.sweep.sources.model.content_id,
+            "task": task,
+            "n_outputs": self.survey.n_outputs,
+            "n_train": max(self.spec.grid.n_train),
+            "seed": self.seed if own is None else own,
+        })  # fmt: skip
+
+    def _scorer(self) -> dict[str, Any]:
+        spec = self.spec
+        adapter_seed, head_seed = spec.adapter.seed, spec.head.seed
+        return {
+            "model": self.sweep.sources.model.content_id,
+            "dtype": spec.model.dtype,
+            "attention": spec.model.attention,
+            "adapter": spec.adapter.model_dump(mode="json", exclude={"seed"}),
+            "adapter_seed": self.seed if adapter_seed is None else adapter_seed,
+            "head": spec.head.model_dump(mode="json", exclude={"seed"}),
+            "head_seed": self.seed if head_seed is None else head_seed,
+            "n_outputs": self.survey.n_outputs,
+            "batch_tokens": spec.compute.batch_tokens,
+            "threads": spec.compute.threads,
+        }
+
+    def _head(self) -> Stage | None:
+        if self.spec.head.kind not in ("ridge", "logistic"):
+            return None
+        return Stage("head", self._scorer(), {"dataset": (_ref(self.dataset),)})
+
+    def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
+        inputs = {"dataset": (_ref(self.dataset),)}
+        if self.head:
+            inputs["head"] = (_ref(self.head),)
+        parameters = self._scorer() | {
+            "outputs": self.spec.kernel.outputs,
+            "groups": list(self.sizes.groups),
+            "split": split,
+        }
+        return [Stage("capture", parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]
+
+    def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:
+        """Return the tiles that some layer set needs, by the positions of their shards."""
+        kernel = self.spec.kernel
+        parameters = {
+            "kind": kernel.kind,
+            "outputs_per_example": self.survey.n_outputs if kernel.outputs == "trace" else 1,
+            "gram_dtype": self.spec.compute.gram_dtype,
+            "threads": self.spec.compute.threads,
+            "groups": list(self.sizes.dual_groups),
+        }
+
+        def tile(left: Stage, right: Stage) -> Stage:
+            return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
+
+        n_needed = self.sizes.dual_train_shards
+        needed = self.train[:n_needed]
+        symmetric = kernel.kind != "asymmetric_sign"
+        train = {
+            (row, column): tile(left, right)
+            for row, left in enumerate(needed)
+            for column, right in enumerate(needed)
+            if column <= row or not symmetric
+        }
+        evaluation = {
+            (row, column): tile(left, right)
+            for row, left in enumerate(self.eval if needed else [])
+            for column, right in enumerate(needed)
+        }
+        return train, evaluation
+
+    def _problem(self, n_train: int) -> dict[str, Any]:
+        kernel = self.spec.kernel.model_dump(mode="json")
+        compute = {"gram_dtype": self.spec.compute.gram_dtype, "shard_examples": self.sizes.shard_examples}
+        return {
+            "dataset": self.dataset.stage_id,
+            "scorer": self._scorer(),
+            "kernel": kernel,
+            "compute": compute,
+            "n_train": n_train,
+        }
+
+    def _solve_inputs(self, method: str, n_train: int) -> dict[str, tuple[Ref, ...]]:
+        shards = self.sizes.shards_of(n_train)
+        inputs = {
+            "dataset": (_ref(self.dataset),),
+            "train": tuple(_ref(stage) for stage in self.train[:shards]),
+            "eval": tuple(_ref(stage) for stage in self.eval),
+        }
+        if method == "dual":
+            inputs["tiles"] = tuple(_ref(t) for (row, column), t in self.tiles.items() if max(row, column) < shards)
+            inputs["eval_tiles"] = tuple(_ref(t) for (_, column), t in self.eval_tiles.items() if column < shards)
+        return inputs
+
+    def _solve_parameters(
+        self, problem: dict[str, Any], method: str, layer_sets: tuple[LayerSet, ...]
+    ) -> dict[str, Any]:
+        return {
+            "problem": problem,
+            "method": method,
+            "layer_sets": [list(layer_set.groups) for layer_set in layer_sets],
+            "lambdas": list(self.spec.grid.lambdas.numbers()),
+            "lambda_scale": self.spec.grid.lambdas.scale,
+            "task_kind": self.spec.task.kind,
+            "predictions": self.spec.results.predictions,
+        }
+
+
+def _ref(stage: Stage) -> Ref:
+    return stage.kind, stage.stage_id

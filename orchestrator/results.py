@@ -1,0 +1,116 @@
+"""Loading results: the tables of a results folder as pyarrow datasets."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from orchestrator.errors import OutdatedError, ResultsError
+from orchestrator.folder import ResultsFolder
+from orchestrator.tables.schema import TABLES, arrow_schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+
+class Table:
+    """One table of a sweep. DuckDB and any other reader of Parquet can open `path` as well.
+
+    Attributes:
+        name: cells, spectra or predictions.
+        path: folder of its Parquet files.
+        dataset: the table as a pyarrow dataset, nothing read yet.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.path = path
+        self.dataset: ds.Dataset = ds.dataset(str(path), schema=arrow_schema(name, TABLES[name]), format="parquet")
+
+    def __len__(self) -> int:
+        return int(self.dataset.count_rows())
+
+    def to_arrow(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """Return the rows as an Arrow table.
+
+        Args:
+            columns: columns to read; None reads all.
+            where: a pyarrow expression that rows must meet; None keeps all.
+        """
+        return self.dataset.to_table(columns=columns, filter=where)
+
+    def to_pandas(self, columns: list[str] | None = None) -> "pd.DataFrame":
+        """Return the rows as a pandas data frame."""
+        frame: pd.DataFrame = self.to_arrow(columns).to_pandas()
+        return frame
+
+    def to_polars(self, columns: list[str] | None = None) -> "pl.DataFrame":
+        """Return the rows as a polars data frame.
+
+        Raises:
+            OutdatedError: polars is not installed.
+        """
+        try:
+            import polars
+        except ImportError:
+            raise OutdatedError("to_polars needs polars: pip install 'ntksweep[polars]'") from None
+        frame: pl.DataFrame = polars.DataFrame(self.to_arrow(columns))
+        return frame
+
+    def __repr__(self) -> str:
+        return f"<ntksweep table {self.name}: {len(self)} rows at {self.path}>"
+
+
+class Results:
+    """The tables of a results folder: `cells`, `spectra`, and `predictions` where they were asked for."""
+
+    def __init__(self, folder: ResultsFolder) -> None:
+        self.folder = folder
+
+    @property
+    def cells(self) -> Table:
+        """One row a cell of the grid."""
+        return self.table("cells")
+
+    @property
+    def spectra(self) -> Table:
+        """One row a layer set, seed and training-set size, with its eigenvalues."""
+        return self.table("spectra")
+
+    @property
+    def predictions(self) -> Table:
+        """One row an evaluation example, output and cell."""
+        return self.table("predictions")
+
+    def table(self, name: str) -> Table:
+        """Return a table by name.
+
+        Raises:
+            ResultsError: there is no such table, or it was not asked for.
+        """
+        if name not in TABLES:
+            raise ResultsError(f"there is no table `{name}`; tables: {', '.join(TABLES)}")
+        path = self.folder.tables / name
+        if not path.is_dir():
+            hint = "set results.predictions: true and run" if name == "predictions" else "run the sweep first"
+            raise ResultsError(f"{self.folder.root} has no table `{name}`; {hint}")
+        return Table(name, path)
+
+    def __repr__(self) -> str:
+        return f"<ntksweep results at {self.folder.root}>"
+
+
+def load(path: str | Path) -> Results:
+    """Return the tables of the results folder at `path`.
+
+    Raises:
+        ResultsError: there are no results at `path`.
+    """
+    folder = ResultsFolder(Path(path))
+    if not folder.tables.is_dir():
+        folder.existing()
+        raise ResultsError(f"{folder.root} has no tables yet; `ntksweep run` writes them as cells are finished")
+    return Results(folder)

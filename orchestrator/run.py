@@ -1,0 +1,125 @@
+"""Running a sweep: from a spec to tables, going on wherever an earlier run ended."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import DamagedArtifactError
+from orchestrator.executors.choose import make_executor
+from orchestrator.folder import OnChange, ResultsFolder, Sweep
+from orchestrator.plan import Plan, make_plan
+from orchestrator.schedule import Progress, Report, Schedule, missing_stages
+from orchestrator.sources import find_sources
+from orchestrator.spec import Spec
+from orchestrator.stages.registry import KINDS
+from orchestrator.store.journal import Journal
+from orchestrator.survey import survey
+from orchestrator.tables.write import collect, read_manifest
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        plan: what was to be done.
+        report: stages computed, failed and blocked.
+        n_cells: cells in the tables.
+        was_finished: whether everything was there before the run.
+    """
+
+    plan: Plan
+    report: Report
+    n_cells: int
+    was_finished: bool
+
+
+def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder) -> Sweep:
+    """Find the model and the data of a spec.
+
+    Args:
+        spec: the spec.
+        spec_folder: folder that relative paths in the spec start from.
+        folder: results folder, whose fingerprints save reading unchanged files again.
+
+    Raises:
+        SourceError: the model or the data is not there.
+        ResultsError: the folder holds something that is not a sweep.
+    """
+    stored = folder.stored()
+    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources if stored else None))
+
+
+def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChange = OnChange.REFUSE) -> Ending:
+    """Run a sweep until every cell is in the tables, or failed.
+
+    Args:
+        spec: the spec.
+        spec_folder: folder that relative paths in the spec start from.
+        progress: who is told how it goes.
+        on_change: what to do if the results folder holds other numbers than the spec asks for.
+
+    Raises:
+        SweepError: the spec, the model, the data or the results folder do not allow it; nothing was lost.
+    """
+    from orchestrator.estimate import refuse_what_cannot_fit
+
+    folder = ResultsFolder(spec.folder)
+    sweep = folder.settle(resolve(spec, spec_folder, folder), on_change)
+    folder.write(sweep)
+    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    store = folder.artifacts()
+    if is_finished(plan, folder):
+        return Ending(plan, Report(), plan.n_cells, was_finished=True)
+    refuse_what_cannot_fit(plan, folder)
+    journal = folder.journal()
+    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
+    try:
+        report, n_cells = _work_off(plan, folder, progress, journal)
+    except BaseException as error:
+        journal.write("run", phase="stopped", why=type(error).__name__)
+        raise
+    journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures))
+    return Ending(plan, report, n_cells, was_finished=not missing_stages(plan, store) and not report.computed)
+
+
+def is_finished(plan: Plan, folder: ResultsFolder) -> bool:
+    """Tell whether the tables hold every cell of a plan, by one listing of a folder and one small file."""
+    manifest = read_manifest(folder)
+    return (
+        manifest is not None
+        and manifest["complete"]
+        and manifest["plan"] == plan.plan_id
+        and not missing_stages(plan, folder.artifacts())
+    )
+
+
+def _work_off(plan: Plan, folder: ResultsFolder, progress: Progress, journal: Journal) -> tuple[Report, int]:
+    store = folder.artifacts()
+    total = Report()
+    while True:
+        missing = missing_stages(plan, store)
+        progress.begin(*_counts(plan, {stage.stage_id for stage in missing}))
+        if missing:
+            try:
+                with make_executor(plan.sweep, folder) as executor:
+                    report = Schedule(plan, store, executor, progress).run()
+            except KeyboardInterrupt:
+                collect(plan, folder)  # what is finished can be looked at before the run goes on
+                raise
+            total.computed += report.computed
+            total.failures, total.blocked = report.failures, report.blocked
+        try:
+            return total, collect(plan, folder)
+        except DamagedArtifactError as error:
+            progress.note(str(error))
+            journal.write("damaged", kind=error.kind, stage=error.stage_id, message=str(error))
+            store.set_aside(error.kind, error.stage_id)
+
+
+def _counts(plan: Plan, missing: set[str]) -> tuple[dict[str, int], dict[str, int]]:
+    totals = dict.fromkeys(KINDS, 0)
+    finished = dict.fromkeys(KINDS, 0)
+    for stage in plan.stages:
+        totals[stage.kind] += 1
+        finished[stage.kind] += stage.stage_id not in missing
+    return totals, finished

@@ -1,0 +1,158 @@
+"""Where the model and the data are, and fingerprints that tell when they change."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SourceError
+from orchestrator.identity import identity
+from orchestrator.spec import Spec
+
+DATA_SUFFIXES = (".parquet", ".csv", ".jsonl", ".json")
+
+
+@dataclass(frozen=True)
+class FileFingerprint:
+    """A file's content, and the size and time of change by which an unchanged file is known without reading it."""
+
+    sha256: str
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model or a dataset, found.
+
+    Attributes:
+        location: absolute path of a file or folder, or an id on the hub.
+        revision: commit on the hub; None for local sources.
+        files: fingerprints of the files of a local source, by name.
+    """
+
+    location: str
+    revision: str | None = None
+    files: Mapping[str, FileFingerprint] = field(default_factory=dict)
+
+    @property
+    def content_id(self) -> str:
+        """Identity of the content, wherever it lies."""
+        if self.revision is not None:
+            return identity([self.location, self.revision])
+        return identity({name: file.sha256 for name, file in self.files.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the source as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Source":
+        """Return the source that `to_json` wrote."""
+        files = {name: FileFingerprint(**file) for name, file in data["files"].items()}
+        return cls(data["location"], data["revision"], files)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The model and the data of a sweep."""
+
+    model: Source
+    data: Source
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sources as JSON."""
+        return {"model": self.model.to_json(), "data": self.data.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Sources":
+        """Return the sources that `to_json` wrote."""
+        return cls(Source.from_json(data["model"]), Source.from_json(data["data"]))
+
+
+def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> Sources:
+    """Find the model and the data of a spec and fingerprint them.
+
+    Args:
+        spec: the spec.
+        folder: folder that relative paths start from, which is the spec file's.
+        known: fingerprints of an earlier run; a file of the same size and time of change is not read again.
+
+    Raises:
+        SourceError: a path does not exist, or the hub does not know the id or cannot be reached.
+    """
+    known_model, known_data = (known.model, known.data) if known else (None, None)
+    model = _local(spec.model.path, folder)
+    data = _local(spec.task.data, folder)
+    return Sources(
+        model=_fingerprint(model, _model_files(model), known_model)
+        if model
+        else _hub_source("model", spec.model.path, spec.model.revision, known_model),
+        data=_fingerprint(data, _data_files(data), known_data)
+        if data
+        else _hub_source("dataset", spec.task.data, None, known_data),
+    )
+
+
+def _local(location: str, folder: Path) -> Path | None:
+    path = Path(os.path.abspath(folder / Path(location).expanduser()))  # noqa: PTH100 - keeps symbolic links
+    if path.exists():
+        return path
+    looks_like_path = location.startswith((".", "/", "~")) or location.endswith(DATA_SUFFIXES)
+    if looks_like_path or location.count("/") > 1:
+        raise SourceError(f"there is nothing at {path} (from `{location}`); paths start from the spec's folder")
+    return None
+
+
+def _model_files(folder: Path) -> list[Path]:
+    if not (folder / "config.json").is_file():
+        raise SourceError(f"{folder} is not a model folder of transformers: it has no config.json")
+    hidden_or_prose = (".md", ".gitattributes")
+    return [p for p in folder.iterdir() if p.is_file() and not p.name.endswith(hidden_or_prose)]
+
+
+def _data_files(path: Path) -> list[Path]:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in DATA_SUFFIXES]
+    if not files:
+        raise SourceError(f"{path} holds no {', '.join(DATA_SUFFIXES)} file")
+    return files
+
+
+def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
+    base = root if root.is_dir() else root.parent
+    names = [path.relative_to(base).as_posix() for path in files]
+    earlier = known.files if known else {}
+    with ThreadPoolExecutor() as pool:
+        prints = pool.map(_file_fingerprint, files, (earlier.get(name) for name in names))
+        return Source(str(root), files=dict(sorted(zip(names, prints, strict=True))))
+
+
+def _file_fingerprint(path: Path, known: FileFingerprint | None) -> FileFingerprint:
+    try:
+        facts = path.stat()
+        if known and (known.size, known.modified_ns) == (facts.st_size, facts.st_mtime_ns):
+            return known
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from None
+    return FileFingerprint(content, facts.st_size, facts.st_mtime_ns)
+
+
+def _hub_source(kind: str, name: str, revision: str | None, known: Source | None) -> Source:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        info = HfApi().repo_info(name, repo_type=kind, revision=revision)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        if known is not None and known.location == name and known.revision is not None:
+            return known  # a cluster node without a network goes on with the commit that the sweep began with
+        raise SourceError(
+            f"there is no local path `{name}`, and the hub could not be asked for the {kind} of that id "
+            f"({type(error).__name__}); give a folder, or run where the hub can be reached"
+        ) from None
+    return Source(name, revision=info.sha)

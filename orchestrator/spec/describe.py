@@ -1,0 +1,104 @@
+"""The spec described from its own model: a commented spec to start from, and the reference page of all keys."""
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, Logspace, SubsetsUpTo
+from orchestrator.spec.model import Spec
+from orchestrator.spec.sections import Section
+
+WIDTH = 100
+
+
+def starting_spec(name: str) -> str:
+    """Return a valid spec, called `name`, with every key, its meaning and its default; unset keys are commented out."""
+    lines = [
+        "# A sweep of ntksweep. Change what you need and leave the rest: keys that are commented out show an example,",
+        "# the other optional ones their default. Check it with `ntksweep plan`, run it with `ntksweep run`.",
+        "",
+    ]
+    for key, field in Spec.model_fields.items():
+        section = _section_of(field)
+        lines += list(_comment(field.description or "", ""))
+        if section is None:
+            lines += [f"{key}: {name}", ""]
+            continue
+        lines.append(f"{key}:")
+        for name_in_section, part in section.model_fields.items():
+            lines += list(_comment(part.description or "", "  "))
+            lines.append("  " + _entry(name_in_section, part))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def reference_page() -> str:
+    """Return the reference of the spec in Markdown: every key with its meaning, default and an example."""
+    parts = [
+        "# The spec",
+        "",
+        "One YAML file describes a sweep. Unknown keys are errors. This page is written from the code by",
+        "`python docs/write_reference.py`.",
+        "",
+    ]
+    for key, field in Spec.model_fields.items():
+        section = _section_of(field)
+        if section is None:
+            parts += [f"## `{key}`", "", f"{field.description} Example: `{_example(field)}`.", ""]
+        else:
+            parts += [f"## `{key}`", "", field.description or "", "", *_table(section), ""]
+    parts += ["## Parts of `grid`", ""]
+    for section in (Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
+        parts += [f"**{section.__doc__}**" if section.__doc__ else "", "", *_table(section), ""]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _table(section: type[BaseModel]) -> Iterator[str]:
+    yield "| key | meaning | default | example |"
+    yield "| --- | --- | --- | --- |"
+    for key, field in section.model_fields.items():
+        default = "required" if field.is_required() else f"`{_flow(_default(field))}`"
+        meaning = (field.description or "").replace("|", "\\|")
+        yield f"| `{key}` | {meaning} | {default} | `{_flow(_example(field))}` |"
+
+
+def _section_of(field: FieldInfo) -> type[Section] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _entry(key: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return f"{key}: {_flow(_example(field))}"
+    default = _default(field)
+    if default in (None, ()):
+        return f"# {key}: {_flow(_example(field))}"
+    return f"{key}: {_flow(default)}"
+
+
+def _default(field: FieldInfo) -> Any:
+    default = field.get_default(call_default_factory=True)
+    return None if default is PydanticUndefined else default
+
+
+def _example(field: FieldInfo) -> Any:
+    return field.examples[0] if field.examples else "?"
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(int(value))
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip()
+    return text.removesuffix("...").strip()
+
+
+def _comment(text: str, indent: str) -> Iterator[str]:
+    for line in textwrap.wrap(text, WIDTH - len(indent)):
+        yield f"{indent}# {line}"

@@ -1,0 +1,109 @@
+"""The section `grid` of a spec: regularization strengths, layer sets, seeds and training-set sizes."""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from orchestrator.spec.sections import Name, Section
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Logspace(Section):
+    """Numbers spaced evenly on a logarithmic scale, both ends included."""
+
+    start: PositiveFloat = Field(description="Smallest value.", examples=[1e-6])
+    stop: PositiveFloat = Field(description="Largest value.", examples=[1.0])
+    count: PositiveInt = Field(description="How many.", examples=[13])
+
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers, each a power of ten rounded to 12 digits so that every machine gets the same."""
+        low, high = math.log10(self.start), math.log10(self.stop)
+        steps = max(1, self.count - 1)
+        exponents = (low + (high - low) * i / steps for i in range(self.count))
+        return tuple(float(f"{10.0**exponent:.12g}") for exponent in exponents)
+
+
+class LambdaSection(Section):
+    """The regularization strengths lambda > 0 of (1/2)|J d - r|^2 + (lambda/2)|d|^2."""
+
+    values: tuple[PositiveFloat, ...] | None = Field(
+        None, description="The strengths themselves.", examples=[[1e-4, 1e-2, 1.0]]
+    )
+    logspace: Logspace | None = Field(
+        None,
+        description="The strengths as a logarithmic range.",
+        examples=[{"start": 1e-6, "stop": 1.0, "count": 13}],
+    )
+    scale: Literal["absolute", "trace"] = Field(
+        "absolute",
+        description="absolute takes them as they are; trace in units of trace(K)/M of each layer set's kernel.",
+        examples=["trace"],
+    )
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "LambdaSection":
+        if (self.values is None) == (self.logspace is None):
+            raise ValueError("give either `values` or `logspace`")
+        if not self.numbers():
+            raise ValueError("the grid is empty: `values` needs at least one lambda")
+        return self
+
+    def numbers(self) -> tuple[float, ...]:
+        """Return the strengths as given, ascending and without repeats."""
+        given = self.values if self.values is not None else self.logspace.numbers() if self.logspace else ()
+        return tuple(sorted(set(given)))
+
+
+class SubsetsUpTo(Section):
+    """All sets of layers up to a size."""
+
+    subsets: PositiveInt = Field(description="Largest number of layers in a set.", examples=[3])
+
+
+class ExplicitLayers(Section):
+    """Sets of layers, listed."""
+
+    layers: tuple[Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)], ...] = Field(
+        description="Sets of layer numbers, counted from 0.", examples=[[[0, 1], [5]]], min_length=1
+    )
+
+
+class ExplicitGroups(Section):
+    """Sets of groups, listed."""
+
+    groups: tuple[Annotated[tuple[Name, ...], Field(min_length=1)], ...] = Field(
+        description="Sets of group names, as `ntksweep plan` lists them.",
+        examples=[[["3.query", "3.value"], ["head"]]],
+        min_length=1,
+    )
+
+
+Family = Literal["each_layer", "prefixes", "suffixes", "pairs", "all_layers", "each_target"]
+LayerSetChoice = Family | SubsetsUpTo | ExplicitLayers | ExplicitGroups
+
+
+class GridSection(Section):
+    """The axes of the sweep; every combination is a cell."""
+
+    lambdas: LambdaSection = Field(
+        description="Regularization strengths.",
+        examples=[{"logspace": {"start": 1e-6, "stop": 1.0, "count": 13}, "scale": "trace"}],
+    )
+    layer_sets: tuple[LayerSetChoice, ...] = Field(
+        description="Which layers are adapted together. Families: each_layer, prefixes (0; 0-1; 0-2; ...), suffixes "
+        "(last; last two; ...), pairs, all_layers, each_target (one target module in all layers), {subsets: k}; or "
+        "listed: {layers: [[0, 1], [5]]}, {groups: [[3.query]]}. Sets that coincide count once.",
+        examples=[["each_layer", "prefixes", "suffixes"]],
+        min_length=1,
+    )
+    seeds: tuple[NonNegativeInt, ...] = Field(
+        (0,), description="Seeds of sample, adapter and head, where those do not fix their own.",
+        examples=[[0, 1, 2]], min_length=1,
+    )  # fmt: skip
+    n_train: tuple[PositiveInt, ...] = Field(
+        description="Training-set sizes; a smaller set is the beginning of a larger one.",
+        examples=[[400]],
+        min_length=1,
+    )

@@ -1,0 +1,61 @@
+"""The whole spec, and the rules that tie its sections together."""
+
+import re
+from pathlib import Path
+
+from pydantic import Field, field_validator, model_validator
+
+from orchestrator.spec.grid_section import GridSection
+from orchestrator.spec.sections import (
+    AdapterSection,
+    ComputeSection,
+    HeadSection,
+    KernelSection,
+    ModelSection,
+    ResultsSection,
+    Section,
+    TaskSection,
+)
+
+
+class Spec(Section):
+    """A sweep: what to compute, over which grid, and where to leave it."""
+
+    name: str = Field(description="Name of the sweep; letters, digits, - _ and .", examples=["quickstart"])
+    model: ModelSection = Field(description="The pretrained model.")
+    task: TaskSection = Field(description="The sentences and their labels.")
+    adapter: AdapterSection = Field(description="The parameters that could be fine-tuned.")
+    head: HeadSection = Field(default_factory=HeadSection, description="From hidden states to outputs.")
+    kernel: KernelSection = Field(default_factory=KernelSection, description="The kernel and its spectrum.")
+    grid: GridSection = Field(description="The axes of the sweep.")
+    compute: ComputeSection = Field(default_factory=ComputeSection, description="How the stages run.")
+    results: ResultsSection = Field(default_factory=ResultsSection, description="Where results go.")
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError("a name has letters, digits, - _ and . only, for it names a folder")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Spec":
+        if self.kernel.outputs == "margin" and (
+            self.task.kind != "classification" or self.task.classes not in (None, 2)
+        ):
+            raise ValueError("kernel.outputs: margin is the difference of two logits and needs two classes")
+        if self.head.kind in ("ridge", "logistic") and len(set(self.grid.n_train)) > 1:
+            raise ValueError(
+                "a fitted head depends on the training set: give grid.n_train one value (and sweep sizes as "
+                "several specs), or use `head: {kind: random}`"
+            )
+        if self.head.kind == "logistic" and self.task.kind != "classification":
+            raise ValueError("head.kind: logistic needs a classification task; use ridge for regression")
+        if self.head.kind == "label_words" and self.task.kind != "classification":
+            raise ValueError("head.kind: label_words needs a classification task")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The results folder of this sweep."""
+        return self.results.folder or Path("results") / self.name

@@ -1,0 +1,242 @@
+"""The sections of a spec: what is computed (model, task, adapter, head, kernel) and how (compute, results)."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveInt, model_validator
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of the spec: unknown keys are errors, values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """The pretrained model, as transformers loads it."""
+
+    path: Name = Field(
+        description="Folder of the model (relative to the spec file), or its id on the hub.",
+        examples=["data/minilm", "FacebookAI/roberta-base"],
+    )
+    revision: str | None = Field(
+        None,
+        description="Branch, tag or commit on the hub; null takes the default branch.",
+        examples=["main"],
+    )
+    dtype: Literal["float32", "float64"] = Field(
+        "float32", description="Precision of weights, activations and Jacobian rows.", examples=["float32"]
+    )
+    attention: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="Attention implementation of transformers.", examples=["sdpa"]
+    )
+    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.", examples=[False])
+
+
+class TaskSection(Section):
+    """The sentences and what is to be predicted from them."""
+
+    data: Name = Field(
+        description="Parquet, CSV or JSONL file, a folder of them (relative to the spec file), or a dataset's "
+        "id on the hub.",
+        examples=["data/amazon.parquet", "nyu-mll/glue"],
+    )
+    config: str | None = Field(None, description="Configuration of a dataset on the hub.", examples=["sst2"])
+    train_split: Name = Field("train", description="Split that training examples are drawn from.", examples=["train"])
+    eval_split: Name | None = Field(
+        None,
+        description="Split that evaluation examples are drawn from; null holds them out from `train_split`.",
+        examples=["validation"],
+    )
+    text: Name = Field("text", description="Column that holds the sentence.", examples=["text"])
+    text_pair: Name | None = Field(
+        None, description="Column that holds a second sentence, for pair tasks.", examples=["hypothesis"]
+    )
+    label: Name = Field("label", description="Column that holds the class or the rating.", examples=["rating"])
+    kind: Literal["classification", "regression"] = Field(
+        description="Classification regresses on coded classes (+1 for the class, -1/(C-1) for the others); "
+        "regression on the label itself. Both with squared loss.",
+        examples=["classification"],
+    )
+    classes: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Number of classes C; null takes the largest label plus one.", examples=[2]
+    )
+    sign_cut: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="Make two classes of ratings: above the cut is 1, below minus the cut is 0, between is "
+        "left out because its sign is ambiguous.",
+        examples=[0.5],
+    )
+    template: str | None = Field(
+        None, description="Prompt around the sentence; must contain {text}.", examples=["{text} It was"]
+    )
+    max_length: PositiveInt = Field(128, description="Tokens kept of an example; longer ones are cut.", examples=[128])
+    n_eval: PositiveInt = Field(description="Number of evaluation examples.", examples=[300])
+    sample_seed: int | None = Field(
+        None,
+        description="Seed that draws the examples; null takes the seed of the grid, so that every seed draws its own.",
+        examples=[0],
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TaskSection":
+        if self.sign_cut is not None and self.kind != "classification":
+            raise ValueError("sign_cut makes classes of ratings: set `kind: classification` or remove it")
+        if self.classes is not None and self.kind != "classification":
+            raise ValueError("classes belongs to classification: set `kind: classification` or remove it")
+        if self.sign_cut is not None and self.classes not in (None, 2):
+            raise ValueError("sign_cut makes exactly two classes: set `classes: 2` or remove it")
+        if self.template is not None and "{text}" not in self.template:
+            raise ValueError("template must contain {text}, where the sentence goes")
+        return self
+
+
+class AdapterSection(Section):
+    """The parameters that could be fine-tuned: LoRA matrices, or the weights of named modules themselves."""
+
+    kind: Literal["lora", "none"] = Field(
+        "lora",
+        description="lora adapts `targets` through peft; none takes the weights and biases of `targets` themselves.",
+        examples=["lora"],
+    )
+    rank: PositiveInt = Field(8, description="Rank r of LoRA.", examples=[8])
+    alpha: Annotated[float, Field(gt=0)] = Field(
+        16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16]
+    )
+    targets: tuple[Name, ...] = Field(
+        description="Names, or ends of names, of the linear modules to adapt in every layer.",
+        examples=[["query", "value"]],
+        min_length=1,
+    )
+    initialisation: Literal["zero", "random"] = Field(
+        "zero",
+        description="zero starts LoRA's B at 0, so that the model is the pretrained one; random draws B as A.",
+        examples=["zero"],
+    )
+    seed: int | None = Field(
+        None, description="Seed of LoRA's A (and B); null takes the seed of the grid.", examples=[0]
+    )
+
+
+class HeadSection(Section):
+    """What turns the last hidden state into outputs."""
+
+    kind: Literal["random", "pretrained", "ridge", "logistic", "label_words"] = Field(
+        "random",
+        description="random draws a new linear head; pretrained keeps the checkpoint's; ridge and logistic fit "
+        "a probe on the training examples; label_words reads the logits of `words` from a causal language "
+        "model.",
+        examples=["random"],
+    )
+    seed: int | None = Field(None, description="Seed of a random head; null takes the seed of the grid.", examples=[0])
+    in_kernel: bool = Field(
+        True,
+        description="Whether the head is trained too: adds its block to every layer set.",
+        examples=[True],
+    )
+    penalty: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="L2 penalty of a ridge or logistic probe.", examples=[1.0]
+    )
+    words: tuple[str, ...] = Field(
+        (), description="Words whose logits are the outputs, one a class, one token each.",
+        examples=[[" terrible", " great"]],
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "HeadSection":
+        if (self.kind == "label_words") != bool(self.words):
+            raise ValueError("words belong to `kind: label_words`, which needs one word a class")
+        if self.kind == "label_words" and self.in_kernel:
+            raise ValueError("label_words has no head to train: set `in_kernel: false`")
+        return self
+
+
+class KernelSection(Section):
+    """Which kernel is built from the Jacobian, and what is read off its spectrum."""
+
+    kind: Literal["sgd", "sign", "asymmetric_sign"] = Field(
+        "sgd",
+        description="sgd is J J'; sign is sign(J) sign(J)'; asymmetric_sign is J sign(J)' (arXiv 2210.05643).",
+        examples=["sgd"],
+    )
+    outputs: Literal["full", "trace", "margin"] = Field(
+        "full",
+        description="full keeps every pair of outputs (n C rows); trace averages over outputs (n rows); margin "
+        "takes the difference of two logits (n rows).",
+        examples=["full"],
+    )
+    sigma: Annotated[float, Field(gt=0)] = Field(
+        1e-4, description="Added to the spectrum for the condition number with fixed sigma.", examples=[1e-4]
+    )
+    relative_sigma: Annotated[float, Field(gt=0)] = Field(
+        1e-6,
+        description="The same in units of trace/M, for the condition number with trace-relative sigma.",
+        examples=[1e-6],
+    )
+    eigenvectors: bool = Field(
+        False,
+        description="Compute eigenvectors too: gives leave-one-out losses, at about 2.5 times the time of the "
+        "decomposition.",
+        examples=[False],
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "KernelSection":
+        if self.kind == "asymmetric_sign" and self.eigenvectors:
+            raise ValueError("asymmetric_sign is not symmetric and has no leave-one-out path: set "
+                             "`eigenvectors: false`")  # fmt: skip
+        return self
+
+
+class ComputeSection(Section):
+    """Where and how the stages run."""
+
+    executor: Literal["ray", "inline"] = Field(
+        "ray",
+        description="ray runs stages in parallel processes; inline in this process, for debuggers.",
+        examples=["ray"],
+    )
+    workers: PositiveInt | None = Field(
+        None, description="Number of worker processes; null takes one for every `threads` processors.",
+        examples=[2],
+    )  # fmt: skip
+    threads: PositiveInt = Field(
+        1,
+        description="Threads of one stage. Part of the numbers: sums depend on it in the last bit.",
+        examples=[1],
+    )
+    memory_budget: ByteSize = Field(
+        ByteSize(2 * 10**9),
+        description="Most memory that one worker spends on Jacobians and kernel blocks, beside the model.",
+        examples=["2GB"],
+        validate_default=True,
+    )
+    gram_dtype: Literal["float64", "float32"] = Field(
+        "float64", description="Precision in which kernel blocks are accumulated.", examples=["float64"]
+    )
+    batch_tokens: PositiveInt = Field(
+        2048, description="Tokens (padding included) that go through the model at once.", examples=[2048]
+    )
+    shard_examples: PositiveInt | None = Field(
+        None,
+        description="Examples captured by one stage; null takes the most, up to 256, that an eighth of the memory "
+        "budget holds.",
+        examples=[256],
+    )
+
+
+class ResultsSection(Section):
+    """Where results go and what is kept."""
+
+    folder: Path | None = Field(
+        None,
+        description="Results folder (relative to the current folder); null takes results/<name>.",
+        examples=["results/quickstart"],
+    )
+    predictions: bool = Field(
+        False,
+        description="Write a row for every evaluation example, output and cell in the table `predictions`.",
+        examples=[False],
+    )

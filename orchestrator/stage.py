@@ -1,0 +1,57 @@
+"""A stage: a shared piece of work that many cells need, identified by everything that fixes its numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+from orchestrator.identity import identity
+
+NUMERICS_VERSION: Mapping[str, int] = {
+    "survey": 1,
+    "dataset": 1,
+    "head": 1,
+    "capture": 1,
+    "gram": 1,
+    "solve": 1,
+}
+"""Raised for a stage kind when its numbers change, so that artifacts of older code are not taken for newer ones."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a plan.
+
+    Attributes:
+        kind: which of the stage kinds it is.
+        parameters: everything that fixes its numbers, as JSON; no paths, no worker counts.
+        inputs: identities of the stages whose artifacts it reads, by role, as (kind, stage_id).
+    """
+
+    kind: str
+    parameters: Mapping[str, Any]
+    inputs: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+
+    @cached_property
+    def stage_id(self) -> str:
+        """Hash of kind, numerics version, parameters and inputs."""
+        return identity(self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the identity is the hash of; long input lists stand as their own hash."""
+        return {
+            "kind": self.kind,
+            "version": NUMERICS_VERSION[self.kind],
+            "parameters": dict(self.parameters),
+            "inputs": {role: _inputs_digest(ids) for role, ids in self.inputs.items()},
+        }
+
+    def needs(self) -> set[tuple[str, str]]:
+        """Return (kind, stage_id) of every stage that must be finished before this one can start."""
+        return {needed for listed in self.inputs.values() for needed in listed}
+
+
+@lru_cache(maxsize=4096)
+def _inputs_digest(ids: tuple[tuple[str, str], ...]) -> str:
+    # Hundreds of layer sets share one list of thousands of tiles: hash the list once.
+    return identity(ids)

@@ -1,0 +1,90 @@
+"""From artifacts to the matrices of one layer set: sums of stored tiles, and streams of feature rows."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ntk_dist.features import KernelKind, features
+from orchestrator.store.artifacts import Artifact
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def sum_tiles(
+    tiles: Sequence[Artifact], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
+) -> FloatArray:
+    """Return the sum over groups of their kernel blocks, (M, M) or (M_eval, M), in Fortran order.
+
+    Tiles are added in the order given, groups in theirs, so the sum has the same bits wherever it is made. For a
+    symmetric kernel only the tiles on and below the diagonal exist, and only the lower triangle is filled.
+
+    Args:
+        tiles: artifacts of `gram` stages; rows and columns beyond `shape` are left out.
+        groups: names of the groups of the layer set.
+        shape: rows and columns of the result.
+        rows_per_example: rows of the kernel that an example gives.
+    """
+    total = np.zeros(shape, order="F")
+    for tile in tiles:
+        row, column = (tile.facts[side][0] * rows_per_example for side in ("rows", "columns"))
+        place = total[row : row + _length(tile, "rows", rows_per_example), :]
+        place = place[:, column : column + _length(tile, "columns", rows_per_example)]
+        height, width = place.shape
+        # Added up in the tile's own memory order; only the sum is turned into Fortran order, once.
+        block = np.array(tile.array(groups[0])[:height, :width])
+        for group in groups[1:]:
+            block += tile.array(group)[:height, :width]
+        place[:] = block
+    return total
+
+
+def _length(tile: Artifact, side: str, rows_per_example: int) -> int:
+    start, stop = tile.facts[side]
+    return int(stop - start) * rows_per_example
+
+
+def feature_blocks(
+    shards: Sequence[Artifact],
+    groups: Sequence[str],
+    *,
+    kind: KernelKind,
+    outputs_per_example: int,
+    n_examples: int,
+    max_bytes: int,
+) -> Callable[[], Iterator[FloatArray]]:
+    """Return a function that streams the feature rows of the first `n_examples`, (rows, p) float64 at a time.
+
+    Args:
+        shards: artifacts of `capture` stages, in order.
+        groups: names of the groups, whose columns stand one group after the other.
+        kind: sgd takes the Jacobian rows, sign their signs.
+        outputs_per_example: C for the trace-averaged kernel, else 1.
+        n_examples: examples to stream.
+        max_bytes: most memory of a block; blocks hold whole examples, at least one.
+    """
+
+    def stream() -> Iterator[FloatArray]:
+        left = n_examples
+        for shard in shards:
+            rows = [shard.array(group) for group in groups]
+            per_example = int(shard.facts["rows"]) // (shard.facts["stop"] - shard.facts["start"])
+            width = sum(part.shape[1] for part in rows) * 8 * per_example
+            step = max(1, max_bytes // (3 * width))
+            here = min(left, len(rows[0]) // per_example)
+            for start in range(0, here, step):
+                chosen = slice(start * per_example, min(start + step, here) * per_example)
+                yield np.hstack([
+                    features(
+                        part[chosen],
+                        kind_side="sign" if kind == "sign" else "raw",
+                        outputs_per_example=outputs_per_example,
+                        dtype=np.float64,
+                    )
+                    for part in rows
+                ])  # fmt: skip
+            left -= here
+            if not left:
+                return
+
+    return stream

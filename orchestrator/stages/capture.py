@@ -1,0 +1,54 @@
+"""The stage `capture`: Jacobian rows of one shard of examples, every group at once, streamed to disk."""
+
+import numpy as np
+from torch import Tensor
+
+from finetune.targets import kernel_outputs, rows_per_example
+from ntk_dist.batches import Batch, length_buckets
+from ntk_dist.capture import jacobian_rows
+from orchestrator.stage import Stage
+from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.work import Product, Work
+
+SCORES = "scores"
+"""The array of initial outputs f_0, (examples, rows per example), beside one array a group."""
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Capture the rows of examples [start, stop) of a split.
+
+    The artifact holds one array (rows, p_g) a group, rows by example and then by output, and `scores`.
+    """
+    p = stage.parameters
+    start, stop = p["start"], p["stop"]
+    head = work.input(stage, "head") if "head" in stage.inputs else None
+    scorer = work.scorer(p, head, p["groups"])
+    tokens = read_tokens(work.input(stage, "dataset"), p["split"], start, stop)
+    per_example = rows_per_example(p["n_outputs"], p["outputs"])
+    n_rows = (stop - start) * per_example
+
+    layout = {
+        group: (p["dtype"], (n_rows, sum(linear.n_parameters for linear in scorer.groups[group])))
+        for group in p["groups"]
+    }
+    file = work.new_arrays(stage, layout | {SCORES: (p["dtype"], (stop - start, per_example))})
+    for positions in length_buckets(tokens.lengths, batch_tokens=p["batch_tokens"]):
+        batch = tokens.batch(positions)
+
+        def score(batch: Batch = batch) -> Tensor:
+            return kernel_outputs(scorer.logits(batch), p["outputs"])
+
+        scores, rows = jacobian_rows(score, scorer.groups)
+        for place, position in enumerate(positions):
+            file.write(SCORES, scores[place : place + 1].numpy(), int(position))
+            for group, values in rows.items():
+                file.write(group, values[place].numpy(), int(position) * per_example)
+    facts = {
+        "start": start,
+        "stop": stop,
+        "rows": n_rows,
+        "zero_parts": {name: list(parts) for name, parts in scorer.zero_parts.items() if name in p["groups"]},
+        "drawn_parameters": list(scorer.drawn),
+        "mean_tokens": float(np.mean(tokens.lengths)),
+    }
+    return Product(facts, file)

@@ -1,0 +1,190 @@
+"""Computing one stage in a worker: claim it, compute it, publish it, write the journal, give the claim back."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
+from orchestrator.folder import ResultsFolder, Sweep, git_commit, versions
+from orchestrator.stage import Stage
+from orchestrator.stages.registry import compute_of
+from orchestrator.stages.work import Work
+from orchestrator.store.files import host_name
+
+
+class Status(StrEnum):
+    """How the attempt to compute a stage ended."""
+
+    FINISHED = "finished"
+    EXISTING = "existing"
+    BUSY = "busy"
+    DAMAGED_INPUT = "damaged input"
+    FAILED = "failed"
+
+
+class FailureClass(StrEnum):
+    """Why a stage failed, which decides whether it is tried again."""
+
+    INPUT = "input"
+    CODE = "code"
+    MEMORY = "out of memory"
+    STORAGE = "storage"
+    WORKER = "worker lost"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one attempt.
+
+    Attributes:
+        status: how it ended.
+        failure: why it failed, if it did.
+        message: what to tell the user of a failure.
+        damaged: (kind, stage_id) of the damaged artifact, if one was met.
+        seconds: time spent computing.
+    """
+
+    status: Status
+    failure: FailureClass | None = None
+    message: str = ""
+    damaged: tuple[str, str] | None = None
+    seconds: float = 0.0
+
+
+class StageWorker:
+    """A worker's side of a sweep: it computes the stages that it is given, one after the other."""
+
+    def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
+        self._work = Work(sweep, folder)
+        self._claims = folder.claims()
+        self._journal = folder.journal()
+        self._threads = sweep.spec.compute.threads
+
+    def execute(self, stage: Stage, attempt: int = 1) -> Outcome:
+        """Compute a stage unless it is finished, or a living process is computing it."""
+        store = self._work.store
+        try:
+            if store.has(stage.kind, stage.stage_id):
+                return Outcome(Status.EXISTING)
+            claim = self._claims.take(stage.stage_id)
+            if claim is None:
+                return Outcome(Status.BUSY)
+            try:
+                # Between the first look and the claim another process may have finished it.
+                if store.has(stage.kind, stage.stage_id):
+                    return Outcome(Status.EXISTING)
+                return self._claimed(stage, attempt)
+            finally:
+                self._claims.release(claim)
+        except StorageError as error:
+            return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
+
+    def _claimed(self, stage: Stage, attempt: int) -> Outcome:
+        facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id}
+        self._journal.write("started", **facts, attempt=attempt)
+        outcome = Outcome(Status.FAILED, FailureClass.CODE, "interrupted")
+        started = time.perf_counter()
+        try:
+            with limited_threads(self._threads):
+                outcome = self._attempt(stage, attempt, started)
+        finally:
+            self._work.discard()
+            reason = {"failure": outcome.failure, "message": outcome.message} if outcome.message else {}
+            event = "finished" if outcome.status is Status.FINISHED else "failed"
+            seconds = round(time.perf_counter() - started, 4)
+            self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak_memory(), **reason)
+        return outcome
+
+    def _attempt(self, stage: Stage, attempt: int, started: float) -> Outcome:
+        reset_peak_memory()
+        try:
+            product = compute_of(stage.kind)(stage, self._work)
+            origin = provenance(stage, attempt, time.perf_counter() - started)
+            won = self._work.store.publish(stage, product.facts, origin, product.arrays)
+        except DamagedArtifactError as error:
+            return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))
+        except StorageError as error:
+            return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
+        except MemoryError as error:
+            return Outcome(Status.FAILED, FailureClass.MEMORY, _memory_message(error))
+        except Exception as error:
+            return _failed(error)
+        return Outcome(Status.FINISHED if won else Status.EXISTING, seconds=time.perf_counter() - started)
+
+
+def _failed(error: Exception) -> Outcome:
+    known = isinstance(error, SweepError) or _is_named(error)
+    if "not enough memory" in str(error) or "out of memory" in str(error):  # torch has no class for it on CPU
+        return Outcome(Status.FAILED, FailureClass.MEMORY, _memory_message(error))
+    if known:
+        return Outcome(Status.FAILED, FailureClass.INPUT, str(error))
+    return Outcome(Status.FAILED, FailureClass.CODE, "".join(traceback.format_exception(error)))
+
+
+def _is_named(error: Exception) -> bool:
+    # Asked by module so that a worker that never loaded torch need not load it to classify an error.
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
+    return bool(bases & {"finetune.errors.FinetuneError", "ntk_dist.errors.NtkError"})
+
+
+def _memory_message(error: BaseException) -> str:
+    return f"out of memory ({error}); lower compute.batch_tokens or compute.workers"
+
+
+def provenance(stage: Stage, attempt: int, seconds: float) -> dict[str, Any]:
+    """Return where and by what a stage was computed."""
+    return {
+        "stage_id": stage.stage_id,
+        "host": host_name(),
+        "device": "cpu",
+        "process": os.getpid(),
+        "job": os.environ.get("SLURM_JOB_ID"),
+        "attempt": attempt,
+        "seconds": round(seconds, 4),
+        "peak_memory_bytes": peak_memory(),
+        "finished": time.time(),
+        "versions": versions(),
+        "git": git_commit(),
+        "python": sys.version.split()[0],
+    }
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Give every library of linear algebra the same number of threads: sums depend on it in the last bit."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(limits=threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def reset_peak_memory() -> None:
+    """Begin to measure the peak anew, where the kernel allows it (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory() -> int:
+    """Return the most resident memory, in bytes, since `reset_peak_memory`."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

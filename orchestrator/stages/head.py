@@ -1,0 +1,27 @@
+"""The stage `head`: a linear head fitted to the frozen model's features of the training examples."""
+
+import numpy as np
+
+from finetune.probe import fit_head
+from finetune.targets import code_targets
+from ntk_dist.batches import length_buckets
+from orchestrator.stage import Stage
+from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.work import Product, Work
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Fit the head; the artifact holds its `weight` (C, d) and `bias` (C,)."""
+    p = stage.parameters
+    dataset = work.input(stage, "dataset")
+    labels = np.array(dataset.array("train.labels"))
+    tokens = read_tokens(dataset, "train", 0, len(labels))
+    scorer = work.scorer(p, None, [])
+    features: list[np.ndarray] = [np.empty(0)] * len(labels)
+    for positions in length_buckets(tokens.lengths, batch_tokens=p["batch_tokens"]):
+        for position, row in zip(positions, scorer.features(tokens.batch(positions)).numpy(), strict=True):
+            features[int(position)] = row
+    kind = work.sweep.spec.task.kind
+    targets = code_targets(labels, kind=kind, n_outputs=p["n_outputs"], outputs="trace")
+    weights = fit_head(p["head"]["kind"], np.stack(features), labels, targets, penalty=p["head"]["penalty"])
+    return Product({}, work.write_arrays(stage, weights))

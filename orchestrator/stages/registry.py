@@ -1,0 +1,22 @@
+"""Which function computes which kind of stage; a new kind of work is added here."""
+
+from importlib import import_module
+from typing import cast
+
+from orchestrator.stages.work import Compute
+
+_MODULES = {
+    "dataset": "orchestrator.stages.dataset",
+    "head": "orchestrator.stages.head",
+    "capture": "orchestrator.stages.capture",
+    "gram": "orchestrator.stages.gram",
+    "solve": "orchestrator.stages.solve",
+}
+
+KINDS = tuple(_MODULES)
+"""Kinds of stages that workers compute, in the order in which a sweep needs them."""
+
+
+def compute_of(kind: str) -> Compute:
+    """Return the function that computes a kind of stage; its libraries are loaded only now."""
+    return cast(Compute, import_module(_MODULES[kind]).compute)

@@ -1,0 +1,173 @@
+"""The stage `solve`: spectrum and ridge path of some layer sets, one decomposition each.
+
+The decomposition serves the spectrum and every lambda and is as large as the kernel, so it never touches the disk: the
+two are one stage.
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ntk_dist.decomposition import Decomposition
+from ntk_dist.ridge import RidgePath
+from orchestrator.stage import Stage
+from orchestrator.stages.blocks import feature_blocks, sum_tiles
+from orchestrator.stages.problem import Problem, load_problem
+from orchestrator.stages.work import Product, Work
+from orchestrator.store.arrays import Array
+
+FloatArray = npt.NDArray[np.float64]
+
+BLOCK_BYTES = 32 << 20
+"""Memory of a block of feature rows; fixed, because it is part of the order of sums."""
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Decompose the kernel of each layer set once and read off its spectrum and all lambdas.
+
+    The artifact holds, for S layer sets and L lambdas, the arrays of `spectrum_scalars` (S,), those of `path_scalars`
+    (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`.
+    """
+    solver = _Solver(stage, work)
+    columns: dict[str, list[Any]] = {}
+    arrays: dict[str, Array] = {}
+    for position, groups in enumerate(stage.parameters["layer_sets"]):
+        decomposition, rows = solver.decompose(groups)
+        scalars, path = solver.solve(decomposition, rows)
+        for name, value in (scalars | path).items():
+            columns.setdefault(name, []).append(value)
+        arrays[f"eigenvalues.{position}"] = decomposition.eigenvalues
+        if stage.parameters["predictions"]:
+            arrays[f"predictions.{position}"] = solver.predictions
+    arrays |= {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
+    return Product({}, work.write_arrays(stage, arrays))
+
+
+class _Solver:
+    """The problem of one solve stage, ready for layer set after layer set."""
+
+    def __init__(self, stage: Stage, work: Work) -> None:
+        self.stage = stage
+        self.work = work
+        self.kernel = stage.parameters["problem"]["kernel"]
+        self.problem: Problem = load_problem(stage, work)
+        self.train = work.inputs(stage, "train")
+        self.eval = work.inputs(stage, "eval")
+        dual = stage.parameters["method"] == "dual"
+        self.tiles = work.inputs(stage, "tiles") if dual else []
+        self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
+        self.predictions: FloatArray = np.empty(0)
+
+    def decompose(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
+        """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
+        M, M_eval = self.problem.size, self.problem.eval_size
+        if self.stage.parameters["method"] == "primal":
+            return self._decompose_primal(groups)
+        per_example = self.problem.rows_per_example
+        K = sum_tiles(self.tiles, groups, (M, M), per_example)
+        rows = sum_tiles(self.eval_tiles, groups, (M_eval, M), per_example)
+        return _decompose(K, self.kernel), iter([rows])
+
+    def _decompose_primal(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
+        from ntk_dist.primal import PrimalDecomposition
+
+        def blocks(shards: Any, n_examples: int) -> Any:
+            return feature_blocks(
+                shards,
+                groups,
+                kind=self.kernel["kind"],
+                outputs_per_example=self.problem.outputs_per_example,
+                n_examples=n_examples,
+                max_bytes=BLOCK_BYTES,
+            )
+
+        train = blocks(self.train, self.problem.n_train)
+        p = next(train()).shape[1]
+        decomposition = PrimalDecomposition(train, self.problem.size, p, eigenvectors=self.kernel["eigenvectors"])
+        return decomposition, blocks(self.eval, self.problem.n_eval)()
+
+    def solve(
+        self, decomposition: Decomposition, rows: Iterator[FloatArray]
+    ) -> tuple[dict[str, float], dict[str, FloatArray]]:
+        """Return the scalars of the spectrum, and those of the ridge path, (L,) each."""
+        problem = self.problem
+        scalars = self.spectrum_scalars(decomposition)
+        lambdas = np.array(self.stage.parameters["lambdas"], dtype=np.float64)
+        if self.stage.parameters["lambda_scale"] == "trace":
+            lambdas = lambdas * (decomposition.trace / decomposition.size)
+        path = decomposition.ridge_path(
+            problem.residual,
+            lambdas,
+            leave_one_out=self.kernel["eigenvectors"],
+            rows_per_example=problem.rows_per_example,
+        )
+        change = np.concatenate([path.eval_fit(block) for block in rows], axis=1)
+        self.predictions = problem.eval_initial + change
+        return scalars, self.path_scalars(path)
+
+    def spectrum_scalars(self, decomposition: Decomposition) -> dict[str, float]:
+        """Return what the spectrum says, and what the model does before fine-tuning."""
+        from dataclasses import asdict
+
+        from ntk_dist.spectrum import label_alignment, summarise
+
+        parameters = self.stage.parameters["problem"]
+        summary = summarise(
+            decomposition.eigenvalues,
+            size=decomposition.size,
+            trace=decomposition.trace,
+            sigma=self.kernel["sigma"],
+            relative_sigma=self.kernel["relative_sigma"],
+            jacobian_eps=float(np.finfo(parameters["scorer"]["dtype"]).eps),
+            gram_eps=float(np.finfo(parameters["compute"]["gram_dtype"]).eps),
+        )
+        return {
+            **asdict(summary),
+            "kernel_size": decomposition.size,
+            "label_alignment": label_alignment(decomposition, self.problem.targets),
+            **self.problem.initial_scalars(),
+        }
+
+    def path_scalars(self, path: RidgePath) -> dict[str, FloatArray]:
+        """Return what each lambda gives, (L,) each."""
+        problem = self.problem
+        residual_norm = float(np.linalg.norm(problem.residual))
+        squared_residual = _sum_of_squares(path.train_residuals)
+        eval_residuals = problem.eval_targets - self.predictions
+        left_out = path.leave_one_out
+        return {
+            "lambda": path.lambdas,
+            "train_loss": squared_residual / (2 * problem.n_train),
+            "eval_loss": _sum_of_squares(eval_residuals) / (2 * problem.n_eval),
+            "objective": (squared_residual + path.lambdas * path.squared_distance) / 2,
+            "parameter_distance": np.sqrt(path.squared_distance),
+            "parameter_distance_bound": residual_norm / (2 * np.sqrt(path.lambdas)),
+            "degrees_of_freedom": path.degrees_of_freedom,
+            "gcv": path.gcv,
+            "leave_one_out_loss": np.full(len(path.lambdas), np.nan)
+            if left_out is None
+            else _sum_of_squares(left_out) / (2 * problem.n_train),
+            **problem.metrics("train", problem.targets - path.train_residuals),
+            **problem.metrics("eval", self.predictions),
+        }
+
+
+def _decompose(K: FloatArray, kernel: dict[str, Any]) -> Decomposition:
+    if kernel["kind"] == "asymmetric_sign":
+        from ntk_dist.schur import SchurDecomposition
+
+        return SchurDecomposition(K)
+    if kernel["eigenvectors"]:
+        from ntk_dist.eigen import EigenDecomposition
+
+        return EigenDecomposition(K)
+    from ntk_dist.tridiagonal import TridiagonalDecomposition
+
+    return TridiagonalDecomposition(K)
+
+
+def _sum_of_squares(values: FloatArray) -> FloatArray:
+    """Sum the squares of (L, m, k) over all but the first axis."""
+    return cast(FloatArray, np.einsum("lmk,lmk->l", values, values))

@@ -1,0 +1,101 @@
+"""What a worker process has at hand while it computes stages: the sweep, the store, and what it has loaded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.folder import ResultsFolder, Sweep
+from orchestrator.identity import identity
+from orchestrator.settings import adapter_settings, head_settings, model_settings
+from orchestrator.stage import Stage
+from orchestrator.store.arrays import Array, ArrayFile, Layout
+from orchestrator.store.artifacts import Artifact, layout_of
+
+if TYPE_CHECKING:
+    from finetune.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a stage leaves: facts as JSON, and arrays or none."""
+
+    facts: Mapping[str, Any]
+    arrays: ArrayFile | None = None
+
+
+class Work:
+    """The state of a worker process; one model is loaded at a time.
+
+    Attributes:
+        sweep: the sweep that is worked on.
+        folder: its results folder.
+        store: its artifacts.
+    """
+
+    def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
+        self.sweep = sweep
+        self.folder = folder
+        self.store = folder.artifacts()
+        self._unpublished: list[ArrayFile] = []
+        self._loaded: tuple[str, Scorer] | None = None
+
+    def input(self, stage: Stage, role: str) -> Artifact:
+        """Return the artifact of the one input that a stage has in `role`."""
+        (reference,) = stage.inputs[role]
+        return self.store.open(*reference)
+
+    def inputs(self, stage: Stage, role: str) -> list[Artifact]:
+        """Return the artifacts of all inputs that a stage has in `role`."""
+        return [self.store.open(*reference) for reference in stage.inputs[role]]
+
+    def new_arrays(self, stage: Stage, layout: Layout) -> ArrayFile:
+        """Create the array file of a stage, which `discard` removes unless the stage is published."""
+        file = self.store.new_arrays(stage, layout)
+        self._unpublished.append(file)
+        return file
+
+    def write_arrays(self, stage: Stage, arrays: Mapping[str, Array]) -> ArrayFile:
+        """Create the array file of a stage from arrays in memory."""
+        whole = {name: np.atleast_1d(array) for name, array in arrays.items()}
+        file = self.new_arrays(stage, layout_of(whole))
+        for name, array in whole.items():
+            file.write(name, array)
+        return file
+
+    def discard(self) -> None:
+        """Remove what stages left unpublished."""
+        while self._unpublished:
+            self._unpublished.pop().discard()
+
+    def scorer(self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]) -> "Scorer":
+        """Return the model with its adapter and head, loaded once for all shards of a seed.
+
+        Args:
+            parameters: parameters of a capture or head stage.
+            head: artifact of a fitted head; None for the other kinds of head.
+            groups: names of the groups to track.
+        """
+        from finetune.scorer import build_scorer
+
+        names = ("model", "adapter", "adapter_seed", "head", "head_seed", "dtype")
+        weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
+        key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # free the old model before the new one is loaded
+            scorer = build_scorer(
+                model_settings(self.sweep),
+                adapter_settings(self.sweep),
+                head_settings(self.sweep),
+                n_outputs=parameters["n_outputs"],
+                adapter_seed=parameters["adapter_seed"],
+                head_seed=parameters["head_seed"],
+                head_weights=weights,
+                groups=groups,
+            )
+            self._loaded = (key, scorer)
+        return self._loaded[1]
+
+
+Compute = Callable[[Stage, Work], Product]

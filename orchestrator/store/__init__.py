@@ -1,0 +1,1 @@
+"""What lies on disk: artifacts, claims and journals, safe on file systems that many machines share."""

@@ -1,0 +1,143 @@
+"""Array files in the safetensors format, written piece by piece and read through memory maps.
+
+The safetensors library writes a file from arrays that all are in memory; a shard of Jacobians need not fit there,
+so this module lays the format out itself: eight bytes that give the header's length, a JSON header, then the arrays.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from orchestrator.store.files import explained
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+"""Name of each array: numpy dtype name and shape."""
+
+_SAFETENSORS_NAME = {
+    "float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+_NUMPY_NAME = {name: dtype for dtype, name in _SAFETENSORS_NAME.items()}
+HEADER = "__header__"
+"""The name under which checksums list the file's header."""
+
+_PIECE = 1 << 20
+_ALIGNMENT = 64  # bytes; vector instructions give the same sums only from the same alignment
+
+
+class ArrayFile:
+    """A new safetensors file whose arrays are filled in any order, without holding them in memory."""
+
+    def __init__(self, path: Path, layout: Layout) -> None:
+        self.path = path
+        self._layout = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in layout.items()}
+        header, self._offsets, size = _header(self._layout)
+        with explained(path):
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            os.pwrite(self._file, header, 0)
+            if size:
+                # Reserving the space now makes a full disk an error here instead of a signal later.
+                os.posix_fallocate(self._file, len(header), size)
+        self._start = len(header)
+
+    def write(self, name: str, array: Array, row: int = 0) -> None:
+        """Write `array` over the rows of array `name` that begin at `row`."""
+        dtype, shape = self._layout[name]
+        row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+        content = np.ascontiguousarray(array, dtype=dtype)
+        if content.shape[1:] != shape[1:] or row + (content.shape[0] if shape else 0) > (shape[0] if shape else 1):
+            raise ValueError(f"an array of shape {content.shape} does not fit {name} {shape} at row {row}")
+        with explained(self.path):
+            _write_all(self._file, content.data.cast("B"), self._start + self._offsets[name] + row * row_bytes)
+
+    def finish(self) -> dict[str, str]:
+        """Flush the file to the disk, close it, and return the SHA-256 of the header and of each array."""
+        with explained(self.path):
+            os.fsync(self._file)
+            os.close(self._file)
+        self._file = -1
+        reader = ArrayReader(self.path)
+        return {name: reader.sha256(name) for name in (HEADER, *self._layout)}
+
+    def discard(self) -> None:
+        """Close and remove the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        self.path.unlink(missing_ok=True)
+
+    def __enter__(self) -> "ArrayFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+class ArrayReader:
+    """The arrays of a safetensors file, each mapped into memory only while it is held."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            self._header = json.loads(stream.read(length))
+        self._start = 8 + length
+        self._header.pop("__metadata__", None)
+
+    def names(self) -> list[str]:
+        """Return the names of the arrays, in the file's order."""
+        return list(self._header)
+
+    def sha256(self, name: str) -> str:
+        """Return the SHA-256 of one array's bytes, or of the `HEADER`, reading the file in pieces."""
+        if name == HEADER:
+            return _sha256(self.path, 0, self._start)
+        start, stop = self._header[name]["data_offsets"]
+        return _sha256(self.path, self._start + start, self._start + stop)
+
+    def array(self, name: str) -> Array:
+        """Map the array `name` into memory, read-only; its pages are released with the returned array."""
+        entry = self._header[name]
+        dtype, shape = np.dtype(_NUMPY_NAME[entry["dtype"]]), tuple(entry["shape"])
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        return np.memmap(self.path, dtype, "r", self._start + entry["data_offsets"][0], shape)
+
+
+def _sha256(path: Path, start: int, stop: int) -> str:
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(start)
+        while start < stop and (piece := stream.read(min(_PIECE, stop - start))):
+            found.update(piece)
+            start += len(piece)
+    return found.hexdigest()
+
+
+def _header(layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> tuple[bytes, dict[str, int], int]:
+    entries: dict[str, Any] = {}
+    offsets: dict[str, int] = {}
+    end = 0
+    for name, (dtype, shape) in layout.items():
+        start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        offsets[name] = start
+        entries[name] = {
+            "dtype": _SAFETENSORS_NAME[dtype.name], "shape": list(shape), "data_offsets": [start, end],
+        }  # fmt: skip
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text, offsets, end
+
+
+def _write_all(file: int, content: memoryview, offset: int) -> None:
+    while content:
+        written = os.pwrite(file, content, offset)
+        content, offset = content[written:], offset + written

@@ -1,0 +1,152 @@
+"""Claims: who computes which stage now, on a file system that machines share.
+
+A claim is a file `<stage_id>.<generation>` that names its holder. It is created by linking, which fails if it exists,
+so one process wins. A claim whose holder is gone is taken over by creating the next generation, which again one process
+wins; nothing is ever renamed or rewritten, so there is no moment at which two hold the same generation.
+"""
+
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from orchestrator.store.files import explained, host_name, publish_new
+
+RENEWED_EVERY = 10.0
+"""Seconds between renewals of the claims that a process holds."""
+
+STALE_AFTER = 90.0
+"""Seconds without renewal after which a claim on another machine counts as abandoned."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that this process holds."""
+
+    stage_id: str
+    path: Path
+
+
+class ClaimBook:
+    """The claims of one results folder, as one process takes, renews and releases them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._held: set[Path] = set()
+        self._lock = threading.Lock()
+        self._renewer: threading.Thread | None = None
+        self._holder = {
+            "host": host_name(),
+            "process_namespace": _process_namespace(),
+            "process": os.getpid(),
+            "process_started": psutil.Process().create_time(),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        }
+
+    def take(self, stage_id: str) -> Claim | None:
+        """Claim a stage; return None if a living process holds it.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        with explained(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        content = json.dumps(self._holder | {"taken": time.time()}).encode()
+        generation = 1
+        while True:
+            path = self.root / f"{stage_id}.{generation}"
+            if publish_new(path, content, durable=False):
+                self._hold(path)
+                return Claim(stage_id, path)
+            holder = _read(path)
+            if holder is None:
+                generation = 1  # released between two looks: begin again
+            elif self._abandoned(path, holder):
+                generation += 1
+            else:
+                return None
+
+    def release(self, claim: Claim) -> None:
+        """Give a claim back, and clear away the abandoned ones that it took over."""
+        with self._lock:
+            self._held.discard(claim.path)
+        last = int(claim.path.suffix[1:])
+        for generation in range(1, last + 1):
+            self.root.joinpath(f"{claim.stage_id}.{generation}").unlink(missing_ok=True)
+
+    def held(self) -> dict[str, dict[str, Any]]:
+        """Return the holder of every stage that a living process computes now, by stage."""
+        newest: dict[str, int] = {}
+        for path in self.root.glob("[!.]*.*"):
+            newest[path.stem] = max(newest.get(path.stem, 0), int(path.suffix[1:]))
+        found = {}
+        for stage_id, generation in newest.items():
+            path = self.root / f"{stage_id}.{generation}"
+            holder = _read(path)
+            if holder is not None and not self._abandoned(path, holder):
+                found[stage_id] = holder
+        return found
+
+    def _hold(self, path: Path) -> None:
+        with self._lock:
+            self._held.add(path)
+            if self._renewer is None:
+                self._renewer = threading.Thread(target=self._renew, name="renew-claims", daemon=True)
+                self._renewer.start()
+
+    def _renew(self) -> None:
+        while True:
+            time.sleep(RENEWED_EVERY)
+            with self._lock:
+                held = list(self._held)
+            for path in held:
+                try:
+                    os.utime(path)
+                except OSError:
+                    continue  # released in the meantime, or the file system is away: the next round tries again
+
+    def _abandoned(self, path: Path, holder: dict[str, Any]) -> bool:
+        if all(holder[key] == self._holder[key] for key in ("host", "process_namespace")):
+            return not _alive(holder["process"], holder["process_started"])
+        try:
+            return self._now() - path.stat().st_mtime > STALE_AFTER
+        except FileNotFoundError:
+            return True
+
+    def _now(self) -> float:
+        # The file server's clock, not this machine's: times of change are compared with it.
+        probe = self.root / f".now.{uuid4().hex}"
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def _process_namespace() -> str:
+    # Containers of one host name number their processes each for itself.
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return "unknown"
+
+
+def _alive(process: int, started: float) -> bool:
+    try:
+        found = psutil.Process(process)
+        return abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

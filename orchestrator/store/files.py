@@ -1,0 +1,101 @@
+"""Writing files so that a reader never sees half of one, on local disks, NFS and Lustre alike."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+from orchestrator.errors import StorageError
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@cache
+def host_name() -> str:
+    """Return the node's name: Slurm's where there is one, for several Slurm nodes may share a host name."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written into one clear error.
+
+    Raises:
+        StorageError: in place of the operating system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise StorageError(
+                f"the disk is full: {path} could not be written. Nothing finished is lost; free some space (or "
+                "raise the quota) and run the same command again"
+            ) from error
+        if error.errno in _NO_WRITING:
+            raise StorageError(
+                f"{path} cannot be written ({error.strerror}). Nothing finished is lost; make the folder writable "
+                "and run the same command again"
+            ) from error
+        raise
+
+
+def temporary_beside(path: Path) -> Path:
+    """Return a name for a temporary file in the folder of `path` that no other process uses."""
+    return path.with_name(f".{path.name}.{host_name()}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
+
+
+def _write(path: Path, content: bytes, *, durable: bool) -> None:
+    with path.open("xb") as stream:
+        stream.write(content)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def publish_new(path: Path, content: bytes, *, durable: bool = True) -> bool:
+    """Create `path` with `content` in one step; return False, changing nothing, if it exists already.
+
+    Args:
+        path: the file to create.
+        content: all of its content.
+        durable: wait until the content is on the disk, so that it survives a power cut.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    temporary = temporary_beside(path)
+    with explained(path):
+        try:
+            _write(temporary, content, durable=durable)
+            return link_new(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def link_new(temporary: Path, path: Path) -> bool:
+    """Give `temporary` the name `path` too, unless that exists: the first writer wins, on NFS as well."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Create or replace `path` in one step; a reader sees the old content or the new, never a mixture.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    temporary = temporary_beside(path)
+    with explained(path):
+        try:
+            _write(temporary, content, durable=True)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""Journals: one append-only file a process, which explain what happened and prove that nothing was done twice."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from orchestrator.store.files import explained, host_name
+
+
+class Journal:
+    """The journal of this process; events are single lines of JSON, appended whole.
+
+    Events: `started`, `finished`, `failed`, `existing` (someone else had finished it), `damaged` (a checksum did not
+    match), `released`, and `run` (a run began or ended).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / f"{host_name()}-{os.getpid()}-{time.time_ns():x}.jsonl"
+        self._file: int | None = None
+
+    def write(self, event: str, **facts: Any) -> None:
+        """Append one event with its facts.
+
+        Raises:
+            StorageError: the disk is full or the folder cannot be written.
+        """
+        line = json.dumps({"time": time.time(), "event": event, **facts}, separators=(",", ":")) + "\n"
+        with explained(self.path):
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            os.write(self._file, line.encode())
+
+    def close(self) -> None:
+        """Close the file; later events open a new one."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def read_journals(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield every event of every process, oldest first; a line cut short by a kill is left out."""
+    events: list[dict[str, Any]] = []
+    for path in folder.glob("*.jsonl"):
+        for line in path.read_bytes().splitlines():
+            try:
+                events.append({"journal": path.stem, **json.loads(line)})
+            except ValueError:
+                continue
+    yield from sorted(events, key=lambda event: event["time"])

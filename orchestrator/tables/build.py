@@ -1,0 +1,165 @@
+"""From the artifact of a solve stage to rows of the tables."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from orchestrator.layer_sets import LayerSet
+from orchestrator.plan import Plan, Solve, cell_ids
+from orchestrator.store.artifacts import Artifact
+from orchestrator.tables.schema import (
+    CELLS,
+    PREDICTIONS,
+    RIDGE_COLUMNS,
+    SPECTRA,
+    SPECTRUM_COLUMNS,
+    Column,
+    arrow_schema,
+)
+
+CELLS_SCHEMA = arrow_schema("cells", CELLS)
+SPECTRA_SCHEMA = arrow_schema("spectra", SPECTRA)
+PREDICTIONS_SCHEMA = arrow_schema("predictions", PREDICTIONS)
+
+
+def cells_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch:
+    """Return the cells of a solve stage: for each of its layer sets, every lambda.
+
+    Raises:
+        DamagedArtifactError: the artifact does not match its checksums.
+    """
+    lambdas, sets = plan.lambdas, solve.layer_sets
+    n_lambdas = len(lambdas)
+    scale = plan.sweep.spec.grid.lambdas.scale
+    columns: dict[str, Any] = _constants(plan, solve) | _provenance(artifact, len(sets) * n_lambdas)
+    columns |= {
+        "cell_id": [cell for layer_set in sets for cell in cell_ids(solve, layer_set, lambdas, scale)],
+        "lambda_given": np.tile(lambdas, len(sets)),
+        "lambda_scale": scale,
+    }
+    for name, values in _layer_set_columns(sets).items():
+        columns[name] = [value for value in values for _ in range(n_lambdas)]
+    stored = set(artifact.names())
+    for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
+        if column.name in stored:
+            array = artifact.array(column.name)
+            repeated = array if array.ndim == 2 else np.repeat(array[:, None], n_lambdas, axis=1)
+            columns[column.name] = repeated.ravel()
+    return _batch(CELLS_SCHEMA, CELLS, columns, len(sets) * n_lambdas)
+
+
+def spectra_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch:
+    """Return one row for each layer set of a solve stage.
+
+    Raises:
+        DamagedArtifactError: the artifact does not match its checksums.
+    """
+    sets = solve.layer_sets
+    columns = _constants(plan, solve) | {
+        "layer_set": [layer_set.name for layer_set in sets],
+        "groups": [list(layer_set.groups) for layer_set in sets],
+        "kernel_size": artifact.array("kernel_size"),
+        "eigenvalues": [np.array(artifact.array(f"eigenvalues.{i}")[::-1]) for i in range(len(sets))],
+    }
+    return _batch(SPECTRA_SCHEMA, SPECTRA, columns, len(sets))
+
+
+def predictions_of(plan: Plan, solve: Solve, artifact: Artifact, rows: np.ndarray) -> list[pa.RecordBatch]:
+    """Return, for each layer set of a solve stage, a row for every lambda, evaluation example and output.
+
+    Args:
+        plan: the plan.
+        solve: the solve stage.
+        artifact: its artifact.
+        rows: row of each evaluation example in its split.
+
+    Raises:
+        DamagedArtifactError: the artifact does not match its checksums.
+    """
+    lambdas, scale = plan.lambdas, plan.sweep.spec.grid.lambdas.scale
+    batches = []
+    for position, layer_set in enumerate(solve.layer_sets):
+        values = artifact.array(f"predictions.{position}")
+        per_cell = values[0].size
+        outputs = per_cell // len(rows)
+        columns = _constants(plan, solve) | {
+            "cell_id": np.repeat(cell_ids(solve, layer_set, lambdas, scale), per_cell),
+            "layer_set": layer_set.name,
+            "lambda_given": np.repeat(lambdas, per_cell),
+            "example": np.tile(np.repeat(rows, outputs), len(lambdas)),
+            "output": np.tile(np.arange(outputs), len(rows) * len(lambdas)),
+            "prediction": np.asarray(values).ravel(),
+        }
+        batches.append(_batch(PREDICTIONS_SCHEMA, PREDICTIONS, columns, per_cell * len(lambdas)))
+    return batches
+
+
+def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:
+    spec = plan.sweep.spec
+    return {
+        "sweep": spec.name,
+        "model": _short(spec.model.path, plan.sweep.sources.model.revision),
+        "task": _short(spec.task.data, plan.sweep.sources.data.revision),
+        "task_kind": spec.task.kind,
+        "adapter": spec.adapter.kind,
+        "adapter_rank": spec.adapter.rank if spec.adapter.kind == "lora" else None,
+        "head": spec.head.kind,
+        "head_in_kernel": spec.head.in_kernel,
+        "kernel": spec.kernel.kind,
+        "outputs": spec.kernel.outputs,
+        "dtype": spec.model.dtype,
+        "seed": solve.seed,
+        "n_train": solve.n_train,
+        "n_eval": spec.task.n_eval,
+    }
+
+
+def _short(location: str, revision: str | None) -> str:
+    return location if revision is not None else Path(location).name
+
+
+def _layer_set_columns(sets: Sequence[LayerSet]) -> dict[str, list[Any]]:
+    return {
+        "layer_set": [s.name for s in sets],
+        "n_layers": [len(s.layers) for s in sets],
+        "lowest_layer": [s.layers[0] if s.layers else None for s in sets],
+        "highest_layer": [s.layers[-1] if s.layers else None for s in sets],
+        "n_parameters": [s.n_parameters for s in sets],
+    }
+
+
+def _provenance(artifact: Artifact, n_cells: int) -> dict[str, Any]:
+    origin = artifact.provenance
+    versions: Mapping[str, str] = origin["versions"]
+    return {
+        "stage_id": origin["stage_id"],
+        "host": origin["host"],
+        "device": origin["device"],
+        "job": origin["job"],
+        "attempt": origin["attempt"],
+        "seconds": origin["seconds"] / n_cells,
+        "peak_memory_bytes": origin["peak_memory_bytes"],
+        "finished": datetime.fromtimestamp(round(origin["finished"], 3), UTC),
+        "python": origin["python"],
+        "git": origin["git"],
+        **{name: versions.get(name) for name in ("ntksweep", "torch", "transformers", "numpy", "scipy")},
+    }
+
+
+def _batch(schema: pa.Schema, columns: Sequence[Column], values: Mapping[str, Any], n_rows: int) -> pa.RecordBatch:
+    arrays = [_array(values.get(column.name), column.type, n_rows) for column in columns]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _array(values: Any, kind: pa.DataType, n_rows: int) -> pa.Array:
+    if values is None or isinstance(values, (str, int, float, datetime)):
+        return pa.repeat(pa.scalar(values, kind), n_rows)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        # A quantity that does not exist for a cell is nan in the arrays and null in the tables.
+        array = pa.array(np.ascontiguousarray(values), from_pandas=True)
+        return array.cast(kind)
+    return pa.array(values, kind)

@@ -1,0 +1,37 @@
+"""The reference page of the tables, written from their schemas."""
+
+from orchestrator.tables.schema import SCHEMA_VERSION, TABLES
+
+_ABOUT = {
+    "cells": "One row a cell of the grid.",
+    "spectra": "One row a layer set, seed and training-set size.",
+    "predictions": "One row an evaluation example, output and cell; written with `results.predictions: true`.",
+}
+
+
+def tables_page() -> str:
+    """Return the reference of the tables in Markdown: every column with its type, meaning and unit."""
+    parts = [
+        "# The tables",
+        "",
+        f"Parquet files under `results/<sweep>/tables/<table>/`, schema version {SCHEMA_VERSION}. Columns are only",
+        "ever added. A quantity that does not exist for a cell is null. Columns marked *provenance* may differ between",
+        "two runs of one sweep; nothing else may.",
+        "",
+        "This page is written from the code by `python docs/write_reference.py`.",
+        "",
+    ]
+    for table, columns in TABLES.items():
+        parts += [
+            f"## `{table}`",
+            "",
+            _ABOUT[table],
+            "",
+            "| column | type | meaning | unit |",
+            "| --- | --- | --- | --- |",
+        ]
+        for column in columns:
+            meaning = column.meaning.replace("|", "\\|") + (" (*provenance*)" if column.provenance else "")
+            parts.append(f"| `{column.name}` | {column.type} | {meaning} | {column.unit} |")
+        parts.append("")
+    return "\n".join(parts).rstrip() + "\n"

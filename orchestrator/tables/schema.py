@@ -1,0 +1,179 @@
+"""Explicit schemas of the tables, documented column by column; columns are only ever added."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Raised when columns are added; stands in the metadata of every file."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: its name.
+        type: its Arrow type.
+        meaning: what it holds.
+        unit: unit of its numbers; empty for pure numbers and names.
+        provenance: whether it says where a number comes from rather than what it is; provenance may differ between two
+            runs of one sweep, nothing else may.
+    """
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    provenance: bool = False
+
+
+def arrow_schema(table: str, columns: Sequence[Column]) -> pa.Schema:
+    """Return the Arrow schema of a table, meanings and units in the fields' metadata."""
+    fields = [
+        pa.field(
+            column.name,
+            column.type,
+            metadata={
+                "meaning": column.meaning,
+                "unit": column.unit,
+                "provenance": "yes" if column.provenance else "no",
+            },
+        )
+        for column in columns
+    ]
+    return pa.schema(fields, metadata={"ntksweep_table": table, "ntksweep_schema_version": str(SCHEMA_VERSION)})
+
+
+_NAME, _COUNT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+GRID_COLUMNS = (
+    Column("cell_id", _NAME, "identity of the cell: hash of everything that fixes its numbers"),
+    Column("sweep", _NAME, "name of the sweep"),
+    Column("model", _NAME, "folder name or hub id of the model"),
+    Column("task", _NAME, "file name or hub id of the data"),
+    Column("task_kind", _NAME, "classification or regression"),
+    Column("adapter", _NAME, "lora or none"),
+    Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
+    Column("head", _NAME, "kind of head"),
+    Column("head_in_kernel", _FLAG, "whether the head is trained too"),
+    Column("kernel", _NAME, "sgd, sign or asymmetric_sign"),
+    Column("outputs", _NAME, "which outputs the kernel keeps: full, trace or margin"),
+    Column("dtype", _NAME, "precision of model and Jacobian"),
+    Column("seed", _COUNT, "seed of the grid"),
+    Column("n_train", _COUNT, "training examples", "examples"),
+    Column("n_eval", _COUNT, "evaluation examples", "examples"),
+    Column("layer_set", _NAME, "name of the layer set"),
+    Column("n_layers", _COUNT, "layers that the set touches", "layers"),
+    Column("lowest_layer", _COUNT, "lowest layer of the set; null if it touches none"),
+    Column("highest_layer", _COUNT, "highest layer of the set; null if it touches none"),
+    Column("n_parameters", _COUNT, "parameters of the set, without structurally zero ones", "parameters"),
+    Column("lambda_given", _REAL, "lambda as the spec gives it"),
+    Column("lambda_scale", _NAME, "absolute, or trace: in units of trace/M"),
+)
+
+SPECTRUM_COLUMNS = (
+    Column("kernel_size", _COUNT, "rows M of the kernel", "rows"),
+    Column("sigma_max", _REAL, "largest eigenvalue"),
+    Column("sigma_min", _REAL, "smallest eigenvalue"),
+    Column("trace", _REAL, "trace of the kernel"),
+    Column("condition_number", _REAL, "sigma_max / sigma_min; infinite where sigma_min <= 0"),
+    Column("condition_number_resolved", _FLAG, "whether sigma_min exceeds the noise floor; if not, it is noise"),
+    Column("condition_number_fixed_sigma", _REAL, "(sigma_max + s)/(sigma_min + s) with s = kernel.sigma"),
+    Column("condition_number_relative_sigma", _REAL, "the same with s = kernel.relative_sigma * trace/M"),
+    Column("effective_rank", _REAL, "exp of the entropy of the normalised spectrum", "modes"),
+    Column("label_alignment", _REAL, "<K, YY'> / (|K| |YY'|), Frobenius norms"),
+    Column("decay_exponent", _REAL, "a of the fit sigma_i ~ i^-a above the noise floor"),
+    Column("noise_floor", _REAL, "eigenvalues below cannot be told from 0"),
+)
+
+_INITIAL = "of the model before fine-tuning"
+RIDGE_COLUMNS = (
+    Column("lambda", _REAL, "lambda of (1/2)|J d - r|^2 + (lambda/2)|d|^2, absolute"),
+    Column("initial_train_loss", _REAL, f"train_loss {_INITIAL}"),
+    Column("initial_eval_loss", _REAL, f"eval_loss {_INITIAL}"),
+    Column(
+        "train_loss",
+        _REAL,
+        "half the mean over training examples of the squared residual, summed over outputs",
+    ),
+    Column("eval_loss", _REAL, "the same over evaluation examples"),
+    Column("objective", _REAL, "(1/2)|J d - r|^2 + (lambda/2)|d|^2 at its minimum"),
+    Column("parameter_distance", _REAL, "|d|, the distance from the pretrained parameters"),
+    Column("parameter_distance_bound", _REAL, "|r| / (2 sqrt(lambda)), which |d| cannot exceed"),
+    Column("degrees_of_freedom", _REAL, "trace of K (K + lambda I)^-1"),
+    Column("gcv", _REAL, "generalised cross-validation"),
+    Column(
+        "leave_one_out_loss",
+        _REAL,
+        "train_loss of leave-one-example-out residuals; null without eigenvectors",
+    ),
+    Column("majority_accuracy", _REAL, "eval_accuracy of always saying the commonest training class"),
+    *(
+        Column(f"{when}{split}_{metric}", _REAL, f"{meaning} on {examples}" + (f", {_INITIAL}" if when else ""))
+        for when, split, examples in (
+            ("", "train", "training examples"),
+            ("", "eval", "evaluation examples"),
+            ("initial_", "eval", "evaluation examples"),
+        )
+        for metric, meaning in (
+            ("accuracy", "accuracy"),
+            ("mcc", "Matthews correlation"),
+            ("f1", "F1, averaged over classes"),
+            ("pearson", "Pearson correlation"),
+            ("spearman", "Spearman correlation"),
+            ("r2", "share of variance explained"),
+        )
+    ),
+)
+
+PROVENANCE_COLUMNS = tuple(
+    Column(name, kind, meaning, unit, provenance=True)
+    for name, kind, meaning, unit in (
+        ("stage_id", _NAME, "stage that computed the cell", ""),
+        ("host", _NAME, "machine that computed it", ""),
+        ("device", _NAME, "processor or accelerator that computed it", ""),
+        ("job", _NAME, "Slurm job; null outside Slurm", ""),
+        ("attempt", _COUNT, "how often the stage was begun in its run", ""),
+        ("seconds", _REAL, "time of the stage divided by its cells", "s"),
+        ("peak_memory_bytes", _COUNT, "peak resident memory of the worker during the stage", "B"),
+        ("finished", pa.timestamp("ms", tz="UTC"), "when the stage was finished", ""),
+        ("python", _NAME, "version of Python", ""),
+        ("ntksweep", _NAME, "version of ntksweep", ""),
+        ("torch", _NAME, "version of torch", ""),
+        ("transformers", _NAME, "version of transformers", ""),
+        ("numpy", _NAME, "version of numpy", ""),
+        ("scipy", _NAME, "version of scipy", ""),
+        ("git", _NAME, "commit of ntksweep's checkout; null when installed from a package", ""),
+    )
+)
+
+CELLS = (*GRID_COLUMNS, *SPECTRUM_COLUMNS, *RIDGE_COLUMNS, *PROVENANCE_COLUMNS)
+
+_SET_COLUMNS = (
+    Column("sweep", _NAME, "name of the sweep"),
+    Column("seed", _COUNT, "seed of the grid"),
+    Column("n_train", _COUNT, "training examples", "examples"),
+    Column("kernel", _NAME, "sgd, sign or asymmetric_sign"),
+    Column("outputs", _NAME, "which outputs the kernel keeps: full, trace or margin"),
+    Column("layer_set", _NAME, "name of the layer set"),
+)
+
+SPECTRA = (
+    *_SET_COLUMNS,
+    Column("groups", pa.list_(_NAME), "groups of the layer set"),
+    Column("kernel_size", _COUNT, "rows M of the kernel; beyond its eigenvalues the spectrum is 0", "rows"),
+    Column("eigenvalues", pa.list_(_REAL), "eigenvalues, descending; singular values for asymmetric_sign"),
+)
+
+PREDICTIONS = (
+    Column("cell_id", _NAME, "identity of the cell"),
+    *_SET_COLUMNS,
+    Column("lambda_given", _REAL, "lambda as the spec gives it"),
+    Column("example", _COUNT, "row of the evaluation example in its split, counted from 0"),
+    Column("output", _COUNT, "output, counted from 0; the margin is output 0"),
+    Column("prediction", _REAL, "f_0 + J d"),
+)
+
+TABLES: dict[str, Sequence[Column]] = {"cells": CELLS, "spectra": SPECTRA, "predictions": PREDICTIONS}

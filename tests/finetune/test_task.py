@@ -1,0 +1,224 @@
+import json
+import os
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune.errors import (
+    DataLoadError,
+    EmptyTextError,
+    LabelError,
+    MissingColumnError,
+    SplitError,
+    TooFewExamplesError,
+)
+from finetune.settings import TaskSettings
+from finetune.task import Examples, Pool, read_examples, sample
+
+COLUMNS = {"text": ["one", "two", "three"], "label": [0, 1, 1]}
+
+
+def parquet(folder, name="data.parquet", **columns):
+    path = folder / name
+    pyarrow.parquet.write_table(pa.table(columns or COLUMNS), path)
+    return str(path)
+
+
+def task(data, **options) -> TaskSettings:
+    return TaskSettings(**{"data": data, "kind": "classification", **options})
+
+
+# --- reading
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "tsv", "jsonl"])
+def test_local_files_of_every_format(tmp_path, suffix):
+    path = tmp_path / f"data.{suffix}"
+    table = pa.table(COLUMNS)
+    if suffix == "parquet":
+        pyarrow.parquet.write_table(table, path)
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    else:
+        options = pyarrow.csv.WriteOptions(delimiter="\t" if suffix == "tsv" else ",")
+        pyarrow.csv.write_csv(table, path, options)
+    examples = read_examples(task(str(path)))
+    assert examples.train.texts == ["one", "two", "three"]
+    assert examples.train.labels.tolist() == [0, 1, 1]
+    assert examples.train.rows.tolist() == [0, 1, 2]
+    assert examples.held_out
+    assert examples.n_outputs == 2
+
+
+def test_a_folder_has_the_splits_of_its_files(tmp_path):
+    parquet(tmp_path, "train.parquet")
+    parquet(tmp_path, "validation.parquet", text=["four"], label=[4])
+    examples = read_examples(task(str(tmp_path), eval_split="validation"))
+    assert not examples.held_out
+    assert examples.evaluation.texts == ["four"]
+    assert examples.n_outputs == 5
+    with pytest.raises(SplitError, match="no split 'test'; its splits are: train, validation"):
+        read_examples(task(str(tmp_path), eval_split="test"))
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    path = parquet(tmp_path)
+    before = os.stat(path)
+    assert read_examples(task(path)).train.texts[0] == "one"
+    parquet(tmp_path, text=["six", "two", "three"], label=[0, 1, 1])
+    # a copy that keeps the times is a changed file too
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert read_examples(task(path)).train.texts[0] == "six"
+
+
+def test_reading_leaves_nothing_behind_and_prints_nothing(tmp_path, monkeypatch, capfd):
+    import datasets
+
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    path = parquet(tmp_path)
+    capfd.readouterr()
+    examples = read_examples(task(path))
+    assert examples.train.texts == ["one", "two", "three"]
+    assert not cache.exists()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_pairs(tmp_path):
+    path = parquet(tmp_path, text=["a", "b"], other=["c", "d"], label=[0, 1])
+    assert read_examples(task(path, text_pair="other")).train.pairs == ["c", "d"]
+    assert read_examples(task(path)).train.pairs is None
+
+
+def test_data_that_is_not_there(tmp_path):
+    with pytest.raises(DataLoadError, match=r"missing\.parquet cannot be read.*must be a Parquet"):
+        read_examples(task(str(tmp_path / "missing.parquet")))
+
+
+def test_a_file_of_another_format(tmp_path):
+    (tmp_path / "data.xlsx").touch()
+    with pytest.raises(DataLoadError, match="convert it to Parquet"):
+        read_examples(task(str(tmp_path / "data.xlsx")))
+
+
+def test_a_damaged_file(tmp_path):
+    (tmp_path / "data.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(DataLoadError, match="cannot be read"):
+        read_examples(task(str(tmp_path / "data.parquet")))
+
+
+# --- checks
+
+
+def test_a_missing_column_lists_those_there_are(tmp_path):
+    with pytest.raises(MissingColumnError, match="no column 'sentence'.*its columns are: text, label"):
+        read_examples(task(parquet(tmp_path), text="sentence"))
+
+
+@pytest.mark.parametrize("bad", ["", "  \n", None])
+def test_an_empty_text_names_its_row(tmp_path, bad):
+    path = parquet(tmp_path, text=["a", "b", bad], label=[0, 1, 1])
+    with pytest.raises(EmptyTextError, match="row 2 of split train has no text in column 'text'"):
+        read_examples(task(path))
+
+
+@pytest.mark.parametrize("bad", [-1, 0.5, None, float("nan"), float("inf")])
+def test_a_label_that_is_no_class_names_row_and_value(tmp_path, bad):
+    path = parquet(tmp_path, text=["a", "b"], label=pa.array([1, bad], pa.float64() if bad != -1 else pa.int64()))
+    with pytest.raises(LabelError, match=f"row 1 of split train has label {bad}; classes are whole"):
+        read_examples(task(path))
+
+
+def test_a_label_that_is_a_word(tmp_path):
+    with pytest.raises(LabelError, match="row 0 of split train has label 'positive'"):
+        read_examples(task(parquet(tmp_path, text=["a"], label=["positive"])))
+
+
+def test_whole_numbers_in_a_float_column_are_classes(tmp_path):
+    examples = read_examples(task(parquet(tmp_path, text=["a", "b"], label=[0.0, 2.0])))
+    assert examples.train.labels.tolist() == [0, 2]
+    assert examples.train.labels.dtype == np.int64
+    assert examples.n_outputs == 3
+
+
+def test_a_label_outside_the_head(tmp_path):
+    path = parquet(tmp_path, text=["a", "b"], label=[0, 3])
+    with pytest.raises(LabelError, match=r"row 1 of split train has label 3, outside a head with 3 outputs"):
+        read_examples(task(path), n_outputs=3)
+    assert read_examples(task(path), n_outputs=6).n_outputs == 6
+
+
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf")])
+def test_a_rating_that_is_no_number(tmp_path, bad):
+    path = parquet(tmp_path, text=["a", "b"], label=[0.5, bad])
+    for options in ({"kind": "regression"}, {"sign_cut": 0.1}):
+        with pytest.raises(LabelError, match="row 1 of split train.*not a finite number"):
+            read_examples(task(path, **options))
+
+
+def test_regression_keeps_the_ratings(tmp_path):
+    examples = read_examples(task(parquet(tmp_path, text=["a", "b"], label=[-1.5, 2.25]), kind="regression"))
+    assert examples.train.labels.tolist() == [-1.5, 2.25]
+    assert examples.n_outputs == 1
+
+
+def test_a_sign_cut_makes_classes_and_leaves_out_what_is_between(tmp_path):
+    path = parquet(tmp_path, text=list("abcde"), label=[-1.0, 0.5, 0.6, -0.5, 0.0])
+    examples = read_examples(task(path, sign_cut=0.5))
+    assert examples.train.texts == ["a", "c"]
+    assert examples.train.labels.tolist() == [0, 1]
+    assert examples.train.rows.tolist() == [0, 2]
+
+
+def test_an_empty_text_that_a_sign_cut_leaves_out_is_no_error(tmp_path):
+    path = parquet(tmp_path, text=["a", ""], label=[-1.0, 0.0])
+    assert read_examples(task(path, sign_cut=0.5)).train.texts == ["a"]
+
+
+# --- sampling
+
+
+def examples_of(n_train: int, n_eval: int | None) -> Examples:
+    def pool(n):
+        return Pool(["x"] * n, None, np.zeros(n, dtype=np.int64), np.arange(n))
+
+    train = pool(n_train)
+    return Examples(train, train if n_eval is None else pool(n_eval), 2)
+
+
+@given(st.integers(0, 99), st.integers(1, 20), st.integers(0, 20), st.integers(1, 20), st.booleans())
+def test_samples_are_nested_and_disjoint(seed, n_train, more, n_eval, held_out):
+    examples = examples_of(60, None if held_out else 30)
+    small = sample(examples, n_train=n_train, n_eval=n_eval, seed=seed)
+    large = sample(examples, n_train=n_train + more, n_eval=n_eval, seed=seed)
+    assert np.array_equal(large.train[:n_train], small.train)
+    assert np.array_equal(large.evaluation, small.evaluation)
+    assert len(set(small.train.tolist())) == n_train
+    assert len(set(small.evaluation.tolist())) == n_eval
+    if held_out:
+        assert not set(large.train.tolist()) & set(large.evaluation.tolist())
+
+
+def test_seeds_draw_different_samples():
+    draws = [sample(examples_of(60, 60), n_train=20, n_eval=20, seed=seed) for seed in (0, 1)]
+    assert not np.array_equal(draws[0].train, draws[1].train)
+    assert not np.array_equal(draws[0].evaluation, draws[1].evaluation)
+    assert not np.array_equal(draws[0].train, draws[0].evaluation)
+
+
+@pytest.mark.parametrize(
+    ("n_eval_pool", "n_train", "n_eval", "message"),
+    [
+        (None, 50, 11, "50 training and 11 held-out evaluation examples are asked for, but there are 60"),
+        (5, 61, 5, "61 training examples are asked for, but there are 60"),
+        (5, 50, 6, "6 evaluation examples are asked for, but there are 5"),
+    ],
+)
+def test_too_few_examples(n_eval_pool, n_train, n_eval, message):
+    with pytest.raises(TooFewExamplesError, match=message):
+        sample(examples_of(60, n_eval_pool), n_train=n_train, n_eval=n_eval, seed=0)

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntk_dist.batches import length_buckets, pad
+from ntk_dist.errors import NtkError
+
+lengths_lists = st.lists(st.integers(1, 60), min_size=1, max_size=60)
+
+
+@given(lengths_lists, st.integers(1, 200))
+def test_every_example_stands_in_one_batch_within_the_limit(lengths, batch_tokens):
+    batches = length_buckets(lengths, batch_tokens=batch_tokens)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        padded = len(batch) * max(lengths[i] for i in batch)
+        assert padded <= batch_tokens or len(batch) == 1
+
+
+@given(lengths_lists, st.integers(1, 200))
+def test_batches_are_as_full_as_greed_makes_them(lengths, batch_tokens):
+    batches = length_buckets(lengths, batch_tokens=batch_tokens)
+    for batch, following in zip(batches, batches[1:], strict=False):
+        assert (len(batch) + 1) * lengths[following[0]] > batch_tokens
+
+
+def test_ties_keep_their_order():
+    batches = length_buckets([5, 3, 5, 3, 5], batch_tokens=10)
+    assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2], [4]]
+
+
+def test_no_examples_make_no_batches():
+    assert length_buckets([], batch_tokens=10) == []
+
+
+@pytest.mark.parametrize(("lengths", "batch_tokens"), [([3, 0], 10), ([3], 0)])
+def test_what_cannot_be_batched_is_refused(lengths, batch_tokens):
+    with pytest.raises(NtkError, match="at least 1"):
+        length_buckets(lengths, batch_tokens=batch_tokens)
+
+
+def test_padding_is_on_the_right_and_masked():
+    batch = pad([np.array([7, 8, 9]), np.array([5])], pad_id=4, token_types=[np.array([0, 0, 1]), np.array([1])])
+    assert batch.input_ids.tolist() == [[7, 8, 9], [5, 4, 4]]
+    assert batch.attention_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.token_type_ids is not None
+    assert batch.token_type_ids.tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert batch.last_positions.tolist() == [2, 0]
+    assert len(batch) == 2
+
+
+def test_an_empty_sequence_cannot_be_padded():
+    with pytest.raises(NtkError, match="at least one token"):
+        pad([np.array([1]), np.array([], dtype=int)], pad_id=0)
