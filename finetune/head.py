@@ -89,8 +89,9 @@ def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
         raise HeadError(f"{type(model).__name__} has no output embedding to read label words from; use another head")
     bias = getattr(embedding, "bias", None)
     weight: Tensor = embedding.weight
-    # without nn.Linear's own draw, which would move the global generator
-    head = nn.utils.skip_init(nn.Linear, weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype)
+    # nn.Linear draws weights of its own from the global generator
+    with torch.random.fork_rng(devices=[]):
+        head = nn.Linear(weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype)
     with torch.no_grad():
         head.weight.copy_(weight[ids])
         if bias is not None:

@@ -1,6 +1,7 @@
 """A pretrained model with adapter and head, as a function from a batch of tokens to logits."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ class Scorer:
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits (B, C), differentiable where the caller's hooks make them so."""
-        with KeepDouble():
+        # the mode looks at every operation, which only a float64 model has a use for
+        with KeepDouble() if self.final.weight.dtype == torch.float64 else nullcontext():
             if not self._last_token:
                 logits: Tensor = self.model(**_inputs(batch)).logits
                 return logits

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -21,7 +21,12 @@ from transformers import (
 
 Kind = Literal["bert", "roberta", "llama", "gpt2"]
 
-WORDS = tuple("the a film plot is was it great terrible good bad dull bright very not and but story acting".split())
+# fmt: off
+WORDS = (
+    "the", "a", "film", "plot", "is", "was", "it", "great", "terrible", "good", "bad", "dull", "bright", "very", "not",
+    "and", "but", "story", "acting",
+)
+# fmt: on
 SPECIAL = ("<pad>", "<unk>", "<cls>", "<sep>")
 
 # the targets that cover every linear module of a layer
@@ -64,11 +69,11 @@ def save_tiny(
 
 def _model(kind: Kind, layers: int, hidden: int, size: int, n_labels: int | None) -> torch.nn.Module:
     if kind in ("bert", "roberta"):
-        options = dict(
-            vocab_size=size, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=2,
-            intermediate_size=2 * hidden, max_position_embeddings=66, pad_token_id=0,
-            hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5, classifier_dropout=0.5,
-        )  # fmt: skip
+        options = {
+            "vocab_size": size, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2,
+            "intermediate_size": 2 * hidden, "max_position_embeddings": 66, "pad_token_id": 0,
+            "hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5, "classifier_dropout": 0.5,
+        }  # fmt: skip
         if kind == "roberta":
             return RobertaModel(RobertaConfig(**options))
         if n_labels is not None:

@@ -40,9 +40,7 @@ def test_the_facts_are_those_of_the_scorer(folders, kind, adapter, head):
     }
     facts = inspect_model(model, adapters, heads[head], n_outputs=2)
     weights = {"weight": [[0.5] * 16, [1.0] * 16], "bias": [0.0, 1.0]} if head == "ridge" else None
-    scorer = build_scorer(
-        model, adapters, heads[head], n_outputs=2, adapter_seed=0, head_seed=0, head_weights=weights
-    )
+    scorer = build_scorer(model, adapters, heads[head], n_outputs=2, adapter_seed=0, head_seed=0, head_weights=weights)
     assert [group.name for group in facts.groups] == list(scorer.groups)
     for group in facts.groups:
         assert group.n_parameters == sum(linear.n_parameters for linear in scorer.groups[group.name]), group

@@ -180,9 +180,7 @@ def test_probe_weights_act_on_the_features(folders, kind):
     unfitted = build(folders[kind], adapter, HeadSettings("ridge"), n_outputs=3, groups=[])
     features = unfitted.features(batch).numpy()
     assert features.shape == (3, 16)
-    np.testing.assert_allclose(
-        scorer.logits(batch).numpy(), features @ fitted["weight"].T + fitted["bias"], rtol=1e-10
-    )
+    np.testing.assert_allclose(scorer.logits(batch).numpy(), features @ fitted["weight"].T + fitted["bias"], rtol=1e-10)
     assert "score.weight" not in scorer.drawn
     _, rows = jacobian_rows(lambda: scorer.logits(batch), scorer.groups)
     # the derivative with respect to the head's own bias is the identity

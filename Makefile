@@ -1,0 +1,39 @@
+# make demo   sets up what is missing and runs the quickstart
+# make test   sets up what is missing and runs the tests
+# make lint   checks style, formatting and types
+# make clean  removes the virtual environment and what the demo fetched and computed
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: demo test lint docs setup data clean
+
+demo: data
+	$(BIN)/ntksweep run examples/quickstart.yaml
+
+test: data
+	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_OPTIONS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/write_reference.py
+
+setup: $(INSTALLED)
+
+data: setup
+	$(BIN)/python examples/fetch_quickstart.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("ntksweep needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,lint]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) examples/data results/quickstart

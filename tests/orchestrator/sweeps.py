@@ -1,0 +1,159 @@
+"""Small sweeps for tests: specs as dictionaries, data and models of a few kilobytes, plans without a model."""
+
+import copy
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from orchestrator.folder import OnChange, Sweep
+from orchestrator.layer_sets import HEAD, GroupFacts
+from orchestrator.plan import Plan, make_plan
+from orchestrator.results import Results, load
+from orchestrator.run import Ending, run
+from orchestrator.sources import FileFingerprint, Source, Sources
+from orchestrator.spec import Spec, read_spec
+from orchestrator.survey import Survey
+from tests.tiny_models import WORDS, save_tiny
+
+SPEC: Mapping[str, Any] = {
+    "name": "tiny",
+    "model": {"path": "model", "dtype": "float64"},
+    "task": {"data": "data.parquet", "kind": "classification", "n_eval": 6, "max_length": 16},
+    "adapter": {"rank": 2, "targets": ["query", "value"]},
+    "kernel": {"outputs": "full"},
+    "grid": {
+        "lambdas": {"values": [0.01, 1.0], "scale": "trace"},
+        "layer_sets": ["each_layer", "all_layers"],
+        "seeds": [0],
+        "n_train": [10],
+    },
+    "compute": {"executor": "inline", "shard_examples": 4, "memory_budget": "100MB"},
+}
+"""A valid spec; tests name what they change."""
+
+
+class Quiet:
+    """Takes a run's progress and keeps its notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def begin(self, totals: dict[str, int], finished: dict[str, int]) -> None:
+        pass
+
+    def advance(self, kind: str) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with dotted names set to other values; None removes a key."""
+    tree = copy.deepcopy(dict(base))
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        if value is None:
+            place.pop(key, None)
+        else:
+            place[key] = value
+    return tree
+
+
+def spec_of(changes: Mapping[str, Any] | None = None) -> Spec:
+    """Return the tiny spec with some of its keys changed."""
+    return Spec.model_validate(changed(SPEC, changes or {}))
+
+
+def write_data(path: Path, *, n: int = 40, classes: int = 2, seed: int = 0, **columns: list[Any]) -> Path:
+    """Write `n` sentences of known words with labels; `columns` replace those of the same name, None removes one."""
+    draw = random.Random(seed)
+    texts = [" ".join(draw.choices(WORDS, k=draw.randint(1, 6))) for _ in range(n)]
+    table = {"text": texts, "label": [i % classes for i in range(n)]} | columns
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({name: values for name, values in table.items() if values is not None}), path)
+    return path
+
+
+def write_spec(folder: Path, changes: Mapping[str, Any] | None = None, *, name: str = "sweep.yaml") -> Path:
+    """Write the tiny spec into `folder`, its results beside it unless `changes` says otherwise."""
+    path = folder / name
+    tree = changed(SPEC, {"results.folder": str(folder / "results")} | dict(changes or {}))
+    path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def make_sweep(folder: Path, changes: Mapping[str, Any] | None = None, *, model: Path | None = None) -> Path:
+    """Write spec, data and model into `folder`; return the spec's path.
+
+    `model` is a model to use where it lies instead of saving one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_data(folder / "data.parquet")
+    if model is None:
+        save_tiny("bert", folder / "model")
+    return write_spec(folder, ({"model.path": str(model)} if model else {}) | dict(changes or {}))
+
+
+def run_spec(path: Path, *, on_change: OnChange = OnChange.REFUSE) -> Ending:
+    """Run the spec at `path` without a command line."""
+    return run(read_spec(path), path.parent, Quiet(), on_change=on_change)
+
+
+def results_of(path: Path) -> Results:
+    """Return the results of the spec at `path`."""
+    return load(read_spec(path).folder)
+
+
+def groups_of(layers: int, targets: tuple[str, ...], *, n_parameters: int = 64, head: bool = True) -> list[GroupFacts]:
+    """Return the groups of a model with the same targets in every layer."""
+    inner = [
+        GroupFacts(f"{layer}.{target}", layer, target, n_parameters) for layer in range(layers) for target in targets
+    ]
+    return inner + ([GroupFacts(HEAD, None, HEAD, 34)] if head else [])
+
+
+def survey_of(
+    *,
+    groups: list[GroupFacts] | None = None,
+    n_outputs: int = 2,
+    pool: int = 100_000,
+    shared_pool: bool = True,
+) -> Survey:
+    """Return what a survey of a model with two layers would find, without a model."""
+    facts = {
+        "model_type": "bert",
+        "n_layers": 2,
+        "hidden_size": 16,
+        "n_parameters": 10_000,
+        "weight_bytes": 80_000,
+        "is_decoder": False,
+    }
+    found = tuple(groups_of(2, ("query", "value")) if groups is None else groups)
+    return Survey(found, n_outputs, facts, pool, pool, shared_pool, 8.0)
+
+
+def sources_of(model: str = "model", data: str = "data.parquet", *, content: str = "a") -> Sources:
+    """Return sources as they would be found at two places, with the same files wherever they lie."""
+    print_of = FileFingerprint(content * 64, 1, 1)
+    return Sources(Source(model, files={"config.json": print_of}), Source(data, files={"data.parquet": print_of}))
+
+
+def sweep_of(changes: Mapping[str, Any] | None = None, *, sources: Sources | None = None) -> Sweep:
+    """Return the tiny spec, changed, with made-up sources."""
+    return Sweep(spec_of(changes), sources or sources_of())
+
+
+def plan_of(
+    changes: Mapping[str, Any] | None = None, *, survey: Survey | None = None, sources: Sources | None = None
+) -> Plan:
+    """Return the plan of the tiny spec, changed, without a model or data."""
+    return make_plan(sweep_of(changes, sources=sources), survey or survey_of())
