@@ -131,7 +131,7 @@ class ResultsFolder:
                 "results.folder, or give the sweep its name"
             )
         changes = differences(stored.numbers(), given.numbers())
-        if not changes or on_change is OnChange.GIVEN:
+        if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
             return given
         if on_change is OnChange.STORED:
             self._refuse_lost_sources(stored, given)
@@ -142,6 +142,21 @@ class ResultsFolder:
             + "\nKeep the folder's with `--on-change stored`, the spec's with `--on-change given` (its stages are "
             "computed anew where they differ), or name another results.folder."
         )
+
+    def _anything_finished(self) -> bool:
+        artifacts = self.root / "artifacts"
+        return any(path.parent.name != "survey" for path in artifacts.glob("*/*.json"))
+
+    def version_changes(self) -> list[str]:
+        """Return a line for each library whose version differs from the one that the folder was last run with."""
+        if not self.spec_path.exists():
+            return []
+        before = yaml.safe_load(self.spec_path.read_text(encoding="utf-8"))["versions"]
+        return [
+            f"{name} was {before[name]} when this sweep was last run and is {now} now; last bits may differ"
+            for name, now in versions().items()
+            if before.get(name, now) != now
+        ]
 
     def _refuse_lost_sources(self, stored: Sweep, given: Sweep) -> None:
         for name in ("model", "data"):

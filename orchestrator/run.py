@@ -11,8 +11,9 @@ from orchestrator.schedule import Progress, Report, Schedule, missing_stages
 from orchestrator.sources import find_sources
 from orchestrator.spec import Spec
 from orchestrator.stages.registry import KINDS
+from orchestrator.store.files import remove_leftovers
 from orchestrator.store.journal import Journal
-from orchestrator.survey import survey
+from orchestrator.survey import keep_survey, survey
 from orchestrator.tables.write import collect, read_manifest
 
 
@@ -65,12 +66,18 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
 
     folder = ResultsFolder(spec.folder)
     sweep = folder.settle(resolve(spec, spec_folder, folder), on_change)
-    folder.write(sweep)
-    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
     store = folder.artifacts()
+    found = survey(sweep, store)
+    plan = make_plan(sweep, found)
     if is_finished(plan, folder):
         return Ending(plan, Report(), plan.n_cells, was_finished=True)
     refuse_what_cannot_fit(plan, folder)
+    for change in folder.version_changes():
+        progress.note(change)
+    # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.
+    folder.write(sweep)
+    keep_survey(sweep, found, store)
+    remove_leftovers(folder.root)
     journal = folder.journal()
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
     try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.errors import SourceError
+from orchestrator.errors import DamagedArtifactError, SourceError
 from orchestrator.folder import Sweep
 from orchestrator.identity import identity
 from orchestrator.layer_sets import GroupFacts
@@ -49,24 +49,30 @@ class Survey:
         return cls(**{**data, "groups": groups})
 
 
-def survey(sweep: Sweep, store: ArtifactStore | None = None) -> Survey:
-    """Return the survey of a sweep, from `store` if it was made before.
-
-    Args:
-        sweep: the sweep.
-        store: where surveys are kept; None leaves nothing on disk.
+def survey(sweep: Sweep, store: ArtifactStore) -> Survey:
+    """Return the survey of a sweep, from `store` if it is kept there; writes nothing.
 
     Raises:
         SourceError: the model or the data cannot be used; the message names the module, the example or the column.
+    """
+    stage = survey_stage(sweep)
+    if store.has(stage.kind, stage.stage_id):
+        try:
+            return Survey.from_json(store.open(stage.kind, stage.stage_id).facts)
+        except DamagedArtifactError:
+            store.set_aside(stage.kind, stage.stage_id)
+    return _look(sweep)
+
+
+def keep_survey(sweep: Sweep, found: Survey, store: ArtifactStore) -> None:
+    """Keep a survey in `store`, so that later commands start at once.
+
+    Raises:
         StorageError: the store cannot be written.
     """
     stage = survey_stage(sweep)
-    if store is not None and store.has(stage.kind, stage.stage_id):
-        return Survey.from_json(store.open(stage.kind, stage.stage_id).facts)
-    found = _look(sweep)
-    if store is not None:
+    if not store.has(stage.kind, stage.stage_id):
         store.publish(stage, found.to_json(), {})
-    return found
 
 
 def survey_stage(sweep: Sweep) -> Stage:

@@ -32,11 +32,13 @@ def costs_table(costs: Sequence[Cost]) -> Table:
             f"{cost.flops:.1e}" if cost.flops else "-",
             human_bytes(cost.disk_bytes),
             human_bytes(cost.memory_bytes) if cost.memory_bytes else "-",
-            human_seconds(cost.seconds) + ("" if cost.measured or not cost.missing else " ~"),
+            "-"
+            if cost.seconds is None
+            else human_seconds(cost.seconds) + ("" if cost.measured or not cost.missing else " ~"),
         )
         for cost in costs
     ]
-    return rows_table(("stage", "planned", "there", "FLOPs", "disk", "memory a worker", "time"), rows)
+    return rows_table(("stage", "planned", "there", "FLOPs", "disk", "memory", "time"), rows)
 
 
 def status_table(kinds: Sequence[KindStatus]) -> Table:
@@ -73,7 +75,15 @@ def summary_table(summaries: Sequence[LayerSetSummary], metric: str, n_seeds: in
         )
         for summary in summaries
     ]
-    headings = ("layer set", "parameters", "best lambda", metric, "eval_loss", "condition", "effective rank")
+    headings = (
+        "layer set",
+        "parameters",
+        "lambda",
+        metric.removeprefix("eval_"),
+        "eval loss",
+        "condition",
+        "eff. rank",
+    )
     seeds = f"mean over {n_seeds} seeds" if n_seeds > 1 else "one seed"
     return rows_table(headings, rows, title=f"Best lambda by layer set ({seeds})")
 
@@ -91,10 +101,8 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
-def human_seconds(seconds: float | None) -> str:
+def human_seconds(seconds: float) -> str:
     """Write a time for people."""
-    if seconds is None:
-        return "?"
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -48,7 +48,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     checked = read_spec(spec)
     folder = ResultsFolder(checked.folder)
     sweep = resolve(checked, spec.parent, folder)
-    made = make_plan(sweep, survey(sweep, folder.artifacts() if folder.spec_path.exists() else None))
+    made = make_plan(sweep, survey(sweep, folder.artifacts()))
     found = costs(made, folder)
     workers = worker_count(sweep)
     if as_json:
@@ -84,9 +84,15 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: R
     console.print()
     known = [cost.seconds for cost in found if cost.seconds is not None]
     model = made.survey.model["weight_bytes"]
+    guessed = any(cost.missing and not cost.measured for cost in found)
     console.print(
-        f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}; each also holds the model "
-        f"({model / 1e6:.0f} MB and its activations). ~ is estimated from this machine's matrix product.",
+        f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
+        + (", estimated from the speed of this machine's matrix product (~)" if guessed else ""),
+        highlight=False,
+    )
+    console.print(
+        f"memory is that of one worker for Jacobians and kernels; it also holds the model ({model / 1e6:.0f} MB) and "
+        "its activations",
         highlight=False,
     )
     console.print(f"results: {folder.root}", highlight=False, soft_wrap=True)

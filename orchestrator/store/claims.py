@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import psutil
 
-from orchestrator.store.files import explained, host_name, publish_new
+from orchestrator.store.files import explained, host_name, process_namespace, publish_new
 
 RENEWED_EVERY = 10.0
 """Seconds between renewals of the claims that a process holds."""
@@ -43,7 +43,7 @@ class ClaimBook:
         self._renewer: threading.Thread | None = None
         self._holder = {
             "host": host_name(),
-            "process_namespace": _process_namespace(),
+            "process_namespace": process_namespace(),
             "process": os.getpid(),
             "process_started": psutil.Process().create_time(),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
@@ -134,14 +134,6 @@ def _read(path: Path) -> dict[str, Any] | None:
         return dict(json.loads(path.read_bytes()))
     except (OSError, ValueError):
         return None
-
-
-def _process_namespace() -> str:
-    # Containers of one host name number their processes each for itself.
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return "unknown"
 
 
 def _alive(process: int, started: float) -> bool:

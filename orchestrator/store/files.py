@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
+
 from orchestrator.errors import StorageError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -19,6 +21,15 @@ _NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
 def host_name() -> str:
     """Return the node's name: Slurm's where there is one, for several Slurm nodes may share a host name."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
+@cache
+def process_namespace() -> str:
+    """Return the number of this process's PID namespace: containers of one host name each count their own processes."""
+    try:
+        return "".join(filter(str.isdigit, os.readlink("/proc/self/ns/pid")))  # noqa: PTH115 - not a real path
+    except OSError:
+        return "0"
 
 
 @contextmanager
@@ -46,7 +57,19 @@ def explained(path: Path) -> Iterator[None]:
 
 def temporary_beside(path: Path) -> Path:
     """Return a name for a temporary file in the folder of `path` that no other process uses."""
-    return path.with_name(f".{path.name}.{host_name()}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
+
+
+def _machine() -> str:
+    return f"{host_name()}-{process_namespace()}"
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove temporary files below `root` that processes of this machine left when they were killed."""
+    for path in root.rglob(".*.tmp"):
+        before, process, _, _ = path.name.rsplit(".", 3)
+        if before.endswith(f".{_machine()}") and not psutil.pid_exists(int(process)):
+            path.unlink(missing_ok=True)
 
 
 def _write(path: Path, content: bytes, *, durable: bool) -> None:
