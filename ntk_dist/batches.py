@@ -34,30 +34,36 @@ class Batch:
         return self.input_ids.shape[0]
 
 
-def length_buckets(lengths: Sequence[int] | NDArray[np.integer], *, batch_tokens: int) -> list[NDArray[np.int64]]:
+def length_buckets(
+    lengths: Sequence[int] | NDArray[np.integer], *, batch_tokens: int, batch_examples: int | None = None
+) -> list[NDArray[np.int64]]:
     """Split examples into batches of similar length.
 
     Examples are sorted by length (ties keep their order) and taken greedily while the padded batch has at
-    most `batch_tokens` tokens; a longer example makes a batch of its own. Only the lengths decide.
+    most `batch_tokens` tokens; a longer example makes a batch of its own. Only the lengths decide, so
+    that batches are the same wherever they are made.
 
     Args:
         lengths: (n,) tokens of each example.
         batch_tokens: most tokens of a batch, padding included.
+        batch_examples: most examples of a batch, which bounds the rows that it gives; None sets no bound.
 
     Returns:
         Positions of the examples of each batch; together each of 0..n-1 once.
 
     Raises:
-        NtkError: a length or `batch_tokens` is below 1.
+        NtkError: a length, `batch_tokens` or `batch_examples` is below 1.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
-    if batch_tokens < 1 or (sizes < 1).any():
-        raise NtkError("every example needs a token and batch_tokens must be at least 1")
+    most = len(sizes) if batch_examples is None else batch_examples
+    if batch_tokens < 1 or (sizes < 1).any() or (len(sizes) and most < 1):
+        raise NtkError("every example needs a token; batch_tokens and batch_examples must be at least 1")
     order = np.argsort(sizes, kind="stable")
     batches: list[NDArray[np.int64]] = []
     start = 0
     for end in range(1, len(order) + 1):
-        if end == len(order) or (end + 1 - start) * sizes[order[end]] > batch_tokens:
+        full = end - start >= most
+        if end == len(order) or full or (end + 1 - start) * sizes[order[end]] > batch_tokens:
             batches.append(order[start:end])
             start = end
     return batches

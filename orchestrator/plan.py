@@ -207,6 +207,7 @@ class _SeedPlanner:
         parameters = self._scorer() | {
             "outputs": self.spec.kernel.outputs,
             "groups": list(self.sizes.groups),
+            "batch_examples": self.sizes.batch_examples,
             "split": split,
         }
         return [Stage("capture", parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]

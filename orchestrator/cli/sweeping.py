@@ -1,6 +1,7 @@
 """The commands that make and run a sweep: init, plan, run."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +31,8 @@ def init(
 
     if path.exists() and not force:
         raise SpecError(f"{path} exists; name another file, or replace it with --force")
-    path.write_text(starting_spec(path.stem), encoding="utf-8")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
+    path.write_text(starting_spec(name), encoding="utf-8")
     print(f"{path} is a spec to start from; then: ntksweep plan {path}")
 
 

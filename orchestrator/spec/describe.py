@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, Logspace, SubsetsUpTo
+from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, LambdaSection, Logspace, SubsetsUpTo
 from orchestrator.spec.model import Spec
 from orchestrator.spec.sections import Section
 
@@ -27,7 +27,7 @@ def starting_spec(name: str) -> str:
         section = _section_of(field)
         lines += list(_comment(field.description or "", ""))
         if section is None:
-            lines += [f"{key}: {name}", ""]
+            lines += [f"{key}: {_flow(name)}", ""]
             continue
         lines.append(f"{key}:")
         for name_in_section, part in section.model_fields.items():
@@ -53,7 +53,7 @@ def reference_page() -> str:
         else:
             parts += [f"## `{key}`", "", field.description or "", "", *_table(section), ""]
     parts += ["## Parts of `grid`", ""]
-    for section in (Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
+    for section in (LambdaSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
         parts += [f"**{section.__doc__}**" if section.__doc__ else "", "", *_table(section), ""]
     return "\n".join(parts).rstrip() + "\n"
 

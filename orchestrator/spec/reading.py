@@ -16,14 +16,19 @@ from orchestrator.spec.model import Spec
 Location = tuple[str | int, ...]
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's safe loader, but a key that stands twice is an error instead of the last one winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        # A merge, `<<`, is no key: what it brings may be written again, and wins.
+        nodes = [key for key, _ in node.value if key.tag != _MERGE]
+        keys = [self.construct_object(key, deep=True) for key in nodes]
         for position, key in enumerate(keys):
             if key in keys[:position]:
-                line = node.value[position][0].start_mark.line + 1
+                line = nodes[position].start_mark.line + 1
                 raise SpecError(f"line {line}: the key `{key}` stands twice; remove one")
         return super().construct_mapping(node, deep)
 
@@ -68,22 +73,21 @@ def parse_spec(text: str, *, name: str = "spec") -> Spec:
 
 def _faults(error: ValidationError, tree: yaml.Node | None, data: dict[str, Any]) -> list[str]:
     # A value that fits none of a union's members is reported once for each member: keep the most telling one.
+    # A member that does not know a key says nothing about its value.
     by_place: dict[Location, list[str]] = {}
-    for fault in error.errors():
-        unknown = fault["type"] == "extra_forbidden"
-        message = _unknown_key(fault["loc"]) if unknown else _message(fault)
+    for fault in sorted(error.errors(), key=_is_unknown_key):
+        message = _unknown_key(fault["loc"]) if _is_unknown_key(fault) else _message(fault)
         by_place.setdefault(_known_place(fault["loc"], data), []).append(message)
     innermost = [
         place
         for place in by_place
         if not any(other != place and other[: len(place)] == place for other in by_place if place)
     ]
-    return [f"{_where(place, tree)}{_pick(by_place[place])}" for place in innermost]
+    return [f"{_where(place, tree)}{by_place[place][0]}" for place in innermost]
 
 
-def _pick(messages: list[str]) -> str:
-    unknown = [message for message in messages if message.startswith("unknown key")]
-    return unknown[0] if unknown else messages[0]
+def _is_unknown_key(fault: ErrorDetails) -> bool:
+    return fault["type"] == "extra_forbidden"
 
 
 def _message(fault: ErrorDetails) -> str:
@@ -106,40 +110,29 @@ def _unknown_choice(fault: ErrorDetails) -> str:
 
 
 def _unknown_key(location: Location) -> str:
-    section, key = _section_at(location[:-1]), str(location[-1])
-    valid = sorted(section.model_fields) if section else []
+    key = str(location[-1])
+    valid = sorted({name for section in _sections_at(location[:-1]) for name in section.model_fields})
+    if key in valid:
+        return f"`{key}` does not go together with the other keys beside it; give one of {', '.join(valid)}"
     nearest = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
     hint = f"did you mean `{nearest[0]}`?" if nearest else f"valid keys: {', '.join(valid)}"
     return f"unknown key `{key}`; {hint}"
 
 
-def _section_at(location: Location) -> type[BaseModel] | None:
-    section: type[BaseModel] | None = Spec
+def _sections_at(location: Location) -> list[type[BaseModel]]:
+    """Return the section at a location, or all that can stand there."""
+    sections: list[type[BaseModel]] = [Spec]
     for part in location:
-        if section is None:
-            return None
-        if isinstance(part, int):
-            continue
-        if part in section.model_fields:
-            section = _model_in(section.model_fields[part].annotation, None) or section
-        else:
-            section = _model_in_fields(section, part)
-    return section
+        # Other parts are positions in lists, and the names that pydantic gives a union's members.
+        inner = [section.model_fields[str(part)].annotation for section in sections if part in section.model_fields]
+        sections = [section for annotation in inner for section in _models_in(annotation)] or sections
+    return sections
 
 
-def _model_in_fields(section: type[BaseModel], name: str) -> type[BaseModel] | None:
-    # Inside a union pydantic puts the member's class name into the location.
-    found = (_model_in(field.annotation, name) for field in section.model_fields.values())
-    return next((model for model in found if model), section)
-
-
-def _model_in(annotation: Any, name: str | None) -> type[BaseModel] | None:
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation if name in (None, annotation.__name__) else None
-    for argument in get_args(annotation):
-        if model := _model_in(argument, name):
-            return model
-    return None
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
 
 
 def _known_place(location: Location, data: Any) -> Location:

@@ -38,21 +38,27 @@ class ArrayFile:
         self.path = path
         self._layout = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in layout.items()}
         header, self._offsets, size = _header(self._layout)
+        self._start = len(header)
         with explained(path):
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            os.pwrite(self._file, header, 0)
-            if size:
-                # Reserving the space now makes a full disk an error here instead of a signal later.
-                os.posix_fallocate(self._file, len(header), size)
-        self._start = len(header)
+            try:
+                _write_all(self._file, memoryview(header), 0)
+                if size:
+                    # Reserving the space now makes a full disk an error here instead of a signal later.
+                    os.posix_fallocate(self._file, len(header), size)
+            except OSError:
+                self.discard()  # what little was reserved is needed by others
+                raise
 
     def write(self, name: str, array: Array, row: int = 0) -> None:
         """Write `array` over the rows of array `name` that begin at `row`."""
         dtype, shape = self._layout[name]
         row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         content = np.ascontiguousarray(array, dtype=dtype)
-        if content.shape[1:] != shape[1:] or row + (content.shape[0] if shape else 0) > (shape[0] if shape else 1):
+        if content.shape[1:] != shape[1:] or not 0 <= row <= shape[0] - content.shape[0]:
             raise ValueError(f"an array of shape {content.shape} does not fit {name} {shape} at row {row}")
+        if not content.size:
+            return
         with explained(self.path):
             _write_all(self._file, content.data.cast("B"), self._start + self._offsets[name] + row * row_bytes)
 
@@ -88,6 +94,8 @@ class ArrayReader:
         self.path = path
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
+            if length > os.fstat(stream.fileno()).st_size:
+                raise ValueError(f"{path.name} is shorter than its header says")
             self._header = json.loads(stream.read(length))
         self._start = 8 + length
         self._header.pop("__metadata__", None)

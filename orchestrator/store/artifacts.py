@@ -1,6 +1,5 @@
 """Artifacts: what stages leave on disk, named by stage, written once, checksummed."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from orchestrator.identity import identity
 from orchestrator.stage import Stage
 from orchestrator.store.arrays import HEADER, Array, ArrayFile, ArrayReader, Layout
 from orchestrator.store.files import explained, link_new, publish_new, temporary_beside
+from orchestrator.store.sealed import sealed, unsealed
 
 FORMAT = 1
 """Version of the record that stands beside the arrays of an artifact."""
@@ -58,7 +58,11 @@ class Artifact:
         for name in names or list(self._unverified):
             if name not in self._unverified or self._arrays is None:
                 continue
-            if self._arrays.sha256(name) != self._unverified[name]:
+            try:
+                found = self._arrays.sha256(name)
+            except OSError as error:  # another run may have set it aside in the meantime
+                found = type(error).__name__
+            if found != self._unverified[name]:
                 raise DamagedArtifactError(*self._stage, f"{self._arrays.path.name}: {name} does not match")
             del self._unverified[name]
 
@@ -134,15 +138,14 @@ class ArtifactStore:
                 if not link_new(arrays.path, array_path):
                     # Bytes left by a process that died just before its record, or by a damaged artifact.
                     arrays.path.replace(array_path)
-            record["checksum"] = identity(record)
-            won = publish_new(record_path, json.dumps(record, indent=1).encode())
+            won = publish_new(record_path, sealed(record))
             if not won and array_path is not None and self._record_of(record_path).get("file") != array_path.name:
                 array_path.unlink(missing_ok=True)
         return won
 
     def _record_of(self, path: Path) -> dict[str, Any]:
         try:
-            return dict(json.loads(path.read_text())["arrays"] or {})
+            return dict(unsealed(path.read_bytes())["arrays"] or {})
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
@@ -165,15 +168,12 @@ class ArtifactStore:
         """
         path = self.record_path(kind, stage_id)
         try:
-            record = json.loads(path.read_bytes())
-            checksum = record.pop("checksum")
-            if identity(record) != checksum:
-                raise DamagedArtifactError(kind, stage_id, f"{path.name} does not match its checksum")
+            record = unsealed(path.read_bytes())
             if record["arrays"] is None:
                 return Artifact((kind, stage_id), record, None)
             artifact = Artifact((kind, stage_id), record, ArrayReader(path.with_name(record["arrays"]["file"])))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedArtifactError(kind, stage_id, f"{path.name}: {type(error).__name__}") from None
+            raise DamagedArtifactError(kind, stage_id, f"{path.name}: {error}") from None
         artifact.verify(HEADER)
         return artifact
 

@@ -9,12 +9,11 @@ import json
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
-
-import psutil
 
 from orchestrator.store.files import explained, host_name, process_namespace, publish_new
 
@@ -31,6 +30,7 @@ class Claim:
 
     stage_id: str
     path: Path
+    holder: Mapping[str, Any]
 
 
 class ClaimBook:
@@ -44,8 +44,9 @@ class ClaimBook:
         self._holder = {
             "host": host_name(),
             "process_namespace": process_namespace(),
+            "boot": _boot(),
             "process": os.getpid(),
-            "process_started": psutil.Process().create_time(),
+            "process_started": _started(os.getpid()),
             "slurm_job": os.environ.get("SLURM_JOB_ID"),
         }
 
@@ -57,28 +58,37 @@ class ClaimBook:
         """
         with explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(self._holder | {"taken": time.time()}).encode()
+        holder = self._holder | {"taken": time.time()}
+        content = json.dumps(holder).encode()
         generation = 1
         while True:
             path = self.root / f"{stage_id}.{generation}"
             if publish_new(path, content, durable=False):
                 self._hold(path)
-                return Claim(stage_id, path)
-            holder = _read(path)
-            if holder is None:
+                return Claim(stage_id, path, holder)
+            other = _read(path)
+            if other is None:
                 generation = 1  # released between two looks: begin again
-            elif self._abandoned(path, holder):
+            elif self._abandoned(path, other):
                 generation += 1
             else:
                 return None
 
     def release(self, claim: Claim) -> None:
-        """Give a claim back, and clear away the abandoned ones that it took over."""
+        """Give a claim back, and clear away the abandoned ones that it took over.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
         with self._lock:
             self._held.discard(claim.path)
+        if _read(claim.path) != claim.holder:
+            return  # somebody took this process for dead and took over: what is there now is not ours to remove
         last = int(claim.path.suffix[1:])
-        for generation in range(1, last + 1):
-            self.root.joinpath(f"{claim.stage_id}.{generation}").unlink(missing_ok=True)
+        with explained(self.root):
+            # The oldest first: while one below the newest were missing, two could hold the stage.
+            for generation in range(1, last + 1):
+                self.root.joinpath(f"{claim.stage_id}.{generation}").unlink(missing_ok=True)
 
     def held(self) -> dict[str, dict[str, Any]]:
         """Return the holder of every stage that a living process computes now, by stage."""
@@ -112,8 +122,9 @@ class ClaimBook:
                     continue  # released in the meantime, or the file system is away: the next round tries again
 
     def _abandoned(self, path: Path, holder: dict[str, Any]) -> bool:
-        if all(holder[key] == self._holder[key] for key in ("host", "process_namespace")):
-            return not _alive(holder["process"], holder["process_started"])
+        if all(holder.get(key) == self._holder[key] for key in ("host", "process_namespace")):
+            alive = holder["boot"] == self._holder["boot"] and holder["process_started"] == _started(holder["process"])
+            return not alive
         try:
             return self._now() - path.stat().st_mtime > STALE_AFTER
         except FileNotFoundError:
@@ -130,15 +141,26 @@ class ClaimBook:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """Return the holder that a claim names, None if there is no claim, nothing known if it cannot be read."""
     try:
         return dict(json.loads(path.read_bytes()))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError):
+        return {}  # a power cut can leave an empty file: its age tells
 
 
-def _alive(process: int, started: float) -> bool:
+def _boot() -> str:
     try:
-        found = psutil.Process(process)
-        return abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def _started(process: int) -> int | None:
+    """Return when a living process started, in clock ticks since boot, which nobody sets back as they do the clock."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else int(fields[18])

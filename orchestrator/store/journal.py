@@ -20,6 +20,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.path = folder / f"{host_name()}-{os.getpid()}-{time.time_ns():x}.jsonl"
         self._file: int | None = None
+        self._torn = False
 
     def write(self, event: str, **facts: Any) -> None:
         """Append one event with its facts.
@@ -32,7 +33,12 @@ class Journal:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            os.write(self._file, line.encode())
+            content = (b"\n" if self._torn else b"") + line.encode()
+            # A disk that fills up takes a part of a line; the next event then begins a line of its own.
+            self._torn = True
+            while content:
+                content = content[os.write(self._file, content) :]
+            self._torn = False
 
     def close(self) -> None:
         """Close the file; later events open a new one."""

@@ -53,3 +53,10 @@ def test_padding_is_on_the_right_and_masked():
 def test_an_empty_sequence_cannot_be_padded():
     with pytest.raises(NtkError, match="at least one token"):
         pad([np.array([1]), np.array([], dtype=int)], pad_id=0)
+
+
+@given(st.lists(st.integers(1, 40), max_size=50), st.integers(1, 9))
+def test_a_bound_on_examples_is_kept_and_nothing_is_lost(lengths, most):
+    batches = length_buckets(lengths, batch_tokens=64, batch_examples=most)
+    assert all(len(batch) <= most for batch in batches)
+    assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))
