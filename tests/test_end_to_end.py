@@ -60,6 +60,11 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "sign": {"kind": "bert", "classes": 2, "outputs": "full", "kernel": "sign"},
     "asymmetric sign": {"kind": "bert", "classes": 2, "outputs": "margin", "kernel": "asymmetric_sign"},
+    "label words": {
+        "kind": "gpt2", "classes": 2, "outputs": "margin", "targets": ["c_attn", "c_fc"], "head": "label_words",
+        "words": ["bad", "good"], "head_in": False, "template": "{text} it was",
+    },
+    "logistic head": {"kind": "llama", "classes": 3, "outputs": "full", "head": "logistic"},
     "ridge head": {"kind": "bert", "classes": 2, "outputs": "margin", "head": "ridge"},
 }  # fmt: skip
 
@@ -74,13 +79,16 @@ def sweep(tmp_path: Path, case: dict[str, Any]) -> tuple[Spec, list[str]]:
         "model": {"path": "model", "dtype": case.get("dtype", "float64")},
         "task": {
             "data": "data.parquet", "kind": "regression" if case["classes"] == 1 else "classification",
-            "n_eval": N_EVAL, "max_length": 16,
+            "n_eval": N_EVAL, "max_length": 16, "template": case.get("template"),
         },
         "adapter": {
             "kind": case.get("adapter", "lora"), "rank": case.get("rank", 2), "alpha": 5,
             "targets": case.get("targets") or targets[case["kind"]], "initialisation": case.get("init", "zero"),
         },
-        "head": {"kind": case.get("head", "random"), "in_kernel": case.get("head_in", True), "penalty": 0.5},
+        "head": {
+            "kind": case.get("head", "random"), "in_kernel": case.get("head_in", True), "penalty": 0.5,
+            "words": case.get("words", []),
+        },
         "kernel": {
             "kind": case.get("kernel", "sgd"), "outputs": case["outputs"],
             "eigenvectors": case.get("eigenvectors", False),
@@ -102,7 +110,7 @@ class Reference:
     def __init__(self, spec: Spec, folder: Path, texts: list[str], rows: dict[str, np.ndarray]) -> None:
         model = ModelSettings(str(folder / "model"), dtype=spec.model.dtype)
         head, weights = spec.head.model_dump(exclude={"seed"}), None
-        if spec.head.kind == "ridge":
+        if spec.head.kind in ("ridge", "logistic"):
             weights = load_file(next((spec.folder / "artifacts" / "head").glob("*.safetensors")))
         labels = np.array(pq.read_table(folder / "data.parquet")["label"])
         self.n_outputs = 1 if spec.task.kind == "regression" else int(labels.max()) + 1
@@ -115,7 +123,7 @@ class Reference:
         self.mode, self.kernel = spec.kernel.outputs, spec.kernel.kind
         self.jacobian, self.initial, self.targets = {}, {}, {}
         for split, chosen in rows.items():
-            tokens = tokenize(model, [texts[i] for i in chosen], template=None, max_length=16)
+            tokens = tokenize(model, [texts[i] for i in chosen], template=spec.task.template, max_length=16)
 
             def outputs(i: int, tokens: Any = tokens) -> torch.Tensor:
                 return kernel_outputs(scorer.logits(tokens.batch([i])), self.mode)
