@@ -12,7 +12,7 @@ from orchestrator.errors import SourceError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
 
-DATA_SUFFIXES = (".parquet", ".csv", ".jsonl", ".json")
+DATA_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,20 @@ def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> S
     )
 
 
+def find_again(name: str, before: Source) -> Source:
+    """Fingerprint a source of an earlier run, `model` or `data`, where it was then; a commit on the hub never changes.
+
+    Raises:
+        SourceError: it is no longer there.
+    """
+    if before.revision is not None:
+        return before
+    path = Path(before.location)
+    if not path.exists():
+        raise SourceError(f"the {name} of the stored sweep is no longer at {path}; bring it back there")
+    return _fingerprint(path, _model_files(path) if name == "model" else _data_files(path), before)
+
+
 def _local(location: str, folder: Path) -> Path | None:
     path = Path(os.path.abspath(folder / Path(location).expanduser()))  # noqa: PTH100 - keeps symbolic links
     if path.exists():
@@ -122,9 +136,10 @@ def _data_files(path: Path) -> list[Path]:
 
 
 def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
-    base = root if root.is_dir() else root.parent
-    names = [path.relative_to(base).as_posix() for path in files]
-    earlier = known.files if known else {}
+    # A single file is its content and its format, whatever it is called.
+    names = [path.relative_to(root).as_posix() if root.is_dir() else f"data{path.suffix}" for path in files]
+    # Size and time tell whether a file has changed, not whether it is a copy of another one.
+    earlier = known.files if known and known.location == str(root) else {}
     with ThreadPoolExecutor() as pool:
         prints = pool.map(_file_fingerprint, files, (earlier.get(name) for name in names))
         return Source(str(root), files=dict(sorted(zip(names, prints, strict=True))))
@@ -151,8 +166,21 @@ def _hub_source(kind: str, name: str, revision: str | None, known: Source | None
     except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         if known is not None and known.location == name and known.revision is not None:
             return known  # a cluster node without a network goes on with the commit that the sweep began with
+        if commit := _cached_commit(kind, name, revision):
+            return Source(name, revision=commit)
         raise SourceError(
             f"there is no local path `{name}`, and the hub could not be asked for the {kind} of that id "
-            f"({type(error).__name__}); give a folder, or run where the hub can be reached"
+            f"({type(error).__name__}) and is not in its cache here; give a folder, or run where the hub can be reached"
         ) from None
     return Source(name, revision=info.sha)
+
+
+def _cached_commit(kind: str, name: str, revision: str | None) -> str | None:
+    """Return the commit of a snapshot in the hub's cache on this machine; None if there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True)).name
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None

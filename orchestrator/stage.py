@@ -37,6 +37,17 @@ class Stage:
         """Hash of kind, numerics version, parameters and inputs."""
         return identity(self.facts())
 
+    @property
+    def label(self) -> str:
+        """What the stage is about, for people: its kind and the examples or the groups that it is for."""
+        p = self.parameters
+        if self.kind == "capture":
+            return f"capture of {p['split']} examples {p['start']} to {p['stop'] - 1}, adapter seed {p['adapter_seed']}"
+        if self.kind == "solve":
+            sets = ", ".join("+".join(groups) for groups in p["layer_sets"][:3])
+            return f"solve of {sets}" + (" and others" if len(p["layer_sets"]) > 3 else "")
+        return self.kind
+
     def facts(self) -> dict[str, Any]:
         """Return what the identity is the hash of; long input lists stand as their own hash."""
         return {

@@ -165,7 +165,7 @@ def _print_ending(ending: Any, folder: ResultsFolder) -> None:
     if ending.was_finished:
         console.print("the sweep was finished already; nothing to do", highlight=False)
     for failure in ending.report.failures[:5]:
-        console.print(f"failed ({failure.failure}): {failure.stage.kind} {failure.stage.stage_id}", style="red")
+        console.print(f"failed ({failure.failure}): {failure.stage.label}, stage {failure.stage.stage_id}", style="red")
         console.print(failure.message.strip(), markup=False, highlight=False, soft_wrap=True)
     if ending.report.failures:
         n_failed = len(ending.report.failures)

@@ -1,0 +1,51 @@
+"""Models by hub id. No hub can be reached by the tests: a cache as a download leaves it stands in for one."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import orchestrator
+from tests.orchestrator.sweeps import make_sweep, write_spec
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cache_with(model: Path, cache: Path, name: str) -> None:
+    """Lay a model out as the hub's cache does: a snapshot a commit, and a reference to it."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    shutil.copytree(model, repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+
+
+def ntksweep(cache: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    # A process of its own: the cache's place is read when the hub's library is loaded.
+    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_cached_model_runs_by_its_id_and_its_commit_is_recorded(tmp_path, tiny_model):
+    cache_with(tiny_model, tmp_path / "cache", "someone/tiny-bert")
+    path = make_sweep(tmp_path, {"model.path": "someone/tiny-bert"}, model=tiny_model)
+    ended = ntksweep(tmp_path / "cache", "run", path)
+    assert ended.returncode == 0, ended.stderr
+    assert COMMIT in (tmp_path / "results" / "spec.yaml").read_text()
+    by_id = orchestrator.load(tmp_path / "results").cells.to_pandas(["model", "eval_loss"])
+    assert set(by_id["model"]) == {"someone/tiny-bert"}
+
+    local = write_spec(tmp_path, {"model.path": str(tiny_model), "results.folder": str(tmp_path / "local")})
+    assert ntksweep(tmp_path / "cache", "run", local).returncode == 0
+    assert list(orchestrator.load(tmp_path / "local").cells.to_pandas()["eval_loss"]) == list(by_id["eval_loss"])
+
+
+def test_an_id_that_is_nowhere_says_what_to_do(tmp_path, tiny_model):
+    path = make_sweep(tmp_path, {"model.path": "someone/nothing"}, model=tiny_model)
+    ended = ntksweep(tmp_path / "cache", "run", path)
+    assert ended.returncode == 2
+    message = " ".join(ended.stderr.split())
+    assert "no local path `someone/nothing`" in message
+    assert "give a folder, or run where the hub can be reached" in message
+    assert not (tmp_path / "results").exists()
