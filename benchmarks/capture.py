@@ -1,6 +1,6 @@
 """Time of capture against a plain training pass, and against vmap(jacrev) one padded example at a time.
 
-    python benchmarks/capture.py [--model FOLDER] [--data FILE] [--threads 2] [--rounds 7]
+    python benchmarks/capture.py [--model FOLDER] [--data FILE] [--threads 2] [--rounds 7] [--examples 256]
 
 Prints ratios of interleaved runs in one process: median and the span of the rounds. "plain" is one forward
 and C backwards to the adapted weights (LoRA's B), on the same batches, with the gradients summed over a batch
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Parquet file with a column text; made-up texts if left out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--examples", type=int, default=64)
+    parser.add_argument("--examples", type=int, default=256)
     parser.add_argument("--batch-tokens", type=int, default=2048)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -121,12 +121,8 @@ def memory_bytes(plan: Plan, stage: Stage) -> int:
         mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
         return mapped + workspace_bytes(rows, rows)
     if stage.kind == "solve":
-        return max(_solve_memory(plan, stage, layer_set) for layer_set in _sets_of(plan, stage))
+        return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
     return 0
-
-
-def _sets_of(plan: Plan, stage: Stage) -> tuple[LayerSet, ...]:
-    return next(solve.layer_sets for solve in plan.solves if solve.stage is stage)
 
 
 def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
@@ -157,7 +153,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
         kernel_rows = rows // p["outputs_per_example"]
         return 2.0 * rows * rows * parameters, kernel_rows**2 * 8 * len(p["groups"])
     if stage.kind == "solve":
-        each = [_solve_cost(plan, stage, layer_set) for layer_set in _sets_of(plan, stage)]
+        each = [_solve_cost(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id]]
         return sum(cost[0] for cost in each), sum(cost[1] for cost in each)
     if stage.kind == "head":
         return 2.0 * survey.model["n_parameters"] * survey.mean_tokens * sizes.n_train, survey.model["hidden_size"] * 8

@@ -14,7 +14,7 @@ import yaml
 
 from orchestrator.errors import ChangedError, ResultsError, SpecError
 from orchestrator.identity import identity
-from orchestrator.sources import Sources
+from orchestrator.sources import Sources, find_again
 from orchestrator.spec import Spec
 from orchestrator.store import files
 from orchestrator.store.artifacts import ArtifactStore
@@ -134,8 +134,7 @@ class ResultsFolder:
         if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
             return given
         if on_change is OnChange.STORED:
-            self._refuse_lost_sources(stored, given)
-            return stored
+            return Sweep(stored.spec, _unchanged_sources(stored, given))
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"
             + "\n".join(f"  {change}" for change in changes)
@@ -157,15 +156,6 @@ class ResultsFolder:
             for name, now in versions().items()
             if before.get(name, now) != now
         ]
-
-    def _refuse_lost_sources(self, stored: Sweep, given: Sweep) -> None:
-        for name in ("model", "data"):
-            before, now = getattr(stored.sources, name), getattr(given.sources, name)
-            if before.content_id != now.content_id and before.location == now.location:
-                raise ChangedError(
-                    f"the {name} at {now.location} has changed since the run began, so the stored sweep cannot go on; "
-                    "restore it, or take the new one with `--on-change given`"
-                )
 
     def write(self, sweep: Sweep) -> None:
         """Store the sweep that the folder holds from now on.
@@ -227,6 +217,23 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
         if before != now:
             lines.append(explained.get(name) or f"{name}: {json.dumps(before)} in the folder, {json.dumps(now)} now")
     return lines
+
+
+def _unchanged_sources(stored: Sweep, given: Sweep) -> Sources:
+    """Return where the model and the data of a stored sweep lie now: where the given ones do, if they are the same."""
+    found = {}
+    for name, before, now in (
+        ("model", stored.sources.model, given.sources.model),
+        ("data", stored.sources.data, given.sources.data),
+    ):
+        same = now if now.content_id == before.content_id else find_again(name, before)
+        if same.content_id != before.content_id:
+            raise ChangedError(
+                f"the {name} at {before.location} has changed since the run began, so the stored sweep cannot go on; "
+                "restore it, or take the new one with `--on-change given`"
+            )
+        found[name] = same
+    return Sources(**found)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

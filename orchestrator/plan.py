@@ -70,6 +70,11 @@ class Plan:
         return sum(len(solve.layer_sets) for solve in self.solves) * len(self.lambdas)
 
     @cached_property
+    def layer_sets_of(self) -> dict[str, tuple[LayerSet, ...]]:
+        """The layer sets of each solve stage, by its identity."""
+        return {solve.stage.stage_id: solve.layer_sets for solve in self.solves}
+
+    @cached_property
     def plan_id(self) -> str:
         """Identity of the plan: which stages fill the tables, in which order."""
         return identity([[solve.stage.stage_id, solve.seed, solve.n_train] for solve in self.solves])

@@ -1,20 +1,21 @@
 """Running a sweep: from a spec to tables, going on wherever an earlier run ended."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.errors import DamagedArtifactError
+from orchestrator.errors import DamagedArtifactError, SweepError
 from orchestrator.executors.choose import make_executor
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
 from orchestrator.plan import Plan, make_plan
-from orchestrator.schedule import Progress, Report, Schedule, missing_stages
+from orchestrator.schedule import MOST_REPAIRS, Progress, Report, Schedule, missing_stages
 from orchestrator.sources import find_sources
 from orchestrator.spec import Spec
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.files import remove_leftovers
 from orchestrator.store.journal import Journal
-from orchestrator.survey import keep_survey, survey
-from orchestrator.tables.write import collect, read_manifest
+from orchestrator.survey import keep_survey, kept_survey, survey
+from orchestrator.tables.write import collect, damaged_tables, read_manifest
 
 
 @dataclass(frozen=True)
@@ -90,28 +91,33 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
 
 
 def is_finished(plan: Plan, folder: ResultsFolder) -> bool:
-    """Tell whether the tables hold every cell of a plan, by one listing of a folder and one small file."""
+    """Tell whether intact tables hold every cell of a plan; reads no artifact but the survey, lists folders only."""
     manifest = read_manifest(folder)
+    store = folder.artifacts()
     return (
         manifest is not None
         and manifest["complete"]
         and manifest["plan"] == plan.plan_id
-        and not missing_stages(plan, folder.artifacts())
+        and not missing_stages(plan, store)
+        and not damaged_tables(folder)
+        and kept_survey(plan.sweep, store) is not None
     )
 
 
 def _work_off(plan: Plan, folder: ResultsFolder, progress: Progress, journal: Journal) -> tuple[Report, int]:
     store = folder.artifacts()
     total = Report()
+    damaged: list[str] = []
     while True:
-        missing = missing_stages(plan, store)
+        missing = missing_stages(plan, store, damaged)
         progress.begin(*_counts(plan, {stage.stage_id for stage in missing}))
         if missing:
             try:
                 with make_executor(plan.sweep, folder) as executor:
-                    report = Schedule(plan, store, executor, progress).run()
+                    report = Schedule(plan, store, executor, progress, missing).run()
             except KeyboardInterrupt:
-                collect(plan, folder)  # what is finished can be looked at before the run goes on
+                with suppress(SweepError):
+                    collect(plan, folder)  # what is finished can be looked at before the run goes on
                 raise
             total.computed += report.computed
             total.failures, total.blocked = report.failures, report.blocked
@@ -120,6 +126,9 @@ def _work_off(plan: Plan, folder: ResultsFolder, progress: Progress, journal: Jo
         except DamagedArtifactError as error:
             progress.note(str(error))
             journal.write("damaged", kind=error.kind, stage=error.stage_id, message=str(error))
+            damaged.append(error.stage_id)
+            if damaged.count(error.stage_id) > MOST_REPAIRS:
+                raise
             store.set_aside(error.kind, error.stage_id)
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -67,14 +67,14 @@ class Report:
     blocked: int = 0
 
 
-def missing_stages(plan: Plan, store: ArtifactStore) -> list[Stage]:
+def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ()) -> list[Stage]:
     """Return the stages of a plan that are not finished but still needed, in the plan's order.
 
     A stage whose every reader is finished is not needed: a tile that was lost after its kernels were decomposed stays
-    lost until a new layer set asks for it.
+    lost until a new layer set asks for it. The stages in `also` are needed whoever reads them.
     """
     finished = {kind: store.finished(kind) for kind in KINDS}
-    needed: set[str] = {solve.stage.stage_id for solve in plan.solves}
+    needed: set[str] = {solve.stage.stage_id for solve in plan.solves} | set(also)
     missing = []
     for stage in reversed(plan.stages):
         if stage.stage_id in needed and stage.stage_id not in finished[stage.kind]:
@@ -86,7 +86,9 @@ def missing_stages(plan: Plan, store: ArtifactStore) -> list[Stage]:
 class Schedule:
     """The run of one process over a plan; other processes may work on the same plan at the same time."""
 
-    def __init__(self, plan: Plan, store: ArtifactStore, executor: Executor, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, store: ArtifactStore, executor: Executor, progress: Progress, missing: list[Stage]
+    ) -> None:
         self._store = store
         self._executor = executor
         self._progress = progress
@@ -100,7 +102,7 @@ class Schedule:
         self._open: dict[str, Stage] = {}
         self._in_flight = 0
         self._report = Report()
-        self._add(missing_stages(plan, store))
+        self._add(missing)
 
     def run(self) -> Report:
         """Compute until every stage is finished, given up, or blocked by one that was.
@@ -180,7 +182,8 @@ class Schedule:
             self._report.failures.append(Failure(stage, FailureClass.STORAGE, message))
             return
         if stage_id not in self._open:
-            self._store.set_aside(kind, stage_id)
+            if not self._store.is_intact(kind, stage_id):  # another run may have mended it already
+                self._store.set_aside(kind, stage_id)
             self._add(self._lost(self._stages[stage_id]))
         del self._open[stage.stage_id]
         self._add([stage])

@@ -9,6 +9,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.journal import read_journals
+from orchestrator.survey import survey_stage
 from orchestrator.tables.write import damaged_tables, read_manifest
 
 
@@ -102,8 +103,9 @@ def _failures(folder: ResultsFolder) -> dict[str, Mapping[str, Any]]:
 def _damaged(plan: Plan, folder: ResultsFolder, finished: Mapping[str, set[str]]) -> list[str]:
     store = folder.artifacts()
     found = []
-    for stage in plan.stages:
-        if stage.stage_id not in finished[stage.kind]:
+    survey = survey_stage(plan.sweep)
+    for stage in (survey, *plan.stages):
+        if stage.stage_id not in finished.get(stage.kind, store.finished(stage.kind)):
             continue
         try:
             store.read(stage.kind, stage.stage_id).verify()

@@ -55,13 +55,16 @@ def survey(sweep: Sweep, store: ArtifactStore) -> Survey:
     Raises:
         SourceError: the model or the data cannot be used; the message names the module, the example or the column.
     """
+    return kept_survey(sweep, store) or _look(sweep)
+
+
+def kept_survey(sweep: Sweep, store: ArtifactStore) -> Survey | None:
+    """Return the survey of a sweep that is kept in `store`; None if there is none, or a damaged one."""
     stage = survey_stage(sweep)
-    if store.has(stage.kind, stage.stage_id):
-        try:
-            return Survey.from_json(store.open(stage.kind, stage.stage_id).facts)
-        except DamagedArtifactError:
-            store.set_aside(stage.kind, stage.stage_id)
-    return _look(sweep)
+    try:
+        return Survey.from_json(store.open(stage.kind, stage.stage_id).facts)
+    except DamagedArtifactError:
+        return None
 
 
 def keep_survey(sweep: Sweep, found: Survey, store: ArtifactStore) -> None:
@@ -70,8 +73,10 @@ def keep_survey(sweep: Sweep, found: Survey, store: ArtifactStore) -> None:
     Raises:
         StorageError: the store cannot be written.
     """
-    stage = survey_stage(sweep)
-    if not store.has(stage.kind, stage.stage_id):
+    if kept_survey(sweep, store) is None:
+        stage = survey_stage(sweep)
+        if store.has(stage.kind, stage.stage_id):
+            store.set_aside(stage.kind, stage.stage_id)
         store.publish(stage, found.to_json(), {})
 
 

@@ -2,9 +2,15 @@
 
 import os
 
+from hypothesis import settings
+
 # Tests run in several processes on few processors; tiny products on contended threads take twenty times as long.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
 # nothing is fetched from the network
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# A busy machine is slow without being wrong; where nobody watches, a failure must come again when it is run again.
+settings.register_profile("ntksweep", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("ntksweep")

@@ -58,6 +58,14 @@ class Outcome:
     seconds: float = 0.0
 
 
+_EVENTS = {
+    Status.FINISHED: "finished",
+    Status.EXISTING: "existing",
+    Status.DAMAGED_INPUT: "damaged",
+    Status.FAILED: "failed",
+}
+
+
 class StageWorker:
     """A worker's side of a sweep: it computes the stages that it is given, one after the other."""
 
@@ -89,15 +97,15 @@ class StageWorker:
     def _claimed(self, stage: Stage, attempt: int) -> Outcome:
         facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id}
         self._journal.write("started", **facts, attempt=attempt)
-        outcome = Outcome(Status.FAILED, FailureClass.CODE, "interrupted")
+        outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()
         try:
             with limited_threads(self._threads):
                 outcome = self._attempt(stage, attempt, started)
         finally:
             self._work.discard()
-            reason = {"failure": outcome.failure, "message": outcome.message} if outcome.message else {}
-            event = "finished" if outcome.status is Status.FINISHED else "failed"
+            reason = {"failure": outcome.failure, "message": outcome.message} if outcome and outcome.message else {}
+            event = _EVENTS[outcome.status] if outcome else "released"
             seconds = round(time.perf_counter() - started, 4)
             self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak_memory(), **reason)
         return outcome

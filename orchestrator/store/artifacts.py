@@ -177,6 +177,14 @@ class ArtifactStore:
         artifact.verify(HEADER)
         return artifact
 
+    def is_intact(self, kind: str, stage_id: str) -> bool:
+        """Tell whether a stage is finished and every byte of its artifact is as it was written."""
+        try:
+            self.read(kind, stage_id).verify()
+        except DamagedArtifactError:
+            return False
+        return True
+
     def set_aside(self, kind: str, stage_id: str) -> None:
         """Make a stage unfinished again, keeping what it left under `damaged` for whoever wants to look.
 

@@ -13,8 +13,8 @@ from orchestrator.store.files import explained, host_name
 class Journal:
     """The journal of this process; events are single lines of JSON, appended whole.
 
-    Events: `started`, `finished`, `failed`, `existing` (someone else had finished it), `damaged` (a checksum did not
-    match), `released`, and `run` (a run began or ended).
+    Events: `started`; then `finished`, `failed`, `existing` (someone else finished it first), `damaged` (what it read
+    did not match its checksum) or `released` (interrupted); and `run` (a run began or ended).
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """Collecting: the tables of all finished stages, replaced in one step, so that a reader never sees half a table."""
 
 import hashlib
-import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.files import explained, replace, temporary_beside
+from orchestrator.store.sealed import sealed, unsealed
 from orchestrator.tables.build import (
     CELLS_SCHEMA,
     PREDICTIONS_SCHEMA,
@@ -25,15 +26,30 @@ from orchestrator.tables.build import (
 
 ROWS_A_GROUP = 1 << 17
 PART = "part-0.parquet"
+MANIFEST = "manifest.json"
+POLL_SECONDS = 0.2
+"""Pause between looks at whether another run is done with the tables."""
 
 
 def collect(plan: Plan, folder: ResultsFolder) -> int:
     """Write the tables of every finished cell of a plan, compacted; return the number of cells.
 
+    Runs that share a sweep collect one after the other, so that none puts older tables over newer ones.
+
     Raises:
         DamagedArtifactError: an artifact does not match its checksums.
         StorageError: the disk is full or the folder cannot be written.
     """
+    claims = folder.claims()
+    while (claim := claims.take("tables")) is None:
+        time.sleep(POLL_SECONDS)
+    try:
+        return _collect(plan, folder)
+    finally:
+        claims.release(claim)
+
+
+def _collect(plan: Plan, folder: ResultsFolder) -> int:
     store = folder.artifacts()
     finished = store.finished("solve")
     solves = [solve for solve in plan.solves if solve.stage.stage_id in finished]
@@ -50,30 +66,32 @@ def collect(plan: Plan, folder: ResultsFolder) -> int:
         written["predictions"] = _write(folder, "predictions", PREDICTIONS_SCHEMA, _predictions(plan, store, solves))
     n_cells = written["cells"]["rows"]
     manifest = {"plan": plan.plan_id, "complete": len(solves) == len(plan.solves), "tables": written}
-    replace(folder.tables / "manifest.json", json.dumps(manifest, indent=1).encode())
+    replace(folder.tables / MANIFEST, sealed(manifest))
     return int(n_cells)
 
 
 def read_manifest(folder: ResultsFolder) -> dict[str, Any] | None:
     """Return what the tables hold; None where there are none, or where a file is not the one that was written."""
     try:
-        manifest = json.loads((folder.tables / "manifest.json").read_bytes())
+        manifest = unsealed((folder.tables / MANIFEST).read_bytes())
         for name, facts in manifest["tables"].items():
             if (folder.tables / name / PART).stat().st_size != facts["bytes"]:
                 return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
-    return dict(manifest)
+    return manifest
 
 
 def damaged_tables(folder: ResultsFolder) -> list[str]:
-    """Return the tables whose file does not match its checksum."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return ["manifest.json"] if folder.tables.exists() else []
-    return [
-        name for name, facts in manifest["tables"].items() if _sha256(folder.tables / name / PART) != facts["sha256"]
-    ]
+    """Return the files of the tables that do not match their checksum."""
+    try:
+        manifest = unsealed((folder.tables / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return []  # nothing was collected yet
+    except (OSError, ValueError):
+        return [MANIFEST]
+    parts = {f"{name}/{PART}": facts["sha256"] for name, facts in manifest["tables"].items()}
+    return [part for part, sha256 in parts.items() if _sha256(folder.tables / part) != sha256]
 
 
 def _predictions(plan: Plan, store: ArtifactStore, solves: list[Any]) -> Iterator[pa.RecordBatch]:
@@ -113,6 +131,9 @@ def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _sha256(path: Path) -> str | None:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError:
+        return None

@@ -1,15 +1,21 @@
 """Small sweeps for tests: specs as dictionaries, data and models of a few kilobytes, plans without a model."""
 
+import contextlib
 import copy
+import io
 import random
+import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from orchestrator.cli import main
 from orchestrator.folder import OnChange, Sweep
 from orchestrator.layer_sets import HEAD, GroupFacts
 from orchestrator.plan import Plan, make_plan
@@ -73,11 +79,12 @@ def spec_of(changes: Mapping[str, Any] | None = None) -> Spec:
     return Spec.model_validate(changed(SPEC, changes or {}))
 
 
-def write_data(path: Path, *, n: int = 40, classes: int = 2, seed: int = 0, **columns: list[Any]) -> Path:
-    """Write `n` sentences of known words with labels; `columns` replace those of the same name, None removes one."""
+def write_data(path: Path, *, n: int = 40, classes: int = 2, seed: int = 0, **columns: list[Any] | None) -> Path:
+    """Write `n` sentences of known words with a class and a rating; `columns` replace those columns, None removes one."""
     draw = random.Random(seed)
     texts = [" ".join(draw.choices(WORDS, k=draw.randint(1, 6))) for _ in range(n)]
-    table = {"text": texts, "label": [i % classes for i in range(n)]} | columns
+    ratings = [round(draw.uniform(-4, 4), 3) for _ in range(n)]
+    table = {"text": texts, "label": [i % classes for i in range(n)], "rating": ratings} | columns
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({name: values for name, values in table.items() if values is not None}), path)
     return path
@@ -157,3 +164,28 @@ def plan_of(
 ) -> Plan:
     """Return the plan of the tiny spec, changed, without a model or data."""
     return make_plan(sweep_of(changes, sources=sources), survey or survey_of())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command said and its exit status."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def ntksweep(*arguments: str | Path) -> Answer:
+    """Run the command as a shell would, in this process."""
+    output, errors = io.StringIO(), io.StringIO()
+    status = 0
+    with (
+        mock.patch.object(sys, "argv", ["ntksweep", *map(str, arguments)]),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return Answer(status, output.getvalue(), errors.getvalue())

@@ -1,0 +1,117 @@
+"""Sweeps that run in processes of their own, so that tests can interrupt, kill and watch them.
+
+Loading the libraries takes seconds and is not what is tested: the processes are forked from a server that has loaded
+them already. Workers of Ray are not, they start as they always do.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.store.journal import read_journals
+
+SECONDS = 240
+"""No command of these tests takes so long on any machine; one that does hangs."""
+
+_SERVED = multiprocessing.get_context("forkserver")
+_SERVED.set_forkserver_preload([
+    "tests.faults.driving", "datasets", "peft", "scipy.stats", "sklearn.linear_model", "transformers",
+    "transformers.models.bert.modeling_bert", "orchestrator.cli", "orchestrator.cli.summary", "orchestrator.estimate",
+    "orchestrator.stages.capture", "orchestrator.stages.dataset", "orchestrator.stages.gram",
+    "orchestrator.stages.solve", "orchestrator.executors.inline", "orchestrator.executors.local_ray",
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Exit status of a command (minus the signal that killed it) and what it said."""
+
+    status: int
+    output: str
+
+
+class Command:
+    """A running `ntksweep` in a session of its own, as a shell would start it in a terminal."""
+
+    def __init__(self, *arguments: str | Path, folder: Path, prepare: Callable[[], None] | None = None) -> None:
+        self.results = folder / "results"
+        self._output = folder / f"output-{time.monotonic_ns()}.txt"
+        self._process = _SERVED.Process(
+            target=_main, args=([str(argument) for argument in arguments], folder, self._output, prepare)
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._process.is_alive()
+
+    def kill(self) -> None:
+        """Kill the process, which gets no chance to say goodbye."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: the terminal sends the signal to every process of the foreground."""
+        os.killpg(self.pid, signal.SIGINT)
+
+    def wait(self) -> Answer:
+        """Wait until the process ends."""
+        self._process.join(SECONDS)
+        if self._process.exitcode is None:
+            self.kill()
+            raise AssertionError(f"the command hangs; it said:\n{self._output.read_text()}")
+        return Answer(self._process.exitcode, self._output.read_text())
+
+    def wait_for_events(self, count: int) -> bool:
+        """Wait until the journals of the sweep hold so many events; return False if the command ended before."""
+        deadline = time.monotonic() + SECONDS
+        while count_events(self.results) < count:
+            if not self.running:
+                return False
+            assert time.monotonic() < deadline, "the command does nothing"
+            time.sleep(0.002)
+        return True
+
+
+def ntksweep(*arguments: str | Path, folder: Path, prepare: Callable[[], None] | None = None) -> Answer:
+    """Run a command to its end."""
+    return Command(*arguments, folder=folder, prepare=prepare).wait()
+
+
+def count_events(results: Path) -> int:
+    """Return how many lines the journals of a sweep hold."""
+    return sum(path.read_bytes().count(b"\n") for path in (results / "journal").glob("*.jsonl"))
+
+
+def workers_of(results: Path, driver: int) -> list[int]:
+    """Return the processes, other than the driver, that have written events of stages and are alive."""
+    journals = {event["journal"] for event in read_journals(results / "journal") if "stage" in event}
+    found = sorted({int(name.rsplit("-", 2)[1]) for name in journals} - {driver})
+    return [process for process in found if Path(f"/proc/{process}").exists()]
+
+
+def _main(arguments: list[str], folder: Path, output: Path, prepare: Callable[[], None] | None) -> None:
+    os.setsid()
+    os.chdir(folder)
+    # The server ignores interrupts so that its children outlive one; a command of a shell does not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    if prepare is not None:
+        prepare()
+    sys.argv = ["ntksweep", *arguments]
+    from orchestrator.cli import main
+
+    main()

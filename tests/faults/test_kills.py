@@ -1,0 +1,98 @@
+"""Nothing lost, nothing twice: drivers and workers are killed at random moments of a sweep, which then goes on."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+
+from tests.faults.conftest import NewSweep
+from tests.faults.driving import Command, count_events, ntksweep, workers_of
+from tests.faults.journal_proof import prove_nothing_was_computed_twice
+from tests.faults.tables import assert_same_tables
+
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("kills")]
+
+INLINE_DRIVERS, RAY_DRIVERS, RAY_WORKERS = 15, 4, 6  # 25 moments
+
+
+def moment(seed: str, events: int) -> tuple[int, float]:
+    """Return a random moment of a run: an event of its journals, and seconds after it."""
+    draw = random.Random(seed)
+    return draw.randint(1, events - 1), draw.uniform(0, 0.02)
+
+
+def goes_on_and_ends_as_if_nothing_had_been(spec: Path, expected: dict[str, pa.Table]) -> None:
+    answer = ntksweep("run", spec, "--executor", "inline", folder=spec.parent)
+    assert answer.status == 0, answer.output
+    assert_same_tables(spec.parent / "results", expected)
+    prove_nothing_was_computed_twice(spec.parent / "results")
+    left = [path for path in (spec.parent / "results").rglob(".*") if path.is_file()]
+    assert not left, "the next run clears away what the killed one left"
+    assert list((spec.parent / "results" / "claims").iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def events(undisturbed: Path) -> int:
+    """How many events a run of the sweep writes."""
+    return count_events(undisturbed)
+
+
+@pytest.mark.parametrize("number", range(INLINE_DRIVERS))
+def test_a_driver_that_computes_by_itself_is_killed(
+    number: int, new_sweep: NewSweep, events: int, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    run = Command("run", spec, folder=spec.parent)
+    event, pause = moment(f"inline {number}", events)
+    assert run.wait_for_events(event)
+    time.sleep(pause)
+    run.kill()
+    assert run.wait().status in (-signal.SIGKILL, 0)  # 0: it was done before the signal came
+    goes_on_and_ends_as_if_nothing_had_been(spec, expected)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("number", range(RAY_DRIVERS))
+def test_a_driver_of_ray_is_killed_and_its_processes_die_by_themselves(
+    number: int, new_sweep: NewSweep, events: int, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    run = Command("run", spec, "--executor", "ray", "--workers", "2", folder=spec.parent)
+    event, pause = moment(f"ray {number}", events)
+    assert run.wait_for_events(event)
+    time.sleep(pause)
+    started = psutil.Process(run.pid).children(recursive=True)
+    assert started
+    run.kill()
+    assert run.wait().status == -signal.SIGKILL
+    # Its workers may still be at work: what they hold is waited for or taken over.
+    goes_on_and_ends_as_if_nothing_had_been(spec, expected)
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert not alive
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("numbers", [range(RAY_WORKERS // 2), range(RAY_WORKERS // 2, RAY_WORKERS)], ids=["a", "b"])
+def test_workers_are_killed_and_the_run_goes_on_by_itself(
+    numbers: range, new_sweep: NewSweep, events: int, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    run = Command("run", spec, "--executor", "ray", "--workers", "2", folder=spec.parent)
+    killed = 0
+    for event, pause in sorted(moment(f"worker {number}", events) for number in numbers):
+        assert run.wait_for_events(event)
+        time.sleep(pause)
+        for worker in random.Random(event).sample(alive := workers_of(run.results, run.pid), min(1, len(alive))):
+            os.kill(worker, signal.SIGKILL)
+            killed += 1
+    answer = run.wait()
+    assert answer.status == 0, answer.output
+    assert killed
+    assert_same_tables(run.results, expected)
+    prove_nothing_was_computed_twice(run.results)
+    goes_on_and_ends_as_if_nothing_had_been(spec, expected)
