@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -36,7 +37,10 @@ class RayExecutor:
     def __enter__(self) -> "RayExecutor":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_private_token()))
-        import ray  # reads its environment when it is loaded
+        if "ray" not in sys.modules:
+            # Ray reads this when it is loaded; set later, only the processes that it starts would ask for a token.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        import ray
 
         if not ray.is_initialized():
             # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
