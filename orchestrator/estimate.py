@@ -14,9 +14,9 @@ from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.schedule import missing_stages
 from orchestrator.stage import Stage
+from orchestrator.stages.blocks import BLOCK_BYTES
 from orchestrator.stages.gram import workspace_bytes
 from orchestrator.stages.registry import KINDS
-from orchestrator.stages.solve import BLOCK_BYTES
 from orchestrator.store.journal import read_journals
 
 EFFICIENCY = 0.5

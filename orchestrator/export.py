@@ -8,12 +8,13 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from orchestrator.results import Table
+from orchestrator.standard_json import standard_json
 
 
 def write_table(table: Table, path: Path, file_format: str) -> int:
     """Write a table to `path` as csv, jsonl or parquet; return the number of rows.
 
-    Lists, which CSV does not have, are written as JSON text.
+    Lists, which CSV does not have, are written as JSON text; infinities, which JSON does not have, as null.
     """
     rows = table.to_arrow()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +25,7 @@ def write_table(table: Table, path: Path, file_format: str) -> int:
     else:
         with path.open("w", encoding="utf-8") as stream:
             for batch in rows.to_batches(max_chunksize=10_000):
-                stream.writelines(json.dumps(row, default=str) + "\n" for row in batch.to_pylist())
+                stream.writelines(standard_json(row) + "\n" for row in batch.to_pylist())
     return len(rows)
 
 

@@ -86,6 +86,7 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
     except BaseException as error:
         journal.write("run", phase="stopped", why=type(error).__name__)
         raise
+    remove_leftovers(folder.root)
     journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures))
     return Ending(plan, report, n_cells, was_finished=not missing_stages(plan, store) and not report.computed)
 

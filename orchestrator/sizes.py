@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.folder import Sweep
 from orchestrator.layer_sets import LayerSet
+from orchestrator.stages.gram import workspace_bytes
 from orchestrator.survey import Survey
 
 LARGEST_SHARD = 256
@@ -58,7 +59,7 @@ class Sizes:
         facts = [group for group in survey.groups if group.name in needed]
         total = sum(group.n_parameters for group in facts)
         row_bytes = BYTES[spec.model.dtype]
-        shard = spec.compute.shard_examples or _automatic_shard(spec.compute.memory_budget, rows * total * row_bytes)
+        shard = spec.compute.shard_examples or _automatic_shard(spec.compute.memory_budget, rows, total * row_bytes)
 
         def is_dual(layer_set: LayerSet, n_train: int) -> bool:
             return not (primal_possible and layer_set.n_parameters * features < n_train * kernel_rows)
@@ -118,7 +119,13 @@ class Sizes:
         return [(start, min(start + step, n_examples)) for start in range(0, n_examples, step)]
 
 
-def _automatic_shard(budget: int, bytes_per_example: int) -> int:
-    """Return the largest power of two, up to LARGEST_SHARD, of examples that a share of the budget holds."""
-    fitting = max(1, budget // (SHARD_SHARE_OF_BUDGET * max(1, bytes_per_example)))
-    return int(min(LARGEST_SHARD, 1 << (fitting.bit_length() - 1)))
+def _automatic_shard(budget: int, rows: int, row_bytes: int) -> int:
+    """Return the largest power of two, up to LARGEST_SHARD, of examples that a share of the budget holds.
+
+    With many outputs it is the tiles that are large: half of the budget holds the product of two shards.
+    """
+    fitting = max(1, budget // (SHARD_SHARE_OF_BUDGET * max(1, rows * row_bytes)))
+    shard = min(LARGEST_SHARD, 1 << (fitting.bit_length() - 1))
+    while shard > 1 and 2 * workspace_bytes(shard * rows, shard * rows) > budget:
+        shard //= 2
+    return shard

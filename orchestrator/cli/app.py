@@ -2,18 +2,33 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from orchestrator.cli import looking, sweeping
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import ExitCode, SweepError
 from orchestrator.version import VERSION
 
+
+class _Interrupted(BaseException):
+    """Ctrl-C, kept from typer, which would end the command without a word."""
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
+
+
 app = typer.Typer(
     name="ntksweep",
+    cls=_Commands,
     help="Sweep regularization strengths and layer choices of language-model fine-tuning through the neural tangent "
     "kernel.\n\nExample: ntksweep run examples/quickstart.yaml",
     epilog="Exit status: 0 done, 1 stages failed, 2 wrong input, 3 unfinished, 4 the disk is full or read-only, "
@@ -33,11 +48,14 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     _: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    refuse_what_is_too_old()
+    # The doctor says the same and more: it looks at everything before it gives up.
+    if context.invoked_subcommand != "doctor":
+        refuse_what_is_too_old()
 
 
 app.command("init")(sweeping.init)
@@ -53,6 +71,7 @@ def main() -> None:
     """Run the command and turn errors that have an explanation into a message and an exit status."""
     # Libraries that show bars or warnings of their own would write into ours.
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     errors = Console(stderr=True)
@@ -62,6 +81,6 @@ def main() -> None:
         errors.print("error:", style="bold red", end=" ")
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (_Interrupted, KeyboardInterrupt):
         errors.print("\ninterrupted; what is finished is kept. Run the same command again to go on.", markup=False)
         sys.exit(ExitCode.INTERRUPTED)

@@ -15,6 +15,7 @@ from orchestrator.errors import ExitCode, ResultsError
 from orchestrator.folder import ResultsFolder
 from orchestrator.results import Table
 from orchestrator.spec import read_spec
+from orchestrator.standard_json import standard_json
 
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="A results folder, or a spec file.", show_default=False)
@@ -100,7 +101,7 @@ def show(
         return
     summary = summarise(results)
     if as_json:
-        print(json.dumps(asdict(summary), indent=1))
+        print(standard_json(asdict(summary), indent=1))
         return
     Console().print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
 
@@ -122,7 +123,7 @@ def _show_cells(cells: Table, layer_set: str, sort: str, limit: int, as_json: bo
         known = cells.to_arrow(["layer_set"])["layer_set"].unique().to_pylist()
         raise ResultsError(f"there is no layer set `{layer_set}`; there are: {', '.join(known[:20])}")
     if as_json:
-        print(json.dumps(rows.to_pylist(), indent=1, default=str))
+        print(standard_json(rows.to_pylist(), indent=1))
         return
     chosen = [name for name in dict.fromkeys((*_SHOWN, sort)) if rows[name].null_count < len(rows)]
     Console().print(cells_table(rows.select(chosen)))

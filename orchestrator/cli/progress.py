@@ -21,6 +21,7 @@ class Bars:
 
     def begin(self, totals: dict[str, int], finished: dict[str, int]) -> None:
         """Show a bar for each kind that has stages."""
+        self._progress.start()
         for kind, total in totals.items():
             if not total:
                 continue
@@ -41,10 +42,10 @@ class Bars:
         self._progress.console.print(message, style="yellow", markup=False, highlight=False)
 
     def __enter__(self) -> "Bars":
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._tasks:  # else nothing was shown, and stopping would print an empty line
+            self._progress.stop()

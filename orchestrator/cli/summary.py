@@ -72,8 +72,12 @@ def _best(name: str, rows: pd.DataFrame, metric: str) -> LayerSetSummary:
         layer_set=name,
         n_parameters=int(rows["n_parameters"].iloc[0]),
         best_lambda=float(chosen["lambda_given"]),
-        metric=float(chosen[metric]),
-        eval_loss=float(chosen["eval_loss"]),
+        metric=_number(chosen[metric]),
+        eval_loss=_number(chosen["eval_loss"]),
         condition_number=float(gmean(rows["condition_number_relative_sigma"])),
         effective_rank=float(rows["effective_rank"].mean()),
     )
+
+
+def _number(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)

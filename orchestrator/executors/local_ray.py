@@ -23,6 +23,10 @@ OBJECT_STORE_BYTES = 80 << 20
 """Ray's smallest object store; Jacobians and kernels go through files, only stages and outcomes through Ray."""
 
 
+LONGEST_ROOT = 16
+"""Bytes that a path may have above Ray's own: sockets end at 107, and Ray adds a session folder with a time to it."""
+
+
 class RayExecutor:
     """Keeps `workers` actors busy; an actor that dies is replaced, and its stage reported as lost."""
 
@@ -44,7 +48,7 @@ class RayExecutor:
 
         if not ray.is_initialized():
             # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
-            self._temporary = Path(tempfile.mkdtemp(prefix="ntksweep-ray-"))
+            self._temporary = Path(tempfile.mkdtemp(prefix="ntksweep-ray-", dir=_short_root()))
             ray.init(
                 address="local",
                 num_cpus=self.capacity,
@@ -97,6 +101,12 @@ class RayExecutor:
         actor = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Worker)
         spec, sources = self._sweep.spec.model_dump(mode="json"), self._sweep.sources.to_json()
         return actor.remote(spec, sources, str(self._folder.root))
+
+
+def _short_root() -> str:
+    """Return the folder for temporary files, or /tmp where that is too deep for the paths of Ray's sockets."""
+    root = tempfile.gettempdir()
+    return root if len(os.fsencode(root)) <= LONGEST_ROOT else "/tmp"
 
 
 @cache

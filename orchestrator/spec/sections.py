@@ -221,7 +221,7 @@ class ComputeSection(Section):
     )
     shard_examples: PositiveInt | None = Field(
         None,
-        description="Examples captured by one stage; null takes the most, up to 256, that an eighth of the memory "
+        description="Examples captured by one stage; null takes the most, up to 256, that a share of the memory "
         "budget holds.",
         examples=[256],
     )

@@ -10,6 +10,9 @@ from orchestrator.store.artifacts import Artifact
 
 FloatArray = npt.NDArray[np.float64]
 
+BLOCK_BYTES = 32 << 20
+"""Memory of a block of feature rows; fixed, because it is part of the order of sums."""
+
 
 def sum_tiles(
     tiles: Sequence[Artifact], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int

@@ -13,15 +13,12 @@ import numpy.typing as npt
 from ntk_dist.decomposition import Decomposition
 from ntk_dist.ridge import RidgePath
 from orchestrator.stage import Stage
-from orchestrator.stages.blocks import feature_blocks, sum_tiles
+from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks, sum_tiles
 from orchestrator.stages.problem import Problem, load_problem
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.arrays import Array
 
 FloatArray = npt.NDArray[np.float64]
-
-BLOCK_BYTES = 32 << 20
-"""Memory of a block of feature rows; fixed, because it is part of the order of sums."""
 
 
 def compute(stage: Stage, work: Work) -> Product:

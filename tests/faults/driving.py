@@ -4,6 +4,7 @@ Loading the libraries takes seconds and is not what is tested: the processes are
 them already. Workers of Ray are not, they start as they always do.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from orchestrator.store.journal import read_journals
 
@@ -40,7 +42,7 @@ class Command:
 
     def __init__(self, *arguments: str | Path, folder: Path, prepare: Callable[[], None] | None = None) -> None:
         self.results = folder / "results"
-        self._output = folder / f"output-{time.monotonic_ns()}.txt"
+        self._output = folder / f"output-{uuid4().hex}.txt"
         self._process = _SERVED.Process(
             target=_main, args=([str(argument) for argument in arguments], folder, self._output, prepare)
         )
@@ -52,6 +54,11 @@ class Command:
         assert self._process.pid is not None
         return self._process.pid
 
+    def events(self) -> list[str]:
+        """Return the events of stages that this very process has written."""
+        events = read_journals(self.results / "journal")
+        return [each["event"] for each in events if f"-{self.pid}-" in each["journal"] and "stage" in each]
+
     @property
     def running(self) -> bool:
         """Whether the process has not ended yet."""
@@ -60,6 +67,14 @@ class Command:
     def kill(self) -> None:
         """Kill the process, which gets no chance to say goodbye."""
         os.kill(self.pid, signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stop the process for a while, as a debugger or a suspended laptop does."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused process go on."""
+        os.kill(self.pid, signal.SIGCONT)
 
     def interrupt(self) -> None:
         """Press Ctrl-C: the terminal sends the signal to every process of the foreground."""
@@ -75,18 +90,21 @@ class Command:
 
     def wait_for_events(self, count: int) -> bool:
         """Wait until the journals of the sweep hold so many events; return False if the command ended before."""
-        deadline = time.monotonic() + SECONDS
-        while count_events(self.results) < count:
-            if not self.running:
-                return False
-            assert time.monotonic() < deadline, "the command does nothing"
-            time.sleep(0.002)
-        return True
+        wait_until(lambda: not self.running or count_events(self.results) >= count)
+        return count_events(self.results) >= count
 
 
 def ntksweep(*arguments: str | Path, folder: Path, prepare: Callable[[], None] | None = None) -> Answer:
     """Run a command to its end."""
     return Command(*arguments, folder=folder, prepare=prepare).wait()
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Wait until something is true, looking often."""
+    deadline = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.002)
 
 
 def count_events(results: Path) -> int:
@@ -114,4 +132,7 @@ def _main(arguments: list[str], folder: Path, output: Path, prepare: Callable[[]
     sys.argv = ["ntksweep", *arguments]
     from orchestrator.cli import main
 
-    main()
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()  # which processes of multiprocessing leave out

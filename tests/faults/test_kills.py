@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,16 @@ from tests.faults.tables import assert_same_tables
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("kills")]
 
 INLINE_DRIVERS, RAY_DRIVERS, RAY_WORKERS = 15, 4, 6  # 25 moments
+
+
+@pytest.fixture(scope="module")
+def of_killed_drivers() -> Iterator[list[psutil.Process]]:
+    """Processes that drivers of Ray had started when they were killed; in the end none of them is left."""
+    started: list[psutil.Process] = []
+    yield started
+    # Ray's agents look for their head for a minute before they give up.
+    _, alive = psutil.wait_procs(started, timeout=180)
+    assert not alive
 
 
 def moment(seed: str, events: int) -> tuple[int, float]:
@@ -59,7 +70,11 @@ def test_a_driver_that_computes_by_itself_is_killed(
 @pytest.mark.ray
 @pytest.mark.parametrize("number", range(RAY_DRIVERS))
 def test_a_driver_of_ray_is_killed_and_its_processes_die_by_themselves(
-    number: int, new_sweep: NewSweep, events: int, expected: dict[str, pa.Table]
+    number: int,
+    new_sweep: NewSweep,
+    events: int,
+    expected: dict[str, pa.Table],
+    of_killed_drivers: list[psutil.Process],
 ) -> None:
     spec = new_sweep()
     run = Command("run", spec, "--executor", "ray", "--workers", "2", folder=spec.parent)
@@ -67,12 +82,14 @@ def test_a_driver_of_ray_is_killed_and_its_processes_die_by_themselves(
     assert run.wait_for_events(event)
     time.sleep(pause)
     started = psutil.Process(run.pid).children(recursive=True)
-    assert started
+    workers = [process for process in started if "_Worker" in process.name()]
+    assert workers
+    of_killed_drivers += started
     run.kill()
     assert run.wait().status == -signal.SIGKILL
     # Its workers may still be at work: what they hold is waited for or taken over.
     goes_on_and_ends_as_if_nothing_had_been(spec, expected)
-    _, alive = psutil.wait_procs(started, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
 
 

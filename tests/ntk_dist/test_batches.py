@@ -30,6 +30,12 @@ def test_ties_keep_their_order():
     assert [batch.tolist() for batch in batches] == [[1, 3], [0, 2], [4]]
 
 
+def test_many_ties_keep_their_order():
+    # sorts that are not stable look so on a handful of numbers
+    batches = length_buckets([3, 5] * 200, batch_tokens=10**6)
+    assert batches[0].tolist() == [*range(0, 400, 2), *range(1, 400, 2)]
+
+
 def test_no_examples_make_no_batches():
     assert length_buckets([], batch_tokens=10) == []
 

@@ -61,7 +61,7 @@ def test_rows_are_those_of_one_example_at_a_time(n_outputs):
 
 
 def test_a_batch_of_one_may_flatten_its_positions():
-    network, groups, x = make(2)
+    network, _, _ = make(2)
     flat = {"conv": [TrackedLinear(network.conv, "conv")]}
     hidden = torch.randn(3, 5, dtype=torch.float64)
 

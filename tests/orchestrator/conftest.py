@@ -27,7 +27,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
 def finished_regression(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The spec of a finished regression with two training-set sizes, one of them beyond the parameters of a set."""
     changes = {
-        "task.kind": "regression", "task.label": "rating", "head.in_kernel": False, "adapter.rank": 1, "grid.n_train": [8, 24],
+        "task.kind": "regression", "task.label": "rating", "head.in_kernel": False, "adapter.rank": 1,
+        "grid.n_train": [8, 24],
         "grid.layer_sets": [{"groups": [["0.query"]]}, "all_layers"], "results.predictions": True,
     }  # fmt: skip
     path = make_sweep(tmp_path_factory.mktemp("regression"), changes, model=tiny_model)

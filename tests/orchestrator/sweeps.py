@@ -80,7 +80,7 @@ def spec_of(changes: Mapping[str, Any] | None = None) -> Spec:
 
 
 def write_data(path: Path, *, n: int = 40, classes: int = 2, seed: int = 0, **columns: list[Any] | None) -> Path:
-    """Write `n` sentences of known words with a class and a rating; `columns` replace those columns, None removes one."""
+    """Write `n` sentences of known words with a class and a rating; `columns` replace those, None removes one."""
     draw = random.Random(seed)
     texts = [" ".join(draw.choices(WORDS, k=draw.randint(1, 6))) for _ in range(n)]
     ratings = [round(draw.uniform(-4, 4), 3) for _ in range(n)]

@@ -91,7 +91,9 @@ def test_a_stored_spec_that_was_edited_is_refused(place: Path):
 @pytest.mark.parametrize("text", ["", "a: b", "not: [yaml", "spec: {name: x}\nsources: {}\nspec_hash: y"])
 def test_a_stored_spec_that_cannot_be_read_is_refused(place: Path, text: str):
     (place / "results" / "spec.yaml").write_text(text)
-    with pytest.raises(ResultsError, match=r"spec.yaml cannot be read .*restore it, or remove it and run the spec again"):
+    with pytest.raises(
+        ResultsError, match=r"spec.yaml cannot be read .*restore it, or remove it and run the spec again"
+    ):
         again(place)
 
 
@@ -279,7 +281,9 @@ def test_keeping_the_stored_side_needs_the_stored_data(place: Path):
     again(place, {"grid.seeds": [0, 1]})
     (place / "data.parquet").unlink()
     write_data(place / "other.parquet", seed=1)
-    with pytest.raises(SourceError, match=r"the data of the stored sweep is no longer at .*data.parquet; bring it back"):
+    with pytest.raises(
+        SourceError, match=r"the data of the stored sweep is no longer at .*data.parquet; bring it back"
+    ):
         again(place, {"task.data": "other.parquet"}, OnChange.STORED)
 
 

@@ -78,9 +78,7 @@ def test_canonical_json_is_what_it_was():
     st.lists(st.floats(min_value=1e-300, max_value=1e300), min_size=1, max_size=5),
     st.sampled_from(["absolute", "trace"]),
 )
-def test_a_cell_is_the_hash_of_the_canonical_json_of_what_fixes_it(
-    groups: list[str], lambdas: list[float], scale: str
-):
+def test_a_cell_is_the_hash_of_the_canonical_json_of_what_fixes_it(groups: list[str], lambdas: list[float], scale: str):
     layer_set = LayerSet("any name", tuple(groups), (0,), 1)
     solve = Solve(Stage("solve", {}), 0, 5, (layer_set,), identity("a problem"))
     expected = [

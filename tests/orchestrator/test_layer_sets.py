@@ -1,7 +1,7 @@
 """Layer sets: what each choice of a spec expands to, and names that say what a set holds."""
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import comb
 from typing import Any
 
@@ -207,4 +207,4 @@ def test_compressed_numbers_can_be_read_back_and_have_no_gap_to_close(numbers: s
     ends = [tuple(map(int, part.split("-"))) for part in text.split(",")]
     runs = [range(end[0], end[-1] + 1) for end in ends]
     assert [number for run in runs for number in run] == sorted(numbers)
-    assert all(run.stop < following.start for run, following in zip(runs, runs[1:], strict=False))
+    assert all(run.stop < following.start for run, following in pairwise(runs))

@@ -40,9 +40,7 @@ def shard_ranges(plan: Plan, split: str) -> list[tuple[int, int]]:
 def tile_pairs(plan: Plan) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     """Return (split, first example) of both sides of every tile."""
     places = {s.stage_id: (s.parameters["split"], s.parameters["start"]) for s in of_kind(plan, "capture")}
-    return [
-        (places[tile.inputs["left"][0][1]], places[tile.inputs["right"][0][1]]) for tile in of_kind(plan, "gram")
-    ]
+    return [(places[tile.inputs["left"][0][1]], places[tile.inputs["right"][0][1]]) for tile in of_kind(plan, "gram")]
 
 
 # --- shared stages
@@ -87,7 +85,8 @@ def test_every_stage_stands_once_and_after_what_it_needs(
 def test_layer_sets_and_lambdas_share_captures_and_tiles():
     few = plan_of(SMALL_SHARDS | {"grid.layer_sets": ["all_layers"]}, survey=wide(4))
     many = plan_of(
-        SMALL_SHARDS | {"grid.layer_sets": [{"subsets": 4}], "grid.lambdas": {"values": [0.1 * i for i in range(1, 50)]}},
+        SMALL_SHARDS
+        | {"grid.layer_sets": [{"subsets": 4}], "grid.lambdas": {"values": [0.1 * i for i in range(1, 50)]}},
         survey=wide(4),
     )
     assert len(many.layer_sets) == 15
@@ -106,7 +105,9 @@ def test_training_set_sizes_share_captures_and_tiles():
 
 def test_repeated_values_of_the_grid_count_once():
     once = plan_of({"grid.seeds": [3], "grid.n_train": [10]})
-    again = plan_of({"grid.seeds": [3, 3], "grid.n_train": [10, 10], "grid.layer_sets": ["each_layer", "all_layers"] * 2})
+    again = plan_of(
+        {"grid.seeds": [3, 3], "grid.n_train": [10, 10], "grid.layer_sets": ["each_layer", "all_layers"] * 2}
+    )
     assert [stage.stage_id for stage in again.stages] == [stage.stage_id for stage in once.stages]
     assert again.plan_id == once.plan_id
 
@@ -230,7 +231,9 @@ def test_a_smaller_training_set_reads_only_its_own_shards():
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(1, 10), st.integers(0, 5), st.booleans())
-def test_a_smaller_training_set_is_the_beginning_of_a_larger_one(one: int, other: int, n_eval: int, seed: int, own: bool):
+def test_a_smaller_training_set_is_the_beginning_of_a_larger_one(
+    one: int, other: int, n_eval: int, seed: int, own: bool
+):
     import numpy as np
 
     pool = Pool([""] * 40, None, np.zeros(40, np.int64), np.arange(40))

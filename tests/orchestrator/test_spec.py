@@ -1,6 +1,7 @@
 """The spec: what is accepted, and what each mistake is answered with."""
 
 import re
+from itertools import pairwise
 from typing import Annotated, Any
 
 import pytest
@@ -93,16 +94,14 @@ def test_lambdas_are_ascending_and_without_repeats():
     assert spec_of({"grid.lambdas": {"values": [1.0, 0.01, 1.0]}}).grid.lambdas.numbers() == (0.01, 1.0)
 
 
-@given(
-    st.integers(-12, 6).map(lambda e: 10.0**e), st.integers(-12, 6).map(lambda e: 10.0**e), st.integers(2, 60)
-)
+@given(st.integers(-12, 6).map(lambda e: 10.0**e), st.integers(-12, 6).map(lambda e: 10.0**e), st.integers(2, 60))
 def test_a_logspace_has_both_ends_and_its_count(start: float, stop: float, count: int):
     assume(start < stop)
     numbers = LambdaSection(logspace=Logspace(start=start, stop=stop, count=count)).numbers()
     assert len(numbers) == count
     assert numbers[0] == pytest.approx(start, rel=1e-11)
     assert numbers[-1] == pytest.approx(stop, rel=1e-11)
-    ratios = [b / a for a, b in zip(numbers, numbers[1:], strict=False)]
+    ratios = [b / a for a, b in pairwise(numbers)]
     assert ratios == pytest.approx([ratios[0]] * len(ratios), rel=1e-9)
 
 

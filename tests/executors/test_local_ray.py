@@ -1,0 +1,55 @@
+"""The Ray that a run starts is closed to whoever does not hold its token."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.executors.local_ray import RayExecutor
+from orchestrator.folder import ResultsFolder
+from tests.orchestrator.sweeps import sweep_of
+
+pytestmark = pytest.mark.ray
+
+INTRUDE = """
+import ray, sys
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+print(ray.get(ray.remote(lambda: "code ran").options(num_cpus=0).remote(), timeout=20))
+"""
+
+
+def intrude(address: str, environment: dict[str, str]) -> str:
+    command = [sys.executable, "-c", INTRUDE, address]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return ended.stdout
+
+
+def test_nobody_runs_code_without_the_token(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    with RayExecutor(sweep_of(), ResultsFolder(tmp_path), workers=1):
+        import ray
+
+        address = ray.get_runtime_context().gcs_address
+        strange = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        assert "code ran" not in intrude(address, strange)
+        assert "code ran" not in intrude(address, strange | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64})
+        assert "code ran" in intrude(address, dict(os.environ)), "who holds the token is let in: the refusals mean it"
+
+        token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+        assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
+
+
+def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_path, monkeypatch):
+    deep = tmp_path / ("deep" * 20)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    with RayExecutor(sweep_of(), ResultsFolder(tmp_path / "results"), workers=1) as executor:
+        import ray
+
+        session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+        assert session.is_dir()
+        assert executor.capacity == 1
+    assert not session.parent.exists()

@@ -1,0 +1,86 @@
+"""Ctrl-C ends a run cleanly: it says how to go on, and what is finished can be looked at."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from orchestrator import load
+from orchestrator.store.journal import read_journals
+from tests.faults.conftest import NewSweep
+from tests.faults.driving import Command, count_events, ntksweep
+from tests.faults.journal_proof import prove_nothing_was_computed_twice
+from tests.faults.tables import assert_same_tables
+
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults")]
+
+
+@pytest.fixture(params=["inline", pytest.param("ray", marks=pytest.mark.ray)])
+def executor(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def solved(results: Path) -> int:
+    return len(list((results / "artifacts" / "solve").glob("[!.]*.json")))
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
+    executor: str, new_sweep: NewSweep, undisturbed: Path, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    run = Command("run", spec, "--executor", executor, "--workers", "2", folder=spec.parent)
+    # In the middle of the last kind of stage: some cells are finished, some are not.
+    assert run.wait_for_events(count_events(undisturbed) - 7)
+    run.interrupt()
+    answer = run.wait()
+    assert answer.status == 130
+    assert "interrupted; what is finished is kept. Run the same command again to go on." in answer.output
+    assert "Traceback" not in answer.output
+
+    n_cells = 3 * solved(run.results)
+    assert 0 < n_cells < len(expected["cells"])
+    assert_is_a_part_of(load(run.results).cells.to_arrow(expected["cells"].column_names), expected["cells"])
+    assert len(load(run.results).cells) == n_cells
+    assert list((run.results / "claims").iterdir()) == [] or executor == "ray"
+
+    status = ntksweep("status", run.results, "--json", folder=spec.parent)
+    assert status.status == 3, "unfinished, but nothing has failed"
+    facts = json.loads(status.output)
+    assert facts["cells_finished"] == facts["cells_in_tables"] == n_cells
+    assert facts["failures"] == []
+
+    again = ntksweep("run", spec, "--executor", "inline", folder=spec.parent)
+    assert again.status == 0, again.output
+    assert_same_tables(run.results, expected)
+    prove_nothing_was_computed_twice(run.results)
+
+
+def assert_is_a_part_of(part: pa.Table, whole: pa.Table) -> None:
+    rows = {row["cell_id"]: row for row in whole.to_pylist()}
+    assert all(repr(rows[row["cell_id"]]) == repr(row) for row in part.to_pylist())
+
+
+def test_interrupted_before_anything_is_finished_there_are_empty_tables_and_the_run_goes_on(
+    new_sweep: NewSweep, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    run = Command("run", spec, "--executor", "inline", folder=spec.parent)
+    assert run.wait_for_events(2)
+    run.interrupt()
+    assert run.wait().status == 130
+    assert len(load(run.results).cells) == 0
+    assert ntksweep("run", spec, folder=spec.parent).status == 0
+    assert_same_tables(run.results, expected)
+    prove_nothing_was_computed_twice(run.results)
+
+
+def test_an_interrupted_stage_is_released_not_failed(new_sweep: NewSweep) -> None:
+    spec = new_sweep()
+    run = Command("run", spec, "--executor", "inline", folder=spec.parent)
+    assert run.wait_for_events(2)
+    run.interrupt()
+    run.wait()
+    events = list(read_journals(run.results / "journal"))
+    assert not [event for event in events if event["event"] == "failed"]
+    assert [event["phase"] for event in events if event["event"] == "run"] == ["began", "stopped"]

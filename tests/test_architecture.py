@@ -1,0 +1,145 @@
+"""Which package may import which: arrows point down only, and the lower rooms stand without a cluster's libraries."""
+
+import ast
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MAY_IMPORT = {
+    "ntk_dist": set(),
+    "slurm": set(),
+    "finetune": {"ntk_dist"},
+    "orchestrator": {"ntk_dist", "finetune", "slurm"},
+}
+"""For each package, those of the others that it may import."""
+
+PACKAGES = [package for package in MAY_IMPORT if (ROOT / package).is_dir()]
+
+LIGHT = {"torch", "transformers", "peft", "numpy", "scipy", "pyarrow"}
+"""What the lower rooms may need when they are imported."""
+
+HEAVY = ("ray", "submitit", "deepspeed")
+"""What a machine may lack on which the lower rooms must work."""
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def imported(nodes: Iterator[ast.AST] | list[ast.stmt], path: Path) -> Iterator[tuple[str, int]]:
+    """Yield the dotted name and the line of every import among `nodes`."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute here"
+            yield str(node.module), node.lineno
+
+
+def run_at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements that run when a module is imported: none inside functions or under TYPE_CHECKING."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+            yield from run_at_import(statement.orelse)
+        elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+            for block in ("body", "orelse", "finalbody"):
+                yield from run_at_import(getattr(statement, block, []))
+            for handler in getattr(statement, "handlers", []):
+                yield from run_at_import(handler.body)
+
+
+def test_all_packages_are_looked_at():
+    assert {"ntk_dist", "finetune", "orchestrator"} <= set(PACKAGES)
+    assert all(sources(package) for package in PACKAGES)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_arrows_point_down_only(package: str):
+    others = MAY_IMPORT.keys() - MAY_IMPORT[package] - {package}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources(package)
+        for name, line in imported(ast.walk(tree_of(path)), path)
+        if name.partition(".")[0] in {*others, "tests", "benchmarks", "examples"}
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ["ntk_dist", "finetune"])
+def test_lower_rooms_need_few_libraries_when_they_are_imported(package: str):
+    allowed = LIGHT | set(sys.stdlib_module_names) | MAY_IMPORT[package] | {package}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources(package)
+        for name, line in imported(list(run_at_import(tree_of(path).body)), path)
+        if name.partition(".")[0] not in allowed
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", ["ntk_dist", "finetune"])
+def test_lower_rooms_know_nothing_of_clusters_and_specs(package: str):
+    foreign = {*HEAVY, "yaml", "pydantic", "typer", "rich"}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sources(package)
+        for name, line in imported(ast.walk(tree_of(path)), path)
+        if name.partition(".")[0] in foreign
+    ]
+    assert wrong == []
+
+
+IMPORT_ALL_WITHOUT = """
+import importlib, json, sys
+
+modules, missing = json.loads(sys.argv[1])
+sys.modules.update(dict.fromkeys(missing))  # None there makes an import fail, and a search find nothing
+for module in modules:
+    importlib.import_module(module)
+"""
+
+
+def modules_of(package: str) -> list[str]:
+    found = pkgutil.walk_packages([str(ROOT / package)], prefix=f"{package}.")
+    return [package, *(module.name for module in found if not module.name.endswith("__main__"))]
+
+
+def import_without(modules: list[str], missing: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL_WITHOUT, json.dumps([modules, missing])],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_lower_rooms_are_imported_on_a_machine_without_a_clusters_libraries():
+    modules = modules_of("ntk_dist") + modules_of("finetune")
+    assert len(modules) > 20
+    ran = import_without(modules, [*HEAVY, "orchestrator", "slurm", "datasets", "sklearn"])
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_command_starts_without_the_libraries_that_take_seconds_to_load():
+    slow = ["torch", "transformers", "peft", "ray", "datasets", "sklearn", "submitit", "deepspeed"]
+    ran = import_without(["orchestrator.cli", "orchestrator.run", "orchestrator.plan"], slow)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_blocked_import_above_does_block():
+    ran = import_without(["orchestrator.stages.capture"], ["torch"])
+    assert ran.returncode == 1
+    assert "torch" in ran.stderr.splitlines()[-1]
