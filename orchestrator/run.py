@@ -68,6 +68,7 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
     folder = ResultsFolder(spec.folder)
     sweep = folder.settle(resolve(spec, spec_folder, folder), on_change)
     store = folder.artifacts()
+    remove_leftovers(folder.root)
     found = survey(sweep, store)
     plan = make_plan(sweep, found)
     if is_finished(plan, folder):
@@ -78,7 +79,6 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
     # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.
     folder.write(sweep)
     keep_survey(sweep, found, store)
-    remove_leftovers(folder.root)
     journal = folder.journal()
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
     try:

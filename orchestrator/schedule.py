@@ -24,7 +24,7 @@ ATTEMPTS = {
 """How often a stage is begun, by the class of its last failure: wrong input or code fails the same way again."""
 
 MOST_REPAIRS = 3
-"""How often a run computes an artifact again that keeps being damaged."""
+"""How often a run computes an artifact again that keeps being damaged, or a stage that finds it so."""
 
 POLL_SECONDS = 0.2
 """Pause between looks at stages that another run is computing."""
@@ -98,7 +98,8 @@ class Schedule:
         self._ready: deque[Stage] = deque()
         self._busy: deque[Stage] = deque()
         self._attempts: dict[str, int] = {}
-        self._repairs: dict[str, int] = {}
+        self._repairs: dict[tuple[str, str], int] = {}
+        self._counted: set[str] = set()
         self._open: dict[str, Stage] = {}
         self._in_flight = 0
         self._report = Report()
@@ -151,7 +152,9 @@ class Schedule:
 
     def _finished(self, stage: Stage, outcome: Outcome) -> None:
         self._report.computed += outcome.status is Status.FINISHED
-        self._progress.advance(stage.kind)
+        if stage.stage_id not in self._counted:
+            self._counted.add(stage.stage_id)
+            self._progress.advance(stage.kind)
         del self._open[stage.stage_id]
         for reader in self._readers.pop(stage.stage_id, []):
             missing = self._missing_inputs[reader.stage_id]
@@ -174,17 +177,21 @@ class Schedule:
         """Set a damaged input aside, compute it again with whatever it needs, then the stage that found it."""
         if outcome.damaged is None:
             raise AssertionError("a damaged input has a name")
-        self._progress.note(outcome.message)
         kind, stage_id = outcome.damaged
-        self._repairs[stage_id] = self._repairs.get(stage_id, 0) + 1
-        if self._repairs[stage_id] > MOST_REPAIRS:
-            message = f"{outcome.message}; it was computed {MOST_REPAIRS} times: look at the disk"
+        found = (stage.stage_id, stage_id)
+        self._repairs[found] = self._repairs.get(found, 0) + 1
+        # Each worker may have it open from before it was mended, and finds it damaged once.
+        if self._repairs[found] > MOST_REPAIRS + self._executor.capacity:
+            message = f"{outcome.message}; it was computed again and again: look at the disk"
             self._report.failures.append(Failure(stage, FailureClass.STORAGE, message))
             return
         if stage_id not in self._open:
             if not self._store.is_intact(kind, stage_id):  # another run may have mended it already
+                self._progress.note(outcome.message)
                 self._store.set_aside(kind, stage_id)
-            self._add(self._lost(self._stages[stage_id]))
+            again = self._lost(self._stages[stage_id])
+            self._counted |= {each.stage_id for each in again}  # they were when they were first finished
+            self._add(again)
         del self._open[stage.stage_id]
         self._add([stage])
 

@@ -117,6 +117,7 @@ class StageWorker:
             origin = provenance(stage, attempt, time.perf_counter() - started)
             won = self._work.store.publish(stage, product.facts, origin, product.arrays)
         except DamagedArtifactError as error:
+            self._work.store.forget(error.kind, error.stage_id)
             return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))
         except StorageError as error:
             return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))

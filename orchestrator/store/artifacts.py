@@ -177,6 +177,10 @@ class ArtifactStore:
         artifact.verify(HEADER)
         return artifact
 
+    def forget(self, kind: str, stage_id: str) -> None:
+        """Read the artifact of a stage afresh when it is next opened."""
+        self._opened.pop((kind, stage_id), None)
+
     def is_intact(self, kind: str, stage_id: str) -> bool:
         """Tell whether a stage is finished and every byte of its artifact is as it was written."""
         try:
@@ -198,7 +202,7 @@ class ArtifactStore:
             for file in [path, *path.parent.glob(f"{stage_id}.*.safetensors")]:
                 if file.exists():
                     file.replace(aside / file.name)
-        self._opened.pop((kind, stage_id), None)
+        self.forget(kind, stage_id)
 
 
 def layout_of(arrays: Mapping[str, Array]) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from uuid import uuid4
@@ -65,11 +65,12 @@ def _machine() -> str:
 
 
 def remove_leftovers(root: Path) -> None:
-    """Remove temporary files below `root` that processes of this machine left when they were killed."""
+    """Remove temporary files below `root` that processes of this machine left when they were killed, if it may."""
     for path in root.rglob(".*.tmp"):
         before, process, _, _ = path.name.rsplit(".", 3)
         if before.endswith(f".{_machine()}") and not psutil.pid_exists(int(process)):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
 
 def _write(path: Path, content: bytes, *, durable: bool) -> None:

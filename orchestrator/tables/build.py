@@ -46,7 +46,8 @@ def cells_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch:
     stored = set(artifact.names())
     for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
         if column.name in stored:
-            array = artifact.array(column.name)
+            # A copy: each mapped array holds a file open, and a sweep has more of them than a process may open.
+            array = np.array(artifact.array(column.name))
             repeated = array if array.ndim == 2 else np.repeat(array[:, None], n_lambdas, axis=1)
             columns[column.name] = repeated.ravel()
     return _batch(CELLS_SCHEMA, CELLS, columns, len(sets) * n_lambdas)
@@ -62,7 +63,7 @@ def spectra_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch:
     columns = _constants(plan, solve) | {
         "layer_set": [layer_set.name for layer_set in sets],
         "groups": [list(layer_set.groups) for layer_set in sets],
-        "kernel_size": artifact.array("kernel_size"),
+        "kernel_size": np.array(artifact.array("kernel_size")),
         "eigenvalues": [np.array(artifact.array(f"eigenvalues.{i}")[::-1]) for i in range(len(sets))],
     }
     return _batch(SPECTRA_SCHEMA, SPECTRA, columns, len(sets))
@@ -92,7 +93,7 @@ def predictions_of(plan: Plan, solve: Solve, artifact: Artifact, rows: np.ndarra
             "lambda_given": np.repeat(lambdas, per_cell),
             "example": np.tile(np.repeat(rows, outputs), len(lambdas)),
             "output": np.tile(np.arange(outputs), len(rows) * len(lambdas)),
-            "prediction": np.asarray(values).ravel(),
+            "prediction": np.array(values).ravel(),
         }
         batches.append(_batch(PREDICTIONS_SCHEMA, PREDICTIONS, columns, per_cell * len(lambdas)))
     return batches

@@ -73,7 +73,7 @@ def test_a_target_may_be_a_whole_path(folders):
 
 
 def test_a_target_does_not_match_the_middle_of_a_name(folders):
-    with pytest.raises(TargetError, match="'uery'.*'query'"):
+    with pytest.raises(TargetError, match=r"'uery'.*'query'"):
         inspect_model(
             ModelSettings(str(folders["bert"])), AdapterSettings("lora", 2, 4.0, ("uery",)), HeadSettings("random"),
             n_outputs=2,

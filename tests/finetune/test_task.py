@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +69,7 @@ def test_a_folder_has_the_splits_of_its_files(tmp_path):
 
 def test_a_changed_file_is_read_again(tmp_path):
     path = parquet(tmp_path)
-    before = os.stat(path)
+    before = Path(path).stat()
     assert read_examples(task(path)).train.texts[0] == "one"
     parquet(tmp_path, text=["six", "two", "three"], label=[0, 1, 1])
     # a copy that keeps the times is a changed file too
@@ -116,7 +117,7 @@ def test_a_damaged_file(tmp_path):
 
 
 def test_a_missing_column_lists_those_there_are(tmp_path):
-    with pytest.raises(MissingColumnError, match="no column 'sentence'.*its columns are: text, label"):
+    with pytest.raises(MissingColumnError, match=r"no column 'sentence'.*its columns are: text, label"):
         read_examples(task(parquet(tmp_path), text="sentence"))
 
 
@@ -157,7 +158,7 @@ def test_a_label_outside_the_head(tmp_path):
 def test_a_rating_that_is_no_number(tmp_path, bad):
     path = parquet(tmp_path, text=["a", "b"], label=[0.5, bad])
     for options in ({"kind": "regression"}, {"sign_cut": 0.1}):
-        with pytest.raises(LabelError, match="row 1 of split train.*not a finite number"):
+        with pytest.raises(LabelError, match=r"row 1 of split train.*not a finite number"):
             read_examples(task(path, **options))
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,7 @@ def test_every_example_stands_in_one_batch_within_the_limit(lengths, batch_token
 @given(lengths_lists, st.integers(1, 200))
 def test_batches_are_as_full_as_greed_makes_them(lengths, batch_tokens):
     batches = length_buckets(lengths, batch_tokens=batch_tokens)
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert (len(batch) + 1) * lengths[following[0]] > batch_tokens
 
 

@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -414,3 +415,8 @@ def test_the_reference_page_covers_every_field():
     for part in (LambdaSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
         for key in part.model_fields:
             assert f"| `{key}` |" in parts, f"{part.__name__}.{key}"
+
+
+def test_the_reference_page_in_the_documentation_is_the_current_one():
+    page = Path(__file__).parents[2] / "docs" / "spec.md"
+    assert page.read_text(encoding="utf-8") == reference_page(), "run `python docs/write_reference.py`"

@@ -66,6 +66,11 @@ def test_the_reference_page_covers_every_column():
             assert f"| `{column.name}` | {column.type} |" in section, column.name
 
 
+def test_the_reference_page_in_the_documentation_is_the_current_one():
+    page = Path(__file__).parents[2] / "docs" / "tables.md"
+    assert page.read_text(encoding="utf-8") == tables_page(), "run `python docs/write_reference.py`"
+
+
 def test_columns_of_the_first_version_are_still_there():
     # columns are only ever added; whoever removes one breaks somebody's notebook
     first = {
