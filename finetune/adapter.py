@@ -5,7 +5,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -33,6 +32,9 @@ class GroupParts:
 
 def insert_lora(model: PreTrainedModel, settings: AdapterSettings, targets: Sequence[Target], seed: int) -> None:
     """Adapt the target modules, in place; what is drawn depends on the seed and the module's path alone."""
+    # loaded only where weights are adapted: it takes as long as everything that a plan needs
+    from peft import LoraConfig, inject_adapter_in_model
+
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,

@@ -59,7 +59,7 @@ class Plan:
     stages: tuple[Stage, ...]
     solves: tuple[Solve, ...]
 
-    @property
+    @cached_property
     def lambdas(self) -> tuple[float, ...]:
         """The regularization strengths, as the spec gives them."""
         return self.sweep.spec.grid.lambdas.numbers()
