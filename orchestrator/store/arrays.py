@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -96,9 +97,8 @@ class ArrayReader:
             length = int.from_bytes(stream.read(8), "little")
             if length > os.fstat(stream.fileno()).st_size:
                 raise ValueError(f"{path.name} is shorter than its header says")
-            self._header = json.loads(stream.read(length))
+            self._header = _entries(stream.read(length))
         self._start = 8 + length
-        self._header.pop("__metadata__", None)
 
     def names(self) -> list[str]:
         """Return the names of the arrays, in the file's order."""
@@ -118,6 +118,14 @@ class ArrayReader:
         if 0 in shape:
             return np.empty(shape, dtype)
         return np.memmap(self.path, dtype, "r", self._start + entry["data_offsets"][0], shape)
+
+
+@lru_cache(maxsize=128)
+def _entries(header: bytes) -> dict[str, Any]:
+    # Thousands of tiles have one layout; those that a process holds open share what it says.
+    entries = dict(json.loads(header))
+    entries.pop("__metadata__", None)
+    return entries
 
 
 def _sha256(path: Path, start: int, stop: int) -> str:

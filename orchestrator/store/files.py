@@ -67,8 +67,9 @@ def _machine() -> str:
 def remove_leftovers(root: Path) -> None:
     """Remove temporary files below `root` that processes of this machine left when they were killed, if it may."""
     for path in root.rglob(".*.tmp"):
-        before, process, _, _ = path.name.rsplit(".", 3)
-        if before.endswith(f".{_machine()}") and not psutil.pid_exists(int(process)):
+        before, _, rest = path.name.partition(f".{_machine()}.")
+        process = rest.partition(".")[0]
+        if before and process.isdigit() and not psutil.pid_exists(int(process)):
             with suppress(OSError):
                 path.unlink()
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from orchestrator.store.journal import read_journals
@@ -97,6 +98,12 @@ class Command:
 def ntksweep(*arguments: str | Path, folder: Path, prepare: Callable[[], None] | None = None) -> Answer:
     """Run a command to its end."""
     return Command(*arguments, folder=folder, prepare=prepare).wait()
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function of a module returns in a process of its own, like those of commands."""
+    with _SERVED.Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
 def wait_until(true: Callable[[], bool]) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -293,6 +295,20 @@ def test_the_best_lambda_is_the_one_with_the_lowest_mean_loss(finished: Path):
         assert shown["eval_loss"] == pytest.approx(losses.min())
         best = of_set[of_set["lambda_given"] == losses.idxmin()]
         assert shown["metric"] == pytest.approx(best["eval_accuracy"].mean())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_loss_decides_whatever_the_accuracy_says(finished: Path, tmp_path: Path, sign: int):
+    shutil.copytree(folder_of(finished), tmp_path / "results")
+    (part,) = (tmp_path / "results" / "tables" / "cells").iterdir()
+    table = pq.read_table(part)
+    place = table.column_names.index("eval_accuracy")
+    changed = table.set_column(place, table.field(place), pc.multiply(table["eval_loss"], float(sign)))
+    pq.write_table(changed, part)
+    shown = strict_json(ntksweep("show", tmp_path / "results", "--json").output)["layer_sets"]
+    asked = strict_json(ntksweep("show", finished, "--json").output)["layer_sets"]
+    assert [one["best_lambda"] for one in shown] == [one["best_lambda"] for one in asked]
+    assert [one["metric"] for one in shown] == pytest.approx([sign * one["eval_loss"] for one in asked])
 
 
 def test_show_sorts_and_limits_the_cells_of_a_layer_set(finished: Path):

@@ -192,6 +192,14 @@ def test_a_further_lambda_computes_only_decompositions(place: Path):
     assert ending.report.computed == len(ending.plan.solves)
 
 
+def test_hidden_files_of_others_in_the_results_are_left_alone(place: Path):
+    foreign = [place / "results" / name for name in (".sync.tmp", ".a.b.c.d.tmp", "artifacts/.x.tmp")]
+    for path in foreign:
+        path.touch()
+    assert again(place, {"grid.seeds": [0, 1]}).n_cells == 12
+    assert all(path.exists() for path in foreign)
+
+
 # --- other numbers
 
 

@@ -1,6 +1,7 @@
 """Identities: equal exactly when the numbers are, whatever else changes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -254,10 +255,12 @@ def test_a_fitted_heads_penalty_changes_every_cell():
     assert not set(before.values()) & set(after.values())
 
 
-def test_other_content_of_model_or_data_changes_every_cell_and_stage():
-    other = plan_of(sources=sources_of(content="b"))
-    assert not set(cells(other).values()) & set(cells(plan_of()).values())
-    assert not stage_ids(other) & stage_ids(plan_of())
+@pytest.mark.parametrize("changed", ["model", "data"])
+def test_other_content_of_model_or_data_changes_every_cell_and_stage(changed: str):
+    other = sources_of(content="b")
+    plan = plan_of(sources=replace(sources_of(), **{changed: getattr(other, changed)}))
+    assert not set(cells(plan).values()) & set(cells(plan_of()).values())
+    assert not stage_ids(plan) & stage_ids(plan_of())
 
 
 def test_another_number_of_classes_changes_every_cell():

@@ -14,6 +14,7 @@ import pytest
 from scipy import stats
 
 import orchestrator
+from orchestrator import plan
 from orchestrator.errors import ResultsError
 from orchestrator.plan import cell_ids
 from orchestrator.tables.describe import tables_page
@@ -149,13 +150,13 @@ def test_folders_without_results_are_told(tmp_path: Path, finished: Path):
 
 
 def test_there_is_one_row_a_cell_in_the_grids_order(sweep: Path):
-    plan = run_spec(sweep).plan
+    made = run_spec(sweep).plan
     expected = [
         (cell, solve.seed, solve.n_train, layer_set.name, strength)
-        for solve in plan.solves
+        for solve in made.solves
         for layer_set in solve.layer_sets
         for cell, strength in zip(
-            cell_ids(solve, layer_set, plan.lambdas, plan.sweep.spec.grid.lambdas.scale), plan.lambdas, strict=True
+            cell_ids(solve, layer_set, made.lambdas, made.sweep.spec.grid.lambdas.scale), made.lambdas, strict=True
         )
     ]
     found = cells(sweep)[["cell_id", "seed", "n_train", "layer_set", "lambda_given"]]
@@ -198,8 +199,8 @@ def test_an_adapter_of_whole_weights_has_no_rank(tmp_path: Path, tiny_model: Pat
 
 
 def test_constants_of_a_sweep_stand_in_every_row(sweep: Path):
-    plan = run_spec(sweep).plan
-    spec = plan.sweep.spec
+    made = run_spec(sweep).plan
+    spec = made.sweep.spec
     for row in results_of(sweep).cells.to_arrow().to_pylist():
         assert row["sweep"] == "tiny"
         assert row["model"] == "tiny-bert"
@@ -242,6 +243,30 @@ def test_columns_keep_what_the_algebra_promises(sweep: Path):
     for _, path in rows.sort_values("lambda").groupby(["seed", "n_train", "layer_set"]):
         assert path["train_loss"].is_monotonic_increasing
         assert path["parameter_distance"].is_monotonic_decreasing
+
+
+def test_overwhelming_regularization_leaves_the_model_as_it_was(tmp_path: Path, tiny_model: Path):
+    spec = make_sweep(tmp_path, {"grid.lambdas": {"values": [1e13]}}, model=tiny_model)
+    run_spec(spec)
+    rows = cells(spec)
+    for split in ("train", "eval"):
+        assert rows[f"{split}_loss"].to_numpy() == pytest.approx(rows[f"initial_{split}_loss"].to_numpy(), rel=1e-9)
+    assert (rows["eval_accuracy"] == rows["initial_eval_accuracy"]).all()
+    assert (rows["parameter_distance"] < 1e-10).all()
+
+
+def test_layer_sets_that_share_a_stage_give_the_same_rows(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    changes = {"grid.layer_sets": ["each_layer", "each_target", "all_layers"], "results.predictions": True}
+    alone, together = (make_sweep(tmp_path / name, changes, model=tiny_model) for name in ("alone", "together"))
+    assert len(run_spec(alone).plan.solves) == 5
+    monkeypatch.setattr(plan, "MANY_LAYER_SETS", 2)
+    assert len(run_spec(together).plan.solves) == 2
+    for table, columns in TABLES.items():
+        kept = [column.name for column in columns if not column.provenance]
+        one, other = (results_of(spec).table(table).to_arrow(kept) for spec in (alone, together))
+        assert one.equals(other), table
 
 
 # --- spectra
