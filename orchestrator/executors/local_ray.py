@@ -37,13 +37,10 @@ class RayExecutor:
         self._in_flight: dict[Any, tuple[Any, Stage]] = {}
         self._idle: list[Any] = []
         self._temporary: Path | None = None
+        self._environment: dict[str, str] = {}
 
     def __enter__(self) -> "RayExecutor":
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_private_token()))
-        if "ray" not in sys.modules:
-            # Ray reads this when it is loaded; set later, only the processes that it starts would ask for a token.
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        self._set_environment()
         import ray
 
         if not ray.is_initialized():
@@ -70,6 +67,19 @@ class RayExecutor:
         if self._temporary is not None:
             ray.shutdown()
             shutil.rmtree(self._temporary, ignore_errors=True)
+        for name in self._environment:
+            # The token goes with this process; whatever it starts later must not look for it.
+            os.environ.pop(name, None)
+
+    def _set_environment(self) -> None:
+        wanted = {"RAY_USAGE_STATS_ENABLED": "0"}
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            wanted["RAY_AUTH_TOKEN_PATH"] = str(_private_token())
+        if "ray" not in sys.modules:
+            # Ray reads this when it is loaded; set later, only the processes that it starts would ask for a token.
+            wanted["RAY_AUTH_MODE"] = "token"
+        self._environment = {name: value for name, value in wanted.items() if name not in os.environ}
+        os.environ.update(self._environment)
 
     def submit(self, stage: Stage, attempt: int) -> None:
         """Give a stage to an idle worker."""

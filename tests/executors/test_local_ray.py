@@ -53,3 +53,4 @@ def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_
         assert session.is_dir()
         assert executor.capacity == 1
     assert not session.parent.exists()
+    assert "RAY_AUTH_TOKEN_PATH" not in os.environ, "a process started later would look for a token that is gone"
