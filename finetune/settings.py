@@ -71,6 +71,7 @@ class TaskSettings:
     Attributes:
         data: Parquet, CSV or JSONL file, folder of such files, or id on the hub.
         config: configuration of a data set on the hub.
+        revision: commit of a data set on the hub; None takes the newest.
         train_split: split that training examples come from.
         eval_split: split that evaluation examples come from; None holds them out from `train_split`.
         text: column of the sentence.
@@ -86,6 +87,7 @@ class TaskSettings:
     data: str
     kind: TaskKind
     config: str | None = None
+    revision: str | None = None
     train_split: str = "train"
     eval_split: str | None = None
     text: str = "text"

@@ -25,7 +25,7 @@ def read_split(task: TaskSettings, split: str) -> Any:
     path = Path(task.data)
     with _quiet():
         if not path.exists():
-            return _load(task, split, task.data, name=task.config)
+            return _load(task, split, task.data, name=task.config, revision=task.revision)
         with tempfile.TemporaryDirectory() as cache:
             if path.is_dir():
                 return _load(task, split, str(path), name=task.config, cache_dir=cache, keep_in_memory=True)

@@ -48,7 +48,9 @@ class Sweep:
         spec = self.spec.model_dump(mode="json")
         spec["model"] |= {"path": None, "content": self.sources.model.content_id}
         spec["task"] |= {"data": None, "content": self.sources.data.content_id}
-        kept = ("threads", "gram_dtype", "batch_tokens", "shard_examples")
+        kept = ["threads", "gram_dtype", "batch_tokens", "shard_examples"]
+        if spec["compute"]["shard_examples"] is None:
+            kept.append("memory_budget")  # chooses the shards, and with them the order of sums
         spec["compute"] = {key: spec["compute"][key] for key in kept}
         parts = ("model", "task", "adapter", "head", "kernel", "compute")
         return dict(_flat({part: spec[part] for part in parts}))

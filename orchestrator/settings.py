@@ -41,4 +41,5 @@ def task_settings(sweep: Sweep) -> "TaskSettings":
     from finetune.settings import TaskSettings
 
     section = sweep.spec.task.model_dump(exclude={"data", "classes", "n_eval", "sample_seed"})
-    return TaskSettings(data=sweep.sources.data.location, **section)
+    source = sweep.sources.data
+    return TaskSettings(data=source.location, revision=source.revision, **section)

@@ -49,6 +49,13 @@ class Spec(Section):
                 "a fitted head depends on the training set: give grid.n_train one value (and sweep sizes as "
                 "several specs), or use `head: {kind: random}`"
             )
+        adapter_fixed = self.adapter.seed is not None or self.adapter.kind == "none"
+        head_fixed = self.head.seed is not None or self.head.kind != "random"
+        if len(set(self.grid.seeds)) > 1 and self.task.sample_seed is not None and adapter_fixed and head_fixed:
+            raise ValueError(
+                "grid.seeds has several values, but sample, adapter and head all have seeds of their own: every "
+                "seed would compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out"
+            )
         if self.head.kind == "logistic" and self.task.kind != "classification":
             raise ValueError("head.kind: logistic needs a classification task; use ridge for regression")
         if self.head.kind == "label_words" and self.task.kind != "classification":

@@ -19,6 +19,7 @@ from finetune.errors import (
     TooFewExamplesError,
 )
 from finetune.settings import TaskSettings
+from finetune.source import read_split
 from finetune.task import Examples, Pool, read_examples, sample
 
 COLUMNS = {"text": ["one", "two", "three"], "label": [0, 1, 1]}
@@ -223,3 +224,17 @@ def test_seeds_draw_different_samples():
 def test_too_few_examples(n_eval_pool, n_train, n_eval, message):
     with pytest.raises(TooFewExamplesError, match=message):
         sample(examples_of(60, n_eval_pool), n_train=n_train, n_eval=n_eval, seed=0)
+
+
+def test_a_hub_data_set_is_read_at_its_commit(monkeypatch):
+    """No hub can be reached here: what would be asked of it stands in for the answer."""
+    asked = {}
+
+    def load_dataset(*args, **options):
+        asked.update(options, name_on_hub=args[0])
+        return {"train": "the split"}
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    task = TaskSettings("someone/sentences", "classification", config="en", revision="0123abc")
+    assert read_split(task, "train") == "the split"
+    assert asked == {"name_on_hub": "someone/sentences", "name": "en", "revision": "0123abc"}

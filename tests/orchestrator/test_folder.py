@@ -313,3 +313,11 @@ def test_differences_are_told_by_dotted_name():
         "model: the files have changed",
         "data: the files have changed",
     ]
+
+
+def test_the_memory_budget_is_a_number_only_where_it_chooses_the_shards():
+    automatic = [sweep_of({"compute.shard_examples": None, "compute.memory_budget": b}) for b in ("1GB", "2GB")]
+    chosen = [sweep_of({"compute.shard_examples": 4, "compute.memory_budget": b}) for b in ("1GB", "2GB")]
+    (difference,) = differences(automatic[0].numbers(), automatic[1].numbers())
+    assert "compute.memory_budget" in difference
+    assert chosen[0].numbers() == chosen[1].numbers()

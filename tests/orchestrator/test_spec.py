@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec, parse_spec, read_spec
@@ -420,3 +420,10 @@ def test_the_reference_page_covers_every_field():
 def test_the_reference_page_in_the_documentation_is_the_current_one():
     page = Path(__file__).parents[2] / "docs" / "spec.md"
     assert page.read_text(encoding="utf-8") == reference_page(), "run `python docs/write_reference.py`"
+
+
+def test_seeds_that_would_all_compute_the_same_are_refused():
+    fixed = {"grid.seeds": [0, 1], "task.sample_seed": 0, "adapter.seed": 0}
+    assert spec_of(fixed).grid.seeds == (0, 1), "the head still follows the seeds"
+    with pytest.raises(ValidationError, match="every seed would compute the same"):
+        spec_of(fixed | {"head.seed": 0})
