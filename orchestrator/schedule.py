@@ -102,6 +102,7 @@ class Schedule:
         self._counted: set[str] = set()
         self._open: dict[str, Stage] = {}
         self._in_flight = 0
+        self._next_look = 0.0
         self._report = Report()
         self._add(missing)
 
@@ -114,11 +115,12 @@ class Schedule:
         while self._ready or self._busy or self._in_flight:
             self._fill()
             if self._in_flight:
-                self._ended(*self._executor.next_outcome())
-            elif self._busy:
+                ended = self._executor.next_outcome(POLL_SECONDS if self._busy else None)
+                if ended is not None:
+                    self._ended(*ended)
+            else:
                 time.sleep(POLL_SECONDS)
-                self._ready.extend(self._busy)
-                self._busy.clear()
+            self._look_again()
         self._report.blocked = len(self._open) - len(self._report.failures)
         return self._report
 
@@ -138,6 +140,14 @@ class Schedule:
             stage = self._ready.popleft()
             self._executor.submit(stage, self._attempts.get(stage.stage_id, 0) + 1)
             self._in_flight += 1
+
+    def _look_again(self) -> None:
+        """Take up the stages that another run was computing, now and then and only where a worker is idle."""
+        idle = self._in_flight + len(self._ready) < self._executor.capacity
+        if self._busy and idle and time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + POLL_SECONDS
+            self._ready.extend(self._busy)
+            self._busy.clear()
 
     def _ended(self, stage: Stage, outcome: Outcome) -> None:
         self._in_flight -= 1

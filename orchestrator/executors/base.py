@@ -19,8 +19,12 @@ class Executor(Protocol):
     def submit(self, stage: Stage, attempt: int) -> None:
         """Start computing a stage; at most `capacity` may be in flight."""
 
-    def next_outcome(self) -> tuple[Stage, Outcome]:
-        """Wait until a stage in flight ends, and return it with how it ended."""
+    def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
+        """Wait until a stage in flight ends, and return it with how it ended.
+
+        Args:
+            timeout: seconds after which to return None instead; None waits for as long as it takes.
+        """
 
     def __enter__(self) -> "Executor": ...
 

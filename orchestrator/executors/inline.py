@@ -21,8 +21,8 @@ class InlineExecutor:
         """Put a stage in line."""
         self._waiting.append((stage, attempt))
 
-    def next_outcome(self) -> tuple[Stage, Outcome]:
-        """Compute the next stage in line."""
+    def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome]:
+        """Compute the next stage in line, however long that takes."""
         stage, attempt = self._waiting.popleft()
         return stage, self._worker.execute(stage, attempt)
 

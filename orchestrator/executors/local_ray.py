@@ -86,11 +86,14 @@ class RayExecutor:
         worker = self._idle.pop()
         self._in_flight[worker.execute.remote(stage, attempt)] = (worker, stage)
 
-    def next_outcome(self) -> tuple[Stage, Outcome]:
-        """Wait for the first worker that is done, or lost."""
+    def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
+        """Wait for the first worker that is done, or lost; return None after `timeout` seconds."""
         import ray
 
-        (done,), _ = ray.wait(list(self._in_flight), num_returns=1)
+        ended, _ = ray.wait(list(self._in_flight), num_returns=1, timeout=timeout)
+        if not ended:
+            return None
+        (done,) = ended
         worker, stage = self._in_flight.pop(done)
         try:
             outcome: Outcome = ray.get(done)

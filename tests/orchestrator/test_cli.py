@@ -202,10 +202,10 @@ def test_an_interrupted_run_has_its_own_status_and_goes_on(
     outcome = InlineExecutor.next_outcome
     calls = iter(range(100))
 
-    def interrupted(self: InlineExecutor) -> Any:
+    def interrupted(self: InlineExecutor, timeout: float | None) -> Any:
         if next(calls) == 8:
             raise KeyboardInterrupt
-        return outcome(self)
+        return outcome(self, timeout)
 
     with monkeypatch.context() as patch:
         patch.setattr(InlineExecutor, "next_outcome", interrupted)
