@@ -80,7 +80,7 @@ def test_a_file_of_the_safetensors_library_is_read(tmp_path: Path) -> None:
 @EACH_IN_ITS_OWN_FILE
 def test_data_begin_where_vector_instructions_want_them_whatever_the_header(tmp_path: Path, lengths: list[int]) -> None:
     path = tmp_path / "file.safetensors"
-    write(path, {f"{i}" * length: np.ones(3) for i, length in enumerate(lengths)})
+    write(path, {f"{i}-{'n' * length}": np.ones(3) for i, length in enumerate(lengths)})
     header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
     assert header % 64 == 0
     assert path.stat().st_size == header + 24 * len(lengths)
