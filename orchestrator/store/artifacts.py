@@ -47,7 +47,10 @@ class Artifact:
         if self._arrays is None:
             raise KeyError(name)
         self.verify(name)
-        return self._arrays.array(name)
+        try:
+            return self._arrays.array(name)
+        except (OSError, ValueError) as error:  # gone, or cut short, since it was verified
+            raise DamagedArtifactError(*self._stage, f"{self._arrays.path.name}: {error}") from None
 
     def verify(self, *names: str) -> None:
         """Compare arrays with their checksums, all of them if none is named.

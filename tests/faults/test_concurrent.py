@@ -1,12 +1,22 @@
 """Several runs of one sweep at once share its work."""
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
+from orchestrator.folder import ResultsFolder
+from orchestrator.plan import make_plan
+from orchestrator.run import resolve
+from orchestrator.spec import read_spec
+from orchestrator.stages.execute import StageWorker, Status
+from orchestrator.store.claims import Claim
 from orchestrator.store.journal import read_journals
+from orchestrator.survey import survey
+from orchestrator.tables.write import collect
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, ntksweep, wait_until
 from tests.faults.journal_proof import prove_nothing_was_computed_twice
@@ -79,6 +89,47 @@ def test_one_of_two_runs_is_killed_and_the_other_finishes_its_work(
     assert answer.status == 0, answer.output
     assert_same_tables(killed.results, expected)
     prove_nothing_was_computed_twice(killed.results)
+
+
+def test_tables_wait_for_another_run_that_writes_them(
+    new_sweep: NewSweep, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ResultsFolder(new_sweep().parent / "results")
+    shutil.copytree(undisturbed, folder.root, ignore=shutil.ignore_patterns("tables"))
+    sweep = folder.existing()
+    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    other = folder.claims()
+    claim = other.take("tables")
+    assert claim is not None
+    seen = []
+
+    def sleep(_: float) -> None:
+        seen.append(folder.tables.exists())
+        other.release(claim)
+
+    monkeypatch.setattr("orchestrator.tables.write.time", SimpleNamespace(sleep=sleep))
+    assert collect(plan, folder) == plan.n_cells
+    assert seen == [False], "it waited once, and had written nothing before"
+
+
+def test_a_stage_that_another_run_finishes_between_look_and_claim_is_not_computed_again(
+    new_sweep: NewSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = read_spec(new_sweep())
+    folder = ResultsFolder(spec.folder)
+    sweep = resolve(spec, Path(), folder)
+    stage = make_plan(sweep, survey(sweep, folder.artifacts())).stages[0]
+    mine, other = StageWorker(sweep, folder), StageWorker(sweep, folder)
+    take = mine._claims.take
+
+    def late(stage_id: str) -> Claim | None:
+        assert other.execute(stage).status is Status.FINISHED
+        return take(stage_id)
+
+    monkeypatch.setattr(mine._claims, "take", late)
+    assert mine.execute(stage).status is Status.EXISTING
+    assert [event["event"] for event in read_journals(folder.journals)] == ["started", "finished"]
+    assert list((folder.root / "claims").iterdir()) == []
 
 
 def test_every_run_says_in_its_journal_when_it_began_and_ended(new_sweep: NewSweep) -> None:

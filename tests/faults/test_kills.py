@@ -2,9 +2,13 @@
 
 import os
 import random
+import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -21,13 +25,33 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("kills")]
 INLINE_DRIVERS, RAY_DRIVERS, RAY_WORKERS = 15, 4, 6  # 25 moments
 
 
+@dataclass
+class Left:
+    """What drivers of Ray had started and made when they were killed."""
+
+    processes: list[psutil.Process] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+
+    def note(self, driver: int) -> list[psutil.Process]:
+        """Note, and return, the processes of a driver that is about to be killed, and the folders they know of."""
+        started = psutil.Process(driver).children(recursive=True)
+        self.processes += started
+        for process in started:
+            with suppress(psutil.Error):
+                known = " ".join([*process.cmdline(), *process.environ().values()])
+                self.folders |= set(re.findall(r"/[^\s=]*/ntksweep-(?:ray|token)-\w+", known))
+        return started
+
+
 @pytest.fixture(scope="module")
-def of_killed_drivers() -> Iterator[list[psutil.Process]]:
-    """Processes that drivers of Ray had started when they were killed; in the end none of them is left."""
-    started: list[psutil.Process] = []
-    yield started
+def left() -> Iterator[Left]:
+    """What killed drivers leave; in the end no process of it is alive."""
+    noted = Left()
+    yield noted
     # Ray's agents look for their head for a minute before they give up.
-    _, alive = psutil.wait_procs(started, timeout=180)
+    _, alive = psutil.wait_procs(noted.processes, timeout=180)
+    for folder in noted.folders:
+        shutil.rmtree(folder, ignore_errors=True)  # a killed driver cannot, and nobody else may
     assert not alive
 
 
@@ -79,17 +103,15 @@ def test_a_driver_of_ray_is_killed_and_its_processes_die_by_themselves(
     new_sweep: NewSweep,
     events: int,
     expected: dict[str, pa.Table],
-    of_killed_drivers: list[psutil.Process],
+    left: Left,
 ) -> None:
     spec = new_sweep()
     run = Command("run", spec, "--executor", "ray", "--workers", "2", folder=spec.parent)
     event, pause = moment(f"ray {number}", events)
     assert run.wait_for_events(event)
     time.sleep(pause)
-    started = psutil.Process(run.pid).children(recursive=True)
-    workers = [process for process in started if "_Worker" in process.name()]
+    workers = [process for process in left.note(run.pid) if "_Worker" in process.name()]
     assert workers
-    of_killed_drivers += started
     run.kill()
     assert run.wait().status == -signal.SIGKILL
     # Its workers may still be at work: what they hold is waited for or taken over.

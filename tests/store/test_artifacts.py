@@ -187,9 +187,11 @@ def test_arrays_that_another_run_took_away_in_the_meantime_are_damage_not_a_cras
     store = ArtifactStore(tmp_path)
     publish(store)
     artifact = store.open(*KEY)
+    artifact.verify("0.query")
     ArtifactStore(tmp_path).set_aside(*KEY)
-    with pytest.raises(DamagedArtifactError):
-        artifact.array("0.query")
+    for name in ("0.query", "1.välue"):  # verified before, and not yet
+        with pytest.raises(DamagedArtifactError):
+            artifact.array(name)
 
 
 def test_what_is_set_aside_is_unfinished_and_kept_for_whoever_wants_to_look(tmp_path: Path) -> None:
@@ -228,3 +230,13 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
     assert files_of(store) == []
     monkeypatch.undo()
     assert publish(store)
+
+
+def test_a_header_is_compared_with_its_checksum_before_its_shapes_are_believed(template: Path, tmp_path: Path) -> None:
+    store = ArtifactStore(shutil.copytree(template, tmp_path / "store"))
+    path = next(path for path in files_of(store) if path.suffix == ".safetensors")
+    content = path.read_bytes()
+    assert content.count(b'"shape":[4,3]') == 1
+    path.write_bytes(content.replace(b'"shape":[4,3]', b'"shape":[3,4]'))
+    with pytest.raises(DamagedArtifactError):
+        store.open(*KEY)

@@ -1,0 +1,180 @@
+"""Large grids: what planning, recognising and collecting do grows as the number of cells, no faster.
+
+Time is not measured, for machines are busy: Python counts the calls that it makes, which are the same everywhere.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import orchestrator.identity
+from orchestrator.estimate import costs, refuse_what_cannot_fit
+from orchestrator.folder import ResultsFolder
+from orchestrator.plan import Plan
+from orchestrator.results import load
+from orchestrator.run import is_finished
+from orchestrator.schedule import missing_stages
+from orchestrator.stage import _inputs_digest
+from orchestrator.stages.execute import provenance
+from orchestrator.status import status_of
+from orchestrator.store.artifacts import layout_of
+from orchestrator.survey import keep_survey
+from orchestrator.tables.schema import RIDGE_COLUMNS, SPECTRUM_COLUMNS
+from orchestrator.tables.write import collect
+from tests.orchestrator.sweeps import groups_of, plan_of, survey_of
+
+N_LAMBDAS = 20
+GRID = {
+    "grid.lambdas": {"logspace": {"start": 1e-6, "stop": 1.0, "count": N_LAMBDAS}},
+    "grid.layer_sets": ["each_layer", "prefixes", "suffixes"],
+    "grid.n_train": [48],
+    "compute.shard_examples": 16,
+}
+SURVEY = survey_of(groups=groups_of(8, ("query", "value")))
+
+
+def calls(do: Callable[[], Any]) -> int:
+    """Return how many functions are called, Python's own included, while `do` runs."""
+    count = 0
+
+    def counting(_frame: Any, event: str, _argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(counting)
+    try:
+        do()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def plan_with(seeds: int) -> Plan:
+    return plan_of(GRID | {"grid.seeds": list(range(seeds))}, survey=SURVEY)
+
+
+def made_up(plan: Plan, folder: ResultsFolder) -> None:
+    """Publish an artifact for every stage of a plan."""
+    store = folder.artifacts()
+    keep_survey(plan.sweep, plan.survey, store)
+    sets = {solve.stage.stage_id: len(solve.layer_sets) for solve in plan.solves}
+    for stage in plan.stages:
+        origin = provenance(stage, 1, 0.01)
+        if stage.stage_id not in sets:
+            store.publish(stage, {}, origin)
+            continue
+        n_sets = sets[stage.stage_id]
+        arrays = {column.name: np.ones(n_sets) for column in SPECTRUM_COLUMNS}
+        arrays |= {column.name: np.ones((n_sets, N_LAMBDAS)) for column in RIDGE_COLUMNS}
+        arrays |= {f"eigenvalues.{i}": np.ones(4) for i in range(n_sets)}
+        with store.new_arrays(stage, layout_of(arrays)) as file:
+            for name, array in arrays.items():
+                file.write(name, array)
+            store.publish(stage, {}, origin, file)
+
+
+def grows_as_the_grid(work: Callable[[int], int], small: int = 4) -> None:
+    work(1)  # what is loaded or remembered once is not counted
+    once, twice, four_times = (work(small * factor) for factor in (1, 2, 4))
+    assert twice <= 2.1 * once
+    assert four_times <= 2.1 * twice
+
+
+def test_planning_grows_as_the_number_of_seeds() -> None:
+    grows_as_the_grid(lambda seeds: calls(lambda: plan_with(seeds)))
+
+
+def test_planning_grows_as_the_number_of_layer_sets() -> None:
+    survey = survey_of(groups=groups_of(12, ("query",)))
+
+    def each(size: int) -> float:
+        plans: list[Plan] = []
+        grid = GRID | {"grid.layer_sets": [{"subsets": size}], "grid.seeds": [0, 1]}
+        count = calls(lambda: plans.append(plan_of(grid, survey=survey)))
+        return count / len(plans[0].layer_sets)
+
+    each(1)
+    assert each(6) < 1.1 * each(3)  # 2509 layer sets, beyond those that have a stage of their own; 298
+
+
+def test_a_list_of_tiles_that_many_layer_sets_share_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _inputs_digest.cache_clear()
+    hashed: list[int] = []
+    digest = orchestrator.identity.digest
+    monkeypatch.setattr("orchestrator.identity.digest", lambda text: (hashed.append(len(text)), digest(text))[1])
+    # 32 shards, 528 tiles: 20 kB of identities, which each of 92 layer sets needs.
+    grid = GRID | {"grid.layer_sets": [{"subsets": 3}], "grid.n_train": [512]}
+    plan = plan_of(grid, survey=SURVEY)
+    sum(len(stage.stage_id) for stage in plan.stages)
+    assert sum(hashed) / len(plan.stages) < 2_500
+
+
+def test_more_lambdas_do_not_make_more_stages_and_hardly_more_calls() -> None:
+    def planning(count: int) -> int:
+        grid = GRID | {"grid.lambdas": {"logspace": {"start": 1e-6, "stop": 1.0, "count": count}}}
+        return calls(lambda: plan_of(grid, survey=SURVEY))
+
+    planning(2)
+    assert planning(1000) < planning(10) + 50 * 1000
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda plan, folder: missing_stages(plan, folder.artifacts()),
+        status_of,
+        costs,
+        refuse_what_cannot_fit,
+    ],
+    ids=["what is missing", "status", "costs", "what cannot fit"],
+)
+def test_looking_at_a_sweep_that_has_just_begun_grows_as_the_grid(
+    work: Callable[[Plan, ResultsFolder], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.estimate._matmul_speed", lambda *_: 1e9)
+
+    def counted(seeds: int) -> int:
+        plan = plan_with(seeds)
+        return calls(lambda: work(plan, ResultsFolder(tmp_path / "results")))
+
+    grows_as_the_grid(counted)
+
+
+@pytest.mark.parametrize(
+    "work", [collect, is_finished, status_of, missing_stages], ids=["collect", "recognise", "status", "what is missing"]
+)
+def test_looking_at_a_finished_sweep_grows_as_the_grid(work: Callable[..., Any], tmp_path: Path) -> None:
+    def counted(seeds: int) -> int:
+        plan, folder = plan_with(seeds), ResultsFolder(tmp_path / str(seeds))
+        made_up(plan, folder)
+        collect(plan, folder)
+        return calls(lambda: work(plan, folder.artifacts() if work is missing_stages else folder))
+
+    grows_as_the_grid(counted, small=2)
+
+
+def test_a_finished_sweep_is_recognised_without_reading_its_artifacts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, folder = plan_with(2), ResultsFolder(tmp_path)
+    made_up(plan, folder)
+    assert not is_finished(plan, folder)
+    assert collect(plan, folder) == plan.n_cells
+    read: list[str] = []
+    content = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.parent.name), content(path))[1])
+    assert is_finished(plan, folder)
+    assert sorted(set(read)) == ["survey", "tables"]
+
+
+def test_loading_the_cells_reads_one_file(tmp_path: Path) -> None:
+    plan, folder = plan_with(3), ResultsFolder(tmp_path)
+    made_up(plan, folder)
+    collect(plan, folder)
+    cells = load(tmp_path).cells
+    assert len(cells) == plan.n_cells == len(cells.to_pandas())
+    assert len(cells.dataset.files) == 1
