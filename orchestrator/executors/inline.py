@@ -33,3 +33,5 @@ class InlineExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._waiting.clear()
+        if error is not None:
+            self._worker.interrupted()

@@ -75,6 +75,10 @@ class StageWorker:
         self._journal = folder.journal()
         self._threads = sweep.spec.compute.threads
 
+    def interrupted(self) -> None:
+        """Give back every claim of this process, at whatever point it was interrupted."""
+        self._claims.release_all()
+
     def execute(self, stage: Stage, attempt: int = 1) -> Outcome:
         """Compute a stage unless it is finished, or a living process is computing it."""
         store = self._work.store

@@ -90,6 +90,18 @@ class ClaimBook:
             for generation in range(1, last + 1):
                 self.root.joinpath(f"{claim.stage_id}.{generation}").unlink(missing_ok=True)
 
+    def release_all(self) -> None:
+        """Give back whatever this process holds: an interrupt may have come while a claim was taken or given back.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        with explained(self.root):
+            for path in self.root.glob("[!.]*.*"):
+                holder = _read(path) or {}
+                if all(holder.get(key) == value for key, value in self._holder.items()):
+                    path.unlink(missing_ok=True)
+
     def held(self) -> dict[str, dict[str, Any]]:
         """Return the holder of every stage that a living process computes now, by stage."""
         newest: dict[str, int] = {}

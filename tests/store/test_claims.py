@@ -258,3 +258,12 @@ def test_nothing_but_claims_lies_in_the_folder(tmp_path: Path) -> None:
     assert claim is not None
     book.release(claim)
     assert names(tmp_path) == ["s.1"]
+
+
+def test_an_interrupted_process_gives_back_all_that_it_holds_and_nothing_else(tmp_path: Path) -> None:
+    book = ClaimBook(tmp_path)
+    assert book.take("mine") is not None
+    other = tmp_path / "other.1"
+    other.write_text((tmp_path / "mine.1").read_text().replace('"host": "', '"host": "not-'))
+    book.release_all()
+    assert [path.name for path in tmp_path.iterdir()] == ["other.1"]
