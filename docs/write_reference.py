@@ -1,7 +1,8 @@
-"""Write the pages that are made from the code: docs/spec.md and docs/tables.md."""
+"""Write the pages that are made from the code: docs/spec.md, docs/profile.md and docs/tables.md."""
 
 from pathlib import Path
 
+from orchestrator.cluster.profiles import profile_page
 from orchestrator.spec.describe import reference_page
 from orchestrator.tables.describe import tables_page
 
@@ -9,4 +10,5 @@ DOCS = Path(__file__).resolve().parent
 
 if __name__ == "__main__":
     (DOCS / "spec.md").write_text(reference_page(), encoding="utf-8")
+    (DOCS / "profile.md").write_text(profile_page(), encoding="utf-8")
     (DOCS / "tables.md").write_text(tables_page(), encoding="utf-8")

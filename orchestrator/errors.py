@@ -24,6 +24,10 @@ class SpecError(SweepError):
     """The spec is not valid: an unknown key, a value out of range, a file that is not YAML."""
 
 
+class ProfileFileError(SweepError):
+    """The file of a cluster profile is not valid: an unknown key, a value out of range, a file that is not YAML."""
+
+
 class SourceError(SweepError):
     """The model or the data that the spec names cannot be found or read."""
 

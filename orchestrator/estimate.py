@@ -48,8 +48,15 @@ class Cost:
     measured: bool
 
 
-def costs(plan: Plan, folder: ResultsFolder) -> list[Cost]:
-    """Return the cost of each kind of stage that a plan has, in the order in which they run."""
+def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> list[Cost]:
+    """Return the cost of each kind of stage that a plan has, in the order in which they run.
+
+    Args:
+        plan: the plan.
+        folder: its results folder.
+        workers: workers that share the time; None takes those of this machine.
+    """
+    workers = workers or worker_count(plan.sweep)
     missing = missing_stages(plan, folder.artifacts())
     measured = _measured_seconds(folder)
     speed: dict[str, float] = {}
@@ -73,7 +80,7 @@ def costs(plan: Plan, folder: ResultsFolder) -> list[Cost]:
         found.append(
             Cost(
                 kind, len(of_kind), len(todo), flops, disk, memory,
-                None if seconds is None else seconds / worker_count(plan.sweep), kind in measured,
+                None if seconds is None else seconds / workers, kind in measured,
             )
         )  # fmt: skip
     return found

@@ -20,6 +20,7 @@ from orchestrator.store import files
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.claims import ClaimBook
 from orchestrator.store.journal import Journal
+from orchestrator.store.refusals import Refusals
 from orchestrator.version import VERSION
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "ray", "datasets", "pyarrow")
@@ -62,9 +63,11 @@ class ResultsFolder:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.spec_path = self.root / "spec.yaml"
+        self.plan_path = self.root / "plan.json"
         self.tables = self.root / "tables"
         self.journals = self.root / "journal"
         self.logs = self.root / "logs"
+        self.submissions = self.root / "submissions"
 
     def artifacts(self) -> ArtifactStore:
         """Return the artifacts of the folder."""
@@ -73,6 +76,10 @@ class ResultsFolder:
     def claims(self) -> ClaimBook:
         """Return the claims on stages of the folder, as this process sees them."""
         return ClaimBook(self.root / "claims")
+
+    def refusals(self) -> Refusals:
+        """Return what failed for good since the user last started the sweep."""
+        return Refusals(self.root / "refused")
 
     def journal(self) -> Journal:
         """Return a new journal for this process."""
@@ -167,16 +174,21 @@ class ResultsFolder:
         """
         with files.explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        content = {
-            "spec_hash": _spec_hash(sweep),
-            "versions": versions(),
-            "sources": sweep.sources.to_json(),
-            "spec": sweep.spec.model_dump(mode="json"),
-        }
-        heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
-        text = heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text = stored_text(sweep)
         if not (self.spec_path.exists() and self.spec_path.read_text(encoding="utf-8") == text):
             files.replace(self.spec_path, text.encode())
+
+
+def stored_text(sweep: Sweep) -> str:
+    """Return what `spec.yaml` holds after `write`."""
+    content = {
+        "spec_hash": _spec_hash(sweep),
+        "versions": versions(),
+        "sources": sweep.sources.to_json(),
+        "spec": sweep.spec.model_dump(mode="json"),
+    }
+    heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
+    return heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 @cache

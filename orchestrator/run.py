@@ -1,21 +1,25 @@
 """Running a sweep: from a spec to tables, going on wherever an earlier run ended."""
 
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.errors import DamagedArtifactError, SweepError
 from orchestrator.executors.choose import make_executor
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
+from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan, make_plan
 from orchestrator.schedule import MOST_REPAIRS, Progress, Report, Schedule, missing_stages
 from orchestrator.sources import find_sources
 from orchestrator.spec import Spec
+from orchestrator.stage import Stage
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.files import remove_leftovers
 from orchestrator.store.journal import Journal
 from orchestrator.survey import keep_survey, kept_survey, survey
-from orchestrator.tables.write import collect, damaged_tables, read_manifest
+from orchestrator.tables.manifest import damaged_tables, read_manifest
+from orchestrator.tables.write import collect
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,17 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
     # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.
     folder.write(sweep)
     keep_survey(sweep, found, store)
+    keep_plan(plan, folder)
+    folder.refusals().clear()
     journal = folder.journal()
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
+
+    def compute(missing: list[Stage]) -> Report:
+        with make_executor(sweep, folder) as executor:
+            return Schedule(plan, store, executor, progress, missing).run()
+
     try:
-        report, n_cells = _work_off(plan, folder, progress, journal)
+        report, n_cells = work_off(plan, folder, progress, journal, compute)
     except BaseException as error:
         journal.write("run", phase="stopped", why=type(error).__name__)
         raise
@@ -105,7 +116,23 @@ def is_finished(plan: Plan, folder: ResultsFolder) -> bool:
     )
 
 
-def _work_off(plan: Plan, folder: ResultsFolder, progress: Progress, journal: Journal) -> tuple[Report, int]:
+def work_off(
+    plan: Plan, folder: ResultsFolder, progress: Progress, journal: Journal, compute: Callable[[list[Stage]], Report]
+) -> tuple[Report, int]:
+    """Compute what is missing of a plan, and collect the tables; return what was done and the cells in the tables.
+
+    Nothing is collected, and 0 cells are returned, if `compute` ended while work was left that others may be doing.
+
+    Args:
+        plan: the plan.
+        folder: the results folder.
+        progress: who is told how it goes.
+        journal: where damaged artifacts are noted.
+        compute: computes stages until they are finished, given up, or it is told to stop.
+
+    Raises:
+        SweepError: nothing more can be written, or an artifact is damaged again and again.
+    """
     store = folder.artifacts()
     total = Report()
     damaged: list[str] = []
@@ -114,14 +141,14 @@ def _work_off(plan: Plan, folder: ResultsFolder, progress: Progress, journal: Jo
         progress.begin(*_counts(plan, {stage.stage_id for stage in missing}))
         if missing:
             try:
-                with make_executor(plan.sweep, folder) as executor:
-                    report = Schedule(plan, store, executor, progress, missing).run()
+                report = compute(missing)
             except KeyboardInterrupt:
                 with suppress(SweepError):
                     collect(plan, folder)  # what is finished can be looked at before the run goes on
                 raise
-            total.computed += report.computed
-            total.failures, total.blocked = report.failures, report.blocked
+            total = replace(report, computed=total.computed + report.computed)
+            if total.stopped or total.left:
+                return total, 0
         try:
             return total, collect(plan, folder)
         except DamagedArtifactError as error:

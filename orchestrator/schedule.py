@@ -6,28 +6,19 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from orchestrator.elsewhere import SHORTEST_PAUSE, Elsewhere
 from orchestrator.errors import StorageError
 from orchestrator.executors.base import Executor
+from orchestrator.open_stages import OpenStages
 from orchestrator.plan import Plan
+from orchestrator.retries import Retries
 from orchestrator.stage import Stage
 from orchestrator.stages.execute import FailureClass, Outcome, Status
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.artifacts import ArtifactStore
 
-ATTEMPTS = {
-    FailureClass.INPUT: 1,
-    FailureClass.CODE: 1,
-    FailureClass.MEMORY: 2,
-    FailureClass.STORAGE: 1,
-    FailureClass.WORKER: 4,
-}
-"""How often a stage is begun, by the class of its last failure: wrong input or code fails the same way again."""
-
 MOST_REPAIRS = 3
 """How often a run computes an artifact again that keeps being damaged, or a stage that finds it so."""
-
-POLL_SECONDS = 0.2
-"""Pause between looks at stages that another run is computing."""
 
 
 class Progress(Protocol):
@@ -60,11 +51,17 @@ class Report:
         computed: stages that this run finished.
         failures: stages that were given up.
         blocked: stages that need one of those.
+        open: stages that are neither finished, given up nor blocked: none, unless the run stopped or left.
+        stopped: whether the run was told to stop.
+        left: whether the run left what is open to the runs that are computing it.
     """
 
     computed: int = 0
     failures: list[Failure] = field(default_factory=list)
     blocked: int = 0
+    open: int = 0
+    stopped: bool = False
+    left: bool = False
 
 
 def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ()) -> list[Stage]:
@@ -84,77 +81,115 @@ def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ())
 
 
 class Schedule:
-    """The run of one process over a plan; other processes may work on the same plan at the same time."""
+    """The run of one process over a plan; other processes may work on the same plan at the same time.
+
+    Args:
+        plan: the plan.
+        store: its artifacts.
+        executor: where stages run; workers of it may come and go meanwhile.
+        progress: who is told how it goes.
+        missing: the stages to compute, inputs before what needs them.
+        leave_after: seconds after which to leave the stages that other runs are computing to them, where there has been
+            nothing else to do or to wait for. More than `STALE_AFTER`, so that what the dead held is taken over before.
+            None waits for as long as it takes.
+    """
 
     def __init__(
-        self, plan: Plan, store: ArtifactStore, executor: Executor, progress: Progress, missing: list[Stage]
+        self,
+        plan: Plan,
+        store: ArtifactStore,
+        executor: Executor,
+        progress: Progress,
+        missing: list[Stage],
+        *,
+        leave_after: float | None = None,
     ) -> None:
         self._store = store
         self._executor = executor
         self._progress = progress
+        self._leave_after = leave_after
         self._stages = {stage.stage_id: stage for stage in plan.stages}
-        self._readers: dict[str, list[Stage]] = {}
-        self._missing_inputs: dict[str, set[str]] = {}
-        self._ready: deque[Stage] = deque()
-        self._busy: deque[Stage] = deque()
-        self._attempts: dict[str, int] = {}
+        self._open = OpenStages()
+        self._ready = deque(self._open.add(missing))
+        self._elsewhere = Elsewhere()
+        self._retries = Retries()
         self._repairs: dict[tuple[str, str], int] = {}
         self._counted: set[str] = set()
-        self._open: dict[str, Stage] = {}
         self._in_flight = 0
-        self._next_look = 0.0
+        self._most_workers = 0
+        self._nothing_to_do_since: float | None = None
         self._report = Report()
-        self._add(missing)
+
+    def stop(self) -> None:
+        """Begin no further stage; `run` returns once what is in flight has ended. Signal handlers may call it."""
+        self._report.stopped = True
 
     def run(self) -> Report:
-        """Compute until every stage is finished, given up, or blocked by one that was.
+        """Compute until every stage is finished, given up or blocked by one that was, or until told to stop or leave.
 
         Raises:
             StorageError: nothing more can be written.
         """
-        while self._ready or self._busy or self._in_flight:
+        while self._goes_on():
             self._fill()
-            if self._in_flight:
-                ended = self._executor.next_outcome(POLL_SECONDS if self._busy else None)
-                if ended is not None:
-                    self._ended(*ended)
-            else:
-                time.sleep(POLL_SECONDS)
-            self._look_again()
-        self._report.blocked = len(self._open) - len(self._report.failures)
+            ended = self._executor.next_outcome(self._patience())
+            if ended is not None:
+                self._ended(*ended)
+            if self._in_flight + len(self._ready) < self._executor.capacity:
+                self._ready.extend(self._elsewhere.take())
+        given_up = self._given_up()
+        self._report.blocked = len(given_up) - len(self._report.failures)
+        self._report.open = len(self._open) - len(given_up)
         return self._report
 
-    def _add(self, stages: list[Stage]) -> None:
-        new = [stage for stage in stages if stage.stage_id not in self._open]
-        self._open |= {stage.stage_id: stage for stage in new}
-        for stage in new:
-            missing = {stage_id for _, stage_id in stage.needs() if stage_id in self._open}
-            self._missing_inputs[stage.stage_id] = missing
-            for stage_id in missing:
-                self._readers.setdefault(stage_id, []).append(stage)
-            if not missing:
-                self._ready.append(stage)
+    def _goes_on(self) -> bool:
+        if self._in_flight:
+            return True
+        if self._report.stopped or not (self._ready or self._elsewhere):
+            return False
+        self._report.left = self._leave_after is not None and self._has_waited(self._leave_after)
+        return not self._report.left
+
+    def _has_waited(self, seconds: float) -> bool:
+        """Tell whether there has been nothing to do, and no stage that will be ready later, for so long."""
+        if self._ready:
+            return False  # perhaps only to see whether others still compute what they did
+        given_up = self._given_up()
+        if any(stage_id not in given_up and stage_id not in self._elsewhere for stage_id in self._open):
+            self._nothing_to_do_since = None
+            return False
+        if self._nothing_to_do_since is None:
+            self._nothing_to_do_since = time.monotonic()
+        return time.monotonic() - self._nothing_to_do_since >= seconds
+
+    def _patience(self) -> float | None:
+        """Return how long to wait for a stage in flight until there may be something else to do."""
+        if self._elsewhere and self._in_flight < self._executor.capacity and not self._report.stopped:
+            return self._elsewhere.seconds_left()
+        return None if self._in_flight else SHORTEST_PAUSE
+
+    def _given_up(self) -> set[str]:
+        """Return the stages that were given up, and all that need one of them."""
+        return self._open.with_readers(failure.stage.stage_id for failure in self._report.failures)
 
     def _fill(self) -> None:
-        while self._ready and self._in_flight < self._executor.capacity:
+        self._most_workers = max(self._most_workers, self._executor.capacity)
+        while self._ready and self._in_flight < self._executor.capacity and not self._report.stopped:
             stage = self._ready.popleft()
-            self._executor.submit(stage, self._attempts.get(stage.stage_id, 0) + 1)
+            attempt, halvings = self._retries.attempt(stage.stage_id), self._retries.halvings(stage.stage_id)
+            self._executor.submit(stage, attempt, halvings)
             self._in_flight += 1
-
-    def _look_again(self) -> None:
-        """Take up the stages that another run was computing, now and then and only where a worker is idle."""
-        idle = self._in_flight + len(self._ready) < self._executor.capacity
-        if self._busy and idle and time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + POLL_SECONDS
-            self._ready.extend(self._busy)
-            self._busy.clear()
 
     def _ended(self, stage: Stage, outcome: Outcome) -> None:
         self._in_flight -= 1
+        if outcome.status is not Status.BUSY:
+            self._elsewhere.ended(stage.stage_id)
+        if outcome.status not in (Status.BUSY, Status.EXISTING):
+            self._nothing_to_do_since = None
         handlers: dict[Status, Callable[[Stage, Outcome], None]] = {
             Status.FINISHED: self._finished,
             Status.EXISTING: self._finished,
-            Status.BUSY: lambda stage, _: self._busy.append(stage),
+            Status.BUSY: lambda stage, _: self._elsewhere.add(stage),
             Status.DAMAGED_INPUT: self._repair,
             Status.FAILED: self._failed,
         }
@@ -165,20 +200,15 @@ class Schedule:
         if stage.stage_id not in self._counted:
             self._counted.add(stage.stage_id)
             self._progress.advance(stage.kind)
-        del self._open[stage.stage_id]
-        for reader in self._readers.pop(stage.stage_id, []):
-            missing = self._missing_inputs[reader.stage_id]
-            missing.discard(stage.stage_id)
-            if not missing:
-                self._ready.append(reader)
+        self._ready.extend(self._open.finish(stage))
 
     def _failed(self, stage: Stage, outcome: Outcome) -> None:
         failure = outcome.failure or FailureClass.CODE
         if failure is FailureClass.STORAGE:
             raise StorageError(outcome.message)
-        attempts = self._attempts[stage.stage_id] = self._attempts.get(stage.stage_id, 0) + 1
-        if attempts < ATTEMPTS[failure]:
-            self._progress.note(f"{stage.kind} {stage.stage_id}: {failure}; trying again")
+        if self._retries.failed(stage.stage_id, failure):
+            how = " with half the batch" if failure is FailureClass.MEMORY else ""
+            self._progress.note(f"{stage.kind} {stage.stage_id}: {failure}; trying again{how}")
             self._ready.append(stage)
         else:
             self._report.failures.append(Failure(stage, failure, outcome.message))
@@ -191,7 +221,7 @@ class Schedule:
         found = (stage.stage_id, stage_id)
         self._repairs[found] = self._repairs.get(found, 0) + 1
         # Each worker may have it open from before it was mended, and finds it damaged once.
-        if self._repairs[found] > MOST_REPAIRS + self._executor.capacity:
+        if self._repairs[found] > MOST_REPAIRS + self._most_workers:
             message = f"{outcome.message}; it was computed again and again: look at the disk"
             self._report.failures.append(Failure(stage, FailureClass.STORAGE, message))
             return
@@ -201,9 +231,8 @@ class Schedule:
                 self._store.set_aside(kind, stage_id)
             again = self._lost(self._stages[stage_id])
             self._counted |= {each.stage_id for each in again}  # they were when they were first finished
-            self._add(again)
-        del self._open[stage.stage_id]
-        self._add([stage])
+            self._ready.extend(self._open.add(again))
+        self._ready.extend(self._open.reopen(stage))
 
     def _lost(self, stage: Stage) -> list[Stage]:
         """Return a stage and everything below it that is not on disk, inputs first."""

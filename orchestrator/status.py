@@ -1,32 +1,72 @@
 """How a sweep stands: planned = finished + running + failed + missing, always."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import asdict, dataclass
+from enum import StrEnum
 from typing import Any
 
 from orchestrator.errors import DamagedArtifactError
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan
-from orchestrator.stages.registry import KINDS
-from orchestrator.store.journal import read_journals
-from orchestrator.survey import survey_stage
-from orchestrator.tables.write import damaged_tables, read_manifest
+from orchestrator.history import History
+from orchestrator.kept_plan import PlanIndex
+from orchestrator.tables.manifest import damaged_tables, read_manifest
+
+
+class State(StrEnum):
+    """How a stage, and the cells that it fills, stand."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    FAILED = "failed"
+    MISSING = "missing"
 
 
 @dataclass(frozen=True)
-class KindStatus:
-    """Stages of one kind, each counted once."""
+class Count:
+    """Stages of one kind, or cells of one layer set or lambda, each counted once.
 
-    kind: str
+    Attributes:
+        name: the kind, the layer set, or the lambda as the spec gives it.
+        planned: how many there are.
+        finished: how many are done.
+        running: how many a living process computes now.
+        failed: how many were begun last by a process that failed.
+        missing: how many nobody has finished, is computing or has given up.
+    """
+
+    name: str | float
     planned: int
     finished: int
     running: int
     failed: int
+    missing: int
 
-    @property
-    def missing(self) -> int:
-        """Stages that nobody has finished, is computing or has given up."""
-        return self.planned - self.finished - self.running - self.failed
+    @classmethod
+    def of(cls, name: str | float, states: Mapping[State, int], times: int = 1) -> "Count":
+        """Return the count of states, each of which stands for `times` of what is counted."""
+        return cls(name, sum(states.values()) * times, *(states.get(state, 0) * times for state in State))
+
+
+@dataclass(frozen=True)
+class Computing:
+    """A stage that a living process computes now, and what its claim says of the process: None where it cannot be read.
+
+    Attributes:
+        kind: kind of the stage.
+        stage: identity of the stage.
+        host: the machine, by its name or Slurm's.
+        process: number of the process there.
+        job: its Slurm job; None outside Slurm.
+        since: when it began, in seconds since 1970.
+    """
+
+    kind: str
+    stage: str
+    host: str | None
+    process: int | None
+    job: str | None
+    since: float | None
 
 
 @dataclass(frozen=True)
@@ -34,18 +74,32 @@ class Status:
     """How a sweep stands.
 
     Attributes:
-        kinds: one entry a kind of stage.
+        kinds: stages, one entry a kind.
+        layer_sets: cells, one entry a layer set of the grid.
+        lambdas: cells, one entry a lambda of the grid.
         cells: cells of the grid.
         cells_finished: cells whose stage is finished.
         cells_in_tables: cells in the tables, which are written now and then.
-        failures: the last failure of every failed stage: kind, stage, failure, message.
+        computing: who computes what now.
+        workers: processes that compute now.
+        worker_seconds: what is left, in seconds of one worker, from the times of finished stages of this sweep; None as
+            long as no stage of one of the kinds that are left was finished.
+        unmeasured: those kinds.
+        failures: the last failure of every failed stage: kind, stage, failure, message;
+            for a stage that fills cells also which: layer_sets, seed, n_train.
         damaged: artifacts and tables that do not match their checksums; empty unless they were verified.
     """
 
-    kinds: tuple[KindStatus, ...]
+    kinds: tuple[Count, ...]
+    layer_sets: tuple[Count, ...]
+    lambdas: tuple[Count, ...]
     cells: int
     cells_finished: int
     cells_in_tables: int
+    computing: tuple[Computing, ...]
+    workers: int
+    worker_seconds: float | None
+    unmeasured: tuple[str, ...]
     failures: tuple[Mapping[str, Any], ...]
     damaged: tuple[str, ...]
 
@@ -54,61 +108,124 @@ class Status:
         """Whether every cell is in the tables."""
         return self.cells_in_tables == self.cells and not self.damaged
 
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until everything is finished if those who compute now go on; None if nobody does or nothing is known."""
+        if self.worker_seconds is None or (self.worker_seconds and not self.workers):
+            return None
+        return self.worker_seconds / max(1, self.workers)
 
-def status_of(plan: Plan, folder: ResultsFolder, *, verify: bool = False) -> Status:
-    """Return how a sweep stands.
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON."""
+        facts = asdict(self)
+        for part, name in (("kinds", "kind"), ("layer_sets", "layer_set"), ("lambdas", "lambda")):
+            facts[part] = [{name: count.pop("name"), **count} for count in facts[part]]
+        return facts | {"seconds_left": self.seconds_left, "complete": self.complete}
+
+
+def status_of(
+    plan: PlanIndex, folder: ResultsFolder, history: History | None = None, *, verify: bool = False
+) -> Status:
+    """Return how a sweep stands; reads no artifact, lists folders only, unless it is to verify them.
 
     Args:
-        plan: the plan of the sweep.
+        plan: the index of its plan.
         folder: its results folder.
+        history: what was read of its journals by an earlier look, if there was one.
         verify: read every artifact and table and compare it with its checksum.
     """
+    history = history or History(folder.journals)
+    # In this order a stage that goes on meanwhile is counted as what it was, or as what it is now.
+    held = folder.claims().held()
     store = folder.artifacts()
-    finished = {kind: store.finished(kind) for kind in KINDS}
-    running = set(folder.claims().held())
-    failures = _failures(folder)
-    kinds = []
-    for kind in KINDS:
-        planned = {stage.stage_id for stage in plan.stages if stage.kind == kind}
-        if not planned:
-            continue
-        done = planned & finished[kind]
-        now = (planned & running) - done
-        failed = (planned & failures.keys()) - done - now
-        kinds.append(KindStatus(kind, len(planned), len(done), len(now), len(failed)))
-    manifest = read_manifest(folder)
-    n_lambdas = len(plan.lambdas)
-    solved = [solve for solve in plan.solves if solve.stage.stage_id in finished["solve"]]
-    unfinished = {stage.stage_id for stage in plan.stages if stage.stage_id not in finished[stage.kind]} - running
-    current = manifest is not None and manifest["plan"] == plan.plan_id
+    finished = {kind: store.finished(kind) for kind in plan.stages}
+    history.update()
+    failed = history.failures()
+    states = dict(_states(plan, finished, held.keys(), failed.keys()))
+    kinds = tuple(Count.of(kind, Counter(map(states.__getitem__, ids))) for kind, ids in plan.stages.items())
+    layer_sets, lambdas = _cells(plan, states)
+    cells, cells_finished = plan.n_cells, sum(count.finished for count in layer_sets)
+    running = {stage_id: holder for stage_id, holder in held.items() if states.get(stage_id) is State.RUNNING}
+    todo = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
+    # Once every cell is finished nobody needs what is lost below them.
+    left = {kind: count for kind, count in todo.items() if count and cells_finished < cells}
+    means = history.mean_seconds()
+    unmeasured = tuple(kind for kind in left if kind not in means)
     return Status(
-        kinds=tuple(kinds),
-        cells=plan.n_cells,
-        cells_finished=sum(len(solve.layer_sets) for solve in solved) * n_lambdas,
-        cells_in_tables=manifest["tables"]["cells"]["rows"] if manifest and current else 0,
-        failures=tuple(failures[stage_id] for stage_id in failures if stage_id in unfinished),
+        kinds=kinds,
+        layer_sets=layer_sets,
+        lambdas=lambdas,
+        cells=cells,
+        cells_finished=cells_finished,
+        cells_in_tables=_cells_in_tables(plan, folder),
+        computing=tuple(_computing(plan.kinds[stage_id], stage_id, holder) for stage_id, holder in running.items()),
+        workers=len({tuple(map(holder.get, _PROCESS)) for holder in running.values()}),
+        worker_seconds=None if unmeasured else sum(count * means[kind] for kind, count in left.items()),
+        unmeasured=unmeasured,
+        failures=tuple(
+            {**event, **plan.cells_of(stage_id)}
+            for stage_id, event in failed.items()
+            if states.get(stage_id) is State.FAILED
+        ),
         damaged=tuple(_damaged(plan, folder, finished)) if verify else (),
     )
 
 
-def _failures(folder: ResultsFolder) -> dict[str, Mapping[str, Any]]:
-    """Return the last failure of every stage whose last event is a failure."""
-    last: dict[str, Mapping[str, Any]] = {}
-    for event in read_journals(folder.journals):
-        if event["event"] in ("started", "finished", "failed"):
-            last[event["stage"]] = event
-    return {stage_id: event for stage_id, event in last.items() if event["event"] == "failed" and event.get("failure")}
+_PROCESS = ("host", "process_namespace", "process")
+"""What names a process among those of all machines, in a claim."""
 
 
-def _damaged(plan: Plan, folder: ResultsFolder, finished: Mapping[str, set[str]]) -> list[str]:
+def _states(
+    plan: PlanIndex, finished: Mapping[str, Set[str]], held: Set[str], failed: Set[str]
+) -> Iterator[tuple[str, State]]:
+    """Yield the state of every stage: the first that holds, so that each stage has one."""
+    for kind, stages in plan.stages.items():
+        done = finished[kind]
+        for stage_id in stages:
+            if stage_id in done:
+                yield stage_id, State.FINISHED
+            elif stage_id in held:
+                yield stage_id, State.RUNNING
+            else:
+                yield stage_id, State.FAILED if stage_id in failed else State.MISSING
+
+
+def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, ...], tuple[Count, ...]]:
+    """Return the counts of cells by layer set and by lambda; a solve stage fills every lambda of its layer sets."""
+    of_set: list[Counter[State]] = [Counter() for _ in plan.layer_sets]
+    of_all: Counter[State] = Counter()
+    for solve in plan.solves:
+        state = states[solve.stage_id]
+        of_all[state] += len(solve.layer_sets)
+        for position in solve.layer_sets:
+            of_set[position][state] += 1
+    return (
+        tuple(Count.of(name, of, len(plan.lambdas)) for name, of in zip(plan.layer_sets, of_set, strict=True)),
+        tuple(Count.of(strength, of_all) for strength in plan.lambdas),
+    )
+
+
+def _cells_in_tables(plan: PlanIndex, folder: ResultsFolder) -> int:
+    manifest = read_manifest(folder)
+    current = manifest is not None and manifest["plan"] == plan.plan_id
+    return int(manifest["tables"]["cells"]["rows"]) if manifest and current else 0
+
+
+def _computing(kind: str, stage_id: str, holder: Mapping[str, Any]) -> Computing:
+    return Computing(
+        kind, stage_id, holder.get("host"), holder.get("process"), holder.get("slurm_job"), holder.get("taken")
+    )
+
+
+def _damaged(plan: PlanIndex, folder: ResultsFolder, finished: Mapping[str, Set[str]]) -> Iterator[str]:
     store = folder.artifacts()
-    found = []
-    survey = survey_stage(plan.sweep)
-    for stage in (survey, *plan.stages):
-        if stage.stage_id not in finished.get(stage.kind, store.finished(stage.kind)):
+    stages = {"survey": (plan.survey,), **plan.stages}
+    finished = {"survey": store.finished("survey"), **finished}
+    for kind, stage_id in ((kind, stage_id) for kind, listed in stages.items() for stage_id in listed):
+        if stage_id not in finished[kind]:
             continue
         try:
-            store.read(stage.kind, stage.stage_id).verify()
+            store.read(kind, stage_id).verify()
         except DamagedArtifactError as error:
-            found.append(f"{stage.kind}/{stage.stage_id}: {error.reason}")
-    return found + [f"tables/{name}" for name in damaged_tables(folder)]
+            yield f"{kind}/{stage_id}: {error.reason}"
+    yield from (f"tables/{name}" for name in damaged_tables(folder))

@@ -3,3 +3,29 @@
 
 class SlurmError(Exception):
     """Base of every error here that is explained to the user."""
+
+
+class NoSlurmError(SlurmError):
+    """A program of Slurm is not installed on this machine."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            f"there is no Slurm on this machine: `{program}` was not found; submit from a login node of the "
+            "cluster, or try `ntksweep devcluster up`, which starts a small one here"
+        )
+
+
+class CommandError(SlurmError):
+    """A command of Slurm failed; the message quotes it, what it said, and the next step.
+
+    Attributes:
+        passes: whether the failure was of a kind that passes by itself, such as a controller that restarts.
+    """
+
+    def __init__(self, command: str, said: str, advice: str, *, passes: bool = False) -> None:
+        super().__init__(f"`{command}` failed: {said}; {advice}")
+        self.passes = passes
+
+
+class ProfileError(SlurmError):
+    """The profile does not fit the cluster; the message lists every fault with what would fit."""

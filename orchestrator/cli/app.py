@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from orchestrator.cli import looking, sweeping
+from orchestrator.cli import clusters, devcluster, looking, sweeping, watching
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import ExitCode, SweepError
 from orchestrator.version import VERSION
+from slurm.errors import SlurmError
 
 
 class _Interrupted(BaseException):
@@ -61,7 +62,13 @@ def _options(
 app.command("init")(sweeping.init)
 app.command("plan")(sweeping.plan)
 app.command("run")(sweeping.run)
-app.command("status")(looking.status)
+app.command("submit", rich_help_panel="On a cluster")(clusters.submit)
+app.command("resume", rich_help_panel="On a cluster")(clusters.resume)
+app.command("wait", rich_help_panel="On a cluster")(clusters.wait)
+app.command("cancel", rich_help_panel="On a cluster")(clusters.cancel)
+app.command("logs", rich_help_panel="On a cluster")(clusters.logs)
+app.add_typer(devcluster.app, name="devcluster", rich_help_panel="On a cluster")
+app.command("status")(watching.status)
 app.command("show")(looking.show)
 app.command("export")(looking.export)
 app.command("doctor")(looking.doctor)
@@ -77,10 +84,10 @@ def main() -> None:
     errors = Console(stderr=True)
     try:
         app()
-    except SweepError as error:
+    except (SweepError, SlurmError) as error:
         errors.print("error:", style="bold red", end=" ")
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code if isinstance(error, SweepError) else ExitCode.WRONG_INPUT)
     except (_Interrupted, KeyboardInterrupt):
         errors.print("\ninterrupted; what is finished is kept. Run the same command again to go on.", markup=False)
         sys.exit(ExitCode.INTERRUPTED)

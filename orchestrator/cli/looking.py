@@ -1,21 +1,23 @@
-"""The commands that look at a sweep: status, show, export, doctor."""
+"""The commands that look at results and at the installation: show, export, doctor."""
 
 import json
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from orchestrator.cli.render import cells_table, checks_table, status_table, summary_table
+from orchestrator.cli.render import cells_table, checks_table, summary_table
 from orchestrator.cli.sweeping import JsonOption
 from orchestrator.errors import ExitCode, ResultsError
 from orchestrator.folder import ResultsFolder
-from orchestrator.results import Table
 from orchestrator.spec import read_spec
 from orchestrator.standard_json import standard_json
+
+if TYPE_CHECKING:
+    from orchestrator.results import Table
 
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="A results folder, or a spec file.", show_default=False)
@@ -34,51 +36,6 @@ def _folder(path: Path) -> ResultsFolder:
     folder = ResultsFolder(read_spec(path).folder if path.is_file() else path)
     folder.existing()
     return folder
-
-
-def status(
-    path: FolderArgument,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Compare every artifact and table with its checksum.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Say how a sweep stands: planned = finished + running + failed + missing.
-
-    Exit status: 0 if every cell is in the tables, 1 if stages failed, 3 otherwise.
-
-    Example: ntksweep status results/quickstart
-    """
-    from orchestrator.plan import make_plan
-    from orchestrator.status import status_of
-    from orchestrator.survey import survey
-
-    folder = _folder(path)
-    sweep = folder.existing()
-    found = status_of(make_plan(sweep, survey(sweep, folder.artifacts())), folder, verify=verify)
-    if as_json:
-        facts = asdict(found) | {"complete": found.complete, "folder": str(folder.root)}
-        for kind, entry in zip(found.kinds, facts["kinds"], strict=True):
-            entry["missing"] = kind.missing
-        print(json.dumps(facts, indent=1))
-    else:
-        console = Console()
-        console.print(status_table(found.kinds))
-        console.print()
-        console.print(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables")
-        for event in found.failures:
-            console.print(f"failed ({event['failure']}): {event['kind']} {event['stage']}", style="red")
-            console.print(str(event["message"]).strip(), markup=False, highlight=False, soft_wrap=True)
-        for name in found.damaged:
-            console.print(f"damaged: {name}", style="red", highlight=False, soft_wrap=True)
-        if verify and not found.damaged:
-            console.print("every artifact and table matches its checksum")
-        elif found.damaged:
-            console.print("`ntksweep run` computes damaged artifacts again when it reads them", highlight=False)
-    if found.failures:
-        raise typer.Exit(ExitCode.FAILED_STAGES)
-    if not found.complete:
-        raise typer.Exit(ExitCode.UNFINISHED)
 
 
 def show(
@@ -109,7 +66,7 @@ def show(
 _SHOWN = ("seed", "n_train", "lambda_given", "train_loss", "eval_loss", "eval_accuracy", "eval_pearson", "gcv")
 
 
-def _show_cells(cells: Table, layer_set: str, sort: str, limit: int, as_json: bool) -> None:
+def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: bool) -> None:
     import difflib
 
     import pyarrow.compute as pc

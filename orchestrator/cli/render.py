@@ -1,15 +1,16 @@
 """Tables on the terminal."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 from rich.table import Table
 
-from orchestrator.cli.summary import LayerSetSummary
-from orchestrator.doctor import Check
-from orchestrator.estimate import Cost, human_bytes
-from orchestrator.status import KindStatus
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from orchestrator.cli.summary import LayerSetSummary
+    from orchestrator.doctor import Check
+    from orchestrator.estimate import Cost
 
 
 def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
@@ -22,8 +23,10 @@ def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: st
     return table
 
 
-def costs_table(costs: Sequence[Cost]) -> Table:
+def costs_table(costs: "Sequence[Cost]") -> Table:
     """Return what is to be computed and what it costs."""
+    from orchestrator.estimate import human_bytes
+
     rows = [
         (
             cost.kind,
@@ -41,16 +44,7 @@ def costs_table(costs: Sequence[Cost]) -> Table:
     return rows_table(("stage", "planned", "there", "FLOPs", "disk", "memory", "time"), rows)
 
 
-def status_table(kinds: Sequence[KindStatus]) -> Table:
-    """Return how many stages of each kind are finished, running, failed and missing."""
-    rows = [
-        (kind.kind, *(str(n) for n in (kind.planned, kind.finished, kind.running, kind.failed, kind.missing)))
-        for kind in kinds
-    ]
-    return rows_table(("stage", "planned", "finished", "running", "failed", "missing"), rows)
-
-
-def checks_table(checks: Sequence[Check]) -> Table:
+def checks_table(checks: "Sequence[Check]") -> Table:
     """Return what the doctor found."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "needed for", "what", "found", "what to do"):
@@ -61,7 +55,7 @@ def checks_table(checks: Sequence[Check]) -> Table:
     return table
 
 
-def summary_table(summaries: Sequence[LayerSetSummary], metric: str, n_seeds: int) -> Table:
+def summary_table(summaries: "Sequence[LayerSetSummary]", metric: str, n_seeds: int) -> Table:
     """Return the best lambda of each layer set, averaged over seeds."""
     rows = [
         (
@@ -88,7 +82,7 @@ def summary_table(summaries: Sequence[LayerSetSummary], metric: str, n_seeds: in
     return rows_table(headings, rows, title=f"Best lambda by layer set ({seeds})")
 
 
-def cells_table(cells: pa.Table) -> Table:
+def cells_table(cells: "pa.Table") -> Table:
     """Return cells as they are."""
     rows = [[number(value) for value in row.values()] for row in cells.to_pylist()]
     return rows_table(cells.column_names, rows)

@@ -16,6 +16,12 @@ from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import Spec, read_spec
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False)]
+OnChangeOption = Annotated[
+    OnChange,
+    typer.Option(
+        help="If the results folder holds other numbers: refuse, keep the stored, or take the given ones."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
@@ -106,12 +112,9 @@ def run(
         str | None, typer.Option(help="ray or inline; overrides the spec.", metavar="ray|inline")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; overrides the spec.", min=1)] = None,
-    on_change: Annotated[
-        OnChange, typer.Option(help="If the results folder holds other numbers: refuse, keep the stored ones, or take "
-                                    "the given ones.")
-    ] = OnChange.REFUSE,
+    on_change: OnChangeOption = OnChange.REFUSE,
     as_json: JsonOption = False,
-) -> None:  # fmt: skip
+) -> None:
     """Run a sweep, or go on with one that was interrupted.
 
     Finished stages are never computed again; a finished sweep is left alone. Several runs of one sweep share the work.

@@ -20,6 +20,7 @@ def make_executor(sweep: Sweep, folder: ResultsFolder) -> Executor:
         from orchestrator.executors.inline import InlineExecutor
 
         return InlineExecutor(sweep, folder)
-    from orchestrator.executors.local_ray import RayExecutor
+    from orchestrator.executors.local_ray import LocalRay
+    from orchestrator.executors.ray_workers import RayExecutor
 
-    return RayExecutor(sweep, folder, worker_count(sweep))
+    return RayExecutor(sweep, folder, LocalRay(worker_count(sweep)))

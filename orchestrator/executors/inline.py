@@ -1,5 +1,6 @@
 """The inline executor: every stage runs in this process, one after the other, where a debugger sees it."""
 
+import time
 from collections import deque
 from types import TracebackType
 
@@ -15,16 +16,19 @@ class InlineExecutor:
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
         self._worker = StageWorker(sweep, folder)
-        self._waiting: deque[tuple[Stage, int]] = deque()
+        self._waiting: deque[tuple[Stage, int, int]] = deque()
 
-    def submit(self, stage: Stage, attempt: int) -> None:
+    def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
         """Put a stage in line."""
-        self._waiting.append((stage, attempt))
+        self._waiting.append((stage, attempt, halvings))
 
-    def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome]:
-        """Compute the next stage in line, however long that takes."""
-        stage, attempt = self._waiting.popleft()
-        return stage, self._worker.execute(stage, attempt)
+    def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
+        """Compute the next stage in line, however long that takes; with none in line, let `timeout` seconds pass."""
+        if not self._waiting:
+            time.sleep(timeout or 0.0)
+            return None
+        stage, attempt, halvings = self._waiting.popleft()
+        return stage, self._worker.execute(stage, attempt, halvings)
 
     def __enter__(self) -> "InlineExecutor":
         return self

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -51,14 +52,15 @@ def reference_page() -> str:
         if section is None:
             parts += [f"## `{key}`", "", f"{field.description} Example: `{_example(field)}`.", ""]
         else:
-            parts += [f"## `{key}`", "", field.description or "", "", *_table(section), ""]
+            parts += [f"## `{key}`", "", field.description or "", "", *key_table(section), ""]
     parts += ["## Parts of `grid`", ""]
     for section in (LambdaSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
-        parts += [f"**{section.__doc__}**" if section.__doc__ else "", "", *_table(section), ""]
+        parts += [f"**{section.__doc__}**" if section.__doc__ else "", "", *key_table(section), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _table(section: type[BaseModel]) -> Iterator[str]:
+def key_table(section: type[BaseModel]) -> Iterator[str]:
+    """Yield the lines of a Markdown table of the keys of `section`: meaning, default and an example of each."""
     yield "| key | meaning | default | example |"
     yield "| --- | --- | --- | --- |"
     for key, field in section.model_fields.items():
@@ -93,6 +95,8 @@ def _example(field: FieldInfo) -> Any:
 def _flow(value: Any) -> str:
     if isinstance(value, tuple):
         value = list(value)
+    if isinstance(value, PurePath):
+        value = str(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))
     text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip()

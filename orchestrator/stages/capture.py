@@ -32,7 +32,8 @@ def compute(stage: Stage, work: Work) -> Product:
         for group in p["groups"]
     }
     file = work.new_arrays(stage, layout | {SCORES: (p["dtype"], (stop - start, per_example))})
-    for positions in length_buckets(tokens.lengths, batch_tokens=p["batch_tokens"], batch_examples=p["batch_examples"]):
+    batch_tokens, batch_examples = work.halved(p["batch_tokens"]), work.halved(p["batch_examples"])
+    for positions in length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples):
         batch = tokens.batch(positions)
 
         def score(batch: Batch = batch) -> Tensor:

@@ -1,10 +1,11 @@
 """Computing one stage in a worker: claim it, compute it, publish it, write the journal, give the claim back."""
 
+import errno
 import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,7 @@ from orchestrator.folder import ResultsFolder, Sweep, git_commit, versions
 from orchestrator.stage import Stage
 from orchestrator.stages.registry import compute_of
 from orchestrator.stages.work import Work
-from orchestrator.store.files import host_name
+from orchestrator.store.files import host_name, slurm_job
 
 
 class Status(StrEnum):
@@ -37,6 +38,11 @@ class FailureClass(StrEnum):
     MEMORY = "out of memory"
     STORAGE = "storage"
     WORKER = "worker lost"
+    NODE = "node lost"
+
+
+_LASTING = (FailureClass.INPUT, FailureClass.CODE)
+"""Classes of failures that come again wherever a stage is tried; every run of the sweep leaves it alone."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +78,28 @@ class StageWorker:
     def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
         self._work = Work(sweep, folder)
         self._claims = folder.claims()
+        self._refusals = folder.refusals()
         self._journal = folder.journal()
         self._threads = sweep.spec.compute.threads
+
+    @property
+    def process(self) -> Mapping[str, Any]:
+        """What names this process among those of all machines, in each of its claims."""
+        return self._claims.process
 
     def interrupted(self) -> None:
         """Give back every claim of this process, at whatever point it was interrupted."""
         self._claims.release_all()
 
-    def execute(self, stage: Stage, attempt: int = 1) -> Outcome:
-        """Compute a stage unless it is finished, or a living process is computing it."""
+    def execute(self, stage: Stage, attempt: int = 1, halvings: int = 0) -> Outcome:
+        """Compute a stage unless it is finished, a living process is computing it, or it failed for good elsewhere.
+
+        Args:
+            stage: the stage.
+            attempt: how often its run has begun it, this time included.
+            halvings: how often to halve its batches. The numbers then agree with those of whole batches to rounding,
+                not bitwise; artifact, journal and tables say so.
+        """
         store = self._work.store
         try:
             if store.has(stage.kind, stage.stage_id):
@@ -92,33 +111,41 @@ class StageWorker:
                 # Between the first look and the claim another process may have finished it.
                 if store.has(stage.kind, stage.stage_id):
                     return Outcome(Status.EXISTING)
-                return self._claimed(stage, attempt)
+                # Whoever refused it did so before giving back the claim, so that nobody tries it in between.
+                refusal = self._refusals.of(stage.stage_id)
+                if refusal is not None:
+                    failure, message = refusal
+                    return Outcome(Status.FAILED, FailureClass(failure), message)
+                return self._claimed(stage, attempt, halvings)
             finally:
                 self._claims.release(claim)
         except StorageError as error:
             return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
 
-    def _claimed(self, stage: Stage, attempt: int) -> Outcome:
-        facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id}
+    def _claimed(self, stage: Stage, attempt: int, halvings: int) -> Outcome:
+        facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id, "halvings": halvings}
         self._journal.write("started", **facts, attempt=attempt)
         outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()
         try:
             with limited_threads(self._threads):
-                outcome = self._attempt(stage, attempt, started)
+                outcome = self._attempt(stage, attempt, halvings, started)
         finally:
             self._work.discard()
             reason = {"failure": outcome.failure, "message": outcome.message} if outcome and outcome.message else {}
             event = _EVENTS[outcome.status] if outcome else "released"
             seconds = round(time.perf_counter() - started, 4)
             self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak_memory(), **reason)
+        if outcome.failure in _LASTING:
+            self._refusals.add(stage.stage_id, outcome.failure, outcome.message)
         return outcome
 
-    def _attempt(self, stage: Stage, attempt: int, started: float) -> Outcome:
+    def _attempt(self, stage: Stage, attempt: int, halvings: int, started: float) -> Outcome:
         reset_peak_memory()
+        self._work.halvings = halvings
         try:
             product = compute_of(stage.kind)(stage, self._work)
-            origin = provenance(stage, attempt, time.perf_counter() - started)
+            origin = provenance(stage, attempt, time.perf_counter() - started) | self._work.halvings_of(stage)
             won = self._work.store.publish(stage, product.facts, origin, product.arrays)
         except DamagedArtifactError as error:
             self._work.store.forget(error.kind, error.stage_id)
@@ -133,12 +160,18 @@ class StageWorker:
 
 
 def _failed(error: Exception) -> Outcome:
-    known = isinstance(error, SweepError) or _is_named(error)
-    if "not enough memory" in str(error) or "out of memory" in str(error):  # torch has no class for it on CPU
+    if _is_out_of_memory(error):
         return Outcome(Status.FAILED, FailureClass.MEMORY, _memory_message(error))
-    if known:
+    if isinstance(error, SweepError) or _is_named(error):
         return Outcome(Status.FAILED, FailureClass.INPUT, str(error))
     return Outcome(Status.FAILED, FailureClass.CODE, "".join(traceback.format_exception(error)))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):  # of a file that cannot be mapped
+        return error.errno == errno.ENOMEM
+    # torch has no class for it on a CPU.
+    return any(words in str(error) for words in ("not enough memory", "can't allocate memory", "out of memory"))
 
 
 def _is_named(error: Exception) -> bool:
@@ -158,7 +191,7 @@ def provenance(stage: Stage, attempt: int, seconds: float) -> dict[str, Any]:
         "host": host_name(),
         "device": "cpu",
         "process": os.getpid(),
-        "job": os.environ.get("SLURM_JOB_ID"),
+        "job": slurm_job(),
         "attempt": attempt,
         "seconds": round(seconds, 4),
         "peak_memory_bytes": peak_memory(),

@@ -30,15 +30,15 @@ def compute(stage: Stage, work: Work) -> Product:
             kind=p["kind"],
             outputs_per_example=outputs,
             accumulate=p["gram_dtype"],
-            max_bytes=workspace_bytes(left_rows.shape[0], right_rows.shape[0]),
+            max_bytes=workspace_bytes(left_rows.shape[0], right_rows.shape[0], work.halved(COLUMNS_AT_ONCE)),
         )
         file.write(group, tile)
     return Product({"rows": _examples(left), "columns": _examples(right)}, file)
 
 
-def workspace_bytes(left_rows: int, right_rows: int) -> int:
+def workspace_bytes(left_rows: int, right_rows: int, columns: int = COLUMNS_AT_ONCE) -> int:
     """Return the memory that one product of tiles may take: result, partial result, and both sides in float64."""
-    return 16 * left_rows * right_rows + 9 * (left_rows + right_rows) * COLUMNS_AT_ONCE
+    return 16 * left_rows * right_rows + 9 * (left_rows + right_rows) * columns
 
 
 def _rows(shard: Artifact) -> int:

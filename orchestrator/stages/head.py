@@ -18,7 +18,7 @@ def compute(stage: Stage, work: Work) -> Product:
     tokens = read_tokens(dataset, "train", 0, len(labels))
     scorer = work.scorer(p, None, [])
     features: list[np.ndarray] = [np.empty(0)] * len(labels)
-    for positions in length_buckets(tokens.lengths, batch_tokens=p["batch_tokens"]):
+    for positions in length_buckets(tokens.lengths, batch_tokens=work.halved(p["batch_tokens"])):
         for position, row in zip(positions, scorer.features(tokens.batch(positions)).numpy(), strict=True):
             features[int(position)] = row
     kind = work.sweep.spec.task.kind

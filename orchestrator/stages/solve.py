@@ -77,7 +77,7 @@ class _Solver:
                 kind=self.kernel["kind"],
                 outputs_per_example=self.problem.outputs_per_example,
                 n_examples=n_examples,
-                max_bytes=BLOCK_BYTES,
+                max_bytes=self.work.halved(BLOCK_BYTES),
             )
 
         train = blocks(self.train, self.problem.n_train)

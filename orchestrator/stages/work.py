@@ -32,12 +32,14 @@ class Work:
         sweep: the sweep that is worked on.
         folder: its results folder.
         store: its artifacts.
+        halvings: how often the batches of the stage at hand are to be halved, after it ran out of memory.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
         self.sweep = sweep
         self.folder = folder
         self.store = folder.artifacts()
+        self.halvings = 0
         self._unpublished: list[ArrayFile] = []
         self._loaded: tuple[str, Scorer] | None = None
 
@@ -49,6 +51,15 @@ class Work:
     def inputs(self, stage: Stage, role: str) -> list[Artifact]:
         """Return the artifacts of all inputs that a stage has in `role`."""
         return [self.store.open(*reference) for reference in stage.inputs[role]]
+
+    def halved(self, size: int) -> int:
+        """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
+        return max(1, size >> self.halvings)
+
+    def halvings_of(self, stage: Stage) -> dict[str, int]:
+        """Return for provenance how often batches were halved: of the stage, and at most of it and all below it."""
+        below = [int(self.store.open(*needed).provenance.get("most_halvings", 0)) for needed in stage.needs()]
+        return {"halvings": self.halvings, "most_halvings": max([self.halvings, *below])}
 
     def new_arrays(self, stage: Stage, layout: Layout) -> ArrayFile:
         """Create the array file of a stage, which `discard` removes unless the stage is published."""

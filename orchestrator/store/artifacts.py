@@ -1,5 +1,6 @@
 """Artifacts: what stages leave on disk, named by stage, written once, checksummed."""
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,8 @@ class Artifact:
         try:
             return self._arrays.array(name)
         except (OSError, ValueError) as error:  # gone, or cut short, since it was verified
+            if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+                raise  # it is this process that has too little memory
             raise DamagedArtifactError(*self._stage, f"{self._arrays.path.name}: {error}") from None
 
     def verify(self, *names: str) -> None:

@@ -6,6 +6,7 @@ wins; nothing is ever renamed or rewritten, so there is no moment at which two h
 """
 
 import json
+import math
 import os
 import threading
 import time
@@ -15,13 +16,16 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from orchestrator.store.files import explained, host_name, process_namespace, publish_new
+from orchestrator.store.files import explained, host_name, process_namespace, publish_new, slurm_job
 
 RENEWED_EVERY = 10.0
 """Seconds between renewals of the claims that a process holds."""
 
 STALE_AFTER = 90.0
 """Seconds without renewal after which a claim on another machine counts as abandoned."""
+
+CLOCK_KEPT = 1.0
+"""Seconds for which one look at the file server's clock serves."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +38,26 @@ class Claim:
 
 
 class ClaimBook:
-    """The claims of one results folder, as one process takes, renews and releases them."""
+    """The claims of one results folder, as one process takes, renews and releases them.
+
+    Attributes:
+        process: what names this process among those of all machines, and stands in each of its claims.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._held: set[Path] = set()
         self._lock = threading.Lock()
         self._renewer: threading.Thread | None = None
-        self._holder = {
+        self._clock = (-math.inf, 0.0)
+        self.process: dict[str, Any] = {
             "host": host_name(),
             "process_namespace": process_namespace(),
             "boot": _boot(),
             "process": os.getpid(),
             "process_started": _started(os.getpid()),
-            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+            "slurm_job": slurm_job(),
+            "slurm_restart": os.environ.get("SLURM_RESTART_COUNT"),
         }
 
     def take(self, stage_id: str) -> Claim | None:
@@ -58,7 +68,7 @@ class ClaimBook:
         """
         with explained(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-        holder = self._holder | {"taken": time.time()}
+        holder = {**self.process, "taken": time.time()}
         content = json.dumps(holder).encode()
         generation = 1
         while True:
@@ -90,16 +100,23 @@ class ClaimBook:
             for generation in range(1, last + 1):
                 self.root.joinpath(f"{claim.stage_id}.{generation}").unlink(missing_ok=True)
 
-    def release_all(self) -> None:
-        """Give back whatever this process holds: an interrupt may have come while a claim was taken or given back.
+    def release_all(self, process: Mapping[str, Any] | None = None) -> None:
+        """Give back whatever a process holds, this one unless another is named.
+
+        An interrupt may have come while a claim was taken or given back; of another process it must be certain that it
+        is dead, and then nobody has to wait until its claims are stale.
+
+        Args:
+            process: the `process` of the other one's own book; a part of it stands for all processes that share it.
 
         Raises:
             StorageError: the folder cannot be written.
         """
+        dead = self.process if process is None else process
         with explained(self.root):
             for path in self.root.glob("[!.]*.*"):
                 holder = _read(path) or {}
-                if all(holder.get(key) == value for key, value in self._holder.items()):
+                if all(holder.get(key) == value for key, value in dead.items()):
                     path.unlink(missing_ok=True)
 
     def held(self) -> dict[str, dict[str, Any]]:
@@ -134,8 +151,8 @@ class ClaimBook:
                     continue  # released in the meantime, or the file system is away: the next round tries again
 
     def _abandoned(self, path: Path, holder: dict[str, Any]) -> bool:
-        if all(holder.get(key) == self._holder[key] for key in ("host", "process_namespace")):
-            alive = holder["boot"] == self._holder["boot"] and holder["process_started"] == _started(holder["process"])
+        if all(holder.get(key) == self.process[key] for key in ("host", "process_namespace")):
+            alive = holder["boot"] == self.process["boot"] and holder["process_started"] == _started(holder["process"])
             return not alive
         try:
             return self._now() - path.stat().st_mtime > STALE_AFTER
@@ -143,9 +160,19 @@ class ClaimBook:
             return True
 
     def _now(self) -> float:
-        # The file server's clock, not this machine's: times of change are compared with it.
+        # The file server's clock, not this machine's: times of change are compared with it. One look serves the claims
+        # of hundreds of workers.
+        looked, then = self._clock
+        if time.monotonic() - looked > CLOCK_KEPT:
+            looked, then = self._clock = time.monotonic(), self._server_time()
+        return then + time.monotonic() - looked
+
+    def _server_time(self) -> float:
         probe = self.root / f".now.{uuid4().hex}"
-        probe.touch()
+        try:
+            probe.touch()
+        except OSError:
+            return time.time()  # somebody who may only look
         try:
             return probe.stat().st_mtime
         finally:

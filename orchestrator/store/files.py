@@ -23,6 +23,12 @@ def host_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
+def slurm_job() -> str | None:
+    """Return the Slurm job that this process runs in, as Slurm's own commands name it; None outside of one."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
 @cache
 def process_namespace() -> str:
     """Return the number of this process's PID namespace: containers of one host name each count their own processes."""

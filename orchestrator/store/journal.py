@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store.files import explained, host_name
+from orchestrator.store.files import explained, host_name, slurm_job
 
 
 class Journal:
     """The journal of this process; events are single lines of JSON, appended whole.
 
-    Events: `started`; then `finished`, `failed`, `existing` (someone else finished it first), `damaged` (what it read
-    did not match its checksum) or `released` (interrupted); and `run` (a run began or ended).
+    Each says when it was and, on a cluster, in which Slurm job. Events: `started`; then `finished`, `failed`, `existing`
+    (someone else finished it first), `damaged` (what it read did not match its checksum) or `released` (interrupted);
+    and `run` (a run began or ended).
     """
 
     def __init__(self, folder: Path) -> None:
+        job = slurm_job()
+        self._where = {"job": job} if job else {}
         self.path = folder / f"{host_name()}-{os.getpid()}-{time.time_ns():x}.jsonl"
         self._file: int | None = None
         self._torn = False
@@ -28,7 +31,7 @@ class Journal:
         Raises:
             StorageError: the disk is full or the folder cannot be written.
         """
-        line = json.dumps({"time": time.time(), "event": event, **facts}, separators=(",", ":")) + "\n"
+        line = json.dumps({"time": time.time(), "event": event, **self._where, **facts}, separators=(",", ":")) + "\n"
         with explained(self.path):
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -147,6 +147,7 @@ def _provenance(artifact: Artifact, n_cells: int) -> dict[str, Any]:
         "finished": datetime.fromtimestamp(round(origin["finished"], 3), UTC),
         "python": origin["python"],
         "git": origin["git"],
+        "halvings": origin.get("most_halvings", 0),
         **{name: versions.get(name) for name in ("ntksweep", "torch", "transformers", "numpy", "scipy")},
     }
 

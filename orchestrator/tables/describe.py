@@ -16,7 +16,7 @@ def tables_page() -> str:
         "",
         f"Parquet files under `results/<sweep>/tables/<table>/`, schema version {SCHEMA_VERSION}. Columns are only",
         "ever added. A quantity that does not exist for a cell is null. Columns marked *provenance* may differ between",
-        "two runs of one sweep; nothing else may.",
+        "two runs of one sweep; nothing else may, but for last bits where `halvings` is not 0.",
         "",
         "This page is written from the code by `python docs/write_reference.py`.",
         "",

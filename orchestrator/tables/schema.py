@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when columns are added; stands in the metadata of every file."""
 
 
@@ -19,7 +19,7 @@ class Column:
         meaning: what it holds.
         unit: unit of its numbers; empty for pure numbers and names.
         provenance: whether it says where a number comes from rather than what it is; provenance may differ between two
-            runs of one sweep, nothing else may.
+            runs of one sweep, nothing else may, but for last bits where `halvings` is not 0.
     """
 
     name: str
@@ -146,6 +146,13 @@ PROVENANCE_COLUMNS = tuple(
         ("numpy", _NAME, "version of numpy", ""),
         ("scipy", _NAME, "version of scipy", ""),
         ("git", _NAME, "commit of ntksweep's checkout; null when installed from a package", ""),
+        (
+            "halvings",
+            _COUNT,
+            "most often that a stage below the cell had its batches halved to fit into memory; where not 0, numbers "
+            "agree with those of whole batches to rounding only",
+            "",
+        ),
     )
 )
 

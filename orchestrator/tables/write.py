@@ -1,9 +1,7 @@
 """Collecting: the tables of all finished stages, replaced in one step, so that a reader never sees half a table."""
 
-import hashlib
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,7 @@ import pyarrow.parquet as pq
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.store.artifacts import ArtifactStore
-from orchestrator.store.files import explained, replace, temporary_beside
-from orchestrator.store.sealed import sealed, unsealed
+from orchestrator.store.files import explained, temporary_beside
 from orchestrator.tables.build import (
     CELLS_SCHEMA,
     PREDICTIONS_SCHEMA,
@@ -23,10 +20,9 @@ from orchestrator.tables.build import (
     predictions_of,
     spectra_of,
 )
+from orchestrator.tables.manifest import PART, sha256_of, write_manifest
 
 ROWS_A_GROUP = 1 << 17
-PART = "part-0.parquet"
-MANIFEST = "manifest.json"
 POLL_SECONDS = 0.2
 """Pause between looks at whether another run is done with the tables."""
 
@@ -66,32 +62,8 @@ def _collect(plan: Plan, folder: ResultsFolder) -> int:
         written["predictions"] = _write(folder, "predictions", PREDICTIONS_SCHEMA, _predictions(plan, store, solves))
     n_cells = written["cells"]["rows"]
     manifest = {"plan": plan.plan_id, "complete": len(solves) == len(plan.solves), "tables": written}
-    replace(folder.tables / MANIFEST, sealed(manifest))
+    write_manifest(folder, manifest)
     return int(n_cells)
-
-
-def read_manifest(folder: ResultsFolder) -> dict[str, Any] | None:
-    """Return what the tables hold; None where there are none, or where a file is not the one that was written."""
-    try:
-        manifest = unsealed((folder.tables / MANIFEST).read_bytes())
-        for name, facts in manifest["tables"].items():
-            if (folder.tables / name / PART).stat().st_size != facts["bytes"]:
-                return None
-    except (OSError, ValueError):
-        return None
-    return manifest
-
-
-def damaged_tables(folder: ResultsFolder) -> list[str]:
-    """Return the files of the tables that do not match their checksum."""
-    try:
-        manifest = unsealed((folder.tables / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        return []  # nothing was collected yet
-    except (OSError, ValueError):
-        return [MANIFEST]
-    parts = {f"{name}/{PART}": facts["sha256"] for name, facts in manifest["tables"].items()}
-    return [part for part, sha256 in parts.items() if _sha256(folder.tables / part) != sha256]
 
 
 def _predictions(plan: Plan, store: ArtifactStore, solves: list[Any]) -> Iterator[pa.RecordBatch]:
@@ -112,7 +84,7 @@ def _write(folder: ResultsFolder, table: str, schema: pa.Schema, batches: Iterat
                 for group in _grouped(batches):
                     writer.write_table(group)
                     n_rows += group.num_rows
-            facts = {"rows": n_rows, "bytes": temporary.stat().st_size, "sha256": _sha256(temporary)}
+            facts = {"rows": n_rows, "bytes": temporary.stat().st_size, "sha256": sha256_of(temporary)}
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -129,11 +101,3 @@ def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
             held = []
     if held:
         yield pa.Table.from_batches(held)
-
-
-def _sha256(path: Path) -> str | None:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return None

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.executors.local_ray import RayExecutor
-from orchestrator.folder import ResultsFolder
-from tests.orchestrator.sweeps import sweep_of
+from orchestrator.executors.local_ray import LocalRay
 
 pytestmark = pytest.mark.ray
 
@@ -27,9 +25,9 @@ def intrude(address: str, environment: dict[str, str]) -> str:
     return ended.stdout
 
 
-def test_nobody_runs_code_without_the_token(tmp_path, monkeypatch):
+def test_nobody_runs_code_without_the_token(monkeypatch):
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
-    with RayExecutor(sweep_of(), ResultsFolder(tmp_path), workers=1):
+    with LocalRay(workers=1):
         import ray
 
         address = ray.get_runtime_context().gcs_address
@@ -46,11 +44,11 @@ def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_
     deep = tmp_path / ("deep" * 20)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    with RayExecutor(sweep_of(), ResultsFolder(tmp_path / "results"), workers=1) as executor:
+    with LocalRay(workers=1) as workers:
         import ray
 
         session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
         assert session.is_dir()
-        assert executor.capacity == 1
+        assert workers == 1
     assert not session.parent.exists()
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ, "a process started later would look for a token that is gone"

@@ -14,13 +14,14 @@ import pytest
 import orchestrator.identity
 from orchestrator.estimate import costs, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
+from orchestrator.kept_plan import index_of, keep_plan, plan_index
 from orchestrator.plan import Plan
 from orchestrator.results import load
 from orchestrator.run import is_finished
 from orchestrator.schedule import missing_stages
 from orchestrator.stage import _inputs_digest
 from orchestrator.stages.execute import provenance
-from orchestrator.status import status_of
+from orchestrator.status import Status, status_of
 from orchestrator.store.artifacts import layout_of
 from orchestrator.survey import keep_survey
 from orchestrator.tables.schema import RIDGE_COLUMNS, SPECTRUM_COLUMNS
@@ -77,6 +78,11 @@ def made_up(plan: Plan, folder: ResultsFolder) -> None:
             store.publish(stage, {}, origin, file)
 
 
+def status(_: Plan, folder: ResultsFolder) -> Status:
+    """Look how a sweep stands, with nothing but its results folder."""
+    return status_of(plan_index(folder), folder)
+
+
 def grows_as_the_grid(work: Callable[[int], int], small: int = 4) -> None:
     work(1)  # what is loaded or remembered once is not counted
     once, twice, four_times = (work(small * factor) for factor in (1, 2, 4))
@@ -126,7 +132,7 @@ def test_more_lambdas_do_not_make_more_stages_and_hardly_more_calls() -> None:
     "work",
     [
         lambda plan, folder: missing_stages(plan, folder.artifacts()),
-        status_of,
+        lambda plan, folder: status_of(index_of(plan), folder),
         costs,
         refuse_what_cannot_fit,
     ],
@@ -145,13 +151,15 @@ def test_looking_at_a_sweep_that_has_just_begun_grows_as_the_grid(
 
 
 @pytest.mark.parametrize(
-    "work", [collect, is_finished, status_of, missing_stages], ids=["collect", "recognise", "status", "what is missing"]
+    "work", [collect, is_finished, status, missing_stages], ids=["collect", "recognise", "status", "what is missing"]
 )
 def test_looking_at_a_finished_sweep_grows_as_the_grid(work: Callable[..., Any], tmp_path: Path) -> None:
     def counted(seeds: int) -> int:
         plan, folder = plan_with(seeds), ResultsFolder(tmp_path / str(seeds))
         made_up(plan, folder)
         collect(plan, folder)
+        folder.write(plan.sweep)
+        keep_plan(plan, folder)
         return calls(lambda: work(plan, folder.artifacts() if work is missing_stages else folder))
 
     grows_as_the_grid(counted, small=2)

@@ -33,7 +33,7 @@ def take(folder: Path, stage: str = "s") -> bool:
 def elsewhere(folder: Path, stage: str = "s", **facts: Any) -> ClaimBook:
     """Return the claims of a process on another machine, which holds the stage."""
     book = ClaimBook(folder)
-    book._holder |= {"host": "elsewhere"} | facts
+    book.process |= {"host": "elsewhere"} | facts
     assert book.take(stage) is not None
     return book
 
@@ -148,14 +148,14 @@ def test_a_living_holder_on_this_machine_is_respected_however_old_its_claim(tmp_
 
 def test_a_process_that_got_a_dead_holders_number_is_not_taken_for_it(tmp_path: Path) -> None:
     dead = ClaimBook(tmp_path)
-    dead._holder |= {"process_started": dead._holder["process_started"] - 1}
+    dead.process |= {"process_started": dead.process["process_started"] - 1}
     assert dead.take("s") is not None
     assert ClaimBook(tmp_path).take("s") is not None
 
 
 def test_a_holder_from_before_the_machine_was_started_anew_is_dead(tmp_path: Path) -> None:
     before = ClaimBook(tmp_path)
-    before._holder |= {"boot": "another"}
+    before.process |= {"boot": "another"}
     assert before.take("s") is not None
     assert ClaimBook(tmp_path).take("s") is not None
 
@@ -170,7 +170,7 @@ def test_setting_the_clock_does_not_make_a_living_holder_dead(tmp_path: Path, mo
 @pytest.mark.parametrize("facts", [{"host": "elsewhere"}, {"host": None, "process_namespace": "another container"}])
 def test_a_holder_on_another_machine_counts_as_gone_by_time_alone(facts: dict[str, Any], tmp_path: Path) -> None:
     mine = ClaimBook(tmp_path)
-    elsewhere(tmp_path, **(facts | {"host": facts["host"] or mine._holder["host"]}), process=2**22 - 1)
+    elsewhere(tmp_path, **(facts | {"host": facts["host"] or mine.process["host"]}), process=2**22 - 1)
     age(tmp_path / "s.1", STALE_AFTER - 30)
     assert mine.take("s") is None
     assert mine.held().keys() == {"s"}

@@ -1,0 +1,221 @@
+"""The commands that send a sweep to a cluster and look after it there: submit, resume, cancel, wait, logs."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from orchestrator.cli.looking import FolderArgument
+from orchestrator.cli.looking import _folder as results_folder
+from orchestrator.cli.render import costs_table, human_seconds
+from orchestrator.cli.sweeping import JsonOption, OnChangeOption, SpecArgument
+from orchestrator.errors import SpecError
+from orchestrator.estimate import human_bytes
+from orchestrator.folder import OnChange, ResultsFolder
+from orchestrator.spec import read_spec
+
+ProfileOption = Annotated[
+    Path,
+    typer.Option("--profile", "-p", metavar="PROFILE", help="The cluster's YAML file.", show_default=False),
+]
+AllocationsOption = Annotated[
+    int | None, typer.Option(help="Allocations that share the sweep; overrides the profile.", min=1)
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check and print everything, submit nothing.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Submit without asking.")]
+AddOption = Annotated[bool, typer.Option("--add", help="Submit beside allocations that are queued or running.")]
+
+
+def submit(
+    spec: SpecArgument,
+    *,
+    profile: ProfileOption,
+    allocations: AllocationsOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    add: AddOption = False,
+    on_change: OnChangeOption = OnChange.REFUSE,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a sweep to Slurm: say what it costs, show the script, ask, and leave the rest to the allocations.
+
+    Example: ntksweep submit examples/quickstart.yaml --profile cluster.yaml --allocations 3
+    """
+    from orchestrator.cluster.profiles import read_profile
+    from orchestrator.cluster.submitting import prepare
+    from orchestrator.plan import make_plan
+    from orchestrator.run import resolve
+    from orchestrator.survey import survey
+
+    checked, wanted = read_spec(spec), read_profile(profile)
+    folder = ResultsFolder(checked.folder)
+    sweep = folder.settle(resolve(checked, spec.parent, folder), on_change)
+    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    offer = prepare(plan, folder, wanted, allocations or wanted.allocations)
+    _offer(offer, folder, dry_run=dry_run, yes=yes, add=add, as_json=as_json)
+
+
+def resume(
+    path: FolderArgument,
+    *,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", "-p", metavar="PROFILE", help="Another profile than the last one.")
+    ] = None,
+    allocations: AllocationsOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    add: AddOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit allocations for what is missing of a sweep; stages that failed are tried again.
+
+    Example: ntksweep resume results/quickstart --allocations 1
+    """
+    from orchestrator.cluster.submitting import prepare, profile_to_resume_with
+    from orchestrator.plan import make_plan
+    from orchestrator.survey import survey
+
+    folder = results_folder(path)
+    sweep = folder.existing()
+    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    wanted = profile_to_resume_with(folder, profile)
+    offer = prepare(plan, folder, wanted, allocations or wanted.allocations)
+    _offer(offer, folder, dry_run=dry_run, yes=yes, add=add, as_json=as_json)
+
+
+def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: bool, as_json: bool) -> None:
+    from orchestrator.cluster.submitting import collect_if_that_is_all, refuse_second_submission, send
+
+    console = Console(stderr=as_json)
+    if not any(cost.missing for cost in offer.costs):
+        collect_if_that_is_all(offer.plan, folder)
+        console.print(f"nothing is missing: {folder.tables} holds every cell", highlight=False, soft_wrap=True)
+        return
+    if not add:
+        refuse_second_submission(folder)
+    _print_offer(console, offer)
+    if dry_run:
+        console.print("this was a dry run; nothing was submitted", highlight=False)
+        return
+    if not yes:
+        _ask(offer)
+    submission = send(
+        offer,
+        folder,
+        add=add,
+        on_submitted=lambda job, size: console.print(f"submitted job {job}: {_allocations(size)}", highlight=False),
+    )
+    if as_json:
+        print(json.dumps(asdict(submission) | {"folder": str(folder.root)}, indent=1))
+        return
+    for command in ("status", "wait", "logs", "cancel"):
+        console.print(f"  ntksweep {command} {_as_typed(folder.root)}", highlight=False, soft_wrap=True)
+
+
+def _print_offer(console: Console, offer: Any) -> None:
+    profile = offer.profile
+    console.print(costs_table(offer.costs))
+    console.print()
+    shape = f"{profile.nodes} node{'s' if profile.nodes > 1 else ''} for {human_seconds(profile.minutes * 60)}"
+    console.print(
+        f"{_allocations(offer.count)} of {shape}: at most {offer.most_node_hours:.3g} node hours", highlight=False
+    )
+    guessed = "" if all(cost.measured for cost in offer.costs if cost.missing) else ", by the speed of this machine"
+    console.print(
+        f"about {human_seconds(offer.estimated_hours * 3600)} once they all run{guessed}; "
+        f"{human_bytes(sum(cost.disk_bytes for cost in offer.costs))} on disk",
+        highlight=False,
+    )
+    for text in offer.scripts:
+        console.print()
+        console.print(text.strip(), markup=False, highlight=False, soft_wrap=True)
+    console.print()
+
+
+def _ask(offer: Any) -> None:
+    if not sys.stdin.isatty():
+        raise SpecError("nobody is there to ask whether to submit this; give --yes, or --dry-run to look only")
+    typer.confirm(f"Submit {_allocations(offer.count)}?", default=False, abort=True)
+
+
+def cancel(path: FolderArgument, as_json: JsonOption = False) -> None:
+    """Cancel the allocations of a sweep that are queued or running; what is finished is kept.
+
+    Example: ntksweep cancel results/quickstart
+    """
+    from orchestrator.cluster.allocations import alive, allocations_of, cancel_allocations
+
+    folder = results_folder(path)
+    living = alive(allocations_of(folder))
+    cancel_allocations(living)
+    if as_json:
+        print(json.dumps({"cancelled": [each.job for each in living]}))
+        return
+    named = f": {', '.join(each.job for each in living)}" if living else ""
+    print(f"cancelled {_allocations(len(living))}{named}")
+    if living:
+        print(f"go on with: ntksweep resume {_as_typed(folder.root)}")
+
+
+def wait(
+    path: FolderArgument,
+    timeout: Annotated[float | None, typer.Option(help="Stop waiting after so many seconds.", min=0)] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Wait until no allocation of a sweep is queued or running; asks the scheduler ever more rarely.
+
+    Exit status: 0 if every cell is in the tables, 1 if stages failed, 3 otherwise.
+
+    Example: ntksweep wait results/quickstart && ntksweep show results/quickstart
+    """
+    from orchestrator.cli.watching import status
+    from orchestrator.cluster.waiting import wait_for_allocations
+
+    folder = results_folder(path)
+    ended = wait_for_allocations(folder, timeout)
+    if not ended:
+        Console(stderr=True).print("allocations are still queued or running", highlight=False)
+    status(path, as_json=as_json)
+
+
+def logs(
+    path: FolderArgument,
+    job: Annotated[str | None, typer.Option(help="Show the log of this job.", metavar="JOB")] = None,
+    cell: Annotated[str | None, typer.Option(help="Show what happened to this cell.", metavar="CELL_ID")] = None,
+    lines: Annotated[int, typer.Option(help="Last lines of each log to show.", min=1)] = 40,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the logs of a sweep's allocations, or what happened to one cell, stage by stage.
+
+    Example: ntksweep logs results/quickstart --job 4711
+    """
+    from orchestrator.cluster.tracing import logs_of, trace_cell
+
+    folder = results_folder(path)
+    if cell is not None:
+        traced = trace_cell(folder, cell)
+        if as_json:
+            print(json.dumps([asdict(each) for each in traced], indent=1))
+            return
+        for each in traced:
+            print(each.line)
+        return
+    found = logs_of(folder, job, lines)
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], indent=1))
+        return
+    for each in found:
+        print(f"==> {each.path} <==")
+        print(each.text.rstrip() + "\n")
+
+
+def _allocations(count: int) -> str:
+    return f"{count} allocation{'' if count == 1 else 's'}"
+
+
+def _as_typed(folder: Path) -> str:
+    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)

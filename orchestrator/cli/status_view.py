@@ -1,0 +1,127 @@
+"""How a sweep stands, as tables and lines on the terminal."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.render import human_seconds, number, rows_table
+from orchestrator.status import Computing, Count, Status
+
+FEW = 10
+"""Rows of a table that are shown unless every row is asked for."""
+
+_COUNTS = ("finished", "running", "failed", "missing")
+
+
+def status_view(
+    found: Status, *, every_row: bool = False, allocations: Sequence[RenderableType] = ()
+) -> list[RenderableType]:
+    """Return everything that there is to say of a sweep, from top to bottom.
+
+    Args:
+        found: how the sweep stands.
+        every_row: show every layer set and every lambda, also the finished ones.
+        allocations: what a cluster says of the sweep's jobs.
+    """
+    kinds = [_row(str(count.name), count) for count in found.kinds]
+    return [
+        rows_table(("stage", "planned", *_COUNTS), kinds),
+        *_grid("layer set", found.layer_sets, every_row),
+        *_grid("lambda", found.lambdas if every_row else list(_joined(found.lambdas)), every_row),
+        *_computing(found.computing),
+        *allocations,
+        Text(),
+        Text(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables"),
+        *_time_left(found),
+        *_failures(found.failures),
+        *(Text(f"damaged: {name}", style="red") for name in found.damaged),
+    ]
+
+
+def _row(name: str, count: Count) -> tuple[str, ...]:
+    return name, *map(str, (count.planned, count.finished, count.running, count.failed, count.missing))
+
+
+def _grid(what: str, counts: Sequence[Count], every_row: bool) -> Iterator[RenderableType]:
+    """Yield a table of cells, those that are not all finished first."""
+    ordered = sorted(counts, key=lambda count: count.finished == count.planned)
+    unfinished = sum(count.finished < count.planned for count in counts)
+    shown = ordered if every_row else ordered[: min(unfinished, FEW)]
+    if not shown:
+        return
+    yield Text()
+    yield rows_table((what, "cells", *_COUNTS), [_row(number(count.name, digits=6), count) for count in shown])
+    more, finished = max(0, unfinished - len(shown)), len(counts) - unfinished
+    if not every_row and (more or finished):
+        left_out = [f"{more} more are unfinished"] * bool(more) + [f"{finished} are finished"] * bool(finished)
+        yield Text(f"{' and '.join(left_out)}: --all shows every one", style="dim")
+
+
+def _joined(lambdas: Sequence[Count]) -> Iterator[Count]:
+    """Yield one count for neighbouring lambdas that stand alike, as they do where one decomposition serves them all."""
+    for (planned, *states), alike in groupby(
+        lambdas, key=lambda c: (c.planned, c.finished, c.running, c.failed, c.missing)
+    ):
+        names = [number(count.name, digits=6) for count in alike]
+        name = names[0] if len(names) == 1 else f"each of {len(names)}, {names[0]} to {names[-1]}"
+        yield Count(name, planned, *states)
+
+
+def _computing(computing: Sequence[Computing]) -> Iterator[RenderableType]:
+    """Yield a table of those who compute now, one row a machine and Slurm job."""
+    if not computing:
+        return
+    rows = []
+    by_place = sorted(computing, key=_place)
+    for (job, host), there in groupby(by_place, key=_place):
+        listed = list(there)
+        kinds = Counter(one.kind for one in listed)
+        stages = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        rows.append((host, job, str(len({one.process for one in listed})), stages))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("computing now", "Slurm job", "processes", "stages"):
+        table.add_column(heading, justify="right" if heading == "processes" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    yield Text()
+    yield table
+
+
+def _place(one: Computing) -> tuple[str, str]:
+    return one.job or "-", one.host or "unknown"
+
+
+def _time_left(found: Status) -> Iterator[Text]:
+    if found.cells_finished == found.cells:
+        return
+    if found.worker_seconds is None:
+        yield Text(f"time left: unknown until a stage is finished of: {', '.join(found.unmeasured)}")
+    elif found.seconds_left is None:
+        yield Text(f"nobody computes now; {human_seconds(found.worker_seconds)} are left for one worker")
+    else:
+        workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
+        yield Text(f"time left: about {human_seconds(found.seconds_left)} on {workers}")
+
+
+def _failures(failures: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
+    """Yield, for each class of failure, how many stages it met, and the last message."""
+    by_class: dict[str, list[Mapping[str, Any]]] = {}
+    for event in failures:
+        by_class.setdefault(event["failure"], []).append(event)
+    for failure, events in by_class.items():
+        last = events[-1]
+        count = f"{len(events)} stages, the last one " if len(events) > 1 else ""
+        yield Text(f"failed ({failure}): {count}{last['kind']} {last['stage']}{_cells(last)}", style="red")
+        yield Text(str(last.get("message", "")).strip())
+
+
+def _cells(event: Mapping[str, Any]) -> str:
+    if "layer_sets" not in event:
+        return ""
+    names = ", ".join(event["layer_sets"][:3]) + (" and others" if len(event["layer_sets"]) > 3 else "")
+    return f" ({names}; seed {event['seed']}, {event['n_train']} examples)"

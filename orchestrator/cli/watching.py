@@ -1,0 +1,106 @@
+"""The command that says how a sweep stands, once or as it goes on."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from orchestrator.cli.looking import FolderArgument
+from orchestrator.cli.sweeping import JsonOption
+from orchestrator.errors import ExitCode
+from orchestrator.folder import ResultsFolder
+
+if TYPE_CHECKING:
+    from orchestrator.status import Status
+
+REFRESHED_EVERY = 2.0
+"""Seconds between two looks at a sweep that is watched."""
+
+
+def status(
+    path: FolderArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until every cell is in the tables, or Ctrl-C.")] = False,
+    every_row: Annotated[bool, typer.Option("--all", help="Show every layer set and lambda.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare every artifact and table with its checksum.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how a sweep stands: planned = finished + running + failed + missing.
+
+    Exit status: 0 if every cell is in the tables, 1 if stages failed, 3 otherwise.
+
+    Example: ntksweep status results/quickstart --watch
+    """
+    from orchestrator.cli.status_view import status_view
+
+    if watch and (as_json or verify):
+        raise typer.BadParameter("--watch goes with neither --json nor --verify, which look once")
+    folder = _folder(path)
+    look = looking_at(folder, verify=verify)
+    found = look()
+    if as_json:
+        print(json.dumps(found.to_json() | {"folder": str(folder.root)}, indent=1))
+    elif watch:
+        found = _watch(look, lambda each: Group(*status_view(each, every_row=every_row)), found)
+    else:
+        console = Console()
+        for part in status_view(found, every_row=every_row):
+            # Long messages and paths are left to the terminal, so that they can be copied whole.
+            console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+        if verify and not found.damaged:
+            console.print("every artifact and table matches its checksum")
+        elif found.damaged:
+            console.print("`ntksweep run` computes damaged artifacts again when it reads them", highlight=False)
+    if found.failures:
+        raise typer.Exit(ExitCode.FAILED_STAGES)
+    if not found.complete:
+        raise typer.Exit(ExitCode.UNFINISHED)
+
+
+def looking_at(folder: ResultsFolder, *, verify: bool = False) -> "Callable[[], Status]":
+    """Return a function that looks how a sweep stands; later looks read on where earlier ones ended.
+
+    Raises:
+        SweepError: from the function: the folder holds no sweep.
+    """
+    from orchestrator.history import History
+    from orchestrator.kept_plan import PlanIndex, plan_index
+    from orchestrator.status import status_of
+
+    history = History(folder.journals)
+    known: PlanIndex | None = None
+
+    def look() -> "Status":
+        nonlocal known
+        known = plan_index(folder, known)
+        return status_of(known, folder, history, verify=verify)
+
+    return look
+
+
+def _folder(path: Path) -> ResultsFolder:
+    if not path.is_file():
+        return ResultsFolder(path)
+    from orchestrator.spec import read_spec
+
+    return ResultsFolder(read_spec(path).folder)
+
+
+def _watch(look: "Callable[[], Status]", view: "Callable[[Status], Group]", found: "Status") -> "Status":
+    """Show a sweep until it is complete or the user has seen enough; return how it stood last."""
+    try:
+        with Live(view(found), auto_refresh=False) as live:
+            while not found.complete:
+                time.sleep(REFRESHED_EVERY)
+                found = look()
+                live.update(view(found), refresh=True)
+    except KeyboardInterrupt:
+        pass  # to leave is how a look ends
+    return found

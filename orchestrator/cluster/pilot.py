@@ -1,0 +1,108 @@
+"""The driver of an allocation: it works a sweep off beside those of other allocations, until nothing is left for it.
+
+`python -m orchestrator.cluster.pilot FOLDER`, run by an allocation. On SIGTERM it begins no further stage and
+ends, with exit status 3, once those in flight have ended.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from orchestrator.cluster.log import LogLines
+from orchestrator.errors import ChangedError, ExitCode, SweepError
+from orchestrator.executors.joined_ray import JoinedRay
+from orchestrator.executors.ray_workers import RayExecutor
+from orchestrator.folder import ResultsFolder, Sweep
+from orchestrator.plan import Plan, make_plan
+from orchestrator.run import work_off
+from orchestrator.schedule import Report, Schedule
+from orchestrator.sources import find_again
+from orchestrator.stage import Stage
+from orchestrator.store.claims import STALE_AFTER
+from orchestrator.survey import survey
+from slurm.allocation import NODE_LOGS, UNFINISHED
+
+LEAVE_AFTER = STALE_AFTER + 30
+"""Seconds without anything to do after which an allocation ends: by then it has taken over what the dead claimed."""
+
+
+class Pilot:
+    """One driver's work on a sweep."""
+
+    def __init__(self, folder: ResultsFolder) -> None:
+        self._folder = folder
+        self._told_to_stop = False
+        self._schedule: Schedule | None = None
+
+    def stop(self, *_: int | FrameType | None) -> None:
+        """Begin no further stage; a signal handler."""
+        self._told_to_stop = True
+        if self._schedule is not None:
+            self._schedule.stop()
+
+    def run(self) -> Report:
+        """Work until nothing is left to do here, or until `stop`.
+
+        Raises:
+            SweepError: the results folder, the model or the data do not allow it.
+        """
+        folder = self._folder
+        plan = _plan_of(folder)
+        journal = folder.journal()
+        journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
+        try:
+            with RayExecutor(plan.sweep, folder, JoinedRay(Path(os.environ[NODE_LOGS]))) as executor:
+                report = self._work_off(plan, executor)
+        except BaseException as error:
+            journal.write("run", phase="stopped", why=type(error).__name__)
+            raise
+        journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures), open=report.open)
+        return report
+
+    def _work_off(self, plan: Plan, executor: RayExecutor) -> Report:
+        store, lines = self._folder.artifacts(), LogLines()
+
+        def compute(missing: list[Stage]) -> Report:
+            self._schedule = Schedule(plan, store, executor, lines, missing, leave_after=LEAVE_AFTER)
+            if self._told_to_stop:
+                self._schedule.stop()
+            return self._schedule.run()
+
+        report, n_cells = work_off(plan, self._folder, lines, self._folder.journal(), compute)
+        lines.end(report, n_cells)
+        return report
+
+
+def _plan_of(folder: ResultsFolder) -> Plan:
+    sweep = folder.existing()
+    _refuse_changed_sources(sweep)
+    return make_plan(sweep, survey(sweep, folder.artifacts()))
+
+
+def _refuse_changed_sources(sweep: Sweep) -> None:
+    for name, before in (("model", sweep.sources.model), ("data", sweep.sources.data)):
+        if find_again(name, before).content_id != before.content_id:
+            raise ChangedError(
+                f"the {name} at {before.location} has changed since the sweep was submitted; restore it, or submit the "
+                "spec again with `--on-change given`"
+            )
+
+
+def main(root: Path) -> int:
+    """Work on the sweep in the folder `root`; return the exit status."""
+    pilot = Pilot(ResultsFolder(root))
+    signal.signal(signal.SIGTERM, pilot.stop)
+    try:
+        report = pilot.run()
+    except SweepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if report.stopped:
+        return UNFINISHED
+    return ExitCode.FAILED_STAGES if report.failures else ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,86 @@
+"""Records of submissions: what was asked of Slurm for a sweep, kept in its results folder for whoever looks later.
+
+A record is written before Slurm is asked, without job numbers, and again with them. If the submitting process is killed
+in between, the jobs are found by their name, which no other submission has.
+"""
+
+import getpass
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+from orchestrator.folder import ResultsFolder
+from orchestrator.store import files
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One submission.
+
+    Attributes:
+        submission_id: its identity.
+        sweep: name of the sweep.
+        sizes: allocations in each job; a job of several is an array.
+        jobs: numbers of the jobs, in the order of `sizes`; fewer while, or if, they were not all submitted.
+        profile: the profile, as JSON.
+        accounting: whether the cluster keeps accounts of ended jobs.
+        time: when, in seconds since 1970.
+        user: by whom.
+        host: from where.
+    """
+
+    submission_id: str
+    sweep: str
+    sizes: tuple[int, ...]
+    profile: Mapping[str, Any]
+    accounting: bool
+    jobs: tuple[str, ...] = ()
+    time: float = field(default_factory=time.time)
+    user: str = field(default_factory=getpass.getuser)
+    host: str = field(default_factory=files.host_name)
+
+    @property
+    def name(self) -> str:
+        """Name of its jobs."""
+        return f"ntksweep-{self.sweep}-{self.submission_id}"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the number of every job was recorded."""
+        return len(self.jobs) == len(self.sizes)
+
+    def with_job(self, job: str) -> "Submission":
+        """Return the submission with one more job."""
+        return replace(self, jobs=(*self.jobs, job))
+
+
+def new_submission_id() -> str:
+    """Return an identity that no other submission has."""
+    return uuid4().hex[:8]
+
+
+def write_submission(folder: ResultsFolder, submission: Submission) -> None:
+    """Write the record of a submission, or replace it.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    path = folder.submissions / f"{submission.submission_id}.json"
+    with files.explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    files.replace(path, json.dumps(asdict(submission), indent=1).encode())
+
+
+def read_submissions(folder: ResultsFolder) -> list[Submission]:
+    """Return all submissions of a sweep, oldest first; a record that cannot be read is left out."""
+    found = []
+    for path in folder.submissions.glob("[!.]*.json"):
+        try:
+            data = json.loads(path.read_bytes())
+            found.append(Submission(**{**data, "sizes": tuple(data["sizes"]), "jobs": tuple(data["jobs"])}))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return sorted(found, key=lambda submission: submission.time)

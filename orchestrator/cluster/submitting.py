@@ -1,0 +1,206 @@
+"""Submitting allocations for a sweep: what they will cost, whether the cluster can give them, and asking for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slurm.check import check_profile
+from slurm.facts import read_facts
+from slurm.limits import array_sizes
+
+from orchestrator.cluster.allocations import alive, allocations_of
+from orchestrator.cluster.profiles import read_profile
+from orchestrator.cluster.records import Submission, new_submission_id, read_submissions, write_submission
+from orchestrator.errors import BudgetError, ResultsError, SweepError
+from orchestrator.estimate import Cost, costs, human_bytes, refuse_what_cannot_fit
+from orchestrator.folder import ResultsFolder
+from orchestrator.kept_plan import keep_plan
+from orchestrator.plan import Plan
+from orchestrator.run import is_finished
+from orchestrator.survey import keep_survey
+from orchestrator.tables.write import collect
+from slurm.profile import Profile
+from slurm.submission import Request, script, submit
+
+_MODES = {"private": 0o700, "group": 0o750, "everyone": 0o755}
+
+
+class AlreadySubmittedError(SweepError):
+    """Allocations of the sweep are queued or running, and nobody said that more are wanted."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What would be submitted.
+
+    Attributes:
+        plan: the sweep's plan.
+        costs: what is to be computed.
+        profile: what each allocation asks for.
+        count: allocations.
+        sizes: allocations in each job.
+        request: what Slurm is asked for.
+        submission: the record of it.
+    """
+
+    plan: Plan
+    costs: list[Cost]
+    profile: Profile
+    count: int
+    sizes: list[int]
+    request: Request
+    submission: Submission
+
+    @property
+    def scripts(self) -> list[str]:
+        """The script of each job, where they differ."""
+        return [script(self.request, size) for size in dict.fromkeys(self.sizes)]
+
+    @property
+    def most_node_hours(self) -> float:
+        """Node hours if every allocation runs to its time limit once."""
+        return self.count * self.profile.nodes * self.profile.minutes / 60
+
+    @property
+    def estimated_hours(self) -> float:
+        """Hours from the start of the allocations to the end of the sweep, by the speed of this machine."""
+        return sum(cost.seconds for cost in self.costs if cost.seconds is not None) / 3600
+
+
+def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> Offer:
+    """Work out what to submit; asks Slurm what it has, and submits nothing.
+
+    Args:
+        plan: the plan of the sweep.
+        folder: its results folder.
+        profile: what each allocation asks for.
+        count: allocations.
+
+    Raises:
+        SlurmError: there is no Slurm, or the cluster cannot give what the profile asks for.
+        BudgetError: a stage does not fit an allocation, or the results do not fit the disk.
+    """
+    facts = read_facts()
+    check_profile(profile, facts, results=folder.root)
+    refuse_what_cannot_fit(plan, folder)
+    _refuse_workers_that_cannot_fit(plan, profile)
+    sizes = array_sizes(count, max_array_size=facts.max_array_size, free_submissions=facts.free_submissions)
+    submission = Submission(
+        new_submission_id(), plan.sweep.spec.name, tuple(sizes), profile.model_dump(mode="json"), facts.accounting
+    )
+    request = Request(
+        profile=profile,
+        name=submission.name,
+        results=folder.root,
+        logs=folder.logs / "slurm" / submission.submission_id,
+        driver=("-m", "orchestrator.cluster.pilot", str(folder.root)),
+        cleanup=("-m", "orchestrator.cluster.release", str(folder.root)),
+    )
+    workers = count * profile.nodes * profile.tasks_per_node
+    return Offer(plan, costs(plan, folder, workers=workers), profile, sum(sizes), sizes, request, submission)
+
+
+def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callable[[str, int], None]) -> Submission:
+    """Submit what was offered, unless allocations of the sweep are queued or running already.
+
+    Args:
+        offer: what `prepare` returned.
+        folder: the results folder, which takes the sweep.
+        add: submit beside those that are queued or running.
+        on_submitted: is told the number of each job, and its allocations, as soon as Slurm has it.
+
+    Raises:
+        AlreadySubmittedError: there are some, and `add` is not set.
+        SlurmError: Slurm refused.
+        StorageError: the results folder cannot be written.
+    """
+    claims = folder.claims()
+    claim = claims.take("submission")
+    if claim is None:
+        raise AlreadySubmittedError(
+            "another process is submitting allocations for this sweep at this moment; look with `ntksweep status`"
+        )
+    try:
+        if not add:
+            refuse_second_submission(folder)
+        _take_folder(offer, folder)
+        submission = offer.submission
+        write_submission(folder, submission)
+        for size in offer.sizes:
+            job = submit(offer.request, size)
+            submission = submission.with_job(job)
+            write_submission(folder, submission)
+            on_submitted(job, size)
+        return submission
+    finally:
+        claims.release(claim)
+
+
+def refuse_second_submission(folder: ResultsFolder) -> None:
+    """Raise an error if allocations of the sweep are queued or running, or may be.
+
+    Raises:
+        AlreadySubmittedError: names them.
+        SlurmError: the scheduler cannot be asked.
+    """
+    living = alive(allocations_of(folder))
+    if living:
+        named = ", ".join(f"{each.job} ({each.state.state.value})" for each in living[:10])
+        raise AlreadySubmittedError(
+            f"{len(living)} allocation{'s' if len(living) > 1 else ''} of this sweep may still work on it: {named}; "
+            "wait with `ntksweep wait`, end them with `ntksweep cancel`, or submit more beside them with `--add`"
+        )
+
+
+def _take_folder(offer: Offer, folder: ResultsFolder) -> None:
+    folder.write(offer.plan.sweep)
+    folder.root.chmod(_MODES[offer.profile.results])
+    store = folder.artifacts()
+    keep_survey(offer.plan.sweep, offer.plan.survey, store)
+    keep_plan(offer.plan, folder)
+    folder.refusals().clear()
+    offer.request.logs.mkdir(parents=True, exist_ok=True)
+
+
+def _refuse_workers_that_cannot_fit(plan: Plan, profile: Profile) -> None:
+    compute = plan.sweep.spec.compute
+    if compute.threads > profile.cpus_per_task:
+        raise BudgetError(
+            f"compute.threads is {compute.threads} and the profile gives a worker {profile.cpus_per_task} CPUs; raise "
+            "the profile's cpus_per_task (threads are part of the numbers)"
+        )
+    each = compute.memory_budget + plan.survey.model["weight_bytes"]
+    needed = profile.tasks_per_node * each + profile.object_store
+    if needed > profile.memory:
+        raise BudgetError(
+            f"{profile.tasks_per_node} workers with {human_bytes(compute.memory_budget)} for Jacobians and kernels and "
+            f"{human_bytes(plan.survey.model['weight_bytes'])} for the model need {human_bytes(needed)} on a node, the "
+            f"profile has {human_bytes(profile.memory)}; raise its memory, or lower tasks_per_node or "
+            "compute.memory_budget"
+        )
+
+
+def profile_to_resume_with(folder: ResultsFolder, path: Path | None) -> Profile:
+    """Return the profile in a file, or that of the last submission of a sweep.
+
+    Raises:
+        ProfileFileError: the file is not valid.
+        ResultsError: the sweep was never submitted, and no file is given.
+    """
+    if path is not None:
+        return read_profile(path)
+    submissions = read_submissions(folder)
+    if not submissions:
+        raise ResultsError(f"{folder.root} was never submitted to a cluster; name a profile with --profile")
+    return Profile.model_validate(submissions[-1].profile)
+
+
+def collect_if_that_is_all(plan: Plan, folder: ResultsFolder) -> None:
+    """Write the tables if every stage is finished and only they are missing.
+
+    Raises:
+        DamagedArtifactError: an artifact does not match its checksums.
+        StorageError: the folder cannot be written.
+    """
+    if not is_finished(plan, folder):
+        collect(plan, folder)

@@ -1,0 +1,122 @@
+"""What happened to a cell, and what the allocations of a sweep said."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import ResultsError
+from orchestrator.folder import ResultsFolder
+from orchestrator.plan import Plan, Solve, cell_ids, make_plan
+from orchestrator.stage import Stage
+from orchestrator.store.journal import read_journals
+from orchestrator.survey import survey
+
+_TELLING = ("started", "finished", "failed", "existing", "damaged", "released")
+
+
+@dataclass(frozen=True)
+class TracedEvent:
+    """One thing that happened to a stage that a cell needs.
+
+    Attributes:
+        stage: what the stage is about.
+        stage_id: its identity.
+        event: what happened; `missing` where nothing did.
+        time: when, in seconds since 1970; None where nothing did.
+        where: host and process, and the Slurm job if there was one.
+        message: why, if it failed.
+    """
+
+    stage: str
+    stage_id: str
+    event: str
+    time: float | None
+    where: str
+    message: str
+
+    @property
+    def line(self) -> str:
+        """The event as a line for people."""
+        when = "-" if self.time is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
+        why = f": {self.message.strip()}" if self.message else ""
+        return f"{when}  {self.event:<9} {self.stage} ({self.stage_id}) {self.where}{why}"
+
+
+@dataclass(frozen=True)
+class Log:
+    """The end of a log file."""
+
+    path: str
+    text: str
+
+
+def trace_cell(folder: ResultsFolder, cell_id: str) -> list[TracedEvent]:
+    """Return everything that happened to the stages that a cell needs, in the order in which they are needed.
+
+    Raises:
+        ResultsError: the sweep has no such cell.
+    """
+    sweep = folder.existing()
+    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    stages = list(_below(plan, _solve_of(plan, cell_id).stage))
+    events: dict[str, list[dict[str, Any]]] = {}
+    for event in read_journals(folder.journals):
+        if event["event"] in _TELLING and "stage" in event:
+            events.setdefault(event["stage"], []).append(event)
+    store = folder.artifacts()
+    traced = []
+    for stage in stages:
+        for event in events.get(stage.stage_id, []):
+            where = f"on {event['journal'].rpartition('-')[0]}" + (f", job {event['job']}" if "job" in event else "")
+            traced.append(
+                TracedEvent(stage.label, stage.stage_id, event["event"], event["time"], where, event.get("message", ""))
+            )
+        if stage.stage_id not in events:
+            state = "finished" if store.has(stage.kind, stage.stage_id) else "missing"
+            traced.append(TracedEvent(stage.label, stage.stage_id, state, None, "", ""))
+    return traced
+
+
+def _solve_of(plan: Plan, cell_id: str) -> Solve:
+    scale = plan.sweep.spec.grid.lambdas.scale
+    for solve in plan.solves:
+        for layer_set in solve.layer_sets:
+            if cell_id in cell_ids(solve, layer_set, plan.lambdas, scale):
+                return solve
+    raise ResultsError(f"the sweep has no cell `{cell_id}`; the column cell_id of the table `cells` has them")
+
+
+def _below(plan: Plan, stage: Stage) -> Iterator[Stage]:
+    needed = {stage.stage_id}
+    for each in reversed(plan.stages):
+        if each.stage_id in needed:
+            needed |= {stage_id for _, stage_id in each.needs()}
+    return (each for each in plan.stages if each.stage_id in needed)
+
+
+def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
+    """Return the ends of the logs of a sweep's jobs, or of one of them, oldest first.
+
+    Args:
+        folder: the results folder.
+        job: a job's number, such as 12 or, in an array, 12_3; None takes all.
+        lines: most lines of each.
+
+    Raises:
+        ResultsError: there are none.
+    """
+    patterns = ("*/*_log.*", "*/*_nodes/*.log") if job is None else (f"*/{job}_*_log.*", f"*/{job}_nodes/*.log")
+    found = [path for pattern in patterns for path in (folder.logs / "slurm").glob(pattern)]
+    paths = sorted((path for path in found if path.stat().st_size), key=lambda path: path.stat().st_mtime)
+    if not paths:
+        of = f"job {job}" if job else "jobs"
+        raise ResultsError(
+            f"there are no logs of {of} in {folder.logs / 'slurm'}; jobs that never began leave none"
+        )
+    return [Log(str(path), _tail(path, lines)) for path in paths]
+
+
+def _tail(path: Path, lines: int) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,29 @@
+"""Waiting for the allocations of a sweep, without asking the scheduler more than it likes."""
+
+import time
+
+from orchestrator.cluster.allocations import alive, allocations_of
+from orchestrator.folder import ResultsFolder
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
+"""Seconds between queries of the scheduler: each pause is half as long again as the one before."""
+
+
+def wait_for_allocations(folder: ResultsFolder, timeout: float | None) -> bool:
+    """Wait until no allocation of a sweep is queued or running; return False if there still are some.
+
+    Args:
+        folder: the results folder.
+        timeout: seconds after which to return; None waits for as long as it takes.
+
+    Raises:
+        SlurmError: the scheduler cannot be asked.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    pause = SHORTEST_PAUSE
+    while alive(allocations_of(folder)):
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic())))
+        pause = min(1.5 * pause, LONGEST_PAUSE)
+    return True

@@ -1,0 +1,33 @@
+"""The Ray of an allocation, which was started over its nodes for this process."""
+
+import logging
+import os
+from pathlib import Path
+from types import TracebackType
+
+from slurm.ray_step import killed_for_memory
+
+
+class JoinedRay:
+    """The Ray whose address and token stand in the environment; it has one CPU for every worker."""
+
+    def __init__(self, node_logs: Path) -> None:
+        self._node_logs = node_logs
+
+    def __enter__(self) -> int:
+        import ray
+
+        # What workers print goes to the log of the job, for nothing of Ray's own folders survives it.
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=True, logging_level=logging.ERROR)
+        return int(ray.cluster_resources().get("CPU", 0))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import ray
+
+        ray.shutdown()
+
+    def ran_out_of_memory(self, host: str) -> bool:
+        """Tell whether Slurm ended what ran on a node because it took more memory than the allocation has."""
+        return killed_for_memory(self._node_logs / f"ray-{host}.log")

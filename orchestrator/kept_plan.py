@@ -1,0 +1,196 @@
+"""The index of a plan, kept in the results folder: what a look at a sweep needs, without planning it anew."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.folder import ResultsFolder, stored_text
+from orchestrator.identity import digest, identity
+from orchestrator.stage import NUMERICS_VERSION
+from orchestrator.store import files
+from orchestrator.store.sealed import sealed, unsealed
+from orchestrator.version import VERSION
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+
+FORMAT = 1
+"""Version of the file; raised when its layout changes, so that one of another version is not read."""
+
+
+@dataclass(frozen=True)
+class IndexedSolve:
+    """A solve stage and the cells that it fills: its layer sets times all lambdas.
+
+    Attributes:
+        stage_id: identity of the stage.
+        seed: seed of the grid.
+        n_train: training examples.
+        layer_sets: positions of its layer sets among those of the grid.
+    """
+
+    stage_id: str
+    seed: int
+    n_train: int
+    layer_sets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PlanIndex:
+    """The stages and the cells of a plan, by name.
+
+    Attributes:
+        key: what fixes the plan: the stored spec and the versions of everything that plans.
+        plan_id: identity of the plan.
+        survey: identity of the stage that keeps the survey.
+        lambdas: regularization strengths of the grid, as the spec gives them.
+        layer_sets: names of the layer sets of the grid.
+        stages: identities of the stages of each kind that the plan has.
+        solves: the stages that fill cells, in the order of the table.
+    """
+
+    key: str
+    plan_id: str
+    survey: str
+    lambdas: tuple[float, ...]
+    layer_sets: tuple[str, ...]
+    stages: Mapping[str, tuple[str, ...]]
+    solves: tuple[IndexedSolve, ...]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells of the grid."""
+        return sum(len(solve.layer_sets) for solve in self.solves) * len(self.lambdas)
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """The kind of every stage, by its identity."""
+        return {stage_id: kind for kind, stages in self.stages.items() for stage_id in stages}
+
+    def cells_of(self, stage_id: str) -> dict[str, Any]:
+        """Return layer sets, seed and training examples of the cells that a stage fills; nothing for another stage."""
+        solve = self._solve_of.get(stage_id)
+        if solve is None:
+            return {}
+        names = [self.layer_sets[position] for position in solve.layer_sets]
+        return {"layer_sets": names, "seed": solve.seed, "n_train": solve.n_train}
+
+    @cached_property
+    def _solve_of(self) -> dict[str, IndexedSolve]:
+        return {solve.stage_id: solve for solve in self.solves}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the index as JSON; seeds divide the layer sets between stages alike, so each division stands once."""
+        divisions: dict[tuple[tuple[int, ...], ...], int] = {}
+        problems = []
+        for (seed, n_train), solves in groupby(self.solves, key=lambda solve: (solve.seed, solve.n_train)):
+            found = list(solves)
+            division = divisions.setdefault(tuple(solve.layer_sets for solve in found), len(divisions))
+            stages = [solve.stage_id for solve in found]
+            problems.append({"seed": seed, "n_train": n_train, "division": division, "stages": stages})
+        return {
+            "key": self.key,
+            "plan": self.plan_id,
+            "survey": self.survey,
+            "lambdas": self.lambdas,
+            "layer_sets": self.layer_sets,
+            "stages": self.stages,
+            "divisions": list(divisions),
+            "problems": problems,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PlanIndex":
+        """Return the index that `to_json` wrote."""
+        return cls(
+            key=data["key"],
+            plan_id=data["plan"],
+            survey=data["survey"],
+            lambdas=tuple(data["lambdas"]),
+            layer_sets=tuple(data["layer_sets"]),
+            stages={kind: tuple(stages) for kind, stages in data["stages"].items()},
+            solves=tuple(_solves(data)),
+        )
+
+
+def _solves(data: Mapping[str, Any]) -> Iterator[IndexedSolve]:
+    divisions = [[tuple(part) for part in division] for division in data["divisions"]]
+    for problem in data["problems"]:
+        for stage_id, part in zip(problem["stages"], divisions[problem["division"]], strict=True):
+            yield IndexedSolve(stage_id, problem["seed"], problem["n_train"], part)
+
+
+def index_of(plan: "Plan", key: str = "") -> PlanIndex:
+    """Return the index of a plan."""
+    from orchestrator.survey import survey_stage
+
+    stages: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        stages.setdefault(stage.kind, []).append(stage.stage_id)
+    positions = {layer_set: position for position, layer_set in enumerate(plan.layer_sets)}
+    return PlanIndex(
+        key=key,
+        plan_id=plan.plan_id,
+        survey=survey_stage(plan.sweep).stage_id,
+        lambdas=plan.lambdas,
+        layer_sets=tuple(layer_set.name for layer_set in plan.layer_sets),
+        stages={kind: tuple(listed) for kind, listed in stages.items()},
+        solves=tuple(
+            IndexedSolve(
+                solve.stage.stage_id, solve.seed, solve.n_train, tuple(positions[each] for each in solve.layer_sets)
+            )
+            for solve in plan.solves
+        ),
+    )
+
+
+def keep_plan(plan: "Plan", folder: ResultsFolder) -> None:
+    """Keep the index of a plan in the results folder, whose sweep was written before.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    content = sealed(index_of(plan, _key(stored_text(plan.sweep))).to_json())
+    if not (folder.plan_path.exists() and folder.plan_path.read_bytes() == content):
+        files.replace(folder.plan_path, content)
+
+
+def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanIndex:
+    """Return the index of the plan of a folder's sweep, planned anew if none is kept that is intact and up to date.
+
+    Args:
+        folder: the results folder; nothing is written to it.
+        known: an index read earlier, returned if it still holds.
+
+    Raises:
+        SweepError: the folder holds no sweep, or it can be planned no more.
+    """
+    if not folder.spec_path.is_file():
+        folder.existing()  # says what is wrong
+    key = _key(folder.spec_path.read_text(encoding="utf-8", errors="replace"))
+    if known is not None and known.key == key:
+        return known
+    return _kept(folder, key) or _planned(folder, key)
+
+
+def _key(spec_text: str) -> str:
+    # Of the text, not of what it says: reading YAML takes longer than all the rest of a look at a sweep.
+    return identity([FORMAT, VERSION, dict(NUMERICS_VERSION), digest(spec_text)])
+
+
+def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
+    try:
+        data = unsealed(folder.plan_path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return PlanIndex.from_json(data) if data["key"] == key else None
+
+
+def _planned(folder: ResultsFolder, key: str) -> PlanIndex:
+    from orchestrator.plan import make_plan
+    from orchestrator.survey import survey
+
+    sweep = folder.existing()
+    return index_of(make_plan(sweep, survey(sweep, folder.artifacts())), key)

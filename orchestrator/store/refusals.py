@@ -1,0 +1,49 @@
+"""Refusals: stages that failed by wrong input or code, which would fail the same way wherever they are tried.
+
+Runs that share a sweep share them, so that one error costs one attempt and not one for every allocation. They hold
+until the user starts the sweep again: by then what was wrong may have been put right.
+"""
+
+from pathlib import Path
+
+from orchestrator.store.files import explained, publish_new
+from orchestrator.store.sealed import sealed, unsealed
+
+
+class Refusals:
+    """The folder of refusals: one small file `<stage_id>.json` a stage."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def add(self, stage_id: str, failure: str, message: str) -> None:
+        """Refuse a stage to all runs, with the class of its failure and what to tell the user.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        path = self._path(stage_id)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            publish_new(path, sealed({"failure": failure, "message": message}))
+
+    def of(self, stage_id: str) -> tuple[str, str] | None:
+        """Return class and message of the failure for which a stage is refused; None where it may be tried."""
+        try:
+            record = unsealed(self._path(stage_id).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return str(record["failure"]), str(record["message"])
+
+    def clear(self) -> None:
+        """Let every stage be tried again; call it where the user starts the sweep, never where an allocation joins.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        with explained(self.root):
+            for path in self.root.glob("*.json"):
+                path.unlink(missing_ok=True)
+
+    def _path(self, stage_id: str) -> Path:
+        return self.root / f"{stage_id}.json"

@@ -1,0 +1,53 @@
+"""What a development cluster needs of the machine."""
+
+import os
+import shutil
+
+from slurm.devcluster.configuration import INSIDE
+from slurm.devcluster.errors import CannotRunHereError
+from slurm.devcluster.settings import ClusterSettings
+
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+"""Where daemons are looked for: not every shell of root finds those of the system."""
+
+_PROGRAMS = {
+    "slurm-wlm": ("slurmctld", "slurmd", "sbatch", "scontrol"),
+    "munge": ("munged", "munge"),
+    "iproute2": ("ip",),
+    "util-linux": ("unshare", "nsenter", "setpriv"),
+}
+_ACCOUNTING_PROGRAMS = {
+    "slurmdbd": ("slurmdbd",),
+    "mariadb-server": ("mariadbd", "mariadb-install-db", "mariadb"),
+}
+
+
+def refuse_what_cannot_run(settings: ClusterSettings) -> None:
+    """Check for root's rights and for the programs; whether namespaces may be made is only known by making them.
+
+    Raises:
+        CannotRunHereError: Something is missing; the message says how to get it.
+    """
+    if os.geteuid() != 0:
+        raise CannotRunHereError(
+            "a development cluster needs the rights of root: its daemons run jobs of several users in namespaces of "
+            "their own; run the command with sudo"
+        )
+    wanted = _PROGRAMS | (_ACCOUNTING_PROGRAMS if settings.accounting else {})
+    missing = {program: package for package, programs in wanted.items() for program in programs if not find(program)}
+    if missing:
+        packages = " ".join(sorted(set(missing.values())))
+        raise CannotRunHereError(
+            f"programs of a development cluster are missing: {', '.join(missing)}; on Debian and Ubuntu: "
+            f"sudo apt-get install --no-install-recommends {packages}"
+        )
+    if not INSIDE.is_dir():
+        raise CannotRunHereError(
+            f"there is no folder {INSIDE}, which Slurm's packages bring along and the cluster's folder is put over in "
+            f"its namespaces; make it: sudo mkdir {INSIDE}"
+        )
+
+
+def find(program: str) -> str | None:
+    """Return where a program is; None if it is nowhere."""
+    return shutil.which(program, path=PATH)

@@ -1,0 +1,78 @@
+"""Short temporary folders that only their owner can enter, and that are cleared by the next one if left behind."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = "ntk-"
+
+LOCK = "lock"
+
+LONGEST_ROOT = 28
+"""Bytes that the path of the folder above may have: a socket's path ends at 107, and Ray's own part takes 66 of them."""
+
+SECONDS_UNLOCKED = 3600
+"""Age from which a folder without a lock was left by a process that died while it made it."""
+
+
+@contextmanager
+def private_folder(root: Path) -> Iterator[Path]:
+    """Make a folder under `root`, or under /tmp if that is too deep for the paths of sockets; remove it afterwards.
+
+    Folders that earlier processes of this user left there because they were killed are removed first.
+    """
+    if len(os.fsencode(root)) > LONGEST_ROOT:
+        root = Path("/tmp")
+    _remove_left_behind(root)
+    folder, lock = _make(root)
+    try:
+        yield folder
+    finally:
+        remove(folder)
+        os.close(lock)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with everything in it; what cannot be removed is left to the next process."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(root: Path) -> tuple[Path, int]:
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))  # can be entered by its owner alone
+        lock = _locked(folder / LOCK)
+        if lock is not None:
+            return folder, lock
+
+
+def _locked(path: Path) -> int | None:
+    """Lock a file for as long as this process or one it forks lives; return None if another has done so, or removed it."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return descriptor
+        except BlockingIOError:
+            pass
+        os.close(descriptor)
+    return None
+
+
+def _remove_left_behind(root: Path) -> None:
+    for folder in root.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            status = folder.lstat()
+            if status.st_uid != os.getuid() or folder.is_symlink() or not folder.is_dir():
+                continue
+            if not (folder / LOCK).exists() and time.time() - status.st_mtime < SECONDS_UNLOCKED:
+                continue
+            lock = _locked(folder / LOCK)
+            if lock is not None:
+                remove(folder)
+                os.close(lock)

@@ -1,0 +1,157 @@
+"""From a profile to the script that Slurm gets, and to jobs, through submitit."""
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slurm.allocation import Allocation
+from slurm.errors import SlurmError
+from slurm.profile import Profile
+from slurm.ray_cluster import RaySettings
+
+CONFIGURATION_FAULT = 78
+"""Exit status of a job whose node lacks something that the profile names (EX_CONFIG of sysexits.h)."""
+
+FAULT_MARK = "ntksweep: "
+"""How a line begins in which a job says what its node lacks."""
+
+
+class SubmissionError(SlurmError):
+    """Slurm did not take a job."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Allocations to submit.
+
+    Attributes:
+        profile: what each asks for.
+        name: name of the jobs, by which they are found again if their numbers were never recorded.
+        results: the results folder, which every node must see.
+        logs: folder for the logs of the jobs.
+        driver: arguments of Python for the driver that runs in each.
+        cleanup: arguments of Python for what is run after a driver.
+    """
+
+    profile: Profile
+    name: str
+    results: Path
+    logs: Path
+    driver: tuple[str, ...]
+    cleanup: tuple[str, ...]
+
+
+def script(request: Request, count: int) -> str:
+    """Return the exact script that `submit` gives to sbatch for `count` allocations."""
+    executor = _executor(request)
+    if count > 1:
+        executor.parameters["map_count"] = count
+    return str(executor._make_submission_file_text(executor._submitit_command_str, ""))
+
+
+def submit(request: Request, count: int) -> str:
+    """Submit `count` allocations as one job, an array if there are several; return its number.
+
+    Raises:
+        SubmissionError: sbatch refused.
+    """
+    import submitit
+
+    executor = _executor(request)
+    allocation = _allocation(request)
+    try:
+        with executor.batch():
+            jobs = [executor.submit(allocation) for _ in range(count)]
+    except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
+        raise SubmissionError(f"sbatch refused the job; nothing was submitted:\n{error}") from None
+    return str(jobs[0].job_id).partition("_")[0]
+
+
+def _executor(request: Request) -> Any:
+    import submitit
+
+    profile = request.profile
+    # Without a shell in between, Slurm's signal reaches Python itself.
+    executor = submitit.SlurmExecutor(
+        request.logs, max_num_timeout=profile.requeues, python="exec " + shlex.join(python_command(profile))
+    )
+    gpu = f"gpu:{profile.gpu_type}" if profile.gpu_type else "gpu"
+    executor.update_parameters(
+        job_name=request.name,
+        time=profile.minutes,
+        partition=profile.partition,
+        account=profile.account,
+        qos=profile.qos,
+        nodes=profile.nodes,
+        ntasks_per_node=profile.tasks_per_node,
+        cpus_per_task=profile.cpus_per_task,
+        mem=f"{profile.memory_mebibytes}M",
+        gres=f"{gpu}:{profile.gpus_per_node}" if profile.gpus_per_node else None,
+        constraint=profile.constraint,
+        exclude=profile.exclude,
+        signal_delay_s=profile.signal_seconds,
+        array_parallelism=1 << 20,  # as many at once as the cluster lets run
+        wckey=None,
+        setup=list(_setup(request)),
+        use_srun=False,
+        additional_parameters={
+            "signal": f"B:USR2@{profile.signal_seconds}",
+            "requeue": True,
+            "chdir": str(request.results.parent),
+            **profile.sbatch,
+        },
+    )
+    return executor
+
+
+def _setup(request: Request) -> list[str]:
+    """Return the lines of shell that come before Python, each of which says what is wrong if it fails."""
+    profile = request.profile
+    lines = [f"umask {_UMASKS[profile.results]}"]
+    lines += [_or_fault(f"module load {module}", f"the module {module} cannot be loaded") for module in profile.modules]
+    lines += profile.setup
+    first = shlex.quote(python_command(profile)[0])
+    lines.append(_or_fault(f"command -v {first} >/dev/null", f"there is no {first}"))
+    spec = shlex.quote(str(request.results / "spec.yaml"))
+    lines.append(_or_fault(f"test -r {spec}", f"the results folder {request.results} cannot be read"))
+    return lines
+
+
+_UMASKS = {"private": "077", "group": "027", "everyone": "022"}
+
+
+def _or_fault(command: str, fault: str) -> str:
+    message = shlex.quote(f"{FAULT_MARK}{fault} on ")
+    return f'{command} || {{ echo {message}"$SLURMD_NODENAME" >&2; exit {CONFIGURATION_FAULT}; }}'
+
+
+def python_command(profile: Profile) -> tuple[str, ...]:
+    """Return the command that starts Python on a node, the container's included."""
+    container = tuple(shlex.split(profile.container or ""))
+    if profile.python is not None:
+        return (*container, profile.python)
+    if profile.virtual_environment is not None:
+        return (*container, str(profile.virtual_environment / "bin/python"))
+    return (*container, "python3") if container else (sys.executable,)
+
+
+def _allocation(request: Request) -> Allocation:
+    profile, python = request.profile, python_command(request.profile)
+    return Allocation(
+        driver=(*python, *request.driver),
+        cleanup=(*python, *request.cleanup),
+        ray=RaySettings(
+            workers_per_node=profile.tasks_per_node,
+            cpus_per_node=profile.cpus_per_node,
+            gpus_per_node=profile.gpus_per_node,
+            memory_bytes=int(profile.memory),
+            object_store_bytes=int(profile.object_store),
+            local_scratch=profile.local_scratch,
+            dashboard=profile.dashboard,
+            python=python,
+        ),
+        logs=str(request.logs),
+        signal_seconds=profile.signal_seconds,
+    )

@@ -1,0 +1,173 @@
+"""Development clusters do not meet each other, and leave nothing behind however they end."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from slurm.devcluster import ClusterSettings, DevCluster
+from slurm.devcluster.errors import AlreadyUpError
+
+pytestmark = pytest.mark.xdist_group("cluster-1")
+
+SMALL = ClusterSettings(nodes=1, gpus=0, accounting=False)
+SECONDS = 60
+CLI = [sys.executable, "-m", "orchestrator", "devcluster"]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, f"not within {SECONDS} s"
+        time.sleep(0.02)
+
+
+def namespaces_of(folder: Path) -> set[str]:
+    """Return the process namespaces in which something has `folder` open, as a cluster's first process does."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in word for word in process.cmdline()):
+                found.add(os.readlink(f"/proc/{process.pid}/ns/pid"))
+        except (psutil.NoSuchProcess, OSError):
+            pass
+    return found - {os.readlink("/proc/self/ns/pid")}
+
+
+def members(namespaces: set[str]) -> list[str]:
+    """Return the programs that run in these namespaces."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.readlink(f"/proc/{process.pid}/ns/pid") in namespaces:
+                found.append(process.name())
+        except (psutil.NoSuchProcess, OSError):
+            pass
+    return found
+
+
+def assert_nothing_left(folder: Path, namespaces: set[str]) -> None:
+    assert members(namespaces) == []
+    assert not [process for process in psutil.process_iter() if str(folder) in " ".join(_words(process))]
+    assert str(folder) not in Path("/proc/self/mountinfo").read_text()
+    shutil.rmtree(folder)
+    assert not folder.exists()
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def test_down_ends_jobs_and_daemons_and_leaves_no_mounts(cluster: DevCluster, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    other = DevCluster.up(folder, SMALL)
+    other.run(["sbatch", "--output=/dev/null", "--wrap=trap '' TERM; sleep 1000 & wait"])
+    wait_until(lambda: other.run(["squeue", "--noheader", "--format=%T"]).stdout.strip() == "RUNNING")
+    namespaces = namespaces_of(folder)
+    assert {"slurmctld", "slurmd", "munged", "slurmstepd"} <= set(members(namespaces))
+    other.down()
+    assert DevCluster.find(folder) is None
+    other.down()
+    assert_nothing_left(folder, namespaces)
+
+
+def test_clusters_in_different_folders_do_not_meet(cluster: DevCluster, tmp_path: Path) -> None:
+    other = DevCluster.up(tmp_path / "other", SMALL, tied=True)
+    try:
+        for each in (cluster, other):
+            each.run(["sbatch", "--output=/dev/null", "--wrap=sleep 1000", f"--job-name=of-{id(each)}"])
+        for each in (cluster, other):
+            assert each.run(["squeue", "--noheader", "--format=%j"]).stdout.split() == [f"of-{id(each)}"]
+        assert other.run(["sinfo", "--noheader", "--format=%D"], check=True).stdout.split() == ["1", "1", "1"]
+    finally:
+        other.down()
+    cluster.run(["srun", "--nodes=3", "true"])
+
+
+def test_without_accounting_jobs_run_and_sacct_says_that_there_is_none(cluster: DevCluster, tmp_path: Path) -> None:
+    other = DevCluster.up(tmp_path / "other", SMALL, tied=True)
+    try:
+        assert set(other.daemons()) == {"munged", "slurmctld", "slurmd.n1"}
+        assert other.run(["srun", "sh", "-c", "echo ran"]).stdout == "ran\n"
+        answer = other.run(["sacct"], check=False)
+        assert answer.returncode
+        assert "accounting storage is disabled" in answer.stderr
+    finally:
+        other.down()
+
+
+def test_a_tied_cluster_ends_with_a_process_that_is_killed(cluster: DevCluster, tmp_path: Path) -> None:
+    folder = tmp_path / "tied"
+    program = (
+        "import sys, time; from pathlib import Path; from slurm.devcluster import *; "
+        "DevCluster.up(Path(sys.argv[1]), ClusterSettings(nodes=1, gpus=0, accounting=False), tied=True); "
+        "print('up', flush=True); time.sleep(1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        namespaces = namespaces_of(folder)
+        process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not members(namespaces) and DevCluster.find(folder) is None)
+    assert_nothing_left(folder, namespaces)
+
+
+def test_a_command_dies_with_what_waits_for_it(cluster: DevCluster) -> None:
+    with subprocess.Popen(cluster.command(["sh", "-c", "echo $$; exec sleep 1000"]), stdout=subprocess.PIPE) as waiting:
+        assert waiting.stdout is not None
+        pid = waiting.stdout.readline().decode().strip()
+        assert cluster.run(["cat", f"/proc/{pid}/comm"]).stdout == "sleep\n"
+        waiting.kill()
+    wait_until(lambda: cluster.run(["test", "-d", f"/proc/{pid}"], check=False).returncode != 0)
+
+
+def test_the_commands_start_use_and_end_a_cluster(cluster: DevCluster, tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    option = ["--folder", str(folder)]
+    started = _ntksweep("up", *option, "--nodes=2", "--gpus=0", "--no-accounting")
+    namespaces = namespaces_of(folder)
+    try:
+        assert f"ntksweep devcluster run --folder {folder} bash" in started.stdout
+        assert "nodes n1 to n2, each with 4 processors, 4000 MB and 0 pretended GPUs" in started.stdout
+        twice = _ntksweep("up", *option, status=2)
+        assert f"a development cluster is up in {folder}" in twice.stderr
+        used = _ntksweep("run", *option, "sh", "-c", "pwd; srun --nodes=2 echo ran; exit 7", status=7)
+        assert used.stdout == f"{Path.cwd()}\nran\nran\n"
+    finally:
+        _ntksweep("down", *option)
+    assert "no development cluster is up" in _ntksweep("down", *option, status=2).stderr
+    assert_nothing_left(folder, namespaces)
+
+
+def test_run_starts_a_cluster_for_its_command_alone_where_none_is_up(cluster: DevCluster, tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    options = ["--folder", str(folder), "--nodes=1", "--gpus=0", "--no-accounting"]
+    answer = _ntksweep("run", *options, "sh", "-c", "readlink /proc/self/ns/pid; srun echo ran; exit 7", status=7)
+    namespace, said = answer.stdout.split()
+    assert said == "ran"
+    assert_nothing_left(folder, {namespace})
+
+
+def test_a_folder_is_used_again_but_by_one_cluster_at_a_time(cluster: DevCluster) -> None:
+    with pytest.raises(AlreadyUpError, match=r"is up in .*devcluster down`"):
+        DevCluster.up(cluster.folder)
+    found = DevCluster.find(cluster.folder)
+    assert found is not None
+    assert found.settings == cluster.settings
+    assert found.daemons() == cluster.daemons()
+
+
+def _ntksweep(*arguments: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
+    answer = subprocess.run([*CLI, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert answer.returncode == status, answer.stderr + answer.stdout
+    return answer

@@ -1,0 +1,76 @@
+"""What is read of the journals: every event once, whoever writes meanwhile."""
+
+from pathlib import Path
+from typing import Any
+
+from orchestrator.history import History
+from orchestrator.store.journal import Journal
+
+
+def looked(history: History) -> History:
+    history.update()
+    return history
+
+
+def write(journal: Journal, event: str, stage: str, **facts: Any) -> None:
+    journal.write(event, kind="solve", stage=stage, **facts)
+
+
+def test_before_anything_ran_nothing_is_known(tmp_path: Path):
+    history = looked(History(tmp_path / "journal"))
+    assert history.mean_seconds() == {}
+    assert history.failures() == {}
+
+
+def test_times_are_means_over_all_processes_and_each_event_counts_once(tmp_path: Path):
+    history, journal = History(tmp_path), Journal(tmp_path)
+    for seconds in (1.0, 2.0):
+        write(journal, "finished", "a", seconds=seconds)
+    assert looked(history).mean_seconds() == {"solve": 1.5}
+    write(journal, "finished", "b", seconds=3.0)
+    write(Journal(tmp_path), "finished", "c", seconds=4.0)
+    assert looked(history).mean_seconds() == {"solve": 2.5}
+    assert looked(history).mean_seconds() == {"solve": 2.5}
+    assert looked(History(tmp_path)).mean_seconds() == {"solve": 2.5}
+
+
+def test_a_stage_has_failed_until_it_is_begun_again(tmp_path: Path):
+    history, first, second = History(tmp_path), Journal(tmp_path), Journal(tmp_path)
+    write(first, "started", "a")
+    write(first, "failed", "a", failure="code", message="one")
+    write(first, "failed", "b", failure="code", message="two")
+    assert {stage: event["message"] for stage, event in looked(history).failures().items()} == {"a": "one", "b": "two"}
+    write(second, "started", "a")
+    assert list(looked(history).failures()) == ["b"]
+    write(second, "failed", "a", failure="input", message="three")
+    assert {stage: event["message"] for stage, event in looked(history).failures().items()} == {
+        "b": "two",
+        "a": "three",
+    }
+    write(second, "finished", "b", seconds=1.0)
+    assert list(looked(history).failures()) == ["a"]
+
+
+def test_the_later_event_wins_whichever_journal_is_read_first(tmp_path: Path):
+    line = '{{"time":{time},"event":"{event}","kind":"solve","stage":"{stage}","failure":"code","message":""}}\n'
+    early = line.format(time=1, event="failed", stage="a") + line.format(time=2, event="started", stage="b")
+    late = line.format(time=2, event="started", stage="a") + line.format(time=1, event="failed", stage="b")
+    (tmp_path / "one.jsonl").write_text(early)
+    (tmp_path / "two.jsonl").write_text(late)
+    assert looked(History(tmp_path)).failures() == {}
+
+
+def test_a_line_that_is_being_written_is_read_when_it_is_whole(tmp_path: Path):
+    history, path = History(tmp_path), tmp_path / "host-1.jsonl"
+    line = '{"time":1.0,"event":"finished","kind":"solve","stage":"a","seconds":2.0}\n'
+    path.write_text(line + line[:30])
+    assert looked(history).mean_seconds() == {"solve": 2.0}
+    path.write_text(line + line.replace("2.0", "4.0"))
+    assert looked(history).mean_seconds() == {"solve": 3.0}
+
+
+def test_a_line_cut_short_and_events_of_the_run_do_no_harm(tmp_path: Path):
+    line = '{"time":1.0,"event":"finished","kind":"solve","stage":"a","seconds":2.0}\n'
+    run = '{"time":1.0,"event":"run","phase":"began"}\n{"time":1.0,"event":"damaged","kind":"gram","stage":"b"}\n'
+    (tmp_path / "host-1.jsonl").write_text(line[:30] + "\n" + run + line)
+    assert looked(History(tmp_path)).mean_seconds() == {"solve": 2.0}
