@@ -2,14 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.errors import BudgetError
 from orchestrator.executors.choose import worker_count
 from orchestrator.folder import ResultsFolder
+from orchestrator.history import History
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.schedule import missing_stages
@@ -17,7 +16,6 @@ from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES
 from orchestrator.stages.gram import workspace_bytes
 from orchestrator.stages.registry import KINDS
-from orchestrator.store.journal import read_journals
 
 EFFICIENCY = 0.5
 """Share of the speed of one large matrix product that a stage reaches, where nothing was measured yet."""
@@ -184,14 +182,9 @@ def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, i
 
 def _measured_seconds(folder: ResultsFolder) -> dict[str, float]:
     """Return the mean time of the finished stages of each kind, from the journals."""
-    found: dict[str, list[float]] = {}
-    for event in _finished_events(folder):
-        found.setdefault(event["kind"], []).append(event["seconds"])
-    return {kind: sum(times) / len(times) for kind, times in found.items()}
-
-
-def _finished_events(folder: ResultsFolder) -> Iterator[dict[str, Any]]:
-    return (event for event in read_journals(folder.journals) if event["event"] == "finished")
+    history = History(folder.journals)
+    history.update()
+    return history.mean_seconds()
 
 
 def _matmul_speed(dtype: str, threads: int) -> float:

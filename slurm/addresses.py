@@ -4,7 +4,7 @@ import re
 import socket
 
 from slurm.commands import run_command
-from slurm.errors import SlurmError
+from slurm.errors import CommandError, SlurmError
 
 
 class NodeAddressError(SlurmError):
@@ -38,11 +38,20 @@ def parse_addresses(text: str) -> dict[str, str]:
     return found
 
 
-def node_is_down(name: str) -> bool:
-    """Return whether Slurm says that nothing can be started on a node any more."""
-    text = run_command("scontrol", "show", "node", name, "--oneliner")
+def is_down(node: str) -> bool:
+    """Return whether Slurm says that nothing can be started on a node any more; False if it does not answer."""
+    try:
+        # Whoever asks has an allocation to look after meanwhile, so that this is tried once only.
+        text = run_command("scontrol", "show", "node", node, "--oneliner", patience=0)
+    except CommandError:
+        return False
+    return state_is_down(text)
+
+
+def state_is_down(text: str) -> bool:
+    """Return whether a node that `scontrol show node --oneliner` describes is down or does not respond (a star)."""
     state = re.search(r"(?:^|\s)State=(\S+)", text)
-    return state is None or re.search(r"DOWN|FAIL|NOT_RESPONDING|\*", state[1]) is not None
+    return state is not None and re.search(r"DOWN|FAIL|NOT_RESPONDING|\*", state[1]) is not None
 
 
 def _resolved(name: str, address: str | None) -> str:

@@ -6,12 +6,12 @@ class SlurmError(Exception):
 
 
 class NoSlurmError(SlurmError):
-    """A program of Slurm is not installed on this machine."""
+    """This machine has no Slurm, or its Slurm knows no cluster."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, why: str) -> None:
         super().__init__(
-            f"there is no Slurm on this machine: `{program}` was not found; submit from a login node of the "
-            "cluster, or try `ntksweep devcluster up`, which starts a small one here"
+            f"there is no Slurm on this machine: {why}; submit from a login node of the cluster, or try "
+            "`ntksweep devcluster up`, which starts a small one here"
         )
 
 
@@ -24,8 +24,13 @@ class CommandError(SlurmError):
 
     def __init__(self, command: str, said: str, advice: str, *, passes: bool = False) -> None:
         super().__init__(f"`{command}` failed: {said}; {advice}")
+        self.said = said
         self.passes = passes
 
 
 class ProfileError(SlurmError):
     """The profile does not fit the cluster; the message lists every fault with what would fit."""
+
+
+class SubmissionLimitError(SlurmError):
+    """The cluster lets this user queue no further job."""

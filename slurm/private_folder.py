@@ -14,7 +14,7 @@ PREFIX = "ntk-"
 LOCK = "lock"
 
 LONGEST_ROOT = 28
-"""Bytes that the path of the folder above may have: a socket's path ends at 107, and Ray's own part takes 66 of them."""
+"""Bytes that the path of the folder above may have: a socket's path ends at 107, and Ray's part takes 66 of them."""
 
 SECONDS_UNLOCKED = 3600
 """Age from which a folder without a lock was left by a process that died while it made it."""
@@ -51,7 +51,7 @@ def _make(root: Path) -> tuple[Path, int]:
 
 
 def _locked(path: Path) -> int | None:
-    """Lock a file for as long as this process or one it forks lives; return None if another has done so, or removed it."""
+    """Lock a file while this process or one it forks lives; return None if another has locked it or removed it."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:

@@ -3,7 +3,9 @@
 import ctypes
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import psutil
@@ -22,6 +24,17 @@ def die_with_parent(parent: int) -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:  # it ended before this was asked for
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def start_child(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a command with a pipe to its standard input; it is sent SIGTERM when this process ends."""
+    this = os.getpid()
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.PIPE,
+        preexec_fn=lambda: die_with_parent(this),  # noqa: PLW1509  # this process has one thread
+    )
 
 
 def kill_descendants() -> None:

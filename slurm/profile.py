@@ -109,8 +109,9 @@ class Profile(BaseModel):
     )
     object_store: Bytes = Field(
         ByteSize(200 * 10**6),
+        ge=80 * 10**6,
         description="Memory on each node for what Ray passes between processes; taken out of `memory`. ntksweep passes "
-        "little: its data goes through files.",
+        "little: its data goes through files. Ray wants 80MB at least.",
         examples=["200MB"],
     )
     dashboard: bool = Field(

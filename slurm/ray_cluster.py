@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from slurm.addresses import node_addresses, node_is_down
+from slurm.addresses import is_down, node_addresses
 from slurm.errors import SlurmError
 from slurm.ray_step import RayStep
 
@@ -211,7 +211,7 @@ class RayCluster:
     def _restart(self, node: str) -> list[NodeEvent]:
         if self._restarts.get(node, 0) >= MOST_RESTARTS:
             return [NodeEvent(node, "given up", f"Ray ended there {MOST_RESTARTS + 1} times")]
-        if node_is_down(node):
+        if is_down(node):
             return [NodeEvent(node, "given up", "Slurm says that the node is down")]
         self._restarts[node] = self._restarts.get(node, 0) + 1
         self._restarting.add(node)

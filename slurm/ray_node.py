@@ -2,8 +2,8 @@
 
 A line of input has it begin; the end of its input, or SIGTERM, has it end.
 
-Two processes watch over Ray's: the first makes the folder and holds the ports, the second runs `ray start`. If either is
-killed, the other ends Ray, waits until nothing of it runs, and removes the folder.
+Two processes watch over Ray's: the first makes the folder and holds the ports, the second runs `ray start`. If either
+is killed, the other ends Ray, waits until nothing of it runs, and removes the folder.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import IO
 
 from slurm.ports import held_ports
 from slurm.private_folder import private_folder, remove
-from slurm.processes import adopt_orphans, die_with_parent, kill_descendants
+from slurm.processes import adopt_orphans, die_with_parent, kill_descendants, start_child
 
 MARK = "ntksweep ray node: "
 """How a line begins that is meant for the process which started this one."""
@@ -104,7 +104,7 @@ def ray_command(options: argparse.Namespace, folder: Path, ports: Sequence[int])
 
 
 def _guarded(work: Callable[[], int]) -> int:
-    """Run `work` in a process of its own; when that ends, or this one is told to end, see to it that nothing is left."""
+    """Run `work` in a process of its own; when it has ended, see to it that nothing of it is left."""
     parent = os.getpid()
     worker = os.fork()
     if not worker:
@@ -123,14 +123,11 @@ def _guarded(work: Callable[[], int]) -> int:
 
 def _run_ray(command: Sequence[str], folder: Path) -> int:
     adopt_orphans()
-    this = os.getpid()
     try:
         signal.signal(signal.SIGTERM, _stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         environment = {**os.environ, "TMPDIR": str(folder), **RAY_ENVIRONMENT}
-        ray = subprocess.Popen(
-            command, env=environment, stdin=subprocess.PIPE, preexec_fn=lambda: die_with_parent(this)
-        )
+        ray = start_child(command, environment)
         assert ray.stdin is not None
         _watch(ray, ray.stdin, folder / "ray" / "ray_current_cluster")
         _say(f"ray ended by itself, with status {ray.returncode}")
@@ -145,7 +142,7 @@ def _run_ray(command: Sequence[str], folder: Path) -> int:
 
 
 def _watch(ray: "subprocess.Popen[bytes]", ray_input: IO[bytes], address: Path) -> None:
-    """Begin when told to, say when Ray is ready, which it tells by writing its address to a file; return when it ends."""
+    """Pass on what this process is told; say when Ray is ready, which writes its address then; return when it ends."""
     ready = False
     while ray.poll() is None:
         if not ready and address.exists():

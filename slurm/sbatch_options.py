@@ -1,6 +1,5 @@
 """Options of sbatch that a profile may add, and those that it must not because something else sets them."""
 
-import difflib
 import re
 
 _BY_KEY = {
@@ -61,11 +60,3 @@ def checked_options(options: dict[str, str | int | bool]) -> dict[str, str | int
             raise ValueError(f"`{name}` stands twice, once as `{given}`")
         checked[name] = value
     return checked
-
-
-def nearest(name: str, valid: list[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest valid one, or all of them."""
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean `{close[0]}`?"
-    return f"there are: {', '.join(sorted(valid))}" if valid else "there are none"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurm.check import check_profile
+from slurm.check import check_profile, try_script
 from slurm.facts import read_facts
 from slurm.limits import array_sizes
 
@@ -37,7 +37,6 @@ class Offer:
         plan: the sweep's plan.
         costs: what is to be computed.
         profile: what each allocation asks for.
-        count: allocations.
         sizes: allocations in each job.
         request: what Slurm is asked for.
         submission: the record of it.
@@ -46,10 +45,14 @@ class Offer:
     plan: Plan
     costs: list[Cost]
     profile: Profile
-    count: int
     sizes: list[int]
     request: Request
     submission: Submission
+
+    @property
+    def count(self) -> int:
+        """Allocations; fewer than were asked for where the user may queue no more."""
+        return sum(self.sizes)
 
     @property
     def scripts(self) -> list[str]:
@@ -84,7 +87,8 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
     check_profile(profile, facts, results=folder.root)
     refuse_what_cannot_fit(plan, folder)
     _refuse_workers_that_cannot_fit(plan, profile)
-    sizes = array_sizes(count, max_array_size=facts.max_array_size, free_submissions=facts.free_submissions)
+    free = facts.free_submissions(profile.account, profile.qos)
+    sizes = array_sizes(count, max_array_size=facts.max_array_size, free_submissions=free)
     submission = Submission(
         new_submission_id(), plan.sweep.spec.name, tuple(sizes), profile.model_dump(mode="json"), facts.accounting
     )
@@ -96,8 +100,11 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         driver=("-m", "orchestrator.cluster.pilot", str(folder.root)),
         cleanup=("-m", "orchestrator.cluster.release", str(folder.root)),
     )
-    workers = count * profile.nodes * profile.tasks_per_node
-    return Offer(plan, costs(plan, folder, workers=workers), profile, sum(sizes), sizes, request, submission)
+    workers = sum(sizes) * profile.nodes * profile.tasks_per_node
+    offer = Offer(plan, costs(plan, folder, workers=workers), profile, sizes, request, submission)
+    for text in offer.scripts:
+        try_script(text)
+    return offer
 
 
 def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callable[[str, int], None]) -> Submission:

@@ -2,9 +2,10 @@
 
 import contextlib
 import os
-import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -17,6 +18,15 @@ from orchestrator.stages.execute import FailureClass, Outcome, StageWorker, Stat
 
 SECONDS_TO_DIE = 10.0
 """How long to wait for killed workers to be gone, before their claims are left to become stale."""
+
+SHORT_SECONDS = 0.02
+"""Stages that take less are handed out several at once: a call to a worker takes a good part of that itself."""
+
+MOST_TASKS_A_CALL = 16
+"""Most stages that a worker is given at once; if it dies, all of them are begun again."""
+
+_Task = tuple[Stage, int, int]
+"""A stage, which attempt it is, and how often its batches are halved."""
 
 _LOST = {
     FailureClass.WORKER: "the worker process died",
@@ -48,12 +58,16 @@ class RayExecutor:
         self._connection = connection
         self._starting: dict[Any, Any] = {}
         self._idle: list[_Ready] = []
-        self._in_flight: dict[Any, tuple[_Ready, Stage]] = {}
+        self._waiting: deque[_Task] = deque()
+        self._in_flight: dict[Any, tuple[_Ready, list[_Task]]] = {}
+        self._ended: deque[tuple[Stage, Outcome]] = deque()
+        self._tasks_a_call: dict[str, int] = {}
+        self._kind = ""
 
     @property
     def capacity(self) -> int:
-        """Workers that are up."""
-        return len(self._idle) + len(self._in_flight)
+        """Stages that the workers which are up can have in hand: several each of a kind that takes no time."""
+        return (len(self._idle) + len(self._in_flight)) * self._tasks_a_call.get(self._kind, 1)
 
     def __enter__(self) -> "RayExecutor":
         for _ in range(self._connection.__enter__()):
@@ -67,38 +81,65 @@ class RayExecutor:
             self._end_stages_in_flight()
         finally:
             self._idle, self._in_flight, self._starting = [], {}, {}
+            self._waiting.clear()
+            self._ended.clear()
             self._connection.__exit__(kind, error, trace)
 
     def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
-        """Give a stage to an idle worker."""
-        worker = self._idle.pop()
-        self._in_flight[worker.actor.execute.remote(stage, attempt, halvings)] = (worker, stage)
+        """Take a stage, which the next idle worker gets."""
+        self._kind = stage.kind
+        self._waiting.append((stage, attempt, halvings))
 
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
         """Wait for the first worker that is done, or lost; return None after `timeout` seconds, or if one is up."""
         import ray
 
-        if not self._in_flight and not self._starting:
-            time.sleep(timeout or 0.0)
-            return None
+        self._give_out()
+        if self._ended or not (self._in_flight or self._starting):
+            return self._ended.popleft() if self._ended else None
         ended, _ = ray.wait([*self._in_flight, *self._starting], num_returns=1, timeout=timeout)
-        if not ended:
-            return None
-        (done,) = ended
-        if done in self._starting:
-            self._started(done)
-            return None
-        worker, stage = self._in_flight.pop(done)
+        for done in ended:
+            if done in self._starting:
+                self._started(done)
+            else:
+                self._take_back(done)
+        return self._ended.popleft() if self._ended else None
+
+    def _give_out(self) -> None:
+        """Share the waiting stages among idle workers, once the schedule knows of all that have ended."""
+        while self._waiting and self._idle and not self._ended:
+            kind = self._waiting[0][0].kind
+            most = min(self._tasks_a_call.get(kind, 1), -(-len(self._waiting) // len(self._idle)))
+            alike = takewhile(lambda task: task[0].kind == kind, islice(self._waiting, most))  # noqa: B023 - used up now
+            tasks = [self._waiting.popleft() for _ in list(alike)]
+            worker = self._idle.pop()
+            self._in_flight[worker.actor.execute.remote(tasks)] = (worker, tasks)
+
+    def _take_back(self, done: Any) -> None:
+        import ray
+
+        worker, tasks = self._in_flight.pop(done)
+        stages = [stage for stage, _, _ in tasks]
         try:
-            outcome: Outcome = ray.get(done)
+            outcomes: list[Outcome] = ray.get(done)
         except ray.exceptions.OutOfMemoryError as error:
-            return stage, self._lost(worker, FailureClass.MEMORY, str(error))
-        except (ray.exceptions.RayActorError, ray.exceptions.RayChannelError) as error:
-            return stage, self._lost(worker, self._why(worker), str(error))
+            outcomes = self._lost(worker, FailureClass.MEMORY, str(error), len(stages))
+        except ray.exceptions.RayActorError as error:
+            outcomes = self._lost(worker, self._why(worker), str(error), len(stages))
         except ray.exceptions.RayTaskError as error:
-            outcome = Outcome(Status.FAILED, FailureClass.CODE, str(error))
-        self._idle.append(worker)
-        return stage, outcome
+            outcomes = [Outcome(Status.FAILED, FailureClass.CODE, str(error))] * len(stages)
+            self._idle.append(worker)
+        else:
+            self._idle.append(worker)
+            self._adapt(stages[0].kind, outcomes)
+        self._ended.extend(zip(stages, outcomes, strict=True))
+
+    def _adapt(self, kind: str, outcomes: list[Outcome]) -> None:
+        """Hand out more stages of a kind at once while they take no longer than a call, one at a time where they do."""
+        if max(outcome.seconds for outcome in outcomes) < SHORT_SECONDS:
+            self._tasks_a_call[kind] = min(2 * self._tasks_a_call.get(kind, 1), MOST_TASKS_A_CALL)
+        else:
+            self._tasks_a_call.pop(kind, None)
 
     def _start_worker(self) -> None:
         import ray
@@ -123,16 +164,17 @@ class RayExecutor:
             return FailureClass.MEMORY
         return FailureClass.WORKER if _is_alive(worker.node) else FailureClass.NODE
 
-    def _lost(self, worker: "_Ready", failure: FailureClass, why: str) -> Outcome:
+    def _lost(self, worker: "_Ready", failure: FailureClass, why: str, count: int) -> list[Outcome]:
         import ray
 
+        self._tasks_a_call.clear()  # so that the stage that ends workers is told from those beside it
         # Where Ray has only lost sight of it, it must not go on beside its successor.
         ray.kill(worker.actor)
         if failure is not FailureClass.NODE:
             # Its node saw the process end. Of one on a lost node nobody knows: its claim has to become stale.
             self._folder.claims().release_all(worker.process)
         self._start_worker()
-        return Outcome(Status.FAILED, failure, f"{_LOST[failure]}: {why}")
+        return [Outcome(Status.FAILED, failure, f"{_LOST[failure]}: {why}")] * count
 
     def _end_stages_in_flight(self) -> None:
         """Kill the workers that still compute, and give their claims back once they are dead."""
@@ -179,8 +221,8 @@ class _Worker:
 
         return self._worker.process, ray.get_runtime_context().get_node_id()
 
-    def execute(self, stage: Stage, attempt: int, halvings: int) -> Outcome:
-        return self._worker.execute(stage, attempt, halvings)
+    def execute(self, tasks: list[_Task]) -> list[Outcome]:
+        return [self._worker.execute(*task) for task in tasks]
 
 
 def _is_alive(node: str) -> bool:

@@ -127,13 +127,13 @@ class Namespace:
             raise DevClusterError(f"process {self.pid} was killed {_SECONDS} s ago and is still there") from None
 
     def _members(self) -> Iterator[tuple[int, int]]:
-        link = os.readlink(f"/proc/{self.pid}/ns/pid")  # noqa: PTH115 - not a real path
+        link = Path(f"/proc/{self.pid}/ns/pid").readlink()
         for entry in os.scandir("/proc"):
             if not entry.name.isdigit():
                 continue
             # Processes end while we look.
             with suppress(OSError):
-                if os.readlink(f"{entry.path}/ns/pid") == link:  # noqa: PTH115
+                if Path(entry.path, "ns/pid").readlink() == link:
                     yield _number_inside(Path(entry.path, "status").read_text()), int(entry.name)
 
 

@@ -1,6 +1,7 @@
 """A Slurm cluster for the tests of this folder, which are skipped where none can run and fail there under CI."""
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +35,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevCluster]:
         pytest.skip(str(error))
     yield started
     started.down()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder in which every user of the machine may write; pytest's own ones may be entered by their owner alone."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ntksweep-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
 
 
 @pytest.fixture(autouse=True)

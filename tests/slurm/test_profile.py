@@ -1,0 +1,104 @@
+"""The cluster profile: what is accepted, and what each mistake is answered with."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from slurm.profile import Profile
+
+LEAST: dict[str, Any] = {"memory": "4GB", "time_limit": "1h"}
+
+
+def profile(**changes: Any) -> Profile:
+    return Profile.model_validate(LEAST | changes)
+
+
+def fault(**changes: Any) -> str:
+    with pytest.raises(ValidationError) as raised:
+        profile(**changes)
+    (error,) = raised.value.errors()
+    return error["msg"].removeprefix("Value error, ")
+
+
+def test_a_short_profile_is_one_worker_on_one_node_with_nothing_shared():
+    least = profile()
+    assert (least.nodes, least.tasks_per_node, least.cpus_per_node, least.gpus_per_node) == (1, 1, 1, 0)
+    assert (least.minutes, least.memory_mebibytes, least.allocations) == (60, 3814, 1)
+    assert least.results == "private"
+    assert not least.dashboard
+    assert least.local_scratch == Path("/tmp")
+
+
+def test_what_a_node_gives_is_what_its_workers_need_together():
+    four = profile(tasks_per_node=4, cpus_per_task=8, gpus_per_task=2, gpu_type="a100", memory="64G")
+    assert (four.cpus_per_node, four.gpus_per_node, four.memory_mebibytes) == (32, 8, 65536)
+
+
+def test_a_profile_survives_being_written_as_json():
+    full = profile(
+        time_limit="1-12:00:00", shared_scratch=["/scratch"], virtual_environment="/envs/x", modules=["a/1"],
+        sbatch={"exclusive": True, "nice": 5, "licenses": "x:1"}, memory="1.5T", object_store="1GiB",
+    )  # fmt: skip
+    assert Profile.model_validate_json(full.model_dump_json()) == full
+    assert Profile.model_validate(full.model_dump(mode="json")) == full
+
+
+@pytest.mark.parametrize("key", ["memory", "time_limit"])
+def test_memory_and_time_must_be_given(key: str):
+    with pytest.raises(ValidationError, match=f"(?s){key}.*Field required"):
+        Profile.model_validate({name: value for name, value in LEAST.items() if name != key})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"memory": 4000}, "4000 bytes are too few to start Python and Ray: write the unit, as in 64GB"),
+        ({"time_limit": "90"}, "`90` is no duration with a unit"),
+        ({"gpu_type": "a100"}, "gpu_type needs GPUs: set gpus_per_task, or remove it"),
+        ({"virtual_environment": "/v", "container": "apptainer exec x"}, "virtual_environment brings its own Python"),
+        ({"virtual_environment": "/v", "python": "/usr/bin/python3"}, "virtual_environment brings its own Python"),
+        ({"virtual_environment": "envs/x"}, "`envs/x` must begin with /"),
+        ({"shared_scratch": ["scratch"]}, "`scratch` must begin with /"),
+        ({"object_store": "3GB"}, "object_store takes more than half of `memory`"),
+        ({"object_store": "1MB"}, "Input should be greater than or equal to 80000000"),
+        ({"signal_seconds": 3600}, "signal_seconds leaves nothing of a time limit of 1h"),
+        ({"slurm": "21.08"}, "`21.08` does not say which versions: write >=21.08"),
+        ({"sbatch": {"mem": "4G"}}, "`mem` is set by the key `memory` of the profile; use that"),
+        ({"sbatch": {"--gres": "gpu:1"}}, "`--gres` is set by the key `gpus_per_task` of the profile; use that"),
+        ({"sbatch": {"ntasks_per_node": 4}}, "`ntasks_per_node` is set by the key `tasks_per_node`"),
+        ({"sbatch": {"job-name": "x"}}, "`job-name` is for ntksweep alone to set; remove it"),
+        ({"sbatch": {"output": "x"}}, "`output` is for ntksweep alone to set; remove it"),
+        ({"sbatch": {"export": "NONE"}}, "`export` is for ntksweep alone to set; remove it"),
+        ({"sbatch": {"p": "main"}}, "`p` is not the long name of an option of sbatch"),
+        ({"sbatch": {"exclusive": False}}, "`exclusive: false` says nothing to sbatch: leave the option out"),
+        ({"sbatch": {"comment": "a\nb"}}, "the value of `comment` must be one line"),
+        ({"sbatch": {"mail-type": "END", "mail_type": "ALL"}}, "`mail-type` stands twice, once as `mail_type`"),
+    ],
+)
+def test_what_cannot_be_meant_says_what_to_change(changes: dict[str, Any], expected: str):
+    assert fault(**changes).startswith(expected)
+
+
+@pytest.mark.parametrize("key", ["partition", "account", "qos", "gpu_type", "constraint", "exclude"])
+@pytest.mark.parametrize("text", ["a b", "a;b", "a\nb", "$(x)", "`x`", "'", ""])
+def test_a_name_never_brings_more_into_the_script_than_a_name(key: str, text: str):
+    assert "String should match pattern" in fault(**{key: text, "gpus_per_task": 1})
+
+
+@pytest.mark.parametrize("key", ["nodes", "tasks_per_node", "cpus_per_task", "allocations"])
+def test_sizes_are_at_least_one(key: str):
+    assert "greater than 0" in fault(**{key: 0})
+
+
+def test_names_of_further_options_are_written_as_sbatch_writes_them():
+    assert profile(sbatch={"mail_type": "END", "--nice": 5}).sbatch == {"mail-type": "END", "nice": 5}
+
+
+def test_every_key_has_a_meaning_and_an_example_that_is_valid():
+    for key, field in Profile.model_fields.items():
+        assert len(field.description or "") > 10, key
+        assert field.examples, key
+        for example in field.examples:
+            TypeAdapter(Annotated[(field.annotation, *field.metadata)]).validate_python(example)
