@@ -45,7 +45,7 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True)
-class Allocation(Checkpointable):  # type: ignore[misc]  # submitit's helper has no types
+class Allocation(Checkpointable):
     """The work of one Slurm job, given to submitit: it survives as a pickle of these few words.
 
     Attributes:
@@ -75,7 +75,7 @@ class Allocation(Checkpointable):  # type: ignore[misc]  # submitit's helper has
             told.checkpoint_and_requeue()
         if ending in (Ending.FAILED, Ending.LOST):
             raise AllocationFailedError(f"the driver ended as {ending.value}; its last lines stand above")
-        return ending.value
+        return str(ending.value)
 
     def _run_until_it_ends(self, told: "_Told") -> Ending:
         for start in range(MOST_STARTS):

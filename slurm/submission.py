@@ -1,7 +1,6 @@
 """From a profile to the script that Slurm gets, and to jobs, through submitit."""
 
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,7 @@ from slurm.allocation import Allocation
 from slurm.errors import SlurmError
 from slurm.profile import Profile
 from slurm.ray_cluster import RaySettings
-
-CONFIGURATION_FAULT = 78
-"""Exit status of a job whose node lacks something that the profile names (EX_CONFIG of sysexits.h)."""
-
-FAULT_MARK = "ntksweep: "
-"""How a line begins in which a job says what its node lacks."""
+from slurm.script import python_command, setup_lines
 
 
 class SubmissionError(SlurmError):
@@ -94,7 +88,7 @@ def _executor(request: Request) -> Any:
         signal_delay_s=profile.signal_seconds,
         array_parallelism=1 << 20,  # as many at once as the cluster lets run
         wckey=None,
-        setup=list(_setup(request)),
+        setup=setup_lines(profile, request.results),
         use_srun=False,
         additional_parameters={
             "signal": f"B:USR2@{profile.signal_seconds}",
@@ -104,37 +98,6 @@ def _executor(request: Request) -> Any:
         },
     )
     return executor
-
-
-def _setup(request: Request) -> list[str]:
-    """Return the lines of shell that come before Python, each of which says what is wrong if it fails."""
-    profile = request.profile
-    lines = [f"umask {_UMASKS[profile.results]}"]
-    lines += [_or_fault(f"module load {module}", f"the module {module} cannot be loaded") for module in profile.modules]
-    lines += profile.setup
-    first = shlex.quote(python_command(profile)[0])
-    lines.append(_or_fault(f"command -v {first} >/dev/null", f"there is no {first}"))
-    spec = shlex.quote(str(request.results / "spec.yaml"))
-    lines.append(_or_fault(f"test -r {spec}", f"the results folder {request.results} cannot be read"))
-    return lines
-
-
-_UMASKS = {"private": "077", "group": "027", "everyone": "022"}
-
-
-def _or_fault(command: str, fault: str) -> str:
-    message = shlex.quote(f"{FAULT_MARK}{fault} on ")
-    return f'{command} || {{ echo {message}"$SLURMD_NODENAME" >&2; exit {CONFIGURATION_FAULT}; }}'
-
-
-def python_command(profile: Profile) -> tuple[str, ...]:
-    """Return the command that starts Python on a node, the container's included."""
-    container = tuple(shlex.split(profile.container or ""))
-    if profile.python is not None:
-        return (*container, profile.python)
-    if profile.virtual_environment is not None:
-        return (*container, str(profile.virtual_environment / "bin/python"))
-    return (*container, "python3") if container else (sys.executable,)
 
 
 def _allocation(request: Request) -> Allocation:

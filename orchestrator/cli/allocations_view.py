@@ -1,23 +1,41 @@
 """The allocations of a sweep on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.render import human_seconds
+
 if TYPE_CHECKING:
-    from orchestrator.cluster.allocations import Allocation
+    from orchestrator.cluster.allocations import Seen
+
+FEW = 20
+"""Allocations that are shown each; of more, those that ended well are left out first."""
 
 
-def allocations_view(allocations: "Sequence[Allocation]") -> list[Table | Text]:
-    """Return a table of the allocations of a sweep, and what is to be said of those that ended badly."""
-    if not allocations:
-        return []
+def allocations_view(seen: "Seen") -> Iterator[RenderableType]:
+    """Yield a table of the allocations of a sweep, and what is to be said of those that ended badly."""
+    if seen.fault:
+        yield Text()
+        yield Text(f"the scheduler could not be asked: {seen.fault}", style="yellow")
+    if not seen.allocations:
+        return
+    by_interest = sorted(seen.allocations, key=lambda each: each.state.succeeded)
+    shown = by_interest[:FEW]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("allocation", "state", "nodes", "since", "why"):
+    for heading in ("allocation", "state", "nodes", "ran", "which means"):
         table.add_column(heading, overflow="fold")
-    for each in allocations:
+    for each in shown:
         state = each.state
-        table.add_row(each.job, state.state.value, state.nodes or "-", state.elapsed or "-", state.explanation)
-    return [Text(), table]
+        ran = "-" if not state.elapsed else human_seconds(state.elapsed)
+        table.add_row(each.job, state.state.value, state.nodes or "-", ran, state.explanation)
+    yield Text()
+    yield table
+    if len(shown) < len(by_interest):
+        yield Text(f"and {len(by_interest) - len(shown)} more allocations", style="dim")
+    for each in shown:
+        if each.words:
+            yield Text(f"{each.job}: {each.words}")

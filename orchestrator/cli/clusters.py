@@ -193,7 +193,8 @@ def logs(
 
     Example: ntksweep logs results/quickstart --job 4711
     """
-    from orchestrator.cluster.tracing import logs_of, trace_cell
+    from orchestrator.cluster.logs import logs_of
+    from orchestrator.cluster.tracing import trace_cell
 
     folder = results_folder(path)
     if cell is not None:
@@ -201,8 +202,8 @@ def logs(
         if as_json:
             print(json.dumps([asdict(each) for each in traced], indent=1))
             return
-        for each in traced:
-            print(each.line)
+        for event in traced:
+            print(event.line)
         return
     found = logs_of(folder, job, lines)
     if as_json:

@@ -3,14 +3,18 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.cli.allocations_view import allocations_view
 from orchestrator.cli.render import human_seconds, number, rows_table
 from orchestrator.status import Computing, Count, Status
+
+if TYPE_CHECKING:
+    from orchestrator.cluster.allocations import Seen
 
 FEW = 10
 """Rows of a table that are shown unless every row is asked for."""
@@ -18,15 +22,13 @@ FEW = 10
 _COUNTS = ("finished", "running", "failed", "missing")
 
 
-def status_view(
-    found: Status, *, every_row: bool = False, allocations: Sequence[RenderableType] = ()
-) -> list[RenderableType]:
+def status_view(found: Status, *, every_row: bool = False, seen: "Seen | None" = None) -> list[RenderableType]:
     """Return everything that there is to say of a sweep, from top to bottom.
 
     Args:
         found: how the sweep stands.
         every_row: show every layer set and every lambda, also the finished ones.
-        allocations: what a cluster says of the sweep's jobs.
+        seen: what a cluster says of the sweep's jobs.
     """
     kinds = [_row(str(count.name), count) for count in found.kinds]
     return [
@@ -34,7 +36,7 @@ def status_view(
         *_grid("layer set", found.layer_sets, every_row),
         *_grid("lambda", found.lambdas if every_row else list(_joined(found.lambdas)), every_row),
         *_computing(found.computing),
-        *allocations,
+        *(allocations_view(seen) if seen else ()),
         Text(),
         Text(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables"),
         *_time_left(found),

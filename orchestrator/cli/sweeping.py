@@ -18,9 +18,7 @@ from orchestrator.spec import Spec, read_spec
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False)]
 OnChangeOption = Annotated[
     OnChange,
-    typer.Option(
-        help="If the results folder holds other numbers: refuse, keep the stored, or take the given ones."
-    ),
+    typer.Option(help="If the results folder holds other numbers: refuse, keep the stored, or take the given ones."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

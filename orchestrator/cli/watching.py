@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, Group
@@ -17,6 +17,7 @@ from orchestrator.errors import ExitCode
 from orchestrator.folder import ResultsFolder
 
 if TYPE_CHECKING:
+    from orchestrator.cluster.allocations import Seen
     from orchestrator.status import Status
 
 REFRESHED_EVERY = 2.0
@@ -43,15 +44,15 @@ def status(
     if watch and (as_json or verify):
         raise typer.BadParameter("--watch goes with neither --json nor --verify, which look once")
     folder = _folder(path)
-    look = looking_at(folder, verify=verify)
+    look, allocations = looking_at(folder, verify=verify), _allocations(folder)
     found = look()
     if as_json:
-        print(json.dumps(found.to_json() | {"folder": str(folder.root)}, indent=1))
+        print(json.dumps(found.to_json() | {"folder": str(folder.root)} | _jobs_as_json(allocations()), indent=1))
     elif watch:
-        found = _watch(look, lambda each: Group(*status_view(each, every_row=every_row)), found)
+        found = _watch(look, lambda each: Group(*status_view(each, every_row=every_row, seen=allocations())), found)
     else:
         console = Console()
-        for part in status_view(found, every_row=every_row):
+        for part in status_view(found, every_row=every_row, seen=allocations()):
             # Long messages and paths are left to the terminal, so that they can be copied whole.
             console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
         if verify and not found.damaged:
@@ -83,6 +84,21 @@ def looking_at(folder: ResultsFolder, *, verify: bool = False) -> "Callable[[], 
         return status_of(known, folder, history, verify=verify)
 
     return look
+
+
+def _allocations(folder: ResultsFolder) -> "Callable[[], Seen | None]":
+    """Return a function that looks how the allocations of a sweep stand; None if it was never submitted."""
+    if not folder.submissions.is_dir():
+        return lambda: None
+    from orchestrator.cluster.allocations import Watched
+
+    return Watched(folder).look
+
+
+def _jobs_as_json(seen: "Seen | None") -> dict[str, Any]:
+    if seen is None:
+        return {}
+    return {"allocations": [each.to_json() for each in seen.allocations], "scheduler_fault": seen.fault}
 
 
 def _folder(path: Path) -> ResultsFolder:

@@ -1,13 +1,19 @@
 """The allocations of a sweep and how they stand, asked of Slurm in one query."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from slurm.states import JobState, query_states
-
+from orchestrator.cluster.logs import last_words
 from orchestrator.cluster.records import Submission, read_submissions
 from orchestrator.folder import ResultsFolder
 from slurm.commands import run_command
+from slurm.errors import SlurmError
+from slurm.states import JobState, query_states
+
+SECONDS_BETWEEN_QUERIES = 30.0
+"""How often a sweep that is watched asks the scheduler, which has others to answer too."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +24,18 @@ class Allocation:
         submission_id: the submission that asked for it.
         job: its number, such as 12, or 12_3 in an array.
         state: how it stands.
+        words: what its log says of why it ended, if it ended badly.
     """
 
     submission_id: str
     job: str
     state: JobState
+    words: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the allocation as JSON."""
+        state = asdict(self.state) | {"state": self.state.state.value, "explanation": self.state.explanation}
+        return {"submission": self.submission_id, "words": self.words, **state}
 
 
 def allocations_of(folder: ResultsFolder) -> list[Allocation]:
@@ -38,7 +51,7 @@ def allocations_of(folder: ResultsFolder) -> list[Allocation]:
     names = [submission.name for submission in submissions if not submission.complete]
     states = query_states(jobs, names, accounting=any(submission.accounting for submission in submissions))
     return [
-        Allocation(submission.submission_id, state.job, state)
+        Allocation(submission.submission_id, state.job, state, _words(folder, submission, state))
         for submission in submissions
         for state in _states_of(submission, list(states.values()))
     ]
@@ -50,6 +63,12 @@ def _states_of(submission: Submission, states: Sequence[JobState]) -> list[JobSt
         for state in states
         if state.job.partition("_")[0] in submission.jobs or (not submission.complete and state.name == submission.name)
     ]
+
+
+def _words(folder: ResultsFolder, submission: Submission, state: JobState) -> str:
+    if state.alive is not False or state.succeeded:
+        return ""
+    return last_words(folder, submission.submission_id, state.job)
 
 
 def alive(allocations: Sequence[Allocation]) -> list[Allocation]:
@@ -65,3 +84,35 @@ def cancel_allocations(allocations: Sequence[Allocation]) -> None:
     """
     if allocations:
         run_command("scancel", *(allocation.job for allocation in allocations))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look at the allocations of a sweep found.
+
+    Attributes:
+        allocations: the allocations.
+        fault: why the scheduler could not be asked; empty if it could.
+    """
+
+    allocations: tuple[Allocation, ...] = ()
+    fault: str = ""
+
+
+class Watched:
+    """The allocations of a sweep, for whoever looks again and again; the scheduler is asked now and then only."""
+
+    def __init__(self, folder: ResultsFolder) -> None:
+        self._folder = folder
+        self._seen = Seen()
+        self._next_query = 0.0
+
+    def look(self) -> Seen:
+        """Return how the allocations stand, or stood a moment ago; a scheduler that cannot be asked is no error."""
+        if time.monotonic() >= self._next_query:
+            try:
+                self._seen = Seen(tuple(allocations_of(self._folder)))
+            except SlurmError as error:
+                self._seen = Seen(self._seen.allocations, str(error))
+            self._next_query = time.monotonic() + SECONDS_BETWEEN_QUERIES
+        return self._seen

@@ -4,10 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slurm.check import check_profile, try_script
-from slurm.facts import read_facts
-from slurm.limits import array_sizes
-
 from orchestrator.cluster.allocations import alive, allocations_of
 from orchestrator.cluster.profiles import read_profile
 from orchestrator.cluster.records import Submission, new_submission_id, read_submissions, write_submission
@@ -19,6 +15,9 @@ from orchestrator.plan import Plan
 from orchestrator.run import is_finished
 from orchestrator.survey import keep_survey
 from orchestrator.tables.write import collect
+from slurm.check import check_profile, try_script
+from slurm.facts import read_facts
+from slurm.limits import array_sizes
 from slurm.profile import Profile
 from slurm.submission import Request, script, submit
 

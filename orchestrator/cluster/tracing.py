@@ -1,9 +1,8 @@
-"""What happened to a cell, and what the allocations of a sweep said."""
+"""What happened to a cell, stage by stage, as the journals tell it."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ResultsError
@@ -42,14 +41,6 @@ class TracedEvent:
         when = "-" if self.time is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
         why = f": {self.message.strip()}" if self.message else ""
         return f"{when}  {self.event:<9} {self.stage} ({self.stage_id}) {self.where}{why}"
-
-
-@dataclass(frozen=True)
-class Log:
-    """The end of a log file."""
-
-    path: str
-    text: str
 
 
 def trace_cell(folder: ResultsFolder, cell_id: str) -> list[TracedEvent]:
@@ -94,29 +85,3 @@ def _below(plan: Plan, stage: Stage) -> Iterator[Stage]:
         if each.stage_id in needed:
             needed |= {stage_id for _, stage_id in each.needs()}
     return (each for each in plan.stages if each.stage_id in needed)
-
-
-def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
-    """Return the ends of the logs of a sweep's jobs, or of one of them, oldest first.
-
-    Args:
-        folder: the results folder.
-        job: a job's number, such as 12 or, in an array, 12_3; None takes all.
-        lines: most lines of each.
-
-    Raises:
-        ResultsError: there are none.
-    """
-    patterns = ("*/*_log.*", "*/*_nodes/*.log") if job is None else (f"*/{job}_*_log.*", f"*/{job}_nodes/*.log")
-    found = [path for pattern in patterns for path in (folder.logs / "slurm").glob(pattern)]
-    paths = sorted((path for path in found if path.stat().st_size), key=lambda path: path.stat().st_mtime)
-    if not paths:
-        of = f"job {job}" if job else "jobs"
-        raise ResultsError(
-            f"there are no logs of {of} in {folder.logs / 'slurm'}; jobs that never began leave none"
-        )
-    return [Log(str(path), _tail(path, lines)) for path in paths]
-
-
-def _tail(path: Path, lines: int) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])

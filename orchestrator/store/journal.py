@@ -13,9 +13,9 @@ from orchestrator.store.files import explained, host_name, slurm_job
 class Journal:
     """The journal of this process; events are single lines of JSON, appended whole.
 
-    Each says when it was and, on a cluster, in which Slurm job. Events: `started`; then `finished`, `failed`, `existing`
-    (someone else finished it first), `damaged` (what it read did not match its checksum) or `released` (interrupted);
-    and `run` (a run began or ended).
+    Each says when it was and, on a cluster, in which Slurm job. Events: `started`; then `finished`, `failed`,
+    `existing` (someone else finished it first), `damaged` (what it read did not match its checksum) or `released`
+    (interrupted); and `run` (a run began or ended).
     """
 
     def __init__(self, folder: Path) -> None:

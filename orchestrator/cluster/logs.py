@@ -1,0 +1,59 @@
+"""The logs that the jobs of a sweep leave in its results folder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import ResultsError
+from orchestrator.folder import ResultsFolder
+from slurm.script import FAULT_MARK
+
+
+@dataclass(frozen=True)
+class Log:
+    """The end of a log file."""
+
+    path: str
+    text: str
+
+
+def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
+    """Return the ends of the logs of a sweep's jobs, or of one of them, oldest first.
+
+    Args:
+        folder: the results folder.
+        job: a job's number, such as 12 or, in an array, 12_3; None takes all.
+        lines: most lines of each.
+
+    Raises:
+        ResultsError: there are none.
+    """
+    found = [path for path in _paths(folder, "*", job or "*") if path.stat().st_size]
+    if not found:
+        of = f"job {job}" if job else "jobs"
+        raise ResultsError(f"there are no logs of {of} in {_root(folder)}; jobs that never began leave none")
+    found.sort(key=lambda path: path.stat().st_mtime)
+    return [Log(str(path), "\n".join(_lines(path)[-lines:])) for path in found]
+
+
+def last_words(folder: ResultsFolder, submission_id: str, job: str) -> str:
+    """Return what the log of a job that ended badly says of why: the fault that it found, else its last line."""
+    paths = list(_paths(folder, submission_id, job))
+    if not paths:
+        return "it left no log: it never began, or its nodes do not see the results folder"
+    lines = [line for path in paths if path.suffix == ".err" for line in _lines(path) if line.strip()]
+    faults = [line for line in lines if line.startswith(FAULT_MARK)]
+    return faults[-1].removeprefix(FAULT_MARK) if faults else (lines or [""])[-1]
+
+
+def _paths(folder: ResultsFolder, submission_id: str, job: str) -> Iterator[Path]:
+    for pattern in (f"{job}_0_log.*", f"{job}_nodes/*.log"):
+        yield from _root(folder).glob(f"{submission_id}/{pattern}")
+
+
+def _root(folder: ResultsFolder) -> Path:
+    return folder.logs / "slurm"
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(errors="replace").splitlines()
