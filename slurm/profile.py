@@ -1,7 +1,7 @@
 """A cluster profile: what one allocation asks Slurm for, and what it enters before Python starts."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import (
@@ -132,11 +132,12 @@ class Profile(BaseModel):
         1, description="How many allocations work on the sweep; `--allocations` overrides it.", examples=[4]
     )
 
-    @field_validator("time_limit")
+    @field_validator("time_limit", mode="before")
     @classmethod
-    def _a_duration(cls, text: str) -> str:
-        minutes_of(text)
-        return text
+    def _a_duration(cls, text: Any) -> str:
+        # YAML makes a number of 90, of which nobody knows whether it is minutes or seconds.
+        minutes_of(str(text))
+        return str(text)
 
     @field_validator("memory")
     @classmethod

@@ -132,6 +132,8 @@ class RayCluster:
     def poll(self) -> list[NodeEvent]:
         """Look after the nodes; call it every second or so. A node where Ray ended is started again.
 
+        The nodes end by themselves if they hear nothing for long (`slurm.ray_node.SILENT_SECONDS`).
+
         Raises:
             HeadLostError: Ray ended on the first node.
         """
@@ -142,7 +144,12 @@ class RayCluster:
                 events.append(NodeEvent(node, "restarted", "Ray is alive there again"))
             if step.has_ended():
                 events += self._lost(node, step)
+            self._beat()
         return events
+
+    def _beat(self) -> None:
+        for step in self._steps.values():
+            step.beat()
 
     def _start_all(self, deadline: float) -> None:
         head = self._start(self._head)
@@ -168,6 +175,7 @@ class RayCluster:
             raise RayStartError(
                 f"Ray was not alive on node {step.node} after {self._start_seconds:.0f} s; it says:\n{step.tail()}"
             )
+        self._beat()
         time.sleep(LOOK_SECONDS)
 
     def _start(self, node: str) -> RayStep:

@@ -1,6 +1,6 @@
 """Runs Ray on one node of an allocation: `python -m slurm.ray_node`, started there by srun.
 
-A line of input has it begin; the end of its input, or SIGTERM, has it end.
+What it hears on its standard input has it begin and go on; the end of that, silence, or SIGTERM has it end.
 
 Two processes watch over Ray's: the first makes the folder and holds the ports, the second runs `ray start`. If either
 is killed, the other ends Ray, waits until nothing of it runs, and removes the folder.
@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from slurm.errors import SlurmError
 from slurm.ports import held_ports
 from slurm.private_folder import private_folder, remove
 from slurm.processes import adopt_orphans, die_with_parent, kill_descendants, start_child
@@ -46,6 +47,12 @@ SPARE_WORKER_PORTS = 24
 
 LOOK_SECONDS = 0.1
 
+BEGIN = b"begin"
+"""What this process is told when Ray's head is ready."""
+
+SILENT_SECONDS = 30
+"""After this time without a line it ends: its node or its network was given up by those who started it."""
+
 LOG_LINES = 15
 """Lines of each of Ray's own logs that are kept when it ended by itself; the folder with the logs goes."""
 
@@ -60,13 +67,16 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     adopt_orphans()
     count = len(NODE_PORTS) + len(HEAD_PORTS) + 1 + 2 * options.workers + SPARE_WORKER_PORTS
-    with (
-        private_folder(options.scratch) as folder,
-        held_ports(count, options.job, options.rank) as ports,
-    ):
-        command = ray_command(options, folder / "ray", ports)
-        _say(f"step={os.environ.get('SLURM_STEP_ID', '')} port={ports[0]}")
-        status = _guarded(lambda: _run_ray(command, folder))
+    try:
+        with (
+            private_folder(options.scratch) as folder,
+            held_ports(count, options.job, options.rank) as ports,
+        ):
+            command = ray_command(options, folder / "ray", ports)
+            _say(f"step={os.environ.get('SLURM_STEP_ID', '')} port={ports[0]}")
+            status = _guarded(lambda: _run_ray(command, folder))
+    except SlurmError as error:
+        sys.exit(str(error))
     _say("ended")
     sys.exit(status)
 
@@ -142,19 +152,30 @@ def _run_ray(command: Sequence[str], folder: Path) -> int:
 
 
 def _watch(ray: "subprocess.Popen[bytes]", ray_input: IO[bytes], address: Path) -> None:
-    """Pass on what this process is told; say when Ray is ready, which writes its address then; return when it ends."""
-    ready = False
+    """Have Ray begin when told to; say when it is ready, which writes its address then; return when it ends.
+
+    Raises:
+        _StopError: this process is told to stop, or nothing has been heard for `SILENT_SECONDS`.
+    """
+    ready, silent = False, 0.0
     while ray.poll() is None:
         if not ready and address.exists():
             ready = True
             _say("ready")
+        # Not by the clock: it goes on while Slurm has suspended a whole job.
+        silent += LOOK_SECONDS
         if select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:
+            silent = 0.0
             told = os.read(sys.stdin.fileno(), 1024)
             # The other end is closed when the process that started this one ends, however it does.
             if not told:
                 raise _StopError
-            ray_input.write(told)
-            ray_input.flush()
+            if BEGIN in told:
+                ray_input.write(BEGIN + b"\n")
+                ray_input.flush()
+        if silent > SILENT_SECONDS:
+            _say(f"nothing was heard from the allocation for {SILENT_SECONDS} s; Ray ends")
+            raise _StopError
 
 
 def _show_logs(logs: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from slurm.ray_node import MARK
+from slurm.ray_node import BEGIN, MARK
 
 OUT_OF_MEMORY = re.compile(r"exceeded (?:step |job )?memory limit|oom[-_ ]?kill|out[ _]of[ _]memory", re.IGNORECASE)
 """What Slurm writes to a step's output when it, or the kernel, kills processes for their memory."""
@@ -17,6 +17,9 @@ KEPT_VARIABLES = re.compile(r"SLURM_(JOB_|ARRAY_|SUBMIT_|JOBID$|CONF$|CLUSTER_NA
 """Slurm's variables that a step keeps; srun takes most others for options, meant here for the whole job."""
 
 TAIL_LINES = 25
+
+SECONDS_FOR_SLURM = 5
+"""What Slurm has to take a message; the other nodes wait meanwhile."""
 
 
 class RayStep:
@@ -49,6 +52,8 @@ class RayStep:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        if self._process.stdin is not None:
+            os.set_blocking(self._process.stdin.fileno(), False)
 
     @property
     def port(self) -> int | None:
@@ -85,10 +90,11 @@ class RayStep:
 
     def begin(self) -> None:
         """Have Ray join its head, which must be ready; until then it only loads."""
-        if self._process is not None and self._process.stdin is not None:
-            with suppress(BrokenPipeError):  # it has ended, which `has_ended` tells
-                self._process.stdin.write(b"begin\n")
-                self._process.stdin.flush()
+        self._write(BEGIN + b"\n")
+
+    def beat(self) -> None:
+        """Say that this process still looks after the step, which ends when it does not hear so for a while."""
+        self._write(b"\n")
 
     def end(self) -> None:
         """Tell the step to end and to leave nothing behind; SIGTERM would have srun kill it."""
@@ -110,9 +116,16 @@ class RayStep:
         """Have Slurm send a signal to the step, for when srun cannot or is gone."""
         found = re.search(rf"^{MARK}step=(\d+)", self.text(), re.MULTILINE)
         if found:
-            step = f"{os.environ['SLURM_JOB_ID']}.{found[1]}"
-            # It may have ended meanwhile; then there is nothing to do.
-            subprocess.run(["scancel", f"--signal={number.value}", step], check=False, capture_output=True, timeout=30)
+            command = ["scancel", f"--signal={number.value}", f"{os.environ['SLURM_JOB_ID']}.{found[1]}"]
+            # It may have ended meanwhile; and without Slurm it ends itself, because it hears nothing any more.
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(command, check=False, capture_output=True, timeout=SECONDS_FOR_SLURM)
+
+    def _write(self, words: bytes) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            # Not if it has ended, which `has_ended` tells, nor if the pipe is full because srun is stuck.
+            with suppress(BrokenPipeError, BlockingIOError):
+                os.write(self._process.stdin.fileno(), words)
 
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -3,15 +3,25 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from slurm.devcluster import DevCluster
 from slurm.devcluster.errors import CannotRunHereError
+from tests.cluster.ray_jobs import listening, processes, short_folder
+from tests.cluster.submitted import SWEEP, Submitted
+from tests.cluster.waiting import wait_until
+from tests.faults.driving import ntksweep
+from tests.faults.tables import numbers
+from tests.orchestrator.sweeps import make_sweep
+from tests.tiny_models import save_tiny
 
 _SECONDS = 60
+
+NewSubmitted = Callable[..., Submitted]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,6 +54,57 @@ def open_folder() -> Iterator[Path]:
         folder = Path(name)
         folder.chmod(0o777)
         yield folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that nobody changes."""
+    return save_tiny("bert", tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def expected(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, pa.Table]:
+    """The tables, without provenance, of the small sweep run in one process without a cluster."""
+    spec = make_sweep(tmp_path_factory.mktemp("local"), SWEEP | {"compute.executor": "inline"}, model=tiny_model)
+    answer = ntksweep("run", spec, folder=spec.parent)
+    assert answer.status == 0, answer.output
+    return numbers(spec.parent / "results")
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder for temporary files of nodes, with a path as short as there."""
+    with short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def new_sweep(cluster: DevCluster, tmp_path: Path, scratch: Path, tiny_model: Path) -> NewSubmitted:
+    """Make the small sweep, with some keys of its spec changed, in a folder of its own."""
+
+    def make(changes: dict[str, object] | None = None, *, name: str = "sweep") -> Submitted:
+        return Submitted(cluster, tmp_path / name, tiny_model, changes, scratch=scratch)
+
+    return make
+
+
+@pytest.fixture
+def nothing_left(cluster: DevCluster, scratch: Path) -> Callable[[], None]:
+    """A function that waits until no process, port or folder is there that was not when the test began."""
+    before, open_before = processes(cluster), listening(cluster)
+    daemons = cluster.daemons()
+
+    def check() -> None:
+        # Daemons that the test killed and started again have other numbers and the same ports.
+        def alike() -> bool:
+            again = {pid for name, pid in cluster.daemons().items() if pid != daemons.get(name)}
+            return processes(cluster).keys() - again <= before.keys()
+
+        wait_until(alike)
+        assert listening(cluster) <= open_before
+        assert list(scratch.iterdir()) == []
+
+    return check
 
 
 @pytest.fixture(autouse=True)

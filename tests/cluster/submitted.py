@@ -8,10 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
+from orchestrator.store.journal import read_journals
 from slurm.devcluster import DevCluster
+from tests.cluster.ray_jobs import processes
 from tests.faults.driving import count_events
+from tests.faults.journal_proof import Proof, prove_nothing_was_computed_twice
+from tests.faults.tables import assert_same_tables
 from tests.orchestrator.sweeps import make_sweep
 
 NTKSWEEP = Path(sys.executable).with_name("ntksweep")
@@ -39,8 +44,17 @@ PROFILE = {
 class Submitted:
     """A sweep in a folder of its own, and the commands of a user who sends it to a cluster."""
 
-    def __init__(self, cluster: DevCluster, folder: Path, model: Path, changes: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        cluster: DevCluster,
+        folder: Path,
+        model: Path,
+        changes: Mapping[str, Any] | None = None,
+        *,
+        scratch: Path = Path("/tmp"),
+    ) -> None:
         self.cluster = cluster
+        self.scratch = scratch
         self.folder = folder
         self.results = folder / "results"
         self.spec = make_sweep(folder, SWEEP | dict(changes or {}), model=model)
@@ -48,7 +62,8 @@ class Submitted:
     def profile(self, **changes: Any) -> Path:
         """Write a profile with some keys changed; return its path."""
         path = self.folder / "profile.yaml"
-        path.write_text(yaml.safe_dump(PROFILE | {"shared_scratch": [str(self.folder)]} | changes))
+        folders = {"shared_scratch": [str(self.folder)], "local_scratch": str(self.scratch)}
+        path.write_text(yaml.safe_dump(PROFILE | folders | changes))
         return path
 
     def ntksweep(self, *arguments: str | Path, check: bool = True, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -74,6 +89,20 @@ class Submitted:
     def jobs(self) -> list[str]:
         """Return the numbers of the sweep's jobs that Slurm has queued or running."""
         return self.cluster.run(["squeue", "--noheader", "--array", "--format=%i"]).stdout.split()
+
+
+    def workers(self) -> list[int]:
+        """Return the processes, as numbered inside the cluster, that have computed stages and are alive."""
+        alive = processes(self.cluster).keys()
+        journals = {event["journal"] for event in read_journals(self.results / "journal") if "stage" in event}
+        return sorted({int(name.rsplit("-", 2)[1]) for name in journals} & alive)
+
+    def ended_as_if_nothing_had_been(self, expected: Mapping[str, pa.Table]) -> Proof:
+        """Check the tables, the journals and that no claim is left; return what the journals say."""
+        assert_same_tables(self.results, dict(expected))
+        assert list((self.results / "claims").iterdir()) == []
+        assert not [path for path in self.results.rglob(".*") if path.is_file()]
+        return prove_nothing_was_computed_twice(self.results)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = SECONDS) -> None:

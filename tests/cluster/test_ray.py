@@ -22,6 +22,17 @@ from tests.cluster.waiting import wait_until
 pytestmark = pytest.mark.xdist_group("cluster-2")
 
 
+POST = """
+import http.client, sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(urllib.request.Request(sys.argv[1], data=b"{}"), timeout=5).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+except (OSError, http.client.HTTPException):
+    print("none")
+"""
+
+
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     with short_folder() as folder:
@@ -53,6 +64,7 @@ def test_two_nodes_are_alive_and_nothing_is_left_when_the_allocation_ends(
 def test_no_process_or_file_shows_the_token_to_another_user_and_none_connects_without_it(
     cluster: DevCluster, tmp_path: Path, scratch: Path
 ) -> None:
+    open_before = listening(cluster)
     job = RayJob(cluster, tmp_path, scratch).submit().ready()
     job.driver(WHO_IS_ALIVE)
     token = job.environment["RAY_AUTH_TOKEN"]
@@ -69,6 +81,11 @@ def test_no_process_or_file_shows_the_token_to_another_user_and_none_connects_wi
     assert "session" not in seen
     on_disk = cluster.run(["grep", "-rlF", token, str(scratch), str(tmp_path / "logs")], check=False)
     assert on_disk.stdout == ""
+
+    for address in listening(cluster) - open_before:
+        url = f"http://127.0.1.1:{address.rpartition(':')[2]}/get_or_create_runtime_env"
+        answer = cluster.run(["python3", "-c", POST, url], user="nobody", cwd=Path("/"), check=False)
+        assert answer.stdout.strip() in ("401", "none"), url
 
     python = _python_of_nobody(cluster)
     connect = f"import ray; ray.init(address='{job.environment['RAY_ADDRESS']}')"
@@ -106,7 +123,7 @@ def test_the_user_is_told_what_a_node_says_when_ray_does_not_start(
     job = RayJob(cluster, tmp_path, scratch / "missing").submit("--nodelist=n2")
     error = job.ended()["error"]
     assert error.startswith("RayStartError: Ray did not start on node n2")
-    assert f"{scratch}/missing" in error
+    assert f"no temporary folder can be made in {scratch}/missing" in error
     assert pids_of(cluster, "slurm.ray_node") == []
 
 

@@ -16,6 +16,7 @@ from orchestrator.stage import Stage
 from orchestrator.stages.execute import provenance
 from orchestrator.status import Count, State, Status, status_of
 from orchestrator.store.claims import STALE_AFTER, ClaimBook
+from orchestrator.tables.manifest import PART, write_manifest
 from tests.orchestrator.sweeps import plan_of
 
 GRID = {"grid.seeds": [0, 1], "grid.lambdas": {"values": [0.1, 1.0, 10.0]}, "compute.shard_examples": 16}
@@ -183,6 +184,18 @@ def test_nothing_is_left_when_every_cell_is_finished_whatever_was_deleted_below(
     assert (found.worker_seconds, found.seconds_left, found.unmeasured) == (0.0, 0.0, ())
     assert found.cells_finished == 18
     assert not found.complete  # the tables are not written yet
+
+
+def test_the_tables_of_another_grid_do_not_count(sweep: Sweep):
+    part = sweep.folder.tables / "cells" / PART
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"rows")
+    manifest = {"plan": sweep.plan.plan_id, "tables": {"cells": {"rows": 18, "bytes": 4}}}
+    write_manifest(sweep.folder, manifest)
+    assert sweep.status().cells_in_tables == 18
+    assert sweep.status().complete
+    write_manifest(sweep.folder, manifest | {"plan": "another"})
+    assert sweep.status().cells_in_tables == 0
 
 
 def test_a_later_look_reads_on_where_the_earlier_ended(sweep: Sweep):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from rich.text import Text
 
 from orchestrator.cli.status_view import FEW, status_view
+from orchestrator.cluster.allocations import Seen
 from orchestrator.status import Computing, Count, Status
 
 
@@ -143,9 +143,8 @@ def test_failures_are_told_by_class_with_the_last_message_of_each():
 
 
 def test_what_a_cluster_says_has_its_place():
-    lines = joined(printed(STATUS, allocations=[Text("job 12 is pending")]))
-    assert "job 12 is pending" in lines
-    assert lines.index("job 12 is pending") < lines.index("80 of 160 cells finished, 40 in the tables")
+    lines = joined(printed(STATUS, seen=Seen(fault="no answer")))
+    assert lines.index("the scheduler could not be asked: no answer") < lines.index("80 of 160 cells finished, 40 in the tables")
 
 
 def test_damage_is_named():

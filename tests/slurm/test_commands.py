@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -100,8 +101,7 @@ def test_without_patience_a_program_is_run_once(programs: Programs):
 def test_pauses_grow_and_differ_from_process_to_process(programs: Programs, monkeypatch: pytest.MonkeyPatch):
     pauses: list[float] = []
     monkeypatch.setattr(commands, "_FIRST_PAUSE", 0.5)
-    monkeypatch.setattr(commands.time, "sleep", pauses.append)
-    monkeypatch.setattr(commands.time, "monotonic", lambda: sum(pauses))
+    monkeypatch.setattr(commands, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: sum(pauses)))
     programs.add("squeue", DOWN)
     with pytest.raises(CommandError):
         run_command("squeue", patience=60)
