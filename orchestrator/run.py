@@ -18,7 +18,7 @@ from orchestrator.stages.registry import KINDS
 from orchestrator.store.files import remove_leftovers
 from orchestrator.store.journal import Journal
 from orchestrator.survey import keep_survey, kept_survey, survey
-from orchestrator.tables.manifest import damaged_tables, read_manifest
+from orchestrator.tables.manifest import cells_in_complete_tables
 from orchestrator.tables.write import collect
 
 
@@ -104,14 +104,10 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
 
 def is_finished(plan: Plan, folder: ResultsFolder) -> bool:
     """Tell whether intact tables hold every cell of a plan; reads no artifact but the survey, lists folders only."""
-    manifest = read_manifest(folder)
     store = folder.artifacts()
     return (
-        manifest is not None
-        and manifest["complete"]
-        and manifest["plan"] == plan.plan_id
+        cells_in_complete_tables(plan, folder) is not None
         and not missing_stages(plan, store)
-        and not damaged_tables(folder)
         and kept_survey(plan.sweep, store) is not None
     )
 

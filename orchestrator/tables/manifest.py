@@ -2,11 +2,14 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.folder import ResultsFolder
 from orchestrator.store.files import replace
 from orchestrator.store.sealed import sealed, unsealed
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
 
 PART = "part-0.parquet"
 MANIFEST = "manifest.json"
@@ -31,6 +34,14 @@ def read_manifest(folder: ResultsFolder) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return manifest
+
+
+def cells_in_complete_tables(plan: "Plan", folder: ResultsFolder) -> int | None:
+    """Return the rows of the table of cells if intact tables hold every cell of a plan, else None."""
+    manifest = read_manifest(folder)
+    if manifest is None or not manifest["complete"] or manifest["plan"] != plan.plan_id or damaged_tables(folder):
+        return None
+    return int(manifest["tables"]["cells"]["rows"])
 
 
 def damaged_tables(folder: ResultsFolder) -> list[str]:

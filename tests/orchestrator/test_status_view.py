@@ -144,7 +144,9 @@ def test_failures_are_told_by_class_with_the_last_message_of_each():
 
 def test_what_a_cluster_says_has_its_place():
     lines = joined(printed(STATUS, seen=Seen(fault="no answer")))
-    assert lines.index("the scheduler could not be asked: no answer") < lines.index("80 of 160 cells finished, 40 in the tables")
+    assert lines.index("the scheduler could not be asked: no answer") < lines.index(
+        "80 of 160 cells finished, 40 in the tables"
+    )
 
 
 def test_damage_is_named():

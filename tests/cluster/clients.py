@@ -1,0 +1,26 @@
+"""The programs of a development cluster's Slurm, called by this process as on a login node, and counted."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from slurm.devcluster import DevCluster
+from tests.slurm.programs import Programs
+
+NAMES = ("sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sinfo", "squeue")
+
+
+def login_node(cluster: DevCluster, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    """Make the cluster's programs all there is on PATH."""
+    programs = Programs(folder)
+    for name in NAMES:
+        programs.add(name, f'exec {shlex.join(cluster.command([name]))} "$@"')
+    monkeypatch.setenv("PATH", str(programs.folder))
+    return programs
+
+
+def submit(cluster: DevCluster, script: str, *options: str) -> str:
+    """Submit a small job; return its number."""
+    command = ["sbatch", "--parsable", "--output=/dev/null", "--mem=100", *options, f"--wrap={script}"]
+    return cluster.run(command, cwd=Path("/"), environment={"PATH": "/usr/bin:/bin"}).stdout.strip()
