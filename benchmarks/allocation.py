@@ -2,9 +2,9 @@
 
     python benchmarks/allocation.py [--cells 10000] [--jobs 200]
 
-Brings up a development cluster (root, Debian's Slurm packages) and runs cells that compute nothing, one stage each, twice:
-through one allocation of one node with two workers (claim, run, publish with its fsync, journal, give back), and as one
-submitit job for each cell, of which a sample is enough. Limits: 500 cells a second, 20 ms for a stage.
+Brings up a development cluster (root, Debian's Slurm packages) and runs cells that compute nothing, one stage each,
+twice: through one allocation of one node with two workers (claim, run, publish with its fsync, journal, give back), and
+as one submitit job for each cell, of which a sample is enough. Limits: 500 cells a second, 20 ms for a stage.
 """
 
 import argparse
@@ -72,7 +72,7 @@ class Silence:
 
 
 def drive(folder: ResultsFolder, cells: int) -> None:
-    """Work the cells off on the Ray of this allocation, as the driver of a real sweep does, and write how long it took."""
+    """Work the cells off on the Ray of this allocation, as the driver of a sweep does, and write how long it took."""
     register()
     ray_workers._Worker = Worker
     stages = [Stage(KIND, {"cell": cell}) for cell in range(cells)]

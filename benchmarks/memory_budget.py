@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.estimate import human_bytes, memory_bytes
-from orchestrator.executors.local_ray import RayExecutor
+from orchestrator.executors.local_ray import LocalRay
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import resolve, run
 from orchestrator.spec import Spec
 from orchestrator.stage import Stage
-from orchestrator.stages.execute import limited_threads, peak_memory, reset_peak_memory
 from orchestrator.stages.registry import compute_of
+from orchestrator.stages.resources import limited_threads, peak_memory, reset_peak_memory
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Work
 from orchestrator.store.journal import read_journals
@@ -119,7 +119,7 @@ def measure(spec: Spec) -> tuple[int, dict[str, int], Plan]:
             peaks[event["kind"]] = max(peaks.get(event["kind"], 0), event["peak_bytes"])
     dataset = next(stage for stage in plan.stages if stage.kind == "dataset")
     captures = [stage for stage in plan.stages if stage.kind == "capture"]
-    with RayExecutor(sweep, folder, 1):
+    with LocalRay(workers=1):
         worker = ray.remote(num_cpus=0)(BaselineWorker).remote(str(folder.root))
         model = ray.get(worker.peak.remote(dataset, captures))
     return model, peaks, plan

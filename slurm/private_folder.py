@@ -15,8 +15,8 @@ PREFIX = "ntk-"
 
 LOCK = "lock"
 
-LONGEST_ROOT = 28
-"""Bytes that the path of the folder above may have: a socket's path ends at 107, and Ray's part takes 66 of them."""
+LONGEST_ROOT = 26
+"""Bytes that the path of the folder above may have: a socket's path ends at 107, and what lies below takes up to 81."""
 
 SECONDS_UNLOCKED = 3600
 """Age from which a folder without a lock was left by a process that died while it made it."""

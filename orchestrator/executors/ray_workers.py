@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,8 +96,11 @@ class RayExecutor:
         import ray
 
         self._give_out()
-        if self._ended or not (self._in_flight or self._starting):
-            return self._ended.popleft() if self._ended else None
+        if self._ended:
+            return self._ended.popleft()
+        if not (self._in_flight or self._starting):
+            time.sleep(timeout or 0.0)
+            return None
         ended, _ = ray.wait([*self._in_flight, *self._starting], num_returns=1, timeout=timeout)
         for done in ended:
             if done in self._starting:

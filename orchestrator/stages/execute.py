@@ -5,17 +5,16 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
 from orchestrator.folder import ResultsFolder, Sweep, git_commit, versions
 from orchestrator.stage import Stage
 from orchestrator.stages.registry import compute_of
+from orchestrator.stages.resources import limited_threads, peak_memory, reset_peak_memory
 from orchestrator.stages.work import Work
 from orchestrator.store.files import host_name, slurm_job
 
@@ -200,37 +199,3 @@ def provenance(stage: Stage, attempt: int, seconds: float) -> dict[str, Any]:
         "git": git_commit(),
         "python": sys.version.split()[0],
     }
-
-
-@contextmanager
-def limited_threads(threads: int) -> Iterator[None]:
-    """Give every library of linear algebra the same number of threads: sums depend on it in the last bit."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with threadpool_limits(limits=threads):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def reset_peak_memory() -> None:
-    """Begin to measure the peak anew, where the kernel allows it (Linux)."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
-
-
-def peak_memory() -> int:
-    """Return the most resident memory, in bytes, since `reset_peak_memory`."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

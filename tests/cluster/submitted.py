@@ -4,16 +4,21 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
+from orchestrator.cluster.records import read_submissions
+from orchestrator.folder import ResultsFolder
+from orchestrator.plan import make_plan
 from orchestrator.store.journal import read_journals
+from orchestrator.survey import survey
 from slurm.devcluster import DevCluster
-from tests.cluster.ray_jobs import processes
+from tests.cluster.ray_jobs import pids_of, processes
 from tests.faults.driving import count_events
 from tests.faults.journal_proof import Proof, prove_nothing_was_computed_twice
 from tests.faults.tables import assert_same_tables
@@ -90,6 +95,41 @@ class Submitted:
         """Return the numbers of the sweep's jobs that Slurm has queued or running."""
         return self.cluster.run(["squeue", "--noheader", "--array", "--format=%i"]).stdout.split()
 
+    def job(self) -> str:
+        """Return the number of its newest job."""
+        return read_submissions(ResultsFolder(self.results))[-1].jobs[-1]
+
+    @contextmanager
+    def held(self, kind: str) -> Iterator[None]:
+        """Keep the stages of a kind from being computed, as another run would that is at them; the sweep cannot end.
+
+        Enter it before any of them is begun.
+        """
+        folder = ResultsFolder(self.results)
+        sweep, claims = folder.existing(), folder.claims()
+        stages = make_plan(sweep, survey(sweep, folder.artifacts())).stages
+        held = [claims.take(stage.stage_id) for stage in stages if stage.kind == kind]
+        try:
+            assert held
+            assert None not in held
+            yield
+        finally:
+            for claim in held:
+                if claim is not None:
+                    claims.release(claim)
+
+    def driver(self) -> int:
+        """Return the process that works the plan off in an allocation."""
+        return pids_of(self.cluster, "orchestrator.cluster.pilot", str(self.results))[0]
+
+    def supervisor(self) -> int:
+        """Return the batch process of an allocation."""
+        return pids_of(self.cluster, "submitit.core._submit", str(self.results))[0]
+
+    def log(self) -> str:
+        """Return what its allocations wrote, the oldest first."""
+        paths = sorted((self.results / "logs/slurm").glob("*/*_log.*"), key=lambda path: path.stat().st_mtime)
+        return "\n".join(path.read_text() for path in paths)
 
     def workers(self) -> list[int]:
         """Return the processes, as numbered inside the cluster, that have computed stages and are alive."""

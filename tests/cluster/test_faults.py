@@ -7,20 +7,53 @@ import pytest
 
 from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
-from tests.cluster.ray_jobs import kill, pids_of
+from tests.cluster.ray_jobs import kill
+from tests.cluster.submitted import wait_until
 
 pytestmark = pytest.mark.xdist_group("cluster-b")
+
+ONLY = {"n1": "n[2-3]", "n2": "n1,n3", "n3": "n[1-2]"}
+"""Which nodes to exclude so that one is left."""
 
 
 def test_a_worker_and_then_the_driver_are_killed(
     cluster: DevCluster, new_sweep: NewSubmitted, expected: dict[str, pa.Table], nothing_left: Callable[[], None]
 ) -> None:
     sweep = new_sweep()
-    sweep.submit(tasks_per_node=2)
-    sweep.wait_for_events(40)
-    kill(cluster, sweep.workers()[0])
-    sweep.wait_for_events(150)
-    kill(cluster, pids_of(cluster, "orchestrator.cluster.pilot", str(sweep.results))[0])
+    sweep.submit()
+    with sweep.held("solve"):
+        sweep.wait_for_events(40)
+        kill(cluster, sweep.workers()[0])
+        sweep.wait_for_events(150)
+        driver = sweep.driver()
+        kill(cluster, driver)
+        wait_until(lambda: "the driver was killed by signal 9" in sweep.log())
     assert sweep.wait() == 0
-    sweep.ended_as_if_nothing_had_been(expected)
+    proof = sweep.ended_as_if_nothing_had_been(expected)
+    assert proof.cut_short <= 2
+    nothing_left()
+
+
+def test_the_batch_process_is_killed_an_allocation_is_cancelled_another_is_queued_again(
+    cluster: DevCluster, new_sweep: NewSubmitted, expected: dict[str, pa.Table], nothing_left: Callable[[], None]
+) -> None:
+    killed, cancelled, requeued = (new_sweep(name=name) for name in ("killed", "cancelled", "requeued"))
+    for sweep, node in ((killed, "n1"), (cancelled, "n2"), (requeued, "n3")):
+        sweep.submit(exclude=ONLY[node])
+    with killed.held("solve"), cancelled.held("solve"), requeued.held("solve"):
+        for sweep in (killed, cancelled, requeued):
+            sweep.wait_for_events(60)
+        kill(cluster, killed.supervisor())
+        cancelled.ntksweep("cancel", cancelled.results)
+        job = requeued.job()
+        cluster.run(["scontrol", "requeue", job])
+        assert killed.wait() == 3
+        assert cancelled.wait() == 3
+        assert [each["state"] for each in killed.status()["allocations"]] == ["FAILED"]
+        assert [each["state"] for each in cancelled.status()["allocations"]] == ["CANCELLED"]
+    for sweep in (killed, cancelled):
+        sweep.ntksweep("resume", sweep.results, "--yes")
+    for sweep in (killed, cancelled, requeued):
+        assert sweep.wait() == 0, sweep.log()
+        sweep.ended_as_if_nothing_had_been(expected)
     nothing_left()

@@ -114,14 +114,15 @@ def test_the_time_left_is_told_as_far_as_it_is_known(changes: Mapping[str, Any],
 
 
 def test_those_who_compute_stand_by_job_and_host():
-    places = [("12_0", "n1", 7), ("12_0", "n1", 8), ("12_0", "n2", 7), (None, "box", 9), (None, None, None)]
+    n1, n2 = ("12_0", "n1"), ("12_0", "n2")
+    places = [(*n1, 7), (*n2, 7), (*n1, 8), (None, "box", 9), (None, None, None), (*n1, 8)]
     computing = tuple(
         Computing("solve" if number % 2 else "gram", str(number), host, process, job, 0.0)
         for number, (job, host, process) in enumerate(places)
     )
     lines = printed(replace(STATUS, computing=computing))
-    assert line_of(lines, "n1") == ["n1", "12_0", "2", "1", "gram,", "1", "solve"]
-    assert line_of(lines, "n2") == ["n2", "12_0", "1", "1", "gram"]
+    assert line_of(lines, "n1") == ["n1", "12_0", "2", "2", "gram,", "1", "solve"]
+    assert line_of(lines, "n2") == ["n2", "12_0", "1", "1", "solve"]
     assert line_of(lines, "box") == ["box", "-", "1", "1", "solve"]
     assert line_of(lines, "unknown") == ["unknown", "-", "1", "1", "gram"]
 

@@ -1,0 +1,53 @@
+"""What a stage may use and what it used: threads and memory of this process."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def limited_threads(threads: int) -> Iterator[None]:
+    """Give every library of linear algebra the same number of threads: sums depend on it in the last bit."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with _loaded_libraries(len(sys.modules)).limit(limits=threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _loaded_libraries(n_modules: int) -> Any:
+    """Return what sets the threads of the libraries that are loaded; to find them takes longer than a small stage.
+
+    Args:
+        n_modules: modules that are loaded: with a new one a new library may have come.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def reset_peak_memory() -> None:
+    """Begin to measure the peak anew, where the kernel allows it (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory() -> int:
+    """Return the most resident memory, in bytes, since `reset_peak_memory`."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
