@@ -48,6 +48,10 @@ class OutdatedError(SweepError):
     """Python or a library is too old, or one that a feature needs is missing."""
 
 
+class WorkerStartError(SweepError):
+    """Worker processes end before they can compute anything."""
+
+
 class StorageError(SweepError):
     """The results folder cannot be written: the disk is full, or the folder is read-only."""
 

@@ -92,7 +92,7 @@ class ResultsFolder:
             ResultsError: the folder holds something else, or its spec.yaml cannot be read.
         """
         if not self.spec_path.exists():
-            if self.root.is_dir() and any(not path.name.startswith(".") for path in self.root.iterdir()):
+            if self.root.is_dir() and any(self._matters(path) for path in self.root.iterdir()):
                 raise ResultsError(
                     f"{self.root} is not empty and holds no sweep (no spec.yaml); name another results.folder"
                 )
@@ -112,6 +112,10 @@ class ResultsFolder:
                 "this file: finished artifacts are found by their content"
             )
         return sweep
+
+    def _matters(self, path: Path) -> bool:
+        # Whoever is about to submit the sweep takes a claim before anything is written.
+        return not path.name.startswith(".") and path != self.root / "claims"
 
     def existing(self) -> Sweep:
         """Return the sweep that the folder holds.

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -99,7 +99,8 @@ class Allocation(Checkpointable):
             return Ending.LOST
         finally:
             # The shell of the job has no time to lose: what this cannot do in time, claims do by becoming stale.
-            subprocess.run([*self.cleanup, *cluster.ended_nodes], check=False, timeout=SECONDS_TO_END)
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run([*self.cleanup, *cluster.ended_nodes], check=False, timeout=SECONDS_TO_END)
 
     def _drive(self, cluster: RayCluster, told: "_Told") -> Ending:
         if told.by is not None:

@@ -209,10 +209,11 @@ class RayCluster:
         else:
             # Whatever ended srun, its step may still run there; Ray would not survive being there twice.
             step.cancel(signal.SIGTERM)
-        if node == self._head:
-            raise HeadLostError(f"Ray ended on {node}, the first node of the allocation; it says:\n{step.tail()}")
         out_of_memory = step.ran_out_of_memory()
-        why = "it ran out of the allocation's memory" if out_of_memory else f"it says:\n{step.tail()}"
+        reason = "it took more memory than the allocation has; " if out_of_memory else ""
+        why = f"{reason}it says:\n{step.tail()}"
+        if node == self._head:
+            raise HeadLostError(f"Ray ended on {node}, the first node of the allocation; {why}")
         lost = NodeEvent(node, "lost", f"Ray ended there; {why}", out_of_memory)
         return [lost, *self._restart(node)]
 

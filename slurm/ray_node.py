@@ -40,6 +40,7 @@ CLIENT_PORT = "ray-client-server-port"
 RAY_ENVIRONMENT = {
     "RAY_prestart_worker_first_driver": "0",  # workers start as actors are made; none is made in advance
     "RAY_enable_worker_prestart": "0",
+    "RAY_BACKEND_LOG_LEVEL": "warning",
 }
 
 SPARE_WORKER_PORTS = 24
@@ -52,9 +53,6 @@ BEGIN = b"begin"
 
 SILENT_SECONDS = 30
 """After this time without a line it ends: its node or its network was given up by those who started it."""
-
-LOG_LINES = 15
-"""Lines of each of Ray's own logs that are kept when it ended by itself; the folder with the logs goes."""
 
 
 def main() -> None:
@@ -108,6 +106,7 @@ def ray_command(options: argparse.Namespace, folder: Path, ports: Sequence[int])
         f"--num-cpus={options.workers}",
         f"--num-gpus={options.gpus}",
         f"--object-store-memory={options.object_store}",
+        "--no-redirect-output",  # what Ray and the workers write goes to the log of the node, which stays
         "--include-log-monitor=false",
     ]
     return command + ([f"--memory={options.memory}"] if options.memory else [])
@@ -141,7 +140,6 @@ def _run_ray(command: Sequence[str], folder: Path) -> int:
         assert ray.stdin is not None
         _watch(ray, ray.stdin, folder / "ray" / "ray_current_cluster")
         _say(f"ray ended by itself, with status {ray.returncode}")
-        _show_logs(folder / "ray" / "session_latest" / "logs")
         return 1
     except _StopError:
         return 0
@@ -176,14 +174,6 @@ def _watch(ray: "subprocess.Popen[bytes]", ray_input: IO[bytes], address: Path) 
         if silent > SILENT_SECONDS:
             _say(f"nothing was heard from the allocation for {SILENT_SECONDS} s; Ray ends")
             raise _StopError
-
-
-def _show_logs(logs: Path) -> None:
-    for name in ("raylet.out", "raylet.err", "gcs_server.out", "gcs_server.err"):
-        path = logs / name
-        if path.exists():
-            lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            print(*(f"{name}: {line}" for line in lines), sep="\n", flush=True)
 
 
 class _StopError(Exception):

@@ -10,8 +10,11 @@ from pathlib import Path
 
 from slurm.ray_node import BEGIN, MARK
 
-OUT_OF_MEMORY = re.compile(r"exceeded (?:step |job )?memory limit|oom[-_ ]?kill|out[ _]of[ _]memory", re.IGNORECASE)
-"""What Slurm writes to a step's output when it, or the kernel, kills processes for their memory."""
+OUT_OF_MEMORY = re.compile(
+    r"^(slurmstepd|srun)\S*: .*(exceeded (step |job )?memory limit|oom[-_ ]?kill|out[ _]of[ _]memory)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What Slurm writes when it, or the kernel, kills processes for their memory. Ray writes such words at any time."""
 
 KEPT_VARIABLES = re.compile(r"SLURM_(JOB_|ARRAY_|SUBMIT_|JOBID$|CONF$|CLUSTER_NAME$|RESTART_COUNT$|WORKING_CLUSTER$)")
 """Slurm's variables that a step keeps; srun takes most others for options, meant here for the whole job."""

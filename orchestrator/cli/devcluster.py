@@ -13,7 +13,7 @@ import typer
 
 from slurm.devcluster import ClusterSettings, DevCluster
 from slurm.devcluster.errors import NotUpError
-from slurm.devcluster.requirements import refuse_what_cannot_run
+from slurm.devcluster.requirements import refuse_other_users, refuse_what_cannot_run
 
 app = typer.Typer(
     help="Start a real Slurm cluster of several nodes on this machine, in namespaces of its own, to try sweeps on.\n\n"
@@ -70,6 +70,7 @@ def down(folder: FolderOption = None) -> None:
 
     Example: ntksweep devcluster down
     """
+    refuse_other_users()
     cluster = DevCluster.find(_folder(folder))
     if cluster is None:
         raise NotUpError(f"no development cluster is up in {_folder(folder)}; nothing is left to end")

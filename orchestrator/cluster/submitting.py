@@ -1,6 +1,8 @@
 """Submitting allocations for a sweep: what they will cost, whether the cluster can give them, and asking for them."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan
 from orchestrator.run import is_finished
+from orchestrator.store.files import explained
 from orchestrator.survey import keep_survey
 from orchestrator.tables.write import collect
 from slurm.check import check_profile, try_script
@@ -120,26 +123,43 @@ def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callab
         SlurmError: Slurm refused.
         StorageError: the results folder cannot be written.
     """
+    with explained(folder.root):
+        folder.root.parent.mkdir(parents=True, exist_ok=True)
     claims = folder.claims()
-    claim = claims.take("submission")
-    if claim is None:
-        raise AlreadySubmittedError(
-            "another process is submitting allocations for this sweep at this moment; look with `ntksweep status`"
-        )
+    with _readable_for(offer.profile):
+        claim = claims.take("submission")
+        if claim is None:
+            raise AlreadySubmittedError(
+                "another process is submitting allocations for this sweep at this moment; look with `ntksweep status`"
+            )
+        try:
+            if not add:
+                refuse_second_submission(folder)
+            _take_folder(offer, folder)
+            return _submit_all(offer, folder, on_submitted)
+        finally:
+            claims.release(claim)
+
+
+@contextmanager
+def _readable_for(profile: Profile) -> Iterator[None]:
+    """Have what is made meanwhile, Slurm's own files of the jobs among it, readable for those that a profile names."""
+    before = os.umask(0o777 & ~_MODES[profile.results])
     try:
-        if not add:
-            refuse_second_submission(folder)
-        _take_folder(offer, folder)
-        submission = offer.submission
-        write_submission(folder, submission)
-        for size in offer.sizes:
-            job = submit(offer.request, size)
-            submission = submission.with_job(job)
-            write_submission(folder, submission)
-            on_submitted(job, size)
-        return submission
+        yield
     finally:
-        claims.release(claim)
+        os.umask(before)
+
+
+def _submit_all(offer: Offer, folder: ResultsFolder, on_submitted: Callable[[str, int], None]) -> Submission:
+    submission = offer.submission
+    write_submission(folder, submission)
+    for size in offer.sizes:
+        job = submit(offer.request, size)
+        submission = submission.with_job(job)
+        write_submission(folder, submission)
+        on_submitted(job, size)
+    return submission
 
 
 def refuse_second_submission(folder: ResultsFolder) -> None:

@@ -12,6 +12,7 @@ class JoinedRay:
     """The Ray whose address and token stand in the environment; it has one CPU for every worker."""
 
     def __init__(self, node_logs: Path) -> None:
+        self.gpus_per_worker = 0.0
         self._node_logs = node_logs
 
     def __enter__(self) -> int:
@@ -19,7 +20,10 @@ class JoinedRay:
 
         # What workers print goes to the log of the job, for nothing of Ray's own folders survives it.
         ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=True, logging_level=logging.ERROR)
-        return int(ray.cluster_resources().get("CPU", 0))
+        resources = ray.cluster_resources()
+        workers = int(resources.get("CPU", 0))
+        self.gpus_per_worker = resources.get("GPU", 0.0) / max(1, workers)
+        return workers
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -22,6 +22,8 @@ LONGEST_ROOT = 16
 class LocalRay:
     """A Ray of this process and its children, or the one that it is connected to already."""
 
+    gpus_per_worker = 0.0
+
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._temporary: Path | None = None

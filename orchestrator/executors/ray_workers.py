@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from orchestrator.errors import WorkerStartError
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.sources import Sources
 from orchestrator.spec import Spec
@@ -20,8 +21,14 @@ from orchestrator.stages.execute import FailureClass, Outcome, StageWorker, Stat
 SECONDS_TO_DIE = 10.0
 """How long to wait for killed workers to be gone, before their claims are left to become stale."""
 
+MOST_FAILED_STARTS = 4
+"""Workers that may end one after the other before they are up, until the run gives up."""
+
 SHORT_SECONDS = 0.02
 """Stages that take less are handed out several at once: a call to a worker takes a good part of that itself."""
+
+LONG_SECONDS = 1.0
+"""A call that took longer is followed by calls with one stage."""
 
 MOST_TASKS_A_CALL = 16
 """Most stages that a worker is given at once; if it dies, all of them are begun again."""
@@ -37,7 +44,13 @@ _LOST = {
 
 
 class RayConnection(Protocol):
-    """How this process comes to a Ray; use it as a context manager, which connects and disconnects."""
+    """How this process comes to a Ray; use it as a context manager, which connects and disconnects.
+
+    Attributes:
+        gpus_per_worker: GPUs that each worker has for itself; known once connected.
+    """
+
+    gpus_per_worker: float
 
     def __enter__(self) -> int:
         """Connect, and return how many workers there shall be."""
@@ -64,6 +77,7 @@ class RayExecutor:
         self._ended: deque[tuple[Stage, Outcome]] = deque()
         self._tasks_a_call: dict[str, int] = {}
         self._kind = ""
+        self._failed_starts = 0
 
     @property
     def capacity(self) -> int:
@@ -140,15 +154,18 @@ class RayExecutor:
 
     def _adapt(self, kind: str, outcomes: list[Outcome]) -> None:
         """Hand out more stages of a kind at once while they take no longer than a call, one at a time where they do."""
-        if max(outcome.seconds for outcome in outcomes) < SHORT_SECONDS:
-            self._tasks_a_call[kind] = min(2 * self._tasks_a_call.get(kind, 1), MOST_TASKS_A_CALL)
-        else:
-            self._tasks_a_call.pop(kind, None)
+        before = self._tasks_a_call.get(kind, 1)
+        seconds = sum(outcome.seconds for outcome in outcomes)
+        factor = 2.0 if seconds < SHORT_SECONDS * len(outcomes) else 0.5
+        # However many there are, whoever is told to stop must not wait for long.
+        most = 1 if seconds > LONG_SECONDS else MOST_TASKS_A_CALL
+        self._tasks_a_call[kind] = max(1, min(int(factor * before), most))
 
     def _start_worker(self) -> None:
         import ray
 
-        actor_class = ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_Worker)
+        gpus = self._connection.gpus_per_worker
+        actor_class = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_Worker)
         spec, sources = self._sweep.spec.model_dump(mode="json"), self._sweep.sources.to_json()
         actor = actor_class.remote(spec, sources, str(self._folder.root))
         self._starting[actor.introduce.remote()] = actor
@@ -159,7 +176,11 @@ class RayExecutor:
         actor = self._starting.pop(introduction)
         try:
             self._idle.append(_Ready(actor, *ray.get(introduction)))
-        except ray.exceptions.RayActorError:
+            self._failed_starts = 0
+        except ray.exceptions.RayActorError as error:
+            self._failed_starts += 1
+            if self._failed_starts > MOST_FAILED_STARTS:
+                raise WorkerStartError(f"no worker process can be started: {error}") from None
             self._start_worker()
 
     def _why(self, worker: "_Ready") -> FailureClass:

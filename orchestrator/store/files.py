@@ -2,8 +2,9 @@
 
 import errno
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -63,19 +64,34 @@ def explained(path: Path) -> Iterator[None]:
 
 def temporary_beside(path: Path) -> Path:
     """Return a name for a temporary file in the folder of `path` that no other process uses."""
-    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{uuid4().hex[:8]}.tmp")
+    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{_start_of_job()}.{uuid4().hex[:8]}.tmp")
 
 
 def _machine() -> str:
     return f"{host_name()}-{process_namespace()}"
 
 
-def remove_leftovers(root: Path) -> None:
-    """Remove temporary files below `root` that processes of this machine left when they were killed, if it may."""
+def _start_of_job() -> str:
+    """Return what names this very start of this Slurm job, which may be queued again; 0 outside of one."""
+    job = slurm_job()
+    return f"{job}r{os.environ.get('SLURM_RESTART_COUNT', '0')}" if job else "0"
+
+
+def remove_leftovers(root: Path, *, ended_nodes: Collection[str] = ()) -> None:
+    """Remove temporary files below `root` that processes left when they were killed, if it may.
+
+    Of this machine it knows which processes are gone; of others it has to be told.
+
+    Args:
+        root: the folder.
+        ended_nodes: nodes on which no process of this very start of this Slurm job lives.
+    """
+    here = re.compile(rf"\..+\.{re.escape(_machine())}\.(\d+)\.\w+\.\w+\.tmp")
+    nodes = "|".join(map(re.escape, ended_nodes))
+    ended = re.compile(rf"\..+\.(?:{nodes})-\d+\.\d+\.{_start_of_job()}\.\w+\.tmp")
     for path in root.rglob(".*.tmp"):
-        before, _, rest = path.name.partition(f".{_machine()}.")
-        process = rest.partition(".")[0]
-        if before and process.isdigit() and not psutil.pid_exists(int(process)):
+        by_one_here = here.fullmatch(path.name)
+        if (by_one_here and not psutil.pid_exists(int(by_one_here[1]))) or (nodes and ended.fullmatch(path.name)):
             with suppress(OSError):
                 path.unlink()
 

@@ -28,11 +28,7 @@ def refuse_what_cannot_run(settings: ClusterSettings) -> None:
     Raises:
         CannotRunHereError: Something is missing; the message says how to get it.
     """
-    if os.geteuid() != 0:
-        raise CannotRunHereError(
-            "a development cluster needs the rights of root: its daemons run jobs of several users in namespaces of "
-            "their own; run the command with sudo"
-        )
+    refuse_other_users()
     wanted = _PROGRAMS | (_ACCOUNTING_PROGRAMS if settings.accounting else {})
     missing = {program: package for package, programs in wanted.items() for program in programs if not find(program)}
     if missing:
@@ -45,6 +41,19 @@ def refuse_what_cannot_run(settings: ClusterSettings) -> None:
         raise CannotRunHereError(
             f"there is no folder {INSIDE}, which Slurm's packages bring along and the cluster's folder is put over in "
             f"its namespaces; make it: sudo mkdir {INSIDE}"
+        )
+
+
+def refuse_other_users() -> None:
+    """Check for root's rights.
+
+    Raises:
+        CannotRunHereError: This process has not got them.
+    """
+    if os.geteuid() != 0:
+        raise CannotRunHereError(
+            "a development cluster needs the rights of root: its daemons run jobs of several users in namespaces of "
+            "their own; run the command with sudo"
         )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm import commands
 from slurm.devcluster import DevCluster
 from tests.slurm.programs import Programs
 
@@ -12,15 +13,16 @@ NAMES = ("sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sinfo", "squeue"
 
 
 def login_node(cluster: DevCluster, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    """Make the cluster's programs all there is on PATH."""
+    """Have `slurm.commands` find the programs of a cluster that this process is not in."""
     programs = Programs(folder)
     for name in NAMES:
         programs.add(name, f'exec {shlex.join(cluster.command([name]))} "$@"')
-    monkeypatch.setenv("PATH", str(programs.folder))
+    environment = commands._environment
+    monkeypatch.setattr(commands, "_environment", lambda: environment() | {"PATH": str(programs.folder)})
     return programs
 
 
 def submit(cluster: DevCluster, script: str, *options: str) -> str:
     """Submit a small job; return its number."""
     command = ["sbatch", "--parsable", "--output=/dev/null", "--mem=100", *options, f"--wrap={script}"]
-    return cluster.run(command, cwd=Path("/"), environment={"PATH": "/usr/bin:/bin"}).stdout.strip()
+    return cluster.run(command, cwd=Path("/")).stdout.strip()

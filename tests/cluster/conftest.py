@@ -11,6 +11,7 @@ import pytest
 
 from slurm.devcluster import DevCluster
 from slurm.devcluster.errors import CannotRunHereError
+from tests.cluster.login import Login
 from tests.cluster.ray_jobs import listening, processes, short_folder
 from tests.cluster.submitted import SWEEP, Submitted
 from tests.cluster.waiting import wait_until
@@ -86,6 +87,12 @@ def new_sweep(cluster: DevCluster, tmp_path: Path, scratch: Path, tiny_model: Pa
         return Submitted(cluster, tmp_path / name, tiny_model, changes, scratch=scratch)
 
     return make
+
+
+@pytest.fixture
+def login(cluster: DevCluster, tmp_path: Path) -> Login:
+    """A user on the cluster's login node."""
+    return Login(cluster, tmp_path / "login")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ class Login:
 
     Attributes:
         programs: the programs of Slurm that this user finds, and how they were called.
+        path: where this user looks for programs.
+        umask: rights that this user's files do not have by themselves.
     """
 
     def __init__(self, cluster: DevCluster, folder: Path) -> None:
@@ -32,6 +35,8 @@ class Login:
         self.programs = Programs(folder)
         for name in NAMES:
             self.programs.add(name, f"exec {self.real(name)}")
+        self.path = f"{self.programs.folder}:/usr/bin:/bin"
+        self.umask = 0o022
 
     def real(self, name: str) -> str:
         """Return the words of a shell that call a program of the cluster with the arguments of the script."""
@@ -39,8 +44,7 @@ class Login:
 
     def start(self, sweep: Submitted, *arguments: str | Path, says: str | None = None) -> Command:
         """Start a command in the folder of a sweep; `says` is what the user answers at the terminal, if at one."""
-        path = f"{self.programs.folder}:/usr/bin:/bin"
-        return Command(*arguments, folder=sweep.folder, prepare=partial(_prepare, path, says))
+        return Command(*arguments, folder=sweep.folder, prepare=partial(_prepare, self.path, self.umask, says))
 
     def run(self, sweep: Submitted, *arguments: str | Path, says: str | None = None) -> Answer:
         """Run a command to its end."""
@@ -61,9 +65,10 @@ class Login:
         return dict(json.loads(self.run(sweep, "status", sweep.results, "--json").output))
 
 
-def _prepare(path: str, says: str | None) -> None:
+def _prepare(path: str, umask: int, says: str | None) -> None:
     os.environ["PATH"] = path
+    os.umask(umask)
     if says is not None:
         terminal, keyboard = pty.openpty()
         os.write(terminal, says.encode())
-        os.dup2(keyboard, 0)
+        sys.stdin = os.fdopen(keyboard)

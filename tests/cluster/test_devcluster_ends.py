@@ -19,36 +19,15 @@ SMALL = ClusterSettings(nodes=1, gpus=0, accounting=False)
 CLI = [sys.executable, "-m", "orchestrator", "devcluster"]
 
 
-def namespaces_of(folder: Path) -> set[str]:
-    """Return the process namespaces of processes that name `folder`, as a cluster's first one does."""
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            if any(str(folder) in word for word in process.cmdline()):
-                found.add(_namespace(process.pid))
-        except (psutil.NoSuchProcess, OSError):
-            pass
-    return found - {_namespace("self")}
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return the processes in the namespaces of the cluster in `folder`; its first process names that folder."""
+    named = [process for process in psutil.process_iter() if str(folder) in " ".join(_words(process))]
+    namespaces = {_namespace(process.pid) for process in named} - {None, _namespace("self")}
+    return [process for process in psutil.process_iter() if _namespace(process.pid) in namespaces]
 
 
-def _namespace(pid: int | str) -> str:
-    return str(Path(f"/proc/{pid}/ns/pid").readlink())
-
-
-def members(namespaces: set[str]) -> list[str]:
-    """Return the programs that run in these namespaces."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if _namespace(process.pid) in namespaces:
-                found.append(process.name())
-        except (psutil.NoSuchProcess, OSError):
-            pass
-    return found
-
-
-def assert_nothing_left(folder: Path, namespaces: set[str]) -> None:
-    assert members(namespaces) == []
+def assert_nothing_left(folder: Path, processes: list[psutil.Process]) -> None:
+    assert not [process for process in processes if process.is_running()]
     assert not [process for process in psutil.process_iter() if str(folder) in " ".join(_words(process))]
     assert str(folder) not in Path("/proc/self/mountinfo").read_text()
     shutil.rmtree(folder)
@@ -62,17 +41,31 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def _namespace(pid: int | str) -> str | None:
+    try:
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
+    except OSError:
+        return None
+
+
 def test_down_ends_jobs_and_daemons_and_leaves_no_mounts(cluster: DevCluster, tmp_path: Path) -> None:
     folder = tmp_path / "other"
     other = DevCluster.up(folder, SMALL, tied=True)
     other.run(["sbatch", "--output=/dev/null", "--wrap=trap '' TERM; sleep 1000 & wait"])
-    wait_until(lambda: other.run(["squeue", "--noheader", "--format=%T"]).stdout.strip() == "RUNNING")
-    namespaces = namespaces_of(folder)
-    assert {"slurmctld", "slurmd", "munged", "slurmstepd"} <= set(members(namespaces))
+    names = {"slurmctld", "slurmd", "munged", "slurmstepd", "sleep"}
+    wait_until(lambda: names <= {_name(process) for process in processes_of(folder)})
+    processes = processes_of(folder)
     other.down()
     assert DevCluster.find(folder) is None
     other.down()
-    assert_nothing_left(folder, namespaces)
+    assert_nothing_left(folder, processes)
 
 
 def test_clusters_in_different_folders_do_not_meet(cluster: DevCluster, tmp_path: Path) -> None:
@@ -91,6 +84,8 @@ def test_clusters_in_different_folders_do_not_meet(cluster: DevCluster, tmp_path
 def test_without_accounting_jobs_run_and_sacct_says_that_there_is_none(cluster: DevCluster, tmp_path: Path) -> None:
     other = DevCluster.up(tmp_path / "other", SMALL, tied=True)
     try:
+        # Every node answers as soon as the cluster is up.
+        assert other.run(["sinfo", "--noheader", "--Node", "--format=%T"]).stdout.split() == ["idle"] * 3
         assert set(other.daemons()) == {"munged", "slurmctld", "slurmd.n1"}
         assert other.run(["srun", "sh", "-c", "echo ran"]).stdout == "ran\n"
         answer = other.run(["sacct"], check=False)
@@ -110,10 +105,10 @@ def test_a_tied_cluster_ends_with_a_process_that_is_killed(cluster: DevCluster, 
     with subprocess.Popen([sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
-        namespaces = namespaces_of(folder)
+        processes = processes_of(folder)
         process.send_signal(signal.SIGKILL)
-    wait_until(lambda: not members(namespaces) and DevCluster.find(folder) is None)
-    assert_nothing_left(folder, namespaces)
+    wait_until(lambda: not any(process.is_running() for process in processes))
+    assert_nothing_left(folder, processes)
 
 
 def test_a_command_dies_with_what_waits_for_it(cluster: DevCluster) -> None:
@@ -129,7 +124,7 @@ def test_the_commands_start_use_and_end_a_cluster(cluster: DevCluster, tmp_path:
     folder = tmp_path / "cluster"
     option = ["--folder", str(folder)]
     started = _ntksweep("up", *option, "--nodes=2", "--gpus=0", "--no-accounting")
-    namespaces = namespaces_of(folder)
+    processes = processes_of(folder)
     try:
         assert f"ntksweep devcluster run --folder {folder} bash" in started.stdout
         assert "nodes n1 to n2, each with 4 processors, 4000 MB and 0 pretended GPUs" in started.stdout
@@ -140,16 +135,15 @@ def test_the_commands_start_use_and_end_a_cluster(cluster: DevCluster, tmp_path:
     finally:
         _ntksweep("down", *option)
     assert "no development cluster is up" in _ntksweep("down", *option, status=2).stderr
-    assert_nothing_left(folder, namespaces)
+    assert_nothing_left(folder, processes)
 
 
 def test_run_starts_a_cluster_for_its_command_alone_where_none_is_up(cluster: DevCluster, tmp_path: Path) -> None:
     folder = tmp_path / "cluster"
     options = ["--folder", str(folder), "--nodes=1", "--gpus=0", "--no-accounting"]
-    answer = _ntksweep("run", *options, "sh", "-c", "readlink /proc/self/ns/pid; srun echo ran; exit 7", status=7)
-    namespace, said = answer.stdout.split()
-    assert said == "ran"
-    assert_nothing_left(folder, {namespace})
+    answer = _ntksweep("run", *options, "sh", "-c", "srun echo ran; exit 7", status=7)
+    assert answer.stdout == "ran\n"
+    assert_nothing_left(folder, [])
 
 
 def test_a_machine_that_allows_no_namespaces_is_told_what_is_needed(cluster: DevCluster, tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Whatever is killed in an allocation, the sweep ends as if nothing had been."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pyarrow as pa
 import pytest
 
 from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
-from tests.cluster.ray_jobs import kill
+from tests.cluster.ray_jobs import kill, pids_of
 from tests.cluster.submitted import wait_until
+from tests.faults.driving import count_events
 
 pytestmark = pytest.mark.xdist_group("cluster-b")
 
@@ -38,9 +40,10 @@ def test_the_batch_process_is_killed_an_allocation_is_cancelled_another_is_queue
     cluster: DevCluster, new_sweep: NewSubmitted, expected: dict[str, pa.Table], nothing_left: Callable[[], None]
 ) -> None:
     killed, cancelled, requeued = (new_sweep(name=name) for name in ("killed", "cancelled", "requeued"))
-    for sweep, node in ((killed, "n1"), (cancelled, "n2"), (requeued, "n3")):
-        sweep.submit(exclude=ONLY[node])
-    with killed.held("solve"), cancelled.held("solve"), requeued.held("solve"):
+    with ExitStack() as held:
+        for sweep, node in ((killed, "n1"), (cancelled, "n2"), (requeued, "n3")):
+            sweep.submit(exclude=ONLY[node])
+            held.enter_context(sweep.held("solve"))
         for sweep in (killed, cancelled, requeued):
             sweep.wait_for_events(60)
         kill(cluster, killed.supervisor())
@@ -56,4 +59,22 @@ def test_the_batch_process_is_killed_an_allocation_is_cancelled_another_is_queue
     for sweep in (killed, cancelled, requeued):
         assert sweep.wait() == 0, sweep.log()
         sweep.ended_as_if_nothing_had_been(expected)
+    nothing_left()
+
+
+def test_a_raylet_is_killed_on_a_further_node_and_then_that_of_the_head(
+    cluster: DevCluster, new_sweep: NewSubmitted, expected: dict[str, pa.Table], nothing_left: Callable[[], None]
+) -> None:
+    sweep = new_sweep()
+    sweep.submit(nodes=2, exclude="n3")
+    with sweep.held("solve"):
+        sweep.wait_for_events(40)
+        kill(cluster, pids_of(cluster, "raylet/raylet", "address=127.0.1.2")[0])
+        wait_until(lambda: "node n2 restarted" in sweep.log())
+        events = count_events(sweep.results)
+        sweep.wait_for_events(events + 40)
+        kill(cluster, pids_of(cluster, "raylet/raylet", "address=127.0.1.1")[0])
+        wait_until(lambda: "starting again (1 of 3)" in sweep.log())
+    assert sweep.wait() == 0
+    sweep.ended_as_if_nothing_had_been(expected)
     nothing_left()

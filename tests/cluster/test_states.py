@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from signal import SIGTERM
 
 import pytest
 
@@ -95,15 +96,19 @@ def test_without_its_database_the_controller_is_asked(cluster: DevCluster):
 
 def test_a_controller_that_restarts_is_waited_for(cluster: DevCluster, programs: Programs):
     job = submit(cluster, "sleep 1000")
-    cluster.kill("slurmctld")
-    starting = threading.Timer(12, cluster.start, ["slurmctld"])
+    cluster.kill("slurmctld", SIGTERM)
+
+    def start_when_asked_again() -> None:
+        # The program itself gives up after some seconds.
+        wait_until(lambda: len(programs.calls()) > 1)
+        cluster.start("slurmctld")
+
+    starting = threading.Thread(target=start_when_asked_again)
     starting.start()
     try:
         assert query_states([job], accounting=False)[job].alive
     finally:
         starting.join()
-    # The program itself gives up after some seconds.
-    assert len(programs.calls()) > 1
 
 
 @pytest.mark.usefixtures("programs")

@@ -1,22 +1,23 @@
 """A sweep that is submitted gives the tables of a run on one machine, however many allocations share it."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import yaml
 
+import orchestrator
 from orchestrator.store.journal import read_journals
 from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
 from tests.cluster.login import Login
-from tests.cluster.submitted import PROFILE, Submitted, wait_until
+from tests.cluster.submitted import Submitted
+from tests.cluster.waiting import wait_until
 from tests.faults.driving import ntksweep
-from tests.faults.journal_proof import prove_nothing_was_computed_twice
-from tests.faults.tables import assert_same_tables, numbers
+from tests.faults.tables import numbers
 
 pytestmark = pytest.mark.xdist_group("cluster-a")
 
@@ -25,7 +26,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def quickstart(folder: Path) -> Path:
     """Write the quickstart's spec into a folder, its results beside it; return its path."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "data").symlink_to(EXAMPLES / "data")
     spec = yaml.safe_load((EXAMPLES / "quickstart.yaml").read_text())
     path = folder / "quickstart.yaml"
@@ -33,23 +34,97 @@ def quickstart(folder: Path) -> Path:
     return path
 
 
-def hosts(results: Path) -> set[tuple[str, str]]:
-    """Return the jobs that finished stages, each with the process that did."""
-    return {
-        (event["job"], event["journal"]) for event in read_journals(results / "journal") if event["event"] == "finished"
-    }
+def finishers(sweep: Submitted) -> dict[str, set[str]]:
+    """Return the processes that finished stages, by job."""
+    found: dict[str, set[str]] = {}
+    for event in read_journals(sweep.results / "journal"):
+        if event["event"] == "finished":
+            found.setdefault(event["job"], set()).add(event["journal"])
+    return found
 
 
 @pytest.mark.skipif(
     not (EXAMPLES / "data/minilm").is_dir(), reason="needs examples/data: python examples/fetch_quickstart.py"
 )
-def test_the_quickstart_gives_the_same_tables_on_two_nodes_and_on_three_allocations(
-    cluster: DevCluster, tmp_path: Path, scratch: Path, nothing_left: Callable[[], None]
+def test_the_quickstart_gives_the_same_tables_on_two_nodes_and_in_three_allocations(
+    login: Login, tmp_path: Path, new_sweep: NewSubmitted, nothing_left: Callable[[], None]
 ) -> None:
     local = quickstart(tmp_path / "local")
     answer = ntksweep("run", local, folder=local.parent)
     assert answer.status == 0, answer.output
     expected = numbers(local.parent / "results")
 
-    for name, nodes, allocations in (("nodes", 2, 1), ("allocations", 1, 3)):
-        ...
+    two_nodes, three_allocations = new_sweep(name="nodes"), new_sweep(name="allocations")
+    for sweep in (two_nodes, three_allocations):
+        sweep.spec = quickstart(sweep.folder)
+    answer = login.submit(two_nodes, nodes=2, memory="3GB")
+    assert answer.status == 0, answer.output
+    assert login.must(two_nodes, "wait", two_nodes.results).count("COMPLETED") == 1
+    two_nodes.ended_as_if_nothing_had_been(expected)
+    (workers,) = finishers(two_nodes).values()
+    assert len(workers) == 2
+
+    answer = login.submit(three_allocations, "--allocations=3", memory="3GB")
+    assert answer.status == 0, answer.output
+    assert login.must(three_allocations, "wait", three_allocations.results).count("COMPLETED") == 3
+    three_allocations.ended_as_if_nothing_had_been(expected)
+    assert len(finishers(three_allocations)) == 3
+    nothing_left()
+
+
+def test_an_allocation_joins_a_running_sweep_and_one_with_nothing_to_do_ends_at_once(
+    login: Login,
+    cluster: DevCluster,
+    open_folder: Path,
+    scratch: Path,
+    tiny_model: Path,
+    expected: dict[str, pa.Table],
+    nothing_left: Callable[[], None],
+) -> None:
+    sweep = Submitted(cluster, open_folder / "sweep", tiny_model, scratch=scratch)
+    login.umask = 0o077
+    first = job_of(login.submit(sweep, results="everyone").output)
+    sweep.wait_for_events(10)
+    refused = login.submit(sweep)
+    assert refused.status == 2
+    assert f"1 allocation of this sweep may still work on it: {first} (RUNNING)" in refused.output
+    assert sweep.jobs() == [first]
+
+    cluster.run(["scontrol", "suspend", first])
+    second = job_of(login.submit(sweep, "--add", results="everyone").output)
+    wait_until(lambda: second in finishers(sweep))
+    cluster.run(["scontrol", "resume", first])
+    late = job_of(login.submit(sweep, "--add", results="everyone", sbatch={"hold": True}).output)
+    wait_until(lambda: sweep.jobs() == [late])
+    cluster.run(["scontrol", "release", late])
+    assert login.must(sweep, "wait", sweep.results).count("COMPLETED") == 3
+    sweep.ended_as_if_nothing_had_been(expected)
+    assert finishers(sweep).keys() == {first, second}
+    nothing_left()
+
+    # The profile shares the results, whatever is private by the user's habit.
+    hidden = cluster.run(["find", sweep.results, "!", "-readable"], user="nobody", cwd=Path("/"))
+    assert (hidden.stdout, hidden.stderr) == ("", "")
+    assert_logs_tell(login, sweep, first, second, late)
+
+
+def assert_logs_tell(login: Login, sweep: Submitted, first: str, second: str, late: str) -> None:
+    logs = login.must(sweep, "logs", sweep.results)
+    assert all(f"/{job}_0_log.out <==" in logs and f"/{job}_nodes/ray-n" in logs for job in (first, second, late))
+    of_second = json.loads(login.must(sweep, "logs", sweep.results, "--job", second, "--json"))
+    assert {Path(each["path"]).name.partition("_")[0] for each in of_second if "_nodes" not in each["path"]} == {second}
+    assert "96 cells in the tables, 0 stages failed" in login.must(sweep, "logs", sweep.results, "--job", late)
+    unknown = login.run(sweep, "logs", sweep.results, "--job", "999")
+    assert (unknown.status, "there are no logs of job 999" in unknown.output) == (2, True)
+
+    (cell,) = orchestrator.load(sweep.results).cells.to_arrow(["cell_id"]).slice(0, 1).to_pylist()
+    told = login.must(sweep, "logs", sweep.results, "--cell", cell["cell_id"]).splitlines()
+    assert [line.split()[2:4] for line in (told[0], told[-1])] == [["started", "dataset"], ["finished", "solve"]]
+    assert {re.sub(".*, job ", "", line) for line in told} <= {first, second}
+
+
+def job_of(output: str) -> str:
+    """Return the number of the job that `submit` says that it has submitted."""
+    found = re.search(r"submitted job (\d+): 1 allocation\n", output)
+    assert found is not None, output
+    return found[1]

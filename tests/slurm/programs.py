@@ -4,7 +4,7 @@ from pathlib import Path
 
 
 class Programs:
-    """A folder of shell scripts that is all there is on PATH, and a log of how they were called."""
+    """A folder of shell scripts, to be all there is on PATH, and a log of how they were called."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "bin"

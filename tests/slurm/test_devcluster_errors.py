@@ -1,12 +1,14 @@
 """Where a development cluster cannot run, a message says why and what to do; no Slurm is needed to see that."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from slurm.devcluster import ClusterSettings, DevCluster, requirements
 from slurm.devcluster.configuration import gres_conf, slurm_conf
+from slurm.devcluster.daemons import daemons
 from slurm.devcluster.errors import CannotRunHereError, DevClusterError, FolderTakenError
 
 
@@ -86,3 +88,18 @@ def test_nodes_without_gpus_are_written_without_them() -> None:
     assert "gres" not in slurm_conf(settings).lower()
     assert gres_conf(settings) == ""
     assert "Gres=gpu:fake:3 " in slurm_conf(ClusterSettings(gpus=3))
+
+
+@pytest.mark.parametrize(
+    ("said", "accepted"),
+    [
+        ("BootTime=2026-01-01T00:00:00 SlurmdStartTime=2026-03-01T10:00:05 x=1", True),
+        ("BootTime=2026-01-01T00:00:00 SlurmdStartTime=2026-03-01T10:00:04 x=1", False),
+        ("BootTime=None SlurmdStartTime=None x=1", False),
+        ("", False),
+    ],
+)
+def test_a_node_answers_only_after_it_has_registered_anew(said: str, accepted: bool) -> None:
+    node = next(daemon for daemon in daemons(ClusterSettings(nodes=1)) if daemon.name == "slurmd.n1")
+    started = int(datetime(2026, 3, 1, 10, 0, 5).timestamp())
+    assert node.accepts(said, started) is accepted

@@ -14,7 +14,9 @@ adopt_orphans()
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"
 child = f"""
 import subprocess, sys
-deaf = subprocess.Popen([sys.executable, "-c", {deaf!r}], start_new_session=True, stdout=subprocess.PIPE)
+deaf = subprocess.Popen(
+    [sys.executable, "-c", {deaf!r}], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+)
 deaf.stdout.readline()
 print(deaf.pid, flush=True)
 """

@@ -59,10 +59,16 @@ def test_port_and_readiness_are_read_from_what_this_step_said(tmp_path: Path) ->
         "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.0. Some of your processes may have been killed",
         "srun: error: n2: task 0: Out Of Memory",
         "slurmstepd: error: Detected 1 oom_kill event in StepId=7.0.",
+        "slurmstepd-n2: error: Step 16.0 exceeded memory limit (3241356 > 1536000), being killed",
     ],
 )
 def test_a_kill_for_memory_is_recognised(tmp_path: Path, said: str) -> None:
     assert _step(tmp_path, f"ntksweep ray node: ready\n{said}\n").ran_out_of_memory()
+
+
+def test_what_ray_and_workers_write_about_memory_is_no_evidence(tmp_path: Path) -> None:
+    said = "Worker exits. Common causes include: (1) the process was killed by the OOM killer\nCUDA out of memory\n"
+    assert not _step(tmp_path, said).ran_out_of_memory()
 
 
 @pytest.mark.parametrize(

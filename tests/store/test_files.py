@@ -97,10 +97,14 @@ def test_a_write_that_fails_leaves_nothing_behind(write, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def leave(folder: Path, node: str | None = None) -> Path:
+def leave(folder: Path, node: str | None = None, job: str = "", restarts: str = "") -> Path:
     if node is not None:
         files.host_name.cache_clear()
         os.environ["SLURMD_NODENAME"] = node
+    if job:
+        os.environ["SLURM_JOB_ID"] = job
+    if restarts:
+        os.environ["SLURM_RESTART_COUNT"] = restarts
     left = temporary_beside(folder / "deep" / "x.safetensors")
     left.parent.mkdir(exist_ok=True)
     left.touch()
@@ -124,10 +128,12 @@ def test_leftovers_of_other_machines_stay(tmp_path: Path) -> None:
     assert left.exists()
 
 
-def test_a_slurm_node_goes_by_slurms_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURMD_NODENAME", "n17")
-    files.host_name.cache_clear()
-    try:
-        assert files.host_name() == "n17"
-    finally:
-        files.host_name.cache_clear()
+def test_leftovers_of_this_job_go_from_nodes_where_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = in_child(leave, tmp_path, "n2", "12")
+    others = [in_child(leave, tmp_path, *whose) for whose in (("n2-0", "12"), ("n2", "12", "1"), ("n2", "1"), ("n2",))]
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    remove_leftovers(tmp_path, ended_nodes=["n1", "n2"])
+    assert not left.exists()
+    assert all(path.exists() for path in others)

@@ -1,0 +1,77 @@
+"""Slurm itself is away for a while, on a node or altogether, and sweeps end as if nothing had been."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import pyarrow as pa
+import pytest
+
+from slurm.devcluster import DevCluster
+from tests.cluster.conftest import NewSubmitted
+from tests.cluster.submitted import wait_until
+from tests.faults.driving import count_events
+
+pytestmark = pytest.mark.xdist_group("cluster-b")
+
+
+def state_of(cluster: DevCluster, node: str) -> str:
+    return cluster.run(["sinfo", "--noheader", f"--nodes={node}", "--format=%T"]).stdout.split()[0]
+
+
+def restarts_of(cluster: DevCluster, job: str) -> int:
+    """Return how often Slurm has queued a job again."""
+    line = cluster.run(["scontrol", "show", "job", "--oneliner", job]).stdout
+    return int(line.partition(" Restarts=")[2].split()[0])
+
+
+def test_slurmd_dies_on_the_first_node_of_one_sweep_and_on_a_further_node_of_another(
+    cluster: DevCluster, new_sweep: NewSubmitted, expected: dict[str, pa.Table], nothing_left: Callable[[], None]
+) -> None:
+    first, further = new_sweep(name="first"), new_sweep(name="further")
+    with ExitStack() as held:
+        first.submit(exclude="n[2-3]")
+        held.enter_context(first.held("solve"))
+        further.submit(nodes=2, exclude="n1")
+        held.enter_context(further.held("solve"))
+        first.wait_for_events(60)
+        further.wait_for_events(60)
+        cluster.kill("slurmd.n1")
+        cluster.kill("slurmd.n3")
+        for sweep in (first, further):
+            wait_until(lambda sweep=sweep: restarts_of(cluster, sweep.job()) == 1)
+        assert state_of(cluster, "n1").startswith("down")
+        cluster.start("slurmd.n1")
+        cluster.start("slurmd.n3")
+    for sweep in (first, further):
+        assert sweep.wait() == 0, sweep.log()
+        sweep.ended_as_if_nothing_had_been(expected)
+    nothing_left()
+
+
+def test_an_allocation_that_never_starts_is_cancelled_and_the_next_outlives_slurmctld_and_slurmdbd(
+    cluster: DevCluster, new_sweep: NewSubmitted, expected: dict[str, pa.Table], nothing_left: Callable[[], None]
+) -> None:
+    sweep = new_sweep()
+    cluster.run(["scontrol", "update", "nodename=n1", "state=drain", "reason=test"])
+    sweep.submit(exclude="n[2-3]")
+    sweep_waits = sweep.ntksweep("wait", sweep.results, "--timeout", "1", check=False)
+    assert sweep_waits.returncode == 3
+    assert "allocations are still queued or running" in sweep_waits.stderr
+    [waiting] = sweep.status()["allocations"]
+    assert "down, drained or reserved" in waiting["explanation"]
+    sweep.ntksweep("cancel", sweep.results)
+    assert not (sweep.results / "claims").exists() or not list((sweep.results / "claims").iterdir())
+
+    sweep.ntksweep("resume", sweep.results, "--yes", "--profile", sweep.profile(exclude="n1"))
+    with sweep.held("solve"):
+        sweep.wait_for_events(40)
+        cluster.kill("slurmdbd")
+        cluster.kill("slurmctld")
+        sweep.wait_for_events(count_events(sweep.results) + 60)
+        cluster.start("slurmctld")
+        allocations = sweep.status()["allocations"]
+        assert [each["state"] for each in allocations] == ["CANCELLED", "RUNNING"]
+    assert sweep.wait() == 0
+    sweep.ended_as_if_nothing_had_been(expected)
+    cluster.start("slurmdbd")
+    nothing_left()

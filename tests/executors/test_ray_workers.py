@@ -1,0 +1,103 @@
+"""What the executor on Ray does with stages that take no time, that take long, and that end their worker."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import orchestrator.stage
+from orchestrator.executors import ray_workers
+from orchestrator.executors.local_ray import LocalRay
+from orchestrator.executors.ray_workers import MOST_TASKS_A_CALL, RayExecutor
+from orchestrator.folder import ResultsFolder
+from orchestrator.stage import Stage
+from orchestrator.stages import registry
+from orchestrator.stages.execute import FailureClass, Outcome, Status
+from orchestrator.store.journal import read_journals
+from tests.executors.made_up_stages import DEADLY, QUICK, SLOW, Worker, register
+from tests.orchestrator.sweeps import sweep_of
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResultsFolder:
+    monkeypatch.setattr(orchestrator.stage, "NUMERICS_VERSION", orchestrator.stage.NUMERICS_VERSION)
+    monkeypatch.setattr(registry, "_MODULES", dict(registry._MODULES))
+    monkeypatch.setattr(ray_workers, "_Worker", Worker)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    register()
+    return ResultsFolder(tmp_path / "results")
+
+
+@pytest.fixture
+def executor(folder: ResultsFolder) -> Iterator[RayExecutor]:
+    with RayExecutor(sweep_of(), folder, LocalRay(2)) as started:
+        while started.capacity < 2:
+            started.next_outcome(None)
+        yield started
+
+
+def work_off(executor: RayExecutor, stages: list[Stage]) -> list[tuple[Stage, Outcome]]:
+    """Give stages to an executor as a schedule does: never more than it has room for."""
+    waiting, ended, in_flight = list(stages), [], 0
+    while waiting or in_flight:
+        while waiting and in_flight < executor.capacity:
+            executor.submit(waiting.pop(0), 1, 0)
+            in_flight += 1
+        if (outcome := executor.next_outcome(None)) is not None:
+            ended.append(outcome)
+            in_flight -= 1
+    return ended
+
+
+def stages(kind: str, count: int) -> list[Stage]:
+    return [Stage(kind, {"number": number}) for number in range(count)]
+
+
+def test_every_stage_is_computed_once_and_several_at_once_where_they_take_no_time(
+    executor: RayExecutor, folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_workers, "SHORT_SECONDS", 5.0)  # whatever else this machine is doing
+    monkeypatch.setattr(ray_workers, "LONG_SECONDS", 60.0)
+    ended = work_off(executor, stages(QUICK, 200))
+    assert sorted(stage.parameters["number"] for stage, _ in ended) == list(range(200))
+    assert {outcome.status for _, outcome in ended} == {Status.FINISHED}
+    finished = [event["stage"] for event in read_journals(folder.journals) if event["event"] == "finished"]
+    assert len(finished) == len(set(finished)) == 200
+    assert executor.capacity == 2 * MOST_TASKS_A_CALL
+    # A stage of another kind may take long: whoever is told to stop must not have many of them in hand.
+    executor.submit(stages(SLOW, 1)[0], 1, 0)
+    assert executor.capacity == 2
+    assert executor.next_outcome(None) is not None
+
+
+def test_stages_that_take_long_are_handed_out_one_by_one(executor: RayExecutor) -> None:
+    ended = work_off(executor, stages(SLOW, 8))
+    assert {outcome.status for _, outcome in ended} == {Status.FINISHED}
+    assert executor.capacity == 2
+
+
+def test_a_dead_workers_stages_are_lost_its_claims_are_free_and_another_takes_its_place(
+    executor: RayExecutor, folder: ResultsFolder
+) -> None:
+    work_off(executor, stages(QUICK, 100))
+    ((_, outcome),) = work_off(executor, stages(DEADLY, 1))
+    assert (outcome.status, outcome.failure) == (Status.FAILED, FailureClass.WORKER)
+    assert list(folder.claims().root.iterdir()) == []
+    while executor.capacity < 2:
+        executor.next_outcome(None)
+    assert {outcome.status for _, outcome in work_off(executor, stages(SLOW, 4))} == {Status.FINISHED}
+
+
+def test_what_is_in_flight_at_the_end_is_killed_and_its_claim_given_back(folder: ResultsFolder) -> None:
+    with RayExecutor(sweep_of(), folder, LocalRay(1)) as executor:
+        while not executor.capacity:
+            executor.next_outcome(None)
+        executor.submit(stages(SLOW, 1)[0], 1, 0)
+        assert executor.next_outcome(0.0) is None
+        deadline = time.monotonic() + 60
+        while not list(folder.claims().root.glob("[!.]*")):
+            assert time.monotonic() < deadline
+    assert list(folder.claims().root.glob("[!.]*")) == []
