@@ -67,7 +67,7 @@ def _version_faults(profile: Profile, facts: ClusterFacts) -> Iterator[str]:
         version = Version(re.sub(r"[^\d.].*", "", facts.version))
     except InvalidVersion:
         return
-    if not SpecifierSet(profile.slurm).contains(version, prereleases=True):
+    if not SpecifierSet(profile.slurm).contains(version):
         yield (
             f"slurm: this cluster runs Slurm {facts.version}, the profile was written for {profile.slurm}; see whether "
             "it still holds, then change `slurm`"

@@ -1,5 +1,6 @@
 """The logs that the jobs of a sweep leave in its results folder."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from orchestrator.errors import ResultsError
 from orchestrator.folder import ResultsFolder
 from slurm.script import FAULT_MARK
+
+_ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,11 @@ def last_words(folder: ResultsFolder, submission_id: str, job: str) -> str:
         return "it left no log: it never began, or its nodes do not see the results folder"
     lines = [line for path in paths if path.suffix == ".err" for line in _lines(path) if line.strip()]
     faults = [line for line in lines if line.startswith(FAULT_MARK)]
-    return faults[-1].removeprefix(FAULT_MARK) if faults else (lines or [""])[-1]
+    if faults:
+        return faults[-1].removeprefix(FAULT_MARK)
+    # What a traceback ends with may take several lines.
+    errors = [number for number, line in enumerate(lines) if _ERROR.match(line)]
+    return " ".join(lines[errors[-1] if errors else -1 :])
 
 
 def _paths(folder: ResultsFolder, submission_id: str, job: str) -> Iterator[Path]:

@@ -2,6 +2,9 @@
 
 import logging
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -18,8 +21,9 @@ class JoinedRay:
     def __enter__(self) -> int:
         import ray
 
-        # What workers print goes to the log of the job, for nothing of Ray's own folders survives it.
-        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=True, logging_level=logging.ERROR)
+        with _own_answer_to_sigterm():
+            # What workers print goes to the log of the job, for nothing of Ray's own folders survives it.
+            ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=True, logging_level=logging.ERROR)
         resources = ray.cluster_resources()
         workers = int(resources.get("CPU", 0))
         self.gpus_per_worker = resources.get("GPU", 0.0) / max(1, workers)
@@ -35,3 +39,15 @@ class JoinedRay:
     def ran_out_of_memory(self, host: str) -> bool:
         """Tell whether Slurm ended what ran on a node because it took more memory than the allocation has."""
         return killed_for_memory(self._node_logs / f"ray-{host}.log")
+
+
+@contextmanager
+def _own_answer_to_sigterm() -> Iterator[None]:
+    """Keep this process's handler of SIGTERM, which Ray replaces by one that ends the process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

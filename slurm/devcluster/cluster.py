@@ -75,9 +75,9 @@ class DevCluster:
     def command(self, command: Sequence[str | Path], *, user: str | None = None, cwd: Path | None = None) -> list[str]:
         """Return a command that runs `command` in the cluster, for subprocess.
 
-        It keeps folder (unless `cwd` is given) and environment, ends with the command's exit status, and is SIGKILLed
-        inside when what is returned is killed by any signal: Slurm's own programs and `kill` inside know no
-        other process.
+        It keeps folder (unless `cwd` is given) and environment, and ends with the command's exit status. Signals stop
+        at what is returned: if it is killed by one, the command inside is SIGKILLed; to send the command another
+        signal, run `kill` inside.
 
         Raises:
             DevClusterError: There is no such user.

@@ -26,6 +26,7 @@ ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="
 @ray.remote(num_cpus=1)
 class Worker:
     def look(self):
+        print("seen by a worker")
         return dict(os.environ)
 workers = [Worker.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
 print(json.dumps(ray.get([worker.look.remote() for worker in workers])))

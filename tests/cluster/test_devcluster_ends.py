@@ -143,6 +143,7 @@ def test_run_starts_a_cluster_for_its_command_alone_where_none_is_up(cluster: De
     options = ["--folder", str(folder), "--nodes=1", "--gpus=0", "--no-accounting"]
     answer = _ntksweep("run", *options, "sh", "-c", "srun echo ran; exit 7", status=7)
     assert answer.stdout == "ran\n"
+    assert not (folder / "cluster.json").exists()
     assert_nothing_left(folder, [])
 
 

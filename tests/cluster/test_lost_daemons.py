@@ -39,7 +39,8 @@ def test_slurmd_dies_on_the_first_node_of_one_sweep_and_on_a_further_node_of_ano
         cluster.kill("slurmd.n3")
         for sweep in (first, further):
             wait_until(lambda sweep=sweep: restarts_of(cluster, sweep.job()) == 1)
-        assert state_of(cluster, "n1").startswith("down")
+        # It was told to forget the nodes that do not answer; what runs there goes on until slurmd is back.
+        assert {state_of(cluster, node)[-1] for node in ("n1", "n3")} == {"*"}
         cluster.start("slurmd.n1")
         cluster.start("slurmd.n3")
     for sweep in (first, further):
@@ -65,10 +66,10 @@ def test_an_allocation_that_never_starts_is_cancelled_and_the_next_outlives_slur
     sweep.ntksweep("resume", sweep.results, "--yes", "--profile", sweep.profile(exclude="n1"))
     with sweep.held("solve"):
         sweep.wait_for_events(40)
-        cluster.kill("slurmdbd")
         cluster.kill("slurmctld")
         sweep.wait_for_events(count_events(sweep.results) + 60)
         cluster.start("slurmctld")
+        cluster.kill("slurmdbd")
         allocations = sweep.status()["allocations"]
         assert [each["state"] for each in allocations] == ["CANCELLED", "RUNNING"]
     assert sweep.wait() == 0

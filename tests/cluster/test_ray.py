@@ -56,6 +56,8 @@ def test_two_nodes_are_alive_and_nothing_is_left_when_the_allocation_ends(
     assert {worker["SLURM_JOB_ID"] for worker in workers} == {job.job}
 
     ended = job.stop()
+    for node in {worker["SLURMD_NODENAME"] for worker in workers}:
+        assert "seen by a worker" in (tmp_path / "logs" / f"ray-{node}.log").read_text()
     assert ended["error"] == ""
     assert len(ended["ended_nodes"]) == 2
     wait_until(lambda: processes(cluster).keys() <= before.keys())

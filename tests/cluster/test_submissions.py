@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from slurm.devcluster import DevCluster
+from orchestrator.store.claims import ClaimBook
 from tests.cluster.conftest import NewSubmitted
 from tests.cluster.login import Login
 from tests.cluster.submitted import Submitted
@@ -58,9 +58,20 @@ def test_of_two_submissions_at_the_same_moment_one_is_sent(
     assert sweep.jobs() == [job]
 
 
+def test_a_submission_that_was_killed_before_it_wrote_anything_is_in_nobodys_way(
+    login: Login, new_sweep: NewSubmitted
+) -> None:
+    sweep = new_sweep()
+    claims = sweep.results / "claims"
+    claims.mkdir(parents=True)
+    (claims / "submission.1").write_text(json.dumps(ClaimBook(claims).process | {"process_started": -1}))
+    sent = login.submit(sweep, sbatch=HELD)
+    assert sent.status == 0, sent.output
+    assert list(claims.iterdir()) == []
+
+
 def test_a_submission_that_is_killed_on_the_way_is_known_and_resumed(
     login: Login,
-    cluster: DevCluster,
     new_sweep: NewSubmitted,
     expected: dict[str, pa.Table],
     nothing_left: Callable[[], None],
@@ -87,7 +98,7 @@ def test_a_submission_that_is_killed_on_the_way_is_known_and_resumed(
     login.programs.add(
         "sbatch",
         f"{not_a_test} {login.real('sbatch')};; esac\n"
-        f"test ! -e {count} || kill -9 $PPID\ntouch {count}\nexec {login.real('sbatch')}",
+        f"test -e {count} && kill -9 $PPID && exit\ntouch {count}\nexec {login.real('sbatch')}",
     )
     profile = sweep.profile()
     resume = ("resume", sweep.results, "--profile", profile, "--allocations=2", "--yes")

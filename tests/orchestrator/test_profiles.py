@@ -94,7 +94,9 @@ def test_durations_with_colons_are_no_numbers_to_the_base_of_60(tmp_path: Path, 
 
 
 def test_a_number_without_a_unit_is_no_time_limit(tmp_path: Path):
-    assert "line 2, time_limit: `90` is no duration with a unit: write 4h" in fault(tmp_path, "memory: 4GB\ntime_limit: 90\n")
+    assert "line 2, time_limit: `90` is no duration with a unit: write 4h" in fault(
+        tmp_path, "memory: 4GB\ntime_limit: 90\n"
+    )
 
 
 def test_a_missing_profile_says_where_to_find_one(tmp_path: Path):

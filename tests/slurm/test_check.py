@@ -61,7 +61,7 @@ def faults(facts: ClusterFacts = FACTS, results: Path = RESULTS, **changes: Any)
         {"partition": "gpu", "nodes": 2, "tasks_per_node": 4, "cpus_per_task": 16, "gpus_per_task": 1,
          "gpu_type": "a100", "memory": "500G", "time_limit": "2d", "constraint": "big&ib"},
         {"partition": "gpu", "gpus_per_task": 8},
-        {"partition": "gpu", "nodes": 2, "constraint": "big|ib"},
+        {"partition": "gpu", "gpus_per_task": 8, "constraint": "big|ib"},
         {"partition": "gpu", "constraint": "[big*1&ib*1]"},
         {"partition": "gpu", "account": "nlp", "qos": "normal"},
         {"partition": "main,gpu", "nodes": 3},
@@ -173,6 +173,11 @@ def test_a_user_without_an_account_is_told_what_to_do():
 )
 def test_any_version_that_slurm_may_have_is_read(version: str, wanted: str):
     checked(replace(FACTS, version=version), slurm=wanted)
+
+
+def test_a_release_candidate_that_is_too_old_is_refused():
+    (fault,) = faults(replace(FACTS, version="23.11.0-0rc1"), slurm=">=24")
+    assert fault.startswith("slurm: this cluster runs Slurm 23.11.0-0rc1, the profile was written for >=24")
 
 
 # --- the results folder

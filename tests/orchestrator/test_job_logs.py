@@ -1,0 +1,48 @@
+"""What the logs of jobs say of why they ended."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cluster.logs import last_words, logs_of
+from orchestrator.errors import ResultsError
+from orchestrator.folder import ResultsFolder
+from slurm.script import FAULT_MARK
+
+
+def write_log(folder: Path, name: str, text: str) -> None:
+    path = folder / "logs/slurm/5ab1" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        (f"slurm said\n{FAULT_MARK}there is no python on n1\nslurmstepd: error: ended\n", "there is no python on n1"),
+        ("Traceback:\n  File\nsome.BadError: not there:\n/shared/file\n\n", "some.BadError: not there: /shared/file"),
+        ("slurmstepd: error: *** JOB 12 CANCELLED ***\n", "slurmstepd: error: *** JOB 12 CANCELLED ***"),
+        ("", ""),
+    ],
+)
+def test_the_last_words_of_a_job_say_why_it_ended(errors: str, words: str, tmp_path: Path) -> None:
+    write_log(tmp_path, "12_0_log.out", "ValueError: this is what the job printed\n")
+    write_log(tmp_path, "12_0_log.err", errors)
+    write_log(tmp_path, "13_0_log.err", "RuntimeError: of another job\n")
+    assert last_words(ResultsFolder(tmp_path), "5ab1", "12") == words
+
+
+def test_a_job_without_a_log_never_began_or_could_not_write_it(tmp_path: Path) -> None:
+    assert "its nodes do not see the results folder" in last_words(ResultsFolder(tmp_path), "5ab1", "12")
+    with pytest.raises(ResultsError, match=r"there are no logs of job 12 in .*; jobs that never began leave none"):
+        logs_of(ResultsFolder(tmp_path), "12", 10)
+
+
+def test_the_logs_of_a_job_are_those_of_its_nodes_too_and_of_no_other_job(tmp_path: Path) -> None:
+    for name in ("12_0_log.err", "12_3_0_log.out", "12_3_nodes/ray-n1.log", "3_0_log.out"):
+        write_log(tmp_path, name, "1\n2\n3\n")
+    write_log(tmp_path, "12_3_0_log.err", "")
+    found = logs_of(ResultsFolder(tmp_path), "12_3", 2)
+    assert [Path(log.path).name for log in found] == ["12_3_0_log.out", "ray-n1.log"]
+    assert {log.text for log in found} == {"2\n3"}
+    assert len(logs_of(ResultsFolder(tmp_path), None, 2)) == 4
