@@ -9,12 +9,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from orchestrator.cli.looking import FolderArgument
-from orchestrator.cli.looking import _folder as results_folder
+from orchestrator.cli.arguments import FolderArgument, JsonOption, OnChangeOption, SpecArgument, sweep_folder
 from orchestrator.cli.render import costs_table, human_seconds
-from orchestrator.cli.sweeping import JsonOption, OnChangeOption, SpecArgument
 from orchestrator.errors import SpecError
-from orchestrator.estimate import human_bytes
 from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import read_spec
 
@@ -79,7 +76,7 @@ def resume(
     from orchestrator.plan import make_plan
     from orchestrator.survey import survey
 
-    folder = results_folder(path)
+    folder = sweep_folder(path)
     sweep = folder.existing()
     plan = make_plan(sweep, survey(sweep, folder.artifacts()))
     wanted = profile_to_resume_with(folder, profile)
@@ -117,6 +114,8 @@ def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: 
 
 
 def _print_offer(console: Console, offer: Any) -> None:
+    from orchestrator.estimate import human_bytes
+
     profile = offer.profile
     console.print(costs_table(offer.costs))
     console.print()
@@ -149,7 +148,7 @@ def cancel(path: FolderArgument, as_json: JsonOption = False) -> None:
     """
     from orchestrator.cluster.allocations import alive, allocations_of, cancel_allocations
 
-    folder = results_folder(path)
+    folder = sweep_folder(path)
     living = alive(allocations_of(folder))
     cancel_allocations(living)
     if as_json:
@@ -175,7 +174,7 @@ def wait(
     from orchestrator.cli.watching import status
     from orchestrator.cluster.waiting import wait_for_allocations
 
-    folder = results_folder(path)
+    folder = sweep_folder(path)
     ended = wait_for_allocations(folder, timeout)
     if not ended:
         Console(stderr=True).print("allocations are still queued or running", highlight=False)
@@ -196,7 +195,7 @@ def logs(
     from orchestrator.cluster.logs import logs_of
     from orchestrator.cluster.tracing import trace_cell
 
-    folder = results_folder(path)
+    folder = sweep_folder(path)
     if cell is not None:
         traced = trace_cell(folder, cell)
         if as_json:

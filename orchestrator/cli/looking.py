@@ -9,19 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from orchestrator.cli.arguments import FolderArgument, JsonOption, sweep_folder
 from orchestrator.cli.render import cells_table, checks_table, summary_table
-from orchestrator.cli.sweeping import JsonOption
 from orchestrator.errors import ExitCode, ResultsError
-from orchestrator.folder import ResultsFolder
-from orchestrator.spec import read_spec
 from orchestrator.standard_json import standard_json
 
 if TYPE_CHECKING:
     from orchestrator.results import Table
-
-FolderArgument = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="A results folder, or a spec file.", show_default=False)
-]
 
 
 class Format(StrEnum):
@@ -30,12 +24,6 @@ class Format(StrEnum):
     CSV = "csv"
     JSONL = "jsonl"
     PARQUET = "parquet"
-
-
-def _folder(path: Path) -> ResultsFolder:
-    folder = ResultsFolder(read_spec(path).folder if path.is_file() else path)
-    folder.existing()
-    return folder
 
 
 def show(
@@ -52,7 +40,7 @@ def show(
     from orchestrator.cli.summary import summarise
     from orchestrator.results import load
 
-    results = load(_folder(path).root)
+    results = load(sweep_folder(path).root)
     if layer_set is not None:
         _show_cells(results.cells, layer_set, sort, limit, as_json)
         return
@@ -105,7 +93,7 @@ def export(
     if file_format is None and ending not in list(Format):
         raise ResultsError(f"the format cannot be told from `{output.name}`; end it in .csv, .jsonl or .parquet, "
                            "or give --format")  # fmt: skip
-    count = write_table(load(_folder(path).root).table(table), output, (file_format or Format(ending)).value)
+    count = write_table(load(sweep_folder(path).root).table(table), output, (file_format or Format(ending)).value)
     print(f"{count} rows in {output}")
 
 

@@ -9,18 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import Spec, read_spec
-
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False)]
-OnChangeOption = Annotated[
-    OnChange,
-    typer.Option(help="If the results folder holds other numbers: refuse, keep the stored, or take the given ones."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def init(

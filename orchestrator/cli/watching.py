@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,8 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.cli.looking import FolderArgument
-from orchestrator.cli.sweeping import JsonOption
+from orchestrator.cli.arguments import FolderArgument, JsonOption, results_folder
 from orchestrator.errors import ExitCode
 from orchestrator.folder import ResultsFolder
 
@@ -43,7 +41,7 @@ def status(
 
     if watch and (as_json or verify):
         raise typer.BadParameter("--watch goes with neither --json nor --verify, which look once")
-    folder = _folder(path)
+    folder = results_folder(path)
     look, allocations = looking_at(folder, verify=verify), _allocations(folder)
     found = look()
     if as_json:
@@ -99,14 +97,6 @@ def _jobs_as_json(seen: "Seen | None") -> dict[str, Any]:
     if seen is None:
         return {}
     return {"allocations": [each.to_json() for each in seen.allocations], "scheduler_fault": seen.fault}
-
-
-def _folder(path: Path) -> ResultsFolder:
-    if not path.is_file():
-        return ResultsFolder(path)
-    from orchestrator.spec import read_spec
-
-    return ResultsFolder(read_spec(path).folder)
 
 
 def _watch(look: "Callable[[], Status]", view: "Callable[[Status], Group]", found: "Status") -> "Status":

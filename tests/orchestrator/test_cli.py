@@ -20,7 +20,9 @@ from orchestrator.store.journal import read_journals
 from orchestrator.version import VERSION
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, write_spec
 
-COMMANDS = ["init", "plan", "run", "status", "show", "export", "doctor"]
+COMMANDS = [
+    "init", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "export", "doctor",
+]  # fmt: skip
 
 
 def strict_json(text: str) -> Any:

@@ -1,0 +1,38 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.folder import OnChange, ResultsFolder
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False)]
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="A results folder, or a spec file.", show_default=False)
+]
+OnChangeOption = Annotated[
+    OnChange,
+    typer.Option(help="If the results folder holds other numbers: refuse, keep the stored, or take the given ones."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def results_folder(path: Path) -> ResultsFolder:
+    """Return the results folder that a `FolderArgument` names, whether it holds anything or not."""
+    if not path.is_file():
+        return ResultsFolder(path)
+    from orchestrator.spec import read_spec
+
+    return ResultsFolder(read_spec(path).folder)
+
+
+def sweep_folder(path: Path) -> ResultsFolder:
+    """Return the results folder that a `FolderArgument` names.
+
+    Raises:
+        ResultsError: it holds no sweep.
+    """
+    folder = results_folder(path)
+    folder.existing()
+    return folder
