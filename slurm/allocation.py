@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from submitit import JobEnvironment
+from submitit.core.utils import UncompletedJobError
 from submitit.helpers import Checkpointable
 
 from slurm.errors import SlurmError
@@ -152,9 +153,21 @@ class _Told:
             self.by = signal.Signals(number)
 
     def checkpoint_and_requeue(self) -> None:
-        """Queue the job again through submitit, which counts how often it may; ends this process."""
+        """Queue the job again through submitit, which counts how often it may; ends this process.
+
+        Raises:
+            AllocationFailedError: it may not be queued again.
+        """
+        # Slurm sends SIGTERM as soon as it has been asked to, to the process that asks as well.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if callable(self._requeue):
-            self._requeue(signal.SIGUSR2, None)
+            try:
+                self._requeue(signal.SIGUSR2, None)
+            except UncompletedJobError:
+                raise AllocationFailedError(
+                    "the time limit is near, work is left, and the job was queued again as often as the profile's "
+                    "`requeues` allows; go on with `ntksweep resume`"
+                ) from None
 
 
 @contextmanager

@@ -57,7 +57,9 @@ class JobState:
         return explain(self.state, self.exit_code, self.reason, certain=self.alive is not None)
 
 
-def query_states(jobs: Sequence[str], names: Sequence[str] = (), *, accounting: bool) -> dict[str, JobState]:
+def query_states(
+    jobs: Sequence[str], names: Sequence[str] = (), *, accounting: bool, patience: float = 30
+) -> dict[str, JobState]:
     """Ask Slurm how jobs stand: by one command for all of `jobs`, and one more if there are `names`.
 
     Args:
@@ -66,6 +68,7 @@ def query_states(jobs: Sequence[str], names: Sequence[str] = (), *, accounting: 
             for some minutes after.
         accounting: whether the cluster keeps ended jobs in a database. While that does not answer, the controller is
             asked instead, and `source` says so.
+        patience: seconds within which the controller is asked again while it does not answer.
 
     Returns:
         the states by job number, every task of an array by itself. A number of which Slurm knows nothing is there as
@@ -75,13 +78,13 @@ def query_states(jobs: Sequence[str], names: Sequence[str] = (), *, accounting: 
         NoSlurmError: there is no Slurm on this machine.
         CommandError: Slurm does not answer.
     """
-    found = _states_of_jobs(list(dict.fromkeys(jobs)), accounting) if jobs else []
+    found = _states_of_jobs(list(dict.fromkeys(jobs)), accounting, patience) if jobs else []
     if names:
-        found += _from_squeue(f"--name={','.join(dict.fromkeys(names))}")
+        found += _from_squeue(f"--name={','.join(dict.fromkeys(names))}", patience)
     return {state.job: state for state in found}
 
 
-def _states_of_jobs(jobs: list[str], accounting: bool) -> list[JobState]:
+def _states_of_jobs(jobs: list[str], accounting: bool, patience: float) -> list[JobState]:
     listed = ",".join(jobs)
     if accounting:
         try:
@@ -89,7 +92,7 @@ def _states_of_jobs(jobs: list[str], accounting: bool) -> list[JobState]:
         except CommandError as error:
             if not error.passes:
                 raise
-    return _with_missing(_from_squeue(f"--jobs={listed}"), jobs, State.GONE, "squeue")
+    return _with_missing(_from_squeue(f"--jobs={listed}", patience), jobs, State.GONE, "squeue")
 
 
 def _from_sacct(jobs: str) -> list[JobState]:
@@ -100,11 +103,12 @@ def _from_sacct(jobs: str) -> list[JobState]:
     return sacct_states(text, now=datetime.now())
 
 
-def _from_squeue(selection: str) -> list[JobState]:
+def _from_squeue(selection: str, patience: float) -> list[JobState]:
     try:
-        return squeue_states(
-            run_command("squeue", "--all", "--noheader", "--states=all", selection, f"--Format={_SQUEUE}")
+        text = run_command(
+            "squeue", "--all", "--noheader", "--states=all", selection, f"--Format={_SQUEUE}", patience=patience
         )
+        return squeue_states(text)
     except CommandError as error:
         # That is how squeue says that it knows none of the jobs.
         if "Invalid job id" in error.said:

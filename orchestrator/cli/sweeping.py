@@ -18,17 +18,27 @@ from orchestrator.spec import Spec, read_spec
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="SPEC", help="File to write.")] = Path("sweep.yaml"),
+    path: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="File to write; sweep.yaml or cluster.yaml if not given.")
+    ] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Write a cluster profile instead of a spec.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write a commented spec to start from.
+    """Write a commented spec, or a cluster profile, to start from.
 
     Example: ntksweep init my-sweep.yaml
     """
-    from orchestrator.spec.describe import starting_spec
-
+    path = path or Path("cluster.yaml" if profile else "sweep.yaml")
     if path.exists() and not force:
         raise SpecError(f"{path} exists; name another file, or replace it with --force")
+    if profile:
+        from orchestrator.cluster.profiles import starting_profile
+
+        path.write_text(starting_profile(), encoding="utf-8")
+        print(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
+        return
+    from orchestrator.spec.describe import starting_spec
+
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
     path.write_text(starting_spec(name), encoding="utf-8")
     print(f"{path} is a spec to start from; then: ntksweep plan {path}")

@@ -15,6 +15,9 @@ from slurm.states import JobState, query_states
 SECONDS_BETWEEN_QUERIES = 30.0
 """How often a sweep that is watched asks the scheduler, which has others to answer too."""
 
+PATIENCE = 3.0
+"""Seconds for which somebody who looks waits for a scheduler that does not answer, rather than see the sweep alone."""
+
 
 @dataclass(frozen=True)
 class Allocation:
@@ -38,8 +41,12 @@ class Allocation:
         return {"submission": self.submission_id, "words": self.words, **state}
 
 
-def allocations_of(folder: ResultsFolder) -> list[Allocation]:
+def allocations_of(folder: ResultsFolder, *, patience: float = 30) -> list[Allocation]:
     """Return the allocations of a sweep, oldest first, with their states from one query of the scheduler.
+
+    Args:
+        folder: the results folder.
+        patience: seconds within which a scheduler that does not answer is asked again.
 
     Raises:
         SlurmError: the scheduler cannot be asked.
@@ -49,7 +56,8 @@ def allocations_of(folder: ResultsFolder) -> list[Allocation]:
         return []
     jobs = [job for submission in submissions for job in submission.jobs]
     names = [submission.name for submission in submissions if not submission.complete]
-    states = query_states(jobs, names, accounting=any(submission.accounting for submission in submissions))
+    accounting = any(submission.accounting for submission in submissions)
+    states = query_states(jobs, names, accounting=accounting, patience=patience)
     return [
         Allocation(submission.submission_id, state.job, state, _words(folder, submission, state))
         for submission in submissions
@@ -111,7 +119,7 @@ class Watched:
         """Return how the allocations stand, or stood a moment ago; a scheduler that cannot be asked is no error."""
         if time.monotonic() >= self._next_query:
             try:
-                self._seen = Seen(tuple(allocations_of(self._folder)))
+                self._seen = Seen(tuple(allocations_of(self._folder, patience=PATIENCE)))
             except SlurmError as error:
                 self._seen = Seen(self._seen.allocations, str(error))
             self._next_query = time.monotonic() + SECONDS_BETWEEN_QUERIES

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from orchestrator.documents import Document
 from orchestrator.errors import ProfileFileError
-from orchestrator.spec.describe import key_table
+from orchestrator.spec.describe import entries, key_table
 from slurm.profile import Profile
 
 _DOCUMENT = Document(
     Profile,
     "profile",
-    "take one from the folder examples/profiles to start from; docs/profile.md explains every key",
+    "`ntksweep init --profile` writes one to start from",
     ProfileFileError,
 )
 
@@ -24,14 +24,26 @@ def read_profile(path: Path) -> Profile:
     return _DOCUMENT.read(path)
 
 
+def starting_profile() -> str:
+    """Return a valid profile with every key, its meaning and its default; unset keys are commented out."""
+    lines = [
+        "# What one allocation of a sweep asks Slurm for. Change what you need and leave the rest: keys that are",
+        "# commented out show an example, the other optional ones their default. Check it with",
+        "# `ntksweep submit SPEC --profile THIS --dry-run`.",
+        "",
+        *entries(Profile, ""),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def profile_page() -> str:
     """Return the reference of cluster profiles in Markdown: every key with its meaning, default and an example."""
     parts = [
         "# The cluster profile",
         "",
         "One YAML file says what one allocation of a sweep asks Slurm for, and what it enters before Python starts.",
-        "Profiles to start from are in `examples/profiles`. Unknown keys are errors. This page is written from the",
-        "code by `python docs/write_reference.py`.",
+        "`ntksweep init --profile` writes one to start from, `examples/profiles` has some for common clusters. Unknown",
+        "keys are errors. This page is written from the code by `python docs/write_reference.py`.",
         "",
         *key_table(Profile),
     ]

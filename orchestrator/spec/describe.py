@@ -30,12 +30,15 @@ def starting_spec(name: str) -> str:
         if section is None:
             lines += [f"{key}: {_flow(name)}", ""]
             continue
-        lines.append(f"{key}:")
-        for name_in_section, part in section.model_fields.items():
-            lines += list(_comment(part.description or "", "  "))
-            lines.append("  " + _entry(name_in_section, part))
-        lines.append("")
+        lines += [f"{key}:", *entries(section, "  "), ""]
     return "\n".join(lines)
+
+
+def entries(section: type[BaseModel], indent: str) -> Iterator[str]:
+    """Yield every key of a section with its meaning and its default; keys without one are commented out."""
+    for key, field in section.model_fields.items():
+        yield from _comment(field.description or "", indent)
+        yield indent + _entry(key, field)
 
 
 def reference_page() -> str:
@@ -78,7 +81,7 @@ def _entry(key: str, field: FieldInfo) -> str:
     if field.is_required():
         return f"{key}: {_flow(_example(field))}"
     default = _default(field)
-    if default in (None, ()):
+    if default in (None, (), {}):
         return f"# {key}: {_flow(_example(field))}"
     return f"{key}: {_flow(default)}"
 

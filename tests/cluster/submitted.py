@@ -135,6 +135,11 @@ class Submitted:
         paths = sorted((self.results / "logs/slurm").glob("*/*_log.*"), key=lambda path: path.stat().st_mtime)
         return "\n".join(path.read_text() for path in paths)
 
+    def hosts(self) -> list[str]:
+        """Return the nodes on which stages were begun, in the order in which the first of each was."""
+        journals = (event["journal"] for event in read_journals(self.results / "journal") if "stage" in event)
+        return list(dict.fromkeys(journal.rsplit("-", 2)[0] for journal in journals))
+
     def workers(self) -> list[int]:
         """Return the processes, as numbered inside the cluster, that have computed stages and are alive."""
         alive = processes(self.cluster).keys()

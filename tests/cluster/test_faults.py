@@ -8,14 +8,12 @@ import pytest
 
 from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
+from tests.cluster.queries import ONLY
 from tests.cluster.ray_jobs import kill, pids_of
 from tests.cluster.submitted import wait_until
 from tests.faults.driving import count_events
 
 pytestmark = pytest.mark.xdist_group("cluster-b")
-
-ONLY = {"n1": "n[2-3]", "n2": "n1,n3", "n3": "n[1-2]"}
-"""Which nodes to exclude so that one is left."""
 
 
 def test_a_worker_and_then_the_driver_are_killed(
@@ -27,8 +25,7 @@ def test_a_worker_and_then_the_driver_are_killed(
         sweep.wait_for_events(40)
         kill(cluster, sweep.workers()[0])
         sweep.wait_for_events(150)
-        driver = sweep.driver()
-        kill(cluster, driver)
+        kill(cluster, sweep.driver())
         wait_until(lambda: "the driver was killed by signal 9" in sweep.log())
     assert sweep.wait() == 0
     proof = sweep.ended_as_if_nothing_had_been(expected)
@@ -48,8 +45,7 @@ def test_the_batch_process_is_killed_an_allocation_is_cancelled_another_is_queue
             sweep.wait_for_events(60)
         kill(cluster, killed.supervisor())
         cancelled.ntksweep("cancel", cancelled.results)
-        job = requeued.job()
-        cluster.run(["scontrol", "requeue", job])
+        cluster.run(["scontrol", "requeue", requeued.job()])
         assert killed.wait() == 3
         assert cancelled.wait() == 3
         assert [each["state"] for each in killed.status()["allocations"]] == ["FAILED"]

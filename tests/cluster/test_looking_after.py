@@ -49,7 +49,14 @@ def test_one_question_to_the_scheduler_serves_a_status_whatever_answers_it(
     found, fault, calls = asked()
     assert (sorted(found), fault, calls[-1], calls.count("squeue")) == (sorted(jobs), "", "squeue", 1)
     assert {(each["source"], each["state"], each["alive"]) for each in found.values()} == {("squeue", "PENDING", True)}
-    cluster.start("slurmdbd")
+
+    cluster.kill("slurmctld")
+    found, fault, calls = asked()
+    assert found == {}
+    assert "Unable to contact slurm controller" in fault
+    assert "try again in a minute" in fault
+    for name in ("slurmdbd", "slurmctld"):
+        cluster.start(name)
 
     login.path = "/nonexistent"
     found, fault, calls = asked()
@@ -101,6 +108,7 @@ def test_others_cannot_read_the_results_unless_the_profile_says_so(
     shared: str, mode: int, cluster: DevCluster, login: Login, open_folder: Path, tiny_model: Path
 ) -> None:
     sweep = Submitted(cluster, open_folder / "sweep", tiny_model)
+    sweep.results.mkdir(mode=0o755)
     sent = login.submit(sweep, results=shared, sbatch=HELD)
     assert sent.status == 0, sent.output
     assert stat.S_IMODE(sweep.results.stat().st_mode) == mode

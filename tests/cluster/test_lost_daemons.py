@@ -8,20 +8,11 @@ import pytest
 
 from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
+from tests.cluster.queries import ONLY, drain, job_facts, node_state
 from tests.cluster.submitted import wait_until
 from tests.faults.driving import count_events
 
 pytestmark = pytest.mark.xdist_group("cluster-b")
-
-
-def state_of(cluster: DevCluster, node: str) -> str:
-    return cluster.run(["sinfo", "--noheader", f"--nodes={node}", "--format=%T"]).stdout.split()[0]
-
-
-def restarts_of(cluster: DevCluster, job: str) -> int:
-    """Return how often Slurm has queued a job again."""
-    line = cluster.run(["scontrol", "show", "job", "--oneliner", job]).stdout
-    return int(line.partition(" Restarts=")[2].split()[0])
 
 
 def test_slurmd_dies_on_the_first_node_of_one_sweep_and_on_a_further_node_of_another(
@@ -29,7 +20,7 @@ def test_slurmd_dies_on_the_first_node_of_one_sweep_and_on_a_further_node_of_ano
 ) -> None:
     first, further = new_sweep(name="first"), new_sweep(name="further")
     with ExitStack() as held:
-        first.submit(exclude="n[2-3]")
+        first.submit(exclude=ONLY["n1"])
         held.enter_context(first.held("solve"))
         further.submit(nodes=2, exclude="n1")
         held.enter_context(further.held("solve"))
@@ -38,9 +29,9 @@ def test_slurmd_dies_on_the_first_node_of_one_sweep_and_on_a_further_node_of_ano
         cluster.kill("slurmd.n1")
         cluster.kill("slurmd.n3")
         for sweep in (first, further):
-            wait_until(lambda sweep=sweep: restarts_of(cluster, sweep.job()) == 1)
+            wait_until(lambda sweep=sweep: job_facts(cluster, sweep.job())["Restarts"] == "1")
         # It was told to forget the nodes that do not answer; what runs there goes on until slurmd is back.
-        assert {state_of(cluster, node)[-1] for node in ("n1", "n3")} == {"*"}
+        assert {node_state(cluster, node)[-1] for node in ("n1", "n3")} == {"*"}
         cluster.start("slurmd.n1")
         cluster.start("slurmd.n3")
     for sweep in (first, further):
@@ -53,17 +44,16 @@ def test_an_allocation_that_never_starts_is_cancelled_and_the_next_outlives_slur
     cluster: DevCluster, new_sweep: NewSubmitted, expected: dict[str, pa.Table], nothing_left: Callable[[], None]
 ) -> None:
     sweep = new_sweep()
-    cluster.run(["scontrol", "update", "nodename=n1", "state=drain", "reason=test"])
-    sweep.submit(exclude="n[2-3]")
-    sweep_waits = sweep.ntksweep("wait", sweep.results, "--timeout", "1", check=False)
-    assert sweep_waits.returncode == 3
-    assert "allocations are still queued or running" in sweep_waits.stderr
+    drain(cluster, "n1")
+    sweep.submit(exclude=ONLY["n1"])
+    waited = sweep.ntksweep("wait", sweep.results, "--timeout", "1", check=False)
+    assert waited.returncode == 3
+    assert "allocations are still queued or running" in waited.stderr
     [waiting] = sweep.status()["allocations"]
     assert "down, drained or reserved" in waiting["explanation"]
     sweep.ntksweep("cancel", sweep.results)
-    assert not (sweep.results / "claims").exists() or not list((sweep.results / "claims").iterdir())
 
-    sweep.ntksweep("resume", sweep.results, "--yes", "--profile", sweep.profile(exclude="n1"))
+    sweep.ntksweep("resume", sweep.results, "--yes", "--profile", sweep.profile(exclude=ONLY["n2"]))
     with sweep.held("solve"):
         sweep.wait_for_events(40)
         cluster.kill("slurmctld")
@@ -72,6 +62,7 @@ def test_an_allocation_that_never_starts_is_cancelled_and_the_next_outlives_slur
         cluster.kill("slurmdbd")
         allocations = sweep.status()["allocations"]
         assert [each["state"] for each in allocations] == ["CANCELLED", "RUNNING"]
+        assert {each["source"] for each in allocations} == {"squeue"}
     assert sweep.wait() == 0
     sweep.ended_as_if_nothing_had_been(expected)
     cluster.start("slurmdbd")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from orchestrator.cli.app import app
+from orchestrator.cluster.profiles import read_profile
 from orchestrator.errors import ExitCode
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.store.journal import read_journals
@@ -59,6 +60,13 @@ def test_the_help_of_the_whole_lists_commands_and_statuses():
         assert "Example: ntksweep run examples/quickstart.yaml" in text
         for code in ExitCode:
             assert f"{code.value} " in text[text.index("Exit status") :], code
+
+
+def test_init_writes_a_profile_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert "submit SPEC --profile cluster.yaml" in ntksweep("init", "--profile").output
+    assert read_profile(tmp_path / "cluster.yaml").time_limit == "4h"
+    assert ntksweep("init", "--profile").status == ExitCode.WRONG_INPUT  # it exists
 
 
 def test_the_version_is_told():

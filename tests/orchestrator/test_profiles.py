@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.profiles import profile_page, read_profile
+from orchestrator.cluster.profiles import profile_page, read_profile, starting_profile
 from orchestrator.errors import ProfileFileError
 from slurm.profile import Profile
 
@@ -101,7 +101,7 @@ def test_a_number_without_a_unit_is_no_time_limit(tmp_path: Path):
 
 def test_a_missing_profile_says_where_to_find_one(tmp_path: Path):
     with pytest.raises(
-        ProfileFileError, match=r"there is no profile at .*none.yaml; take one from .*examples/profiles"
+        ProfileFileError, match=r"there is no profile at .*none.yaml; `ntksweep init --profile` writes one"
     ):
         read_profile(tmp_path / "none.yaml")
     with pytest.raises(ProfileFileError, match="cannot be read"):
@@ -118,3 +118,9 @@ def test_the_reference_page_has_every_key():
 def test_the_reference_page_in_the_documentation_is_the_current_one():
     page = ROOT / "docs/profile.md"
     assert page.read_text(encoding="utf-8") == profile_page(), "run `python docs/write_reference.py`"
+
+
+def test_the_profile_to_start_from_is_valid_and_has_every_key(tmp_path: Path):
+    text = starting_profile()
+    assert read_profile(profile_in(tmp_path, text)).nodes == 1
+    assert re.findall(r"(?m)^(?:# )?([a-z_]+): ", text) == list(Profile.model_fields)
