@@ -106,7 +106,7 @@ def test_a_missing_profile_says_where_to_find_one(tmp_path: Path):
         read_profile(tmp_path / "none.yaml")
     with pytest.raises(ProfileFileError, match="cannot be read"):
         read_profile(tmp_path)
-    assert "is empty or not a mapping; take one from" in fault(tmp_path, "# nothing\n")
+    assert "is empty or not a mapping; `ntksweep init --profile`" in fault(tmp_path, "# nothing\n")
     assert "is not YAML" in fault(tmp_path, "memory: [4GB\n")
 
 
