@@ -1,6 +1,7 @@
 """Trying again: how often a stage is begun, by why it failed, and what is changed about it."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from orchestrator.stages.execute import FailureClass
 
@@ -16,10 +17,17 @@ ATTEMPTS = {
 
 
 class Retries:
-    """The failures of the stages of one run; each class has a budget of its own."""
+    """The failures of the stages of one run; each class has a budget of its own.
 
-    def __init__(self) -> None:
-        self._failures: dict[str, Counter[FailureClass]] = {}
+    Args:
+        out_of_memory: how often stages have run out of memory before, elsewhere; each is tried once more at least.
+    """
+
+    def __init__(self, out_of_memory: Mapping[str, int]) -> None:
+        most = ATTEMPTS[FailureClass.MEMORY] - 1
+        self._failures = {
+            stage_id: Counter({FailureClass.MEMORY: min(count, most)}) for stage_id, count in out_of_memory.items()
+        }
 
     def attempt(self, stage_id: str) -> int:
         """Return how often a stage will have been begun once it is begun again."""

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -92,6 +92,7 @@ class Schedule:
         leave_after: seconds after which to leave the stages that other runs are computing to them, where there has been
             nothing else to do or to wait for. More than `STALE_AFTER`, so that what the dead held is taken over before.
             None waits for as long as it takes.
+        out_of_memory: how often stages have run out of memory before, elsewhere.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Schedule:
         missing: list[Stage],
         *,
         leave_after: float | None = None,
+        out_of_memory: Mapping[str, int] | None = None,
     ) -> None:
         self._store = store
         self._executor = executor
@@ -112,7 +114,7 @@ class Schedule:
         self._open = OpenStages()
         self._ready = deque(self._open.add(missing))
         self._elsewhere = Elsewhere()
-        self._retries = Retries()
+        self._retries = Retries(out_of_memory or {})
         self._repairs: dict[tuple[str, str], int] = {}
         self._counted: set[str] = set()
         self._in_flight = 0

@@ -52,7 +52,7 @@ class Allocation(Checkpointable):
     Attributes:
         driver: command that works; on SIGTERM it ends soon, with exit status 3 if work is left.
         cleanup: command that is run after each driver, once its processes are gone; the names of the nodes on which
-            they certainly are come as further arguments.
+            they certainly are come as further arguments, as `--out-of-memory=NODE` those where memory was the cause.
         ray: what Ray is started with on every node.
         logs: folder for the logs of the nodes.
         signal_seconds: how long before the time limit Slurm sends its signal.
@@ -101,7 +101,8 @@ class Allocation(Checkpointable):
         finally:
             # The shell of the job has no time to lose: what this cannot do in time, claims do by becoming stale.
             with suppress(subprocess.TimeoutExpired):
-                subprocess.run([*self.cleanup, *cluster.ended_nodes], check=False, timeout=SECONDS_TO_END)
+                nodes = [*cluster.ended_nodes, *(f"--out-of-memory={node}" for node in cluster.out_of_memory)]
+                subprocess.run([*self.cleanup, *nodes], check=False, timeout=SECONDS_TO_END)
 
     def _drive(self, cluster: RayCluster, told: "_Told") -> Ending:
         if told.by is not None:

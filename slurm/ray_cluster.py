@@ -84,11 +84,13 @@ class RayCluster:
             without which no process is let in; it belongs on no command line and into no file.
         logs: folder with what each node wrote, `ray-<node>.log`.
         ended_nodes: nodes on which every process of an ended Ray is certainly gone.
+        out_of_memory: nodes on which Ray ended because it took more memory than the allocation has.
     """
 
     def __init__(self, settings: RaySettings, logs: Path, *, start_seconds: float = START_SECONDS) -> None:
         self.logs = logs
         self.environment: dict[str, str] = {}
+        self.out_of_memory: set[str] = set()
         self._settings = settings
         self._start_seconds = start_seconds
         self._addresses: dict[str, str] = {}
@@ -210,6 +212,8 @@ class RayCluster:
             # Whatever ended srun, its step may still run there; Ray would not survive being there twice.
             step.cancel(signal.SIGTERM)
         out_of_memory = step.ran_out_of_memory()
+        if out_of_memory:
+            self.out_of_memory.add(node)
         reason = "it took more memory than the allocation has; " if out_of_memory else ""
         why = f"{reason}it says:\n{step.tail()}"
         if node == self._head:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from orchestrator.cluster.log import LogLines
+from orchestrator.cluster.release import ran_out_of_memory
 from orchestrator.errors import ChangedError, ExitCode, SweepError
 from orchestrator.executors.joined_ray import JoinedRay
 from orchestrator.executors.ray_workers import RayExecutor
@@ -65,7 +66,10 @@ class Pilot:
         store, lines = self._folder.artifacts(), LogLines()
 
         def compute(missing: list[Stage]) -> Report:
-            self._schedule = Schedule(plan, store, executor, lines, missing, leave_after=LEAVE_AFTER)
+            before = ran_out_of_memory(self._folder)
+            self._schedule = Schedule(
+                plan, store, executor, lines, missing, leave_after=LEAVE_AFTER, out_of_memory=before
+            )
             if self._told_to_stop:
                 self._schedule.stop()
             return self._schedule.run()

@@ -1,29 +1,64 @@
-"""What an allocation does last: it clears up after its processes, which are gone, so that nobody waits for them.
+"""What an allocation does last: it gives back the claims of its processes, which are gone, so that nobody waits.
 
-`python -m orchestrator.cluster.release FOLDER NODE...`, run by the allocation itself.
+`python -m orchestrator.cluster.release FOLDER NODE... [--out-of-memory=NODE]...`, run by the allocation itself.
 """
 
+import argparse
 import os
-import sys
+from collections import Counter
 from pathlib import Path
 
+from orchestrator.cluster.records import read_submissions
 from orchestrator.folder import ResultsFolder
-from orchestrator.store.files import remove_leftovers, slurm_job
+from orchestrator.kept_plan import plan_index
+from orchestrator.store.files import slurm_job
+from orchestrator.store.journal import read_journals
+
+OUT_OF_MEMORY = "out of memory"
+"""The class of such failures, as journals have it."""
 
 
-def release(folder: ResultsFolder, nodes: list[str]) -> None:
-    """Give back what processes of this very start of the job claimed on `nodes`, and remove what they half wrote.
+def release(folder: ResultsFolder, nodes: list[str], out_of_memory: list[str]) -> None:
+    """Give back the claims that processes of this very start of the job took on `nodes`, where none of them lives.
 
-    None of them may live there.
+    Args:
+        folder: the results folder.
+        nodes: the nodes.
+        out_of_memory: nodes where they were ended for their memory: whoever takes one of their stages next must know.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     mine = {"slurm_job": slurm_job(), "slurm_restart": os.environ.get("SLURM_RESTART_COUNT")}
     for node in nodes:
-        folder.claims().release_all({**mine, "host": node})
-    remove_leftovers(folder.root, ended_nodes=nodes)
+        stages = folder.claims().release_all({**mine, "host": node})
+        if node in out_of_memory:
+            _tell(folder, node, stages)
+
+
+def _tell(folder: ResultsFolder, node: str, stages: list[str]) -> None:
+    message = f"Slurm ended what ran on {node}: it took more memory than the profile's `memory`"
+    kinds, journal = plan_index(folder).kinds, folder.journal()
+    for stage in stages:
+        if stage in kinds:  # not the claim on the tables
+            journal.write("failed", kind=kinds[stage], stage=stage, failure=OUT_OF_MEMORY, message=message)
+
+
+def ran_out_of_memory(folder: ResultsFolder) -> Counter[str]:
+    """Return how often each stage has run out of memory since the sweep was last submitted."""
+    submissions = read_submissions(folder)
+    since = submissions[-1].time if submissions else 0.0
+    return Counter(
+        event["stage"]
+        for event in read_journals(folder.journals)
+        if event["event"] == "failed" and event.get("failure") == OUT_OF_MEMORY and event["time"] > since
+    )
 
 
 if __name__ == "__main__":
-    release(ResultsFolder(Path(sys.argv[1])), sys.argv[2:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("nodes", nargs="*")
+    parser.add_argument("--out-of-memory", action="append", default=[])
+    options = parser.parse_args()
+    release(ResultsFolder(options.folder), options.nodes, options.out_of_memory)

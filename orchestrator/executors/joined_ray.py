@@ -22,8 +22,8 @@ class JoinedRay:
         import ray
 
         with _own_answer_to_sigterm():
-            # What workers print goes to the log of the job, for nothing of Ray's own folders survives it.
-            ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=True, logging_level=logging.ERROR)
+            # What workers print goes to the logs of the nodes.
+            ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
         resources = ray.cluster_resources()
         workers = int(resources.get("CPU", 0))
         self.gpus_per_worker = resources.get("GPU", 0.0) / max(1, workers)

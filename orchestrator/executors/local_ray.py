@@ -15,7 +15,7 @@ OBJECT_STORE_BYTES = 80 << 20
 """Ray's smallest object store; Jacobians and kernels go through files, only stages and outcomes through Ray."""
 
 
-LONGEST_ROOT = 16
+LONGEST_ROOT = 12
 """Bytes that a path may have above Ray's own: sockets end at 107, and Ray adds a session folder with a time to it."""
 
 
@@ -43,7 +43,7 @@ class LocalRay:
                 object_store_memory=OBJECT_STORE_BYTES,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _temp_dir=str(self._temporary),
+                _temp_dir=str(self._temporary / "ray"),  # Ray opens its folder to everybody, but not the one above
             )
         return self._workers
 

@@ -100,8 +100,8 @@ class ClaimBook:
             for generation in range(1, last + 1):
                 self.root.joinpath(f"{claim.stage_id}.{generation}").unlink(missing_ok=True)
 
-    def release_all(self, process: Mapping[str, Any] | None = None) -> None:
-        """Give back whatever a process holds, this one unless another is named.
+    def release_all(self, process: Mapping[str, Any] | None = None) -> list[str]:
+        """Give back whatever a process holds, this one unless another is named; return the stages.
 
         An interrupt may have come while a claim was taken or given back; of another process it must be certain that it
         is dead, and then nobody has to wait until its claims are stale.
@@ -113,11 +113,14 @@ class ClaimBook:
             StorageError: the folder cannot be written.
         """
         dead = self.process if process is None else process
+        released = []
         with explained(self.root):
             for path in self.root.glob("[!.]*.*"):
                 holder = _read(path) or {}
                 if all(holder.get(key) == value for key, value in dead.items()):
                     path.unlink(missing_ok=True)
+                    released.append(path.stem)
+        return released
 
     def held(self) -> dict[str, dict[str, Any]]:
         """Return the holder of every stage that a living process computes now, by stage."""

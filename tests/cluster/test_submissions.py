@@ -44,8 +44,10 @@ def test_of_two_submissions_at_the_same_moment_one_is_sent(
     )
     command = ("submit", sweep.spec, "--profile", profile, "--yes")
     two = [login.start(sweep, *command), login.start(sweep, *command)]
-    wait_until(lambda: sending.exists() and not all(each.running for each in two))
-    seen.touch()
+    try:
+        wait_until(lambda: sending.exists() and not all(each.running for each in two))
+    finally:
+        seen.touch()
     refused, sent = sorted((each.wait() for each in two), key=lambda answer: -answer.status)
     assert (refused.status, sent.status) == (2, 0)
     assert "another process is submitting allocations for this sweep at this moment" in refused.output
