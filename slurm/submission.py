@@ -93,6 +93,7 @@ def _executor(request: Request) -> Any:
         additional_parameters={
             "signal": f"B:USR2@{profile.signal_seconds}",
             "requeue": True,
+            "no-kill": True,  # one node fewer is no reason to end the work of the others
             "chdir": str(request.results.parent),
             **profile.sbatch,
         },

@@ -42,6 +42,7 @@ def test_the_script_says_all_that_the_smallest_profile_says_and_no_more() -> Non
 #SBATCH --error=/shared/logs/%j_0_log.err
 #SBATCH --job-name=ntksweep-tiny-1234
 #SBATCH --mem=65536M
+#SBATCH --no-kill
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --open-mode=append
