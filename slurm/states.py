@@ -88,7 +88,7 @@ def _states_of_jobs(jobs: list[str], accounting: bool, patience: float) -> list[
     listed = ",".join(jobs)
     if accounting:
         try:
-            return _with_missing(_from_sacct(listed), jobs, State.UNKNOWN, "sacct")
+            return _with_missing(_with_reasons(_from_sacct(listed), patience), jobs, State.UNKNOWN, "sacct")
         except CommandError as error:
             if not error.passes:
                 raise
@@ -101,6 +101,21 @@ def _from_sacct(jobs: str) -> list[JobState]:
         patience=3,
     )  # fmt: skip
     return sacct_states(text, now=datetime.now())
+
+
+def _with_reasons(found: list[JobState], patience: float) -> list[JobState]:
+    """Return states from the database, asking the controller for those that wait and do not say why.
+
+    The database has the reason that there was when it first heard of a job, which is none if the scheduler had not
+    looked at it.
+    """
+    silent = [each.job for each in found if each.state is State.PENDING and not each.reason]
+    try:
+        asked = _from_squeue(f"--jobs={','.join(silent)}", patience) if silent else []
+    except CommandError:
+        return found
+    newer = {each.job: each for each in asked}
+    return [newer.get(each.job, each) if each.job in silent else each for each in found]
 
 
 def _from_squeue(selection: str, patience: float) -> list[JobState]:

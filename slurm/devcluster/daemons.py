@@ -45,6 +45,10 @@ class Daemon:
         return started is not None and datetime.fromisoformat(started[1]).timestamp() >= since
 
 
+TEMPORARY = f"--tmpdir={INSIDE}/temporary"
+"""MariaDB names temporary files by its process number, which in two clusters that start together is the same."""
+
+
 def daemons(settings: ClusterSettings) -> list[Daemon]:
     """Return the daemons of a cluster in the order in which they start."""
     accounting = [_mariadbd(), _slurmdbd()] if settings.accounting else []
@@ -55,7 +59,7 @@ def install_database(folder: Path) -> list[str]:
     """Return the command that makes an empty database in `folder`, which only root may read."""
     return [
         *("mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={folder}"),
-        *("--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve"),
+        *("--auth-root-authentication-method=socket", "--skip-test-db", "--skip-name-resolve", TEMPORARY),
     ]
 
 
@@ -84,7 +88,7 @@ def _mariadbd() -> Daemon:
         *("mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}", f"--socket={DATABASE_SOCKET}"),
         *(f"--pid-file={pid_file}", "--bind-address=127.0.0.1", f"--port={DATABASE_PORT}", "--skip-log-bin"),
         *("--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0"),
-        *("--skip-name-resolve", f"--log-error={log}"),
+        *("--skip-name-resolve", f"--log-error={log}", TEMPORARY),
     ]
     # It has no way of its own to go into the background.
     return Daemon(

@@ -24,6 +24,7 @@ _PARTS = {
     "spool": 0o755,
     "log": 0o755,
     "pid": 0o755,
+    "temporary": 0o700,
     "dev": 0o755,
 }
 """What lies in it, with permissions: every user submits, so every user reaches munge's socket and Slurm's files."""
