@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -114,8 +114,8 @@ def _with_reasons(found: list[JobState], patience: float) -> list[JobState]:
         asked = _from_squeue(f"--jobs={','.join(silent)}", patience) if silent else []
     except CommandError:
         return found
-    newer = {each.job: each for each in asked}
-    return [newer.get(each.job, each) if each.job in silent else each for each in found]
+    reasons = {each.job: each.reason for each in asked if each.state is State.PENDING}
+    return [replace(each, reason=each.reason or reasons.get(each.job, "")) for each in found]
 
 
 def _from_squeue(selection: str, patience: float) -> list[JobState]:

@@ -1,7 +1,6 @@
 """Ray runs over the nodes of an allocation, for its owner alone, beside other allocations."""
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from tests.cluster.ray_jobs import (
     pids_of,
     processes,
     python_for,
-    short_folder,
 )
 from tests.cluster.waiting import wait_until
 
@@ -31,12 +29,6 @@ except urllib.error.HTTPError as error:
 except (OSError, http.client.HTTPException):
     print("none")
 """
-
-
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
 
 
 def test_two_nodes_are_alive_and_nothing_is_left_when_the_allocation_ends(

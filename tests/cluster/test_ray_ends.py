@@ -1,34 +1,15 @@
 """However an allocation ends, nothing stays of the Ray that ran in it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from slurm.devcluster import DevCluster
-from tests.cluster.ray_jobs import RayJob, kill, listening, pids_of, processes, short_folder
+from tests.cluster.ray_jobs import RayJob, kill, pids_of
 from tests.cluster.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("cluster-2")
-
-
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
-
-
-@pytest.fixture
-def nothing_left(cluster: DevCluster, scratch: Path) -> Iterator[Callable[[], None]]:
-    """A function that waits until no process, port or folder is there that was not when the test began."""
-    before, open_before = processes(cluster), listening(cluster)
-
-    def check() -> None:
-        wait_until(lambda: processes(cluster).keys() <= before.keys())
-        assert listening(cluster) <= open_before
-        assert list(scratch.iterdir()) == []
-
-    yield check
 
 
 def test_the_loss_of_the_head_ends_the_rays_of_all_nodes(

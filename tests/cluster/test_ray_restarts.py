@@ -1,12 +1,11 @@
 """Ray comes back on a node where it was killed, unless that happens again and again."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from slurm.devcluster import DevCluster
-from tests.cluster.ray_jobs import WHO_IS_ALIVE, RayJob, kill, pids_of, short_folder
+from tests.cluster.ray_jobs import WHO_IS_ALIVE, RayJob, kill, pids_of
 from tests.cluster.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("cluster-2")
@@ -24,12 +23,6 @@ try:
 except ray.exceptions.RayError as error:
     print(json.dumps(type(error).__name__))
 """
-
-
-@pytest.fixture
-def scratch() -> Iterator[Path]:
-    with short_folder() as folder:
-        yield folder
 
 
 def test_a_node_is_started_again_three_times_whatever_is_killed_there(

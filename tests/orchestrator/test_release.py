@@ -45,6 +45,25 @@ def test_an_allocation_gives_back_its_own_claims_on_nodes_where_nothing_of_it_ru
     assert held(folder) == {"b", "c"}
 
 
+def test_what_the_dead_were_writing_is_removed_and_nothing_else(
+    folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    journal = folder.journal()
+    journal.path = journal.path.with_name("n1-4711-ab.jsonl")
+    journal.write("started", stage="a", kind="capture")
+    of_the_dead = folder.root / "artifacts/capture/.a.json.n1-4026531836.4711.0123abcd.tmp"
+    others = [
+        folder.root / f"artifacts/capture/.a.json.{whose}.0123abcd.tmp"
+        for whose in ("n2-4026531836.4711", "n1-4026531836.4712")
+    ]
+    for path in (of_the_dead, *others):
+        path.touch()
+    release(folder, ["n1"], [])
+    assert not of_the_dead.exists()
+    assert all(path.exists() for path in others)
+
+
 def test_a_stage_that_ended_its_node_for_memory_is_begun_with_half_the_batch(
     folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
