@@ -11,7 +11,7 @@ from pathlib import Path
 from orchestrator.cluster.records import read_submissions
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import plan_index
-from orchestrator.store.files import remove_leftovers_of, slurm_job
+from orchestrator.store.files import remove_leftovers, slurm_job
 from orchestrator.store.journal import read_journals
 
 OUT_OF_MEMORY = "out of memory"
@@ -31,23 +31,12 @@ def release(folder: ResultsFolder, nodes: list[str], out_of_memory: list[str]) -
     Raises:
         StorageError: the folder cannot be written.
     """
-    job, restart = slurm_job(), os.environ.get("SLURM_RESTART_COUNT")
+    mine = {"slurm_job": slurm_job(), "slurm_restart": os.environ.get("SLURM_RESTART_COUNT")}
+    remove_leftovers(folder.root, ended_nodes=nodes)
     for node in nodes:
-        stages = folder.claims().release_all({"slurm_job": job, "slurm_restart": restart, "host": node})
-        remove_leftovers_of(folder.root, node, _processes(folder, job, restart, node))
+        stages = folder.claims().release_all({**mine, "host": node})
         if node in out_of_memory:
             _tell(folder, node, stages)
-
-
-def _processes(folder: ResultsFolder, job: str | None, restart: str | None, node: str) -> set[int]:
-    """Return the processes of one start of a job on a node that have written to the journals."""
-    journals = {
-        event["journal"]
-        for event in read_journals(folder.journals)
-        if event.get("job") == job and event.get("restart") == restart
-    }
-    found = (journal.rsplit("-", 2) for journal in journals)
-    return {int(process) for host, process, _ in found if host == node}
 
 
 def _tell(folder: ResultsFolder, node: str, stages: list[str]) -> None:

@@ -17,7 +17,6 @@ from orchestrator.sources import Sources
 from orchestrator.spec import Spec
 from orchestrator.stage import Stage
 from orchestrator.stages.execute import FailureClass, Outcome, StageWorker, Status
-from orchestrator.store.files import remove_leftovers_of
 
 SECONDS_TO_DIE = 10.0
 """How long to wait for killed workers to be gone, before their claims are left to become stale."""
@@ -198,7 +197,7 @@ class RayExecutor:
         ray.kill(worker.actor)
         if failure is not FailureClass.NODE:
             # Its node saw the process end. Of one on a lost node nobody knows: its claim has to become stale.
-            self._clear_up_after(worker)
+            self._folder.claims().release_all(worker.process)
         self._start_worker()
         return [Outcome(Status.FAILED, failure, f"{_LOST[failure]}: {why}")] * count
 
@@ -214,12 +213,7 @@ class RayExecutor:
         for done in ended:
             worker = self._in_flight[done][0]
             if _is_alive(worker.node):
-                self._clear_up_after(worker)
-
-    def _clear_up_after(self, worker: "_Ready") -> None:
-        """Give back the claims of a worker that is certainly dead, and remove what it was writing."""
-        self._folder.claims().release_all(worker.process)
-        remove_leftovers_of(self._folder.root, worker.process["host"], [worker.process["process"]])
+                self._folder.claims().release_all(worker.process)
 
 
 @dataclass(frozen=True)

@@ -96,16 +96,6 @@ def remove_leftovers(root: Path, *, ended_nodes: Collection[str] = ()) -> None:
                 path.unlink()
 
 
-def remove_leftovers_of(root: Path, host: str, processes: Collection[int]) -> None:
-    """Remove temporary files below `root` that processes of a machine left, all of which are certainly gone."""
-    for path in root.rglob(".*.tmp"):
-        before, _, rest = path.name.removesuffix(".tmp").rpartition(f".{host}-")
-        _, _, process = rest.rpartition(".")[0].rpartition(".")
-        if before and process.isdigit() and int(process) in processes:
-            with suppress(OSError):
-                path.unlink()
-
-
 def _write(path: Path, content: bytes, *, durable: bool) -> None:
     with path.open("xb") as stream:
         stream.write(content)

@@ -20,8 +20,7 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         job = slurm_job()
-        restart = os.environ.get("SLURM_RESTART_COUNT")
-        self._where = {"job": job, "restart": restart} if job else {}
+        self._where = {"job": job} if job else {}
         self.path = folder / f"{host_name()}-{os.getpid()}-{time.time_ns():x}.jsonl"
         self._file: int | None = None
         self._torn = False
