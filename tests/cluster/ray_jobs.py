@@ -116,9 +116,9 @@ class RayJob:
 
 def processes(cluster: DevCluster) -> dict[int, str]:
     """Return the processes of a cluster's namespace with their command lines, but for those that look for them."""
-    lines = cluster.run(["ps", "-eo", "pid=,args="]).stdout.splitlines()
+    lines = cluster.run(["ps", "-ww", "-eo", "pid=,args="]).stdout.splitlines()
     found = {int(line.split()[0]): line.split(maxsplit=1)[1] for line in lines}
-    return {pid: words for pid, words in found.items() if words != "ps -eo pid=,args="}
+    return {pid: words for pid, words in found.items() if words != "ps -ww -eo pid=,args="}
 
 
 def pids_of(cluster: DevCluster, *parts: str) -> list[int]:

@@ -106,14 +106,15 @@ def test_a_submission_that_is_killed_on_the_way_is_known_and_resumed(
     resume = ("resume", sweep.results, "--profile", profile, "--allocations=2", "--yes")
     killed = login.run(sweep, *resume)
     assert killed.status == -9
-    (first,) = sweep.jobs()
-    assert sorted(records(sweep)) == [[], [first]]
-    refused = login.run(sweep, *resume)
-    assert refused.status == 2
-    assert f"{first} (" in refused.output
-    assert sweep.jobs() == [first]
-    sweep.wait_for_events(30)
-    login.must(sweep, "cancel", sweep.results)
+    with sweep.held("solve"):
+        (first,) = sweep.jobs()
+        assert sorted(records(sweep)) == [[], [first]]
+        refused = login.run(sweep, *resume)
+        assert refused.status == 2
+        assert f"{first} (" in refused.output
+        assert sweep.jobs() == [first]
+        sweep.wait_for_events(30)
+        login.must(sweep, "cancel", sweep.results)
     ended = login.run(sweep, "wait", sweep.results)
     assert ended.status == 3
     assert "CANCELLED" in ended.output

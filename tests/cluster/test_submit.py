@@ -84,13 +84,13 @@ def test_an_allocation_joins_a_running_sweep_and_one_with_nothing_to_do_ends_at_
     sweep = Submitted(cluster, open_folder / "sweep", tiny_model, scratch=scratch)
     login.umask = 0o077
     first = job_of(login.submit(sweep, results="everyone").output)
-    sweep.wait_for_events(10)
-    refused = login.submit(sweep)
-    assert refused.status == 2
-    assert f"1 allocation of this sweep may still work on it: {first} (RUNNING)" in refused.output
-    assert sweep.jobs() == [first]
-
-    cluster.run(["scontrol", "suspend", first])
+    with sweep.held("gram"):
+        sweep.wait_for_events(10)
+        refused = login.submit(sweep)
+        assert refused.status == 2
+        assert f"1 allocation of this sweep may still work on it: {first} (RUNNING)" in refused.output
+        assert sweep.jobs() == [first]
+        cluster.run(["scontrol", "suspend", first])
     second = job_of(login.submit(sweep, "--add", results="everyone").output)
     wait_until(lambda: second in finishers(sweep))
     cluster.run(["scontrol", "resume", first])
