@@ -176,7 +176,18 @@ class Profile(BaseModel):
                 f"signal_seconds leaves nothing of a time limit of {duration(self.minutes)}: lower it, or raise "
                 "`time_limit`"
             )
+        if self.minutes > 10 and self.signal_seconds > self._latest_signal:
+            raise ValueError(
+                f"signal_seconds may be {self._latest_signal} at most for a time limit of {duration(self.minutes)}: a "
+                "signal that comes earlier would be taken for a preemption, and `requeues` would not count it"
+            )
         return self
+
+    @property
+    def _latest_signal(self) -> int:
+        # submitit takes a signal for that of the time limit in the last fifth of it, or the last ten minutes if those
+        # are more; Slurm may send it a minute early.
+        return max(self.minutes * 60 // 5, 600) - 60
 
     @property
     def minutes(self) -> int:

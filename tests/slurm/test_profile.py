@@ -102,3 +102,10 @@ def test_every_key_has_a_meaning_and_an_example_that_is_valid():
         assert field.examples, key
         for example in field.examples:
             TypeAdapter(Annotated[(field.annotation, None, *field.metadata)]).validate_python(example)
+
+
+def test_the_signal_comes_late_enough_to_be_told_from_a_preemption():
+    assert "660 at most" in fault(signal_seconds=661)
+    assert profile(signal_seconds=660).signal_seconds == 660
+    assert "2820 at most" in fault(time_limit="4h", signal_seconds=2821)
+    assert profile(time_limit="10m", signal_seconds=570).signal_seconds == 570  # so short that every one counts
