@@ -90,7 +90,9 @@ def test_an_allocation_joins_a_running_sweep_and_one_with_nothing_to_do_ends_at_
         assert refused.status == 2
         assert f"1 allocation of this sweep may still work on it: {first} (RUNNING)" in refused.output
         assert sweep.jobs() == [first]
+        driver = str(sweep.driver())
         cluster.run(["scontrol", "suspend", first])
+        wait_until(lambda: cluster.run(["ps", "-o", "stat=", "-p", driver]).stdout.startswith("T"))
     second = job_of(login.submit(sweep, "--add", results="everyone").output)
     wait_until(lambda: second in finishers(sweep))
     cluster.run(["scontrol", "resume", first])
