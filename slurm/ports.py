@@ -34,7 +34,7 @@ def held_ports(count: int, job: int, rank: int) -> Iterator[tuple[int, ...]]:
     Args:
         count: how many ports are needed.
         job: number of the job; decides where the search begins.
-        rank: number of the node within the job.
+        rank: number of the start of Ray within the job.
 
     Yields:
         `count` ports that nothing is bound to.

@@ -184,7 +184,7 @@ class RayCluster:
         settings = self._settings
         arguments = [
             *(f"--address={self._addresses[node]}", f"--job={os.environ['SLURM_JOB_ID']}"),
-            *(f"--rank={list(self._addresses).index(node)}", f"--workers={settings.workers_per_node}"),
+            *(f"--rank={self._rank(node)}", f"--workers={settings.workers_per_node}"),
             *(f"--gpus={settings.gpus_per_node}", f"--memory={settings.memory_bytes}"),
             *(f"--object-store={settings.object_store_bytes}", f"--scratch={settings.local_scratch}"),
             *(["--dashboard"] if settings.dashboard else []),
@@ -196,6 +196,14 @@ class RayCluster:
         step.start({**os.environ, **self._node_environment()})
         self._steps[node] = step
         return step
+
+    def _rank(self, node: str) -> int:
+        """Return a number that no other start of Ray in this allocation has, from which follow its ports.
+
+        When the head finds a node dead it has the address of that node shut down: at the ports of the one before, it
+        would end the one that was started again.
+        """
+        return list(self._addresses).index(node) + len(self._addresses) * self._restarts.get(node, 0)
 
     def _node_environment(self) -> Mapping[str, str]:
         threads = max(1, self._settings.cpus_per_node // self._settings.workers_per_node)

@@ -194,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--join", metavar="ADDRESS", help="address of the head; without it this node is the head")
     parser.add_argument("--address", required=True, help="IP address of this node")
     parser.add_argument("--job", type=int, required=True, help="number of the job")
-    parser.add_argument("--rank", type=int, required=True, help="number of the node within the job")
+    parser.add_argument("--rank", type=int, required=True, help="number of this start of Ray within the job")
     parser.add_argument("--workers", type=int, required=True, help="worker processes")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs of the allocation on this node")
     parser.add_argument("--memory", type=int, default=0, help="bytes of the allocation on this node; 0: unknown")
