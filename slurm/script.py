@@ -12,7 +12,8 @@ CONFIGURATION_FAULT = 78
 FAULT_MARK = "ntksweep: "
 """How a line begins in which a job says what its node lacks."""
 
-_UMASKS = {"private": "077", "group": "027", "everyone": "022"}
+UMASKS = {"private": 0o077, "group": 0o027, "everyone": 0o022}
+"""Permissions that are taken from whatever is made, by who may read the results."""
 
 
 def setup_lines(profile: Profile, results: Path) -> list[str]:
@@ -25,7 +26,7 @@ def setup_lines(profile: Profile, results: Path) -> list[str]:
     modules = [_or_fault(f"module load {name}", f"the module {name} cannot be loaded") for name in profile.modules]
     first, spec = shlex.quote(python_command(profile)[0]), shlex.quote(str(results / "spec.yaml"))
     return [
-        f"umask {_UMASKS[profile.results]}",
+        f"umask {UMASKS[profile.results]:03o}",
         *modules,
         *profile.setup,
         _or_fault(f"command -v {first} >/dev/null", f"there is no {first}"),

@@ -85,11 +85,12 @@ def resume(
 
 
 def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: bool, as_json: bool) -> None:
-    from orchestrator.cluster.submitting import collect_if_that_is_all, refuse_second_submission, send
+    from orchestrator.cluster.submitting import refuse_second_submission, send
+    from orchestrator.tables.write import collect
 
     console = Console(stderr=as_json)
     if not any(cost.missing for cost in offer.costs):
-        collect_if_that_is_all(offer.plan, folder)
+        collect(offer.plan, folder)  # which may be all that is missing
         console.print(f"nothing is missing: {folder.tables} holds every cell", highlight=False, soft_wrap=True)
         return
     if not add:
@@ -129,6 +130,8 @@ def _print_offer(console: Console, offer: Any) -> None:
         f"{human_bytes(sum(cost.disk_bytes for cost in offer.costs))} on disk",
         highlight=False,
     )
+    if offer.count < offer.wanted:
+        console.print(f"{offer.wanted} were asked for; you may queue no more", style="yellow", highlight=False)
     for text in offer.scripts:
         console.print()
         console.print(text.strip(), markup=False, highlight=False, soft_wrap=True)

@@ -14,17 +14,14 @@ from orchestrator.estimate import Cost, costs, human_bytes, refuse_what_cannot_f
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan
-from orchestrator.run import is_finished
 from orchestrator.store.files import explained
 from orchestrator.survey import keep_survey
-from orchestrator.tables.write import collect
 from slurm.check import check_profile, try_script
 from slurm.facts import read_facts
 from slurm.limits import array_sizes
 from slurm.profile import Profile
+from slurm.script import UMASKS
 from slurm.submission import Request, script, submit
-
-_MODES = {"private": 0o700, "group": 0o750, "everyone": 0o755}
 
 
 class AlreadySubmittedError(SweepError):
@@ -39,6 +36,7 @@ class Offer:
         plan: the sweep's plan.
         costs: what is to be computed.
         profile: what each allocation asks for.
+        wanted: allocations that were asked for.
         sizes: allocations in each job.
         request: what Slurm is asked for.
         submission: the record of it.
@@ -47,6 +45,7 @@ class Offer:
     plan: Plan
     costs: list[Cost]
     profile: Profile
+    wanted: int
     sizes: list[int]
     request: Request
     submission: Submission
@@ -103,7 +102,7 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         cleanup=("-m", "orchestrator.cluster.release", str(folder.root)),
     )
     workers = sum(sizes) * profile.nodes * profile.tasks_per_node
-    offer = Offer(plan, costs(plan, folder, workers=workers), profile, sizes, request, submission)
+    offer = Offer(plan, costs(plan, folder, workers=workers), profile, count, sizes, request, submission)
     for text in offer.scripts:
         try_script(text)
     return offer
@@ -144,7 +143,7 @@ def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callab
 @contextmanager
 def _readable_for(profile: Profile) -> Iterator[None]:
     """Have what is made meanwhile, Slurm's own files of the jobs among it, readable for those that a profile names."""
-    before = os.umask(0o777 & ~_MODES[profile.results])
+    before = os.umask(UMASKS[profile.results])
     try:
         yield
     finally:
@@ -180,7 +179,7 @@ def refuse_second_submission(folder: ResultsFolder) -> None:
 
 def _take_folder(offer: Offer, folder: ResultsFolder) -> None:
     folder.write(offer.plan.sweep)
-    folder.root.chmod(_MODES[offer.profile.results])
+    folder.root.chmod(0o777 & ~UMASKS[offer.profile.results])
     store = folder.artifacts()
     keep_survey(offer.plan.sweep, offer.plan.survey, store)
     keep_plan(offer.plan, folder)
@@ -219,14 +218,3 @@ def profile_to_resume_with(folder: ResultsFolder, path: Path | None) -> Profile:
     if not submissions:
         raise ResultsError(f"{folder.root} was never submitted to a cluster; name a profile with --profile")
     return Profile.model_validate(submissions[-1].profile)
-
-
-def collect_if_that_is_all(plan: Plan, folder: ResultsFolder) -> None:
-    """Write the tables if every stage is finished and only they are missing.
-
-    Raises:
-        DamagedArtifactError: an artifact does not match its checksums.
-        StorageError: the folder cannot be written.
-    """
-    if not is_finished(plan, folder):
-        collect(plan, folder)
