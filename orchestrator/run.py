@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.errors import DamagedArtifactError, SweepError
+from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
 from orchestrator.executors.choose import make_executor
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
 from orchestrator.kept_plan import keep_plan
@@ -76,6 +76,8 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
     found = survey(sweep, store)
     plan = make_plan(sweep, found)
     if is_finished(plan, folder):
+        with suppress(StorageError):  # a finished sweep may be archived where nobody writes
+            _clear_claims(plan, folder)
         return Ending(plan, Report(), plan.n_cells, was_finished=True)
     refuse_what_cannot_fit(plan, folder)
     for change in folder.version_changes():
@@ -146,7 +148,9 @@ def work_off(
             if total.stopped or total.left:
                 return total, 0
         try:
-            return total, collect(plan, folder)
+            n_cells = collect(plan, folder)
+            _clear_claims(plan, folder)
+            return total, n_cells
         except DamagedArtifactError as error:
             progress.note(str(error))
             journal.write("damaged", kind=error.kind, stage=error.stage_id, message=str(error))
@@ -154,6 +158,16 @@ def work_off(
             if damaged.count(error.stage_id) > MOST_REPAIRS:
                 raise
             store.set_aside(error.kind, error.stage_id)
+
+
+def _clear_claims(plan: Plan, folder: ResultsFolder) -> None:
+    """Remove what processes that were killed have left of their claims.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    store, kinds = folder.artifacts(), {stage.stage_id: stage.kind for stage in plan.stages}
+    folder.claims().clear(lambda stage_id: stage_id in kinds and store.has(kinds[stage_id], stage_id))
 
 
 def _counts(plan: Plan, missing: set[str]) -> tuple[dict[str, int], dict[str, int]]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -28,7 +28,8 @@ class JobState:
         state: its state.
         alive: True while it is queued or running, False once it has ended, None if that is not certain.
         exit_code: exit status and signal; None if the scheduler did not say.
-        reason: why it waits or ended, in Slurm's words; empty if there is none.
+        reason: why it waits or ended, in Slurm's words; empty if there is none. sacct has the reason for which a job
+            waited when the database first heard of it, and none where that was its priority or a lack of free nodes.
         nodes: its nodes, as Slurm lists them; empty before it starts.
         elapsed: seconds that it has run since it was last started; None if the scheduler did not say.
         restarts: how often it was queued again; None if the scheduler did not say.
@@ -88,7 +89,7 @@ def _states_of_jobs(jobs: list[str], accounting: bool, patience: float) -> list[
     listed = ",".join(jobs)
     if accounting:
         try:
-            return _with_missing(_with_reasons(_from_sacct(listed), patience), jobs, State.UNKNOWN, "sacct")
+            return _with_missing(_from_sacct(listed), jobs, State.UNKNOWN, "sacct")
         except CommandError as error:
             if not error.passes:
                 raise
@@ -101,21 +102,6 @@ def _from_sacct(jobs: str) -> list[JobState]:
         patience=3,
     )  # fmt: skip
     return sacct_states(text, now=datetime.now())
-
-
-def _with_reasons(found: list[JobState], patience: float) -> list[JobState]:
-    """Return states from the database, asking the controller for those that wait and do not say why.
-
-    The database has the reason that there was when it first heard of a job, which is none if the scheduler had not
-    looked at it.
-    """
-    silent = [each.job for each in found if each.state is State.PENDING and not each.reason]
-    try:
-        asked = _from_squeue(f"--jobs={','.join(silent)}", patience) if silent else []
-    except CommandError:
-        return found
-    reasons = {each.job: each.reason for each in asked if each.state is State.PENDING}
-    return [replace(each, reason=each.reason or reasons.get(each.job, "")) for each in found]
 
 
 def _from_squeue(selection: str, patience: float) -> list[JobState]:

@@ -10,7 +10,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,7 @@ class ClaimBook:
             self._held.discard(claim.path)
         if _read(claim.path) != claim.holder:
             return  # somebody took this process for dead and took over: what is there now is not ours to remove
-        last = int(claim.path.suffix[1:])
-        with explained(self.root):
-            # The oldest first: while one below the newest were missing, two could hold the stage.
-            for generation in range(1, last + 1):
-                self.root.joinpath(f"{claim.stage_id}.{generation}").unlink(missing_ok=True)
+        self._remove(claim.stage_id, int(claim.path.suffix[1:]))
 
     def release_all(self, process: Mapping[str, Any] | None = None) -> list[str]:
         """Give back whatever a process holds, this one unless another is named; return the stages.
@@ -122,18 +118,47 @@ class ClaimBook:
                     released.append(path.stem)
         return released
 
+    def clear(self, finished: Callable[[str], bool]) -> None:
+        """Remove the claims that nobody would ask for again: those on finished stages, and those of the dead.
+
+        Whoever is killed between publishing a stage and giving its claim back leaves such a claim.
+
+        Args:
+            finished: tells, of a stage's identity, whether it is finished.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        for stage_id, path, holder in self._newest():
+            if self._abandoned(path, holder):
+                # By the way that everybody takes: another process may be taking it over at this moment.
+                claim = self.take(stage_id)
+                if claim is not None:
+                    self.release(claim)
+            elif finished(stage_id) and _read(path) == holder:
+                # Also if the holder lives, and is about to do the same: who claims it next finds it finished.
+                self._remove(stage_id, int(path.suffix[1:]))
+
     def held(self) -> dict[str, dict[str, Any]]:
         """Return the holder of every stage that a living process computes now, by stage."""
+        return {stage_id: holder for stage_id, path, holder in self._newest() if not self._abandoned(path, holder)}
+
+    def _newest(self) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+        """Yield the newest claim on each stage, with its holder."""
         newest: dict[str, int] = {}
         for path in self.root.glob("[!.]*.*"):
             newest[path.stem] = max(newest.get(path.stem, 0), int(path.suffix[1:]))
-        found = {}
         for stage_id, generation in newest.items():
             path = self.root / f"{stage_id}.{generation}"
             holder = _read(path)
-            if holder is not None and not self._abandoned(path, holder):
-                found[stage_id] = holder
-        return found
+            if holder is not None:
+                yield stage_id, path, holder
+
+    def _remove(self, stage_id: str, last: int) -> None:
+        with explained(self.root):
+            # The oldest first: while one below the newest were missing, two could hold the stage.
+            for generation in range(1, last + 1):
+                self.root.joinpath(f"{stage_id}.{generation}").unlink(missing_ok=True)
 
     def _hold(self, path: Path) -> None:
         with self._lock:

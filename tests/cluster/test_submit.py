@@ -90,13 +90,13 @@ def test_an_allocation_joins_a_running_sweep_and_one_with_nothing_to_do_ends_at_
         assert refused.status == 2
         assert f"1 allocation of this sweep may still work on it: {first} (RUNNING)" in refused.output
         assert sweep.jobs() == [first]
+        late = job_of(login.submit(sweep, "--add", results="everyone", sbatch={"hold": True}).output)
         driver = str(sweep.driver())
         cluster.run(["scontrol", "suspend", first])
         wait_until(lambda: cluster.run(["ps", "-o", "stat=", "-p", driver]).stdout.startswith("T"))
     second = job_of(login.submit(sweep, "--add", results="everyone").output)
     wait_until(lambda: second in finishers(sweep))
     cluster.run(["scontrol", "resume", first])
-    late = job_of(login.submit(sweep, "--add", results="everyone", sbatch={"hold": True}).output)
     wait_until(lambda: sweep.jobs() == [late])
     cluster.run(["scontrol", "release", late])
     assert login.must(sweep, "wait", sweep.results).count("COMPLETED") == 3

@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from orchestrator.store.claims import ClaimBook
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, count_events, ntksweep, workers_of
 from tests.faults.journal_proof import prove_nothing_was_computed_twice
@@ -94,6 +95,30 @@ def test_a_driver_that_computes_by_itself_is_killed(
     assert run.wait().status in (-signal.SIGKILL, 0)  # 0: it was done before the signal came
     goes_on_and_ends_as_if_nothing_had_been(spec, expected)
     assert not [path for path in run.results.rglob(".*") if path.is_file()]
+
+
+def die_before_a_finished_stage_is_given_back() -> None:
+    ClaimBook.release = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_before_the_written_tables_are_given_back() -> None:
+    release = ClaimBook.release
+    ClaimBook.release = lambda self, claim: (
+        os.kill(os.getpid(), signal.SIGKILL) if claim.stage_id == "tables" else release(self, claim)
+    )
+
+
+@pytest.mark.parametrize(
+    "prepare", [die_before_a_finished_stage_is_given_back, die_before_the_written_tables_are_given_back]
+)
+def test_a_driver_is_killed_between_finishing_something_and_giving_its_claim_back(
+    prepare: Callable[[], None], new_sweep: NewSweep, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    killed = Command("run", spec, "--executor", "inline", folder=spec.parent, prepare=prepare)
+    assert killed.wait().status == -signal.SIGKILL
+    assert len(list((killed.results / "claims").iterdir())) == 1
+    goes_on_and_ends_as_if_nothing_had_been(spec, expected)
 
 
 @pytest.mark.ray

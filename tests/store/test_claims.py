@@ -267,3 +267,31 @@ def test_an_interrupted_process_gives_back_all_that_it_holds_and_nothing_else(tm
     other.write_text((tmp_path / "mine.1").read_text().replace('"host": "', '"host": "not-'))
     book.release_all()
     assert [path.name for path in tmp_path.iterdir()] == ["other.1"]
+
+
+def test_claims_that_nobody_would_ask_for_again_are_cleared_and_those_of_the_living_kept(tmp_path: Path) -> None:
+    assert in_child(take, tmp_path, "finished-by-the-dead")
+    assert in_child(take, tmp_path, "left-by-the-dead")
+    elsewhere(tmp_path, "finished-elsewhere")
+    elsewhere(tmp_path, "computed-elsewhere")
+    book = ClaimBook(tmp_path)
+    assert book.take("computed-here") is not None
+    assert book.take("left-by-the-dead") is not None
+    assert book.take("finished-here") is not None
+    assert in_child(take, tmp_path, "abandoned")
+    book.clear(lambda stage_id: stage_id.startswith("finished"))
+    assert names(tmp_path) == ["computed-elsewhere.1", "computed-here.1", "left-by-the-dead.1", "left-by-the-dead.2"]
+    assert ClaimBook(tmp_path).take("computed-here") is None
+
+
+def test_a_claim_that_changes_hands_while_it_is_cleared_is_kept(tmp_path: Path) -> None:
+    elsewhere(tmp_path)
+    book = ClaimBook(tmp_path)
+
+    def finished(_: str) -> bool:
+        (tmp_path / "s.1").unlink()  # its holder gave it back; the artifact was found damaged, and is computed again
+        elsewhere(tmp_path, host="a third machine")
+        return True
+
+    book.clear(finished)
+    assert names(tmp_path) == ["s.1"]
