@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.store.claims import ClaimBook
+from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
 from tests.cluster.login import Login
 from tests.cluster.submitted import Submitted
@@ -32,7 +33,12 @@ def living(login: Login, sweep: Submitted) -> list[str]:
 
 
 def test_of_two_submissions_at_the_same_moment_one_is_sent(
-    login: Login, new_sweep: NewSubmitted, tmp_path: Path
+    login: Login,
+    cluster: DevCluster,
+    new_sweep: NewSubmitted,
+    tmp_path: Path,
+    expected: dict[str, pa.Table],
+    nothing_left: Callable[[], None],
 ) -> None:
     sweep = new_sweep()
     profile = sweep.profile(sbatch=HELD)
@@ -58,6 +64,10 @@ def test_of_two_submissions_at_the_same_moment_one_is_sent(
     assert late.status == 2
     assert f"1 allocation of this sweep may still work on it: {job} (" in late.output
     assert sweep.jobs() == [job]
+    cluster.run(["scontrol", "release", job])
+    login.must(sweep, "wait", sweep.results)
+    sweep.ended_as_if_nothing_had_been(expected)
+    nothing_left()
 
 
 def test_a_submission_that_was_killed_before_it_wrote_anything_is_in_nobodys_way(
