@@ -1,6 +1,6 @@
 """What a stage costs beside its mathematics in a Slurm allocation, and what the same work costs as a job for each cell.
 
-    python benchmarks/allocation.py [--cells 10000] [--jobs 200]
+    python -m benchmarks.allocation [--cells 10000] [--jobs 200]
 
 Brings up a development cluster (root, Debian's Slurm packages) and runs cells that compute nothing, one stage each,
 twice: through one allocation of one node with two workers (claim, run, publish with its fsync, journal, give back), and
