@@ -16,6 +16,9 @@ from orchestrator.errors import SweepError
 Location = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 
+MANY_UNKNOWN = 3
+"""So many unknown keys, if they are most of a file's, are no misspellings."""
+
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -65,12 +68,22 @@ class Document(Generic[Model]):
             raise self.error(f"{name} is not YAML: {error}") from None
         if not isinstance(data, dict):
             raise self.error(f"{name} is empty or not a mapping; {self.beginning}")
+        self._refuse_another_file(data, name)
         try:
             return self.model.model_validate(data)
         except ValidationError as error:
             faults = _faults(self.model, error, tree, data)
             heading = f"{name} is not a valid {self.what} ({len(faults)} fault{'s' if len(faults) > 1 else ''}):"
             raise self.error("\n".join([heading, *(f"  {fault}" for fault in faults)])) from None
+
+    def _refuse_another_file(self, data: dict[str, Any], name: str) -> None:
+        """Refuse a file of which most keys are unknown: it is of another kind, and its faults would fill the screen."""
+        unknown = [str(key) for key in data if key not in self.model.model_fields]
+        if len(unknown) >= MANY_UNKNOWN and 2 * len(unknown) > len(data):
+            raise self.error(
+                f"{name} does not look like a {self.what}: {', '.join(unknown[:5])} are none of its keys; was another "
+                f"file meant? {self.beginning}"
+            )
 
 
 class _RepeatedKeyError(Exception):
@@ -127,6 +140,8 @@ def _message(fault: ErrorDetails) -> str:
         return _unknown_choice(fault)
     if fault["type"] == "too_short":
         return "the list is empty; give at least one value"
+    if fault["type"] == "byte_size":
+        return f"`{fault['input']}` is no size; write the number and the unit, as in 64GB"
     return fault["msg"].removeprefix("Value error, ")
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from slurm.commands import run_command_for_messages
+from slurm.commands import run_command, run_command_for_messages
 from slurm.errors import CommandError, ProfileError
 from slurm.facts import Accounts, ClusterFacts
 from slurm.fitting import resource_faults
 from slurm.listings import Partition
 from slurm.nearest import nearest
 from slurm.profile import Profile
-from slurm.quantities import duration
+from slurm.quantities import counted, duration
 from slurm.shared_folder import folder_faults
 
 _NOW_ONLY = "Requested node configuration is not available"
@@ -37,6 +37,28 @@ def check_profile(profile: Profile, facts: ClusterFacts, *, results: Path) -> No
         heading = f"the profile does not fit the cluster {facts.cluster} ({len(faults)} fault"
         raise ProfileError(
             "\n".join([f"{heading}{'s' if len(faults) > 1 else ''}):", *(f"  {each}" for each in faults)])
+        )
+
+
+def refuse_exclusion(profile: Profile, facts: ClusterFacts) -> None:
+    """Refuse a profile that excludes so many nodes that too few are left; Slurm would take them for busy ones.
+
+    Raises:
+        ProfileError: says how many are left.
+        CommandError: Slurm does not answer, or cannot read the list.
+    """
+    if profile.exclude is None:
+        return
+    default = ",".join(partition.name for partition in facts.partitions.values() if partition.default)
+    chosen = profile.partition or default
+    listed = run_command("sinfo", "--all", "--noheader", "--Node", f"--partition={chosen}", "--format=%N")
+    excluded = set(run_command("scontrol", "show", "hostnames", profile.exclude).split())
+    nodes = set(listed.split())
+    left = len(nodes - excluded)
+    if left < profile.nodes:
+        raise ProfileError(
+            f"exclude: `{profile.exclude}` leaves {left} of {counted(len(nodes), 'node')} of partition {chosen}, the "
+            f"profile asks for {profile.nodes}"
         )
 
 

@@ -85,7 +85,7 @@ def _attempt(argv: tuple[str, ...], timeout: float, text: str | None) -> subproc
 def _failure(argv: tuple[str, ...], command: str, said: str) -> CommandError | NoSlurmError:
     said = "; ".join(line.strip() for line in said.splitlines() if line.strip())
     if _NO_CLUSTER.search(said.lower()):
-        return NoSlurmError(f"`{argv[0]}` is installed but finds no cluster ({said[:200]})")
+        return NoSlurmError(f"`{argv[0]}` is installed but finds no cluster ({said.partition(';')[0]})")
     if _PASSES.search(said):
         advice = "Slurm does not answer at the moment; try again in a minute, `scontrol ping` says whether it is up"
         return CommandError(command, said, advice, passes=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from slurm.listings import NodeType, Partition
 from slurm.nearest import nearest
 from slurm.profile import Profile
+from slurm.quantities import counted
 
 
 def resource_faults(profile: Profile, partition: Partition, partitions: Mapping[str, Partition]) -> list[str]:
@@ -24,8 +25,8 @@ def resource_faults(profile: Profile, partition: Partition, partitions: Mapping[
     ]
     if partition.max_nodes is not None and profile.nodes > partition.max_nodes:
         faults.append(
-            f"nodes: partition {partition.name} gives a job {partition.max_nodes} nodes at most, the profile asks for "
-            f"{profile.nodes}"
+            f"nodes: partition {partition.name} gives a job at most {counted(partition.max_nodes, 'node')}, the "
+            f"profile asks for {profile.nodes}"
         )
     if faults:
         return faults
@@ -58,7 +59,7 @@ def _gpu_faults(profile: Profile, partition: Partition, partitions: Mapping[str,
         yield f"{key}: partition {partition.name} has no {gpus}; {hint}"
     elif wanted > most:
         yield (
-            f"gpus_per_task: {profile.tasks_per_node} workers with {profile.gpus_per_task} GPUs each need {wanted} on "
+            f"gpus_per_task: {_workers(profile)} with {counted(profile.gpus_per_task, 'GPU')} each need {wanted} on "
             f"a node; a node of partition {partition.name} has {most} at most"
         )
 
@@ -67,7 +68,7 @@ def _size_faults(profile: Profile, partition: Partition) -> Iterator[str]:
     most_cpus = _most((kind.cpus for kind in partition.node_types), partition.max_cpus)
     if profile.cpus_per_node > most_cpus:
         yield (
-            f"cpus_per_task: {profile.tasks_per_node} workers with {profile.cpus_per_task} CPUs each need "
+            f"cpus_per_task: {_workers(profile)} with {counted(profile.cpus_per_task, 'CPU')} each need "
             f"{profile.cpus_per_node} on a node; a node of partition {partition.name} has {most_cpus} at most"
         )
     most_memory = _most((kind.mebibytes for kind in partition.node_types), partition.max_mebibytes)
@@ -76,6 +77,10 @@ def _size_faults(profile: Profile, partition: Partition) -> Iterator[str]:
             f"memory: {profile.memory_mebibytes} MiB is more than a node of partition {partition.name} has; it has "
             f"{most_memory} MiB at most, write {most_memory}MiB"
         )
+
+
+def _workers(profile: Profile) -> str:
+    return counted(profile.tasks_per_node, "worker")
 
 
 def _feature_faults(profile: Profile, partition: Partition) -> Iterator[str]:

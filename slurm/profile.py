@@ -115,7 +115,9 @@ class Profile(BaseModel):
         examples=["200MB"],
     )
     dashboard: bool = Field(
-        False, description="Start Ray's dashboard on the first node, on its loopback address only.", examples=[False]
+        False,
+        description="Start Ray's dashboard on the first node, on its loopback address only. Needs ray[default] there.",
+        examples=[False],
     )
     results: Literal["private", "group", "everyone"] = Field(
         "private", description="Who may read the results folder: you, your group, or everyone.", examples=["group"]

@@ -61,3 +61,8 @@ def expanded_folder(folder: Path) -> Path:
     if not expanded.is_absolute():
         raise ValueError(f"`{folder}` must begin with /: a relative folder is another one on every node")
     return expanded
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things: `1 node`, `2 nodes`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

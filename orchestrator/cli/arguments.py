@@ -36,3 +36,8 @@ def sweep_folder(path: Path) -> ResultsFolder:
     folder = results_folder(path)
     folder.existing()
     return folder
+
+
+def as_typed(path: Path) -> str:
+    """Return a path as a user would type it here: relative to the current folder if it lies below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -4,16 +4,26 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from orchestrator.cli.arguments import FolderArgument, JsonOption, OnChangeOption, SpecArgument, sweep_folder
+from orchestrator.cli.arguments import (
+    FolderArgument,
+    JsonOption,
+    OnChangeOption,
+    SpecArgument,
+    as_typed,
+    sweep_folder,
+)
 from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.errors import SpecError
 from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import read_spec
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
 
 ProfileOption = Annotated[
     Path,
@@ -52,6 +62,8 @@ def submit(
     folder = ResultsFolder(checked.folder)
     sweep = folder.settle(resolve(checked, spec.parent, folder), on_change)
     plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    if _nothing_is_missing(plan, folder, as_json=as_json):
+        return
     offer = prepare(plan, folder, wanted, allocations or wanted.allocations)
     _offer(offer, folder, dry_run=dry_run, yes=yes, add=add, as_json=as_json)
 
@@ -79,20 +91,30 @@ def resume(
     folder = sweep_folder(path)
     sweep = folder.existing()
     plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    if _nothing_is_missing(plan, folder, as_json=as_json):
+        return
     wanted = profile_to_resume_with(folder, profile)
     offer = prepare(plan, folder, wanted, allocations or wanted.allocations)
     _offer(offer, folder, dry_run=dry_run, yes=yes, add=add, as_json=as_json)
 
 
-def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: bool, as_json: bool) -> None:
-    from orchestrator.cluster.submitting import refuse_second_submission, send
+def _nothing_is_missing(plan: "Plan", folder: ResultsFolder, *, as_json: bool) -> bool:
+    """Tell, and say, whether every stage of a sweep is finished; writes the tables, which may be all that it lacks."""
+    from orchestrator.schedule import missing_stages
     from orchestrator.tables.write import collect
 
+    if missing_stages(plan, folder.artifacts()):
+        return False
+    collect(plan, folder)
+    said = f"nothing is missing: {as_typed(folder.tables)} holds every cell"
+    Console(stderr=as_json).print(said, highlight=False, soft_wrap=True)
+    return True
+
+
+def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: bool, as_json: bool) -> None:
+    from orchestrator.cluster.submitting import refuse_second_submission, send
+
     console = Console(stderr=as_json)
-    if not any(cost.missing for cost in offer.costs):
-        collect(offer.plan, folder)  # which may be all that is missing
-        console.print(f"nothing is missing: {folder.tables} holds every cell", highlight=False, soft_wrap=True)
-        return
     if not add:
         refuse_second_submission(folder)
     _print_offer(console, offer)
@@ -111,7 +133,7 @@ def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: 
         print(json.dumps(asdict(submission) | {"folder": str(folder.root)}, indent=1))
         return
     for command in ("status", "wait", "logs", "cancel"):
-        console.print(f"  ntksweep {command} {_as_typed(folder.root)}", highlight=False, soft_wrap=True)
+        console.print(f"  ntksweep {command} {as_typed(folder.root)}", highlight=False, soft_wrap=True)
 
 
 def _print_offer(console: Console, offer: Any) -> None:
@@ -160,7 +182,7 @@ def cancel(path: FolderArgument, as_json: JsonOption = False) -> None:
     named = f": {', '.join(each.job for each in living)}" if living else ""
     print(f"cancelled {_allocations(len(living))}{named}")
     if living:
-        print(f"go on with: ntksweep resume {_as_typed(folder.root)}")
+        print(f"go on with: ntksweep resume {as_typed(folder.root)}")
 
 
 def wait(
@@ -186,7 +208,9 @@ def wait(
 
 def logs(
     path: FolderArgument,
-    job: Annotated[str | None, typer.Option(help="Show the log of this job.", metavar="JOB")] = None,
+    job: Annotated[
+        str | None, typer.Option(help="Show the log of this job, and what Ray said on its nodes.", metavar="JOB")
+    ] = None,
     cell: Annotated[str | None, typer.Option(help="Show what happened to this cell.", metavar="CELL_ID")] = None,
     lines: Annotated[int, typer.Option(help="Last lines of each log to show.", min=1)] = 40,
     as_json: JsonOption = False,
@@ -218,7 +242,3 @@ def logs(
 
 def _allocations(count: int) -> str:
     return f"{count} allocation{'' if count == 1 else 's'}"
-
-
-def _as_typed(folder: Path) -> str:
-    return str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)

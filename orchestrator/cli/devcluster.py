@@ -125,7 +125,13 @@ def _describe(settings: ClusterSettings) -> str:
 def _become(command: list[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
+    command = _unmoved(command)
     os.execvp(command[0], command)
+
+
+def _unmoved(command: list[str]) -> list[str]:
+    """Return a command that Ctrl-C does not end: it comes to the one inside too, which would be killed with this."""
+    return ["env", "--ignore-signal=INT", *command]
 
 
 def _wait_for(command: list[str]) -> int:
@@ -133,7 +139,7 @@ def _wait_for(command: list[str]) -> int:
     # ignoring would be.
     before = signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        status = subprocess.run(command, check=False).returncode
+        status = subprocess.run(_unmoved(command), check=False).returncode
     finally:
         signal.signal(signal.SIGINT, before)
     return status if status >= 0 else 128 - status

@@ -22,27 +22,34 @@ FEW = 10
 _COUNTS = ("finished", "running", "failed", "missing")
 
 
-def status_view(found: Status, *, every_row: bool = False, seen: "Seen | None" = None) -> list[RenderableType]:
+def status_view(
+    found: Status, *, every_row: bool = False, seen: "Seen | None" = None, watched: bool = False
+) -> list[RenderableType]:
     """Return everything that there is to say of a sweep, from top to bottom.
 
     Args:
         found: how the sweep stands.
         every_row: show every layer set and every lambda, also the finished ones.
         seen: what a cluster says of the sweep's jobs.
+        watched: what matters most comes first, for a screen that cuts off what does not fit; else it comes last, above
+            the next prompt.
     """
     kinds = [_row(str(count.name), count) for count in found.kinds]
-    return [
-        rows_table(("stage", "planned", *_COUNTS), kinds),
+    stages = [rows_table(("stage", "planned", *_COUNTS), kinds)]
+    grid = [
         *_grid("layer set", found.layer_sets, every_row),
         *_grid("lambda", found.lambdas if every_row else list(_joined(found.lambdas)), every_row),
-        *_computing(found.computing),
-        *(allocations_view(seen) if seen else ()),
-        Text(),
+    ]
+    workers = [*_computing(found.computing), *(allocations_view(seen) if seen else ())]
+    totals = [
         Text(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables"),
         *_time_left(found),
         *_failures(found.failures),
         *(Text(f"damaged: {name}", style="red") for name in found.damaged),
     ]
+    if watched:
+        return [*totals, Text(), *stages, *workers, *grid]
+    return [*stages, *grid, *workers, Text(), *totals]
 
 
 def _row(name: str, count: Count) -> tuple[str, ...]:
@@ -60,8 +67,13 @@ def _grid(what: str, counts: Sequence[Count], every_row: bool) -> Iterator[Rende
     yield rows_table((what, "cells", *_COUNTS), [_row(number(count.name, digits=6), count) for count in shown])
     more, finished = max(0, unfinished - len(shown)), len(counts) - unfinished
     if not every_row and (more or finished):
-        left_out = [f"{more} more are unfinished"] * bool(more) + [f"{finished} are finished"] * bool(finished)
+        left_out = [f"{more} more {_are(more)} unfinished"] * bool(more)
+        left_out += [f"{finished} {_are(finished)} finished"] * bool(finished)
         yield Text(f"{' and '.join(left_out)}: --all shows every one", style="dim")
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _joined(lambdas: Sequence[Count]) -> Iterator[Count]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument
+from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument, as_typed
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.errors import ExitCode, SpecError
@@ -180,5 +180,7 @@ def _print_ending(ending: Any, folder: ResultsFolder) -> None:
             highlight=False,
         )
     console.print(
-        f"{ending.n_cells} of {ending.plan.n_cells} cells in {folder.tables}/cells", highlight=False, soft_wrap=True
+        f"{ending.n_cells} of {ending.plan.n_cells} cells in {as_typed(folder.tables)}/cells",
+        highlight=False,
+        soft_wrap=True,
     )

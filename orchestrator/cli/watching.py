@@ -47,7 +47,11 @@ def status(
     if as_json:
         print(json.dumps(found.to_json() | {"folder": str(folder.root)} | _jobs_as_json(allocations()), indent=1))
     elif watch:
-        found = _watch(look, lambda each: Group(*status_view(each, every_row=every_row, seen=allocations())), found)
+
+        def view(each: "Status") -> Group:
+            return Group(*status_view(each, every_row=every_row, seen=allocations(), watched=True))
+
+        found = _watch(look, view, found)
     else:
         console = Console()
         for part in status_view(found, every_row=every_row, seen=allocations()):

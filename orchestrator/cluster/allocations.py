@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.cluster.logs import last_words
@@ -10,6 +10,7 @@ from orchestrator.cluster.records import Submission, read_submissions
 from orchestrator.folder import ResultsFolder
 from slurm.commands import run_command
 from slurm.errors import SlurmError
+from slurm.job_state import State
 from slurm.states import JobState, query_states
 
 SECONDS_BETWEEN_QUERIES = 30.0
@@ -66,15 +67,23 @@ def allocations_of(folder: ResultsFolder, *, patience: float = 30) -> list[Alloc
 
 
 def _states_of(submission: Submission, states: Sequence[JobState]) -> list[JobState]:
+    sizes = dict(zip(submission.jobs, submission.sizes, strict=False))
     return [
-        state
+        each
         for state in states
-        if state.job.partition("_")[0] in submission.jobs or (not submission.complete and state.name == submission.name)
+        if state.job.partition("_")[0] in sizes or (not submission.complete and state.name == submission.name)
+        for each in _each_task(state, sizes.get(state.job, 1))
     ]
 
 
+def _each_task(state: JobState, size: int) -> list[JobState]:
+    """Return the states of the tasks of an array of which the scheduler knows nothing yet, or no more."""
+    return [replace(state, job=f"{state.job}_{task}") for task in range(size)] if size > 1 else [state]
+
+
 def _words(folder: ResultsFolder, submission: Submission, state: JobState) -> str:
-    if state.alive is not False or state.succeeded:
+    # Of one that was cancelled its log knows nothing that its state does not say.
+    if state.alive is not False or state.succeeded or state.state is State.CANCELLED:
         return ""
     return last_words(folder, submission.submission_id, state.job)
 

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from orchestrator.errors import ResultsError
 from orchestrator.folder import ResultsFolder
+from slurm.ray_node import MARK
 from slurm.script import FAULT_MARK
+
+MOST_LINES = 5
+"""Lines of an error that are shown; the log has them all."""
 
 _ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 
@@ -21,7 +25,7 @@ class Log:
 
 
 def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
-    """Return the ends of the logs of a sweep's jobs, or of one of them, oldest first.
+    """Return the ends of the logs of a sweep's jobs, or of one of them with those of its nodes, oldest first.
 
     Args:
         folder: the results folder.
@@ -31,7 +35,8 @@ def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
     Raises:
         ResultsError: there are none.
     """
-    found = [path for path in _paths(folder, "*", job or "*") if path.stat().st_size]
+    paths = _paths(folder, "*", job) if job else _root(folder).glob("*/*_log.*")
+    found = [path for path in paths if path.stat().st_size]
     if not found:
         of = f"job {job}" if job else "jobs"
         raise ResultsError(f"there are no logs of {of} in {_root(folder)}; jobs that never began leave none")
@@ -44,13 +49,18 @@ def last_words(folder: ResultsFolder, submission_id: str, job: str) -> str:
     paths = list(_paths(folder, submission_id, job))
     if not paths:
         return "it left no log: it never began, or its nodes do not see the results folder"
-    lines = [line for path in paths if path.suffix == ".err" for line in _lines(path) if line.strip()]
+    lines = [line for path in paths if path.suffix == ".err" for line in _lines(path) if _tells(line)]
     faults = [line for line in lines if line.startswith(FAULT_MARK)]
     if faults:
         return faults[-1].removeprefix(FAULT_MARK)
     # What a traceback ends with may take several lines.
     errors = [number for number, line in enumerate(lines) if _ERROR.match(line)]
-    return " ".join(lines[errors[-1] if errors else -1 :])
+    return " ".join(lines[errors[-1] if errors else -1 :][:MOST_LINES])
+
+
+def _tells(line: str) -> bool:
+    """Tell whether a line may say why a job ended: what Ray's guardian and srun say of every end does not."""
+    return bool(line.strip()) and not line.startswith((MARK, "srun: "))
 
 
 def _paths(folder: ResultsFolder, submission_id: str, job: str) -> Iterator[Path]:

@@ -74,6 +74,17 @@ def write_submission(folder: ResultsFolder, submission: Submission) -> None:
     files.replace(path, json.dumps(asdict(submission), indent=1).encode())
 
 
+def forget_submission(folder: ResultsFolder, submission: Submission) -> None:
+    """Remove the record of a submission that Slurm refused.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    path = folder.submissions / f"{submission.submission_id}.json"
+    with files.explained(path):
+        path.unlink(missing_ok=True)
+
+
 def read_submissions(folder: ResultsFolder) -> list[Submission]:
     """Return all submissions of a sweep, oldest first; a record that cannot be read is left out."""
     found = []

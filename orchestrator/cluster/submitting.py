@@ -1,5 +1,6 @@
 """Submitting allocations for a sweep: what they will cost, whether the cluster can give them, and asking for them."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,20 +9,27 @@ from pathlib import Path
 
 from orchestrator.cluster.allocations import alive, allocations_of
 from orchestrator.cluster.profiles import read_profile
-from orchestrator.cluster.records import Submission, new_submission_id, read_submissions, write_submission
-from orchestrator.errors import BudgetError, ResultsError, SweepError
+from orchestrator.cluster.records import (
+    Submission,
+    forget_submission,
+    new_submission_id,
+    read_submissions,
+    write_submission,
+)
+from orchestrator.errors import BudgetError, OutdatedError, ResultsError, SweepError
 from orchestrator.estimate import Cost, costs, human_bytes, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan
 from orchestrator.store.files import explained
 from orchestrator.survey import keep_survey
-from slurm.check import check_profile, try_script
+from slurm.check import check_profile, refuse_exclusion, try_script
 from slurm.facts import read_facts
 from slurm.limits import array_sizes
 from slurm.profile import Profile
+from slurm.quantities import counted
 from slurm.script import UMASKS
-from slurm.submission import Request, script, submit
+from slurm.submission import Request, SubmissionError, script, submit
 
 
 class AlreadySubmittedError(SweepError):
@@ -86,6 +94,8 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
     """
     facts = read_facts()
     check_profile(profile, facts, results=folder.root)
+    refuse_exclusion(profile, facts)
+    _refuse_dashboard_without_its_packages(profile)
     refuse_what_cannot_fit(plan, folder)
     _refuse_workers_that_cannot_fit(plan, profile)
     free = facts.free_submissions(profile.account, profile.qos)
@@ -154,7 +164,12 @@ def _submit_all(offer: Offer, folder: ResultsFolder, on_submitted: Callable[[str
     submission = offer.submission
     write_submission(folder, submission)
     for size in offer.sizes:
-        job = submit(offer.request, size)
+        try:
+            job = submit(offer.request, size)
+        except SubmissionError:
+            if not submission.jobs:
+                forget_submission(folder, submission)  # Slurm has nothing of it
+            raise
         submission = submission.with_job(job)
         write_submission(folder, submission)
         on_submitted(job, size)
@@ -198,10 +213,20 @@ def _refuse_workers_that_cannot_fit(plan: Plan, profile: Profile) -> None:
     needed = profile.tasks_per_node * each + profile.object_store
     if needed > profile.memory:
         raise BudgetError(
-            f"{profile.tasks_per_node} workers with {human_bytes(compute.memory_budget)} for Jacobians and kernels and "
-            f"{human_bytes(plan.survey.model['weight_bytes'])} for the model need {human_bytes(needed)} on a node, the "
-            f"profile has {human_bytes(profile.memory)}; raise its memory, or lower tasks_per_node or "
+            f"{counted(profile.tasks_per_node, 'worker')} with {human_bytes(compute.memory_budget)} for Jacobians and "
+            f"kernels and {human_bytes(plan.survey.model['weight_bytes'])} for the model, and Ray's object store of "
+            f"{human_bytes(profile.object_store)}, need {human_bytes(needed)} on a node; the profile has "
+            f"{human_bytes(profile.memory)}: raise its memory, or lower tasks_per_node, object_store or "
             "compute.memory_budget"
+        )
+
+
+def _refuse_dashboard_without_its_packages(profile: Profile) -> None:
+    elsewhere = profile.container or profile.virtual_environment or profile.python
+    if profile.dashboard and not elsewhere and importlib.util.find_spec("aiohttp_cors") is None:
+        raise OutdatedError(
+            "the profile's `dashboard` needs packages that this environment lacks: pip install 'ray[default]', or set "
+            "dashboard: false"
         )
 
 

@@ -1,5 +1,6 @@
 """What a stage may use and what it used: threads and memory of this process."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,19 +8,32 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
+"""Where a library of linear algebra looks for its number of threads when it is loaded."""
+
 
 @contextmanager
 def limited_threads(threads: int) -> Iterator[None]:
-    """Give every library of linear algebra the same number of threads: sums depend on it in the last bit."""
+    """Give every library of linear algebra the same number of threads: sums depend on it in the last bit.
+
+    Also those that are loaded only inside: a stage may be the first of its process that needs one.
+    """
     import torch
 
     before = torch.get_num_threads()
+    variables = {name: os.environ.get(name) for name in _VARIABLES}
     torch.set_num_threads(threads)
+    os.environ.update(dict.fromkeys(_VARIABLES, str(threads)))
     try:
         with _loaded_libraries(len(sys.modules)).limit(limits=threads):
             yield
     finally:
         torch.set_num_threads(before)
+        for name, value in variables.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @lru_cache(maxsize=1)

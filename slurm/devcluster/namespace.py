@@ -99,7 +99,8 @@ class Namespace:
         words = ["nsenter", f"--target={self.pid}", "--net", "--pid", "--mount", "--uts", "--", "setpriv"]
         # nsenter passes no signal on: what it started would outlive it.
         words += ["--pdeathsig=KILL", *(_change_to(user) if user else [])]
-        command = [*(f"{name}={value}" for name, value in variables.items()), *command]
+        # It meets Ctrl-C as any other command, also where what waits for it is told to ignore that.
+        command = ["--default-signal=INT", *(f"{name}={value}" for name, value in variables.items()), *command]
         if cwd is not None:
             return [*words, "env", f"--chdir={cwd}", *command]
         # Entering a mount namespace leaves the current folder behind.

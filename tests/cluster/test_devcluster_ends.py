@@ -1,5 +1,6 @@
 """Development clusters do not meet each other, and leave nothing behind however they end."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,20 @@ def test_run_starts_a_cluster_for_its_command_alone_where_none_is_up(cluster: De
     assert answer.stdout == "ran\n"
     assert not (folder / "cluster.json").exists()
     assert_nothing_left(folder, [])
+
+
+@pytest.mark.parametrize("up", [True, False], ids=["in a cluster that is up", "in one of its own"])
+def test_ctrl_c_is_left_to_the_command_inside(cluster: DevCluster, tmp_path: Path, up: bool) -> None:
+    options = ["--nodes=1", "--gpus=0", "--no-accounting"]
+    folder = cluster.folder if up else tmp_path / "cluster"
+    script = "trap 'echo caught; exit 5' INT; echo ready; while true; do sleep 0.1; done"
+    command = [*CLI, "run", "--folder", str(folder), *([] if up else options), "sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.stdout.read() == "caught\n"
+    assert running.returncode == 5
 
 
 def test_a_machine_that_allows_no_namespaces_is_told_what_is_needed(cluster: DevCluster, tmp_path: Path) -> None:

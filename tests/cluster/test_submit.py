@@ -112,7 +112,9 @@ def test_an_allocation_joins_a_running_sweep_and_one_with_nothing_to_do_ends_at_
 
 def assert_logs_tell(login: Login, sweep: Submitted, first: str, second: str, late: str) -> None:
     logs = login.must(sweep, "logs", sweep.results)
-    assert all(f"/{job}_0_log.out <==" in logs and f"/{job}_nodes/ray-n" in logs for job in (first, second, late))
+    assert all(f"/{job}_0_log.out <==" in logs for job in (first, second, late))
+    assert "_nodes/" not in logs
+    assert f"/{second}_nodes/ray-n" in login.must(sweep, "logs", sweep.results, "--job", second)
     of_second = json.loads(login.must(sweep, "logs", sweep.results, "--job", second, "--json"))
     assert {Path(each["path"]).name.partition("_")[0] for each in of_second if "_nodes" not in each["path"]} == {second}
     assert "96 cells in the tables, 0 stages failed" in login.must(sweep, "logs", sweep.results, "--job", late)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import orchestrator
 from tests.orchestrator.sweeps import make_sweep, write_spec
 
@@ -20,9 +22,14 @@ def cache_with(model: Path, cache: Path, name: str) -> None:
     (repository / "refs" / "main").write_text(COMMIT)
 
 
-def ntksweep(cache: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+UNREACHABLE = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+"""A place where nobody listens: what the hub's client raises then is not what it raises when told to stay offline."""
+
+
+def ntksweep(cache: Path, *arguments: str | Path, hub: dict[str, str] = OFFLINE) -> subprocess.CompletedProcess[str]:
     # A process of its own: the cache's place is read when the hub's library is loaded.
-    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {"HF_HUB_CACHE": str(cache)} | hub
     command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -41,9 +48,17 @@ def test_a_cached_model_runs_by_its_id_and_its_commit_is_recorded(tmp_path, tiny
     assert list(orchestrator.load(tmp_path / "local").cells.to_pandas()["eval_loss"]) == list(by_id["eval_loss"])
 
 
-def test_an_id_that_is_nowhere_says_what_to_do(tmp_path, tiny_model):
+def test_a_cached_model_is_planned_where_the_hub_cannot_be_reached(tmp_path, tiny_model):
+    cache_with(tiny_model, tmp_path / "cache", "someone/tiny-bert")
+    path = make_sweep(tmp_path, {"model.path": "someone/tiny-bert"}, model=tiny_model)
+    planned = ntksweep(tmp_path / "cache", "plan", path, hub=UNREACHABLE)
+    assert planned.returncode == 0, planned.stderr
+
+
+@pytest.mark.parametrize("hub", [OFFLINE, UNREACHABLE], ids=["offline", "unreachable"])
+def test_an_id_that_is_nowhere_says_what_to_do(tmp_path, tiny_model, hub):
     path = make_sweep(tmp_path, {"model.path": "someone/nothing"}, model=tiny_model)
-    ended = ntksweep(tmp_path / "cache", "run", path)
+    ended = ntksweep(tmp_path / "cache", "run", path, hub=hub)
     assert ended.returncode == 2
     message = " ".join(ended.stderr.split())
     assert "no local path `someone/nothing`" in message
