@@ -4,8 +4,9 @@ Inside a group the parameters stand in the order of its modules; each weight in 
 in) for `torch.nn.Linear` and (in, out) for transformers' `Conv1D`, followed by the bias.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -32,8 +33,14 @@ class TrackedLinear:
     @property
     def parameters(self) -> tuple[Tensor, ...]:
         """The tracked parameters, weight first."""
-        parts = ((self.weight, self.module.weight), (self.bias, self.module.bias))
-        return tuple(parameter for tracked, parameter in parts if tracked and parameter is not None)
+        return tuple(parameter for _, parameter in self.named_parameters())
+
+    def named_parameters(self) -> Iterator[tuple[Literal["weight", "bias"], Tensor]]:
+        """Yield the tracked parameters with what they are, weight first."""
+        if self.weight:
+            yield "weight", self.module.weight
+        if self.bias and self.module.bias is not None:
+            yield "bias", self.module.bias
 
     @property
     def n_parameters(self) -> int:

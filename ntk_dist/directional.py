@@ -1,0 +1,203 @@
+"""Exact derivatives of a batch's scores along a direction in parameter space, without Jacobian rows.
+
+J v takes one forward pass with dual numbers, which costs about three plain ones whatever the number of outputs.
+Where an operator has no forward rule, two backward passes give it: J^T u along v is linear in u, and its own
+gradient with respect to u is J v (Townsend, "A new trick for calculating Jacobian vector products", 2017).
+Neither takes differences, nor vmap, which attention masks break.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ntk_dist.errors import NonFiniteError, NtkError
+from ntk_dist.tracked import Groups, TrackedLinear, check_groups
+
+
+class DirectionError(NtkError):
+    """A direction does not fit the tracked parameters."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """One tracked parameter, the place where the model finds it, and its share of a direction."""
+
+    module: nn.Module
+    name: str
+    parameter: Tensor
+    along: Tensor
+
+
+# tensors made in inference mode lose their tangents without a word
+@torch.inference_mode(mode=False)
+def directional_derivative(
+    score: Callable[[], Tensor], groups: Groups, direction: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Scores of a batch and J v, their derivative along `direction`: the sum over groups of rows_g @ direction_g.
+
+    Attention runs in its plain form, since the fused ones know no forward rule; so the scores may differ from
+    those of `jacobian_rows` by rounding.
+
+    Args:
+        score: runs the model, in eval mode, on the batch and returns (B, R) scores. It is called a second time
+            where an operator has no forward rule.
+        groups: the tracked modules by group.
+        direction: by group a vector (p_g,), in the order of the columns of `jacobian_rows`; it is taken in the
+            dtype of the parameters.
+
+    Returns:
+        The scores (B, R) and their derivative (B, R), detached; zero where nothing tracked is reached.
+
+    Raises:
+        DirectionError: a group without a vector, a vector without a group, or one of another shape.
+        NonFiniteError: the direction, a score or a derivative is NaN or infinite.
+        NtkError: the scores are not a matrix, or a tracked parameter is computed from others.
+        TiedWeightsError: a parameter is tracked twice.
+    """
+    pieces = _pieces(groups, direction)
+    try:
+        scores, derivative = _by_dual_numbers(score, pieces)
+    except NotImplementedError:
+        scores, derivative = _by_double_backward(score, pieces, order=1)
+    _check_finite(derivative, "a directional derivative")
+    return scores, derivative
+
+
+@torch.inference_mode(mode=False)
+def second_directional_derivative(
+    score: Callable[[], Tensor], groups: Groups, direction: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of a batch and their first and second derivatives in t at theta + t v, t = 0, each (B, R).
+
+    By reverse mode alone. Arguments and errors as in `directional_derivative`.
+    """
+    scores, first, second = _by_double_backward(score, _pieces(groups, direction), order=2)
+    _check_finite(first, "a directional derivative")
+    _check_finite(second, "a second directional derivative")
+    return scores, first, second
+
+
+@contextmanager
+def displaced(groups: Groups, displacement: Mapping[str, Tensor]) -> Iterator[None]:
+    """Add `displacement` to the tracked parameters inside this context.
+
+    The parameters themselves are put aside and return untouched, bit by bit. Whatever shares one with a
+    tracked module (a tied embedding) keeps the old value, as the rows of `jacobian_rows` suppose.
+
+    Args:
+        groups: the tracked modules by group.
+        displacement: by group a vector (p_g,), as the direction of `directional_derivative`.
+
+    Raises:
+        DirectionError, NonFiniteError, NtkError, TiedWeightsError: as in `directional_derivative`.
+    """
+    pieces = _pieces(groups, displacement)
+    moved = [
+        nn.Parameter(piece.parameter.detach() + piece.along, requires_grad=piece.parameter.requires_grad)
+        for piece in pieces
+    ]
+    with _replaced(pieces, moved):
+        yield
+
+
+def _by_dual_numbers(score: Callable[[], Tensor], pieces: Sequence[_Piece]) -> tuple[Tensor, Tensor]:
+    with torch.no_grad(), forward_ad.dual_level():
+        duals = [forward_ad.make_dual(piece.parameter.detach(), piece.along) for piece in pieces]  # type: ignore[no-untyped-call]
+        with _replaced(pieces, duals):
+            scores, tangent = forward_ad.unpack_dual(_scores(score))  # type: ignore[no-untyped-call]
+    return scores, torch.zeros_like(scores) if tangent is None else tangent
+
+
+def _by_double_backward(score: Callable[[], Tensor], pieces: Sequence[_Piece], *, order: int) -> tuple[Tensor, ...]:
+    """Scores and their derivatives up to `order`, each (B, R).
+
+    The product <u, scores> is differentiated `order` times in t, and each result, which is linear in u, once in
+    u. To differentiate the derivatives (B, R) in t once more instead is silently wrong: beyond the second
+    backward pass, torch's layer_norm takes mean and deviation for constants (pytorch#175754).
+    """
+    with torch.enable_grad():
+        # without axes it leaves the dtype of the parameters alone
+        t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        with _replaced(pieces, [piece.parameter.detach() + t * piece.along for piece in pieces]):
+            scores = _scores(score)
+        u = torch.zeros_like(scores, requires_grad=True)
+        values, product = [scores.detach()], (u * scores).sum()
+        for _ in range(order):
+            # the score may not depend on t, or be linear in it: then there is nothing left, which counts as zero
+            (product,) = torch.autograd.grad(product, t, create_graph=True, materialize_grads=True)
+            values += torch.autograd.grad(product, u, retain_graph=True, materialize_grads=True)
+    return tuple(values)
+
+
+def _scores(score: Callable[[], Tensor]) -> Tensor:
+    with sdpa_kernel(SDPBackend.MATH):
+        scores = score()
+    if scores.ndim != 2:
+        raise NtkError(f"the scores must be (examples, outputs), not of shape {tuple(scores.shape)}")
+    _check_finite(scores.detach(), "a score")
+    return scores
+
+
+@contextmanager
+def _replaced(pieces: Sequence[_Piece], tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Let the model find `tensors` in the place of its parameters, then the parameters themselves again."""
+    try:
+        for piece, tensor in zip(pieces, tensors, strict=True):
+            # an attribute takes only a parameter, unless that is deleted first, which changes their order
+            piece.module._parameters[piece.name] = cast(nn.Parameter, tensor)
+        yield
+    finally:
+        for piece in pieces:
+            piece.module._parameters[piece.name] = cast(nn.Parameter, piece.parameter)
+
+
+def _pieces(groups: Groups, direction: Mapping[str, Tensor]) -> list[_Piece]:
+    """The direction, cut into one tensor for each tracked parameter, in its shape and dtype."""
+    check_groups(groups)
+    if unmatched := groups.keys() ^ direction.keys():
+        raise DirectionError(f"groups and direction differ in {sorted(unmatched)}; give one vector for each group")
+    pieces: list[_Piece] = []
+    for group, linears in groups.items():
+        size = sum(linear.n_parameters for linear in linears)
+        if direction[group].shape != (size,):
+            raise DirectionError(
+                f"the direction of group {group} must be of shape ({size},), one number for each column of its "
+                f"rows, not {tuple(direction[group].shape)}"
+            )
+        start = 0
+        for linear in linears:
+            for parameter in linear.parameters:
+                along = direction[group].detach()[start : start + parameter.numel()]
+                # copied: a tensor made in inference mode takes no part in a backward pass
+                along = along.reshape(parameter.shape).to(parameter, copy=True)
+                pieces.append(_Piece(linear.module, _place(linear, parameter), parameter, along))
+                start += parameter.numel()
+        if not all(bool(torch.isfinite(piece.along).all()) for piece in pieces):
+            raise NonFiniteError(f"the direction of group {group} is NaN or infinite in the dtype of its parameters")
+    return pieces
+
+
+def _place(linear: TrackedLinear, parameter: Tensor) -> str:
+    """The name under which a tracked module holds a parameter."""
+    for name, own in linear.module._parameters.items():
+        if own is parameter:
+            return name
+    raise NtkError(
+        f"{linear.name} computes its weight or bias from other tensors, which cannot be moved as one; leave it out "
+        "of the targets"
+    )
+
+
+def _check_finite(values: Tensor, what: str) -> None:
+    bad = ~torch.isfinite(values).all(dim=1)
+    if bool(bad.any()):
+        raise NonFiniteError(
+            f"{what} is NaN or infinite for example {int(bad.nonzero()[0])} of the batch; look at its text, "
+            "or use dtype float64 if the model overflows"
+        )

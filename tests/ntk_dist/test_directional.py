@@ -1,0 +1,413 @@
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+from ntk_dist import directional
+from ntk_dist.capture import jacobian_rows
+from ntk_dist.directional import DirectionError, directional_derivative, displaced, second_directional_derivative
+from ntk_dist.errors import NonFiniteError, NtkError, TiedWeightsError
+from ntk_dist.tracked import Groups, TrackedLinear
+from tests.single_example import relative_error
+
+EXAMPLES = 7
+
+
+class Cube(torch.autograd.Function):
+    """x^3 with a rule for the backward pass only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (x,) = ctx.saved_tensors
+        return 3 * x**2 * gradient
+
+
+class Network(nn.Module):
+    """Attention, a Conv1D, a module called twice, an in-place operation on a tracked output, a head on vectors."""
+
+    def __init__(self, n_outputs: int, power: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+        self.shared = nn.Linear(5, 5)
+        self.conv = Conv1D(6, 5)
+        self.unused = nn.Linear(2, 2)
+        self.head = nn.Linear(6, n_outputs)
+        self.power = power
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        hidden *= 2
+        hidden = torch.tanh(hidden)
+        hidden = functional.scaled_dot_product_attention(self.shared(hidden), hidden, hidden)
+        hidden = self.power(self.shared(hidden))
+        return self.head(torch.tanh(self.conv(hidden)).mean(dim=1))
+
+
+def make(
+    n_outputs: int = 2, power: Callable[[Tensor], Tensor] = torch.sin, dtype: torch.dtype = torch.float64
+) -> tuple[Network, dict[str, list[TrackedLinear]], Tensor]:
+    torch.manual_seed(0)
+    network = Network(n_outputs, power).to(dtype).requires_grad_(False)
+    nn.init.normal_(network.conv.weight)
+    groups = {
+        "first": [TrackedLinear(network.first, "first", bias=True)],
+        "mixed": [TrackedLinear(network.shared, "shared"), TrackedLinear(network.conv, "conv", bias=True)],
+        "bias": [TrackedLinear(network.shared, "shared", weight=False, bias=True)],
+        "unused": [TrackedLinear(network.unused, "unused", bias=True)],
+        "head": [TrackedLinear(network.head, "head", bias=True)],
+        "empty": [],
+    }
+    return network, groups, torch.randn(EXAMPLES, 3, 4, dtype=dtype)
+
+
+def draw(groups: Groups, seed: int = 1) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(sum(linear.n_parameters for linear in linears), dtype=torch.float64, generator=generator)
+        for name, linears in groups.items()
+    }
+
+
+def product(rows: dict[str, Tensor], direction: dict[str, Tensor]) -> Tensor:
+    return sum(rows[name].double() @ direction[name] for name in rows)
+
+
+def kept(network: nn.Module) -> Callable[[], bool]:
+    """Whether the network still holds the very same parameters in the same order, bit by bit."""
+    before = [(name, parameter, parameter.clone()) for name, parameter in network.named_parameters()]
+
+    def unchanged() -> bool:
+        now = list(network.named_parameters())
+        return len(now) == len(before) and all(
+            name == old_name and parameter is old and torch.equal(parameter, bits) and not parameter.requires_grad
+            for (name, parameter), (old_name, old, bits) in zip(now, before, strict=True)
+        )
+
+    return unchanged
+
+
+@pytest.fixture(params=["dual numbers", "double backward"])
+def way(request, monkeypatch):
+    """Both ways to the derivative; the second is forced by denying the first."""
+
+    def deny(*_args):
+        raise NotImplementedError
+
+    if request.param == "double backward":
+        monkeypatch.setattr(directional, "_by_dual_numbers", deny)
+    return request.param
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2, 6])
+def test_it_is_the_product_of_the_rows_with_the_direction(way, n_outputs):
+    network, groups, x = make(n_outputs)
+    direction = draw(groups)
+    scores, derivative = directional_derivative(lambda: network(x), groups, direction)
+    expected_scores, rows = jacobian_rows(lambda: network(x), groups)
+    assert derivative.shape == scores.shape == (EXAMPLES, n_outputs)
+    assert not scores.requires_grad and not derivative.requires_grad
+    assert relative_error(scores, expected_scores) < 1e-13
+    assert relative_error(derivative, product(rows, direction)) < 1e-13
+
+
+def test_each_group_moves_on_its_own(way):
+    network, groups, x = make()
+    direction = draw(groups)
+    _, rows = jacobian_rows(lambda: network(x), groups)
+    for name in groups:
+        alone = {other: values * (other == name) for other, values in direction.items()}
+        _, derivative = directional_derivative(lambda: network(x), groups, alone)
+        assert relative_error(derivative, rows[name] @ direction[name]) < 1e-13, name
+
+
+def test_single_precision(way):
+    network, groups, x = make(dtype=torch.float32)
+    direction = draw(groups)
+    scores, derivative = directional_derivative(lambda: network(x), groups, direction)
+    assert scores.dtype == derivative.dtype == torch.float32
+    network.double()
+    _, rows = jacobian_rows(lambda: network(x.double()), groups)
+    assert relative_error(derivative, product(rows, direction)) < 2e-5
+
+
+def test_an_operator_without_a_forward_rule_is_differentiated_twice_backward():
+    derivatives, calls = [], []
+    for power in (lambda x: x**3, Cube.apply):
+        network, groups, x = make(power=power)
+        count = 0
+
+        def score() -> Tensor:
+            nonlocal count
+            count += 1
+            return network(x)  # noqa: B023
+
+        derivatives.append(directional_derivative(score, groups, draw(groups))[1])
+        calls.append(count)
+    assert calls == [1, 2]
+    assert relative_error(derivatives[1], derivatives[0]) < 1e-13
+
+
+def test_an_error_of_the_score_that_looks_like_a_missing_rule_comes_through():
+    _, groups, _ = make()
+
+    def score() -> Tensor:
+        raise NotImplementedError("this model has no forward")
+
+    with pytest.raises(NotImplementedError, match="no forward"):
+        directional_derivative(score, groups, draw(groups))
+
+
+def test_fused_attention_is_only_put_aside():
+    network, groups, x = make()
+
+    def enabled() -> tuple[bool, ...]:
+        cuda = torch.backends.cuda
+        return cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled()
+
+    before, inside = enabled(), []
+    directional_derivative(lambda: (inside.append(enabled()), network(x))[1], groups, draw(groups))
+    assert inside == [(False, False, True)], "a fused kernel would have ended in a second call"
+    assert enabled() == before == (True, True, True)
+
+
+@given(st.floats(-10, 10), st.floats(-10, 10), st.integers(0, 2**31), st.integers(0, 2**31))
+def test_it_is_linear_in_the_direction(a, b, first_seed, second_seed):
+    network, groups, x = make()
+    v, w = draw(groups, first_seed), draw(groups, second_seed)
+    mixture = {name: a * v[name] + b * w[name] for name in groups}
+    along_v, along_w, along_both = (directional_derivative(lambda: network(x), groups, d)[1] for d in (v, w, mixture))
+    rounding = abs(a) * along_v.norm() + abs(b) * along_w.norm()
+    assert (along_both - a * along_v - b * along_w).norm() <= 1e-13 * rounding
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_caller_may_have_turned_gradients_off(way, mode):
+    network, groups, x = make()
+    expected = directional_derivative(lambda: network(x), groups, draw(groups))[1]
+    with mode():
+        direction = draw(groups)
+        _, derivative = directional_derivative(lambda: network(x), groups, direction)
+    assert torch.equal(derivative, expected)
+    assert derivative.norm() > 0
+
+
+def test_parameters_that_require_a_gradient_get_none(way):
+    network, groups, x = make()
+    frozen = directional_derivative(lambda: network(x), groups, draw(groups))[1]
+    network.requires_grad_(True)
+    scores, derivative = directional_derivative(lambda: network(x), groups, draw(groups))
+    assert torch.equal(derivative, frozen)
+    assert not scores.requires_grad and not derivative.requires_grad
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
+
+
+def test_scores_that_depend_on_nothing_tracked_do_not_move(way):
+    network, groups, x = make()
+    for unreached in ({"unused": groups["unused"]}, {"empty": []}, {}):
+        scores, derivative = directional_derivative(lambda: network(x), unreached, draw(unreached))
+        assert torch.equal(derivative, torch.zeros_like(scores))
+
+
+def test_a_parameter_shared_with_an_untracked_module_moves_in_the_tracked_one_alone(way):
+    network, groups, x = make()
+    network.tied = nn.Linear(4, 5, dtype=torch.float64)
+    network.tied.weight = network.first.weight
+
+    def score() -> Tensor:
+        return network(x) + network.tied(x).mean(dim=(1, 2))[:, None]
+
+    direction = draw(groups)
+    _, rows = jacobian_rows(score, groups)
+    assert relative_error(directional_derivative(score, groups, direction)[1], product(rows, direction)) < 1e-13
+
+
+def test_parameters_are_the_same_afterwards(way):
+    network, groups, x = make()
+    unchanged, expected = kept(network), network(x)
+    directional_derivative(lambda: network(x), groups, draw(groups))
+    second_directional_derivative(lambda: network(x), groups, draw(groups))
+    assert unchanged()
+    assert not network(x).requires_grad
+    assert torch.equal(network(x), expected)
+
+
+def test_parameters_are_the_same_after_an_error(way):
+    network, groups, x = make()
+    unchanged = kept(network)
+
+    def fail() -> Tensor:
+        network(x)
+        raise RuntimeError("interrupted")
+
+    for derive in (directional_derivative, second_directional_derivative):
+        with pytest.raises(RuntimeError, match="interrupted"):
+            derive(fail, groups, draw(groups))
+        assert unchanged()
+    x[0] = torch.inf
+    with pytest.raises(NonFiniteError):
+        directional_derivative(lambda: network(x), groups, draw(groups))
+    assert unchanged()
+
+
+def test_the_second_derivative_of_a_product_of_weights():
+    first, second = (nn.Linear(3, 1, bias=False, dtype=torch.float64).requires_grad_(False) for _ in range(2))
+    groups = {"both": [TrackedLinear(first, "first"), TrackedLinear(second, "second")]}
+    x, v = torch.randn(EXAMPLES, 3, dtype=torch.float64), draw(groups)
+    a, b = x @ v["both"][:3, None], x @ v["both"][3:, None]
+    scores, slope, curvature = second_directional_derivative(lambda: first(x) * second(x), groups, v)
+    assert relative_error(scores, first(x) * second(x)) < 1e-14
+    assert relative_error(slope, a * second(x) + b * first(x)) < 1e-14
+    assert relative_error(curvature, 2 * a * b) < 1e-14
+
+
+def test_the_second_derivative_is_the_slope_of_the_first():
+    network, groups, x = make()
+    direction, step = draw(groups), 1e-5
+    scores, first, second = second_directional_derivative(lambda: network(x), groups, direction)
+    slopes = []
+    for t in (-step, step):
+        with displaced(groups, {name: t * values for name, values in direction.items()}):
+            slopes.append(directional_derivative(lambda: network(x), groups, direction)[1])
+    assert relative_error((slopes[1] - slopes[0]) / (2 * step), second) < 1e-7
+    expected_scores, expected_first = directional_derivative(lambda: network(x), groups, direction)
+    assert relative_error(scores, expected_scores) < 1e-13
+    assert relative_error(first, expected_first) < 1e-13
+    assert not any(values.requires_grad for values in (scores, first, second))
+
+
+@pytest.mark.parametrize("name", ["head", "unused", "empty"])
+def test_what_is_linear_has_no_second_derivative(name):
+    network, groups, x = make()
+    chosen = {name: groups[name]}
+    _, first, second = second_directional_derivative(lambda: network(x), chosen, draw(chosen))
+    assert bool(first.any()) == (name == "head")
+    assert not second.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_displaced_outputs_are_those_of_changed_weights(dtype):
+    network, groups, x = make(dtype=dtype)
+    displacement = draw(groups)
+    changed = copy.deepcopy(network)
+    first, mixed, head = (
+        displacement["first"].to(dtype),
+        displacement["mixed"].to(dtype),
+        displacement["head"].to(dtype),
+    )
+    changed.first.weight += first[:20].view(5, 4)
+    changed.first.bias += first[20:]
+    changed.shared.weight += mixed[:25].view(5, 5)
+    changed.conv.weight += mixed[25:55].view(5, 6)
+    changed.conv.bias += mixed[55:]
+    changed.shared.bias += displacement["bias"].to(dtype)
+    changed.head.weight += head[:12].view(2, 6)
+    changed.head.bias += head[12:]
+    with displaced(groups, displacement):
+        assert torch.equal(network(x), changed(x))
+        assert not torch.equal(network.unused.weight, changed.unused.weight)
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not torch.equal(network(x), changed(x))
+
+
+def test_displaced_brings_back_the_exact_bits():
+    network, groups, x = make(dtype=torch.float32)
+    unchanged, before = kept(network), network(x)
+    # so large that nothing of the weights is left in the sum
+    large = {name: 1e12 * values for name, values in draw(groups).items()}
+    with displaced(groups, large), displaced(groups, draw(groups, 2)):
+        assert not torch.equal(network(x), before)
+    assert unchanged()
+    with pytest.raises(RuntimeError, match="interrupted"), displaced(groups, large):
+        raise RuntimeError("interrupted")
+    assert unchanged()
+    assert torch.equal(network(x), before)
+
+
+def test_rows_and_derivative_agree_at_displaced_weights(way):
+    network, groups, x = make()
+    direction = draw(groups, 2)
+    _, before = jacobian_rows(lambda: network(x), groups)
+    with displaced(groups, draw(groups)):
+        _, rows = jacobian_rows(lambda: network(x), groups)
+        _, derivative = directional_derivative(lambda: network(x), groups, direction)
+    assert relative_error(derivative, product(rows, direction)) < 1e-12
+    assert relative_error(derivative, product(before, direction)) > 1e-3
+
+
+def enter(score: Callable[[], Tensor], groups: Groups, direction: dict[str, Tensor]) -> None:
+    with displaced(groups, direction):
+        score()
+
+
+@pytest.mark.parametrize("use", [directional_derivative, second_directional_derivative, enter])
+def test_a_direction_that_does_not_fit_is_refused(use):
+    network, groups, x = make()
+    unchanged, fitting = kept(network), draw(groups)
+    lacking = {name: values for name, values in fitting.items() if name != "head"}
+    wrong = {
+        r"differ in \['head'\]": lacking,
+        r"differ in \['other'\]": {**fitting, "other": torch.zeros(3)},
+        r"group mixed must be of shape \(61,\).*not \(60,\)": {**fitting, "mixed": fitting["mixed"][1:]},
+        r"group first .*not \(25, 1\)": {**fitting, "first": fitting["first"][:, None]},
+        r"group empty .*\(0,\).*not \(1,\)": {**fitting, "empty": torch.zeros(1)},
+    }
+    for message, direction in wrong.items():
+        with pytest.raises(DirectionError, match=message):
+            use(lambda: network(x), groups, direction)
+    with pytest.raises(TiedWeightsError):
+        use(lambda: network(x), {"a": groups["first"], "b": groups["first"]}, {"a": fitting["first"]})
+    assert unchanged()
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(torch.nan, torch.float64), (1e300, torch.float32)])
+@pytest.mark.parametrize("use", [directional_derivative, second_directional_derivative, enter])
+def test_a_non_finite_direction_names_its_group(use, value, dtype):
+    network, groups, x = make(dtype=dtype)
+    direction = draw(groups)
+    direction["mixed"][40] = value
+    with pytest.raises(NonFiniteError, match="direction of group mixed is NaN or infinite"):
+        use(lambda: network(x), groups, direction)
+
+
+def test_a_weight_that_is_computed_from_others_is_refused():
+    network, groups, x = make()
+    nn.utils.parametrizations.weight_norm(network.head)
+    direction = draw(groups)
+    with pytest.raises(NtkError, match="head computes its weight or bias from other tensors"):
+        directional_derivative(lambda: network(x), groups, direction)
+
+
+def test_a_non_finite_score_names_its_example(way):
+    network, groups, x = make()
+    x[4, 1, 2] = torch.nan
+    with pytest.raises(NonFiniteError, match="a score is NaN or infinite for example 4"):
+        directional_derivative(lambda: network(x), groups, draw(groups))
+
+
+def test_a_non_finite_derivative_names_its_example(way):
+    network, groups, x = make(1)
+
+    def score() -> Tensor:
+        values = network(x)
+        # the square root has an infinite slope at 0
+        return torch.cat([values[:5], (values[5:6] - values[5:6].detach()).abs().sqrt(), values[6:]])
+
+    with pytest.raises(NonFiniteError, match="a directional derivative is NaN or infinite for example 5"):
+        directional_derivative(score, groups, draw(groups))
+
+
+def test_scores_must_be_a_matrix(way):
+    network, groups, x = make()
+    with pytest.raises(NtkError, match="examples, outputs"):
+        directional_derivative(lambda: network(x).sum(dim=1), groups, draw(groups))
