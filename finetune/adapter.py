@@ -22,12 +22,14 @@ class GroupParts:
     """The parameters of one group.
 
     Attributes:
-        tracked: modules whose gradient can be other than zero.
-        zero: names of the parts whose gradient is zero whatever the input, and which are skipped.
+        tracked: modules whose gradient can be other than zero at the pretrained point.
+        zero: names of the parts whose gradient is zero there whatever the input, and which are skipped.
+        trained: all modules of the group: away from that point each of them has a gradient.
     """
 
     tracked: list[TrackedLinear]
     zero: list[str]
+    trained: list[TrackedLinear]
 
 
 def insert_lora(model: PreTrainedModel, settings: AdapterSettings, targets: Sequence[Target], seed: int) -> None:
@@ -62,22 +64,22 @@ def lora_pair(model: PreTrainedModel, target: Target) -> tuple[nn.Linear, nn.Lin
 def lora_parts(model: PreTrainedModel, target: Target) -> GroupParts:
     """A and B of one module: the gradient for A is zero where B is zero, and the other way round."""
     a, b = lora_pair(model, target)
-    parts = [("lora_A", a, is_zero(b)), ("lora_B", b, is_zero(a))]
-    return GroupParts(
-        tracked=[TrackedLinear(module, f"{target.path}.{name}") for name, module, zero in parts if not zero],
-        zero=[name for name, _, zero in parts if zero],
-    )
+    linears = {name: TrackedLinear(module, f"{target.path}.{name}") for name, module in (("lora_A", a), ("lora_B", b))}
+    zero = ["lora_A"] * is_zero(b) + ["lora_B"] * is_zero(a)
+    tracked = [linear for name, linear in linears.items() if name not in zero]
+    return GroupParts(tracked, zero, list(linears.values()))
 
 
 def dense_parts(target: Target) -> GroupParts:
     """The module's own weight and bias."""
-    return GroupParts([TrackedLinear(target.module, target.path, bias=target.module.bias is not None)], [])
+    linears = [TrackedLinear(target.module, target.path, bias=target.module.bias is not None)]
+    return GroupParts(linears, [], linears)
 
 
 def without_gradient(parts: GroupParts) -> GroupParts:
     """The same group where nothing that it changes can reach the outputs."""
     names = [linear.name.rpartition(".")[2] for linear in parts.tracked]
-    return GroupParts([], sorted({*parts.zero, *names}))
+    return GroupParts([], sorted({*parts.zero, *names}), parts.trained)
 
 
 def is_zero(module: nn.Linear) -> bool:

@@ -127,6 +127,27 @@ def n_layers(model: PreTrainedModel) -> int:
     return len({layer for layer, _ in map(_locate, paths) if layer is not None})
 
 
+def find_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The list of the base model's layers, in the order in which groups are numbered.
+
+    Raises:
+        UnsupportedModelError: the base model has no list of modules with linear ones inside, or several.
+    """
+    lists = {
+        path: module
+        for path, module in model.base_model.named_modules()
+        # a list inside another one belongs to a layer: experts, or the parts of a block
+        if isinstance(module, nn.ModuleList) and not any(part.isdigit() for part in path.split("."))
+    }
+    found = {path: module for path, module in lists.items() if linears(module)}
+    if len(found) != 1:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} should have one list of layers, but has {', '.join(found) or 'none'}, so that "
+            "its frozen layers cannot be told; train it without the cache"
+        )
+    return next(iter(found.values()))
+
+
 def _matches(path: str, target: str) -> bool:
     return path == target or path.endswith(f".{target}")
 

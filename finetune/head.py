@@ -69,13 +69,10 @@ def head_parts(model: PreTrainedModel, n_outputs: int) -> GroupParts:
     """Every linear module of the head; those before an all-zero last one have no gradient."""
     final_name, final = final_linear(model, n_outputs)
     dead = is_zero(final)
-    parts = GroupParts([], [])
-    for name, module in head_linears(model).items():
-        if dead and name != final_name:
-            parts.zero.append(name)
-        else:
-            parts.tracked.append(TrackedLinear(module, name, bias=module.bias is not None))
-    return parts
+    modules = head_linears(model).items()
+    linears = [TrackedLinear(module, name, bias=module.bias is not None) for name, module in modules]
+    zero = [linear.name for linear in linears if dead and linear.name != final_name]
+    return GroupParts([linear for linear in linears if linear.name not in zero], zero, linears)
 
 
 def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:

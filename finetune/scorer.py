@@ -35,6 +35,7 @@ class Scorer:
         model: the transformers model, adapters inside.
         final: the linear layer whose output are the logits.
         groups: tracked modules by group; a group whose gradient is always zero has none.
+        trained: by group all of its modules, which fine-tuning changes: also those whose gradient is zero at first.
         zero_parts: by group, the parts whose gradient is always zero and which are skipped: LoRA's A where B
             is zero, B where A is zero, everything below a head of zeros.
         drawn: names of the parameters that were drawn because no checkpoint gave them.
@@ -51,6 +52,7 @@ class Scorer:
         self.model = model.eval()
         self.final = final
         self.groups: dict[str, list[TrackedLinear]] = {name: group.tracked for name, group in parts.items()}
+        self.trained = {name: group.trained for name, group in parts.items()}
         self.zero_parts = {name: group.zero for name, group in parts.items() if group.zero}
         self.drawn = drawn
         self._last_token = is_decoder(model)

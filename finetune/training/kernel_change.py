@@ -1,0 +1,65 @@
+"""How far training moves the kernel from the one at the pretrained point."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.scorer import Scorer
+from finetune.targets import kernel_outputs
+from finetune.training.stacked import displaced_stack
+from finetune.training.trainable import Displacement
+from ntk_dist.batches import Batch
+from ntk_dist.capture import jacobian_rows
+from ntk_dist.features import OutputMode
+
+
+class KernelChange:
+    """Compares the kernel of a few examples with its first: called with displacements, it is an observer of training.
+
+    The kernel is that of all trained parameters, also of those whose gradient is zero at the pretrained point.
+
+    Args:
+        scorer: the model.
+        groups: the groups that are trained.
+        batch: m examples.
+        outputs: which outputs are trained.
+    """
+
+    def __init__(self, scorer: Scorer, groups: Sequence[str], batch: Batch, outputs: OutputMode) -> None:
+        self._scorer = scorer
+        self._groups = {group: scorer.trained[group] for group in groups}
+        self._batch = batch
+        self._outputs: OutputMode = outputs
+        self._first = self._kernel(None)
+
+    def __call__(self, displacements: Sequence[Displacement]) -> Mapping[str, NDArray[np.float64]]:
+        """Return numbers (S,) for S displacements, by Frobenius norms.
+
+        They are `kernel_change`, |K - K_0| / |K_0|, and `kernel_alignment`, <K, K_0> / (|K| |K_0|).
+        """
+        kernels = [self._kernel(displacement) for displacement in displacements]
+        first = np.linalg.norm(self._first)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "kernel_change": np.array([np.linalg.norm(K - self._first) / first for K in kernels]),
+                "kernel_alignment": np.array([
+                    np.vdot(K, self._first) / (np.linalg.norm(K) * first) for K in kernels
+                ]),
+            }  # fmt: skip
+
+    def _kernel(self, displacement: Displacement | None) -> NDArray[np.float64]:
+        linears = [linear for group in self._groups.values() for linear in group]
+        with displaced_stack(linears if displacement else [], [displacement] if displacement else []):
+            _, rows = jacobian_rows(self._score, self._groups)
+        products = [_gram(values.flatten(0, 1)) for values in rows.values()]
+        return np.asarray(np.sum(products, axis=0), dtype=np.float64)
+
+    def _score(self) -> Tensor:
+        return kernel_outputs(self._scorer.logits(self._batch), self._outputs)
+
+
+def _gram(rows: Tensor) -> NDArray[np.float64]:
+    doubled = rows.double()
+    return np.asarray((doubled @ doubled.T).numpy(), dtype=np.float64)

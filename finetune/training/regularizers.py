@@ -1,0 +1,76 @@
+"""Ways to hold weights near the pretrained ones, each as a change of the gradient or of the step.
+
+Displacements are theta - theta_0 by parameter, so that everything here is anchored at the true theta_0, also where that
+is not zero, as for LoRA's A. Strengths are lambda / n, that of the objective divided by the number of examples, but for
+`project`, which takes lambda as it is.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Tensors = Mapping[str, Tensor]
+
+
+def pull(displacement: Tensors, strength: float) -> None:
+    """Add the gradient of (strength/2) |theta - theta_0|^2 to the gradients: L2-SP (arXiv 1802.01483)."""
+    for tensor in displacement.values():
+        _gradient(tensor).add_(tensor.detach(), alpha=strength)
+
+
+def pull_selectively(displacement: Tensors, strength: float) -> bool:
+    """Do as `pull` while <grad R(theta), theta - theta_0> >= 0 over all parameters together; tell whether it did.
+
+    Equation 8 of arXiv 2602.08239: where descent leads back to theta_0 by itself the weights are left alone. The
+    gradients must be those of R alone.
+    """
+    inner = sum((float(torch.sum(_gradient(tensor) * tensor.detach())) for tensor in displacement.values()), 0.0)
+    if inner >= 0:
+        pull(displacement, strength)
+    return inner >= 0
+
+
+@torch.no_grad()
+def decay(displacement: Tensors, before: Tensors, strength: float, learning_rate: float) -> None:
+    """Take learning_rate * strength * (theta - theta_0) from the weights, whatever the optimiser made of the gradient.
+
+    Decoupled weight decay (arXiv 1711.05101) with theta_0 in the place of 0.
+
+    Args:
+        displacement: after the optimiser's step; changed in place.
+        before: before that step.
+        strength: lambda / n.
+        learning_rate: of this step.
+    """
+    for name, tensor in displacement.items():
+        tensor.sub_(before[name], alpha=learning_rate * strength)
+
+
+@torch.no_grad()
+def project(displacement: Tensors, before: Tensors, strength: float) -> None:
+    """Selective Projection Decay (arXiv 2411.01713), tensor by tensor.
+
+    Where sum(g * (theta - theta_0)) > 0 before the step, the new theta~ becomes
+    theta~ - strength * rho * (theta~ - theta_0), where rho, cut to [0, 1], is
+    (|theta~ - theta_0| - |theta - theta_0|) / |theta~ - theta_0|: at strength 1 it comes back to the sphere around
+    theta_0 on which it was.
+
+    Args:
+        displacement: theta~ - theta_0, after the optimiser's step, with the gradients g of that step; changed in place.
+        before: theta - theta_0, before it.
+        strength: lambda.
+    """
+    for name, tensor in displacement.items():
+        if float(torch.sum(_gradient(tensor) * before[name])) <= 0:
+            continue
+        new, old = float(tensor.norm()), float(before[name].norm())
+        if new > old:
+            tensor.mul_(1 - strength * (new - old) / new)
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    """The gradient of a displacement, zeros if the loss does not depend on it."""
+    if tensor.grad is None:
+        tensor.grad = torch.zeros_like(tensor)
+    return tensor.grad

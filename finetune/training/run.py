@@ -1,0 +1,152 @@
+"""What a training run leaves, and what it keeps so that a killed one goes on with the same numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetune.training.trainable import Displacement
+
+Arrays = dict[str, NDArray[np.generic]]
+
+Observer = Callable[[Sequence[Displacement]], Mapping[str, NDArray[np.float64]]]
+"""Looks at the displacements of S cells whenever they are recorded, and returns numbers (S,) by name."""
+
+
+class CellStatus(StrEnum):
+    """How the training of a cell ended."""
+
+    FINISHED = "finished"
+    STOPPED_EARLY = "stopped early"
+    DIVERGED = "diverged"
+
+
+@dataclass
+class Trajectory:
+    """What was seen of S cells at K steps.
+
+    Attributes:
+        steps: (K,) updates made before each look.
+        train_outputs: K arrays (S, n, R).
+        eval_outputs: K arrays (S, m, R).
+        distances: K arrays (S,), |theta - theta_0|.
+        pulled: K arrays (S,), share of the steps since the look before at which the regularizer acted.
+        observed: by name, K arrays (S,) of what an observer found.
+    """
+
+    steps: list[int] = field(default_factory=list)
+    train_outputs: list[NDArray[np.float64]] = field(default_factory=list)
+    eval_outputs: list[NDArray[np.float64]] = field(default_factory=list)
+    distances: list[NDArray[np.float64]] = field(default_factory=list)
+    pulled: list[NDArray[np.float64]] = field(default_factory=list)
+    observed: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
+
+
+@dataclass
+class CellState:
+    """One cell while it is trained.
+
+    Attributes:
+        status: how it ended; FINISHED as long as it has not.
+        active: whether it is still trained.
+        kept: the displacement that it ends with: the last that was looked at, or the best one with early stopping.
+        kept_record: which look that was.
+        best_loss: evaluation loss there.
+        worse: looks since then.
+        failed_step: updates made before the loss was not finite, or exploded; None if that did not happen.
+    """
+
+    kept: Displacement
+    status: CellStatus = CellStatus.FINISHED
+    active: bool = True
+    kept_record: int = 0
+    best_loss: float = float("inf")
+    worse: int = 0
+    failed_step: int | None = None
+
+
+@dataclass
+class TrainingState:
+    """Everything that the rest of a run depends on.
+
+    Attributes:
+        displacements: of the model's S cells, changed in place.
+        optimiser: with one parameter group a cell.
+        cells: how each cell stands.
+        trajectory: what was seen so far.
+        pulled: (S,) steps since the last look at which the regularizer acted.
+        step: updates made.
+    """
+
+    displacements: list[Displacement]
+    optimiser: torch.optim.Optimizer
+    cells: list[CellState]
+    trajectory: Trajectory
+    pulled: NDArray[np.float64]
+    step: int = 0
+
+    @classmethod
+    def first(cls, displacements: list[Displacement], optimiser: torch.optim.Optimizer) -> "TrainingState":
+        """Return the state before the first step."""
+        cells = [CellState(copied(displacement)) for displacement in displacements]
+        return cls(displacements, optimiser, cells, Trajectory(), np.zeros(len(cells)))
+
+    def active(self) -> list[int]:
+        """Return the cells that are still trained."""
+        return [number for number, cell in enumerate(self.cells) if cell.active]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training run that has ended.
+
+    Attributes:
+        trajectory: what was seen on the way.
+        cells: how each cell ended, and its displacement.
+    """
+
+    trajectory: Trajectory
+    cells: list[CellState]
+
+
+class Checkpoint(Protocol):
+    """Where a run keeps how far it is."""
+
+    def load(self) -> Arrays | None:
+        """Return what was saved last; None if nothing was."""
+
+    def due(self) -> bool:
+        """Tell whether it is time to save."""
+
+    def save(self, arrays: Arrays) -> None:
+        """Keep arrays in the place of those before."""
+
+
+class NoCheckpoint:
+    """Keeps nothing: for runs that take less time than it is worth."""
+
+    def load(self) -> Arrays | None:
+        """See `Checkpoint.load`."""
+        return None
+
+    def due(self) -> bool:
+        """See `Checkpoint.due`."""
+        return False
+
+    def save(self, arrays: Arrays) -> None:
+        """See `Checkpoint.save`."""
+
+
+def copied(displacement: Displacement) -> Displacement:
+    """Return a copy without graph."""
+    return {name: tensor.detach().clone() for name, tensor in displacement.items()}
+
+
+@torch.no_grad()
+def norm(displacement: Displacement) -> float:
+    """Return |theta - theta_0| over all parameters together."""
+    return float(torch.linalg.vector_norm(torch.stack([tensor.double().norm() for tensor in displacement.values()])))

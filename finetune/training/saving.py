@@ -1,0 +1,85 @@
+"""A training run as arrays, for checkpoints: no pickle, and the same bits when it goes on."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetune.training.run import Arrays, CellState, CellStatus, TrainingState
+from finetune.training.trainable import Displacement
+
+_STATUSES = list(CellStatus)
+_SEEN = ("train_outputs", "eval_outputs", "distances", "pulled")
+
+
+def saved(state: TrainingState) -> Arrays:
+    """Return a state as arrays."""
+    seen = state.trajectory
+    arrays: Arrays = {"step": np.array([state.step]), "pulled": state.pulled, "seen.steps": np.array(seen.steps)}
+    for name in _SEEN:
+        arrays[f"seen.{name}"] = np.stack(getattr(seen, name))
+    arrays |= {f"observed.{name}": np.stack(values) for name, values in seen.observed.items()}
+    for number, (displacement, cell) in enumerate(zip(state.displacements, state.cells, strict=True)):
+        arrays |= {
+            f"{number}.{name}": array for name, array in _saved_cell(displacement, cell, state.optimiser).items()
+        }
+    return arrays
+
+
+def restore(arrays: Mapping[str, NDArray[np.generic]], state: TrainingState) -> None:
+    """Put back what `saved` returned."""
+    state.step = int(np.asarray(arrays["step"], dtype=np.int64)[0])
+    state.pulled = np.array(arrays["pulled"], dtype=np.float64)
+    state.trajectory.steps = [int(step) for step in np.asarray(arrays["seen.steps"], dtype=np.int64)]
+    for name in _SEEN:
+        setattr(state.trajectory, name, list(arrays[f"seen.{name}"]))
+    state.trajectory.observed = {
+        name.removeprefix("observed."): [np.array(row, dtype=np.float64) for row in values]
+        for name, values in arrays.items()
+        if name.startswith("observed.")
+    }
+    for number, (displacement, cell) in enumerate(zip(state.displacements, state.cells, strict=True)):
+        prefix = f"{number}."
+        own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        _restore_cell(own, displacement, cell, state.optimiser)
+
+
+def _saved_cell(displacement: Displacement, cell: CellState, optimiser: torch.optim.Optimizer) -> Arrays:
+    failed = -1 if cell.failed_step is None else cell.failed_step
+    facts = (_STATUSES.index(cell.status), cell.active, cell.kept_record, cell.best_loss, cell.worse, failed)
+    arrays: Arrays = {"state": np.array(facts, dtype=np.float64)}
+    for name, tensor in displacement.items():
+        arrays[f"now.{name}"] = _as_array(tensor)
+        arrays[f"kept.{name}"] = _as_array(cell.kept[name])
+        memory = optimiser.state.get(tensor, {})
+        arrays |= {f"optimiser.{key}.{name}": _as_array(value) for key, value in memory.items() if value is not None}
+    return arrays
+
+
+@torch.no_grad()
+def _restore_cell(
+    arrays: Mapping[str, NDArray[np.generic]],
+    displacement: Displacement,
+    cell: CellState,
+    optimiser: torch.optim.Optimizer,
+) -> None:
+    status, active, record, best, worse, failed = np.asarray(arrays["state"], dtype=np.float64)
+    cell.status, cell.active = _STATUSES[int(status)], bool(active)
+    cell.kept_record, cell.best_loss, cell.worse = int(record), float(best), int(worse)
+    cell.failed_step = None if failed < 0 else int(failed)
+    for name, tensor in displacement.items():
+        tensor.copy_(_as_tensor(arrays[f"now.{name}"]))
+        cell.kept[name] = _as_tensor(arrays[f"kept.{name}"])
+    for key, array in arrays.items():
+        if key.startswith("optimiser."):
+            _, memory, name = key.split(".", 2)
+            optimiser.state[displacement[name]][memory] = _as_tensor(array)
+
+
+def _as_tensor(array: NDArray[np.generic]) -> torch.Tensor:
+    return torch.from_numpy(np.array(array))
+
+
+def _as_array(value: torch.Tensor) -> NDArray[np.generic]:
+    return value.detach().numpy().copy()
