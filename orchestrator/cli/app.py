@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from orchestrator.cli import clusters, devcluster, looking, sweeping, watching
+from orchestrator.cli import clusters, devcluster, looking, selecting, sweeping, watching
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import ExitCode, SweepError
 from orchestrator.version import VERSION
@@ -70,6 +70,7 @@ app.command("logs", rich_help_panel="On a cluster")(clusters.logs)
 app.add_typer(devcluster.app, name="devcluster", rich_help_panel="On a cluster")
 app.command("status")(watching.status)
 app.command("show")(looking.show)
+app.command("select")(selecting.select)
 app.command("export")(looking.export)
 app.command("doctor")(looking.doctor)
 

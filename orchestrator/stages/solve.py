@@ -4,12 +4,13 @@ The decomposition serves the spectrum and every lambda and is as large as the ke
 two are one stage.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from ntk_dist.bounds import ridge_distance_bound
 from ntk_dist.decomposition import Decomposition
 from ntk_dist.ridge import RidgePath
 from orchestrator.stage import Stage
@@ -27,7 +28,7 @@ def compute(stage: Stage, work: Work) -> Product:
     The artifact holds, for S layer sets and L lambdas, the arrays of `spectrum_scalars` (S,), those of `path_scalars`
     (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`.
     """
-    solver = _Solver(stage, work)
+    solver = Solver(stage, work)
     columns: dict[str, list[Any]] = {}
     arrays: dict[str, Array] = {}
     for position, groups in enumerate(stage.parameters["layer_sets"]):
@@ -42,8 +43,14 @@ def compute(stage: Stage, work: Work) -> Product:
     return Product({}, work.write_arrays(stage, arrays))
 
 
-class _Solver:
-    """The problem of one solve stage, ready for layer set after layer set."""
+class Solver:
+    """The problem of one solve stage, ready for layer set after layer set.
+
+    Attributes:
+        kernel: the section `kernel` of the spec.
+        problem: targets and initial outputs.
+        predictions: evaluation outputs of the layer set that was solved last, (L, M_eval, k).
+    """
 
     def __init__(self, stage: Stage, work: Work) -> None:
         self.stage = stage
@@ -59,13 +66,19 @@ class _Solver:
 
     def decompose(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
-        M, M_eval = self.problem.size, self.problem.eval_size
         if self.stage.parameters["method"] == "primal":
             return self._decompose_primal(groups)
-        per_example = self.problem.rows_per_example
+        K, rows = self.kernel_blocks(groups)
+        return decompose(K, self.kernel), iter([rows])
+
+    def kernel_blocks(self, groups: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+        """Return the sums of the stored blocks of `groups`: K(train, train) (M, M) and K(eval, train) (M_eval, M).
+
+        Of a symmetric kernel only the lower triangle is filled. The stage's method must be `dual`.
+        """
+        M, M_eval, per_example = self.problem.size, self.problem.eval_size, self.problem.rows_per_example
         K = sum_tiles(self.tiles, groups, (M, M), per_example)
-        rows = sum_tiles(self.eval_tiles, groups, (M_eval, M), per_example)
-        return _decompose(K, self.kernel), iter([rows])
+        return K, sum_tiles(self.eval_tiles, groups, (M_eval, M), per_example)
 
     def _decompose_primal(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         from ntk_dist.primal import PrimalDecomposition
@@ -140,7 +153,7 @@ class _Solver:
             "eval_loss": _sum_of_squares(eval_residuals) / (2 * problem.n_eval),
             "objective": (squared_residual + path.lambdas * path.squared_distance) / 2,
             "parameter_distance": np.sqrt(path.squared_distance),
-            "parameter_distance_bound": residual_norm / (2 * np.sqrt(path.lambdas)),
+            "parameter_distance_bound": ridge_distance_bound(residual_norm, path.lambdas),
             "degrees_of_freedom": path.degrees_of_freedom,
             "gcv": path.gcv,
             "leave_one_out_loss": np.full(len(path.lambdas), np.nan)
@@ -151,7 +164,8 @@ class _Solver:
         }
 
 
-def _decompose(K: FloatArray, kernel: dict[str, Any]) -> Decomposition:
+def decompose(K: FloatArray, kernel: dict[str, Any]) -> Decomposition:
+    """Return the decomposition of K (M, M) that the section `kernel` asks for; K is overwritten."""
     if kernel["kind"] == "asymmetric_sign":
         from ntk_dist.schur import SchurDecomposition
 

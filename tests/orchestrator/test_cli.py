@@ -22,7 +22,8 @@ from orchestrator.version import VERSION
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, write_spec
 
 COMMANDS = [
-    "init", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "export", "doctor",
+    "init", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "select", "export",
+    "doctor",
 ]  # fmt: skip
 
 

@@ -1,0 +1,156 @@
+"""The command that chooses layer sets before training: select."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.text import Text
+
+from orchestrator.cli.arguments import FolderArgument, JsonOption, sweep_folder
+from orchestrator.cli.render import number, rows_table
+from orchestrator.standard_json import standard_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from orchestrator.folder import ResultsFolder
+    from orchestrator.selection.criteria import Criterion
+    from orchestrator.selection.greedy import Selection
+    from orchestrator.selection.ranking import Ranking
+
+DIGITS = 4
+
+
+def select(
+    path: FolderArgument,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="condition_fixed, condition_relative, effective_rank, alignment, gcv, leave_one_out, eval_loss or "
+            "train_loss.",
+            metavar="CRITERION",
+        ),
+    ] = "gcv",
+    greedy: Annotated[
+        int | None,
+        typer.Option(help="Choose so many layers one at a time, from stored kernel blocks.", metavar="K", min=1),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rank the layer sets of a sweep by what their kernels say before training, and say what that rests on.
+
+    Example: ntksweep select results/quickstart --by condition_relative --greedy 3
+    """
+    from orchestrator.results import load
+    from orchestrator.selection.criteria import criterion_named
+    from orchestrator.selection.ranking import rank
+
+    folder = sweep_folder(path)
+    criterion = criterion_named(by, folder.existing().spec)
+    ranking = rank(load(folder.root), criterion)
+    selection = None if greedy is None else _select_layers(folder, criterion, greedy)
+    if as_json:
+        print(standard_json(asdict(ranking) | ({"greedy": asdict(selection)} if selection else {}), indent=1))
+        return
+    console = Console()
+    console.print(_ranking_table(ranking))
+    for line in _what_it_rests_on(ranking):
+        console.print(line, markup=False, highlight=False)
+    if selection is not None:
+        console.print()
+        console.print(_selection_table(selection, criterion))
+        for line in _about_selection(selection):
+            console.print(line, markup=False, highlight=False)
+
+
+def _select_layers(folder: "ResultsFolder", criterion: "Criterion", n_layers: int) -> "Selection":
+    from orchestrator.plan import make_plan
+    from orchestrator.selection.greedy import select_layers
+    from orchestrator.survey import survey
+
+    sweep = folder.existing()
+    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    with Console(stderr=True).status("choosing layers"):
+        return select_layers(plan, folder, criterion, n_layers)
+
+
+def _ranking_table(ranking: "Ranking") -> Group:
+    rows = [
+        (
+            each.layer_set,
+            number(each.value, DIGITS),
+            number(each.lowest, DIGITS),
+            number(each.highest, DIGITS),
+            str(each.n_parameters),
+        )
+        for each in ranking.layer_sets
+    ]
+    criterion = ranking.criterion
+    seeds = f"{'geometric ' if criterion.geometric else ''}mean over {ranking.n_seeds} seeds"
+    which = "largest" if criterion.large_is_good else "smallest"
+    title = f"Layer sets by {criterion.name}, {which} first ({seeds if ranking.n_seeds > 1 else 'one seed'})"
+    return _titled(title, rows_table(("layer set", "value", "lowest", "highest", "parameters"), rows))
+
+
+def _what_it_rests_on(ranking: "Ranking") -> Iterator[str]:
+    criterion, lambdas = ranking.criterion, ranking.lambdas
+    yield f"{criterion.column}: {criterion.meaning}"
+    if criterion.over_lambdas:
+        unit = ", in units of trace/M" if ranking.lambda_scale == "trace" else ""
+        yield (
+            f"Each layer set and seed counts with its best of {len(lambdas)} lambdas, {lambdas[0]:g} to "
+            f"{lambdas[-1]:g}{unit}."
+        )
+    evaluation = f" and {ranking.n_eval} evaluation" if criterion.column == "eval_loss" else ""
+    yield (
+        f"It rests on {ranking.n_train} training{evaluation} examples and {ranking.n_seeds} "
+        f"seed{'s' if ranking.n_seeds > 1 else ''}; lowest and highest are over seeds. Nothing was trained for it."
+    )
+    if criterion.geometric and ranking.n_unresolved:
+        yield (
+            f"{ranking.n_unresolved} of {ranking.n_kernels} kernels have a smallest eigenvalue below the noise floor "
+            "(condition_number_resolved is false): their plain condition_number is noise, and what stands here "
+            "compares sigma_max with s, not with sigma_min."
+        )
+    if ranking.unfinished:
+        yield f"Not finished, and not ranked: {', '.join(ranking.unfinished)}"
+
+
+def _selection_table(selection: "Selection", criterion: "Criterion") -> Group:
+    first = selection.seeds[0]
+    baselines = list(first.steps[0].baselines)
+    rows = [
+        (
+            f"+ layer {step.layer}",
+            number(step.value, DIGITS),
+            *(number(step.baselines[name], DIGITS) for name in baselines),
+            f"{agreeing} of {len(selection.seeds)}",
+        )
+        for step, agreeing in zip(first.steps, selection.agreement, strict=True)
+    ]
+    headings = ("step", "value", *(name.replace("_", " ") for name in baselines), "seeds agree")
+    title = f"Greedy forward selection by {criterion.name} (seed {first.seed}), beside as many layers chosen otherwise"
+    return _titled(title, rows_table(headings, rows))
+
+
+def _titled(title: str, table: "Table") -> Group:
+    # A table breaks its own title to its width, which is narrower than most titles.
+    return Group(Text(title, style="italic"), table)
+
+
+def _about_selection(selection: "Selection") -> Iterator[str]:
+    from orchestrator.layer_sets import compress
+    from orchestrator.selection.baselines import RANDOM_SETS
+
+    for each in selection.seeds:
+        layers = ", ".join(str(step.layer) for step in each.steps)
+        yield f"seed {each.seed} chose {layers} with {number(each.steps[-1].value, DIGITS)}"
+    yield (
+        f"Chosen among layers {compress(selection.layers)}, from stored kernel blocks. random: mean over up to "
+        f"{RANDOM_SETS} sets of layers; last: the last layers; smallest and largest weight condition: the layers whose "
+        "adapted weights have the smallest and the largest condition number."
+    )
+    if selection.without_weights:
+        yield f"No baselines by the condition number of weights: {selection.without_weights}"

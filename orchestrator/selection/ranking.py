@@ -1,0 +1,107 @@
+"""Ranking the layer sets of a finished sweep by a criterion."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.errors import ResultsError
+from orchestrator.kept_plan import plan_index
+from orchestrator.results import Results
+from orchestrator.selection.criteria import Criterion
+
+
+@dataclass(frozen=True)
+class RankedLayerSet:
+    """A layer set and what a criterion says of it.
+
+    Attributes:
+        layer_set: its name.
+        value: mean of the criterion over seeds.
+        lowest, highest: smallest and largest value of a seed.
+        n_parameters: its parameters, without structurally zero ones.
+    """
+
+    layer_set: str
+    value: float
+    lowest: float
+    highest: float
+    n_parameters: int
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The layer sets of a sweep, the best first, and what their order rests on.
+
+    Attributes:
+        criterion: what they are ranked by.
+        layer_sets: those whose cells are all there; equally good ones in the grid's order.
+        unfinished: names of the others, which are not ranked.
+        n_train: training examples: the largest training-set size of the grid.
+        n_eval: evaluation examples.
+        n_seeds: seeds that means are over.
+        lambdas: regularization strengths, ascending, as the spec gives them.
+        lambda_scale: absolute, or trace: in units of trace/M.
+        n_kernels: kernels of the ranked layer sets: one a set and seed.
+        n_unresolved: those whose smallest eigenvalue does not exceed the noise floor.
+    """
+
+    criterion: Criterion
+    layer_sets: list[RankedLayerSet]
+    unfinished: list[str]
+    n_train: int
+    n_eval: int
+    n_seeds: int
+    lambdas: list[float]
+    lambda_scale: str
+    n_kernels: int
+    n_unresolved: int
+
+
+def rank(results: Results, criterion: Criterion) -> Ranking:
+    """Rank the layer sets of a sweep, at its largest training-set size.
+
+    A layer set has one value a seed: where it depends on lambda that of the best lambda, each seed choosing its own.
+
+    Args:
+        results: the tables of the sweep.
+        criterion: what to rank by.
+
+    Raises:
+        ResultsError: no layer set is finished.
+    """
+    spec = results.folder.existing().spec
+    names = plan_index(results.folder).layer_sets
+    seeds, lambdas, n_train = set(spec.grid.seeds), spec.grid.lambdas.numbers(), max(spec.grid.n_train)
+    columns = ["layer_set", "seed", "n_train", "n_parameters", "condition_number_resolved", criterion.column]
+    cells = results.cells.to_pandas(columns)
+    cells = cells[cells["n_train"] == n_train]
+    by_set = {str(name): rows for name, rows in cells.groupby("layer_set", sort=False)}
+    whole = [name for name in names if name in by_set and len(by_set[name]) == len(seeds) * len(lambdas)]
+    if not whole:
+        raise ResultsError("no layer set of the sweep is finished; `ntksweep run` goes on")
+    ranked = [_ranked(name, by_set[name], criterion) for name in whole]
+    resolved = pd.concat([by_set[name].drop_duplicates("seed")["condition_number_resolved"] for name in whole])
+    return Ranking(
+        criterion=criterion,
+        layer_sets=sorted(ranked, key=lambda each: criterion.badness(each.value)),
+        unfinished=[name for name in names if name not in whole],
+        n_train=n_train,
+        n_eval=spec.task.n_eval,
+        n_seeds=len(seeds),
+        lambdas=list(lambdas),
+        lambda_scale=spec.grid.lambdas.scale,
+        n_kernels=len(resolved),
+        n_unresolved=int((~resolved.astype(bool)).sum()),
+    )
+
+
+def _ranked(name: str, rows: pd.DataFrame, criterion: Criterion) -> RankedLayerSet:
+    of_seeds = np.array([criterion.best(values) for _, values in rows.groupby("seed")[criterion.column]])
+    return RankedLayerSet(
+        layer_set=name,
+        value=criterion.mean(of_seeds),
+        lowest=float(of_seeds.min()),
+        highest=float(of_seeds.max()),
+        n_parameters=int(rows["n_parameters"].iloc[0]),
+    )
