@@ -76,3 +76,7 @@ class DamagedArtifactError(SweepError):
 
     def __reduce__(self) -> tuple[type["DamagedArtifactError"], tuple[str, str, str]]:
         return type(self), (self.kind, self.stage_id, self.reason)
+
+
+class BrokenBoundError(Exception):
+    """A bound that is proven does not hold: an error in ntksweep itself, so that its stage fails as one of code."""

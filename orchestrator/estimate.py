@@ -2,11 +2,13 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import BudgetError
 from orchestrator.executors.choose import worker_count
+from orchestrator.finetune_estimate import finetune_disk, finetune_flops, finetune_memory
 from orchestrator.folder import ResultsFolder
 from orchestrator.history import History
 from orchestrator.layer_sets import LayerSet
@@ -70,7 +72,7 @@ def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> l
         if kind in measured:
             seconds = measured[kind] * len(todo)
         else:
-            dtype = plan.sweep.spec.model.dtype if kind in ("capture", "head") else "float64"
+            dtype = plan.sweep.spec.model.dtype if kind in ("capture", "head", "finetune") else "float64"
             if todo and dtype not in speed:
                 speed[dtype] = _matmul_speed(dtype, plan.sweep.spec.compute.threads)
             seconds = flops / (EFFICIENCY * speed[dtype]) if todo and flops else 0.0 if not todo else None
@@ -112,6 +114,7 @@ _ADVICE = {
     "capture": "lower compute.shard_examples, or raise the budget",
     "gram": "lower compute.shard_examples, or raise the budget",
     "solve": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.eigenvectors: false",
+    "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false",
 }
 
 
@@ -127,6 +130,8 @@ def memory_bytes(plan: Plan, stage: Stage) -> int:
         return mapped + workspace_bytes(rows, rows)
     if stage.kind == "solve":
         return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
+    if stage.kind == "finetune":
+        return finetune_memory(plan, stage)
     return 0
 
 
@@ -145,24 +150,46 @@ def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
 
 def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     """Return FLOPs and bytes on disk of a stage."""
+    by_kind: dict[str, Callable[[Plan, Stage], tuple[float, int]]] = {
+        "dataset": _dataset_cost,
+        "head": _head_cost,
+        "capture": _capture_cost,
+        "gram": _gram_cost,
+        "solve": _solves_cost,
+        "finetune": lambda plan, stage: (finetune_flops(plan, stage), finetune_disk(plan, stage)),
+        "compare": lambda *_: (0.0, 0),
+    }
+    return by_kind[stage.kind](plan, stage)
+
+
+def _dataset_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    sizes = plan.sizes
+    return 0.0, int((sizes.n_train + sizes.n_eval) * (plan.survey.mean_tokens * 8 + 24))
+
+
+def _head_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    model = plan.survey.model
+    return 2.0 * model["n_parameters"] * plan.survey.mean_tokens * plan.sizes.n_train, model["hidden_size"] * 8
+
+
+def _capture_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     sizes, survey = plan.sizes, plan.survey
-    p = stage.parameters
-    if stage.kind == "capture":
-        n = p["stop"] - p["start"]
-        passes = 1 + sizes.rows_per_example
-        flops = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n * passes
-        return flops, n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
-    if stage.kind == "gram":
-        rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
-        parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in sizes.dual_groups)
-        kernel_rows = rows // p["outputs_per_example"]
-        return 2.0 * rows * rows * parameters, kernel_rows**2 * 8 * len(p["groups"])
-    if stage.kind == "solve":
-        each = [_solve_cost(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id]]
-        return sum(cost[0] for cost in each), sum(cost[1] for cost in each)
-    if stage.kind == "head":
-        return 2.0 * survey.model["n_parameters"] * survey.mean_tokens * sizes.n_train, survey.model["hidden_size"] * 8
-    return 0.0, int((sizes.n_train + sizes.n_eval) * (survey.mean_tokens * 8 + 24))
+    n = stage.parameters["stop"] - stage.parameters["start"]
+    flops = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n * (1 + sizes.rows_per_example)
+    return flops, n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
+
+
+def _gram_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    sizes, p = plan.sizes, stage.parameters
+    rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
+    parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in sizes.dual_groups)
+    kernel_rows = rows // p["outputs_per_example"]
+    return 2.0 * rows * rows * parameters, kernel_rows**2 * 8 * len(p["groups"])
+
+
+def _solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    each = [_solve_cost(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id]]
+    return sum(cost[0] for cost in each), sum(cost[1] for cost in each)
 
 
 def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, int]:

@@ -41,10 +41,13 @@ class Sweep:
     spec: Spec
     sources: Sources
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self, *, training: bool = False) -> dict[str, Any]:
         """Return everything outside the grid that fixes the numbers, by dotted name.
 
         Where the model and the data lie is left out, what they contain is in: a moved file is the same sweep.
+
+        Args:
+            training: whether those of the section `finetune` are wanted.
         """
         spec = self.spec.model_dump(mode="json")
         spec["model"] |= {"path": None, "content": self.sources.model.content_id}
@@ -53,7 +56,7 @@ class Sweep:
         if spec["compute"]["shard_examples"] is None:
             kept.append("memory_budget")  # chooses the shards, and with them the order of sums
         spec["compute"] = {key: spec["compute"][key] for key in kept}
-        parts = ("model", "task", "adapter", "head", "kernel", "compute")
+        parts = ("model", "task", "adapter", "head", "kernel", "compute", *(["finetune"] if training else []))
         return dict(_flat({part: spec[part] for part in parts}))
 
 
@@ -68,6 +71,7 @@ class ResultsFolder:
         self.journals = self.root / "journal"
         self.logs = self.root / "logs"
         self.submissions = self.root / "submissions"
+        self.checkpoints = self.root / "checkpoints"
 
     def artifacts(self) -> ArtifactStore:
         """Return the artifacts of the folder."""
@@ -143,7 +147,9 @@ class ResultsFolder:
                 f"{self.root} holds the sweep `{stored.spec.name}`, not `{given.spec.name}`; name another "
                 "results.folder, or give the sweep its name"
             )
-        changes = differences(stored.numbers(), given.numbers())
+        # Training may join a sweep, or be left out, without touching its other numbers.
+        training = stored.spec.finetune is not None and given.spec.finetune is not None
+        changes = differences(stored.numbers(training=training), given.numbers(training=training))
         if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
             return given
         if on_change is OnChange.STORED:

@@ -1,7 +1,7 @@
 """The index of a plan, kept in the results folder: what a look at a sweep needs, without planning it anew."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,23 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
+class IndexedComparison:
+    """A stage that fills the columns about training, of some lambdas of a layer set.
+
+    Attributes:
+        stage_id: identity of the stage.
+        layer_set: position of the layer set among those of the grid.
+        first: position of its first lambda in the grid; the others follow.
+        count: how many lambdas it has.
+    """
+
+    stage_id: str
+    layer_set: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
 class IndexedSolve:
     """A solve stage and the cells that it fills: its layer sets times all lambdas.
 
@@ -29,12 +46,14 @@ class IndexedSolve:
         seed: seed of the grid.
         n_train: training examples.
         layer_sets: positions of its layer sets among those of the grid.
+        comparisons: the stages that fill the columns about training of the same cells.
     """
 
     stage_id: str
     seed: int
     n_train: int
     layer_sets: tuple[int, ...]
+    comparisons: tuple[IndexedComparison, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,15 +90,17 @@ class PlanIndex:
 
     def cells_of(self, stage_id: str) -> dict[str, Any]:
         """Return layer sets, seed and training examples of the cells that a stage fills; nothing for another stage."""
-        solve = self._solve_of.get(stage_id)
-        if solve is None:
+        if stage_id not in self._filled_by:
             return {}
-        names = [self.layer_sets[position] for position in solve.layer_sets]
+        solve, layer_sets = self._filled_by[stage_id]
+        names = [self.layer_sets[position] for position in layer_sets]
         return {"layer_sets": names, "seed": solve.seed, "n_train": solve.n_train}
 
     @cached_property
-    def _solve_of(self) -> dict[str, IndexedSolve]:
-        return {solve.stage_id: solve for solve in self.solves}
+    def _filled_by(self) -> dict[str, tuple[IndexedSolve, tuple[int, ...]]]:
+        solves = {solve.stage_id: (solve, solve.layer_sets) for solve in self.solves}
+        compared = {each.stage_id: (solve, (each.layer_set,)) for solve in self.solves for each in solve.comparisons}
+        return solves | compared
 
     def to_json(self) -> dict[str, Any]:
         """Return the index as JSON; seeds divide the layer sets between stages alike, so each division stands once."""
@@ -89,7 +110,9 @@ class PlanIndex:
             found = list(solves)
             division = divisions.setdefault(tuple(solve.layer_sets for solve in found), len(divisions))
             stages = [solve.stage_id for solve in found]
-            problems.append({"seed": seed, "n_train": n_train, "division": division, "stages": stages})
+            compared = [[list(astuple(each)) for each in solve.comparisons] for solve in found]
+            problem = {"seed": seed, "n_train": n_train, "division": division, "stages": stages}
+            problems.append(problem | ({"comparisons": compared} if any(compared) else {}))
         return {
             "key": self.key,
             "plan": self.plan_id,
@@ -118,8 +141,10 @@ class PlanIndex:
 def _solves(data: Mapping[str, Any]) -> Iterator[IndexedSolve]:
     divisions = [[tuple(part) for part in division] for division in data["divisions"]]
     for problem in data["problems"]:
-        for stage_id, part in zip(problem["stages"], divisions[problem["division"]], strict=True):
-            yield IndexedSolve(stage_id, problem["seed"], problem["n_train"], part)
+        compared = problem.get("comparisons", [[]] * len(problem["stages"]))
+        for stage_id, part, each in zip(problem["stages"], divisions[problem["division"]], compared, strict=True):
+            comparisons = tuple(IndexedComparison(*facts) for facts in each)
+            yield IndexedSolve(stage_id, problem["seed"], problem["n_train"], part, comparisons)
 
 
 def index_of(plan: "Plan", key: str = "") -> PlanIndex:
@@ -139,7 +164,16 @@ def index_of(plan: "Plan", key: str = "") -> PlanIndex:
         stages={kind: tuple(listed) for kind, listed in stages.items()},
         solves=tuple(
             IndexedSolve(
-                solve.stage.stage_id, solve.seed, solve.n_train, tuple(positions[each] for each in solve.layer_sets)
+                solve.stage.stage_id,
+                solve.seed,
+                solve.n_train,
+                tuple(positions[each] for each in solve.layer_sets),
+                tuple(
+                    IndexedComparison(
+                        each.stage.stage_id, positions[solve.layer_sets[each.layer_set]], each.first, each.count
+                    )
+                    for each in solve.comparisons
+                ),
             )
             for solve in plan.solves
         ),

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.errors import SpecError
+from orchestrator.finetune_plan import FinetunePlanner
 from orchestrator.folder import Sweep
 from orchestrator.identity import canonical_json, digest, identity
 from orchestrator.layer_sets import LayerSet, expand_layer_sets
@@ -21,6 +22,23 @@ Ref = tuple[str, str]
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """A stage that fills the columns about training, of some lambdas of a layer set.
+
+    Attributes:
+        stage: the stage `compare`.
+        layer_set: position of the layer set among those of its solve stage.
+        first: position of its first lambda in the grid; the others follow.
+        count: how many lambdas it has.
+    """
+
+    stage: Stage
+    layer_set: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Solve:
     """A solve stage and the cells that it fills: its layer sets times all lambdas.
 
@@ -30,6 +48,7 @@ class Solve:
         n_train: training examples.
         layer_sets: its layer sets, in the order of the artifact's arrays.
         problem_id: identity of everything but layer set and lambda.
+        comparisons: the stages that fill the columns about training of the same cells; none if nothing is trained.
     """
 
     stage: Stage
@@ -37,6 +56,12 @@ class Solve:
     n_train: int
     layer_sets: tuple[LayerSet, ...]
     problem_id: str
+    comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def filling(self) -> tuple[Stage, ...]:
+        """All stages that fill its cells."""
+        return (self.stage, *(comparison.stage for comparison in self.comparisons))
 
 
 @dataclass(frozen=True)
@@ -77,7 +102,9 @@ class Plan:
     @cached_property
     def plan_id(self) -> str:
         """Identity of the plan: which stages fill the tables, in which order."""
-        return identity([[solve.stage.stage_id, solve.seed, solve.n_train] for solve in self.solves])
+        return identity([
+            [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train] for solve in self.solves
+        ])  # fmt: skip
 
 
 def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:
@@ -106,11 +133,15 @@ def make_plan(sweep: Sweep, survey: Survey) -> Plan:
     sizes = Sizes.of(sweep, survey, layer_sets)
     stages: list[Stage] = []
     solves: list[Solve] = []
+    trained: list[Stage] = []
     for seed in dict.fromkeys(spec.grid.seeds):
         planner = _SeedPlanner(sweep, survey, layer_sets, sizes, seed)
         stages.extend(planner.shared_stages())
         solves.extend(planner.solves())
+        trained.extend(planner.trained)
     stages.extend(solve.stage for solve in solves)
+    stages.extend(trained)
+    stages.extend(comparison.stage for solve in solves for comparison in solve.comparisons)
     distinct = {stage.stage_id: stage for stage in stages}
     return Plan(sweep, survey, sizes, layer_sets, tuple(distinct.values()), tuple(solves))
 
@@ -150,6 +181,7 @@ class _SeedPlanner:
         self.train = self._captures("train", sizes.train_shards)
         self.eval = self._captures("eval", sizes.eval_shards)
         self.tiles, self.eval_tiles = self._tiles()
+        self.trained: list[Stage] = []
 
     def shared_stages(self) -> Iterator[Stage]:
         """Yield everything that several layer sets need."""
@@ -170,7 +202,32 @@ class _SeedPlanner:
                 for start in range(0, len(chosen), batch):
                     part = tuple(chosen[start : start + batch])
                     stage = Stage("solve", self._solve_parameters(problem, method, part), inputs)
-                    yield Solve(stage, self.seed, n_train, part, problem_id)
+                    comparisons = tuple(self._comparisons(problem, part))
+                    yield Solve(stage, self.seed, n_train, part, problem_id, comparisons)
+
+    def _comparisons(self, problem: dict[str, Any], layer_sets: Sequence[LayerSet]) -> Iterator[Comparison]:
+        """Yield, for each layer set, the stages that train some of its lambdas side by side and compare."""
+        section = self.spec.finetune
+        if section is None:
+            return
+        lambdas = self.spec.grid.lambdas.numbers()
+        planner = FinetunePlanner(self.spec, section, problem, self.seed)
+        inputs = self._training_inputs(problem["n_train"])
+        for position, layer_set in enumerate(layer_sets):
+            for first in range(0, len(lambdas), section.side_by_side):
+                together = lambdas[first : first + section.side_by_side]
+                *stages, comparison = planner.stages(layer_set, together, inputs)
+                self.trained.extend(stages)
+                yield Comparison(comparison, position, first, len(together))
+
+    def _training_inputs(self, n_train: int) -> dict[str, tuple[Ref, ...]]:
+        shards = self.sizes.shards_of(n_train)
+        return {
+            "dataset": (_ref(self.dataset),),
+            **({"head": (_ref(self.head),)} if self.head else {}),
+            "train": tuple(_ref(stage) for stage in self.train[:shards]),
+            "eval": tuple(_ref(stage) for stage in self.eval),
+        }
 
     def _dataset(self) -> Stage:
         task = self.spec.task.model_dump(mode="json", exclude={"data", "sample_seed"})

@@ -16,11 +16,19 @@ if TYPE_CHECKING:
     import polars as pl
 
 
+_HINTS = {
+    "predictions": "set results.predictions: true and run",
+    "trajectories": "give the spec a section `finetune` and run",
+    "updates": "give the spec a section `finetune` and run",
+}
+"""How to get a table that not every sweep has."""
+
+
 class Table:
     """One table of a sweep. DuckDB and any other reader of Parquet can open `path` as well.
 
     Attributes:
-        name: cells, spectra or predictions.
+        name: cells, spectra, predictions, trajectories or updates.
         path: folder of its Parquet files.
         dataset: the table as a pyarrow dataset, nothing read yet.
     """
@@ -65,10 +73,15 @@ class Table:
 
 
 class Results:
-    """The tables of a results folder: `cells`, `spectra`, and `predictions` where they were asked for."""
+    """The tables of a results folder: `cells`, `spectra`, and those that the spec asked for besides."""
 
     def __init__(self, folder: ResultsFolder) -> None:
         self.folder = folder
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tables that there are."""
+        return [name for name in TABLES if (self.folder.tables / name).is_dir()]
 
     @property
     def cells(self) -> Table:
@@ -85,6 +98,16 @@ class Results:
         """One row an evaluation example, output and cell."""
         return self.table("predictions")
 
+    @property
+    def trajectories(self) -> Table:
+        """One row a look at a cell while it was trained."""
+        return self.table("trajectories")
+
+    @property
+    def updates(self) -> Table:
+        """One row a cell and group that was trained."""
+        return self.table("updates")
+
     def table(self, name: str) -> Table:
         """Return a table by name.
 
@@ -95,8 +118,7 @@ class Results:
             raise ResultsError(f"there is no table `{name}`; tables: {', '.join(TABLES)}")
         path = self.folder.tables / name
         if not path.is_dir():
-            hint = "set results.predictions: true and run" if name == "predictions" else "run the sweep first"
-            raise ResultsError(f"{self.folder.root} has no table `{name}`; {hint}")
+            raise ResultsError(f"{self.folder.root} has no table `{name}`; {_HINTS.get(name, 'run the sweep first')}")
         return Table(name, path)
 
     def __repr__(self) -> str:

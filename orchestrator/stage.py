@@ -14,6 +14,8 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "capture": 1,
     "gram": 1,
     "solve": 1,
+    "finetune": 1,
+    "compare": 1,
 }
 """Raised for a stage kind when its numbers change, so that artifacts of older code are not taken for newer ones."""
 
@@ -46,6 +48,9 @@ class Stage:
         if self.kind == "solve":
             sets = ", ".join("+".join(groups) for groups in p["layer_sets"][:3])
             return f"solve of {sets}" + (" and others" if len(p["layer_sets"]) > 3 else "")
+        if self.kind in ("finetune", "compare"):
+            which = f"{self.kind} ({p['model']})" if self.kind == "finetune" else self.kind
+            return f"{which} of {'+'.join(p['groups'])}, {len(p['lambdas'])} lambdas from {p['lambdas'][0]:g}"
         return self.kind
 
     def facts(self) -> dict[str, Any]:

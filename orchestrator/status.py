@@ -10,7 +10,7 @@ from orchestrator.errors import DamagedArtifactError
 from orchestrator.folder import ResultsFolder
 from orchestrator.history import History
 from orchestrator.kept_plan import PlanIndex
-from orchestrator.tables.manifest import damaged_tables, read_manifest
+from orchestrator.tables.manifest import cells_in, damaged_tables, read_manifest
 
 
 class State(StrEnum):
@@ -43,9 +43,9 @@ class Count:
     missing: int
 
     @classmethod
-    def of(cls, name: str | float, states: Mapping[State, int], times: int = 1) -> "Count":
-        """Return the count of states, each of which stands for `times` of what is counted."""
-        return cls(name, sum(states.values()) * times, *(states.get(state, 0) * times for state in State))
+    def of(cls, name: str | float, states: Mapping[State, int]) -> "Count":
+        """Return the count of states."""
+        return cls(name, sum(states.values()), *(states.get(state, 0) for state in State))
 
 
 @dataclass(frozen=True)
@@ -191,24 +191,39 @@ def _states(
 
 
 def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, ...], tuple[Count, ...]]:
-    """Return the counts of cells by layer set and by lambda; a solve stage fills every lambda of its layer sets."""
+    """Return the counts of cells by layer set and by lambda."""
     of_set: list[Counter[State]] = [Counter() for _ in plan.layer_sets]
+    # A solve stage fills every lambda of its layer sets, a comparison some of one: those are told apart where they are.
     of_all: Counter[State] = Counter()
+    of_lambda: list[Counter[State]] = [Counter() for _ in plan.lambdas]
     for solve in plan.solves:
         state = states[solve.stage_id]
-        of_all[state] += len(solve.layer_sets)
-        for position in solve.layer_sets:
-            of_set[position][state] += 1
+        if not solve.comparisons:
+            of_all[state] += len(solve.layer_sets)
+            for position in solve.layer_sets:
+                of_set[position][state] += len(plan.lambdas)
+        for each in solve.comparisons:
+            together = _together(state, states[each.stage_id])
+            of_set[each.layer_set][together] += each.count
+            for position in range(each.first, each.first + each.count):
+                of_lambda[position][together] += 1
     return (
-        tuple(Count.of(name, of, len(plan.lambdas)) for name, of in zip(plan.layer_sets, of_set, strict=True)),
-        tuple(Count.of(strength, of_all) for strength in plan.lambdas),
+        tuple(Count.of(name, of) for name, of in zip(plan.layer_sets, of_set, strict=True)),
+        tuple(Count.of(strength, of_all + of) for strength, of in zip(plan.lambdas, of_lambda, strict=True)),
     )
+
+
+def _together(*states: State) -> State:
+    """Return the state of a cell that several stages fill."""
+    if all(state is State.FINISHED for state in states):
+        return State.FINISHED
+    return next(state for state in (State.FAILED, State.RUNNING, State.MISSING) if state in states)
 
 
 def _cells_in_tables(plan: PlanIndex, folder: ResultsFolder) -> int:
     manifest = read_manifest(folder)
     current = manifest is not None and manifest["plan"] == plan.plan_id
-    return int(manifest["tables"]["cells"]["rows"]) if manifest and current else 0
+    return cells_in(manifest) if manifest and current else 0
 
 
 def _computing(kind: str, stage_id: str, holder: Mapping[str, Any]) -> Computing:

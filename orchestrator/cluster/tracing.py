@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.errors import ResultsError
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, Solve, cell_ids, make_plan
+from orchestrator.plan import Plan, cell_ids, make_plan
 from orchestrator.stage import Stage
 from orchestrator.store.journal import read_journals
 from orchestrator.survey import survey
@@ -51,7 +51,7 @@ def trace_cell(folder: ResultsFolder, cell_id: str) -> list[TracedEvent]:
     """
     sweep = folder.existing()
     plan = make_plan(sweep, survey(sweep, folder.artifacts()))
-    stages = list(_below(plan, _solve_of(plan, cell_id).stage))
+    stages = list(_below(plan, *_filling(plan, cell_id)))
     events: dict[str, list[dict[str, Any]]] = {}
     for event in read_journals(folder.journals):
         if event["event"] in _TELLING and "stage" in event:
@@ -70,17 +70,21 @@ def trace_cell(folder: ResultsFolder, cell_id: str) -> list[TracedEvent]:
     return traced
 
 
-def _solve_of(plan: Plan, cell_id: str) -> Solve:
+def _filling(plan: Plan, cell_id: str) -> list[Stage]:
+    """Return the stages that fill a cell."""
     scale = plan.sweep.spec.grid.lambdas.scale
     for solve in plan.solves:
-        for layer_set in solve.layer_sets:
-            if cell_id in cell_ids(solve, layer_set, plan.lambdas, scale):
-                return solve
+        for position, layer_set in enumerate(solve.layer_sets):
+            cells = cell_ids(solve, layer_set, plan.lambdas, scale)
+            if cell_id in cells:
+                strength = cells.index(cell_id)
+                compared = [each for each in solve.comparisons if each.layer_set == position]
+                return [solve.stage, *(each.stage for each in compared if 0 <= strength - each.first < each.count)]
     raise ResultsError(f"the sweep has no cell `{cell_id}`; the column cell_id of the table `cells` has them")
 
 
-def _below(plan: Plan, stage: Stage) -> Iterator[Stage]:
-    needed = {stage.stage_id}
+def _below(plan: Plan, *stages: Stage) -> Iterator[Stage]:
+    needed = {stage.stage_id for stage in stages}
     for each in reversed(plan.stages):
         if each.stage_id in needed:
             needed |= {stage_id for _, stage_id in each.needs()}

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel
@@ -30,7 +30,9 @@ def starting_spec(name: str) -> str:
         if section is None:
             lines += [f"{key}: {_flow(name)}", ""]
             continue
-        lines += [f"{key}:", *entries(section, "  "), ""]
+        written = [f"{key}:", *entries(section, "  ")]
+        optional = not field.is_required() and _default(field) is None
+        lines += [*(f"# {line}" if optional else line for line in written), ""]
     return "\n".join(lines)
 
 
@@ -73,8 +75,8 @@ def key_table(section: type[BaseModel]) -> Iterator[str]:
 
 
 def _section_of(field: FieldInfo) -> type[Section] | None:
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
 
 
 def _entry(key: str, field: FieldInfo) -> str:

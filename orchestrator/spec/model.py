@@ -2,9 +2,17 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.spec.grid_section import GridSection
 from orchestrator.spec.sections import (
     AdapterSection,
@@ -28,6 +36,9 @@ class Spec(Section):
     head: HeadSection = Field(default_factory=HeadSection, description="From hidden states to outputs.")
     kernel: KernelSection = Field(default_factory=KernelSection, description="The kernel and its spectrum.")
     grid: GridSection = Field(description="The axes of the sweep.")
+    finetune: FinetuneSection | None = Field(
+        None, description="How every cell is trained, beside its linearization; null trains nothing."
+    )
     compute: ComputeSection = Field(default_factory=ComputeSection, description="How the stages run.")
     results: ResultsSection = Field(default_factory=ResultsSection, description="Where results go.")
 
@@ -60,7 +71,26 @@ class Spec(Section):
             raise ValueError("head.kind: logistic needs a classification task; use ridge for regression")
         if self.head.kind == "label_words" and self.task.kind != "classification":
             raise ValueError("head.kind: label_words needs a classification task")
+        if self.finetune is not None:
+            self._check_finetune(self.finetune)
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_sections(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A spec without training reads, and is hashed, as it was before there was any.
+        content: dict[str, Any] = write(self)
+        return {key: value for key, value in content.items() if key != "finetune" or value is not None}
+
+    def _check_finetune(self, finetune: FinetuneSection) -> None:
+        if finetune.loss == "cross_entropy" and self.task.kind != "classification":
+            raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")
+        if self.kernel.kind != "sgd":
+            raise ValueError("finetune compares training with the sgd kernel, which describes it: set kernel.kind: sgd")
+        if finetune.regularizer == "spd" and self.grid.lambdas.scale != "absolute":
+            raise ValueError(
+                "finetune.regularizer: spd takes lambda as a share of the way back, not as the strength of a penalty: "
+                "set grid.lambdas.scale: absolute, with values around 1"
+            )
 
     @property
     def folder(self) -> Path:

@@ -146,6 +146,7 @@ class StageWorker:
             product = compute_of(stage.kind)(stage, self._work)
             origin = provenance(stage, attempt, time.perf_counter() - started) | self._work.halvings_of(stage)
             won = self._work.store.publish(stage, product.facts, origin, product.arrays)
+            self._work.published()
         except DamagedArtifactError as error:
             self._work.store.forget(error.kind, error.stage_id)
             return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))

@@ -11,6 +11,8 @@ _MODULES = {
     "capture": "orchestrator.stages.capture",
     "gram": "orchestrator.stages.gram",
     "solve": "orchestrator.stages.solve",
+    "finetune": "orchestrator.stages.finetune",
+    "compare": "orchestrator.stages.compare",
 }
 
 KINDS = tuple(_MODULES)

@@ -12,6 +12,7 @@ from orchestrator.settings import adapter_settings, head_settings, model_setting
 from orchestrator.stage import Stage
 from orchestrator.store.arrays import Array, ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
+from orchestrator.store.checkpoints import FileCheckpoint
 
 if TYPE_CHECKING:
     from finetune.scorer import Scorer
@@ -41,6 +42,7 @@ class Work:
         self.store = folder.artifacts()
         self.halvings = 0
         self._unpublished: list[ArrayFile] = []
+        self._checkpoints: list[FileCheckpoint] = []
         self._loaded: tuple[str, Scorer] | None = None
 
     def input(self, stage: Stage, role: str) -> Artifact:
@@ -75,10 +77,22 @@ class Work:
             file.write(name, array)
         return file
 
+    def checkpoint(self, stage: Stage) -> FileCheckpoint:
+        """Return where a stage keeps how far it is; removed once the stage is published."""
+        checkpoint = FileCheckpoint(self.folder.checkpoints / f"{stage.stage_id}.safetensors")
+        self._checkpoints.append(checkpoint)
+        return checkpoint
+
+    def published(self) -> None:
+        """Remove the checkpoints of the stage at hand: it is finished."""
+        for checkpoint in self._checkpoints:
+            checkpoint.remove()
+
     def discard(self) -> None:
         """Remove what stages left unpublished."""
         while self._unpublished:
             self._unpublished.pop().discard()
+        self._checkpoints.clear()
 
     def scorer(self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]) -> "Scorer":
         """Return the model with its adapter and head, loaded once for all shards of a seed.

@@ -1,6 +1,6 @@
 """From the artifact of a solve stage to rows of the tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,34 @@ from orchestrator.tables.schema import (
     RIDGE_COLUMNS,
     SPECTRA,
     SPECTRUM_COLUMNS,
+    TRAJECTORIES,
+    UPDATES,
     Column,
     arrow_schema,
+)
+from orchestrator.tables.training import (
+    compared_in,
+    training_columns,
+    training_halvings,
+    trajectory_columns,
+    update_columns,
 )
 
 CELLS_SCHEMA = arrow_schema("cells", CELLS)
 SPECTRA_SCHEMA = arrow_schema("spectra", SPECTRA)
 PREDICTIONS_SCHEMA = arrow_schema("predictions", PREDICTIONS)
+TRAJECTORIES_SCHEMA = arrow_schema("trajectories", TRAJECTORIES)
+UPDATES_SCHEMA = arrow_schema("updates", UPDATES)
 
 
-def cells_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch:
+def cells_of(plan: Plan, solve: Solve, artifact: Artifact, compared: Mapping[str, Artifact]) -> pa.RecordBatch:
     """Return the cells of a solve stage: for each of its layer sets, every lambda.
+
+    Args:
+        plan: the plan.
+        solve: the solve stage.
+        artifact: its artifact.
+        compared: artifacts of those of its comparisons that are finished, by stage.
 
     Raises:
         DamagedArtifactError: the artifact does not match its checksums.
@@ -50,6 +67,8 @@ def cells_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch:
             array = np.array(artifact.array(column.name))
             repeated = array if array.ndim == 2 else np.repeat(array[:, None], n_lambdas, axis=1)
             columns[column.name] = repeated.ravel()
+    columns |= training_columns(solve, n_lambdas, compared)
+    columns["halvings"] = training_halvings(solve, n_lambdas, compared, columns["halvings"])
     return _batch(CELLS_SCHEMA, CELLS, columns, len(sets) * n_lambdas)
 
 
@@ -97,6 +116,28 @@ def predictions_of(plan: Plan, solve: Solve, artifact: Artifact, rows: np.ndarra
         }
         batches.append(_batch(PREDICTIONS_SCHEMA, PREDICTIONS, columns, per_cell * len(lambdas)))
     return batches
+
+
+def trajectories_of(plan: Plan, solve: Solve, compared: Mapping[str, Artifact]) -> Iterator[pa.RecordBatch]:
+    """Yield a row for every cell of the finished comparisons of a solve stage, and every look at it in training.
+
+    Raises:
+        DamagedArtifactError: an artifact does not match its checksums.
+    """
+    for comparison, artifact in compared_in(solve, compared):
+        columns = _constants(plan, solve) | trajectory_columns(plan, solve, comparison, artifact)
+        yield _batch(TRAJECTORIES_SCHEMA, TRAJECTORIES, columns, len(columns["cell_id"]))
+
+
+def updates_of(plan: Plan, solve: Solve, compared: Mapping[str, Artifact]) -> Iterator[pa.RecordBatch]:
+    """Yield a row for every cell of the finished comparisons of a solve stage, and every group that was trained.
+
+    Raises:
+        DamagedArtifactError: an artifact does not match its checksums.
+    """
+    for comparison, artifact in compared_in(solve, compared):
+        columns = _constants(plan, solve) | update_columns(plan, solve, comparison, artifact)
+        yield _batch(UPDATES_SCHEMA, UPDATES, columns, len(columns["cell_id"]))
 
 
 def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:

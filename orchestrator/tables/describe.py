@@ -6,6 +6,8 @@ _ABOUT = {
     "cells": "One row a cell of the grid.",
     "spectra": "One row a layer set, seed and training-set size.",
     "predictions": "One row an evaluation example, output and cell; written with `results.predictions: true`.",
+    "trajectories": "One row a look at a cell while it is trained; written where the spec has a section `finetune`.",
+    "updates": "One row a cell and group that was trained; written where the spec has a section `finetune`.",
 }
 
 

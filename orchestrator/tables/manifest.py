@@ -37,11 +37,17 @@ def read_manifest(folder: ResultsFolder) -> dict[str, Any] | None:
 
 
 def cells_in_complete_tables(plan: "Plan", folder: ResultsFolder) -> int | None:
-    """Return the rows of the table of cells if intact tables hold every cell of a plan, else None."""
+    """Return the number of cells if intact tables hold every cell of a plan, else None."""
     manifest = read_manifest(folder)
     if manifest is None or not manifest["complete"] or manifest["plan"] != plan.plan_id or damaged_tables(folder):
         return None
-    return int(manifest["tables"]["cells"]["rows"])
+    return cells_in(manifest)
+
+
+def cells_in(manifest: dict[str, Any]) -> int:
+    """Return how many cells have all their numbers in the tables of a manifest."""
+    # Before there was training, every row was such a cell.
+    return int(manifest.get("cells", manifest["tables"]["cells"]["rows"]))
 
 
 def damaged_tables(folder: ResultsFolder) -> list[str]:

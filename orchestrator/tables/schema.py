@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when columns are added; stands in the metadata of every file."""
 
 
@@ -156,7 +156,83 @@ PROVENANCE_COLUMNS = tuple(
     )
 )
 
-CELLS = (*GRID_COLUMNS, *SPECTRUM_COLUMNS, *RIDGE_COLUMNS, *PROVENANCE_COLUMNS)
+_METRICS = (
+    ("accuracy", "accuracy"),
+    ("mcc", "Matthews correlation"),
+    ("f1", "F1, averaged over classes"),
+    ("pearson", "Pearson correlation"),
+    ("spearman", "Spearman correlation"),
+    ("r2", "share of variance explained"),
+)
+_SPLITS = (("train", "training examples"), ("eval", "evaluation examples"))
+_MODELS = (("finetune", "of the trained model"), ("linearized", "of the trained linearization"))
+_DISTANCE = "|theta - theta_0| over all trained parameters"
+
+
+def _scores(model: str, whose: str) -> tuple[Column, ...]:
+    losses = (
+        Column(f"{model}_{split}_loss", _REAL, f"half the mean squared residual over {examples}, {whose}")
+        for split, examples in _SPLITS
+    )
+    metrics = (
+        Column(f"{model}_{split}_{metric}", _REAL, f"{meaning} on {examples}, {whose}")
+        for split, examples in _SPLITS
+        for metric, meaning in _METRICS
+    )
+    return *losses, *metrics
+
+
+KERNEL_COLUMNS = (
+    Column("finetune_kernel_change", _REAL, "|K - K_0| / |K_0|, kernel of a few training examples"),
+    Column("finetune_kernel_alignment", _REAL, "<K, K_0> / (|K| |K_0|) of the same"),
+)
+
+DIFFERENCE_COLUMNS = tuple(
+    Column(f"difference_{split}_{name}", _REAL, f"{meaning} on {examples}", unit)
+    for split, examples in _SPLITS
+    for name, meaning, unit in (
+        ("relative", "|f - f_lin| / |f| of the trained model f and the trained linearization f_lin", ""),
+        ("relative_to_change", "|f - f_lin| / |f - f_0|, relative to what training changed", ""),
+        ("kl", "mean KL divergence of softmax f_lin from softmax f", "nats"),
+        ("agreement", "share on which both say the same class", ""),
+    )
+)
+
+TRAINING_COLUMNS = (
+    *(
+        column
+        for model, whose in _MODELS
+        for column in (
+            Column(f"{model}_status", _NAME, f"how training ended {whose}: finished, stopped early, diverged"),
+            Column(f"{model}_steps", _COUNT, f"updates that made the weights {whose}", "steps"),
+            Column(f"{model}_failed_step", _COUNT, f"updates before the loss exploded, {whose}; null if it did not"),
+            *_scores(model, whose),
+            Column(f"{model}_distance", _REAL, f"{_DISTANCE}, {whose}"),
+        )
+    ),
+    Column(
+        "finetune_distance_bound",
+        _REAL,
+        "sqrt(2 R_0 / lambda), R the summed loss: the distance cannot exceed it where training has lowered "
+        "R + (lambda/2)|theta - theta_0|^2; null for other losses and regularizers",
+    ),
+    Column(
+        "finetune_curvature",
+        _REAL,
+        "b, estimated: the largest |d^2 f/dt^2| / |theta - theta_0|^2 of a few training examples' outputs at three "
+        "places of the way from theta_0 to theta",
+    ),
+    Column("finetune_linearization_error", _REAL, "|f(theta) - f(theta_0) - J (theta - theta_0)| of the same outputs"),
+    Column(
+        "finetune_linearization_bound",
+        _REAL,
+        "(b/2) |theta - theta_0|^2, which the error does not exceed if b is the largest of the whole way",
+    ),
+    *KERNEL_COLUMNS,
+    *DIFFERENCE_COLUMNS,
+)
+
+CELLS = (*GRID_COLUMNS, *SPECTRUM_COLUMNS, *RIDGE_COLUMNS, *TRAINING_COLUMNS, *PROVENANCE_COLUMNS)
 
 _SET_COLUMNS = (
     Column("sweep", _NAME, "name of the sweep"),
@@ -183,4 +259,38 @@ PREDICTIONS = (
     Column("prediction", _REAL, "f_0 + J d"),
 )
 
-TABLES: dict[str, Sequence[Column]] = {"cells": CELLS, "spectra": SPECTRA, "predictions": PREDICTIONS}
+TRAJECTORIES = (
+    Column("cell_id", _NAME, "identity of the cell"),
+    *_SET_COLUMNS,
+    Column("lambda_given", _REAL, "lambda as the spec gives it"),
+    Column("step", _COUNT, "updates made", "steps"),
+    *(
+        column
+        for model, whose in _MODELS
+        for column in (
+            *_scores(model, whose),
+            Column(f"{model}_distance", _REAL, f"{_DISTANCE}, {whose}"),
+            Column(f"{model}_pulled", _REAL, f"share of the steps since the last row at which lambda acted, {whose}"),
+        )
+    ),
+    *KERNEL_COLUMNS,
+    *DIFFERENCE_COLUMNS,
+)
+
+UPDATES = (
+    Column("cell_id", _NAME, "identity of the cell"),
+    *_SET_COLUMNS,
+    Column("lambda_given", _REAL, "lambda as the spec gives it"),
+    Column("group", _NAME, "group of parameters"),
+    Column("weight_norm", _REAL, "|W_0| of the weights that the group adapts, Frobenius"),
+    Column("finetune_update_norm", _REAL, "|W - W_0| of the trained model"),
+    Column("linearized_update_norm", _REAL, "|W - W_0| for the parameters of the trained linearization"),
+)
+
+TABLES: dict[str, Sequence[Column]] = {
+    "cells": CELLS,
+    "spectra": SPECTRA,
+    "predictions": PREDICTIONS,
+    "trajectories": TRAJECTORIES,
+    "updates": UPDATES,
+}

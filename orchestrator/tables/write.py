@@ -1,7 +1,7 @@
 """Collecting: the tables of all finished stages, replaced in one step, so that a reader never sees half a table."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -9,18 +9,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan
-from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.plan import Plan, Solve
+from orchestrator.store.artifacts import Artifact, ArtifactStore
 from orchestrator.store.files import explained, temporary_beside
 from orchestrator.tables.build import (
     CELLS_SCHEMA,
     PREDICTIONS_SCHEMA,
     SPECTRA_SCHEMA,
+    TRAJECTORIES_SCHEMA,
+    UPDATES_SCHEMA,
     cells_of,
     predictions_of,
     spectra_of,
+    trajectories_of,
+    updates_of,
 )
 from orchestrator.tables.manifest import PART, cells_in_complete_tables, sha256_of, write_manifest
+
+BuildTrained = Callable[[Plan, Solve, Mapping[str, Artifact]], Iterator[pa.RecordBatch]]
 
 ROWS_A_GROUP = 1 << 17
 POLL_SECONDS = 0.2
@@ -48,26 +54,45 @@ def collect(plan: Plan, folder: ResultsFolder) -> int:
 
 def _collect(plan: Plan, folder: ResultsFolder) -> int:
     store = folder.artifacts()
-    finished = store.finished("solve")
-    solves = [solve for solve in plan.solves if solve.stage.stage_id in finished]
+    finished = {kind: store.finished(kind) for kind in ("solve", "compare")}
+    solves = [solve for solve in plan.solves if solve.stage.stage_id in finished["solve"]]
 
-    def rows(build: Any) -> Iterator[pa.RecordBatch]:
+    def compared(solve: Solve) -> dict[str, Artifact]:
+        stages = [each.stage.stage_id for each in solve.comparisons]
+        return {stage_id: store.read("compare", stage_id) for stage_id in stages if stage_id in finished["compare"]}
+
+    def solved() -> Iterator[tuple[Solve, Artifact]]:
         for solve in solves:
-            yield build(plan, solve, store.read("solve", solve.stage.stage_id))
+            yield solve, store.read("solve", solve.stage.stage_id)
 
+    def trained(build: BuildTrained) -> Iterator[pa.RecordBatch]:
+        for solve in solves:
+            yield from build(plan, solve, compared(solve))
+
+    cells = (cells_of(plan, solve, artifact, compared(solve)) for solve, artifact in solved())
     written = {
-        "cells": _write(folder, "cells", CELLS_SCHEMA, rows(cells_of)),
-        "spectra": _write(folder, "spectra", SPECTRA_SCHEMA, rows(spectra_of)),
+        "cells": _write(folder, "cells", CELLS_SCHEMA, cells),
+        "spectra": _write(folder, "spectra", SPECTRA_SCHEMA, (spectra_of(plan, *each) for each in solved())),
     }
     if plan.sweep.spec.results.predictions:
         written["predictions"] = _write(folder, "predictions", PREDICTIONS_SCHEMA, _predictions(plan, store, solves))
-    n_cells = written["cells"]["rows"]
-    manifest = {"plan": plan.plan_id, "complete": len(solves) == len(plan.solves), "tables": written}
+    if plan.sweep.spec.finetune is not None:
+        written["trajectories"] = _write(folder, "trajectories", TRAJECTORIES_SCHEMA, trained(trajectories_of))
+        written["updates"] = _write(folder, "updates", UPDATES_SCHEMA, trained(updates_of))
+    n_cells = sum(finished_cells(plan, solve, finished["compare"]) for solve in solves)
+    manifest = {"plan": plan.plan_id, "complete": n_cells == plan.n_cells, "cells": n_cells, "tables": written}
     write_manifest(folder, manifest)
-    return int(n_cells)
+    return n_cells
 
 
-def _predictions(plan: Plan, store: ArtifactStore, solves: list[Any]) -> Iterator[pa.RecordBatch]:
+def finished_cells(plan: Plan, solve: Solve, compared: Set[str]) -> int:
+    """Return how many cells of a finished solve stage have all that they are to have, training included."""
+    if not solve.comparisons:
+        return len(solve.layer_sets) * len(plan.lambdas)
+    return sum(each.count for each in solve.comparisons if each.stage.stage_id in compared)
+
+
+def _predictions(plan: Plan, store: ArtifactStore, solves: list[Solve]) -> Iterator[pa.RecordBatch]:
     for solve in solves:
         (dataset,) = solve.stage.inputs["dataset"]
         rows = np.array(store.open(*dataset).array("eval.rows"))

@@ -1,0 +1,90 @@
+"""The section `finetune` of a spec: training every cell for real, beside its linearization."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from orchestrator.spec.sections import Section
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class FinetuneSection(Section):
+    """How each cell is trained, and its linearization in the same way; nothing is trained without this section."""
+
+    loss: Literal["squared", "cross_entropy"] = Field(
+        "squared", description="squared compares outputs with coded classes or labels, as the kernel does.",
+        examples=["squared"],
+    )  # fmt: skip
+    regularizer: Literal["l2sp", "selective", "spd", "decoupled"] = Field(
+        "l2sp",
+        description="How lambda holds the weights near the pretrained ones: l2sp adds (lambda/2)|theta - theta_0|^2 to "
+        "the loss; selective adds its gradient only while descent leads away (arXiv 2602.08239, equation 8); decoupled "
+        "takes it from the weights beside the optimiser; spd projects after a step (arXiv 2411.01713).",
+        examples=["l2sp"],
+    )
+    optimiser: Literal["gradient_descent", "sgd", "adamw"] = Field(
+        "adamw",
+        description="gradient_descent takes all examples at every step, as the theory does; the others take batches.",
+        examples=["adamw"],
+    )
+    learning_rate: PositiveFloat = Field(
+        description="Learning rate, of the loss and the penalty divided by the number of training examples.",
+        examples=[1e-3],
+    )
+    epochs: PositiveInt = Field(description="How often every training example is seen.", examples=[10])
+    batch_examples: PositiveInt = Field(16, description="Examples that go through the model at once.", examples=[16])
+    accumulation: PositiveInt = Field(
+        1, description="Batches whose gradients make one step; gradient descent takes them all.", examples=[1]
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="The learning rate after the warm-up; linear and cosine end at 0.", examples=["linear"]
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Share of the steps over which the learning rate rises from 0.", examples=[0.06]
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of sgd.", examples=[0.9])
+    clip_norm: PositiveFloat | None = Field(
+        None, description="Norm to which the gradient of a cell is cut; null leaves it.", examples=[1.0]
+    )
+    patience: PositiveInt | None = Field(
+        None,
+        description="Looks without a better evaluation loss after which a cell stops and keeps its best weights; null "
+        "trains to the end.",
+        examples=[3],
+    )
+    looks: PositiveInt = Field(
+        10, description="How often all examples are looked at on the way: rows of `trajectories`.", examples=[10]
+    )
+    kernel_examples: NonNegativeInt = Field(
+        16,
+        description="Training examples on which the kernel is followed while it moves; 0 does without.",
+        examples=[16],
+    )
+    side_by_side: PositiveInt = Field(
+        8,
+        description="Lambdas of a layer set that are trained together in one process, which shares the frozen weights "
+        "between them. Part of the numbers: their last bits depend on it.",
+        examples=[8],
+    )
+
+    prefix_cache: bool = Field(
+        True,
+        description="Compute what enters the lowest trained layer once for each example, and read it from memory at "
+        "every step instead of running the frozen layers below. Part of the numbers, as side_by_side.",
+        examples=[True],
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "FinetuneSection":
+        if self.optimiser == "gradient_descent" and self.accumulation != 1:
+            raise ValueError("accumulation belongs to sgd and adamw: gradient_descent takes all examples at every step")
+        if self.optimiser != "sgd" and self.momentum:
+            raise ValueError("momentum belongs to `optimiser: sgd`")
+        return self
+
+    def steps_per_epoch(self, n_train: int) -> int:
+        """Return how many updates an epoch of so many examples makes."""
+        if self.optimiser == "gradient_descent":
+            return 1
+        return -(-n_train // (self.batch_examples * self.accumulation))

@@ -1,0 +1,369 @@
+"""Cells that are trained: the numbers of plain autograd, in tables, through kills, failures and changes of mind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from finetune.scorer import build_scorer
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from finetune.targets import code_targets
+from finetune.training import loop
+from orchestrator.errors import ChangedError, ResultsError, SpecError
+from orchestrator.folder import OnChange, ResultsFolder
+from orchestrator.spec import read_spec
+from orchestrator.stages.tokenized import read_tokens
+from orchestrator.store import checkpoints
+from orchestrator.tables.schema import TABLES, arrow_schema
+from tests.faults.tables import assert_same_tables, numbers
+from tests.orchestrator.sweeps import changed, make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of
+
+TRAINING: dict[str, Any] = {
+    "learning_rate": 0.05, "epochs": 6, "batch_examples": 4, "looks": 3, "side_by_side": 2, "kernel_examples": 4,
+}  # fmt: skip
+DESCENT = TRAINING | {"optimiser": "gradient_descent", "learning_rate": 0.02, "epochs": 12}
+
+
+def training(folder: Path, model: Path, settings: dict[str, Any] = TRAINING, **changes: Any) -> Path:
+    return make_sweep(folder, {"finetune": settings} | changes, model=model)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The spec of a finished sweep whose cells were trained; nobody changes its results."""
+    path = training(tmp_path_factory.mktemp("trained"), tiny_model)
+    assert not run_spec(path).report.failures
+    return path
+
+
+# --- numbers
+
+
+def reference(spec: Path, groups: list[str], strength: float) -> dict[str, float]:
+    """Train one cell with torch alone, one example at a time, and return what the table should say."""
+    read = read_spec(spec)
+    (stage,) = [stage for stage in run_spec(spec).plan.stages if stage.kind == "dataset"]
+    dataset = ResultsFolder(read.folder).artifacts().open("dataset", stage.stage_id)
+    scorer = build_scorer(
+        ModelSettings(read.model.path, dtype="float64"),
+        AdapterSettings(**read.adapter.model_dump(exclude={"seed"})),
+        HeadSettings("random"), n_outputs=2, adapter_seed=0, head_seed=0,
+    )  # fmt: skip
+    tokens, targets = {}, {}
+    for split in ("train", "eval"):
+        labels = np.array(dataset.array(f"{split}.labels"))
+        tokens[split] = read_tokens(dataset, split, 0, len(labels))
+        coded = code_targets(labels, kind="classification", n_outputs=2, outputs="full").reshape(len(labels), 2)
+        targets[split] = torch.from_numpy(coded)
+
+    def loss(split: str) -> torch.Tensor:
+        outputs = torch.cat([scorer.logits(tokens[split].batch([i])) for i in range(len(tokens[split]))])
+        return 0.5 * ((outputs - targets[split]) ** 2).sum()
+
+    parameters = [p for group in groups for linear in scorer.trained[group] for p in linear.parameters]
+    start = [parameter.detach().clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_()
+    optimiser = torch.optim.SGD(parameters, lr=DESCENT["learning_rate"])
+    n = len(targets["train"])
+    for _ in range(DESCENT["epochs"]):
+        optimiser.zero_grad()
+        squares = sum(((p - p0) ** 2).sum() for p, p0 in zip(parameters, start, strict=True))
+        ((loss("train") + strength / 2 * squares) / n).backward()
+        optimiser.step()
+    with torch.no_grad():
+        squares = sum(((p - p0) ** 2).sum() for p, p0 in zip(parameters, start, strict=True))
+        return {
+            "finetune_distance": float(squares) ** 0.5,
+            "finetune_train_loss": float(loss("train")) / n,
+            "finetune_eval_loss": float(loss("eval")) / len(targets["eval"]),
+        }
+
+
+def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, tiny_model: Path):
+    spec = training(tmp_path, tiny_model, DESCENT)
+    ending = run_spec(spec)
+    assert not ending.report.failures
+    groups = {layer_set.name: list(layer_set.groups) for layer_set in ending.plan.layer_sets}
+    for row in results_of(spec).cells.to_arrow().to_pylist():
+        for column, expected in reference(spec, groups[row["layer_set"]], row["lambda"]).items():
+            assert row[column] == pytest.approx(expected, rel=1e-8), (row["layer_set"], column)
+        assert row["finetune_status"] == row["linearized_status"] == "finished"
+        assert row["finetune_steps"] == DESCENT["epochs"]
+        assert row["finetune_distance"] <= row["finetune_distance_bound"]
+
+
+def test_long_descent_of_the_linearization_is_the_ridge_solution_of_the_same_cell(tmp_path: Path, tiny_model: Path):
+    settings = DESCENT | {"learning_rate": 0.12, "epochs": 3000, "kernel_examples": 0}
+    spec = training(tmp_path, tiny_model, settings, **{"grid.lambdas": {"values": [1.0], "scale": "trace"}})
+    run_spec(spec)
+    for row in results_of(spec).cells.to_arrow().to_pylist():
+        assert row["linearized_train_loss"] == pytest.approx(row["train_loss"], rel=1e-6)
+        assert row["linearized_eval_loss"] == pytest.approx(row["eval_loss"], rel=1e-6)
+        assert row["linearized_distance"] == pytest.approx(row["parameter_distance"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"prefix_cache": False}, {"side_by_side": 1}],
+    ids=["all layers run at every step", "each lambda by itself"],
+)
+def test_how_cells_are_trained_together_changes_nothing_but_rounding(
+    change: dict[str, Any], tmp_path: Path, tiny_model: Path, trained: Path
+):
+    spec = training(tmp_path, tiny_model, TRAINING | change)
+    run_spec(spec)
+    for name in ("cells", "trajectories", "updates"):
+        kept = [column.name for column in TABLES[name] if not column.provenance]
+        pairs = zip(*(results_of(each).table(name).to_arrow(kept).to_pylist() for each in (spec, trained)), strict=True)
+        for found, expected in pairs:
+            for column in kept:
+                same = found[column] == expected[column]
+                assert same or found[column] == pytest.approx(expected[column], rel=1e-6, abs=1e-9), column
+
+
+def test_trajectories_begin_at_the_pretrained_model_and_end_at_the_cell(trained: Path):
+    cells = {row["cell_id"]: row for row in results_of(trained).cells.to_arrow().to_pylist()}
+    rows = results_of(trained).trajectories.to_arrow().to_pylist()
+    assert len(rows) == len(cells) * (TRAINING["looks"] + 1)
+    for row in rows:
+        cell = cells[row["cell_id"]]
+        if row["step"] == 0:
+            assert row["finetune_train_loss"] == pytest.approx(cell["initial_train_loss"])
+            assert row["linearized_eval_loss"] == pytest.approx(cell["initial_eval_loss"])
+            assert (row["finetune_distance"], row["finetune_kernel_change"]) == (0, pytest.approx(0, abs=1e-12))
+            assert row["difference_train_relative_to_change"] is None
+        if row["step"] == cell["finetune_steps"]:
+            for column in ("finetune_train_loss", "linearized_eval_loss", "difference_eval_kl", "finetune_distance"):
+                assert row[column] == cell[column]
+
+
+def test_updates_of_groups_are_there_for_every_group_of_a_cell(trained: Path):
+    groups = {row["layer_set"]: row["groups"] for row in results_of(trained).spectra.to_arrow().to_pylist()}
+    rows = results_of(trained).updates.to_arrow().to_pylist()
+    cells = results_of(trained).cells.to_arrow(["cell_id", "layer_set"]).to_pylist()
+    assert [(row["cell_id"], row["group"]) for row in rows] == [
+        (cell["cell_id"], group) for cell in cells for group in groups[cell["layer_set"]]
+    ]
+    assert all(row["finetune_update_norm"] > 0 and row["weight_norm"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize("table", ["cells", "trajectories", "updates"])
+def test_files_about_training_carry_the_documented_schema(trained: Path, table: str):
+    (path,) = results_of(trained).table(table).path.glob("part-*.parquet")
+    assert pq.read_schema(path).equals(arrow_schema(table, TABLES[table]), check_metadata=True)
+    rows = results_of(trained).table(table).to_arrow()
+    for name in rows.column_names:
+        if pa.types.is_floating(rows[name].type):
+            assert not pc.any(pc.is_nan(rows[name])).as_py(), name
+
+
+def test_a_sweep_without_training_says_how_to_get_its_tables(finished: Path):
+    for name in ("trajectories", "updates"):
+        with pytest.raises(ResultsError, match="give the spec a section `finetune`"):
+            results_of(finished).table(name)
+
+
+# --- kills and failures
+
+
+class Killed(BaseException):
+    """The process dies; nothing in it may tidy up."""
+
+
+def test_a_killed_stage_goes_on_from_its_checkpoint_with_the_same_bits(
+    tmp_path: Path, tiny_model: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec = training(tmp_path, tiny_model)
+    updates = count_updates(monkeypatch)
+    monkeypatch.setattr(checkpoints, "SAVED_EVERY", 0.0)
+    save, saves = checkpoints.FileCheckpoint.save, [0]
+
+    def die_at_the_seventh(self: checkpoints.FileCheckpoint, arrays: Any) -> None:
+        save(self, arrays)
+        saves[0] += 1
+        if saves[0] == 7:
+            raise Killed
+
+    monkeypatch.setattr(checkpoints.FileCheckpoint, "save", die_at_the_seventh)
+    with pytest.raises(Killed):
+        run_spec(spec)
+    kept = ResultsFolder(read_spec(spec).folder).checkpoints
+    assert len(list(kept.iterdir())) == 1
+    monkeypatch.setattr(checkpoints.FileCheckpoint, "save", save)
+    assert not run_spec(spec).report.failures
+    assert_same_tables(spec.parent / "results", numbers(trained.parent / "results"))
+    assert list(kept.iterdir()) == []
+    stages = sum(stage.kind == "finetune" for stage in run_spec(spec).plan.stages)
+    assert len(updates) == stages * TRAINING["epochs"] * 3
+
+
+def test_a_damaged_checkpoint_counts_as_none(
+    tmp_path: Path, tiny_model: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec = training(tmp_path, tiny_model)
+    monkeypatch.setattr(checkpoints, "SAVED_EVERY", 0.0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "learning_rate", lambda settings, step: die() if step == 5 else settings.learning_rate)
+        run_spec(spec)
+    (kept,) = ResultsFolder(read_spec(spec).folder).checkpoints.iterdir()
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+    assert not run_spec(spec).report.failures
+    assert_same_tables(spec.parent / "results", numbers(trained.parent / "results"))
+
+
+def die() -> float:
+    raise Killed
+
+
+def count_updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows with every update of a training run."""
+    updates: list[int] = []
+    rate = loop.learning_rate
+
+    def counted(settings: Any, step: int) -> float:
+        updates.append(step)
+        return rate(settings, step)
+
+    monkeypatch.setattr(loop, "learning_rate", counted)
+    return updates
+
+
+def test_a_cell_that_diverges_says_where_and_the_sweep_goes_on(tmp_path: Path, tiny_model: Path):
+    # The step of 0.02 is far too long for the pull of the second lambda, and fine for that of the first.
+    settings = DESCENT | {"epochs": 40, "kernel_examples": 0}
+    lambdas = {"values": [1e-3, 1e5], "scale": "absolute"}
+    spec = training(tmp_path, tiny_model, settings, **{"grid.lambdas": lambdas})
+    ending = run_spec(spec)
+    assert not ending.report.failures
+    assert ending.n_cells == ending.plan.n_cells
+    rows = results_of(spec).cells.to_arrow().to_pylist()
+    wild = [row for row in rows if row["lambda_given"] == 1e5]
+    assert {row["linearized_status"] for row in wild} == {"diverged"}
+    for row in wild:
+        assert 0 < row["linearized_failed_step"] < 40
+        assert np.isfinite(row["linearized_train_loss"])
+        assert row["linearized_steps"] <= row["linearized_failed_step"]
+    assert "diverged" not in {row["linearized_status"] for row in rows if row["lambda_given"] == 1e-3}
+
+
+def test_memory_that_runs_out_in_training_is_met_with_smaller_batches(
+    tmp_path: Path, tiny_model: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec = training(tmp_path, tiny_model)
+    losses = loop.example_losses
+
+    def limited(loss: Any, outputs: torch.Tensor, targets: Any) -> torch.Tensor:
+        if outputs.requires_grad and outputs.shape[1] > 2:
+            raise MemoryError("no room for so many examples")
+        return losses(loss, outputs, targets)
+
+    monkeypatch.setattr(loop, "example_losses", limited)
+    assert not run_spec(spec).report.failures
+    found, expected = (results_of(each).cells.to_pandas() for each in (spec, trained))
+    assert np.allclose(found["finetune_train_loss"], expected["finetune_train_loss"], rtol=1e-8)
+    assert set(found["halvings"]) == {1}
+
+
+# --- plan, status, changes
+
+
+def test_training_joins_a_finished_sweep_and_other_training_is_refused(tmp_path: Path, tiny_model: Path):
+    spec = make_sweep(tmp_path, model=tiny_model)
+    first = run_spec(spec)
+    before = numbers(tmp_path / "results")
+    spec = training(tmp_path, tiny_model)
+    ending = run_spec(spec)
+    added = [stage for stage in ending.plan.stages if stage.kind in ("finetune", "compare")]
+    assert ending.report.computed == len(added) == len(ending.plan.stages) - len(first.plan.stages)
+    after = results_of(spec).cells.to_arrow()
+    for column in ("cell_id", "train_loss", "lambda"):
+        assert after[column].equals(before["cells"][column])
+
+    training(tmp_path, tiny_model, TRAINING | {"learning_rate": 0.01})
+    with pytest.raises(ChangedError, match=r"finetune\.learning_rate: 0\.05 in the folder, 0\.01 now"):
+        run_spec(spec)
+    again = run_spec(spec, on_change=OnChange.GIVEN)
+    assert again.report.computed == len(added)
+
+
+def test_a_cell_is_finished_once_it_is_trained_and_counted_by_lambda(tmp_path: Path, tiny_model: Path):
+    settings = TRAINING | {"side_by_side": 1}
+    spec = training(tmp_path, tiny_model, settings)
+    ending = run_spec(spec)
+    (some, *_) = ending.plan.solves[0].comparisons
+    ResultsFolder(read_spec(spec).folder).artifacts().record_path("compare", some.stage.stage_id).unlink()
+    answer = ntksweep("status", tmp_path / "results", "--json")
+    assert answer.status == 0  # every cell is in the tables
+    status = json.loads(answer.output)
+    by_lambda = {row["lambda"]: (row["finished"], row["missing"]) for row in status["lambdas"]}
+    assert by_lambda == {0.01: (2, 1), 1.0: (3, 0)}
+    (tmp_path / "results/tables/manifest.json").unlink()
+    assert ntksweep("status", tmp_path / "results").status == 3
+    assert run_spec(spec).report.computed == 1
+
+
+def test_what_happened_to_a_cell_tells_of_its_own_training_alone(trained: Path):
+    (cell, *_) = results_of(trained).cells.to_arrow().to_pylist()
+    told = ntksweep("logs", trained.parent / "results", "--cell", cell["cell_id"]).output.splitlines()
+    stages = [line.split()[3] for line in told if line.split()[2] == "finished"]
+    assert stages.count("finetune") == 2
+    assert stages[-1] == "compare"
+
+
+def test_training_is_part_of_what_a_sweep_costs(tmp_path: Path, tiny_model: Path):
+    spec = training(tmp_path, tiny_model)
+    planned = ntksweep("plan", spec)
+    assert planned.status == 0
+    (line,) = [line for line in planned.output.splitlines() if line.startswith("finetune")]
+    assert "-" not in line.split()
+    too_large = training(tmp_path / "large", tiny_model, **{"compute.memory_budget": "10kB"})
+    refused = ntksweep("plan", too_large)
+    assert refused.status == 2
+
+
+def test_only_the_layers_below_the_lowest_trained_one_are_frozen():
+    sets = {"grid.layer_sets": ["each_layer", {"groups": [["head"]]}]}
+    plan = plan_of({"finetune": TRAINING} | sets)
+    frozen = {
+        tuple(stage.parameters["groups"]): stage.parameters["frozen_layers"]
+        for stage in plan.stages
+        if stage.kind == "finetune" and stage.parameters["model"] == "nonlinear"
+    }
+    assert frozen == {("0.query", "0.value", "head"): 0, ("1.query", "1.value", "head"): 1, ("head",): None}
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "said"),
+    [
+        ({"loss": "cross_entropy"}, {"task.kind": "regression"}, "cross_entropy needs a classification task"),
+        ({}, {"kernel.kind": "sign"}, "finetune compares training with the sgd kernel"),
+        ({"regularizer": "spd"}, {}, "spd takes lambda as a share of the way back"),
+        ({"optimiser": "gradient_descent", "accumulation": 2}, {}, "accumulation belongs to sgd and adamw"),
+        ({"momentum": 0.9}, {}, "momentum belongs to `optimiser: sgd`"),
+        ({"learning_rate": 0}, {}, "greater than 0"),
+        ({"optimizer": "sgd"}, {}, "optimizer"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], changes: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=said):
+        spec_of({"finetune": TRAINING | settings} | changes)
+
+
+def test_a_misspelled_key_of_training_is_answered_with_the_nearest(tmp_path: Path, tiny_model: Path):
+    spec = training(tmp_path, tiny_model, TRAINING | {"learning_rat": 0.1})
+    with pytest.raises(SpecError, match="learning_rate"):
+        read_spec(spec)
+
+
+def test_a_spec_without_training_is_stored_as_before_there_was_any():
+    assert "finetune" not in spec_of().model_dump(mode="json")
+    assert "finetune" in spec_of(changed({}, {"finetune": TRAINING})).model_dump(mode="json")
