@@ -20,6 +20,7 @@ _HINTS = {
     "predictions": "set results.predictions: true and run",
     "trajectories": "give the spec a section `finetune` and run",
     "updates": "give the spec a section `finetune` and run",
+    "correlations": "give the spec a section `finetune` and run",
 }
 """How to get a table that not every sweep has."""
 
@@ -28,7 +29,7 @@ class Table:
     """One table of a sweep. DuckDB and any other reader of Parquet can open `path` as well.
 
     Attributes:
-        name: cells, spectra, predictions, trajectories or updates.
+        name: cells, spectra, predictions, trajectories, updates or correlations.
         path: folder of its Parquet files.
         dataset: the table as a pyarrow dataset, nothing read yet.
     """
@@ -107,6 +108,11 @@ class Results:
     def updates(self) -> Table:
         """One row a cell and group that was trained."""
         return self.table("updates")
+
+    @property
+    def correlations(self) -> Table:
+        """One row a quantity, outcome, lambda and training-set size: how well the quantity tells layer sets apart."""
+        return self.table("correlations")
 
     def table(self, name: str) -> Table:
         """Return a table by name.

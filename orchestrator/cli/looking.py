@@ -77,7 +77,9 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
 def export(
     path: FolderArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
-    table: Annotated[str, typer.Option(help="cells, spectra, predictions, trajectories or updates.")] = "cells",
+    table: Annotated[
+        str, typer.Option(help="cells, spectra, predictions, trajectories, updates or correlations.")
+    ] = "cells",
     file_format: Annotated[
         Format | None, typer.Option("--format", help="Format; by default told from the file's ending.")
     ] = None,

@@ -287,10 +287,42 @@ UPDATES = (
     Column("linearized_update_norm", _REAL, "|W - W_0| for the parameters of the trained linearization"),
 )
 
+_INTERVAL_ENDS = (("low", "lower"), ("high", "upper"))
+
+
+def _coefficient(name: str, meaning: str) -> tuple[Column, ...]:
+    ends = (Column(f"{name}_{end}", _REAL, f"{which} end of its 95 % interval") for end, which in _INTERVAL_ENDS)
+    return Column(name, _REAL, meaning), *ends
+
+
+CORRELATIONS = (
+    Column("sweep", _NAME, "name of the sweep"),
+    Column("model", _NAME, "folder name or hub id of the model"),
+    Column("task", _NAME, "file name or hub id of the data"),
+    Column("n_train", _COUNT, "training examples", "examples"),
+    Column("lambda_given", _REAL, "lambda as the spec gives it"),
+    Column("lambda_scale", _NAME, "absolute, or trace: in units of trace/M"),
+    Column("quantity", _NAME, "column of `cells` that is known without fine-tuning, or from the linearization alone"),
+    Column("on_log_scale", _FLAG, "whether the quantity's logarithm is averaged and correlated"),
+    Column("outcome", _NAME, "column of `cells` that fine-tuning ended with"),
+    Column("n_layer_sets", _COUNT, "layer sets that have both in every seed and did not diverge; others are left out"),
+    Column("n_seeds", _COUNT, "seeds over which a layer set is averaged before it is correlated"),
+    *_coefficient("pearson", "Pearson correlation across layer sets; null for fewer than 3, or where one is constant"),
+    *_coefficient("spearman", "Spearman correlation of the same"),
+    *_coefficient("kendall", "Kendall's tau-b of the same"),
+    *_coefficient(
+        "partial_spearman",
+        "Spearman correlation of what ranks of n_parameters leave of both ranks; null for fewer than 4, or where they "
+        "leave nothing",
+    ),
+    Column("majority_accuracy", _REAL, "accuracy of always saying the commonest training class, averaged over seeds"),
+)
+
 TABLES: dict[str, Sequence[Column]] = {
     "cells": CELLS,
     "spectra": SPECTRA,
     "predictions": PREDICTIONS,
     "trajectories": TRAJECTORIES,
     "updates": UPDATES,
+    "correlations": CORRELATIONS,
 }

@@ -24,6 +24,7 @@ from orchestrator.tables.build import (
     trajectories_of,
     updates_of,
 )
+from orchestrator.tables.correlations import CELL_COLUMNS, CORRELATIONS_SCHEMA, correlations_of
 from orchestrator.tables.manifest import PART, cells_in_complete_tables, sha256_of, write_manifest
 
 BuildTrained = Callable[[Plan, Solve, Mapping[str, Artifact]], Iterator[pa.RecordBatch]]
@@ -79,6 +80,7 @@ def _collect(plan: Plan, folder: ResultsFolder) -> int:
     if plan.sweep.spec.finetune is not None:
         written["trajectories"] = _write(folder, "trajectories", TRAJECTORIES_SCHEMA, trained(trajectories_of))
         written["updates"] = _write(folder, "updates", UPDATES_SCHEMA, trained(updates_of))
+        written["correlations"] = _write(folder, "correlations", CORRELATIONS_SCHEMA, _correlations(folder))
     n_cells = sum(finished_cells(plan, solve, finished["compare"]) for solve in solves)
     manifest = {"plan": plan.plan_id, "complete": n_cells == plan.n_cells, "cells": n_cells, "tables": written}
     write_manifest(folder, manifest)
@@ -97,6 +99,10 @@ def _predictions(plan: Plan, store: ArtifactStore, solves: list[Solve]) -> Itera
         (dataset,) = solve.stage.inputs["dataset"]
         rows = np.array(store.open(*dataset).array("eval.rows"))
         yield from predictions_of(plan, solve, store.read("solve", solve.stage.stage_id), rows)
+
+
+def _correlations(folder: ResultsFolder) -> Iterator[pa.RecordBatch]:
+    yield correlations_of(pq.read_table(folder.tables / "cells" / PART, columns=list(CELL_COLUMNS)))
 
 
 def _write(folder: ResultsFolder, table: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:

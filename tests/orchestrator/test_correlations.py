@@ -1,0 +1,404 @@
+"""Correlations across layer sets: scipy's numbers for the cells and for every draw, and null where there are none."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+import orchestrator.statistics as ours
+from orchestrator.errors import ResultsError
+from orchestrator.results import load
+from orchestrator.statistics import (
+    BOOTSTRAP_SEED,
+    COEFFICIENTS,
+    average_over_seeds,
+    bootstrap,
+    correlations,
+    percentile_interval,
+)
+from orchestrator.tables.correlations import CELL_COLUMNS, ON_LOG_SCALE, OUTCOMES, correlations_of
+from orchestrator.tables.manifest import read_manifest
+from orchestrator.tables.schema import CELLS, SCHEMA_VERSION, TABLES, arrow_schema
+from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+ENDS = [f"{name}{end}" for name in COEFFICIENTS for end in ("", "_low", "_high")]
+
+SCIPY: Mapping[str, Callable[[Any, Any, Any], float]] = {
+    "pearson": lambda x, y, _: float(stats.pearsonr(x, y).statistic),
+    "spearman": lambda x, y, _: float(stats.spearmanr(x, y).statistic),
+    "kendall": lambda x, y, _: float(stats.kendalltau(x, y).statistic),
+    "partial_spearman": lambda x, y, control: partial_by_lstsq(*(stats.rankdata(each) for each in (x, y, control))),
+}
+
+
+def partial_by_lstsq(x: np.ndarray, y: np.ndarray, control: np.ndarray) -> float:
+    """Correlate what a line on `control` leaves of both; nan where it leaves nothing."""
+    design = np.stack([np.ones_like(control), control], axis=1)
+    left = [values - design @ np.linalg.lstsq(design, values)[0] for values in (x, y)]
+    if min(np.linalg.norm(each) for each in left) < 1e-9:
+        return np.nan
+    return float(stats.pearsonr(*left).statistic)
+
+
+def by_scipy(name: str, x: np.ndarray, y: np.ndarray, control: np.ndarray) -> float:
+    return np.nan if np.ptp(x) == 0 or np.ptp(y) == 0 else SCIPY[name](x, y, control)
+
+
+def tied_values(seed: int = 0, n: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two variables (2, n) each and a control (n,), all with ties."""
+    draw = np.random.default_rng(seed)
+    x = np.stack([draw.normal(size=n), draw.integers(0, 3, n) / 3])
+    y = np.stack([x[0] + draw.normal(size=n), draw.integers(0, 4, n) / 7])
+    return x, y, draw.integers(1, 5, n).astype(float)
+
+
+# --- coefficients
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_every_coefficient_of_every_draw_is_scipys_of_the_values_it_holds(name: str):
+    x, y, control = tied_values()
+    n_draws = 60
+    counts = np.random.default_rng(1).multinomial(7, np.full(7, 1 / 7), size=n_draws)
+    counts[0] = 1
+    counts[1] = [7, 0, 0, 0, 0, 0, 0]  # nothing varies
+    found = correlations(x, y, control, counts)[name]
+    assert found.shape == (n_draws, 2, 2)
+    for d, i, j in np.ndindex(found.shape):
+        expected = by_scipy(name, *(np.repeat(values, counts[d]) for values in (x[i], y[j], control)))
+        assert found[d, i, j] == pytest.approx(expected, abs=1e-12, nan_ok=True), (d, i, j)
+    assert np.isnan(found[1]).all()
+    assert np.isfinite(found).mean() > 0.9
+
+
+def test_a_partial_correlation_worked_out_by_hand():
+    x, y, control = np.array([[1.0, 2, 3, 4, 5]]), np.array([[2.0, 1, 4, 3, 5]]), np.array([1.0, 3, 2, 5, 4])
+    found = correlations(x, y, control, np.ones((1, 5), dtype=np.int64))
+    # Squared differences of ranks add up to 4, 4 and 14: 1 - 6 * 4 / 120 = 0.8 of x with both, 0.3 of y with control.
+    assert found["spearman"].item() == pytest.approx(0.8)
+    assert found["partial_spearman"].item() == pytest.approx((0.8 - 0.8 * 0.3) / ((1 - 0.64) * (1 - 0.09)) ** 0.5)
+
+
+def test_a_control_that_does_not_vary_holds_nothing_fixed_and_one_that_is_the_variable_leaves_nothing():
+    x, y, _ = tied_values()
+    once = np.ones((1, 7), dtype=np.int64)
+    same = correlations(x, y, np.full(7, 3.0), once)
+    assert np.array_equal(same["partial_spearman"], same["spearman"])
+    itself = correlations(x, y, np.exp(x[0]), once)["partial_spearman"]
+    assert np.isnan(itself[0, 0]).all()
+    assert np.isfinite(itself[0, 1]).all()
+
+
+@pytest.mark.parametrize("factor", [1e-200, 1e200])
+def test_no_scale_is_too_small_or_too_large(factor: float):
+    x, y, control = tied_values()
+    once = np.ones((1, 7), dtype=np.int64)
+    plain, scaled = (correlations(values, y, control, once) for values in (x, x * factor))
+    for name in COEFFICIENTS:
+        assert scaled[name] == pytest.approx(plain[name], rel=1e-12), name
+
+
+def test_equal_averages_are_tied_although_their_last_bits_differ():
+    of_seeds = [0.7, 0.8, 0.9]
+    values = np.array([np.roll(of_seeds, shift) for shift in range(3)] + [[0.1, 0.1, 0.1]]).T[None]
+    averages = average_over_seeds(values, np.array([1, 1, 1]))
+    assert len(set(averages[0])) > 2, "choose values whose sums depend on their order"
+    y = np.array([[1.0, 2, 3, 0]])
+    found = correlations(averages, y, np.ones(4), np.ones((1, 4), dtype=np.int64))
+    for name in ("spearman", "kendall"):
+        assert found[name].item() == pytest.approx(by_scipy(name, np.array([1.0, 1, 1, 0]), y[0], np.ones(4)))
+
+
+def test_a_variable_that_varies_in_its_last_bits_alone_has_no_coefficient():
+    x = np.array([[0.3, 0.1 + 0.2, 0.3, 0.1 + 0.2]])
+    assert np.ptp(x) > 0
+    for name, found in correlations(x, np.array([[1.0, 2, 3, 5]]), np.arange(4.0), np.ones((1, 4), dtype=int)).items():
+        assert np.isnan(found).all(), name
+
+
+def test_averages_count_each_seed_as_often_as_it_was_drawn():
+    values = np.array([[[1.0, 2.0], [4.0, 8.0], [100.0, 200.0]]])
+    assert average_over_seeds(values, np.array([2, 1, 0])).tolist() == [[2.0, 4.0]]
+
+
+# --- bootstrap
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_every_draw_takes_seeds_and_observations_and_is_scipys(n_seeds: int):
+    draw = np.random.default_rng(2)
+    x, y = draw.normal(size=(2, n_seeds, 6)), draw.integers(0, 5, (2, n_seeds, 6)) / 5
+    control = draw.integers(1, 4, 6).astype(float)
+    n_draws = 40
+    found = bootstrap(x, y, control, n_draws)
+    again = np.random.default_rng(BOOTSTRAP_SEED)
+    counts = again.multinomial(6, np.full(6, 1 / 6), size=n_draws)
+    seed_counts = again.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_draws)
+    for name, (d, i, j) in ((name, place) for name in COEFFICIENTS for place in np.ndindex(n_draws, 2, 2)):
+        pair = [np.repeat(v, seed_counts[d], axis=0).mean(axis=0).round(14) for v in (x[i], y[j])]
+        expected = by_scipy(name, *(np.repeat(values, counts[d]) for values in (*pair, control)))
+        assert found[name][d, i, j] == pytest.approx(expected, abs=1e-9, nan_ok=True), (name, d)
+
+
+def test_a_draw_depends_neither_on_other_variables_nor_on_how_many_are_taken_at_once(monkeypatch: pytest.MonkeyPatch):
+    draw = np.random.default_rng(3)
+    x, y, control = draw.normal(size=(3, 2, 9)), draw.normal(size=(2, 2, 9)), np.arange(9.0)
+    whole = bootstrap(x, y, control, 300)
+    single = bootstrap(x[1:2], y[:1], control, 300)
+    monkeypatch.setattr(ours, "DRAWS_AT_ONCE", 7)
+    parts = bootstrap(x, y, control, 300)
+    for name in COEFFICIENTS:
+        assert whole[name].tobytes() == parts[name].tobytes()
+        assert np.array_equal(whole[name][:, 1:2, :1], single[name], equal_nan=True)
+
+
+def test_intervals_are_percentiles_of_the_draws_that_have_a_coefficient():
+    draws = np.linspace(0, 1, 101)[:, None]
+    low, high = percentile_interval(draws)
+    assert (low.item(), high.item()) == (pytest.approx(0.025), pytest.approx(0.975))
+    some = np.concatenate([np.full((100, 1), np.nan), draws])
+    assert [end.item() for end in percentile_interval(some)] == [low.item(), high.item()]
+    most = np.concatenate([np.full((101, 1), np.nan), draws])
+    assert all(np.isnan(end).all() for end in percentile_interval(most))
+
+
+@pytest.mark.parametrize("n_seeds", [1, 3])
+def test_intervals_hold_a_known_correlation_about_as_often_as_they_say(n_seeds: int):
+    rho, n, n_trials = 0.6, 15, 120
+    truth = {"pearson": rho, "spearman": 6 / np.pi * np.arcsin(rho / 2), "kendall": 2 / np.pi * np.arcsin(rho)}
+    draw = np.random.default_rng(4)
+    held = dict.fromkeys(truth, 0)
+    for _ in range(n_trials):
+        a, b = draw.normal(size=(2, n))
+        x, y = (
+            values + draw.normal(size=(1, n_seeds, 1))  # what a seed does to all layer sets alike cancels
+            for values in (a, rho * a + (1 - rho**2) ** 0.5 * b)
+        )
+        draws = bootstrap(x, y, np.ones(n), 400)
+        for name, value in truth.items():
+            low, high = percentile_interval(draws[name])
+            held[name] += low.item() <= value <= high.item()
+    for name, count in held.items():
+        assert 0.85 <= count / n_trials <= 0.99, name
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    draw = np.random.default_rng(5)
+    x = np.tile(np.arange(12.0), (1, 3, 1))
+    y = x + 12 * np.array([1.0, 0.0, -1.0])[:, None] * draw.normal(size=12)
+    averaged = [values.mean(axis=1, keepdims=True) for values in (x, y)]
+    widths = [
+        np.subtract(*percentile_interval(bootstrap(*pair, np.ones(12))["pearson"])[::-1]).item()
+        for pair in ((x, y), averaged)
+    ]
+    assert widths[1] < 0.05
+    assert widths[0] > 10 * widths[1]
+
+
+# --- the table of made-up cells
+
+Row = dict[str, Any]
+
+
+def made_up(n_layer_sets: int = 6, n_seeds: int = 2, task_kind: str = "classification") -> list[Row]:
+    """Rows of `cells` with everything that the table reads: one training-set size, two lambdas."""
+    draw = np.random.default_rng(6)
+    unknown = ("pearson", "spearman") if task_kind == "classification" else ("accuracy", "mcc", "f1")
+    return [
+        {name: float(draw.lognormal()) for name in (*ON_LOG_SCALE, *OUTCOMES)}
+        | {f"finetune_eval_{metric}": None for metric in unknown}
+        | {
+            "sweep": "made up", "model": "m", "task": "t", "n_train": 10, "lambda_scale": "trace",
+            "lambda_given": strength, "seed": seed, "layer_set": f"layers:{layer}", "n_parameters": 10 + layer // 2,
+            "finetune_status": "finished", "linearized_status": "stopped early",
+            "majority_accuracy": 0.5 + 0.1 * seed if task_kind == "classification" else None,
+        }
+        for seed in range(n_seeds) for layer in range(n_layer_sets) for strength in (0.1, 1.0)
+    ]  # fmt: skip
+
+
+def table_of(rows: list[Row]) -> pa.RecordBatch:
+    fields = {field.name: field for field in arrow_schema("cells", CELLS)}
+    return correlations_of(pa.Table.from_pylist(rows, schema=pa.schema([fields[name] for name in CELL_COLUMNS])))
+
+
+def of(rows: list[Row], **wanted: Any) -> list[Row]:
+    return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+
+
+def test_a_classification_has_its_metrics_a_regression_its_own_and_no_majority():
+    losses = ["finetune_eval_loss", "finetune_train_loss"]
+    for kind, metrics in (("classification", ["accuracy", "mcc", "f1"]), ("regression", ["pearson", "spearman"])):
+        found = table_of(made_up(task_kind=kind))
+        assert found["outcome"].unique().to_pylist() == [*losses, *(f"finetune_eval_{metric}" for metric in metrics)]
+        assert found["quantity"].unique().to_pylist() == list(ON_LOG_SCALE)
+        assert len(found) == 2 * len(ON_LOG_SCALE) * (2 + len(metrics))
+        majority = set(found["majority_accuracy"].to_pylist())
+        assert majority == ({0.55} if kind == "classification" else {None})
+
+
+def test_a_quantity_that_no_cell_has_has_no_rows():
+    rows = [row | {"leave_one_out_loss": None} for row in made_up()]
+    assert set(ON_LOG_SCALE) - set(table_of(rows)["quantity"].to_pylist()) == {"leave_one_out_loss"}
+
+
+def test_the_same_bits_whatever_the_order_of_the_cells_and_whatever_else_is_in_the_grid():
+    rows = made_up()
+    found = table_of(rows)
+    assert found.equals(table_of(rows))
+    assert found.equals(table_of([rows[i] for i in np.random.default_rng(7).permutation(len(rows))]))
+    one_lambda = table_of(of(rows, lambda_given=1.0))
+    assert one_lambda.to_pylist() == of(found.to_pylist(), lambda_given=1.0)
+
+
+@pytest.mark.parametrize("status", ["diverged", None])
+def test_a_layer_set_that_diverged_or_is_unfinished_in_one_seed_is_left_out_of_that_lambda(status: str | None):
+    rows = made_up()
+    for row in of(rows, seed=1, layer_set="layers:2", lambda_given=1.0):
+        row |= {"finetune_status": status, "finetune_eval_loss": 1e9}
+    found = table_of(rows).to_pylist()
+    without = table_of([row for row in rows if row["layer_set"] != "layers:2"]).to_pylist()
+    assert of(found, lambda_given=1.0) == of(without, lambda_given=1.0)
+    assert {row["n_layer_sets"] for row in of(found, lambda_given=1.0)} == {5}
+    assert {row["n_seeds"] for row in found} == {2}
+    assert of(found, lambda_given=0.1) == of(table_of(made_up()).to_pylist(), lambda_given=0.1)
+
+
+def test_a_linearization_that_diverged_takes_its_own_loss_alone():
+    rows = made_up()
+    rows[0]["linearized_status"] = "diverged"
+    before, after = (table_of(each).to_pylist() for each in (made_up(), rows))
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert {(row["quantity"], row["lambda_given"]) for row in changed} == {("linearized_eval_loss", 0.1)}
+    assert {row["n_layer_sets"] for row in changed} == {5}
+
+
+@pytest.mark.parametrize("value", [None, np.nan, np.inf, 0.0, -1.0])
+def test_a_number_that_does_not_exist_leaves_its_layer_set_out_of_its_own_pairs_alone(value: float | None):
+    rows = made_up()
+    rows[0]["trace"] = value  # on a log scale, where 0 and less do not exist either
+    rows[0]["finetune_eval_mcc"] = np.nan
+    found = of(table_of(rows).to_pylist(), lambda_given=0.1)
+    for row in found:
+        missing = row["quantity"] == "trace" or row["outcome"] == "finetune_eval_mcc"
+        assert row["n_layer_sets"] == (5 if missing else 6)
+        assert (row["pearson"], row["pearson_low"]) != (None, None)
+
+
+@pytest.mark.parametrize(("n_layer_sets", "exist"), [(1, 0), (2, 0), (3, 9), (4, 12)])
+def test_too_few_layer_sets_have_no_coefficients(n_layer_sets: int, exist: int):
+    rows = table_of(made_up(n_layer_sets)).to_pylist()
+    found = [sum(row[name] is not None for name in ENDS) for row in of(rows, quantity="gcv")]
+    assert found == [exist] * len(found)
+    assert {row["n_layer_sets"] for row in rows} == {n_layer_sets}
+
+
+def test_what_is_constant_has_no_correlation():
+    rows = made_up()
+    for row in rows:
+        row |= {"label_alignment": 0.3, "finetune_eval_accuracy": 0.1 + 0.2 * row["seed"]}
+    for row in table_of(rows).to_pylist():
+        constant = row["quantity"] == "label_alignment" or row["outcome"] == "finetune_eval_accuracy"
+        assert (row["kendall"] is None) == constant
+        assert not constant or all(row[name] is None for name in ENDS)
+
+
+def test_what_is_constant_on_average_has_no_interval_either():
+    rows = made_up(n_seeds=3)
+    for row in rows:
+        row["gcv"] = 10.0 + int(row["layer_set"][-1]) * (row["seed"] - 1)
+    assert all(row[name] is None for row in of(table_of(rows).to_pylist(), quantity="gcv") for name in ENDS)
+
+
+def test_given_the_parameters_their_own_number_has_no_partial_correlation():
+    for row in of(table_of(made_up()).to_pylist(), quantity="n_parameters"):
+        assert row["spearman"] is not None
+        assert row["partial_spearman"] is row["partial_spearman_low"] is row["partial_spearman_high"] is None
+
+
+def test_an_outcome_that_differs_in_one_layer_set_has_a_correlation_or_none_but_no_fault():
+    rows = made_up(12)
+    for row in rows:
+        row["finetune_eval_accuracy"] = 0.5 + 0.1 * (row["layer_set"] == "layers:0")
+    for row in of(table_of(rows).to_pylist(), outcome="finetune_eval_accuracy", quantity="gcv"):
+        assert row["pearson_low"] <= row["pearson"] <= row["pearson_high"]
+
+
+def test_nothing_trained_nothing_told():
+    rows = made_up()
+    for row in rows:
+        row["finetune_status"] = "diverged"
+    assert len(table_of(rows)) == 0
+
+
+# --- the table of a sweep
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The spec of a finished sweep of five layer sets and two seeds whose cells were trained; nobody changes it."""
+    changes = {
+        "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_examples": 5, "looks": 1, "kernel_examples": 0},
+        "grid.layer_sets": ["each_layer", "each_target", "all_layers"], "grid.seeds": [0, 1],
+        "kernel.eigenvectors": True,
+    }  # fmt: skip
+    path = make_sweep(tmp_path_factory.mktemp("correlations"), changes, model=tiny_model)
+    assert not run_spec(path).report.failures
+    return path
+
+
+def test_the_table_of_a_sweep_is_what_pandas_and_scipy_make_of_its_cells(trained: Path):
+    cells, rows = results_of(trained).cells.to_pandas(), results_of(trained).correlations.to_arrow().to_pylist()
+    assert len(rows) == 2 * len(ON_LOG_SCALE) * 5
+    for name, on_log_scale in ON_LOG_SCALE.items():
+        cells[name] = np.log(cells[name]) if on_log_scale else cells[name]
+    numbers = [*ON_LOG_SCALE, *OUTCOMES]
+    averages: dict[float, pd.DataFrame] = {
+        strength: group.groupby("layer_set")[numbers].mean().round(13)
+        for strength, group in cells.groupby("lambda_given")
+    }
+    n_compared = 0
+    for row in rows:
+        x, y, control = (
+            averages[row["lambda_given"]][name] for name in (row["quantity"], row["outcome"], "n_parameters")
+        )
+        assert row["on_log_scale"] == ON_LOG_SCALE[row["quantity"]]
+        for name in COEFFICIENTS:
+            expected = by_scipy(name, x.to_numpy(), y.to_numpy(), control.to_numpy())
+            found = np.nan if row[name] is None else row[name]
+            assert found == pytest.approx(expected, abs=1e-9, nan_ok=True), (row["quantity"], row["outcome"], name)
+            n_compared += row[name] is not None
+        assert (row["n_layer_sets"], row["n_seeds"], row["n_train"]) == (5, 2, 10)
+        assert (row["sweep"], row["task"], row["lambda_scale"]) == ("tiny", "data.parquet", "trace")
+        assert row["majority_accuracy"] == pytest.approx(cells.groupby("seed")["majority_accuracy"].first().mean())
+    assert n_compared > len(rows)
+
+
+@pytest.mark.parametrize("table", ["trajectories", "updates", "correlations"])
+def test_files_of_trained_sweeps_carry_their_schema(trained: Path, table: str):
+    (path,) = results_of(trained).table(table).path.glob("part-*.parquet")
+    schema = pq.read_schema(path)
+    assert schema.equals(arrow_schema(table, TABLES[table]), check_metadata=True)
+    assert schema.metadata[b"ntksweep_schema_version"] == str(SCHEMA_VERSION).encode()
+
+
+def test_the_table_is_loaded_exported_and_missed_by_its_name(trained: Path, finished: Path, tmp_path: Path):
+    results = load(trained.parent / "results")
+    assert "correlations" in results.names
+    assert len(results.correlations) == 130
+    manifest = read_manifest(results.folder)
+    assert manifest is not None
+    assert manifest["tables"]["correlations"]["rows"] == 130
+    output = tmp_path / "correlations.csv"
+    assert ntksweep("export", trained.parent / "results", "--table", "correlations", "-o", output).status == 0
+    assert len(pd.read_csv(output)) == 130
+    with pytest.raises(ResultsError, match="no table `correlations`; give the spec a section `finetune` and run"):
+        results_of(finished).correlations  # noqa: B018
