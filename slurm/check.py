@@ -51,7 +51,7 @@ def refuse_exclusion(profile: Profile, facts: ClusterFacts) -> None:
         return
     default = ",".join(partition.name for partition in facts.partitions.values() if partition.default)
     chosen = profile.partition or default
-    listed = run_command("sinfo", "--all", "--noheader", "--Node", f"--partition={chosen}", "--format=%N")
+    listed = run_command("sinfo", "--noheader", "--Node", f"--partition={chosen}", "--format=%N")
     excluded = set(run_command("scontrol", "show", "hostnames", profile.exclude).split())
     nodes = set(listed.split())
     left = len(nodes - excluded)

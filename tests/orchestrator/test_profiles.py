@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.profiles import profile_page, read_profile, starting_profile
-from orchestrator.errors import ProfileFileError
+from orchestrator.errors import ProfileFileError, SpecError
+from orchestrator.spec import read_spec
 from slurm.profile import Profile
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,15 @@ def fault(folder: Path, text: str) -> str:
     with pytest.raises(ProfileFileError) as raised:
         read_profile(profile_in(folder, text))
     return str(raised.value)
+
+
+def test_a_file_of_another_kind_is_told_from_one_with_mistakes(tmp_path: Path):
+    spec = (ROOT / "examples/quickstart.yaml").read_text(encoding="utf-8")
+    assert "does not look like a profile: name, model, task, adapter, head are none of its keys" in fault(
+        tmp_path, spec
+    )
+    with pytest.raises(SpecError, match="does not look like a spec: partition, nodes, tasks_per_node"):
+        read_spec(ROOT / "examples/profiles/cpu.yaml")
 
 
 def test_there_is_an_example_for_each_kind_of_cluster():
