@@ -1,6 +1,7 @@
 """Cells that are trained: the numbers of plain autograd, in tables, through kills, failures and changes of mind."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,20 @@ def test_memory_that_runs_out_in_training_is_met_with_smaller_batches(
     found, expected = (results_of(each).cells.to_pandas() for each in (spec, trained))
     assert np.allclose(found["finetune_train_loss"], expected["finetune_train_loss"], rtol=1e-8)
     assert set(found["halvings"]) == {1}
+
+
+@pytest.mark.parametrize("part", ["artifacts/finetune", "artifacts/compare", "tables/trajectories", "tables/updates"])
+def test_a_flipped_byte_in_what_training_left_is_found(part: str, trained: Path, tmp_path: Path):
+    results = shutil.copytree(trained.parent / "results", tmp_path / "results")
+    assert ntksweep("status", results, "--verify").status == 0
+    for path in sorted((results / part).iterdir())[-2:]:
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        answer = ntksweep("status", results, "--verify", "--json")
+        assert answer.status == 3
+        assert len(json.loads(answer.output)["damaged"]) == 1
+        path.write_bytes(content)
 
 
 # --- plan, status, changes
