@@ -88,6 +88,14 @@ SPECTRUM_COLUMNS = (
     Column("noise_floor", _REAL, "eigenvalues below cannot be told from 0"),
 )
 
+_METRICS = (
+    ("accuracy", "accuracy"),
+    ("mcc", "Matthews correlation"),
+    ("f1", "F1, averaged over classes"),
+    ("pearson", "Pearson correlation"),
+    ("spearman", "Spearman correlation"),
+    ("r2", "share of variance explained"),
+)
 _INITIAL = "of the model before fine-tuning"
 RIDGE_COLUMNS = (
     Column("lambda", _REAL, "lambda of (1/2)|J d - r|^2 + (lambda/2)|d|^2, absolute"),
@@ -117,14 +125,7 @@ RIDGE_COLUMNS = (
             ("", "eval", "evaluation examples"),
             ("initial_", "eval", "evaluation examples"),
         )
-        for metric, meaning in (
-            ("accuracy", "accuracy"),
-            ("mcc", "Matthews correlation"),
-            ("f1", "F1, averaged over classes"),
-            ("pearson", "Pearson correlation"),
-            ("spearman", "Spearman correlation"),
-            ("r2", "share of variance explained"),
-        )
+        for metric, meaning in _METRICS
     ),
 )
 
@@ -156,14 +157,6 @@ PROVENANCE_COLUMNS = tuple(
     )
 )
 
-_METRICS = (
-    ("accuracy", "accuracy"),
-    ("mcc", "Matthews correlation"),
-    ("f1", "F1, averaged over classes"),
-    ("pearson", "Pearson correlation"),
-    ("spearman", "Spearman correlation"),
-    ("r2", "share of variance explained"),
-)
 _SPLITS = (("train", "training examples"), ("eval", "evaluation examples"))
 _MODELS = (("finetune", "of the trained model"), ("linearized", "of the trained linearization"))
 _DISTANCE = "|theta - theta_0| over all trained parameters"
