@@ -30,7 +30,7 @@ from orchestrator.run import resolve
 from orchestrator.spec import read_spec
 from orchestrator.stages.execute import provenance
 from orchestrator.store.artifacts import layout_of
-from orchestrator.survey import keep_survey, survey
+from orchestrator.survey import keep_surveys, surveys
 from orchestrator.tables.schema import RIDGE_COLUMNS, SPECTRUM_COLUMNS
 from orchestrator.tables.write import collect
 
@@ -82,10 +82,10 @@ def publish_made_up(path: Path) -> Plan:
     folder = ResultsFolder(spec.folder)
     sweep = resolve(spec, path.parent, folder)
     store = folder.artifacts()
-    found = survey(sweep, store)
+    found = surveys(sweep, store)
     plan = make_plan(sweep, found)
     folder.write(sweep)
-    keep_survey(sweep, found, store)
+    keep_surveys(sweep, found, store)
     keep_plan(plan, folder)
     write_journal(plan, folder)
     sets = {solve.stage.stage_id: len(solve.layer_sets) for solve in plan.solves}

@@ -30,7 +30,7 @@ from orchestrator.stages.resources import limited_threads, peak_memory, reset_pe
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Work
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 
 N_EVAL = 100
 LORA = {"rank": 16, "targets": ["query", "key", "value", "attention.output.dense"]}
@@ -112,7 +112,7 @@ def measure(spec: Spec) -> tuple[int, dict[str, int], Plan]:
     assert not ending.report.failures, ending.report.failures
     folder = ResultsFolder(spec.folder)
     sweep: Sweep = folder.existing()
-    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     peaks: dict[str, int] = {}
     for event in read_journals(folder.journals):
         if event["event"] == "finished":
@@ -127,7 +127,7 @@ def measure(spec: Spec) -> tuple[int, dict[str, int], Plan]:
 
 def jacobian_bytes(plan: Plan) -> int:
     """Bytes of all Jacobian rows of a sweep."""
-    sizes = plan.sizes
+    sizes = plan.variants[0].sizes
     return (sizes.n_train + sizes.n_eval) * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
 
 
@@ -156,15 +156,16 @@ def main() -> None:
         probe = sweep_of(folder, model, budget, 8, arguments.workers, adapter)
         found = ResultsFolder(probe.folder)
         sweep = resolve(probe, folder, found)
-        sizes = make_plan(sweep, survey(sweep, found.artifacts())).sizes
+        sizes = make_plan(sweep, surveys(sweep, found.artifacts())).variants[0].sizes
         per_example = sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
         n_train = int(arguments.times * budget / per_example) + 1
         spec = sweep_of(folder, model, budget, n_train, arguments.workers, adapter)
         baseline, peaks, plan = measure(spec)
+        shard = plan.variants[0].sizes.shard_examples
     print(
         f"{n_train} + {N_EVAL} examples of {human_bytes(per_example)}: Jacobians of "
         f"{human_bytes(jacobian_bytes(plan))}, {jacobian_bytes(plan) / budget:.1f} times the budget of "
-        f"{human_bytes(budget)}; {plan.sizes.shard_examples} examples a shard, {arguments.workers} workers\n"
+        f"{human_bytes(budget)}; {shard} examples a shard, {arguments.workers} workers\n"
         f"a worker with the model, largest batch forward: {human_bytes(baseline)}"
     )
     for kind, peak in peaks.items():

@@ -120,7 +120,7 @@ _ADVICE = {
 
 def memory_bytes(plan: Plan, stage: Stage) -> int:
     """Return the memory that a stage takes for Jacobians and blocks, beside the model and its activations."""
-    sizes = plan.sizes
+    sizes = plan.of(stage).sizes
     if stage.kind == "capture":
         # Rows of a batch, and their copy on the way to the file.
         return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
@@ -136,7 +136,7 @@ def memory_bytes(plan: Plan, stage: Stage) -> int:
 
 
 def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
-    sizes, kernel = plan.sizes, plan.sweep.spec.kernel
+    sizes, kernel = plan.of(stage).sizes, plan.sweep.spec.kernel
     n_train = stage.parameters["problem"]["n_train"]
     M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
     # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
@@ -163,24 +163,26 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
 
 
 def _dataset_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
-    sizes = plan.sizes
-    return 0.0, int((sizes.n_train + sizes.n_eval) * (plan.survey.mean_tokens * 8 + 24))
+    sizes = plan.of(stage).sizes
+    return 0.0, int((sizes.n_train + sizes.n_eval) * (plan.of(stage).survey.mean_tokens * 8 + 24))
 
 
 def _head_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
-    model = plan.survey.model
-    return 2.0 * model["n_parameters"] * plan.survey.mean_tokens * plan.sizes.n_train, model["hidden_size"] * 8
+    model = plan.of(stage).survey.model
+    return 2.0 * model["n_parameters"] * plan.of(stage).survey.mean_tokens * plan.of(stage).sizes.n_train, model[
+        "hidden_size"
+    ] * 8
 
 
 def _capture_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
-    sizes, survey = plan.sizes, plan.survey
+    sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
     n = stage.parameters["stop"] - stage.parameters["start"]
     flops = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n * (1 + sizes.rows_per_example)
     return flops, n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
 
 
 def _gram_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
-    sizes, p = plan.sizes, stage.parameters
+    sizes, p = plan.of(stage).sizes, stage.parameters
     rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
     parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in sizes.dual_groups)
     kernel_rows = rows // p["outputs_per_example"]
@@ -193,7 +195,7 @@ def _solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
 
 
 def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, int]:
-    sizes = plan.sizes
+    sizes = plan.of(stage).sizes
     M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
     p = layer_set.n_parameters * sizes.features_per_parameter
     primal = stage.parameters["method"] == "primal"

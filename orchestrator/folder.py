@@ -14,7 +14,7 @@ import yaml
 
 from orchestrator.errors import ChangedError, ResultsError, SpecError
 from orchestrator.identity import identity
-from orchestrator.sources import Sources, find_again
+from orchestrator.sources import Source, Sources, find_again
 from orchestrator.spec import Spec
 from orchestrator.store import files
 from orchestrator.store.artifacts import ArtifactStore
@@ -51,13 +51,22 @@ class Sweep:
         """
         spec = self.spec.model_dump(mode="json")
         spec["model"] |= {"path": None, "content": self.sources.model.content_id}
-        spec["task"] |= {"data": None, "content": self.sources.data.content_id}
+        spec["task"] = self._task_numbers(spec)
         kept = ["threads", "gram_dtype", "batch_tokens", "shard_examples"]
         if spec["compute"]["shard_examples"] is None:
             kept.append("memory_budget")  # chooses the shards, and with them the order of sums
         spec["compute"] = {key: spec["compute"][key] for key in kept}
         parts = ("model", "task", "adapter", "head", "kernel", "compute", *(["finetune"] if training else []))
         return dict(_flat({part: spec[part] for part in parts}))
+
+    def _task_numbers(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what fixes the examples: of the one task, or of each task of the grid under its name."""
+        if not self.sources.tasks:
+            return {**spec["task"], "data": None, "content": self.sources.data.content_id}
+        return {
+            name: {**task, "data": None, "content": self.sources.tasks[name].content_id}
+            for name, task in spec["grid"]["tasks"].items()
+        }
 
 
 class ResultsFolder:
@@ -104,7 +113,8 @@ class ResultsFolder:
         try:
             data = yaml.safe_load(self.spec_path.read_text(encoding="utf-8"))
             sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]))
-            intact = data["spec_hash"] == _spec_hash(sweep)
+            # Of what was written, not of what is made of it: later versions know more keys.
+            intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, SpecError) as error:
             raise ResultsError(
                 f"{self.spec_path} cannot be read ({type(error).__name__}); restore it, or remove it and run the spec "
@@ -149,7 +159,7 @@ class ResultsFolder:
             )
         # Training may join a sweep, or be left out, without touching its other numbers.
         training = stored.spec.finetune is not None and given.spec.finetune is not None
-        changes = differences(stored.numbers(training=training), given.numbers(training=training))
+        changes = differences(*_comparable(stored, given, training=training))
         if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
             return given
         if on_change is OnChange.STORED:
@@ -229,35 +239,64 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _comparable(stored: Sweep, given: Sweep, *, training: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what fixes the numbers of two sweeps, without what one of them takes from its grid.
+
+    Tasks, ranks and learning rates may join a sweep and leave it, as lambdas do; a task that both have is compared.
+    """
+    numbers = [sweep.numbers(training=training) for sweep in (stored, given)]
+    grids = [sweep.spec.grid for sweep in (stored, given)]
+    on_grid = []
+    if any(grid.ranks for grid in grids):
+        on_grid.append("adapter.rank")
+    if any(grid.learning_rates for grid in grids):
+        on_grid.append("finetune.learning_rate")
+    if all(grid.tasks for grid in grids):
+        before, now = (set(grid.tasks or ()) for grid in grids)
+        on_grid += [f"task.{name}" for name in before ^ now]
+    elif any(grid.tasks for grid in grids):
+        on_grid.append("task")
+
+    def fixed(name: str) -> bool:
+        return not any(name == axis or name.startswith(f"{axis}.") for axis in on_grid)
+
+    stored_numbers, given_numbers = ({name: value for name, value in each.items() if fixed(name)} for each in numbers)
+    return stored_numbers, given_numbers
+
+
 def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
     """Return one line for each dotted name whose value differs."""
-    explained = {
-        "model.content": "model: the files have changed",
-        "task.content": "data: the files have changed",
-    }
     lines = []
     for name in sorted(stored.keys() | given.keys()):
         before, now = stored.get(name), given.get(name)
         if before != now:
-            lines.append(explained.get(name) or f"{name}: {json.dumps(before)} in the folder, {json.dumps(now)} now")
+            if name.endswith(".content"):
+                what = name.removesuffix(".content").replace("task", "data", 1)
+                lines.append(f"{what}: the files have changed")
+            else:
+                lines.append(f"{name}: {json.dumps(before)} in the folder, {json.dumps(now)} now")
     return lines
 
 
 def _unchanged_sources(stored: Sweep, given: Sweep) -> Sources:
     """Return where the model and the data of a stored sweep lie now: where the given ones do, if they are the same."""
-    found = {}
-    for name, before, now in (
-        ("model", stored.sources.model, given.sources.model),
-        ("data", stored.sources.data, given.sources.data),
-    ):
-        same = now if now.content_id == before.content_id else find_again(name, before)
+    now = {source.content_id: source for source in given.sources.named().values()}
+
+    def unchanged(name: str, before: Source) -> Source:
+        same = now.get(before.content_id) or find_again(name, before)
         if same.content_id != before.content_id:
             raise ChangedError(
                 f"the {name} at {before.location} has changed since the run began, so the stored sweep cannot go on; "
                 "restore it, or take the new one with `--on-change given`"
             )
-        found[name] = same
-    return Sources(**found)
+        return same
+
+    sources = stored.sources
+    return Sources(
+        model=unchanged("model", sources.model),
+        data=unchanged("data", sources.data),
+        tasks={name: unchanged(f"data of {name}", source) for name, source in sources.tasks.items()},
+    )
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from orchestrator.version import VERSION
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file; raised when its layout changes, so that one of another version is not read."""
 
 
@@ -47,6 +47,7 @@ class IndexedSolve:
         n_train: training examples.
         layer_sets: positions of its layer sets among those of the grid.
         comparisons: the stages that fill the columns about training of the same cells.
+        variant: position of the variant that the cells belong to.
     """
 
     stage_id: str
@@ -54,6 +55,7 @@ class IndexedSolve:
     n_train: int
     layer_sets: tuple[int, ...]
     comparisons: tuple[IndexedComparison, ...] = ()
+    variant: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class PlanIndex:
     Attributes:
         key: what fixes the plan: the stored spec and the versions of everything that plans.
         plan_id: identity of the plan.
-        survey: identity of the stage that keeps the survey.
+        surveys: identities of the stages that keep the surveys.
+        variants: what each variant is called; empty for the only one.
         lambdas: regularization strengths of the grid, as the spec gives them.
         layer_sets: names of the layer sets of the grid.
         stages: identities of the stages of each kind that the plan has.
@@ -72,7 +75,8 @@ class PlanIndex:
 
     key: str
     plan_id: str
-    survey: str
+    surveys: tuple[str, ...]
+    variants: tuple[str, ...]
     lambdas: tuple[float, ...]
     layer_sets: tuple[str, ...]
     stages: Mapping[str, tuple[str, ...]]
@@ -89,12 +93,13 @@ class PlanIndex:
         return {stage_id: kind for kind, stages in self.stages.items() for stage_id in stages}
 
     def cells_of(self, stage_id: str) -> dict[str, Any]:
-        """Return layer sets, seed and training examples of the cells that a stage fills; nothing for another stage."""
+        """Return variant, layer sets, seed and training examples of the cells that a stage fills, or nothing."""
         if stage_id not in self._filled_by:
             return {}
         solve, layer_sets = self._filled_by[stage_id]
         names = [self.layer_sets[position] for position in layer_sets]
-        return {"layer_sets": names, "seed": solve.seed, "n_train": solve.n_train}
+        facts = {"layer_sets": names, "seed": solve.seed, "n_train": solve.n_train}
+        return facts | ({"variant": self.variants[solve.variant]} if self.variants[solve.variant] else {})
 
     @cached_property
     def _filled_by(self) -> dict[str, tuple[IndexedSolve, tuple[int, ...]]]:
@@ -106,17 +111,21 @@ class PlanIndex:
         """Return the index as JSON; seeds divide the layer sets between stages alike, so each division stands once."""
         divisions: dict[tuple[tuple[int, ...], ...], int] = {}
         problems = []
-        for (seed, n_train), solves in groupby(self.solves, key=lambda solve: (solve.seed, solve.n_train)):
+        of_problem = groupby(self.solves, key=lambda solve: (solve.variant, solve.seed, solve.n_train))
+        for (variant, seed, n_train), solves in of_problem:
             found = list(solves)
             division = divisions.setdefault(tuple(solve.layer_sets for solve in found), len(divisions))
             stages = [solve.stage_id for solve in found]
             compared = [[list(astuple(each)) for each in solve.comparisons] for solve in found]
-            problem = {"seed": seed, "n_train": n_train, "division": division, "stages": stages}
+            problem = {
+                "variant": variant, "seed": seed, "n_train": n_train, "division": division, "stages": stages
+            }  # fmt: skip
             problems.append(problem | ({"comparisons": compared} if any(compared) else {}))
         return {
             "key": self.key,
             "plan": self.plan_id,
-            "survey": self.survey,
+            "surveys": self.surveys,
+            "variants": self.variants,
             "lambdas": self.lambdas,
             "layer_sets": self.layer_sets,
             "stages": self.stages,
@@ -130,7 +139,8 @@ class PlanIndex:
         return cls(
             key=data["key"],
             plan_id=data["plan"],
-            survey=data["survey"],
+            surveys=tuple(data["surveys"]),
+            variants=tuple(data["variants"]),
             lambdas=tuple(data["lambdas"]),
             layer_sets=tuple(data["layer_sets"]),
             stages={kind: tuple(stages) for kind, stages in data["stages"].items()},
@@ -144,7 +154,7 @@ def _solves(data: Mapping[str, Any]) -> Iterator[IndexedSolve]:
         compared = problem.get("comparisons", [[]] * len(problem["stages"]))
         for stage_id, part, each in zip(problem["stages"], divisions[problem["division"]], compared, strict=True):
             comparisons = tuple(IndexedComparison(*facts) for facts in each)
-            yield IndexedSolve(stage_id, problem["seed"], problem["n_train"], part, comparisons)
+            yield IndexedSolve(stage_id, problem["seed"], problem["n_train"], part, comparisons, problem["variant"])
 
 
 def index_of(plan: "Plan", key: str = "") -> PlanIndex:
@@ -154,26 +164,28 @@ def index_of(plan: "Plan", key: str = "") -> PlanIndex:
     stages: dict[str, list[str]] = {}
     for stage in plan.stages:
         stages.setdefault(stage.kind, []).append(stage.stage_id)
-    positions = {layer_set: position for position, layer_set in enumerate(plan.layer_sets)}
+    positions = {name: position for position, name in enumerate(plan.layer_set_names)}
     return PlanIndex(
         key=key,
         plan_id=plan.plan_id,
-        survey=survey_stage(plan.sweep).stage_id,
+        surveys=tuple(dict.fromkeys(survey_stage(variant.sweep).stage_id for variant in plan.variants)),
+        variants=tuple(str(variant.choice) for variant in plan.variants),
         lambdas=plan.lambdas,
-        layer_sets=tuple(layer_set.name for layer_set in plan.layer_sets),
+        layer_sets=plan.layer_set_names,
         stages={kind: tuple(listed) for kind, listed in stages.items()},
         solves=tuple(
             IndexedSolve(
                 solve.stage.stage_id,
                 solve.seed,
                 solve.n_train,
-                tuple(positions[each] for each in solve.layer_sets),
+                tuple(positions[each.name] for each in solve.layer_sets),
                 tuple(
                     IndexedComparison(
-                        each.stage.stage_id, positions[solve.layer_sets[each.layer_set]], each.first, each.count
+                        each.stage.stage_id, positions[solve.layer_sets[each.layer_set].name], each.first, each.count
                     )
                     for each in solve.comparisons
                 ),
+                solve.variant,
             )
             for solve in plan.solves
         ),
@@ -224,7 +236,7 @@ def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
 
 def _planned(folder: ResultsFolder, key: str) -> PlanIndex:
     from orchestrator.plan import make_plan
-    from orchestrator.survey import survey
+    from orchestrator.survey import surveys
 
     sweep = folder.existing()
-    return index_of(make_plan(sweep, survey(sweep, folder.artifacts())), key)
+    return index_of(make_plan(sweep, surveys(sweep, folder.artifacts())), key)

@@ -1,8 +1,8 @@
 """The plan: from a sweep to the stages that all its cells need, each stage once."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from orchestrator.layer_sets import LayerSet, expand_layer_sets
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage
 from orchestrator.survey import Survey
+from orchestrator.variants import Choice, variants
 
 MANY_LAYER_SETS = 1024
 """Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""
@@ -39,6 +40,25 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """One task, rank and learning rate of a sweep's grid.
+
+    Attributes:
+        choice: which.
+        sweep: the sweep that has no other.
+        survey: facts about its model and data.
+        sizes: how many rows, shards and tiles there are.
+        layer_sets: the layer sets of the grid.
+    """
+
+    choice: Choice
+    sweep: Sweep
+    survey: Survey
+    sizes: Sizes
+    layer_sets: tuple[LayerSet, ...]
+
+
+@dataclass(frozen=True)
 class Solve:
     """A solve stage and the cells that it fills: its layer sets times all lambdas.
 
@@ -49,6 +69,9 @@ class Solve:
         layer_sets: its layer sets, in the order of the artifact's arrays.
         problem_id: identity of everything but layer set and lambda.
         comparisons: the stages that fill the columns about training of the same cells; none if nothing is trained.
+        variant: position of the variant that the cells belong to. Variants that differ in the learning rate alone have
+            solve stages in common.
+        learning_rate: that of the variant, where the grid has several.
     """
 
     stage: Stage
@@ -57,6 +80,8 @@ class Solve:
     layer_sets: tuple[LayerSet, ...]
     problem_id: str
     comparisons: tuple[Comparison, ...] = ()
+    variant: int = 0
+    learning_rate: float | None = None
 
     @property
     def filling(self) -> tuple[Stage, ...]:
@@ -70,19 +95,32 @@ class Plan:
 
     Attributes:
         sweep: the sweep.
-        survey: facts about its model and data.
-        sizes: how many rows, shards and tiles there are.
-        layer_sets: the layer sets of the grid.
+        variants: its variants, which have the same layer sets; parameters differ with the rank.
         stages: all stages.
         solves: the stages that fill cells, in the order of the table.
+        variant_of: position of the first variant that needs a stage, by its identity.
     """
 
     sweep: Sweep
-    survey: Survey
-    sizes: Sizes
-    layer_sets: tuple[LayerSet, ...]
+    variants: tuple[Variant, ...]
     stages: tuple[Stage, ...]
     solves: tuple[Solve, ...]
+    variant_of: Mapping[str, int]
+
+    def of(self, stage: Stage) -> Variant:
+        """Return a variant that needs a stage; what a stage costs is the same for all of them."""
+        return self.variants[self.variant_of[stage.stage_id]]
+
+    def only(self, position: int) -> "Plan":
+        """Return the plan of one variant by itself, with all stages."""
+        solves = tuple(replace(solve, variant=0) for solve in self.solves if solve.variant == position)
+        alone = dict.fromkeys(self.variant_of, 0)
+        return Plan(self.variants[position].sweep, (self.variants[position],), self.stages, solves, alone)
+
+    @property
+    def layer_set_names(self) -> tuple[str, ...]:
+        """Names of the layer sets of the grid."""
+        return tuple(layer_set.name for layer_set in self.variants[0].layer_sets)
 
     @cached_property
     def lambdas(self) -> tuple[float, ...]:
@@ -103,47 +141,76 @@ class Plan:
     def plan_id(self) -> str:
         """Identity of the plan: which stages fill the tables, in which order."""
         return identity([
-            [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train] for solve in self.solves
+            [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train, *self._named(solve)]
+            for solve in self.solves
         ])  # fmt: skip
+
+    def _named(self, solve: Solve) -> list[str]:
+        name = str(self.variants[solve.variant].choice)
+        return [name] if name else []
 
 
 def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:
     """Return the identities of the cells of one layer set: the hash of the canonical JSON of what fixes them.
 
-    The JSON is {"groups", "lambda", "problem", "scale"}; its constant parts are written once for all lambdas.
+    The JSON is {"groups", "lambda", "problem", "scale"}, with "learning_rate" where the grid has several; its constant
+    parts are written once for all lambdas.
     """
     before = f'{{"groups":{canonical_json(layer_set.groups)},"lambda":'
-    after = f',"problem":"{solve.problem_id}","scale":"{scale}"}}'
+    rate = "" if solve.learning_rate is None else f'"learning_rate":{json.dumps(solve.learning_rate)},'
+    after = f',{rate}"problem":"{solve.problem_id}","scale":"{scale}"}}'
     return [digest(f"{before}{json.dumps(strength)}{after}") for strength in lambdas]
 
 
-def make_plan(sweep: Sweep, survey: Survey) -> Plan:
+def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:
     """Plan a sweep.
 
     Args:
         sweep: the sweep.
-        survey: facts about its model and data.
+        surveys: facts about the model and data of each of its variants.
 
     Raises:
         SpecError: the grid asks for something that the model or the data do not have.
     """
+    found: list[Variant] = []
+    stages: dict[str, Stage] = {}
+    variant_of: dict[str, int] = {}
+    solves: list[Solve] = []
+    for position, ((choice, single), survey) in enumerate(zip(variants(sweep), surveys, strict=True)):
+        variant = _variant(choice, single, survey)
+        own_stages, own_solves = _stages_of(variant)
+        found.append(variant)
+        for stage in own_stages:
+            stages.setdefault(stage.stage_id, stage)
+            variant_of.setdefault(stage.stage_id, position)
+        solves.extend(replace(each, variant=position, learning_rate=choice.learning_rate) for each in own_solves)
+    return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of)
+
+
+def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
     spec = sweep.spec
-    _check_against(sweep, survey)
-    layer_sets = tuple(expand_layer_sets(spec.grid.layer_sets, survey.groups, head_in_kernel=spec.head.in_kernel))
-    sizes = Sizes.of(sweep, survey, layer_sets)
+    try:
+        _check_against(sweep, survey)
+        sets = tuple(expand_layer_sets(spec.grid.layer_sets, survey.groups, head_in_kernel=spec.head.in_kernel))
+    except SpecError as error:
+        raise SpecError(f"{choice}: {error}" if choice.task else str(error)) from None
+    return Variant(choice, sweep, survey, Sizes.of(sweep, survey, sets), sets)
+
+
+def _stages_of(variant: Variant) -> tuple[list[Stage], list[Solve]]:
+    """Return the stages of a variant, each after what it needs, and those that fill cells."""
     stages: list[Stage] = []
     solves: list[Solve] = []
     trained: list[Stage] = []
-    for seed in dict.fromkeys(spec.grid.seeds):
-        planner = _SeedPlanner(sweep, survey, layer_sets, sizes, seed)
+    for seed in dict.fromkeys(variant.sweep.spec.grid.seeds):
+        planner = _SeedPlanner(variant, seed)
         stages.extend(planner.shared_stages())
         solves.extend(planner.solves())
         trained.extend(planner.trained)
     stages.extend(solve.stage for solve in solves)
     stages.extend(trained)
     stages.extend(comparison.stage for solve in solves for comparison in solve.comparisons)
-    distinct = {stage.stage_id: stage for stage in stages}
-    return Plan(sweep, survey, sizes, layer_sets, tuple(distinct.values()), tuple(solves))
+    return stages, solves
 
 
 def _check_against(sweep: Sweep, survey: Survey) -> None:
@@ -167,13 +234,14 @@ def _check_against(sweep: Sweep, survey: Survey) -> None:
 
 
 class _SeedPlanner:
-    """The stages of one seed."""
+    """The stages of one seed of a variant."""
 
-    def __init__(self, sweep: Sweep, survey: Survey, layer_sets: tuple[LayerSet, ...], sizes: Sizes, seed: int) -> None:
-        self.spec = sweep.spec
-        self.sweep = sweep
-        self.survey = survey
-        self.layer_sets = layer_sets
+    def __init__(self, variant: Variant, seed: int) -> None:
+        sizes = variant.sizes
+        self.spec = variant.sweep.spec
+        self.sweep = variant.sweep
+        self.survey = variant.survey
+        self.layer_sets = variant.layer_sets
         self.sizes = sizes
         self.seed = seed
         self.dataset = self._dataset()

@@ -17,7 +17,7 @@ from orchestrator.stage import Stage
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.files import remove_leftovers
 from orchestrator.store.journal import Journal
-from orchestrator.survey import keep_survey, kept_survey, survey
+from orchestrator.survey import all_kept, keep_surveys, surveys
 from orchestrator.tables.manifest import cells_in_complete_tables
 from orchestrator.tables.write import collect
 
@@ -73,7 +73,7 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
     sweep = folder.settle(resolve(spec, spec_folder, folder), on_change)
     store = folder.artifacts()
     remove_leftovers(folder.root)
-    found = survey(sweep, store)
+    found = surveys(sweep, store)
     plan = make_plan(sweep, found)
     if is_finished(plan, folder):
         with suppress(StorageError):  # a finished sweep may be archived where nobody writes
@@ -84,7 +84,7 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
         progress.note(change)
     # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.
     folder.write(sweep)
-    keep_survey(sweep, found, store)
+    keep_surveys(sweep, found, store)
     keep_plan(plan, folder)
     folder.refusals().clear()
     journal = folder.journal()
@@ -110,7 +110,7 @@ def is_finished(plan: Plan, folder: ResultsFolder) -> bool:
     return (
         cells_in_complete_tables(plan, folder) is not None
         and not missing_stages(plan, store)
-        and kept_survey(plan.sweep, store) is not None
+        and all_kept(plan.sweep, store)
     )
 
 

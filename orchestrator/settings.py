@@ -1,8 +1,10 @@
 """From the sections of a spec to the settings that `finetune` takes."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.folder import Sweep
+from orchestrator.sources import Source
 
 if TYPE_CHECKING:
     from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, TaskSettings
@@ -22,24 +24,41 @@ def model_settings(sweep: Sweep) -> "ModelSettings":
     )
 
 
-def adapter_settings(sweep: Sweep) -> "AdapterSettings":
-    """Return which modules are adapted, and how."""
+def adapter_settings(section: Mapping[str, Any]) -> "AdapterSettings":
+    """Return which modules are adapted, and how.
+
+    Args:
+        section: the section `adapter` of a spec as JSON, with its seed or without.
+    """
     from finetune.settings import AdapterSettings
 
-    return AdapterSettings(**sweep.spec.adapter.model_dump(exclude={"seed"}))
+    return AdapterSettings(**{key: _plain(value) for key, value in section.items() if key != "seed"})
 
 
-def head_settings(sweep: Sweep) -> "HeadSettings":
-    """Return what the head is."""
+def head_settings(section: Mapping[str, Any]) -> "HeadSettings":
+    """Return what the head is.
+
+    Args:
+        section: the section `head` of a spec as JSON, with its seed or without.
+    """
     from finetune.settings import HeadSettings
 
-    return HeadSettings(**sweep.spec.head.model_dump(exclude={"seed"}))
+    return HeadSettings(**{key: _plain(value) for key, value in section.items() if key != "seed"})
 
 
-def task_settings(sweep: Sweep) -> "TaskSettings":
-    """Return where the examples come from and what they mean."""
+def task_settings(section: Mapping[str, Any], data: Source) -> "TaskSettings":
+    """Return where the examples come from and what they mean.
+
+    Args:
+        section: the section `task` of a spec as JSON.
+        data: where its data were found.
+    """
     from finetune.settings import TaskSettings
 
-    section = sweep.spec.task.model_dump(exclude={"data", "classes", "n_eval", "sample_seed"})
-    source = sweep.sources.data
-    return TaskSettings(data=source.location, revision=source.revision, **section)
+    elsewhere = ("data", "classes", "n_eval", "sample_seed")
+    own = {key: value for key, value in section.items() if key not in elsewhere}
+    return TaskSettings(data=data.location, revision=data.revision, **own)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -58,19 +58,47 @@ class Source:
 
 @dataclass(frozen=True)
 class Sources:
-    """The model and the data of a sweep."""
+    """The model and the data of a sweep.
+
+    Attributes:
+        model: the model.
+        data: the data of the task; of the first one, where the grid has several.
+        tasks: the data of every task of the grid, by its name; empty where the grid has no tasks.
+    """
 
     model: Source
     data: Source
+    tasks: Mapping[str, Source] = field(default_factory=dict)
+
+    def named(self) -> dict[str, Source]:
+        """Return every source by what it is to people: `model`, `data`, or `data of <task>`."""
+        return {"model": self.model, **self.all_data()}
+
+    def all_data(self) -> dict[str, Source]:
+        """Return the data of every task by what it is to people."""
+        return {f"data of {task}": source for task, source in self.tasks.items()} or {"data": self.data}
+
+    def data_with(self, content_id: str) -> Source:
+        """Return the data of that content.
+
+        Raises:
+            SourceError: the sweep has no such data.
+        """
+        for source in self.all_data().values():
+            if source.content_id == content_id:
+                return source
+        raise SourceError(f"no task of the sweep has the data {content_id}; run the spec again")
 
     def to_json(self) -> dict[str, Any]:
         """Return the sources as JSON."""
-        return {"model": self.model.to_json(), "data": self.data.to_json()}
+        tasks = {name: source.to_json() for name, source in self.tasks.items()}
+        return {"model": self.model.to_json(), "data": self.data.to_json()} | ({"tasks": tasks} if tasks else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Sources":
         """Return the sources that `to_json` wrote."""
-        return cls(Source.from_json(data["model"]), Source.from_json(data["data"]))
+        tasks = {name: Source.from_json(source) for name, source in data.get("tasks", {}).items()}
+        return cls(Source.from_json(data["model"]), Source.from_json(data["data"]), tasks)
 
 
 def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> Sources:
@@ -84,21 +112,33 @@ def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> S
     Raises:
         SourceError: a path does not exist, or the hub does not know the id or cannot be reached.
     """
-    known_model, known_data = (known.model, known.data) if known else (None, None)
     model = _local(spec.model.path, folder)
-    data = _local(spec.task.data, folder)
-    return Sources(
-        model=_fingerprint(model, _model_files(model), known_model)
+    named = {name: task.data for name, task in (spec.grid.tasks or {}).items()}
+    # All that is to lie here is looked for before the hub is asked for anything.
+    places = {location: _local(location, folder) for location in dict.fromkeys([spec.task.data, *named.values()])}
+    known_model = known.model if known else None
+    known_data = {source.location: source for source in known.all_data().values()} if known else {}
+    found_model = (
+        _fingerprint(model, _model_files(model), known_model)
         if model
-        else _hub_source("model", spec.model.path, spec.model.revision, known_model),
-        data=_fingerprint(data, _data_files(data), known_data)
-        if data
-        else _hub_source("dataset", spec.task.data, None, known_data),
+        else _hub_source("model", spec.model.path, spec.model.revision, known_model)
     )
+    data = {location: _find_data(location, path, known_data) for location, path in places.items()}
+    return Sources(found_model, data[spec.task.data], {name: data[location] for name, location in named.items()})
+
+
+def _find_data(location: str, path: Path | None, known: Mapping[str, Source]) -> Source:
+    if path is None:
+        return _hub_source("dataset", location, None, known.get(location))
+    return _fingerprint(path, _data_files(path), known.get(str(path)))
 
 
 def find_again(name: str, before: Source) -> Source:
-    """Fingerprint a source of an earlier run, `model` or `data`, where it was then; a commit on the hub never changes.
+    """Fingerprint a source of an earlier run where it was then; a commit on the hub never changes.
+
+    Args:
+        name: what it is called in `Sources.named`.
+        before: the source as it was found.
 
     Raises:
         SourceError: it is no longer there.

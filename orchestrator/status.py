@@ -24,10 +24,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Count:
-    """Stages of one kind, or cells of one layer set or lambda, each counted once.
+    """Stages of one kind, or cells of one layer set, lambda or variant, each counted once.
 
     Attributes:
-        name: the kind, the layer set, or the lambda as the spec gives it.
+        name: the kind, the layer set, the variant, or the lambda as the spec gives it.
         planned: how many there are.
         finished: how many are done.
         running: how many a living process computes now.
@@ -77,6 +77,7 @@ class Status:
         kinds: stages, one entry a kind.
         layer_sets: cells, one entry a layer set of the grid.
         lambdas: cells, one entry a lambda of the grid.
+        variants: cells, one entry a task, rank and learning rate of the grid; none where it has one of each.
         cells: cells of the grid.
         cells_finished: cells whose stage is finished.
         cells_in_tables: cells in the tables, which are written now and then.
@@ -93,6 +94,7 @@ class Status:
     kinds: tuple[Count, ...]
     layer_sets: tuple[Count, ...]
     lambdas: tuple[Count, ...]
+    variants: tuple[Count, ...]
     cells: int
     cells_finished: int
     cells_in_tables: int
@@ -118,7 +120,8 @@ class Status:
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""
         facts = asdict(self)
-        for part, name in (("kinds", "kind"), ("layer_sets", "layer_set"), ("lambdas", "lambda")):
+        named = {"kinds": "kind", "layer_sets": "layer_set", "lambdas": "lambda", "variants": "variant"}
+        for part, name in named.items():
             facts[part] = [{name: count.pop("name"), **count} for count in facts[part]]
         return facts | {"seconds_left": self.seconds_left, "complete": self.complete}
 
@@ -143,7 +146,7 @@ def status_of(
     failed = history.failures()
     states = dict(_states(plan, finished, held.keys(), failed.keys()))
     kinds = tuple(Count.of(kind, Counter(map(states.__getitem__, ids))) for kind, ids in plan.stages.items())
-    layer_sets, lambdas = _cells(plan, states)
+    layer_sets, lambdas, variants = _cells(plan, states)
     cells, cells_finished = plan.n_cells, sum(count.finished for count in layer_sets)
     running = {stage_id: holder for stage_id, holder in held.items() if states.get(stage_id) is State.RUNNING}
     todo = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
@@ -155,6 +158,7 @@ def status_of(
         kinds=kinds,
         layer_sets=layer_sets,
         lambdas=lambdas,
+        variants=variants if len(variants) > 1 else (),
         cells=cells,
         cells_finished=cells_finished,
         cells_in_tables=_cells_in_tables(plan, folder),
@@ -190,9 +194,10 @@ def _states(
                 yield stage_id, State.FAILED if stage_id in failed else State.MISSING
 
 
-def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, ...], tuple[Count, ...]]:
-    """Return the counts of cells by layer set and by lambda."""
+def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, ...], ...]:
+    """Return the counts of cells by layer set, by lambda and by variant."""
     of_set: list[Counter[State]] = [Counter() for _ in plan.layer_sets]
+    of_variant: list[Counter[State]] = [Counter() for _ in plan.variants]
     # A solve stage fills every lambda of its layer sets, a comparison some of one: those are told apart where they are.
     of_all: Counter[State] = Counter()
     of_lambda: list[Counter[State]] = [Counter() for _ in plan.lambdas]
@@ -200,16 +205,19 @@ def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, .
         state = states[solve.stage_id]
         if not solve.comparisons:
             of_all[state] += len(solve.layer_sets)
+            of_variant[solve.variant][state] += len(solve.layer_sets) * len(plan.lambdas)
             for position in solve.layer_sets:
                 of_set[position][state] += len(plan.lambdas)
         for each in solve.comparisons:
             together = _together(state, states[each.stage_id])
             of_set[each.layer_set][together] += each.count
+            of_variant[solve.variant][together] += each.count
             for position in range(each.first, each.first + each.count):
                 of_lambda[position][together] += 1
     return (
         tuple(Count.of(name, of) for name, of in zip(plan.layer_sets, of_set, strict=True)),
         tuple(Count.of(strength, of_all + of) for strength, of in zip(plan.lambdas, of_lambda, strict=True)),
+        tuple(Count.of(name, of) for name, of in zip(plan.variants, of_variant, strict=True)),
     )
 
 
@@ -234,7 +242,7 @@ def _computing(kind: str, stage_id: str, holder: Mapping[str, Any]) -> Computing
 
 def _damaged(plan: PlanIndex, folder: ResultsFolder, finished: Mapping[str, Set[str]]) -> Iterator[str]:
     store = folder.artifacts()
-    stages = {"survey": (plan.survey,), **plan.stages}
+    stages = {"survey": plan.surveys, **plan.stages}
     finished = {"survey": store.finished("survey"), **finished}
     for kind, stage_id in ((kind, stage_id) for kind, listed in stages.items() for stage_id in listed):
         if stage_id not in finished[kind]:

@@ -1,6 +1,6 @@
 """The survey: what must be known of the model and the data before a plan can be made, computed once and kept."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from orchestrator.layer_sets import GroupFacts
 from orchestrator.settings import adapter_settings, head_settings, model_settings, task_settings
 from orchestrator.stage import Stage
 from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.variants import Choice, variants
 
 SURVEYED_TEXTS = 1000
 """Texts that are tokenized to estimate the mean number of tokens."""
@@ -18,7 +19,7 @@ SURVEYED_TEXTS = 1000
 
 @dataclass(frozen=True)
 class Survey:
-    """Facts about the model and the data of a sweep.
+    """Facts about the model and the data of a variant.
 
     Attributes:
         groups: every group of the model, in the model's order, the head included.
@@ -49,47 +50,57 @@ class Survey:
         return cls(**{**data, "groups": groups})
 
 
-def survey(sweep: Sweep, store: ArtifactStore) -> Survey:
-    """Return the survey of a sweep, from `store` if it is kept there; writes nothing.
+def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
+    """Return the survey of each variant of a sweep, from `store` where it is kept there; writes nothing.
 
     Raises:
         SourceError: the model or the data cannot be used; the message names the module, the example or the column.
     """
-    return kept_survey(sweep, store) or _look(sweep)
+    found: dict[str, Survey] = {}
+    for choice, variant in variants(sweep):
+        stage_id = survey_stage(variant).stage_id
+        if stage_id not in found:
+            found[stage_id] = _kept(variant, store) or _look(variant, choice)
+    return [found[survey_stage(variant).stage_id] for _, variant in variants(sweep)]
 
 
-def kept_survey(sweep: Sweep, store: ArtifactStore) -> Survey | None:
-    """Return the survey of a sweep that is kept in `store`; None if there is none, or a damaged one."""
-    stage = survey_stage(sweep)
+def all_kept(sweep: Sweep, store: ArtifactStore) -> bool:
+    """Tell whether `store` keeps the survey of every variant of a sweep, undamaged."""
+    return all(_kept(variant, store) is not None for _, variant in variants(sweep))
+
+
+def keep_surveys(sweep: Sweep, found: Sequence[Survey], store: ArtifactStore) -> None:
+    """Keep the survey of each variant of a sweep in `store`, so that later commands start at once.
+
+    Raises:
+        StorageError: the store cannot be written.
+    """
+    for (_, variant), survey in zip(variants(sweep), found, strict=True):
+        if _kept(variant, store) is None:
+            stage = survey_stage(variant)
+            if store.has(stage.kind, stage.stage_id):
+                store.set_aside(stage.kind, stage.stage_id)
+            store.publish(stage, survey.to_json(), {})
+
+
+def _kept(variant: Sweep, store: ArtifactStore) -> Survey | None:
+    stage = survey_stage(variant)
     try:
         return Survey.from_json(store.open(stage.kind, stage.stage_id).facts)
     except DamagedArtifactError:
         return None
 
 
-def keep_survey(sweep: Sweep, found: Survey, store: ArtifactStore) -> None:
-    """Keep a survey in `store`, so that later commands start at once.
-
-    Raises:
-        StorageError: the store cannot be written.
-    """
-    if kept_survey(sweep, store) is None:
-        stage = survey_stage(sweep)
-        if store.has(stage.kind, stage.stage_id):
-            store.set_aside(stage.kind, stage.stage_id)
-        store.publish(stage, found.to_json(), {})
-
-
-def survey_stage(sweep: Sweep) -> Stage:
-    """Return the stage whose artifact keeps the survey of a sweep."""
-    spec = sweep.spec.model_dump(mode="json")
+def survey_stage(variant: Sweep) -> Stage:
+    """Return the stage whose artifact keeps the survey of a variant."""
+    spec = variant.spec.model_dump(mode="json")
     parts = {part: spec[part] for part in ("model", "task", "adapter", "head")}
-    parts["model"] |= {"path": sweep.sources.model.content_id}
-    parts["task"] |= {"data": sweep.sources.data.content_id}
+    parts["model"] |= {"path": variant.sources.model.content_id}
+    parts["task"] |= {"data": variant.sources.data.content_id}
     return Stage("survey", {"of": identity(parts)})
 
 
-def _look(sweep: Sweep) -> Survey:
+def _look(sweep: Sweep, choice: Choice) -> Survey:
     from finetune.errors import FinetuneError
     from finetune.inspection import inspect_model
     from finetune.task import read_examples
@@ -99,8 +110,15 @@ def _look(sweep: Sweep) -> Survey:
     model = model_settings(sweep)
     task = sweep.spec.task
     try:
-        examples = read_examples(task_settings(sweep), n_outputs=task.classes)
-        facts = inspect_model(model, adapter_settings(sweep), head_settings(sweep), n_outputs=examples.n_outputs)
+        examples = read_examples(
+            task_settings(task.model_dump(mode="json"), sweep.sources.data), n_outputs=task.classes
+        )
+        facts = inspect_model(
+            model,
+            adapter_settings(sweep.spec.adapter.model_dump(mode="json")),
+            head_settings(sweep.spec.head.model_dump(mode="json")),
+            n_outputs=examples.n_outputs,
+        )
         tokens = tokenize(
             model,
             examples.train.texts[:SURVEYED_TEXTS],
@@ -109,7 +127,7 @@ def _look(sweep: Sweep) -> Survey:
             max_length=task.max_length,
         )
     except (FinetuneError, NtkError) as error:
-        raise SourceError(str(error)) from error
+        raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error
     model_facts = asdict(facts)
     groups = tuple(
         GroupFacts(group["name"], group["layer"], group["target"], group["n_parameters"], tuple(group["zero_parts"]))

@@ -75,7 +75,7 @@ def test_ratings_are_predicted_by_regression(tmp_path):
 def test_a_task_with_its_own_validation_split(tmp_path):
     task = {"data": str(TASKS / "sst2"), "kind": "classification", "eval_split": "validation"}
     ending = run(sweep(tmp_path, task), ROOT, Quiet())
-    assert ending.plan.survey.pool_eval == 872
+    assert ending.plan.variants[0].survey.pool_eval == 872
     cells = orchestrator.load(tmp_path).cells.to_pandas()
     assert (cells["parameter_distance"] <= cells["parameter_distance_bound"]).all()
     assert cells["eval_accuracy"].max() > 0.55

@@ -56,12 +56,12 @@ def submit(
     from orchestrator.cluster.submitting import prepare
     from orchestrator.plan import make_plan
     from orchestrator.run import resolve
-    from orchestrator.survey import survey
+    from orchestrator.survey import surveys
 
     checked, wanted = read_spec(spec), read_profile(profile)
     folder = ResultsFolder(checked.folder)
     sweep = folder.settle(resolve(checked, spec.parent, folder), on_change)
-    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return
     offer = prepare(plan, folder, wanted, allocations or wanted.allocations)
@@ -86,11 +86,11 @@ def resume(
     """
     from orchestrator.cluster.submitting import prepare, profile_to_resume_with
     from orchestrator.plan import make_plan
-    from orchestrator.survey import survey
+    from orchestrator.survey import surveys
 
     folder = sweep_folder(path)
     sweep = folder.existing()
-    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return
     wanted = profile_to_resume_with(folder, profile)

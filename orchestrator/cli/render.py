@@ -57,8 +57,17 @@ def checks_table(checks: "Sequence[Check]") -> Table:
 
 def summary_table(summaries: "Sequence[LayerSetSummary]", metric: str, n_seeds: int) -> Table:
     """Return the best lambda of each layer set, averaged over seeds."""
+    axes = [
+        (heading, values)
+        for heading, values in (
+            ("task", [summary.task for summary in summaries]),
+            ("rank", [str(summary.adapter_rank) for summary in summaries]),
+        )
+        if len(set(values)) > 1
+    ]
     rows = [
         (
+            *(values[position] for _, values in axes),
             summary.layer_set,
             str(summary.n_parameters),
             number(summary.best_lambda),
@@ -67,9 +76,10 @@ def summary_table(summaries: "Sequence[LayerSetSummary]", metric: str, n_seeds: 
             number(summary.condition_number),
             number(summary.effective_rank, digits=3),
         )
-        for summary in summaries
+        for position, summary in enumerate(summaries)
     ]
     headings = (
+        *(heading for heading, _ in axes),
         "layer set",
         "parameters",
         "lambda",

@@ -25,6 +25,7 @@ DIGITS = 4
 
 def select(
     path: FolderArgument,
+    *,
     by: Annotated[
         str,
         typer.Option(
@@ -37,6 +38,12 @@ def select(
         int | None,
         typer.Option(help="Choose so many layers one at a time, from stored kernel blocks.", metavar="K", min=1),
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The task to select for, where the grid has several.", metavar="NAME")
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(help="The rank of LoRA to select for, where the grid has several.", metavar="R", min=1)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Rank the layer sets of a sweep by what their kernels say before training, and say what that rests on.
@@ -44,13 +51,17 @@ def select(
     Example: ntksweep select results/quickstart --by condition_relative --greedy 3
     """
     from orchestrator.results import load
+    from orchestrator.selection.choosing import choose
     from orchestrator.selection.criteria import criterion_named
-    from orchestrator.selection.ranking import rank
+    from orchestrator.selection.ranking import rank as rank_layer_sets
+    from orchestrator.variants import choices
 
     folder = sweep_folder(path)
-    criterion = criterion_named(by, folder.existing().spec)
-    ranking = rank(load(folder.root), criterion)
-    selection = None if greedy is None else _select_layers(folder, criterion, greedy)
+    spec = folder.existing().spec
+    criterion = criterion_named(by, spec)
+    position = choose(spec, task, rank)
+    ranking = rank_layer_sets(load(folder.root), criterion, choices(spec)[position])
+    selection = None if greedy is None else _select_layers(folder, criterion, greedy, position)
     if as_json:
         print(standard_json(asdict(ranking) | ({"greedy": asdict(selection)} if selection else {}), indent=1))
         return
@@ -65,13 +76,13 @@ def select(
             console.print(line, markup=False, highlight=False)
 
 
-def _select_layers(folder: "ResultsFolder", criterion: "Criterion", n_layers: int) -> "Selection":
+def _select_layers(folder: "ResultsFolder", criterion: "Criterion", n_layers: int, position: int) -> "Selection":
     from orchestrator.plan import make_plan
     from orchestrator.selection.greedy import select_layers
-    from orchestrator.survey import survey
+    from orchestrator.survey import surveys
 
     sweep = folder.existing()
-    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts())).only(position)
     with Console(stderr=True).status("choosing layers"):
         return select_layers(plan, folder, criterion, n_layers)
 

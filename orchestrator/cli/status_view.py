@@ -37,6 +37,7 @@ def status_view(
     kinds = [_row(str(count.name), count) for count in found.kinds]
     stages = [rows_table(("stage", "planned", *_COUNTS), kinds)]
     grid = [
+        *_grid("task, rank, learning rate", found.variants, every_row),
         *_grid("layer set", found.layer_sets, every_row),
         *_grid("lambda", found.lambdas if every_row else list(_joined(found.lambdas)), every_row),
     ]
@@ -138,4 +139,5 @@ def _cells(event: Mapping[str, Any]) -> str:
     if "layer_sets" not in event:
         return ""
     names = ", ".join(event["layer_sets"][:3]) + (" and others" if len(event["layer_sets"]) > 3 else "")
-    return f" ({names}; seed {event['seed']}, {event['n_train']} examples)"
+    variant = f"{event['variant']}; " if "variant" in event else ""
+    return f" ({variant}{names}; seed {event['seed']}, {event['n_train']} examples)"

@@ -53,19 +53,20 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     from orchestrator.executors.choose import worker_count
     from orchestrator.plan import make_plan
     from orchestrator.run import resolve
-    from orchestrator.survey import survey
+    from orchestrator.survey import surveys
 
     checked = read_spec(spec)
     folder = ResultsFolder(checked.folder)
     sweep = resolve(checked, spec.parent, folder)
-    made = make_plan(sweep, survey(sweep, folder.artifacts()))
+    made = make_plan(sweep, surveys(sweep, folder.artifacts()))
     found = costs(made, folder)
     workers = worker_count(sweep)
     if as_json:
         facts = {
             "cells": made.n_cells,
-            "layer_sets": [asdict(layer_set) for layer_set in made.layer_sets],
-            "groups": [asdict(group) for group in made.survey.groups],
+            "variants": [asdict(variant.choice) for variant in made.variants],
+            "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
+            "groups": [asdict(group) for group in made.variants[0].survey.groups],
             "stages": [asdict(cost) for cost in found],
             "workers": workers,
             "folder": str(folder.root),
@@ -77,10 +78,16 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
 
 
 def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: ResultsFolder) -> None:
-    grid, sizes = made.sweep.spec.grid, made.sizes
-    zero = sum(bool(group.zero_parts) for group in made.survey.groups)
+    grid, first = made.sweep.spec.grid, made.variants[0]
+    sizes = first.sizes
+    zero = sum(bool(group.zero_parts) for group in first.survey.groups)
+    axes = "".join(
+        f"{len(values)} {what}{'s' if len(values) > 1 else ''} x "
+        for what, values in (("task", grid.tasks), ("rank", grid.ranks), ("learning rate", grid.learning_rates))
+        if values
+    )
     console.print(
-        f"{made.n_cells} cells = {len(made.layer_sets)} layer sets x {len(made.lambdas)} lambdas x "
+        f"{made.n_cells} cells = {axes}{len(first.layer_sets)} layer sets x {len(made.lambdas)} lambdas x "
         f"{len(set(grid.seeds))} seeds x {len(set(grid.n_train))} training-set sizes",
         highlight=False,
     )
@@ -93,7 +100,7 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: R
     console.print(costs_table(found))
     console.print()
     known = [cost.seconds for cost in found if cost.seconds is not None]
-    model = made.survey.model["weight_bytes"]
+    model = made.variants[0].survey.model["weight_bytes"]
     guessed = any(cost.missing and not cost.measured for cost in found)
     console.print(
         f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
@@ -156,6 +163,13 @@ def _override(spec: Spec, executor: str | None, workers: int | None) -> Spec:
     return spec.model_copy(update={"compute": spec.compute.model_copy(update=changes)})
 
 
+def _of_tasks(values: dict[str, float]) -> str:
+    """Write a number, or one for each of several tasks."""
+    if len(values) == 1:
+        return f"{next(iter(values.values())):.4g}"
+    return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
+
+
 def _print_ending(ending: Any, folder: ResultsFolder) -> None:
     from orchestrator.cli.summary import summarise
     from orchestrator.results import Results
@@ -164,8 +178,8 @@ def _print_ending(ending: Any, folder: ResultsFolder) -> None:
     if ending.n_cells:
         summary = summarise(Results(folder))
         console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
-        if summary.majority_accuracy is not None:
-            console.print(f"always saying the commonest class: {summary.majority_accuracy:.4g}", highlight=False)
+        if summary.majority_accuracy:
+            console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}", highlight=False)
         console.print()
     if ending.was_finished:
         console.print("the sweep was finished already; nothing to do", highlight=False)

@@ -22,7 +22,7 @@ from orchestrator.schedule import Report, Schedule
 from orchestrator.sources import find_again
 from orchestrator.stage import Stage
 from orchestrator.store.claims import STALE_AFTER
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 from slurm.allocation import NODE_LOGS, UNFINISHED
 
 LEAVE_AFTER = STALE_AFTER + 30
@@ -82,11 +82,11 @@ class Pilot:
 def _plan_of(folder: ResultsFolder) -> Plan:
     sweep = folder.existing()
     _refuse_changed_sources(sweep)
-    return make_plan(sweep, survey(sweep, folder.artifacts()))
+    return make_plan(sweep, surveys(sweep, folder.artifacts()))
 
 
 def _refuse_changed_sources(sweep: Sweep) -> None:
-    for name, before in (("model", sweep.sources.model), ("data", sweep.sources.data)):
+    for name, before in sweep.sources.named().items():
         if find_again(name, before).content_id != before.content_id:
             raise ChangedError(
                 f"the {name} at {before.location} has changed since the sweep was submitted; restore it, or submit the "

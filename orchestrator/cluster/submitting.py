@@ -22,7 +22,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan
 from orchestrator.store.files import explained
-from orchestrator.survey import keep_survey
+from orchestrator.survey import keep_surveys
 from slurm.check import check_profile, refuse_exclusion, try_script
 from slurm.facts import read_facts
 from slurm.limits import array_sizes
@@ -196,7 +196,7 @@ def _take_folder(offer: Offer, folder: ResultsFolder) -> None:
     folder.write(offer.plan.sweep)
     folder.root.chmod(0o777 & ~UMASKS[offer.profile.results])
     store = folder.artifacts()
-    keep_survey(offer.plan.sweep, offer.plan.survey, store)
+    keep_surveys(offer.plan.sweep, [variant.survey for variant in offer.plan.variants], store)
     keep_plan(offer.plan, folder)
     folder.refusals().clear()
     offer.request.logs.mkdir(parents=True, exist_ok=True)
@@ -209,12 +209,13 @@ def _refuse_workers_that_cannot_fit(plan: Plan, profile: Profile) -> None:
             f"compute.threads is {compute.threads} and the profile gives a worker {profile.cpus_per_task} CPUs; raise "
             "the profile's cpus_per_task (threads are part of the numbers)"
         )
-    each = compute.memory_budget + plan.survey.model["weight_bytes"]
+    weights = plan.variants[0].survey.model["weight_bytes"]
+    each = compute.memory_budget + weights
     needed = profile.tasks_per_node * each + profile.object_store
     if needed > profile.memory:
         raise BudgetError(
             f"{counted(profile.tasks_per_node, 'worker')} with {human_bytes(compute.memory_budget)} for Jacobians and "
-            f"kernels and {human_bytes(plan.survey.model['weight_bytes'])} for the model, and Ray's object store of "
+            f"kernels and {human_bytes(weights)} for the model, and Ray's object store of "
             f"{human_bytes(profile.object_store)}, need {human_bytes(needed)} on a node; the profile has "
             f"{human_bytes(profile.memory)}: raise its memory, or lower tasks_per_node, object_store or "
             "compute.memory_budget"

@@ -10,7 +10,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan, cell_ids, make_plan
 from orchestrator.stage import Stage
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 
 _TELLING = ("started", "finished", "failed", "existing", "damaged", "released")
 
@@ -50,7 +50,7 @@ def trace_cell(folder: ResultsFolder, cell_id: str) -> list[TracedEvent]:
         ResultsError: the sweep has no such cell.
     """
     sweep = folder.existing()
-    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     stages = list(_below(plan, *_filling(plan, cell_id)))
     events: dict[str, list[dict[str, Any]]] = {}
     for event in read_journals(folder.journals):

@@ -63,7 +63,10 @@ def weight_conditions(plan: Plan) -> tuple[Mapping[int, float], str]:
         if find_again("model", source).content_id != source.content_id:
             return {}, f"the model at {source.location} is no longer the one that the sweep was run with"
         of_groups = weight_condition_numbers(
-            model_settings(sweep), adapter_settings(sweep), head_settings(sweep), n_outputs=plan.survey.n_outputs
+            model_settings(sweep),
+            adapter_settings(sweep.spec.adapter.model_dump(mode="json")),
+            head_settings(sweep.spec.head.model_dump(mode="json")),
+            n_outputs=plan.variants[0].survey.n_outputs,
         )
     except (SourceError, FinetuneError) as error:
         return {}, str(error)

@@ -59,7 +59,7 @@ def select_layers(plan: Plan, folder: ResultsFolder, criterion: Criterion, n_lay
     It begins with the head, where that is in the kernel, and else with nothing. No model is run.
 
     Args:
-        plan: the plan of the sweep.
+        plan: the plan of one variant of the sweep.
         folder: its results folder.
         criterion: what to choose by.
         n_layers: how many layers to choose.

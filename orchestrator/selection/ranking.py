@@ -8,7 +8,11 @@ import pandas as pd
 from orchestrator.errors import ResultsError
 from orchestrator.kept_plan import plan_index
 from orchestrator.results import Results
+from orchestrator.selection.choosing import cells_of
 from orchestrator.selection.criteria import Criterion
+from orchestrator.spec import Spec
+from orchestrator.spec.sections import TaskSection
+from orchestrator.variants import Choice
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Ranking:
     n_unresolved: int
 
 
-def rank(results: Results, criterion: Criterion) -> Ranking:
+def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -> Ranking:
     """Rank the layer sets of a sweep, at its largest training-set size.
 
     A layer set has one value a seed: where it depends on lambda that of the best lambda, each seed choosing its own.
@@ -66,6 +70,7 @@ def rank(results: Results, criterion: Criterion) -> Ranking:
     Args:
         results: the tables of the sweep.
         criterion: what to rank by.
+        choice: the variant whose layer sets are ranked; None for the only one.
 
     Raises:
         ResultsError: no layer set is finished.
@@ -73,9 +78,11 @@ def rank(results: Results, criterion: Criterion) -> Ranking:
     spec = results.folder.existing().spec
     names = plan_index(results.folder).layer_sets
     seeds, lambdas, n_train = set(spec.grid.seeds), spec.grid.lambdas.numbers(), max(spec.grid.n_train)
-    columns = ["layer_set", "seed", "n_train", "n_parameters", "condition_number_resolved", criterion.column]
+    chosen = cells_of(choice or Choice())
+    columns = [*chosen, "layer_set", "seed", "n_train", "n_parameters", "condition_number_resolved", criterion.column]
     cells = results.cells.to_pandas(columns)
-    cells = cells[cells["n_train"] == n_train]
+    for name, value in {**chosen, "n_train": n_train}.items():
+        cells = cells[cells[name] == value]
     by_set = {str(name): rows for name, rows in cells.groupby("layer_set", sort=False)}
     whole = [name for name in names if name in by_set and len(by_set[name]) == len(seeds) * len(lambdas)]
     if not whole:
@@ -87,13 +94,18 @@ def rank(results: Results, criterion: Criterion) -> Ranking:
         layer_sets=sorted(ranked, key=lambda each: criterion.badness(each.value)),
         unfinished=[name for name in names if name not in whole],
         n_train=n_train,
-        n_eval=spec.task.n_eval,
+        n_eval=_task(spec, choice).n_eval,
         n_seeds=len(seeds),
         lambdas=list(lambdas),
         lambda_scale=spec.grid.lambdas.scale,
         n_kernels=len(resolved),
         n_unresolved=int((~resolved.astype(bool)).sum()),
     )
+
+
+def _task(spec: Spec, choice: Choice | None) -> TaskSection:
+    named = choice.task if choice else None
+    return spec.grid.tasks[named] if named is not None and spec.grid.tasks else spec.task
 
 
 def _ranked(name: str, rows: pd.DataFrame, criterion: Criterion) -> RankedLayerSet:

@@ -47,7 +47,7 @@ class StoredKernels:
         layers: the layers that the grid's layer sets touch, ascending.
 
     Args:
-        plan: the plan of the sweep.
+        plan: the plan of one variant of the sweep.
         folder: its results folder.
         seed: seed of the grid.
 
@@ -58,7 +58,7 @@ class StoredKernels:
     def __init__(self, plan: Plan, folder: ResultsFolder, seed: int) -> None:
         groups = layers_of(plan)
         self.layers = tuple(groups)
-        self._head = (HEAD,) if HEAD in plan.sizes.groups else ()
+        self._head = (HEAD,) if HEAD in plan.variants[0].sizes.groups else ()
         self._groups = groups
         self._stage = _dual_stage(plan, seed)
         self._record = folder.artifacts().record_path(self._stage.kind, self._stage.stage_id)
@@ -113,9 +113,9 @@ def layers_of(plan: Plan) -> dict[int, tuple[str, ...]]:
     Raises:
         ResultsError: the kernel blocks of some of these groups are not stored.
     """
-    touched = {layer for layer_set in plan.layer_sets for layer in layer_set.layers}
+    touched = {layer for layer_set in plan.variants[0].layer_sets for layer in layer_set.layers}
     by_layer: dict[int, tuple[str, ...]] = {}
-    for group in plan.survey.groups:
+    for group in plan.variants[0].survey.groups:
         if group.layer is not None and group.layer in touched:
             by_layer[group.layer] = (*by_layer.get(group.layer, ()), group.name)
     if not by_layer:
@@ -125,18 +125,18 @@ def layers_of(plan: Plan) -> dict[int, tuple[str, ...]]:
 
 
 def _check_stored(plan: Plan, by_layer: Mapping[int, tuple[str, ...]]) -> None:
-    n_train = plan.sizes.n_train
+    n_train = plan.variants[0].sizes.n_train
     dual = any(solve.n_train == n_train and solve.stage.parameters["method"] == "dual" for solve in plan.solves)
-    stored = plan.sizes.dual_groups if dual else ()
+    stored = plan.variants[0].sizes.dual_groups if dual else ()
     missing = {layer: [g for g in groups if g not in stored] for layer, groups in by_layer.items()}
     names = [name for groups in missing.values() for name in groups]
     if not names:
         return
     layers = compress(sorted(by_layer))
     in_kernel = plan.sweep.spec.head.in_kernel
-    (whole,) = expand_layer_sets(["all_layers"], plan.survey.groups, head_in_kernel=in_kernel)
-    rows = plan.sizes.kernel_rows(n_train)
-    if plan.sizes.method(whole, n_train) == "primal":
+    (whole,) = expand_layer_sets(["all_layers"], plan.variants[0].survey.groups, head_in_kernel=in_kernel)
+    rows = plan.variants[0].sizes.kernel_rows(n_train)
+    if plan.variants[0].sizes.method(whole, n_train) == "primal":
         how = (
             f"even all layers together have fewer parameters ({whole.n_parameters}) than the kernel has rows ({rows}), "
             "so that they are solved without blocks; lower grid.n_train, or raise adapter.rank"
@@ -157,5 +157,7 @@ def _dual_stage(plan: Plan, seed: int) -> Stage:
     return next(
         solve.stage
         for solve in plan.solves
-        if solve.seed == seed and solve.n_train == plan.sizes.n_train and solve.stage.parameters["method"] == "dual"
+        if solve.seed == seed
+        and solve.n_train == plan.variants[0].sizes.n_train
+        and solve.stage.parameters["method"] == "dual"
     )

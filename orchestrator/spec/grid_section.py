@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from orchestrator.spec.sections import Name, Section
+from orchestrator.spec.sections import Name, Section, TaskSection
 
 PositiveFloat = Annotated[float, Field(gt=0)]
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class Logspace(Section):
@@ -105,5 +106,25 @@ class GridSection(Section):
     n_train: tuple[PositiveInt, ...] = Field(
         description="Training-set sizes; a smaller set is the beginning of a larger one.",
         examples=[[400]],
+        min_length=1,
+    )
+    tasks: dict[TaskName, TaskSection] | None = Field(
+        None,
+        description="Several tasks, by name. Each gives the keys of the section `task` that are its own, the others "
+        "are those of `task`; null has the one task that `task` describes.",
+        examples=[{"movies": {"data": "data/movies.parquet", "kind": "classification", "n_eval": 300}}],
+        min_length=1,
+    )
+    ranks: tuple[PositiveInt, ...] | None = Field(
+        None,
+        description="Several ranks of LoRA; null has the one of `adapter.rank`. alpha stays, so that updates are "
+        "scaled by alpha / rank.",
+        examples=[[1, 2, 4, 8, 16]],
+        min_length=1,
+    )
+    learning_rates: tuple[PositiveFloat, ...] | None = Field(
+        None,
+        description="Several learning rates; null has the one of `finetune.learning_rate`.",
+        examples=[[3e-4, 1e-3, 3e-3]],
         min_length=1,
     )

@@ -24,6 +24,7 @@ from orchestrator.spec.sections import (
     Section,
     TaskSection,
 )
+from orchestrator.spec.together import check_together
 
 
 class Spec(Section):
@@ -49,30 +50,38 @@ class Spec(Section):
             raise ValueError("a name has letters, digits, - _ and . only, for it names a folder")
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _tasks_from_task(cls, data: Any) -> Any:
+        """Give each task of the grid the keys of `task` that it does not set, and `task` those of the first one."""
+        if not isinstance(data, dict) or not isinstance(data.get("grid"), dict):
+            return data  # reported where it is
+        grid, shared = data["grid"], data.get("task") or {}
+        tasks = grid.get("tasks")
+        mappings = [shared, tasks, *(tasks.values() if isinstance(tasks, dict) else ())]
+        if not tasks or not all(isinstance(each, dict) for each in mappings):
+            return data
+        # An unknown key of `task` is reported there alone.
+        known = {key: value for key, value in shared.items() if key in TaskSection.model_fields}
+        first = next(iter(tasks.values()))
+        whole = {name: {**known, **own} for name, own in tasks.items()}
+        return {**data, "task": {**shared, **first}, "grid": {**grid, "tasks": whole}}
+
     @model_validator(mode="after")
     def _consistent(self) -> "Spec":
-        if self.kernel.outputs == "margin" and (
-            self.task.kind != "classification" or self.task.classes not in (None, 2)
-        ):
-            raise ValueError("kernel.outputs: margin is the difference of two logits and needs two classes")
-        if self.head.kind in ("ridge", "logistic") and len(set(self.grid.n_train)) > 1:
-            raise ValueError(
-                "a fitted head depends on the training set: give grid.n_train one value (and sweep sizes as "
-                "several specs), or use `head: {kind: random}`"
-            )
-        adapter_fixed = self.adapter.seed is not None or self.adapter.kind == "none"
-        head_fixed = self.head.seed is not None or self.head.kind != "random"
-        if len(set(self.grid.seeds)) > 1 and self.task.sample_seed is not None and adapter_fixed and head_fixed:
-            raise ValueError(
-                "grid.seeds has several values, but sample, adapter and head all have seeds of their own: every "
-                "seed would compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out"
-            )
-        if self.head.kind == "logistic" and self.task.kind != "classification":
-            raise ValueError("head.kind: logistic needs a classification task; use ridge for regression")
-        if self.head.kind == "label_words" and self.task.kind != "classification":
-            raise ValueError("head.kind: label_words needs a classification task")
-        if self.finetune is not None:
-            self._check_finetune(self.finetune)
+        grid = self.grid
+        if grid.ranks is not None and self.adapter.kind != "lora":
+            raise ValueError("grid.ranks are ranks of LoRA: set adapter.kind: lora, or leave them out")
+        if grid.learning_rates is not None and self.finetune is None:
+            raise ValueError("grid.learning_rates belong to training: give the spec a section `finetune`")
+        for axis, values in (("ranks", grid.ranks), ("learning_rates", grid.learning_rates)):
+            if values is not None and len(set(values)) < len(values):
+                raise ValueError(f"grid.{axis} names a value twice; remove one")
+        for name, task in (grid.tasks or {"": self.task}).items():
+            try:
+                check_together(self, task)
+            except ValueError as error:
+                raise ValueError(f"task {name}: {error}" if name else str(error)) from None
         return self
 
     @model_serializer(mode="wrap")
@@ -80,17 +89,6 @@ class Spec(Section):
         # A spec without training reads, and is hashed, as it was before there was any.
         content: dict[str, Any] = write(self)
         return {key: value for key, value in content.items() if key != "finetune" or value is not None}
-
-    def _check_finetune(self, finetune: FinetuneSection) -> None:
-        if finetune.loss == "cross_entropy" and self.task.kind != "classification":
-            raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")
-        if self.kernel.kind != "sgd":
-            raise ValueError("finetune compares training with the sgd kernel, which describes it: set kernel.kind: sgd")
-        if finetune.regularizer == "spd" and self.grid.lambdas.scale != "absolute":
-            raise ValueError(
-                "finetune.regularizer: spd takes lambda as a share of the way back, not as the strength of a penalty: "
-                "set grid.lambdas.scale: absolute, with values around 1"
-            )
 
     @property
     def folder(self) -> Path:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.settings import TaskSettings
 from finetune.task import Pool, read_examples, sample
 from finetune.tokens import tokenize
 from orchestrator.settings import model_settings, task_settings
@@ -19,7 +20,8 @@ def compute(stage: Stage, work: Work) -> Product:
     """
     p = stage.parameters
     task = p["task"]
-    examples = read_examples(task_settings(work.sweep), n_outputs=task["classes"])
+    settings = task_settings(task, work.sweep.sources.data_with(p["data"]))
+    examples = read_examples(settings, n_outputs=task["classes"])
     drawn = sample(examples, n_train=p["n_train"], n_eval=task["n_eval"], seed=p["seed"])
     arrays: dict[str, Array] = {}
     pad_id = 0
@@ -27,18 +29,20 @@ def compute(stage: Stage, work: Work) -> Product:
         ("train", examples.train, drawn.train),
         ("eval", examples.evaluation, drawn.evaluation),
     ):
-        found, pad_id = _tokenized(work, pool, positions)
+        found, pad_id = _tokenized(work, settings, pool, positions)
         arrays |= {f"{split}.{name}": array for name, array in found.items()}
     return Product({"pad_id": pad_id}, work.write_arrays(stage, arrays))
 
 
-def _tokenized(work: Work, pool: Pool, positions: NDArray[np.int64]) -> tuple[dict[str, Array], int]:
+def _tokenized(
+    work: Work, settings: TaskSettings, pool: Pool, positions: NDArray[np.int64]
+) -> tuple[dict[str, Array], int]:
     tokens = tokenize(
         model_settings(work.sweep),
         [pool.texts[i] for i in positions],
         pool.pairs and [pool.pairs[i] for i in positions],
-        template=work.sweep.spec.task.template,
-        max_length=work.sweep.spec.task.max_length,
+        template=settings.template,
+        max_length=settings.max_length,
     )
     arrays: dict[str, Array] = {
         "ids": tokens.ids,

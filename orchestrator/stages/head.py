@@ -3,6 +3,7 @@
 import numpy as np
 
 from finetune.probe import fit_head
+from finetune.settings import TaskKind
 from finetune.targets import code_targets
 from ntk_dist.batches import length_buckets
 from orchestrator.stage import Stage
@@ -21,7 +22,7 @@ def compute(stage: Stage, work: Work) -> Product:
     for positions in length_buckets(tokens.lengths, batch_tokens=work.halved(p["batch_tokens"])):
         for position, row in zip(positions, scorer.features(tokens.batch(positions)).numpy(), strict=True):
             features[int(position)] = row
-    kind = work.sweep.spec.task.kind
+    kind: TaskKind = "regression" if labels.dtype.kind == "f" else "classification"
     targets = code_targets(labels, kind=kind, n_outputs=p["n_outputs"], outputs="trace")
     weights = fit_head(p["head"]["kind"], np.stack(features), labels, targets, penalty=p["head"]["penalty"])
     return Product({}, work.write_arrays(stage, weights))

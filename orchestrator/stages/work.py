@@ -111,8 +111,8 @@ class Work:
             self._loaded = None  # free the old model before the new one is loaded
             scorer = build_scorer(
                 model_settings(self.sweep),
-                adapter_settings(self.sweep),
-                head_settings(self.sweep),
+                adapter_settings(parameters["adapter"]),
+                head_settings(parameters["head"]),
                 n_outputs=parameters["n_outputs"],
                 adapter_seed=parameters["adapter_seed"],
                 head_seed=parameters["head_seed"],

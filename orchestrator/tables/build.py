@@ -141,11 +141,12 @@ def updates_of(plan: Plan, solve: Solve, compared: Mapping[str, Artifact]) -> It
 
 
 def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:
-    spec = plan.sweep.spec
+    variant = plan.variants[solve.variant]
+    spec, sources = variant.sweep.spec, variant.sweep.sources
     return {
         "sweep": spec.name,
-        "model": _short(spec.model.path, plan.sweep.sources.model.revision),
-        "task": _short(spec.task.data, plan.sweep.sources.data.revision),
+        "model": _short(spec.model.path, sources.model.revision),
+        "task": variant.choice.task or _short(spec.task.data, sources.data.revision),
         "task_kind": spec.task.kind,
         "adapter": spec.adapter.kind,
         "adapter_rank": spec.adapter.rank if spec.adapter.kind == "lora" else None,
@@ -154,6 +155,7 @@ def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:
         "kernel": spec.kernel.kind,
         "outputs": spec.kernel.outputs,
         "dtype": spec.model.dtype,
+        "learning_rate": spec.finetune.learning_rate if spec.finetune else None,
         "seed": solve.seed,
         "n_train": solve.n_train,
         "n_eval": spec.task.n_eval,

@@ -50,8 +50,8 @@ OUTCOMES = (
 FEWEST = {name: 4 if name == "partial_spearman" else 3 for name in COEFFICIENTS}
 """Layer sets that a coefficient needs: with one fewer it is 1 or -1 whatever the values."""
 
-_OF_THE_SWEEP = ("sweep", "model", "task", "lambda_scale")
-_OF_A_GROUP = ("n_train", "lambda_given")
+_OF_THE_SWEEP = ("sweep", "model", "lambda_scale")
+_OF_A_GROUP = ("task", "adapter_rank", "learning_rate", "n_train", "lambda_given")
 _STATUSES = ("finetune_status", "linearized_status")
 CELL_COLUMNS = (
     *_OF_THE_SWEEP, *_OF_A_GROUP, "seed", "layer_set", *_STATUSES, *ON_LOG_SCALE, *OUTCOMES, "majority_accuracy",
@@ -60,7 +60,7 @@ CELL_COLUMNS = (
 
 
 def correlations_of(cells: pa.Table) -> pa.RecordBatch:
-    """Return a row for every training-set size, lambda, quantity and outcome.
+    """Return a row for every task, rank, learning rate, training-set size, lambda, quantity and outcome.
 
     Quantities and outcomes that no cell has, such as the accuracy of a regression, have no rows.
 
@@ -74,15 +74,19 @@ def correlations_of(cells: pa.Table) -> pa.RecordBatch:
     # One thread: the matrices are too small for several, which would wait for each other on a busy machine.
     with threadpool_limits(limits=1):
         rows = [
-            {name: group[name].iloc[0] for name in (*_OF_THE_SWEEP, *_OF_A_GROUP)} | row
-            for _, group in usable.groupby(list(_OF_A_GROUP))
+            {name: _plain(group[name].iloc[0]) for name in (*_OF_THE_SWEEP, *_OF_A_GROUP)} | row
+            for _, group in usable.groupby(list(_OF_A_GROUP), dropna=False)
             for row in _rows_of(group, quantities, outcomes)
         ]
     return pa.RecordBatch.from_pylist(rows, schema=CORRELATIONS_SCHEMA)
 
 
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
 def _rows_of(group: "pd.DataFrame", quantities: list[str], outcomes: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the cells of one training-set size and lambda, without what is the same in all of them."""
+    """Yield the rows of the cells of one lambda of one task, without what is the same in all of them."""
     seeds, of_seed = np.unique(group["seed"], return_inverse=True)
     layer_sets, of_layer_set = np.unique(group["layer_set"], return_inverse=True)
 

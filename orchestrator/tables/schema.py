@@ -52,7 +52,7 @@ GRID_COLUMNS = (
     Column("cell_id", _NAME, "identity of the cell: hash of everything that fixes its numbers"),
     Column("sweep", _NAME, "name of the sweep"),
     Column("model", _NAME, "folder name or hub id of the model"),
-    Column("task", _NAME, "file name or hub id of the data"),
+    Column("task", _NAME, "name of the task in grid.tasks; else file name or hub id of the data"),
     Column("task_kind", _NAME, "classification or regression"),
     Column("adapter", _NAME, "lora or none"),
     Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
@@ -61,6 +61,7 @@ GRID_COLUMNS = (
     Column("kernel", _NAME, "sgd, sign or asymmetric_sign"),
     Column("outputs", _NAME, "which outputs the kernel keeps: full, trace or margin"),
     Column("dtype", _NAME, "precision of model and Jacobian"),
+    Column("learning_rate", _REAL, "learning rate of fine-tuning; null where nothing is trained"),
     Column("seed", _COUNT, "seed of the grid"),
     Column("n_train", _COUNT, "training examples", "examples"),
     Column("n_eval", _COUNT, "evaluation examples", "examples"),
@@ -227,8 +228,15 @@ TRAINING_COLUMNS = (
 
 CELLS = (*GRID_COLUMNS, *SPECTRUM_COLUMNS, *RIDGE_COLUMNS, *TRAINING_COLUMNS, *PROVENANCE_COLUMNS)
 
+_VARIANT_COLUMNS = (
+    Column("task", _NAME, "name of the task in grid.tasks; else file name or hub id of the data"),
+    Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
+    Column("learning_rate", _REAL, "learning rate of fine-tuning; null where nothing is trained"),
+)
+
 _SET_COLUMNS = (
     Column("sweep", _NAME, "name of the sweep"),
+    *_VARIANT_COLUMNS,
     Column("seed", _COUNT, "seed of the grid"),
     Column("n_train", _COUNT, "training examples", "examples"),
     Column("kernel", _NAME, "sgd, sign or asymmetric_sign"),
@@ -291,7 +299,7 @@ def _coefficient(name: str, meaning: str) -> tuple[Column, ...]:
 CORRELATIONS = (
     Column("sweep", _NAME, "name of the sweep"),
     Column("model", _NAME, "folder name or hub id of the model"),
-    Column("task", _NAME, "file name or hub id of the data"),
+    *_VARIANT_COLUMNS,
     Column("n_train", _COUNT, "training examples", "examples"),
     Column("lambda_given", _REAL, "lambda as the spec gives it"),
     Column("lambda_scale", _NAME, "absolute, or trace: in units of trace/M"),

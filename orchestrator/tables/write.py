@@ -66,6 +66,11 @@ def _collect(plan: Plan, folder: ResultsFolder) -> int:
         for solve in solves:
             yield solve, store.read("solve", solve.stage.stage_id)
 
+    def distinct() -> Iterator[tuple[Solve, Artifact]]:
+        """Yield each solve stage once: those of several learning rates are the same."""
+        first = {solve.stage.stage_id: solve for solve in reversed(solves)}
+        return (each for each in solved() if first[each[0].stage.stage_id] is each[0])
+
     def trained(build: BuildTrained) -> Iterator[pa.RecordBatch]:
         for solve in solves:
             yield from build(plan, solve, compared(solve))
@@ -73,7 +78,7 @@ def _collect(plan: Plan, folder: ResultsFolder) -> int:
     cells = (cells_of(plan, solve, artifact, compared(solve)) for solve, artifact in solved())
     written = {
         "cells": _write(folder, "cells", CELLS_SCHEMA, cells),
-        "spectra": _write(folder, "spectra", SPECTRA_SCHEMA, (spectra_of(plan, *each) for each in solved())),
+        "spectra": _write(folder, "spectra", SPECTRA_SCHEMA, (spectra_of(plan, *each) for each in distinct())),
     }
     if plan.sweep.spec.results.predictions:
         written["predictions"] = _write(folder, "predictions", PREDICTIONS_SCHEMA, _predictions(plan, store, solves))

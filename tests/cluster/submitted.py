@@ -16,7 +16,7 @@ from orchestrator.cluster.records import read_submissions
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import make_plan
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 from slurm.devcluster import DevCluster
 from tests.cluster.ray_jobs import pids_of, processes
 from tests.faults.driving import count_events
@@ -111,7 +111,7 @@ class Submitted:
         """
         folder = ResultsFolder(self.results)
         sweep, claims = folder.existing(), folder.claims()
-        stages = make_plan(sweep, survey(sweep, folder.artifacts())).stages
+        stages = make_plan(sweep, surveys(sweep, folder.artifacts())).stages
         held = [claims.take(stage.stage_id) for stage in stages if stage.kind == kind]
         try:
             assert held

@@ -9,7 +9,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.plan import make_plan
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def prove_nothing_was_computed_twice(results: Path, *, repaired: Collection[str]
     """
     folder = ResultsFolder(results)
     store, sweep = folder.artifacts(), folder.existing()
-    plan = make_plan(sweep, survey(sweep, store))
+    plan = make_plan(sweep, surveys(sweep, store))
     planned = {stage.stage_id: stage for stage in plan.stages}
     missing = [stage_id for stage_id, stage in planned.items() if stage_id not in store.finished(stage.kind)]
     assert not missing, f"{len(missing)} stages are missing"

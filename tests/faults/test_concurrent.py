@@ -15,7 +15,7 @@ from orchestrator.spec import read_spec
 from orchestrator.stages.execute import StageWorker, Status
 from orchestrator.store.claims import Claim
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 from orchestrator.tables.write import collect
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, ntksweep, wait_until
@@ -97,7 +97,7 @@ def test_tables_wait_for_another_run_that_writes_them(
     folder = ResultsFolder(new_sweep().parent / "results")
     shutil.copytree(undisturbed, folder.root, ignore=shutil.ignore_patterns("tables"))
     sweep = folder.existing()
-    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     other = folder.claims()
     claim = other.take("tables")
     assert claim is not None
@@ -118,7 +118,7 @@ def test_a_stage_that_another_run_finishes_between_look_and_claim_is_not_compute
     spec = read_spec(new_sweep())
     folder = ResultsFolder(spec.folder)
     sweep = resolve(spec, Path(), folder)
-    stage = make_plan(sweep, survey(sweep, folder.artifacts())).stages[0]
+    stage = make_plan(sweep, surveys(sweep, folder.artifacts())).stages[0]
     mine, other = StageWorker(sweep, folder), StageWorker(sweep, folder)
     take = mine._claims.take
 

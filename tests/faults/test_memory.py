@@ -8,7 +8,7 @@ from benchmarks.memory_budget import BaselineWorker, jacobian_bytes
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan, make_plan
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 from tests.faults.driving import call, ntksweep
 from tests.orchestrator.sweeps import write_data, write_spec
 from tests.tiny_models import save_tiny
@@ -32,7 +32,7 @@ SWEEP = {
 def plan_of(results: Path) -> Plan:
     folder = ResultsFolder(results)
     sweep = folder.existing()
-    return make_plan(sweep, survey(sweep, folder.artifacts()))
+    return make_plan(sweep, surveys(sweep, folder.artifacts()))
 
 
 def peak_of_the_model_alone(results: Path) -> int:

@@ -163,7 +163,7 @@ def plan_of(
     changes: Mapping[str, Any] | None = None, *, survey: Survey | None = None, sources: Sources | None = None
 ) -> Plan:
     """Return the plan of the tiny spec, changed, without a model or data."""
-    return make_plan(sweep_of(changes, sources=sources), survey or survey_of())
+    return make_plan(sweep_of(changes, sources=sources), [survey or survey_of()])
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from orchestrator.stage import _inputs_digest
 from orchestrator.stages.execute import provenance
 from orchestrator.status import Status, status_of
 from orchestrator.store.artifacts import layout_of
-from orchestrator.survey import keep_survey
+from orchestrator.survey import keep_surveys
 from orchestrator.tables.schema import RIDGE_COLUMNS, SPECTRUM_COLUMNS
 from orchestrator.tables.write import collect
 from tests.orchestrator.sweeps import groups_of, plan_of, survey_of
@@ -61,7 +61,7 @@ def plan_with(seeds: int) -> Plan:
 def made_up(plan: Plan, folder: ResultsFolder) -> None:
     """Publish an artifact for every stage of a plan."""
     store = folder.artifacts()
-    keep_survey(plan.sweep, plan.survey, store)
+    keep_surveys(plan.sweep, [plan.variants[0].survey], store)
     sets = {solve.stage.stage_id: len(solve.layer_sets) for solve in plan.solves}
     for stage in plan.stages:
         origin = provenance(stage, 1, 0.01)

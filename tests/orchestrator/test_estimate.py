@@ -141,11 +141,17 @@ def test_automatic_shards_fit_wherever_one_example_does(budget: str, n_parameter
     }  # fmt: skip
     groups = groups_of(2, ("query", "value"), n_parameters=n_parameters)
     plan = plan_of(changes, survey=survey_of(groups=groups, n_outputs=classes))
-    assume(plan.sizes.shard_examples > 1)
+    assume(plan.variants[0].sizes.shard_examples > 1)
     # whole shards, as a larger training set has them, without planning all of its tiles
-    full = replace(plan, sizes=replace(plan.sizes, n_train=10_000))
-    for kind in ("capture", "gram"):
-        assert memory_bytes(full, Stage(kind, {})) <= plan.sweep.spec.compute.memory_budget
+    (variant,) = plan.variants
+    stages = [Stage(kind, {}) for kind in ("capture", "gram")]
+    full = replace(
+        plan,
+        variants=(replace(variant, sizes=replace(variant.sizes, n_train=10_000)),),
+        variant_of={stage.stage_id: 0 for stage in stages},
+    )
+    for stage in stages:
+        assert memory_bytes(full, stage) <= plan.sweep.spec.compute.memory_budget
 
 
 def test_results_that_do_not_fit_the_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

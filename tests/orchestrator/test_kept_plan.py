@@ -9,7 +9,7 @@ from orchestrator.errors import ResultsError
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import PlanIndex, index_of, keep_plan, plan_index
 from orchestrator.plan import Plan
-from orchestrator.survey import keep_survey
+from orchestrator.survey import keep_surveys
 from tests.orchestrator.sweeps import groups_of, ntksweep, plan_of, survey_of
 
 GRIDS: list[dict[str, Any]] = [
@@ -28,7 +28,7 @@ def written(folder: Path, changes: dict[str, Any] | None = None) -> tuple[Plan, 
     plan = plan_of(changes, survey=survey_of(groups=groups))
     results = ResultsFolder(folder)
     results.write(plan.sweep)
-    keep_survey(plan.sweep, plan.survey, results.artifacts())
+    keep_surveys(plan.sweep, [plan.variants[0].survey], results.artifacts())
     return plan, results
 
 

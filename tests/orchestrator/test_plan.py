@@ -89,7 +89,7 @@ def test_layer_sets_and_lambdas_share_captures_and_tiles():
         | {"grid.layer_sets": [{"subsets": 4}], "grid.lambdas": {"values": [0.1 * i for i in range(1, 50)]}},
         survey=wide(4),
     )
-    assert len(many.layer_sets) == 15
+    assert len(many.variants[0].layer_sets) == 15
     for kind in ("dataset", "capture", "gram"):
         assert [s.stage_id for s in of_kind(few, kind)] == [s.stage_id for s in of_kind(many, kind)]
     assert counts(many)["solve"] == 15
@@ -120,9 +120,9 @@ def test_a_fitted_head_is_fitted_once_a_seed():
 @pytest.mark.parametrize("outputs", ["full", "trace", "margin"])
 def test_many_layer_sets_share_solve_stages_without_losing_one(outputs: str):
     plan = plan_of({"grid.layer_sets": [{"subsets": 3}], "kernel.outputs": outputs}, survey=wide(20))
-    assert len(plan.layer_sets) == 20 + 190 + 1140 > MANY_LAYER_SETS
+    assert len(plan.variants[0].layer_sets) == 20 + 190 + 1140 > MANY_LAYER_SETS
     assert len(plan.solves) <= MANY_LAYER_SETS
-    assert [s for solve in plan.solves for s in solve.layer_sets] == list(plan.layer_sets)
+    assert [s for solve in plan.solves for s in solve.layer_sets] == list(plan.variants[0].layer_sets)
 
 
 # --- shards
@@ -143,12 +143,12 @@ def test_shards_cover_every_example_once(n_train: int, n_eval: int, shard: int):
 def test_automatic_shards_take_a_share_of_the_budget_whatever_the_workers(budget: str, n_parameters: int):
     changes = {"compute.memory_budget": budget, "compute.shard_examples": None}
     survey = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=n_parameters))
-    sizes = plan_of(changes, survey=survey).sizes
+    sizes = plan_of(changes, survey=survey).variants[0].sizes
     shard = sizes.shard_examples
     assert shard & (shard - 1) == 0
     bytes_of_example = sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
     assert shard == 1 or 8 * shard * bytes_of_example <= plan_of(changes).sweep.spec.compute.memory_budget
-    assert plan_of(changes | {"compute.workers": 5}, survey=survey).sizes == sizes
+    assert plan_of(changes | {"compute.workers": 5}, survey=survey).variants[0].sizes == sizes
 
 
 # --- only what is needed
@@ -156,7 +156,7 @@ def test_automatic_shards_take_a_share_of_the_budget_whatever_the_workers(budget
 
 def test_only_groups_that_a_layer_set_needs_are_captured():
     plan = plan_of({"grid.layer_sets": [{"groups": [["1.value"]]}], "head.in_kernel": False}, survey=wide())
-    assert plan.sizes.groups == ("1.value",)
+    assert plan.variants[0].sizes.groups == ("1.value",)
     assert all(stage.parameters["groups"] == ["1.value"] for stage in of_kind(plan, "capture"))
     assert all(stage.parameters["groups"] == ["1.value"] for stage in of_kind(plan, "gram"))
 
@@ -181,7 +181,7 @@ def test_layer_sets_with_fewer_parameters_than_rows_need_no_tiles():
     plan = plan_of(SMALL_SHARDS | {"head.in_kernel": False}, survey=small)
     assert {solve.stage.parameters["method"] for solve in plan.solves} == {"primal"}
     assert counts(plan)["gram"] == 0
-    assert plan.sizes.dual_groups == ()
+    assert plan.variants[0].sizes.dual_groups == ()
 
 
 def test_the_method_turns_where_parameters_and_rows_are_as_many():
@@ -192,7 +192,7 @@ def test_the_method_turns_where_parameters_and_rows_are_as_many():
     # ten examples with two outputs: twenty rows
     methods = {s.name: solve.stage.parameters["method"] for solve in plan.solves for s in solve.layer_sets}
     assert methods == {"layers:0": "primal", "layers:1": "dual", "layers:2": "dual"}
-    assert plan.sizes.dual_groups == ("1.a", "2.a")
+    assert plan.variants[0].sizes.dual_groups == ("1.a", "2.a")
 
 
 def test_the_trace_averaged_kernel_counts_a_parameter_once_an_output():

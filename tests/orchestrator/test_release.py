@@ -13,7 +13,7 @@ from orchestrator.plan import make_plan
 from orchestrator.schedule import Schedule
 from orchestrator.stages.execute import Outcome, Status
 from orchestrator.store.claims import ClaimBook
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 from tests.orchestrator.sweeps import Quiet, make_sweep, run_spec
 
 
@@ -66,7 +66,7 @@ def test_a_stage_that_ended_its_node_for_memory_is_begun_with_half_the_batch(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     sweep = folder.existing()
-    plan = make_plan(sweep, survey(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     greedy, other = [stage for stage in plan.stages if stage.kind == "capture"][:2]
     write_submission(folder, Submission("x", "tiny", (1,), {}, True, time=time.time()))
     claim(folder, greedy.stage_id, "12", "n1")

@@ -26,7 +26,7 @@ from orchestrator.stages.work import Product, Work
 from orchestrator.store.arrays import ArrayReader
 from orchestrator.store.claims import Claim
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import keep_survey, survey
+from orchestrator.survey import keep_surveys, surveys
 from orchestrator.tables.schema import TABLES
 from tests.orchestrator.sweeps import Quiet, make_sweep, results_of, run_spec
 
@@ -181,9 +181,9 @@ def ready(spec: Path) -> Plan:
     """The plan of a sweep whose results folder is prepared, as `run` does before stages are computed."""
     folder = ResultsFolder(read_spec(spec).folder)
     sweep = resolve(read_spec(spec), spec.parent, folder)
-    found = survey(sweep, folder.artifacts())
+    found = surveys(sweep, folder.artifacts())
     folder.write(sweep)
-    keep_survey(sweep, found, folder.artifacts())
+    keep_surveys(sweep, found, folder.artifacts())
     return make_plan(sweep, found)
 
 

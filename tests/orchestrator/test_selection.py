@@ -37,7 +37,7 @@ from orchestrator.selection.criteria import CRITERIA, Criterion, criterion_named
 from orchestrator.selection.greedy import agreement, forward_selection, select_layers
 from orchestrator.selection.ranking import rank
 from orchestrator.selection.stored import StoredKernels, layers_of
-from orchestrator.survey import survey
+from orchestrator.survey import surveys
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec, spec_of
 from tests.tiny_models import save_tiny
 
@@ -73,7 +73,7 @@ def folder_of(spec: Path) -> ResultsFolder:
 
 def plan_in(folder: ResultsFolder) -> Plan:
     sweep = folder.existing()
-    return make_plan(sweep, survey(sweep, folder.artifacts()))
+    return make_plan(sweep, surveys(sweep, folder.artifacts()))
 
 
 def kernels_of(spec: Path, seed: int) -> StoredKernels:

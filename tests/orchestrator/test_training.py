@@ -91,7 +91,7 @@ def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, tiny_
     spec = training(tmp_path, tiny_model, DESCENT)
     ending = run_spec(spec)
     assert not ending.report.failures
-    groups = {layer_set.name: list(layer_set.groups) for layer_set in ending.plan.layer_sets}
+    groups = {layer_set.name: list(layer_set.groups) for layer_set in ending.plan.variants[0].layer_sets}
     for row in results_of(spec).cells.to_arrow().to_pylist():
         for column, expected in reference(spec, groups[row["layer_set"]], row["lambda"]).items():
             assert row[column] == pytest.approx(expected, rel=1e-8), (row["layer_set"], column)

@@ -1,0 +1,53 @@
+"""The rules that tie the sections of a spec together, for each of its tasks."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.spec.finetune_section import FinetuneSection
+from orchestrator.spec.sections import TaskSection
+
+if TYPE_CHECKING:
+    from orchestrator.spec.model import Spec
+
+
+def check_together(spec: "Spec", task: TaskSection) -> None:
+    """Check that the sections of a spec fit each other and one of its tasks.
+
+    Raises:
+        ValueError: says which do not, and what to change.
+    """
+    if spec.kernel.outputs == "margin" and (task.kind != "classification" or task.classes not in (None, 2)):
+        raise ValueError("kernel.outputs: margin is the difference of two logits and needs two classes")
+    if spec.head.kind in ("ridge", "logistic") and len(set(spec.grid.n_train)) > 1:
+        raise ValueError(
+            "a fitted head depends on the training set: give grid.n_train one value (and sweep sizes as "
+            "several specs), or use `head: {kind: random}`"
+        )
+    _check_seeds(spec, task)
+    if spec.head.kind == "logistic" and task.kind != "classification":
+        raise ValueError("head.kind: logistic needs a classification task; use ridge for regression")
+    if spec.head.kind == "label_words" and task.kind != "classification":
+        raise ValueError("head.kind: label_words needs a classification task")
+    if spec.finetune is not None:
+        _check_finetune(spec, spec.finetune, task)
+
+
+def _check_seeds(spec: "Spec", task: TaskSection) -> None:
+    adapter_fixed = spec.adapter.seed is not None or spec.adapter.kind == "none"
+    head_fixed = spec.head.seed is not None or spec.head.kind != "random"
+    if len(set(spec.grid.seeds)) > 1 and task.sample_seed is not None and adapter_fixed and head_fixed:
+        raise ValueError(
+            "grid.seeds has several values, but sample, adapter and head all have seeds of their own: every "
+            "seed would compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out"
+        )
+
+
+def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) -> None:
+    if finetune.loss == "cross_entropy" and task.kind != "classification":
+        raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")
+    if spec.kernel.kind != "sgd":
+        raise ValueError("finetune compares training with the sgd kernel, which describes it: set kernel.kind: sgd")
+    if finetune.regularizer == "spd" and spec.grid.lambdas.scale != "absolute":
+        raise ValueError(
+            "finetune.regularizer: spd takes lambda as a share of the way back, not as the strength of a penalty: "
+            "set grid.lambdas.scale: absolute, with values around 1"
+        )
