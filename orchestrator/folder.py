@@ -292,11 +292,9 @@ def _unchanged_sources(stored: Sweep, given: Sweep) -> Sources:
         return same
 
     sources = stored.sources
-    return Sources(
-        model=unchanged("model", sources.model),
-        data=unchanged("data", sources.data),
-        tasks={name: unchanged(f"data of {name}", source) for name, source in sources.tasks.items()},
-    )
+    tasks = {name: unchanged(f"data of {name}", source) for name, source in sources.tasks.items()}
+    data = next(iter(tasks.values())) if tasks else unchanged("data", sources.data)
+    return Sources(unchanged("model", sources.model), data, tasks)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -24,6 +24,7 @@ from orchestrator.spec.sections import (
     Section,
     TaskSection,
 )
+from orchestrator.spec.tasks import with_whole_tasks
 from orchestrator.spec.together import check_together
 
 
@@ -53,19 +54,7 @@ class Spec(Section):
     @model_validator(mode="before")
     @classmethod
     def _tasks_from_task(cls, data: Any) -> Any:
-        """Give each task of the grid the keys of `task` that it does not set, and `task` those of the first one."""
-        if not isinstance(data, dict) or not isinstance(data.get("grid"), dict):
-            return data  # reported where it is
-        grid, shared = data["grid"], data.get("task") or {}
-        tasks = grid.get("tasks")
-        mappings = [shared, tasks, *(tasks.values() if isinstance(tasks, dict) else ())]
-        if not tasks or not all(isinstance(each, dict) for each in mappings):
-            return data
-        # An unknown key of `task` is reported there alone.
-        known = {key: value for key, value in shared.items() if key in TaskSection.model_fields}
-        first = next(iter(tasks.values()))
-        whole = {name: {**known, **own} for name, own in tasks.items()}
-        return {**data, "task": {**shared, **first}, "grid": {**grid, "tasks": whole}}
+        return with_whole_tasks(data)
 
     @model_validator(mode="after")
     def _consistent(self) -> "Spec":

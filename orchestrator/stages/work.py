@@ -104,7 +104,7 @@ class Work:
         """
         from finetune.scorer import build_scorer
 
-        names = ("model", "adapter", "adapter_seed", "head", "head_seed", "dtype")
+        names = ("model", "adapter", "adapter_seed", "head", "head_seed", "n_outputs", "dtype")
         weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
         key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
         if self._loaded is None or self._loaded[0] != key:
