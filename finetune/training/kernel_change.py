@@ -1,18 +1,15 @@
 """How far training moves the kernel from the one at the pretrained point."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.scorer import Scorer
-from finetune.targets import kernel_outputs
 from finetune.training.stacked import displaced_stack
 from finetune.training.trainable import Displacement
-from ntk_dist.batches import Batch
 from ntk_dist.capture import jacobian_rows
-from ntk_dist.features import OutputMode
+from ntk_dist.tracked import TrackedLinear
 
 
 class KernelChange:
@@ -21,17 +18,13 @@ class KernelChange:
     The kernel is that of all trained parameters, also of those whose gradient is zero at the pretrained point.
 
     Args:
-        scorer: the model.
-        groups: the groups that are trained.
-        batch: m examples.
-        outputs: which outputs are trained.
+        score: runs the model on m examples and returns their outputs (m, R).
+        trained: by group the modules that are trained.
     """
 
-    def __init__(self, scorer: Scorer, groups: Sequence[str], batch: Batch, outputs: OutputMode) -> None:
-        self._scorer = scorer
-        self._groups = {group: scorer.trained[group] for group in groups}
-        self._batch = batch
-        self._outputs: OutputMode = outputs
+    def __init__(self, score: Callable[[], Tensor], trained: Mapping[str, Sequence[TrackedLinear]]) -> None:
+        self._score = score
+        self._groups = trained
         self._first = self._kernel(None)
 
     def __call__(self, displacements: Sequence[Displacement]) -> Mapping[str, NDArray[np.float64]]:
@@ -55,9 +48,6 @@ class KernelChange:
             _, rows = jacobian_rows(self._score, self._groups)
         products = [_gram(values.flatten(0, 1)) for values in rows.values()]
         return np.asarray(np.sum(products, axis=0), dtype=np.float64)
-
-    def _score(self) -> Tensor:
-        return kernel_outputs(self._scorer.logits(self._batch), self._outputs)
 
 
 def _gram(rows: Tensor) -> NDArray[np.float64]:

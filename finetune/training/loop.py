@@ -174,8 +174,10 @@ class _Training:
         state, seen = self.state, self.state.trajectory
         since = state.step - (seen.steps[-1] if seen.steps else 0)
         seen.steps.append(state.step)
-        seen.train_outputs.append(self._outputs("train"))
-        seen.eval_outputs.append(self._outputs("eval"))
+        # Before the first step nothing has moved, so that one cell speaks for all.
+        cells = list(range(len(state.cells))) if state.step else [0] * len(state.cells)
+        seen.train_outputs.append(self._outputs("train", cells))
+        seen.eval_outputs.append(self._outputs("eval", cells))
         seen.distances.append(np.array([norm(displacement) for displacement in state.displacements]))
         seen.pulled.append(state.pulled / max(1, since))
         state.pulled = np.zeros(len(state.cells))
@@ -198,18 +200,18 @@ class _Training:
             ended.status, ended.active = CellStatus.STOPPED_EARLY, False
 
     @torch.no_grad()
-    def _outputs(self, split: Split) -> NDArray[np.float64]:
+    def _outputs(self, split: Split, cells: list[int]) -> NDArray[np.float64]:
         """Return the outputs (S, n, R) of all examples; of cells that have ended those of where they stood."""
         lengths, size = self.model.lengths(split), self.at_once
-        everyone = list(range(len(self.state.cells)))
+        distinct = list(dict.fromkeys(cells))
         found: list[tuple[NDArray[np.int64], Tensor]] = [
-            (positions, self.model.outputs(split, positions, everyone))
+            (positions, self.model.outputs(split, positions, distinct))
             for positions in length_buckets(lengths, batch_tokens=size * int(max(lengths)), batch_examples=size)
         ]
-        outputs = np.empty((len(everyone), len(lengths), found[0][1].shape[2]))
+        outputs = np.empty((len(distinct), len(lengths), found[0][1].shape[2]))
         for positions, values in found:
             outputs[:, positions] = values.double().numpy()
-        return outputs
+        return outputs[[distinct.index(cell) for cell in cells]]
 
     @cached_property
     def _first_losses(self) -> NDArray[np.float64]:

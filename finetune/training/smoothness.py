@@ -1,18 +1,14 @@
 """How curved the outputs are on the way from the pretrained weights to the trained ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from finetune.scorer import Scorer
-from finetune.targets import kernel_outputs
 from finetune.training.run import norm
 from finetune.training.trainable import Displacement
-from ntk_dist.batches import Batch
-from ntk_dist.directional import directional_derivative, displaced, second_directional_derivative
-from ntk_dist.features import OutputMode
+from ntk_dist.directional import displaced, second_directional_derivative
 from ntk_dist.tracked import TrackedLinear
 
 PLACES = (0.0, 0.5, 1.0)
@@ -36,24 +32,24 @@ class Smoothness:
 
 
 def smoothness(
-    scorer: Scorer, groups: Sequence[str], batch: Batch, outputs: OutputMode, displacement: Displacement
+    score: Callable[[], Tensor], trained: Mapping[str, Sequence[TrackedLinear]], displacement: Displacement
 ) -> Smoothness:
-    """Measure the curvature of a batch's outputs along a displacement of the parameters of some groups, exactly."""
-    trained = {group: scorer.trained[group] for group in groups}
+    """Measure the curvature of outputs along a displacement, exactly.
+
+    Args:
+        score: runs the model on a few examples and returns their outputs (m, R).
+        trained: by group the modules whose parameters are displaced.
+        displacement: theta - theta_0.
+    """
     direction = {group: _flat(linears, displacement) for group, linears in trained.items()}
-
-    def score() -> Tensor:
-        return kernel_outputs(scorer.logits(batch), outputs)
-
-    initial, slope = directional_derivative(score, trained, direction)
-    with torch.no_grad(), displaced(trained, direction):
-        moved = score()
-    curvatures = []
+    found = []
     for place in PLACES:
         with displaced(trained, {group: place * vector for group, vector in direction.items()}):
-            curvatures.append(second_directional_derivative(score, trained, direction)[2])
+            found.append(second_directional_derivative(score, trained, direction))
     squared = norm(displacement) ** 2
-    largest = max(float(curvature.double().norm()) for curvature in curvatures)
+    largest = max(float(curvature.double().norm()) for _, _, curvature in found)
+    initial, slope, _ = found[0]
+    moved, _, _ = found[-1]
     error = float((moved.double() - initial.double() - slope.double()).norm())
     return Smoothness(largest / squared if squared else float("nan"), error)
 

@@ -1,13 +1,17 @@
 """What a stage `finetune` trains on: lambdas, targets, and the model or its linearization, from the stages below."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from finetune.errors import UnsupportedModelError
 from finetune.prefix import PrefixCache
+from finetune.targets import kernel_outputs
 from finetune.tokens import TokenizedTexts
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized import LinearizedModel, LinearRows
@@ -17,7 +21,7 @@ from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Displacement, Split
-from ntk_dist.batches import Batch
+from ntk_dist.tracked import TrackedLinear
 from orchestrator.stage import Stage
 from orchestrator.stages.problem import Problem
 from orchestrator.stages.tokenized import read_tokens
@@ -77,21 +81,24 @@ class TrainingInputs:
 
     def model(self, n_cells: int) -> StackedModel:
         """Return the model itself, for so many cells side by side."""
-        counts = {"train": self._problem.n_train, "eval": self._problem.n_eval}
-        texts = {split: read_tokens(self._dataset, split, 0, counts[split]) for split in SPLITS}
-        prefixes = self._prefixes(texts)
-        return StackedModel(self.scorer, self.groups, texts, self._outputs, n_cells, prefixes=prefixes)
+        return StackedModel(self.scorer, self.groups, self._texts, self._outputs, n_cells, prefixes=self._prefixes)
 
-    def _prefixes(self, texts: Mapping[Split, TokenizedTexts]) -> dict[Split, PrefixCache]:
-        """Return what leaves the frozen layers; nothing where there are none, or the architecture cannot skip them."""
+    @cached_property
+    def _texts(self) -> dict[Split, TokenizedTexts]:
+        counts = {"train": self._problem.n_train, "eval": self._problem.n_eval}
+        return {split: read_tokens(self._dataset, split, 0, counts[split]) for split in SPLITS}
+
+    @cached_property
+    def _prefixes(self) -> dict[Split, PrefixCache]:
+        """What leaves the frozen layers; nothing where there are none, or the architecture cannot skip them."""
         frozen = self._parameters["frozen_layers"]
         if frozen == 0:
             return {}
         batch_tokens = self._parameters["problem"]["scorer"]["batch_tokens"]
         try:
-            caches = {split: PrefixCache(self.scorer, frozen, self.groups) for split in texts}
+            caches = {split: PrefixCache(self.scorer, frozen, self.groups) for split in SPLITS}
             for split, cache in caches.items():
-                cache.fill(texts[split], batch_tokens=batch_tokens)
+                cache.fill(self._texts[split], batch_tokens=batch_tokens)
         except UnsupportedModelError:
             return {}
         return caches
@@ -104,14 +111,26 @@ class TrainingInputs:
 
     def kernel_change(self, n_examples: int) -> KernelChange:
         """Return what follows the kernel of the first training examples while it moves."""
-        return KernelChange(self.scorer, self.groups, self._first(n_examples), self._outputs)
+        return KernelChange(self._score_of_first(n_examples), self._modules())
 
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:
         """Return how curved the outputs of the first training examples are on the way to trained weights."""
-        return smoothness(self.scorer, self.groups, self._first(n_examples), self._outputs, displacement)
+        return smoothness(self._score_of_first(n_examples), self._modules(), displacement)
 
-    def _first(self, n_examples: int) -> Batch:
-        return read_tokens(self._dataset, "train", 0, n_examples).batch(range(n_examples))
+    def _modules(self) -> dict[str, list[TrackedLinear]]:
+        return {group: self.scorer.trained[group] for group in self.groups}
+
+    def _score_of_first(self, n_examples: int) -> Callable[[], Tensor]:
+        """Return what runs the model on the first training examples, past the layers whose states are kept."""
+        positions = range(n_examples)
+        batch = read_tokens(self._dataset, "train", 0, n_examples).batch(positions)
+        prefix = self._prefixes.get("train")
+
+        def score() -> Tensor:
+            with prefix.reading(positions, batch) if prefix else nullcontext():
+                return kernel_outputs(self.scorer.logits(batch), self._outputs)
+
+        return score
 
     def _linear_rows(self, split: Split, n_examples: int) -> LinearRows:
         scores = np.concatenate([np.array(shard.array("scores")) for shard in self._shards[split]])[:n_examples]

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.scorer import Scorer
 from finetune.training.smoothness import smoothness
 from finetune.training.stacked import displaced_stack
+from ntk_dist.tracked import TrackedLinear
 from tests.finetune.training.problems import GROUPS, scorer_of, stacked_of, texts_of
 from tests.tiny_models import save_tiny
+
+
+def trained_of(scorer: Scorer) -> dict[str, list[TrackedLinear]]:
+    return {group: scorer.trained[group] for group in GROUPS}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,7 @@ def test_curvature_and_error_are_those_of_the_outputs_along_the_segment(folder: 
     for tensor in displacement.values():
         tensor.data.normal_(0, 0.02, generator=draw)
     batch = texts_of(folder)["train"].batch([0, 3, 4])
-    found = smoothness(scorer, GROUPS, batch, "full", displacement)
+    found = smoothness(lambda: scorer.logits(batch), trained_of(scorer), displacement)
 
     def outputs(t: float) -> np.ndarray:
         part = {name: t * tensor.detach() for name, tensor in displacement.items()}
@@ -49,6 +55,7 @@ def test_curvature_and_error_are_those_of_the_outputs_along_the_segment(folder: 
 def test_where_nothing_moved_there_is_no_curvature(folder: Path):
     scorer = scorer_of(folder)
     (displacement,) = stacked_of(folder, scorer).displacements
-    found = smoothness(scorer, GROUPS, texts_of(folder)["train"].batch([0, 1]), "full", displacement)
+    batch = texts_of(folder)["train"].batch([0, 1])
+    found = smoothness(lambda: scorer.logits(batch), trained_of(scorer), displacement)
     assert np.isnan(found.curvature)
     assert found.linearization_error == pytest.approx(0, abs=1e-12)
