@@ -72,6 +72,7 @@ app.command("status")(watching.status)
 app.command("show")(looking.show)
 app.command("select")(selecting.select)
 app.command("export")(looking.export)
+app.command("report")(looking.report)
 app.command("doctor")(looking.doctor)
 
 

@@ -1,4 +1,4 @@
-"""The commands that look at results and at the installation: show, export, doctor."""
+"""The commands that look at results and at the installation: show, export, report, doctor."""
 
 import json
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from orchestrator.cli.arguments import FolderArgument, JsonOption, sweep_folder
+from orchestrator.cli.arguments import FolderArgument, JsonOption, as_typed, sweep_folder
 from orchestrator.cli.render import cells_table, checks_table, summary_table
 from orchestrator.errors import ExitCode, ResultsError
 from orchestrator.standard_json import standard_json
@@ -97,6 +97,20 @@ def export(
                            "or give --format")  # fmt: skip
     count = write_table(load(sweep_folder(path).root).table(table), output, (file_format or Format(ending)).value)
     print(f"{count} rows in {output}")
+
+
+def report(
+    path: FolderArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", show_default=False)],
+) -> None:
+    """Write a page of what a trained sweep found, with intervals, and the tables that it is made of.
+
+    Example: ntksweep report results/paper-minilm --output findings
+    """
+    from orchestrator.report.write import write_report
+    from orchestrator.results import load
+
+    print(f"{as_typed(write_report(load(sweep_folder(path).root), output))} says what was found")
 
 
 def doctor(

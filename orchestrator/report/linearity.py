@@ -1,0 +1,100 @@
+"""How far the linearized model describes fine-tuning, lambda by lambda."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from orchestrator.report.averages import mean_over
+
+FloatArray = npt.NDArray[np.float64]
+
+VARIANT = ["task", "adapter_rank", "learning_rate", "n_train"]
+"""Columns of `cells` whose values have tables of their own."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A column of `cells` that is averaged over layer sets and seeds.
+
+    Attributes:
+        column: its name.
+        geometric: whether its mean is geometric.
+    """
+
+    column: str
+    geometric: bool = False
+
+
+MEASURES = (
+    Measure("difference_eval_relative", geometric=True),
+    Measure("difference_eval_relative_to_change", geometric=True),
+    Measure("difference_eval_agreement"),
+    Measure("difference_eval_kl", geometric=True),
+    Measure("finetune_linearization_error", geometric=True),
+    Measure("finetune_linearization_bound", geometric=True),
+    Measure("finetune_distance", geometric=True),
+    Measure("finetune_distance_bound", geometric=True),
+    Measure("finetune_kernel_change", geometric=True),
+    Measure("finetune_eval_loss"),
+    Measure("linearized_eval_loss"),
+    Measure("eval_loss"),
+    Measure("finetune_eval_accuracy"),
+    Measure("linearized_eval_accuracy"),
+    Measure("eval_accuracy"),
+    Measure("finetune_eval_pearson"),
+    Measure("linearized_eval_pearson"),
+    Measure("initial_eval_accuracy"),
+    Measure("initial_eval_loss"),
+    Measure("majority_accuracy"),
+)
+
+
+def linearity(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for every task, rank, learning rate, training-set size and lambda, ready to be plotted.
+
+    Each measure has its mean over layer sets and seeds under its own name, and the ends of the 95 % interval under
+    `<measure>_low` and `<measure>_high`. `rate` is the slope of log(finetune_linearization_error) against log(lambda)
+    from the lambda before: what is left of linearization falls like lambda^rate there.
+
+    Args:
+        cells: the table `cells`; cells that were not trained or diverged are left out, and counted.
+    """
+    trained = cells[cells["finetune_status"].notna()]
+    rows: list[dict[str, Any]] = []
+    for names, of_variant in trained.groupby(VARIANT, sort=False, dropna=False):
+        before: dict[str, Any] | None = None
+        for strength, of_lambda in of_variant.groupby("lambda_given"):
+            row = dict(zip(VARIANT, names, strict=True)) | {"lambda_given": strength} | dict(_row(of_lambda))
+            rows.append(row | {"rate": np.nan if before is None else _rate(before, row)})
+            before = row
+    return pd.DataFrame(rows)
+
+
+def seeds_by_layer_sets(cells: pd.DataFrame, column: str) -> FloatArray:
+    """Return a column of cells of one lambda as an array (S, L); nan where a cell is missing or diverged."""
+    ended = cells[cells["finetune_status"] != "diverged"]
+    table = ended.pivot_table(index="seed", columns="layer_set", values=column, dropna=False, sort=False)
+    return table.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _row(cells: pd.DataFrame) -> Iterator[tuple[str, Any]]:
+    yield "n_seeds", cells["seed"].nunique()
+    yield "n_layer_sets", cells["layer_set"].nunique()
+    yield "n_diverged", int((cells["finetune_status"] == "diverged").sum())
+    for measure in MEASURES:
+        if cells[measure.column].notna().any():
+            mean = mean_over(seeds_by_layer_sets(cells, measure.column), geometric=measure.geometric)
+            yield measure.column, mean.value
+            yield f"{measure.column}_low", mean.low
+            yield f"{measure.column}_high", mean.high
+
+
+def _rate(before: dict[str, Any], now: dict[str, Any]) -> float:
+    errors = [row.get("finetune_linearization_error", np.nan) for row in (before, now)]
+    if not all(error > 0 for error in errors):
+        return float("nan")
+    return float(np.log(errors[1] / errors[0]) / np.log(now["lambda_given"] / before["lambda_given"]))

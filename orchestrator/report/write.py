@@ -1,0 +1,73 @@
+"""Writing a report: the page, and the tables that it is made of."""
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from orchestrator.errors import ResultsError
+from orchestrator.export import write_table
+from orchestrator.report.choices import choices_made
+from orchestrator.report.linearity import linearity
+from orchestrator.report.page import Findings, page
+from orchestrator.results import Results
+from orchestrator.store.files import explained
+
+PAGE = "README.md"
+
+
+def write_report(results: Results, output: Path) -> Path:
+    """Write a report of a sweep whose cells were trained; return its page.
+
+    Beside the page stand `spec.yaml`, `cells.parquet`, `correlations.parquet`, `linearity.csv` and `choices.csv`.
+
+    Args:
+        results: the tables of the sweep.
+        output: the folder to write to; files of an earlier report are replaced.
+
+    Raises:
+        ResultsError: no cell was trained.
+        StorageError: the folder cannot be written.
+    """
+    spec = results.folder.existing().spec
+    if spec.finetune is None:
+        raise ResultsError(
+            "a report says how fine-tuning went, and nothing was trained: give the spec a section `finetune`"
+        )
+    cells = results.cells.to_pandas()
+    trained = cells[cells["finetune_status"].notna()]
+    if trained.empty:
+        raise ResultsError("no cell of the sweep is trained yet; `ntksweep run` goes on")
+    found = Findings(
+        spec=spec,
+        n_cells=len(trained),
+        n_diverged=int((trained["finetune_status"] == "diverged").sum()),
+        linearity=linearity(cells),
+        correlations=results.correlations.to_pandas(),
+        choices=choices_made(cells),
+        provenance=_provenance(trained, len(cells)),
+    )
+    with explained(output):
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "spec.yaml").write_text(_spec_text(results), encoding="utf-8")
+        write_table(results.cells, output / "cells.parquet", "parquet")
+        write_table(results.correlations, output / "correlations.parquet", "parquet")
+        found.linearity.to_csv(output / "linearity.csv", index=False, float_format="%.6g")
+        found.choices.to_csv(output / "choices.csv", index=False, float_format="%.6g")
+        (output / PAGE).write_text(page(found), encoding="utf-8")
+    return output / PAGE
+
+
+def _spec_text(results: Results) -> str:
+    content = results.folder.existing().spec.model_dump(mode="json", exclude={"results"}, exclude_none=True)
+    heading = "# The spec of this report, every key resolved; paths start from the folder of the spec that was run.\n"
+    return heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def _provenance(trained: pd.DataFrame, n_cells: int) -> list[str]:
+    versions = ", ".join(f"{name} {trained[name].iloc[0]}" for name in ("ntksweep", "torch", "transformers", "numpy"))
+    commits = ", ".join(str(commit) for commit in trained["git"].dropna().unique())
+    return [
+        f"{len(trained)} of {n_cells} cells trained, on {', '.join(map(str, trained['device'].unique()))}",
+        f"{versions}" + (f"; commit {commits}" if commits else ""),
+    ]

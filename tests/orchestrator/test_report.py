@@ -1,0 +1,135 @@
+"""The report of a trained sweep: means, intervals and choices as they follow from the table `cells`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.report.averages import mean_over
+from orchestrator.report.choices import choices_made
+from orchestrator.report.linearity import linearity
+from orchestrator.spec import read_spec
+from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
+
+TRAINING: dict[str, Any] = {
+    "optimiser": "gradient_descent", "learning_rate": 0.05, "epochs": 20, "looks": 1, "kernel_examples": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The spec of a finished sweep with two seeds and three layer sets; nobody changes its results."""
+    grid = {"grid.seeds": [0, 1], "grid.lambdas": {"values": [1.0, 10.0, 100.0], "scale": "trace"}}
+    path = make_sweep(tmp_path_factory.mktemp("report"), {"finetune": TRAINING} | grid, model=tiny_model)
+    assert not run_spec(path).report.failures
+    return path
+
+
+def test_a_report_holds_a_page_and_the_tables_that_it_is_made_of(trained: Path, tmp_path: Path):
+    folder = read_spec(trained).folder
+    answer = ntksweep("report", folder, "--output", tmp_path / "found")
+    assert (answer.status, answer.errors) == (0, "")
+    assert answer.output.strip().endswith("README.md says what was found")
+    names = {path.name for path in (tmp_path / "found").iterdir()}
+    assert names == {
+        "README.md", "spec.yaml", "cells.parquet", "correlations.parquet", "linearity.csv", "choices.csv",
+    }  # fmt: skip
+    assert pd.read_parquet(tmp_path / "found" / "cells.parquet").shape[0] == 18
+    written = pd.read_csv(tmp_path / "found" / "linearity.csv")
+    assert written["lambda_given"].tolist() == [1.0, 10.0, 100.0]
+    page = (tmp_path / "found" / "README.md").read_text()
+    cells = results_of(trained).cells.to_pandas()
+    for strength in (1.0, 100.0):
+        mean = cells.loc[cells["lambda_given"] == strength, "finetune_eval_accuracy"].mean()
+        row = next(line for line in page.splitlines() if line.startswith(f"| {strength:.3g} |"))
+        assert f" {mean:.3g} [" in row
+    again = ntksweep("report", folder, "--output", tmp_path / "again")
+    assert again.status == 0
+    for name in names:
+        assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_means_and_the_rate_are_those_of_the_cells(trained: Path):
+    cells = results_of(trained).cells.to_pandas()
+    table = linearity(cells)
+    before = None
+    for _, row in table.iterrows():
+        of_lambda = cells[cells["lambda_given"] == row["lambda_given"]]
+        error = np.exp(np.log(of_lambda["finetune_linearization_error"]).mean())
+        assert row["finetune_linearization_error"] == pytest.approx(error, rel=1e-12)
+        assert row["finetune_linearization_error_low"] <= error <= row["finetune_linearization_error_high"]
+        assert row["difference_eval_agreement"] == pytest.approx(of_lambda["difference_eval_agreement"].mean())
+        assert (row["n_seeds"], row["n_layer_sets"], row["n_diverged"]) == (2, 3, 0)
+        if before is None:
+            assert np.isnan(row["rate"])
+        else:
+            assert row["rate"] == pytest.approx(np.log(error / before) / np.log(10))
+        before = error
+
+
+def test_the_error_falls_at_least_as_fast_as_its_bound(trained: Path):
+    # The bound b R(theta_0) / lambda falls like 1/lambda; gradient descent comes close enough to the minimum for it.
+    assert linearity(results_of(trained).cells.to_pandas())["rate"].iloc[-1] < -1
+
+
+def test_a_choice_costs_what_its_layer_set_lacks_of_the_best(trained: Path):
+    cells = results_of(trained).cells.to_pandas()
+    table = choices_made(cells).set_index(["lambda_given", "chosen_by"])
+    assert (table["excess_loss"] >= 0).all()
+    for strength, of_lambda in cells.groupby("lambda_given"):
+        best = of_lambda.groupby("seed")["finetune_eval_loss"].min()
+        by_gcv = of_lambda.loc[of_lambda.groupby("seed")["gcv"].idxmin()].set_index("seed")["finetune_eval_loss"]
+        every = of_lambda.groupby("seed")["finetune_eval_loss"].mean()
+        largest = of_lambda[of_lambda["layer_set"] == "layers:0-1"].set_index("seed")["finetune_eval_loss"]
+        last = of_lambda[of_lambda["layer_set"] == "layers:1"].set_index("seed")["finetune_eval_loss"]
+        for way, losses in (("gcv", by_gcv), ("random", every), ("all", largest), ("last", last)):
+            assert table.loc[(strength, way), "excess_loss"] == pytest.approx((losses - best).mean()), way
+
+
+def test_a_cell_that_diverged_is_counted_and_left_out(trained: Path):
+    cells = results_of(trained).cells.to_pandas()
+    broken = (cells["layer_set"] == "layers:0") & (cells["seed"] == 0) & (cells["lambda_given"] == 1.0)
+    cells.loc[broken, "finetune_status"] = "diverged"
+    cells.loc[broken, "finetune_distance"] = 1e30
+    row = linearity(cells).iloc[0]
+    left = cells[(cells["lambda_given"] == 1.0) & (cells["layer_set"] != "layers:0")]
+    assert row["n_diverged"] == 1
+    assert row["finetune_distance"] == pytest.approx(np.exp(np.log(left["finetune_distance"]).mean()))
+
+
+def test_there_is_nothing_to_report_where_nothing_was_trained(finished: Path, tmp_path: Path):
+    answer = ntksweep("report", read_spec(finished).folder, "--output", tmp_path / "found")
+    assert answer.status == 2
+    assert "nothing was trained: give the spec a section `finetune`" in answer.errors
+    assert not (tmp_path / "found").exists()
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 10))
+def test_a_mean_lies_in_its_interval_and_a_constant_is_its_own(n_seeds: int, n_sets: int, seed: int):
+    values = np.random.default_rng(seed).uniform(0.5, 2, (n_seeds, n_sets))
+    for geometric in (False, True):
+        mean = mean_over(values, geometric=geometric)
+        expected = np.exp(np.log(values).mean()) if geometric else values.mean()
+        assert mean.value == pytest.approx(expected)
+        assert values.min() - 1e-12 <= mean.low <= mean.high <= values.max() + 1e-12
+        constant = mean_over(np.full((n_seeds, n_sets), 3.0), geometric=geometric)
+        assert (constant.low, constant.value, constant.high) == pytest.approx((3.0, 3.0, 3.0))
+
+
+def test_intervals_cover_what_they_say():
+    # 12 layer sets and 3 seeds with effects of their own: the mean of all of them is 0.
+    draw = np.random.default_rng(0)
+    held = 0
+    for _ in range(200):
+        values = draw.normal(size=(1, 12)) + draw.normal(size=(3, 12))
+        mean = mean_over(values)
+        held += mean.low <= 0 <= mean.high
+    assert 0.85 <= held / 200 <= 1
+
+
+def test_nothing_complete_has_no_mean():
+    assert np.isnan(mean_over(np.array([[np.nan, 1.0], [1.0, np.nan]])).value)
