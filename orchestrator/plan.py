@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from orchestrator.additions_plan import Additions, AdditionsPlanner
 from orchestrator.errors import SpecError
 from orchestrator.finetune_plan import FinetunePlanner
 from orchestrator.folder import Sweep
@@ -75,6 +76,7 @@ class Plan:
         layer_sets: the layer sets of the grid.
         stages: all stages.
         solves: the stages that fill cells, in the order of the table.
+        additions: the stages that fill the table `additions`; none unless the spec asks for it.
     """
 
     sweep: Sweep
@@ -83,6 +85,7 @@ class Plan:
     layer_sets: tuple[LayerSet, ...]
     stages: tuple[Stage, ...]
     solves: tuple[Solve, ...]
+    additions: tuple[Additions, ...] = ()
 
     @cached_property
     def lambdas(self) -> tuple[float, ...]:
@@ -103,8 +106,15 @@ class Plan:
     def plan_id(self) -> str:
         """Identity of the plan: which stages fill the tables, in which order."""
         return identity([
-            [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train] for solve in self.solves
+            *([*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train] for solve in self.solves),
+            *([each.stage.stage_id, each.seed, each.n_train] for each in self.additions),
         ])  # fmt: skip
+
+    @property
+    def filling(self) -> Iterator[Stage]:
+        """All stages that fill a table."""
+        yield from (stage for solve in self.solves for stage in solve.filling)
+        yield from (each.stage for each in self.additions)
 
 
 def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:
@@ -134,16 +144,22 @@ def make_plan(sweep: Sweep, survey: Survey) -> Plan:
     stages: list[Stage] = []
     solves: list[Solve] = []
     trained: list[Stage] = []
+    additions: list[Additions] = []
     for seed in dict.fromkeys(spec.grid.seeds):
         planner = _SeedPlanner(sweep, survey, layer_sets, sizes, seed)
         stages.extend(planner.shared_stages())
         solves.extend(planner.solves())
         trained.extend(planner.trained)
+        if spec.kernel.additions:
+            adding = planner.adding()
+            stages.extend(adding.further_tiles.values())
+            additions.extend(adding.additions(seed))
     stages.extend(solve.stage for solve in solves)
     stages.extend(trained)
     stages.extend(comparison.stage for solve in solves for comparison in solve.comparisons)
+    stages.extend(each.stage for each in additions)
     distinct = {stage.stage_id: stage for stage in stages}
-    return Plan(sweep, survey, sizes, layer_sets, tuple(distinct.values()), tuple(solves))
+    return Plan(sweep, survey, sizes, layer_sets, tuple(distinct.values()), tuple(solves), tuple(additions))
 
 
 def _check_against(sweep: Sweep, survey: Survey) -> None:
@@ -276,21 +292,13 @@ class _SeedPlanner:
 
     def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:
         """Return the tiles that some layer set needs, by the positions of their shards."""
-        kernel = self.spec.kernel
-        parameters = {
-            "kind": kernel.kind,
-            "outputs_per_example": self.survey.n_outputs if kernel.outputs == "trace" else 1,
-            "gram_dtype": self.spec.compute.gram_dtype,
-            "threads": self.spec.compute.threads,
-            "groups": list(self.sizes.dual_groups),
-        }
 
         def tile(left: Stage, right: Stage) -> Stage:
-            return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
+            return self._tile(left, right, self.sizes.dual_groups)
 
         n_needed = self.sizes.dual_train_shards
         needed = self.train[:n_needed]
-        symmetric = kernel.kind != "asymmetric_sign"
+        symmetric = self.spec.kernel.kind != "asymmetric_sign"
         train = {
             (row, column): tile(left, right)
             for row, left in enumerate(needed)
@@ -304,8 +312,32 @@ class _SeedPlanner:
         }
         return train, evaluation
 
+    def _tile(self, left: Stage, right: Stage, groups: Sequence[str]) -> Stage:
+        """Return the stage that makes the kernel blocks of some groups for a pair of shards."""
+        kernel = self.spec.kernel
+        parameters = {
+            "kind": kernel.kind,
+            "outputs_per_example": self.survey.n_outputs if kernel.outputs == "trace" else 1,
+            "gram_dtype": self.spec.compute.gram_dtype,
+            "threads": self.spec.compute.threads,
+            "groups": list(groups),
+        }
+        return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
+
+    def adding(self) -> AdditionsPlanner:
+        """Return what plans the additions of the seed."""
+        return AdditionsPlanner(
+            spec=self.spec,
+            sizes=self.sizes,
+            layer_sets=self.layer_sets,
+            groups=self.survey.groups,
+            shards=self.train,
+            tiles=self.tiles,
+            make_tile=self._tile,
+        )
+
     def _problem(self, n_train: int) -> dict[str, Any]:
-        kernel = self.spec.kernel.model_dump(mode="json")
+        kernel = self.spec.kernel.model_dump(mode="json", exclude={"additions"})
         compute = {"gram_dtype": self.spec.compute.gram_dtype, "shard_examples": self.sizes.shard_examples}
         return {
             "dataset": self.dataset.stage_id,
