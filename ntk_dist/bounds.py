@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
 from ntk_dist.errors import NtkError
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
@@ -106,6 +107,35 @@ def first_order_eigenvalues(eigenvectors: FloatArray, eigenvalues: FloatArray, S
         )
     quotients: FloatArray = eigenvalues + np.einsum("im,im->m", eigenvectors, S @ eigenvectors)
     return quotients
+
+
+def first_order_extremes(
+    eigenvectors: FloatArray, eigenvalues: FloatArray, S: FloatArray, *, resolution: float
+) -> tuple[float, float]:
+    """Return what the smallest and the largest eigenvalue of K + S are to first order in S.
+
+    From all eigenvectors (M, M) and ascending eigenvalues (M,) of K, and a block S (M, M). Where an extreme eigenvalue
+    is repeated, S decides along which vectors of its eigenspace the eigenvalues part: they change by the eigenvalues of
+    U^T S U, U a basis of that space (Kato, Perturbation Theory for Linear Operators, section II.2.3). Eigenvalues
+    within `resolution` of an extreme one count as repeated: rounding has mixed their eigenvectors. The two are Rayleigh
+    quotients of K + S, and lie between its extreme eigenvalues. Raises KernelShapeError, BoundError.
+    """
+    _check_magnitudes(resolution=resolution)
+    lowest = int(np.count_nonzero(eigenvalues <= eigenvalues[0] + resolution))
+    highest = int(np.count_nonzero(eigenvalues >= eigenvalues[-1] - resolution))
+    return (
+        _first_order_end(eigenvectors[:, :lowest], eigenvalues[:lowest], S, end=0),
+        _first_order_end(eigenvectors[:, -highest:], eigenvalues[-highest:], S, end=highest - 1),
+    )
+
+
+def _first_order_end(space: FloatArray, eigenvalues: FloatArray, S: FloatArray, *, end: int) -> float:
+    if S.shape != (len(space), len(space)):
+        raise KernelShapeError(f"eigenvectors of {len(space)} rows need a block as large, got {S.shape}")
+    within = space.T @ (S @ space)
+    within[np.diag_indices_from(within)] += eigenvalues
+    _, aligned = scipy.linalg.eigh(within, subset_by_index=[end, end])
+    return float(first_order_eigenvalues(space @ aligned, eigenvalues @ aligned**2, S)[0])
 
 
 def violation(measured: FloatArray | float, bound: FloatArray | float, scale: FloatArray | float) -> FloatArray:

@@ -48,27 +48,40 @@ def summarise(
 ) -> SpectrumSummary:
     """Summarise eigenvalues (r,), ascending, of a kernel of `size` M rows; the M - r missing ones are zero.
 
-    `jacobian_eps` and `gram_eps` are the unit roundoffs of the Jacobian rows and of the Gram products. The
-    noise floor adds two errors. Products and eigensolver are backward stable, which moves an eigenvalue by at
-    most about M gram_eps sigma_max. Rounding the Jacobian to J + E with |E|_F <= 8 jacobian_eps |J|_F (some
-    roundings happen on the way through the model) moves its singular values by at most |E|_F (Weyl), so that
-    a zero eigenvalue can appear as large as (8 jacobian_eps)^2 tr K.
+    `jacobian_eps` and `gram_eps` are the unit roundoffs of the Jacobian rows and of the Gram products.
     """
     sigma_max = float(eigenvalues[-1])
     sigma_min = float(eigenvalues[0]) if len(eigenvalues) == size else 0.0
-    noise_floor = size * gram_eps * abs(sigma_max) + (8 * jacobian_eps) ** 2 * abs(trace)
+    floor = noise_floor(sigma_max, size=size, trace=trace, jacobian_eps=jacobian_eps, gram_eps=gram_eps)
     return SpectrumSummary(
         sigma_max=sigma_max,
         sigma_min=sigma_min,
         trace=trace,
         condition_number=sigma_max / sigma_min if sigma_min > 0 else np.inf,
-        condition_number_resolved=sigma_min > noise_floor,
-        condition_number_fixed_sigma=_condition(sigma_max, sigma_min, sigma),
-        condition_number_relative_sigma=_condition(sigma_max, sigma_min, relative_sigma * trace / size),
+        condition_number_resolved=sigma_min > floor,
+        condition_number_fixed_sigma=condition_number(sigma_max, sigma_min, sigma),
+        condition_number_relative_sigma=condition_number(sigma_max, sigma_min, relative_sigma * trace / size),
         effective_rank=effective_rank(eigenvalues),
-        decay_exponent=decay_exponent(eigenvalues, noise_floor),
-        noise_floor=noise_floor,
+        decay_exponent=decay_exponent(eigenvalues, floor),
+        noise_floor=floor,
     )
+
+
+def noise_floor(sigma_max: float, *, size: int, trace: float, jacobian_eps: float, gram_eps: float) -> float:
+    """Return below what eigenvalues of a kernel of `size` M rows cannot be told from zero: the sum of two errors.
+
+    Products and eigensolver are backward stable, which moves an eigenvalue by at most about M gram_eps sigma_max.
+    Rounding the Jacobian to J + E with |E|_F <= 8 jacobian_eps |J|_F (some roundings happen on the way through the
+    model) moves its singular values by at most |E|_F (Weyl), so that a zero eigenvalue can appear as large as
+    (8 jacobian_eps)^2 tr K.
+    """
+    return size * gram_eps * abs(sigma_max) + (8 * jacobian_eps) ** 2 * abs(trace)
+
+
+def condition_number(sigma_max: float, sigma_min: float, sigma: float) -> float:
+    """Return (sigma_max + sigma) / (max(sigma_min, 0) + sigma), inf where that divides by zero."""
+    smallest = max(sigma_min, 0.0) + sigma
+    return (sigma_max + sigma) / smallest if smallest > 0 else np.inf
 
 
 def effective_rank(eigenvalues: FloatArray) -> float:
@@ -102,8 +115,3 @@ def label_alignment(decomposition: Decomposition, targets: FloatArray) -> float:
     if not kernel_norm * target_norm:
         return float("nan")
     return decomposition.quadratic_form(targets) / (kernel_norm * target_norm)
-
-
-def _condition(sigma_max: float, sigma_min: float, sigma: float) -> float:
-    smallest = max(sigma_min, 0.0) + sigma
-    return (sigma_max + sigma) / smallest if smallest > 0 else np.inf

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.additions_estimate import additions_disk, additions_flops, additions_memory
 from orchestrator.errors import BudgetError
 from orchestrator.executors.choose import worker_count
 from orchestrator.finetune_estimate import finetune_disk, finetune_flops, finetune_memory
@@ -114,6 +115,7 @@ _ADVICE = {
     "capture": "lower compute.shard_examples, or raise the budget",
     "gram": "lower compute.shard_examples, or raise the budget",
     "solve": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.eigenvectors: false",
+    "additions": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.additions: false",
     "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false",
 }
 
@@ -130,6 +132,8 @@ def memory_bytes(plan: Plan, stage: Stage) -> int:
         return mapped + workspace_bytes(rows, rows)
     if stage.kind == "solve":
         return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
+    if stage.kind == "additions":
+        return additions_memory(plan, stage)
     if stage.kind == "finetune":
         return finetune_memory(plan, stage)
     return 0
@@ -156,6 +160,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
         "capture": _capture_cost,
         "gram": _gram_cost,
         "solve": _solves_cost,
+        "additions": lambda plan, stage: (additions_flops(plan, stage), additions_disk(plan, stage)),
         "finetune": lambda plan, stage: (finetune_flops(plan, stage), finetune_disk(plan, stage)),
         "compare": lambda *_: (0.0, 0),
     }
@@ -184,7 +189,7 @@ def _capture_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
 def _gram_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     sizes, p = plan.of(stage).sizes, stage.parameters
     rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
-    parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in sizes.dual_groups)
+    parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in p["groups"])
     kernel_rows = rows // p["outputs_per_example"]
     return 2.0 * rows * rows * parameters, kernel_rows**2 * 8 * len(p["groups"])
 

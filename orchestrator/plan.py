@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from orchestrator.additions_plan import Additions, AdditionsPlanner
 from orchestrator.errors import SpecError
 from orchestrator.finetune_plan import FinetunePlanner
 from orchestrator.folder import Sweep
@@ -99,6 +100,7 @@ class Plan:
         stages: all stages.
         solves: the stages that fill cells, in the order of the table.
         variant_of: position of the first variant that needs a stage, by its identity.
+        additions: the stages that fill the table `additions`; none unless the spec asks for it.
     """
 
     sweep: Sweep
@@ -106,6 +108,7 @@ class Plan:
     stages: tuple[Stage, ...]
     solves: tuple[Solve, ...]
     variant_of: Mapping[str, int]
+    additions: tuple[Additions, ...] = ()
 
     def of(self, stage: Stage) -> Variant:
         """Return a variant that needs a stage; what a stage costs is the same for all of them."""
@@ -141,13 +144,22 @@ class Plan:
     def plan_id(self) -> str:
         """Identity of the plan: which stages fill the tables, in which order."""
         return identity([
-            [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train, *self._named(solve)]
-            for solve in self.solves
+            *(
+                [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train, *self._named(solve.variant)]
+                for solve in self.solves
+            ),
+            *([each.stage.stage_id, each.seed, each.n_train, *self._named(each.variant)] for each in self.additions),
         ])  # fmt: skip
 
-    def _named(self, solve: Solve) -> list[str]:
-        name = str(self.variants[solve.variant].choice)
+    def _named(self, variant: int) -> list[str]:
+        name = str(self.variants[variant].choice)
         return [name] if name else []
+
+    @property
+    def filling(self) -> Iterator[Stage]:
+        """All stages that fill a table."""
+        yield from (stage for solve in self.solves for stage in solve.filling)
+        yield from (each.stage for each in self.additions)
 
 
 def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:
@@ -176,15 +188,18 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:
     stages: dict[str, Stage] = {}
     variant_of: dict[str, int] = {}
     solves: list[Solve] = []
+    additions: list[Additions] = []
     for position, ((choice, single), survey) in enumerate(zip(variants(sweep), surveys, strict=True)):
         variant = _variant(choice, single, survey)
-        own_stages, own_solves = _stages_of(variant)
+        own_stages, own_solves, own_additions = _stages_of(variant)
         found.append(variant)
+        # Variants that differ in the learning rate alone add the same.
+        additions.extend(replace(each, variant=position) for each in own_additions if each.stage.stage_id not in stages)
         for stage in own_stages:
             stages.setdefault(stage.stage_id, stage)
             variant_of.setdefault(stage.stage_id, position)
         solves.extend(replace(each, variant=position, learning_rate=choice.learning_rate) for each in own_solves)
-    return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of)
+    return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of, tuple(additions))
 
 
 def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
@@ -197,20 +212,26 @@ def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
     return Variant(choice, sweep, survey, Sizes.of(sweep, survey, sets), sets)
 
 
-def _stages_of(variant: Variant) -> tuple[list[Stage], list[Solve]]:
-    """Return the stages of a variant, each after what it needs, and those that fill cells."""
+def _stages_of(variant: Variant) -> tuple[list[Stage], list[Solve], list[Additions]]:
+    """Return the stages of a variant, each after what it needs, and those that fill tables."""
     stages: list[Stage] = []
     solves: list[Solve] = []
     trained: list[Stage] = []
+    additions: list[Additions] = []
     for seed in dict.fromkeys(variant.sweep.spec.grid.seeds):
         planner = _SeedPlanner(variant, seed)
         stages.extend(planner.shared_stages())
         solves.extend(planner.solves())
         trained.extend(planner.trained)
+        if variant.sweep.spec.kernel.additions:
+            adding = planner.adding()
+            stages.extend(adding.further_tiles.values())
+            additions.extend(adding.additions(seed))
     stages.extend(solve.stage for solve in solves)
     stages.extend(trained)
     stages.extend(comparison.stage for solve in solves for comparison in solve.comparisons)
-    return stages, solves
+    stages.extend(each.stage for each in additions)
+    return stages, solves, additions
 
 
 def _check_against(sweep: Sweep, survey: Survey) -> None:
@@ -344,21 +365,13 @@ class _SeedPlanner:
 
     def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:
         """Return the tiles that some layer set needs, by the positions of their shards."""
-        kernel = self.spec.kernel
-        parameters = {
-            "kind": kernel.kind,
-            "outputs_per_example": self.survey.n_outputs if kernel.outputs == "trace" else 1,
-            "gram_dtype": self.spec.compute.gram_dtype,
-            "threads": self.spec.compute.threads,
-            "groups": list(self.sizes.dual_groups),
-        }
 
         def tile(left: Stage, right: Stage) -> Stage:
-            return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
+            return self._tile(left, right, self.sizes.dual_groups)
 
         n_needed = self.sizes.dual_train_shards
         needed = self.train[:n_needed]
-        symmetric = kernel.kind != "asymmetric_sign"
+        symmetric = self.spec.kernel.kind != "asymmetric_sign"
         train = {
             (row, column): tile(left, right)
             for row, left in enumerate(needed)
@@ -372,8 +385,32 @@ class _SeedPlanner:
         }
         return train, evaluation
 
+    def _tile(self, left: Stage, right: Stage, groups: Sequence[str]) -> Stage:
+        """Return the stage that makes the kernel blocks of some groups for a pair of shards."""
+        kernel = self.spec.kernel
+        parameters = {
+            "kind": kernel.kind,
+            "outputs_per_example": self.survey.n_outputs if kernel.outputs == "trace" else 1,
+            "gram_dtype": self.spec.compute.gram_dtype,
+            "threads": self.spec.compute.threads,
+            "groups": list(groups),
+        }
+        return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
+
+    def adding(self) -> AdditionsPlanner:
+        """Return what plans the additions of the seed."""
+        return AdditionsPlanner(
+            spec=self.spec,
+            sizes=self.sizes,
+            layer_sets=self.layer_sets,
+            groups=self.survey.groups,
+            shards=self.train,
+            tiles=self.tiles,
+            make_tile=self._tile,
+        )
+
     def _problem(self, n_train: int) -> dict[str, Any]:
-        kernel = self.spec.kernel.model_dump(mode="json")
+        kernel = self.spec.kernel.model_dump(mode="json", exclude={"additions"})
         compute = {"gram_dtype": self.spec.compute.gram_dtype, "shard_examples": self.sizes.shard_examples}
         return {
             "dataset": self.dataset.stage_id,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _HINTS = {
     "predictions": "set results.predictions: true and run",
+    "additions": "set kernel.additions: true and run",
     "trajectories": "give the spec a section `finetune` and run",
     "updates": "give the spec a section `finetune` and run",
     "correlations": "give the spec a section `finetune` and run",
@@ -29,7 +30,7 @@ class Table:
     """One table of a sweep. DuckDB and any other reader of Parquet can open `path` as well.
 
     Attributes:
-        name: cells, spectra, predictions, trajectories, updates or correlations.
+        name: cells, spectra, predictions, additions, trajectories, updates or correlations.
         path: folder of its Parquet files.
         dataset: the table as a pyarrow dataset, nothing read yet.
     """
@@ -98,6 +99,11 @@ class Results:
     def predictions(self) -> Table:
         """One row an evaluation example, output and cell."""
         return self.table("predictions")
+
+    @property
+    def additions(self) -> Table:
+        """One row a layer set, layer that it lacks, seed and training-set size."""
+        return self.table("additions")
 
     @property
     def trajectories(self) -> Table:

@@ -14,6 +14,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "capture": 1,
     "gram": 1,
     "solve": 1,
+    "additions": 1,
     "finetune": 1,
     "compare": 1,
 }
@@ -45,9 +46,11 @@ class Stage:
         p = self.parameters
         if self.kind == "capture":
             return f"capture of {p['split']} examples {p['start']} to {p['stop'] - 1}, adapter seed {p['adapter_seed']}"
-        if self.kind == "solve":
+        if self.kind in ("solve", "additions"):
             sets = ", ".join("+".join(groups) for groups in p["layer_sets"][:3])
-            return f"solve of {sets}" + (" and others" if len(p["layer_sets"]) > 3 else "")
+            return f"{self.kind} {'of' if self.kind == 'solve' else 'to'} {sets}" + (
+                " and others" if len(p["layer_sets"]) > 3 else ""
+            )
         if self.kind in ("finetune", "compare"):
             which = f"{self.kind} ({p['model']})" if self.kind == "finetune" else self.kind
             return f"{which} of {'+'.join(p['groups'])}, {len(p['lambdas'])} lambdas from {p['lambdas'][0]:g}"

@@ -1,9 +1,18 @@
 """The sections of a spec: what is computed (model, task, adapter, head, kernel) and how (compute, results)."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -181,13 +190,29 @@ class KernelSection(Section):
         "decomposition.",
         examples=[False],
     )
+    additions: bool = Field(
+        False,
+        description="Add to every layer set each layer that it lacks, and write what that does to the spectrum, beside "
+        "what bounds it, into the table `additions`. Costs a decomposition with eigenvectors for each layer set, one "
+        "without for each sum, and the kernel blocks of all layer sets, also of those with few parameters.",
+        examples=[True],
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "KernelSection":
         if self.kind == "asymmetric_sign" and self.eigenvectors:
             raise ValueError("asymmetric_sign is not symmetric and has no leave-one-out path: set "
                              "`eigenvectors: false`")  # fmt: skip
+        if self.kind == "asymmetric_sign" and self.additions:
+            raise ValueError("additions are bounded through eigenvalues of symmetric kernels, and asymmetric_sign is "
+                             "not symmetric: set `additions: false`, or `kind: sign`")  # fmt: skip
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A spec without additions reads, and is hashed, as it was before there were any.
+        content: dict[str, Any] = write(self)
+        return {key: value for key, value in content.items() if key != "additions" or value}
 
 
 class ComputeSection(Section):

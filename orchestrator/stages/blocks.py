@@ -1,5 +1,6 @@
 """From artifacts to the matrices of one layer set: sums of stored tiles, and streams of feature rows."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -23,22 +24,35 @@ def sum_tiles(
     symmetric kernel only the tiles on and below the diagonal exist, and only the lower triangle is filled.
 
     Args:
-        tiles: artifacts of `gram` stages; rows and columns beyond `shape` are left out.
+        tiles: artifacts of `gram` stages; rows and columns beyond `shape` are left out. Several may hold the same rows
+            and columns for different groups.
         groups: names of the groups of the layer set.
         shape: rows and columns of the result.
         rows_per_example: rows of the kernel that an example gives.
     """
     total = np.zeros(shape, order="F")
+    held: Counter[tuple[int, int]] = Counter()
     for tile in tiles:
         row, column = (tile.facts[side][0] * rows_per_example for side in ("rows", "columns"))
         place = total[row : row + _length(tile, "rows", rows_per_example), :]
         place = place[:, column : column + _length(tile, "columns", rows_per_example)]
         height, width = place.shape
+        stored = frozenset(tile.names())
+        here = [group for group in groups if group in stored]
+        held[row, column] += 0
+        if not here:
+            continue
         # Added up in the tile's own memory order; only the sum is turned into Fortran order, once.
-        block = np.array(tile.array(groups[0])[:height, :width])
-        for group in groups[1:]:
+        block = np.array(tile.array(here[0])[:height, :width])
+        for group in here[1:]:
             block += tile.array(group)[:height, :width]
-        place[:] = block
+        if held[row, column]:
+            place += block
+        else:
+            place[:] = block
+        held[row, column] += len(here)
+    if any(count != len(groups) for count in held.values()):
+        raise AssertionError("some tile holds none of the blocks that are asked for, or one that another holds too")
     return total
 
 

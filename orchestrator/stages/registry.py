@@ -11,6 +11,7 @@ _MODULES = {
     "capture": "orchestrator.stages.capture",
     "gram": "orchestrator.stages.gram",
     "solve": "orchestrator.stages.solve",
+    "additions": "orchestrator.stages.additions",
     "finetune": "orchestrator.stages.finetune",
     "compare": "orchestrator.stages.compare",
 }

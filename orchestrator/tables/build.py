@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan, Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
+from orchestrator.tables.constants import variant_constants
 from orchestrator.tables.schema import (
     CELLS,
     PREDICTIONS,
@@ -141,29 +141,7 @@ def updates_of(plan: Plan, solve: Solve, compared: Mapping[str, Artifact]) -> It
 
 
 def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:
-    variant = plan.variants[solve.variant]
-    spec, sources = variant.sweep.spec, variant.sweep.sources
-    return {
-        "sweep": spec.name,
-        "model": _short(spec.model.path, sources.model.revision),
-        "task": variant.choice.task or _short(spec.task.data, sources.data.revision),
-        "task_kind": spec.task.kind,
-        "adapter": spec.adapter.kind,
-        "adapter_rank": spec.adapter.rank if spec.adapter.kind == "lora" else None,
-        "head": spec.head.kind,
-        "head_in_kernel": spec.head.in_kernel,
-        "kernel": spec.kernel.kind,
-        "outputs": spec.kernel.outputs,
-        "dtype": spec.model.dtype,
-        "learning_rate": spec.finetune.learning_rate if spec.finetune else None,
-        "seed": solve.seed,
-        "n_train": solve.n_train,
-        "n_eval": spec.task.n_eval,
-    }
-
-
-def _short(location: str, revision: str | None) -> str:
-    return location if revision is not None else Path(location).name
+    return variant_constants(plan.variants[solve.variant]) | {"seed": solve.seed, "n_train": solve.n_train}
 
 
 def _layer_set_columns(sets: Sequence[LayerSet]) -> dict[str, list[Any]]:

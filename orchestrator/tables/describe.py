@@ -6,6 +6,9 @@ _ABOUT = {
     "cells": "One row a cell of the grid.",
     "spectra": "One row a layer set, seed and training-set size.",
     "predictions": "One row an evaluation example, output and cell; written with `results.predictions: true`.",
+    "additions": "One row a layer set, layer that it lacks, seed and training-set size: what adding the layer does to "
+    "the spectrum, beside what bounds and predicts it; written with `kernel.additions: true`. "
+    "[What is proven and what is not](numbers.md#additions).",
     "trajectories": "One row a look at a cell while it is trained; written where the spec has a section `finetune`.",
     "updates": "One row a cell and group that was trained; written where the spec has a section `finetune`.",
     "correlations": "One row a quantity, outcome, lambda, training-set size, task, rank and learning rate: how well "

@@ -288,6 +288,37 @@ UPDATES = (
     Column("linearized_update_norm", _REAL, "|W - W_0| for the parameters of the trained linearization"),
 )
 
+_BOTH = "of K + S"
+_ROUNDED = "not resolved where below noise_floor"
+ADDITIONS = (
+    *_SET_COLUMNS,
+    Column("added_layer", _COUNT, "layer that is added to the set"),
+    Column("added_groups", pa.list_(_NAME), "groups of that layer which are in some layer set, but not in this one"),
+    Column("n_parameters_added", _COUNT, "parameters of those, without structurally zero ones", "parameters"),
+    Column("kernel_sigma_max", _REAL, "largest eigenvalue of the layer set's kernel K"),
+    Column("kernel_sigma_min", _REAL, "smallest eigenvalue of K"),
+    Column("kernel_condition_number", _REAL, "(sigma_max + s)/(max(sigma_min, 0) + s) of K, s = sigma"),
+    Column("block_sigma_max", _REAL, "largest eigenvalue of the added block S"),
+    Column("block_sigma_min", _REAL, "smallest eigenvalue of S"),
+    Column("sigma_max", _REAL, f"largest eigenvalue {_BOTH}, measured"),
+    Column("sigma_max_lower", _REAL, "which sigma_max cannot be below (Weyl)"),
+    Column("sigma_max_upper", _REAL, "which sigma_max cannot exceed (Weyl)"),
+    Column("sigma_max_first_order", _REAL, "sigma_max to first order in S; cannot exceed it either"),
+    Column("sigma_min", _REAL, f"smallest eigenvalue {_BOTH}, measured; {_ROUNDED}"),
+    Column("sigma_min_lower", _REAL, "which sigma_min cannot be below (Weyl)"),
+    Column("sigma_min_upper", _REAL, "which sigma_min cannot exceed (Weyl)"),
+    Column("sigma_min_first_order", _REAL, "sigma_min to first order in S; cannot be below it either"),
+    Column("noise_floor", _REAL, f"eigenvalues {_BOTH} below cannot be told from 0"),
+    Column("sigma", _REAL, "kernel.sigma of the spec"),
+    Column("condition_number", _REAL, f"(sigma_max + s)/(max(sigma_min, 0) + s) {_BOTH}, s = sigma, measured"),
+    Column(
+        "condition_number_upper",
+        _REAL,
+        "which condition_number cannot exceed; infinite where sigma_min_lower is -sigma or less by rounding",
+    ),
+    Column("condition_number_first_order", _REAL, "condition_number of the first-order sigma_max and sigma_min"),
+)
+
 _INTERVAL_ENDS = (("low", "lower"), ("high", "upper"))
 
 
@@ -323,6 +354,7 @@ TABLES: dict[str, Sequence[Column]] = {
     "cells": CELLS,
     "spectra": SPECTRA,
     "predictions": PREDICTIONS,
+    "additions": ADDITIONS,
     "trajectories": TRAJECTORIES,
     "updates": UPDATES,
     "correlations": CORRELATIONS,

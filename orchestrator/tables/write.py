@@ -12,6 +12,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan, Solve
 from orchestrator.store.artifacts import Artifact, ArtifactStore
 from orchestrator.store.files import explained, temporary_beside
+from orchestrator.tables.additions import ADDITIONS_SCHEMA, additions_of, unfinished_additions
 from orchestrator.tables.build import (
     CELLS_SCHEMA,
     PREDICTIONS_SCHEMA,
@@ -56,6 +57,7 @@ def collect(plan: Plan, folder: ResultsFolder) -> int:
 def _collect(plan: Plan, folder: ResultsFolder) -> int:
     store = folder.artifacts()
     finished = {kind: store.finished(kind) for kind in ("solve", "compare")}
+    unadded = unfinished_additions(plan, store)  # before the rest, for others may finish some meanwhile
     solves = [solve for solve in plan.solves if solve.stage.stage_id in finished["solve"]]
 
     def compared(solve: Solve) -> dict[str, Artifact]:
@@ -82,12 +84,15 @@ def _collect(plan: Plan, folder: ResultsFolder) -> int:
     }
     if plan.sweep.spec.results.predictions:
         written["predictions"] = _write(folder, "predictions", PREDICTIONS_SCHEMA, _predictions(plan, store, solves))
+    if plan.sweep.spec.kernel.additions:
+        written["additions"] = _write(folder, "additions", ADDITIONS_SCHEMA, additions_of(plan, store))
     if plan.sweep.spec.finetune is not None:
         written["trajectories"] = _write(folder, "trajectories", TRAJECTORIES_SCHEMA, trained(trajectories_of))
         written["updates"] = _write(folder, "updates", UPDATES_SCHEMA, trained(updates_of))
         written["correlations"] = _write(folder, "correlations", CORRELATIONS_SCHEMA, _correlations(folder))
     n_cells = sum(finished_cells(plan, solve, finished["compare"]) for solve in solves)
-    manifest = {"plan": plan.plan_id, "complete": n_cells == plan.n_cells, "cells": n_cells, "tables": written}
+    complete = n_cells == plan.n_cells and not unadded
+    manifest = {"plan": plan.plan_id, "complete": complete, "cells": n_cells, "tables": written}
     write_manifest(folder, manifest)
     return n_cells
 

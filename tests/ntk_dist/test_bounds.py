@@ -9,6 +9,7 @@ from ntk_dist.bounds import (
     BoundError,
     added_block_bounds,
     first_order_eigenvalues,
+    first_order_extremes,
     linearization_bound,
     minimiser_distance_bound,
     minimiser_linearization_bound,
@@ -179,6 +180,46 @@ def test_first_order_eigenvalues_miss_by_the_second_order():
     np.testing.assert_allclose(np.log10(np.array(misses[:-1]) / misses[1:]), 2, atol=0.02)
 
 
+@given(cases, ranks, scales, st.sampled_from([0.0, 1e-12, 1e-3, 1.0]))
+def test_first_order_extremes_lie_between_what_rayleigh_and_weyl_say(case, rank, scale, resolution):
+    K, S = added(case, rank, scale)
+    s, U = np.linalg.eigh(K)
+    smallest, largest = first_order_extremes(U, s, S, resolution=resolution * s[-1])
+    exact, size = np.linalg.eigvalsh(K + S), extremes(K)[0] + extremes(S)[0]
+    assert violation(largest, exact[-1], size) == violation(exact[0], smallest, size) == 0
+    block = np.linalg.eigvalsh(S)
+    assert violation(smallest, s[0] + block[-1], size) == violation(s[-1] + block[0], largest, size) == 0
+
+
+@given(st.integers(0, 1000), st.integers(1, 4), st.integers(1, 4))
+def test_first_order_extremes_are_right_to_first_order_where_eigenvalues_are_repeated(seed, lowest, highest):
+    draw = np.random.default_rng(seed)
+    s = np.sort(np.concatenate([np.full(lowest, 1.0), [2.0, 3.0], np.full(highest, 4.0)]))
+    size = len(s)
+    Q, _ = np.linalg.qr(draw.standard_normal((size, size)))
+    S = draw.standard_normal((size, size))
+    S = (S + S.T) / np.linalg.norm(S + S.T, 2)
+    K = Q @ np.diag(s) @ Q.T
+    K = (K + K.T) / 2
+    values, U = np.linalg.eigh(K)
+    for small in (1e-3, 1e-5):
+        smallest, largest = first_order_extremes(U, values, small * S, resolution=1e-12)
+        exact = np.linalg.eigvalsh(K + small * S)
+        # The gaps are 1, and second order is at most |S|^2 / gap.
+        assert abs(smallest - exact[0]) <= 2 * small**2 + 1e-13
+        assert abs(largest - exact[-1]) <= 2 * small**2 + 1e-13
+
+
+def test_first_order_extremes_do_not_depend_on_the_basis_of_an_eigenspace():
+    S = np.array([[2.0, 1, 0], [1, 2, 0], [0, 0, 5]])
+    turned = np.array([[1.0, 1, 0], [1, -1, 0], [0, 0, np.sqrt(2)]]) / np.sqrt(2)
+    for U in (np.eye(3), turned):
+        found = first_order_extremes(U, np.array([0.0, 0.0, 7.0]), S, resolution=0.0)
+        np.testing.assert_allclose(found, (1.0, 12.0), rtol=1e-14)
+    all_the_same = first_order_extremes(np.eye(3), np.zeros(3), S, resolution=0.0)
+    np.testing.assert_allclose(all_the_same, (1.0, 5.0), rtol=1e-14)
+
+
 @given(cases, ranks, scales, lambdas)
 def test_adding_a_block_never_raises_the_objective(case, rank, scale, shift):
     K, S = added(case, rank, scale)
@@ -234,6 +275,8 @@ def test_refuses_what_nothing_was_proven_for():
     for eigenvalues, block in ((np.ones(3), np.eye(2)), (np.ones(2), np.eye(3))):
         with pytest.raises(KernelShapeError, match="block"):
             first_order_eigenvalues(np.eye(2), eigenvalues, block)
+    with pytest.raises(KernelShapeError, match="block"):
+        first_order_extremes(np.eye(2), np.ones(2), np.eye(3), resolution=0.0)
 
 
 def test_a_failed_measurement_has_no_bound():
