@@ -57,5 +57,9 @@ class TooFewExamplesError(FinetuneError):
     """The data set has fewer examples than are asked for."""
 
 
+class SamplingError(FinetuneError):
+    """The training examples cannot be chosen in the way that is asked for."""
+
+
 class TooLongError(FinetuneError):
     """An example or the prompt around it has more tokens than the model or the task takes."""

@@ -40,6 +40,6 @@ def task_settings(sweep: Sweep) -> "TaskSettings":
     """Return where the examples come from and what they mean."""
     from finetune.settings import TaskSettings
 
-    section = sweep.spec.task.model_dump(exclude={"data", "classes", "n_eval", "sample_seed"})
+    section = sweep.spec.task.model_dump(exclude={"data", "classes", "n_eval", "sampling", "sample_seed"})
     source = sweep.sources.data
     return TaskSettings(data=source.location, revision=source.revision, **section)

@@ -28,6 +28,7 @@ class Survey:
         pool_eval: examples that evaluation examples can be drawn from; with no split of their own, the same ones.
         shared_pool: whether train and evaluation examples are drawn from one split.
         mean_tokens: mean tokens of an example, special tokens included, estimated on a part of the data.
+        class_sizes: training examples there are of each class; empty for regression.
     """
 
     groups: tuple[GroupFacts, ...]
@@ -37,6 +38,7 @@ class Survey:
     pool_eval: int
     shared_pool: bool
     mean_tokens: float
+    class_sizes: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the survey as JSON."""
@@ -46,7 +48,8 @@ class Survey:
     def from_json(cls, data: Mapping[str, Any]) -> "Survey":
         """Return the survey that `to_json` wrote."""
         groups = tuple(GroupFacts(**{**group, "zero_parts": tuple(group["zero_parts"])}) for group in data["groups"])
-        return cls(**{**data, "groups": groups})
+        sizes = tuple(data.get("class_sizes", ()))
+        return cls(**{**data, "groups": groups, "class_sizes": sizes})
 
 
 def survey(sweep: Sweep, store: ArtifactStore) -> Survey:
@@ -123,4 +126,5 @@ def _look(sweep: Sweep) -> Survey:
         pool_eval=len(examples.evaluation),
         shared_pool=examples.held_out,
         mean_tokens=float(tokens.lengths.mean()),
+        class_sizes=examples.class_sizes,
     )

@@ -62,15 +62,20 @@ class Spec(Section):
             )
         adapter_fixed = self.adapter.seed is not None or self.adapter.kind == "none"
         head_fixed = self.head.seed is not None or self.head.kind != "random"
-        if len(set(self.grid.seeds)) > 1 and self.task.sample_seed is not None and adapter_fixed and head_fixed:
+        sample_fixed = self.task.sample_seed is not None or self.task.sampling == "first"
+        if len(set(self.grid.seeds)) > 1 and sample_fixed and adapter_fixed and head_fixed:
             raise ValueError(
-                "grid.seeds has several values, but sample, adapter and head all have seeds of their own: every "
-                "seed would compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out"
+                "grid.seeds has several values, but neither sample, adapter nor head depends on them: every seed would "
+                "compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out (`sampling: "
+                "first` draws no sample)"
             )
         if self.head.kind == "logistic" and self.task.kind != "classification":
             raise ValueError("head.kind: logistic needs a classification task; use ridge for regression")
         if self.head.kind == "label_words" and self.task.kind != "classification":
             raise ValueError("head.kind: label_words needs a classification task")
+        if self.head.kind != "label_words" and self.task.template is not None and "{mask}" in self.task.template:
+            raise ValueError("task.template: {mask} is where label words are read: set `head.kind: label_words`, or "
+                             "take {mask} out")  # fmt: skip
         if self.finetune is not None:
             self._check_finetune(self.finetune)
         return self

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.task import Pool, read_examples, sample
+from finetune.sampling import sample
+from finetune.task import Pool, read_examples
 from finetune.tokens import tokenize
 from orchestrator.settings import model_settings, task_settings
 from orchestrator.stage import Stage
@@ -12,7 +13,7 @@ from orchestrator.store.arrays import Array
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Draw and tokenize; for each split the artifact holds `ids`, `offsets`, `token_types`, `labels` and `rows`.
+    """Choose and tokenize; for each split the artifact holds `ids`, `offsets`, `token_types`, `labels` and `rows`.
 
     Tokens of all examples stand one after the other: example i has ids[offsets[i] : offsets[i + 1]]. `token_types` is
     missing for tokenizers that give none; `rows` are the examples' rows in their split of the data.
@@ -20,7 +21,13 @@ def compute(stage: Stage, work: Work) -> Product:
     p = stage.parameters
     task = p["task"]
     examples = read_examples(task_settings(work.sweep), n_outputs=task["classes"])
-    drawn = sample(examples, n_train=p["n_train"], n_eval=task["n_eval"], seed=p["seed"])
+    drawn = sample(
+        examples,
+        n_train=p["n_train"],
+        n_eval=task["n_eval"],
+        seed=p["seed"],
+        sampling=work.sweep.spec.task.sampling,
+    )
     arrays: dict[str, Array] = {}
     pad_id = 0
     for split, pool, positions in (
