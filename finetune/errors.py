@@ -25,6 +25,10 @@ class LabelWordError(HeadError):
     """A label word is not one token of its own."""
 
 
+class PromptError(HeadError):
+    """The prompt does not show a language model where its label words are read."""
+
+
 class ProbeError(HeadError):
     """A probe could not be fitted to the features."""
 

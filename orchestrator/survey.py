@@ -95,6 +95,7 @@ def survey_stage(sweep: Sweep) -> Stage:
 def _look(sweep: Sweep) -> Survey:
     from finetune.errors import FinetuneError
     from finetune.inspection import inspect_model
+    from finetune.label_words import check_label_words
     from finetune.task import read_examples
     from finetune.tokens import tokenize
     from ntk_dist.errors import NtkError
@@ -104,6 +105,7 @@ def _look(sweep: Sweep) -> Survey:
     try:
         examples = read_examples(task_settings(sweep), n_outputs=task.classes)
         facts = inspect_model(model, adapter_settings(sweep), head_settings(sweep), n_outputs=examples.n_outputs)
+        check_label_words(model, head_settings(sweep), task.template, n_outputs=examples.n_outputs)
         tokens = tokenize(
             model,
             examples.train.texts[:SURVEYED_TEXTS],
