@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM, BertConfig, GPT2Config, XLMRobertaConfig
+from transformers import AutoModelForMaskedLM, BertConfig, FlaubertConfig, GPT2Config, XLMRobertaConfig
 
 from finetune.architecture import reads_mask
 from finetune.errors import HeadError, LabelWordError, PromptError, TooLongError, UnsupportedModelError
@@ -177,6 +177,8 @@ def test_cells_side_by_side_are_models_with_their_weights(folders, kind):
 
 def test_a_configuration_says_whether_masks_are_read():
     assert reads_mask(XLMRobertaConfig())
+    # known to be masked alone, whatever its class is called
+    assert reads_mask(FlaubertConfig(architectures=["FlaubertWithLMHeadModel"]))
     assert reads_mask(BertConfig(architectures=["BertModel"]))
     assert reads_mask(BertConfig(architectures=["BertForMaskedLM"]))
     assert not reads_mask(BertConfig(architectures=["BertLMHeadModel"]))
