@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from finetune.errors import HeadError, TargetError, UnsupportedModelError
@@ -35,7 +35,25 @@ class Target:
 
 def is_decoder(model: PreTrainedModel) -> bool:
     """Whether the model reads its output at the last token: a causal language model, or a `score` head."""
-    return isinstance(getattr(model, "score", None), nn.Linear) or not has_head(model)
+    if isinstance(getattr(model, "score", None), nn.Linear):
+        return True
+    return not has_head(model) and not reads_mask(model.config)
+
+
+def reads_mask(config: PreTrainedConfig) -> bool:
+    """Whether the language model of an architecture fills in masks rather than goes on with a text.
+
+    Of most architectures transformers knows only one of the two. Of the others (BERT, RoBERTa, ...) a model is
+    causal if its configuration says so: `is_decoder`, or the class that it was saved from.
+    """
+    if getattr(config, "is_decoder", False):
+        return False
+    masked, causal = type(config) in MODEL_FOR_MASKED_LM_MAPPING, type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if masked != causal:
+        return masked
+    saved_from = " ".join(config.architectures or [])
+    # neither: code that comes with the model
+    return "MaskedLM" in saved_from or (masked and not any(name in saved_from for name in ("CausalLM", "LMHead")))
 
 
 def has_head(model: PreTrainedModel) -> bool:

@@ -25,6 +25,10 @@ class LabelWordError(HeadError):
     """A label word is not one token of its own."""
 
 
+class PromptError(HeadError):
+    """The prompt does not show a language model where its label words are read."""
+
+
 class ProbeError(HeadError):
     """A probe could not be fitted to the features."""
 
@@ -55,6 +59,10 @@ class LabelError(FinetuneError):
 
 class TooFewExamplesError(FinetuneError):
     """The data set has fewer examples than are asked for."""
+
+
+class SamplingError(FinetuneError):
+    """The training examples cannot be chosen in the way that is asked for."""
 
 
 class TooLongError(FinetuneError):

@@ -1,20 +1,20 @@
-"""The head: drawn, kept from the checkpoint, fitted by a probe, or read off the logits of label words."""
+"""The head: drawn, kept from the checkpoint, or fitted by a probe."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel
+from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from finetune.adapter import GroupParts, is_zero
 from finetune.architecture import final_linear, head_linears
 from finetune.draws import draw_normal
-from finetune.errors import HeadError, LabelWordError
+from finetune.errors import HeadError
 from finetune.model import LoadedModel
-from finetune.settings import HeadSettings, ModelSettings
+from finetune.settings import HeadSettings
 from ntk_dist.tracked import TrackedLinear
 
 
@@ -73,54 +73,6 @@ def head_parts(model: PreTrainedModel, n_outputs: int) -> GroupParts:
     linears = [TrackedLinear(module, name, bias=module.bias is not None) for name, module in modules]
     zero = [linear.name for linear in linears if dead and linear.name != final_name]
     return GroupParts([linear for linear in linears if linear.name not in zero], zero, linears)
-
-
-def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
-    """The rows `ids` of the output embedding as a linear head (d -> number of words).
-
-    Raises:
-        HeadError: the model has no output embedding.
-    """
-    embedding = model.get_output_embeddings()
-    if embedding is None:
-        raise HeadError(f"{type(model).__name__} has no output embedding to read label words from; use another head")
-    bias = getattr(embedding, "bias", None)
-    weight: Tensor = embedding.weight
-    # nn.Linear draws weights of its own from the global generator
-    with torch.random.fork_rng(devices=[]):
-        head = nn.Linear(weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype)
-    with torch.no_grad():
-        head.weight.copy_(weight[ids])
-        if bias is not None:
-            head.bias.copy_(bias[ids])
-    return head.requires_grad_(False)
-
-
-def word_ids(settings: ModelSettings, words: tuple[str, ...], n_outputs: int) -> list[int]:
-    """Token ids of the label words.
-
-    Raises:
-        LabelWordError: there is not one word for each output, or a word is not one token, is unknown, or
-            stands for two outputs.
-    """
-    if len(words) != n_outputs:
-        raise LabelWordError(f"{len(words)} label words for {n_outputs} outputs; give one word a class")
-    tokenizer = AutoTokenizer.from_pretrained(
-        settings.path, revision=settings.revision, trust_remote_code=settings.trust_remote_code
-    )
-    ids: list[int] = []
-    for word in words:
-        tokens = tokenizer(word, add_special_tokens=False)["input_ids"]
-        if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
-            pieces = tokenizer.convert_ids_to_tokens(tokens)
-            raise LabelWordError(
-                f"the label word {word!r} must be one known token, but the tokenizer makes {pieces} of it; "
-                "choose another word, and mind that a word inside a sentence starts with a space"
-            )
-        if tokens[0] in ids:
-            raise LabelWordError(f"the label word {word!r} is the same token as another label word")
-        ids.append(tokens[0])
-    return ids
 
 
 def _check_pretrained(loaded: LoadedModel, heads: Mapping[str, nn.Linear], n_outputs: int) -> None:

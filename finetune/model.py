@@ -9,13 +9,14 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
-from finetune.architecture import base_prefix
+from finetune.architecture import base_prefix, reads_mask
 from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.settings import ModelSettings
 from ntk_dist.errors import NonFiniteError
@@ -67,7 +68,7 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     config = load_config(settings, n_outputs)
     try:
         with _quiet(), torch.device("meta"):
-            return _auto_class(language_model).from_config(config, **_options(settings))
+            return _auto_class(config, language_model).from_config(config, **_options(settings))
     except (OSError, ValueError) as error:
         _not_loaded(settings, error)
 
@@ -78,7 +79,7 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
     Args:
         settings: where it is and how it is loaded.
         n_outputs: outputs of the head; a head of another size counts as missing.
-        language_model: load the causal language model instead of the classifier.
+        language_model: load the language model, masked or causal as the architecture is, instead of the classifier.
         seed: seeds what transformers draws for parameters that the checkpoint lacks.
 
     Raises:
@@ -90,7 +91,7 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model, report = _auto_class(language_model).from_pretrained(
+            model, report = _auto_class(config, language_model).from_pretrained(
                 settings.path,
                 config=config,
                 revision=settings.revision,
@@ -108,8 +109,10 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
     return LoadedModel(model, frozenset(names & (set(report["missing_keys"]) | mismatched)))
 
 
-def _auto_class(language_model: bool) -> Any:
-    return AutoModelForCausalLM if language_model else AutoModelForSequenceClassification
+def _auto_class(config: PreTrainedConfig, language_model: bool) -> Any:
+    if not language_model:
+        return AutoModelForSequenceClassification
+    return AutoModelForMaskedLM if reads_mask(config) else AutoModelForCausalLM
 
 
 def _options(settings: ModelSettings) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from finetune.adapter import (
 )
 from finetune.architecture import HEAD_GROUP, Target, final_linear, find_targets, is_decoder
 from finetune.errors import HeadError, UnsupportedModelError
-from finetune.head import draw_missing, head_parts, prepare_head, word_head, word_ids
+from finetune.head import draw_missing, head_parts, prepare_head
+from finetune.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
 from finetune.model import load_model
 from finetune.precision import KeepDouble
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
@@ -34,6 +35,7 @@ class Scorer:
     Attributes:
         model: the transformers model, adapters inside.
         final: the linear layer whose output are the logits.
+        mask: id of the token at which a masked language model is read; None for all other models.
         groups: tracked modules by group; a group whose gradient is always zero has none.
         trained: by group all of its modules, which fine-tuning changes: also those whose gradient is zero at first.
         zero_parts: by group, the parts whose gradient is always zero and which are skipped: LoRA's A where B
@@ -47,10 +49,13 @@ class Scorer:
         final: nn.Linear,
         parts: Mapping[str, GroupParts],
         drawn: list[str],
+        *,
         softcap: float | None = None,
+        mask: int | None = None,
     ) -> None:
         self.model = model.eval()
         self.final = final
+        self.mask = mask
         self.groups: dict[str, list[TrackedLinear]] = {name: group.tracked for name, group in parts.items()}
         self.trained = {name: group.trained for name, group in parts.items()}
         self.zero_parts = {name: group.zero for name, group in parts.items() if group.zero}
@@ -60,12 +65,16 @@ class Scorer:
         check_groups(self.groups)
 
     def logits(self, batch: Batch) -> Tensor:
-        """Logits (B, C), differentiable where the caller's hooks make them so."""
+        """Logits (B, C), differentiable where the caller's hooks make them so.
+
+        Raises:
+            PromptError: a masked language model is read, and an example has no mask, or several.
+        """
         # the mode looks at every operation, which only a float64 model has a use for
         with KeepDouble() if self.final.weight.dtype == torch.float64 else nullcontext():
             if not self._last_token:
                 logits: Tensor = self.model(**_inputs(batch)).logits
-                return logits
+                return logits if self.mask is None else logits[at_mask(batch, self.mask)]
             logits = self.final(self._last_hidden(batch))
             return logits if self._softcap is None else self._softcap * torch.tanh(logits / self._softcap)
 
@@ -78,7 +87,7 @@ class Scorer:
             self.logits(batch)
         finally:
             handle.remove()
-        return seen[0]
+        return seen[0] if self.mask is None else seen[0][at_mask(batch, self.mask)]
 
     def _last_hidden(self, batch: Batch) -> Tensor:
         hidden: Tensor = self.model.base_model(**_inputs(batch), use_cache=False).last_hidden_state
@@ -124,24 +133,22 @@ def build_scorer(
     loaded = load_model(model, n_outputs=n_outputs, language_model=language_model, seed=head_seed)
     network = loaded.model
     targets = find_targets(network, adapter.targets)
-    words = word_ids(model, head.words, n_outputs) if language_model else []
-    if language_model:
-        drawn, final = draw_missing(loaded, head_seed), word_head(network, words)
+    words = word_ids(model, head.words, n_outputs) if language_model else None
+    if words is not None:
+        check_word_head(loaded, model.path)
+        drawn, final = draw_missing(loaded, head_seed), word_head(network, words.words)
     else:
         drawn = prepare_head(loaded, head, n_outputs=n_outputs, seed=head_seed, weights=head_weights)
         final = final_linear(network, n_outputs)[1]
     parts = _group_parts(network, adapter, targets, adapter_seed)
     if is_zero(final):
         parts = {name: without_gradient(group) for name, group in parts.items()}
-    if head.in_kernel and not language_model:
+    if head.in_kernel and words is None:
         parts[HEAD_GROUP] = head_parts(network, n_outputs)
     wanted = list(parts) if groups is None else groups
     check_group_names(wanted, parts)
-    softcap = getattr(network.config.get_text_config(), "final_logit_softcapping", None) if words else None
-    scorer = Scorer(network, final, {name: parts[name] for name in parts if name in wanted}, drawn, softcap)
-    if words:
-        _check_word_logits(scorer, words)
-    return scorer
+    kept = {name: parts[name] for name in parts if name in wanted}
+    return Scorer(network, final, kept, drawn) if words is None else _word_scorer(network, final, kept, drawn, words)
 
 
 def _group_parts(
@@ -153,17 +160,29 @@ def _group_parts(
     return {target.group: lora_parts(model, target) for target in targets}
 
 
-@torch.no_grad()
-def _check_word_logits(scorer: Scorer, words: list[int]) -> None:
-    """Compare with the model's own logits once: some architectures scale them in ways of their own."""
-    batch = pad([np.array(words)], pad_id=0)
-    with KeepDouble():
-        whole = scorer.model(**_inputs(batch), use_cache=False).logits[:, -1, words]
-    if not torch.allclose(scorer.logits(batch), whole, rtol=1e-3, atol=1e-5):
+def _word_scorer(
+    model: PreTrainedModel, final: nn.Linear, parts: Mapping[str, GroupParts], drawn: list[str], ids: WordIds
+) -> Scorer:
+    """The scorer of label words, compared with the model's own logits once: some architectures scale them."""
+    prompt = ids.words if ids.mask is None else [*ids.words, ids.mask]
+    batch = pad([np.array(prompt)], pad_id=0)
+    without_cache = {"use_cache": False} if ids.mask is None else {}
+    with KeepDouble(), torch.no_grad():
+        own = model(**_inputs(batch), **without_cache).logits[:, -1, ids.words]
+    softcap = None
+    if ids.mask is None:
+        softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    else:
+        score_words_alone(model, final)
+    scorer = Scorer(model, final, parts, drawn, softcap=softcap, mask=ids.mask)
+    with torch.no_grad():
+        scored = scorer.logits(batch)
+    if scored.shape != own.shape or not torch.allclose(scored, own, rtol=1e-3, atol=1e-5):
         raise UnsupportedModelError(
-            f"{type(scorer.model).__name__} changes its logits after the output embedding in a way that is "
+            f"{type(model).__name__} changes its logits after the output embedding in a way that is "
             "not known here; use a random or ridge head"
         )
+    return scorer
 
 
 def _inputs(batch: Batch) -> dict[str, Tensor]:

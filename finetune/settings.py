@@ -52,7 +52,7 @@ class HeadSettings:
 
     Attributes:
         kind: "random" draws the head, "pretrained" keeps the checkpoint's, "ridge" and "logistic" take the
-            weights of a probe, "label_words" reads the logits of `words` from a causal language model.
+            weights of a probe, "label_words" reads the logits of `words` from a language model, masked or causal.
         in_kernel: whether the head's own parameters are a group.
         penalty: L2 penalty of a ridge or logistic probe.
         words: words whose logits are the outputs, one a class, one token each.
@@ -80,7 +80,7 @@ class TaskSettings:
         kind: whether the label is a class or a real number.
         sign_cut: makes two classes of real labels: above the cut is 1, below minus the cut is 0, the others
             are left out.
-        template: prompt with {text} (and {text_pair}) in it, or None.
+        template: prompt with {text} (and {text_pair}, {mask}) in it, or None.
         max_length: tokens kept of an example.
     """
 

@@ -1,4 +1,4 @@
-"""The examples of a task, checked, and the seeded sample that a cell sees of them."""
+"""The examples of a task, read and checked."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.columns import integer_labels, real_labels, sign_labels, texts_of
-from finetune.errors import LabelError, MissingColumnError, TooFewExamplesError
+from finetune.errors import LabelError, MissingColumnError
 from finetune.settings import TaskSettings
 from finetune.source import read_split
 
@@ -50,18 +50,12 @@ class Examples:
         """Whether evaluation examples are taken from the training pool."""
         return self.evaluation is self.train
 
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """Positions drawn from `Examples`.
-
-    Attributes:
-        train: (n_train,) positions in the training pool.
-        evaluation: (n_eval,) positions in the evaluation pool.
-    """
-
-    train: NDArray[np.int64]
-    evaluation: NDArray[np.int64]
+    @property
+    def class_sizes(self) -> tuple[int, ...]:
+        """How many training examples there are of each class; empty for regression."""
+        if not np.issubdtype(self.train.labels.dtype, np.integer):
+            return ()
+        return tuple(np.bincount(self.train.labels, minlength=self.n_outputs).tolist())
 
 
 def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Examples:
@@ -92,30 +86,6 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
                 "label"
             )
     return Examples(train, evaluation, classes)
-
-
-def sample(examples: Examples, *, n_train: int, n_eval: int, seed: int) -> Sample:
-    """Draw examples by a seeded permutation.
-
-    A smaller `n_train` draws a prefix of a larger one's examples, and the evaluation examples do not depend
-    on it.
-
-    Raises:
-        TooFewExamplesError: a pool has fewer examples than are asked for; says how many there are.
-    """
-    train_order = np.random.default_rng([seed, 0]).permutation(len(examples.train))
-    if examples.held_out:
-        _check_enough(len(train_order), n_train + n_eval, f"{n_train} training and {n_eval} held-out evaluation")
-        return Sample(train=train_order[n_eval : n_eval + n_train], evaluation=train_order[:n_eval])
-    eval_order = np.random.default_rng([seed, 1]).permutation(len(examples.evaluation))
-    _check_enough(len(train_order), n_train, f"{n_train} training")
-    _check_enough(len(eval_order), n_eval, f"{n_eval} evaluation")
-    return Sample(train=train_order[:n_train], evaluation=eval_order[:n_eval])
-
-
-def _check_enough(there: int, wanted: int, what: str) -> None:
-    if there < wanted:
-        raise TooFewExamplesError(f"{what} examples are asked for, but there are {there}; lower n_train or n_eval")
 
 
 def _read_pool(task: TaskSettings, split: str) -> Pool:

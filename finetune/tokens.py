@@ -1,7 +1,7 @@
 """Texts as token ids: one flat array for all examples, from which batches are cut."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer
 
-from finetune.errors import EmptyTextError, ModelLoadError, TooLongError
+from finetune.errors import EmptyTextError, ModelLoadError, PromptError, TooLongError
 from finetune.settings import ModelSettings
 from ntk_dist.batches import Batch, pad
 
-_PLACEHOLDERS = re.compile(r"\{(text|text_pair)\}")
+_PLACEHOLDERS = re.compile(r"\{(text|text_pair|mask)\}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def tokenize(
 
     Without a template long examples are cut at the end (of the longer text of a pair). With one, {text} is
     cut so that the rest of the prompt stays whole; {text_pair} in the template takes the second text,
-    otherwise it goes in as a second sequence.
+    otherwise it goes in as a second sequence; {mask} becomes the tokenizer's mask token.
 
     Args:
         model: where the tokenizer is.
@@ -75,6 +75,7 @@ def tokenize(
     Raises:
         EmptyTextError: a text without a token; names the example.
         TooLongError: a template that leaves no room for the text, or an example longer than the model takes.
+        PromptError: a template with {mask} for a tokenizer without a mask token, or around a text that holds one.
         ModelLoadError: there is no tokenizer at that path.
     """
     tokenizer = _load_tokenizer(model)
@@ -87,6 +88,8 @@ def tokenize(
     if (lengths == 0).any():
         example = int(np.flatnonzero(lengths == 0)[0])
         raise EmptyTextError(f"example {example} ({texts[example]!r}) has no token; remove it from the data")
+    if template is not None and "{mask}" in template:
+        _check_one_mask(tokenizer, sequences)
     _check_room(model, tokenizer, lengths)
     types = encoded.get("token_type_ids")
     return TokenizedTexts(
@@ -125,11 +128,18 @@ def _encode(
 def _encode_prompts(
     tokenizer: Any, template: str, texts: list[str], pairs: Sequence[str] | None, max_length: int
 ) -> dict[str, list[list[int]]]:
+    if "{mask}" in template and tokenizer.mask_token is None:
+        raise PromptError(
+            "the template has {mask}, but the tokenizer has no mask token; take {mask} out of the template"
+        )
     inline = "{text_pair}" in template
     second = None if inline else pairs
 
     def prompts(chosen: Sequence[int], kept: Sequence[str]) -> dict[str, list[list[int]]]:
-        filled = [_fill(template, text, pairs[i] if pairs else "") for i, text in zip(chosen, kept, strict=True)]
+        filled = [
+            _fill(template, {"text": text, "text_pair": pairs[i] if pairs else "", "mask": tokenizer.mask_token})
+            for i, text in zip(chosen, kept, strict=True)
+        ]
         return _encode(tokenizer, filled, None if second is None else [second[i] for i in chosen], None)
 
     encoded = {key: list(values) for key, values in prompts(range(len(texts)), texts).items()}
@@ -144,9 +154,18 @@ def _encode_prompts(
     return encoded
 
 
-def _fill(template: str, text: str, pair: str) -> str:
+def _fill(template: str, parts: Mapping[str, str]) -> str:
     # one pass, so that braces inside the texts stay what they are
-    return _PLACEHOLDERS.sub(lambda match: text if match[1] == "text" else pair, template)
+    return _PLACEHOLDERS.sub(lambda match: parts[match[1]], template)
+
+
+def _check_one_mask(tokenizer: Any, sequences: list[list[int]]) -> None:
+    for example, sequence in enumerate(sequences):
+        if (count := sequence.count(tokenizer.mask_token_id)) != 1:
+            raise PromptError(
+                f"example {example} has {count} mask tokens behind its prompt instead of one; take "
+                f"{tokenizer.mask_token} out of its text, and have {{mask}} in the template once"
+            )
 
 
 def _without_last_tokens(tokenizer: Any, text: str, count: int, example: int, max_length: int) -> str:

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.additions_plan import Additions, AdditionsPlanner
+from orchestrator.balance import check_balance_against
 from orchestrator.errors import SpecError
 from orchestrator.finetune_plan import FinetunePlanner
 from orchestrator.folder import Sweep
@@ -248,6 +249,7 @@ def _check_against(sweep: Sweep, survey: Survey) -> None:
             f"the data has too few examples: grid.n_train {n_train} and task.n_eval {n_eval} are asked for, "
             f"{available} are there; ask for fewer"
         )
+    check_balance_against(spec, survey)
     if spec.kernel.outputs == "margin" and survey.n_outputs != 2:
         raise SpecError(f"kernel.outputs: margin needs two classes; the data has {survey.n_outputs}: use full or trace")
     if spec.head.words and len(spec.head.words) != survey.n_outputs:

@@ -55,7 +55,7 @@ def task_settings(section: Mapping[str, Any], data: Source) -> "TaskSettings":
     """
     from finetune.settings import TaskSettings
 
-    elsewhere = ("data", "classes", "n_eval", "sample_seed")
+    elsewhere = ("data", "classes", "n_eval", "sampling", "sample_seed")
     own = {key: value for key, value in section.items() if key not in elsewhere}
     return TaskSettings(data=data.location, revision=data.revision, **own)
 

@@ -29,6 +29,7 @@ class Survey:
         pool_eval: examples that evaluation examples can be drawn from; with no split of their own, the same ones.
         shared_pool: whether train and evaluation examples are drawn from one split.
         mean_tokens: mean tokens of an example, special tokens included, estimated on a part of the data.
+        class_sizes: training examples there are of each class; empty for regression.
     """
 
     groups: tuple[GroupFacts, ...]
@@ -38,6 +39,7 @@ class Survey:
     pool_eval: int
     shared_pool: bool
     mean_tokens: float
+    class_sizes: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the survey as JSON."""
@@ -47,7 +49,8 @@ class Survey:
     def from_json(cls, data: Mapping[str, Any]) -> "Survey":
         """Return the survey that `to_json` wrote."""
         groups = tuple(GroupFacts(**{**group, "zero_parts": tuple(group["zero_parts"])}) for group in data["groups"])
-        return cls(**{**data, "groups": groups})
+        sizes = tuple(data.get("class_sizes", ()))
+        return cls(**{**data, "groups": groups, "class_sizes": sizes})
 
 
 def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
@@ -103,6 +106,7 @@ def survey_stage(variant: Sweep) -> Stage:
 def _look(sweep: Sweep, choice: Choice) -> Survey:
     from finetune.errors import FinetuneError
     from finetune.inspection import inspect_model
+    from finetune.label_words import check_label_words
     from finetune.task import read_examples
     from finetune.tokens import tokenize
     from ntk_dist.errors import NtkError
@@ -113,12 +117,10 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         examples = read_examples(
             task_settings(task.model_dump(mode="json"), sweep.sources.data), n_outputs=task.classes
         )
-        facts = inspect_model(
-            model,
-            adapter_settings(sweep.spec.adapter.model_dump(mode="json")),
-            head_settings(sweep.spec.head.model_dump(mode="json")),
-            n_outputs=examples.n_outputs,
-        )
+        head = head_settings(sweep.spec.head.model_dump(mode="json"))
+        adapter = adapter_settings(sweep.spec.adapter.model_dump(mode="json"))
+        facts = inspect_model(model, adapter, head, n_outputs=examples.n_outputs)
+        check_label_words(model, head, task.template, n_outputs=examples.n_outputs)
         tokens = tokenize(
             model,
             examples.train.texts[:SURVEYED_TEXTS],
@@ -141,4 +143,5 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         pool_eval=len(examples.evaluation),
         shared_pool=examples.held_out,
         mean_tokens=float(tokens.lengths.mean()),
+        class_sizes=examples.class_sizes,
     )

@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     BertModel,
     GPT2Config,
@@ -16,6 +17,7 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    RobertaForMaskedLM,
     RobertaModel,
 )
 
@@ -28,6 +30,7 @@ WORDS = (
 )
 # fmt: on
 SPECIAL = ("<pad>", "<unk>", "<cls>", "<sep>")
+MASK = "<mask>"
 
 # the targets that cover every linear module of a layer
 ALL_TARGETS: dict[Kind, tuple[str, ...]] = {
@@ -47,27 +50,29 @@ def save_tiny(
     vocabulary: Sequence[str] = WORDS,
     seed: int = 0,
     n_labels: int | None = None,
+    masked: bool = False,
 ) -> Path:
     """Save a tiny pretrained model and its tokenizer; weights are larger than usual, so that nothing is nearly linear.
 
     Dropout is set high in the configuration: whoever forgets eval mode gets other numbers at every call.
-    `n_labels` (bert only) saves a classifier with its head.
+    `n_labels` (bert only) saves a classifier with its head, `masked` (bert and roberta) a masked language model, with
+    a mask as the last token of its vocabulary.
     """
-    size = len(vocabulary) + len(SPECIAL)
+    size = len(vocabulary) + len(SPECIAL) + masked
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(kind, layers, hidden, size, n_labels)
+        model = _model(kind, layers, hidden, size, n_labels, masked)
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.3)
             elif name.endswith("bias"):
                 torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder)
-    _tokenizer(kind, vocabulary).save_pretrained(folder)
+    _tokenizer(kind, vocabulary, masked).save_pretrained(folder)
     return folder
 
 
-def _model(kind: Kind, layers: int, hidden: int, size: int, n_labels: int | None) -> torch.nn.Module:
+def _model(kind: Kind, layers: int, hidden: int, size: int, n_labels: int | None, masked: bool) -> torch.nn.Module:
     if kind in ("bert", "roberta"):
         options = {
             "vocab_size": size, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 2,
@@ -75,7 +80,9 @@ def _model(kind: Kind, layers: int, hidden: int, size: int, n_labels: int | None
             "hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.5, "classifier_dropout": 0.5,
         }  # fmt: skip
         if kind == "roberta":
-            return RobertaModel(RobertaConfig(**options))
+            return (RobertaForMaskedLM if masked else RobertaModel)(RobertaConfig(**options))
+        if masked:
+            return BertForMaskedLM(BertConfig(**options))
         if n_labels is not None:
             return BertForSequenceClassification(BertConfig(**options, num_labels=n_labels))
         return BertModel(BertConfig(**options))
@@ -95,8 +102,8 @@ def _model(kind: Kind, layers: int, hidden: int, size: int, n_labels: int | None
     )  # fmt: skip
 
 
-def _tokenizer(kind: Kind, vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
-    words = [*SPECIAL, *vocabulary]
+def _tokenizer(kind: Kind, vocabulary: Sequence[str], masked: bool) -> PreTrainedTokenizerFast:
+    words = [*SPECIAL, *vocabulary] + [MASK] * masked
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     encoder = kind in ("bert", "roberta")
@@ -112,6 +119,7 @@ def _tokenizer(kind: Kind, vocabulary: Sequence[str]) -> PreTrainedTokenizerFast
         pad_token="<pad>" if encoder else None,
         cls_token="<cls>" if encoder else None,
         sep_token="<sep>" if encoder else None,
+        mask_token=MASK if masked else None,
         model_input_names=names,
         model_max_length=64,
     )

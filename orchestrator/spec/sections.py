@@ -79,10 +79,20 @@ class TaskSection(Section):
         examples=[0.5],
     )
     template: str | None = Field(
-        None, description="Prompt around the sentence; must contain {text}.", examples=["{text} It was"]
+        None,
+        description="Prompt around the sentence; must contain {text}. With label words of a masked language model also "
+        "{mask}, where they are read; a causal one reads them at the end.",
+        examples=["{text} It was"],
     )
     max_length: PositiveInt = Field(128, description="Tokens kept of an example; longer ones are cut.", examples=[128])
     n_eval: PositiveInt = Field(description="Number of evaluation examples.", examples=[300])
+    sampling: Literal["random", "balanced", "first"] = Field(
+        "random",
+        description="random draws examples; balanced draws as many training examples of each class, so that k examples "
+        "of each of C classes are n_train = k C; first takes the first rows of each split, and where evaluation "
+        "examples are held out, the split's last rows for them.",
+        examples=["balanced"],
+    )
     sample_seed: int | None = Field(
         None,
         description="Seed that draws the examples; null takes the seed of the grid, so that every seed draws its own.",
@@ -99,7 +109,19 @@ class TaskSection(Section):
             raise ValueError("sign_cut makes exactly two classes: set `classes: 2` or remove it")
         if self.template is not None and "{text}" not in self.template:
             raise ValueError("template must contain {text}, where the sentence goes")
+        if self.template is not None and self.template.count("{mask}") > 1:
+            raise ValueError("template may contain {mask} once, where the label words are read")
+        if self.sampling == "balanced" and self.kind != "classification":
+            raise ValueError("sampling: balanced needs classes: set `kind: classification`, or `sampling: random`")
+        if self.sampling == "first" and self.sample_seed is not None:
+            raise ValueError("sampling: first draws no examples: remove sample_seed, or set `sampling: random`")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_usual_sampling(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A spec that draws at random is hashed as it was before there was a choice.
+        content: dict[str, Any] = write(self)
+        return {key: value for key, value in content.items() if key != "sampling" or value != "random"}
 
 
 class AdapterSection(Section):
@@ -135,8 +157,8 @@ class HeadSection(Section):
     kind: Literal["random", "pretrained", "ridge", "logistic", "label_words"] = Field(
         "random",
         description="random draws a new linear head; pretrained keeps the checkpoint's; ridge and logistic fit "
-        "a probe on the training examples; label_words reads the logits of `words` from a causal language "
-        "model.",
+        "a probe on the training examples; label_words reads the logits of `words` from a language "
+        "model: at the {mask} of `task.template` of a masked one, at the end of the text of a causal one.",
         examples=["random"],
     )
     seed: int | None = Field(None, description="Seed of a random head; null takes the seed of the grid.", examples=[0])

@@ -27,6 +27,10 @@ def check_together(spec: "Spec", task: TaskSection) -> None:
         raise ValueError("head.kind: logistic needs a classification task; use ridge for regression")
     if spec.head.kind == "label_words" and task.kind != "classification":
         raise ValueError("head.kind: label_words needs a classification task")
+    if spec.head.kind != "label_words" and task.template is not None and "{mask}" in task.template:
+        raise ValueError(
+            "task.template: {mask} is where label words are read: set `head.kind: label_words`, or take {mask} out"
+        )
     if spec.finetune is not None:
         _check_finetune(spec, spec.finetune, task)
 
@@ -34,10 +38,12 @@ def check_together(spec: "Spec", task: TaskSection) -> None:
 def _check_seeds(spec: "Spec", task: TaskSection) -> None:
     adapter_fixed = spec.adapter.seed is not None or spec.adapter.kind == "none"
     head_fixed = spec.head.seed is not None or spec.head.kind != "random"
-    if len(set(spec.grid.seeds)) > 1 and task.sample_seed is not None and adapter_fixed and head_fixed:
+    sample_fixed = task.sample_seed is not None or task.sampling == "first"
+    if len(set(spec.grid.seeds)) > 1 and sample_fixed and adapter_fixed and head_fixed:
         raise ValueError(
-            "grid.seeds has several values, but sample, adapter and head all have seeds of their own: every "
-            "seed would compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out"
+            "grid.seeds has several values, but neither sample, adapter nor head depends on them: every seed would "
+            "compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out (`sampling: "
+            "first` draws no sample)"
         )
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.sampling import sample
 from finetune.settings import TaskSettings
-from finetune.task import Pool, read_examples, sample
+from finetune.task import Pool, read_examples
 from finetune.tokens import tokenize
 from orchestrator.settings import model_settings, task_settings
 from orchestrator.stage import Stage
@@ -13,7 +14,7 @@ from orchestrator.store.arrays import Array
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Draw and tokenize; for each split the artifact holds `ids`, `offsets`, `token_types`, `labels` and `rows`.
+    """Choose and tokenize; for each split the artifact holds `ids`, `offsets`, `token_types`, `labels` and `rows`.
 
     Tokens of all examples stand one after the other: example i has ids[offsets[i] : offsets[i + 1]]. `token_types` is
     missing for tokenizers that give none; `rows` are the examples' rows in their split of the data.
@@ -22,7 +23,13 @@ def compute(stage: Stage, work: Work) -> Product:
     task = p["task"]
     settings = task_settings(task, work.sweep.sources.data_with(p["data"]))
     examples = read_examples(settings, n_outputs=task["classes"])
-    drawn = sample(examples, n_train=p["n_train"], n_eval=task["n_eval"], seed=p["seed"])
+    drawn = sample(
+        examples,
+        n_train=p["n_train"],
+        n_eval=task["n_eval"],
+        seed=p["seed"],
+        sampling=task.get("sampling", "random"),
+    )
     arrays: dict[str, Array] = {}
     pad_id = 0
     for split, pool, positions in (

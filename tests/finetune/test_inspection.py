@@ -12,7 +12,9 @@ from tests.tiny_models import ALL_TARGETS, save_tiny
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in ("bert", "roberta", "llama", "gpt2")}
+    plain = {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in ("bert", "roberta", "llama", "gpt2")}
+    masked = {f"masked {k}": save_tiny(k, tmp_path_factory.mktemp(k), masked=True) for k in ("bert", "roberta")}
+    return plain | masked
 
 
 @pytest.mark.parametrize(
@@ -21,13 +23,12 @@ def folders(tmp_path_factory):
         (kind, head)
         for kind in ("bert", "roberta", "llama", "gpt2")
         for head in ("random", "ridge", "out", "label_words")
-        # an encoder has no next token
-        if head != "label_words" or kind in ("llama", "gpt2")
     ],
 )
 @pytest.mark.parametrize("adapter", ["zero", "random", "dense"])
 def test_the_facts_are_those_of_the_scorer(folders, kind, adapter, head):
-    model = ModelSettings(str(folders[kind]))
+    masked = head == "label_words" and kind in ("bert", "roberta")
+    model = ModelSettings(str(folders[f"masked {kind}" if masked else kind]))
     adapters = AdapterSettings(
         "none" if adapter == "dense" else "lora", 3, 6.0, ALL_TARGETS[kind],
         "random" if adapter == "random" else "zero",

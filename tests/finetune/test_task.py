@@ -7,8 +7,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from finetune.errors import (
     DataLoadError,
@@ -16,11 +14,10 @@ from finetune.errors import (
     LabelError,
     MissingColumnError,
     SplitError,
-    TooFewExamplesError,
 )
 from finetune.settings import TaskSettings
 from finetune.source import read_split
-from finetune.task import Examples, Pool, read_examples, sample
+from finetune.task import read_examples
 
 COLUMNS = {"text": ["one", "two", "three"], "label": [0, 1, 1]}
 
@@ -180,50 +177,6 @@ def test_a_sign_cut_makes_classes_and_leaves_out_what_is_between(tmp_path):
 def test_an_empty_text_that_a_sign_cut_leaves_out_is_no_error(tmp_path):
     path = parquet(tmp_path, text=["a", ""], label=[-1.0, 0.0])
     assert read_examples(task(path, sign_cut=0.5)).train.texts == ["a"]
-
-
-# --- sampling
-
-
-def examples_of(n_train: int, n_eval: int | None) -> Examples:
-    def pool(n):
-        return Pool(["x"] * n, None, np.zeros(n, dtype=np.int64), np.arange(n))
-
-    train = pool(n_train)
-    return Examples(train, train if n_eval is None else pool(n_eval), 2)
-
-
-@given(st.integers(0, 99), st.integers(1, 20), st.integers(0, 20), st.integers(1, 20), st.booleans())
-def test_samples_are_nested_and_disjoint(seed, n_train, more, n_eval, held_out):
-    examples = examples_of(60, None if held_out else 30)
-    small = sample(examples, n_train=n_train, n_eval=n_eval, seed=seed)
-    large = sample(examples, n_train=n_train + more, n_eval=n_eval, seed=seed)
-    assert np.array_equal(large.train[:n_train], small.train)
-    assert np.array_equal(large.evaluation, small.evaluation)
-    assert len(set(small.train.tolist())) == n_train
-    assert len(set(small.evaluation.tolist())) == n_eval
-    if held_out:
-        assert not set(large.train.tolist()) & set(large.evaluation.tolist())
-
-
-def test_seeds_draw_different_samples():
-    draws = [sample(examples_of(60, 60), n_train=20, n_eval=20, seed=seed) for seed in (0, 1)]
-    assert not np.array_equal(draws[0].train, draws[1].train)
-    assert not np.array_equal(draws[0].evaluation, draws[1].evaluation)
-    assert not np.array_equal(draws[0].train, draws[0].evaluation)
-
-
-@pytest.mark.parametrize(
-    ("n_eval_pool", "n_train", "n_eval", "message"),
-    [
-        (None, 50, 11, "50 training and 11 held-out evaluation examples are asked for, but there are 60"),
-        (5, 61, 5, "61 training examples are asked for, but there are 60"),
-        (5, 50, 6, "6 evaluation examples are asked for, but there are 5"),
-    ],
-)
-def test_too_few_examples(n_eval_pool, n_train, n_eval, message):
-    with pytest.raises(TooFewExamplesError, match=message):
-        sample(examples_of(60, n_eval_pool), n_train=n_train, n_eval=n_eval, seed=0)
 
 
 def test_a_hub_data_set_is_read_at_its_commit(monkeypatch):

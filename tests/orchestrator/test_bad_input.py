@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from transformers import BertModel
 
 from orchestrator.cli import app as cli
 from orchestrator.environment import refuse_what_is_too_old
@@ -127,6 +128,43 @@ def test_weights_that_are_no_numbers(make: Make, tmp_path: Path, number: float):
     assert ntksweep("status", tmp_path / "results").status == ExitCode.FAILED_STAGES
 
 
+@pytest.mark.parametrize(
+    ("template", "words", "expected"),
+    [
+        (
+            "{text} it was",
+            ["bad", "good"],
+            "is a masked language model, whose label words are read at a mask: put {mask}",
+        ),
+        ("{text} it was {mask}", ["bad", "zebra"], "the label word 'zebra' must be one known token"),
+        ("{text} it was {mask}", ["bad", "good", "dull"], "3 label words for 2 outputs"),
+        (
+            "a very long template {text} it was {mask} and not bad but good and bright",
+            ["bad", "good"],
+            "leaves no room",
+        ),
+    ],
+)
+def test_label_words_that_cannot_be_read(make: Make, tmp_path: Path, template: str, words: list[str], expected: str):
+    save_tiny("bert", tmp_path / "model", masked=True)
+    head = {"kind": "label_words", "words": words, "in_kernel": False}
+    assert expected in refused(make({"model.path": "model", "head": head, "task.template": template}))
+
+
+def test_a_mask_that_no_label_word_is_read_at(make: Make):
+    assert "set `head.kind: label_words`" in refused(make({"task.template": "{text} it was {mask}"}))
+
+
+def test_label_words_of_a_model_without_its_language_model_head(make: Make, tmp_path: Path):
+    save_tiny("bert", tmp_path / "masked", masked=True)
+    BertModel.from_pretrained(tmp_path / "masked").save_pretrained(tmp_path / "masked")
+    head = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": False}
+    answer = ntksweep("run", make({"model.path": "masked", "head": head, "task.template": "{text} it was {mask}"}))
+    assert answer.status == ExitCode.FAILED_STAGES
+    assert "failed (input): capture" in answer.output
+    assert "saved without its language-model head" in answer.output
+
+
 # --- the data
 
 
@@ -184,6 +222,29 @@ def test_too_few_examples(make: Make):
 def test_a_margin_of_three_classes(make: Make):
     message = refused(make({"kernel.outputs": "margin"}, label=[0, 1, 2, 1] * 10))
     assert "margin needs two classes; the data has 3" in message
+
+
+def test_a_training_set_that_cannot_be_balanced(make: Make):
+    message = refused(make({"task.sampling": "balanced", "grid.n_train": [11]}))
+    assert "grid.n_train: balanced sampling takes as many examples of each of the 2 classes" in message
+    message = refused(make({"task.sampling": "balanced"}, label=[0] * 37 + [1] * 3))
+    assert "too few examples of class 1: task.sampling: balanced and grid.n_train 10 ask for 5, 3 are there" in message
+
+
+def test_a_class_that_evaluation_leaves_too_small_is_told_by_the_stage(make: Make):
+    changes = {"task.sampling": "balanced", "task.n_eval": 28}
+    answer = ntksweep("run", make(changes, label=[0] * 34 + [1] * 6))
+    assert answer.status == ExitCode.FAILED_STAGES
+    assert "failed (input): dataset" in answer.output
+    assert "training examples of class 1 are asked for, but there are" in answer.output
+
+
+def test_a_text_that_holds_the_mask_of_its_prompt(make: Make, tmp_path: Path):
+    save_tiny("bert", tmp_path / "model", masked=True)
+    head = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": False}
+    changes = {"model.path": "model", "head": head, "task.template": "{text} it was {mask}"}
+    message = refused(make(changes, text=["a film"] * 17 + ["a <mask> film"] + ["a plot"] * 22))
+    assert "example 17 has 2 mask tokens" in message
 
 
 def test_a_file_that_is_no_data(make: Make, tmp_path: Path):

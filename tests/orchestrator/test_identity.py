@@ -12,7 +12,7 @@ from orchestrator.identity import ID_LENGTH, canonical_json, digest, identity
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan, Solve, cell_ids
 from orchestrator.stage import Stage
-from tests.orchestrator.sweeps import groups_of, plan_of, sources_of, survey_of
+from tests.orchestrator.sweeps import groups_of, plan_of, sources_of, spec_of, survey_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -219,6 +219,8 @@ def test_writing_predictions_is_no_part_of_a_cell():
         {"task.train_split": "test"},
         {"task.eval_split": "test"},
         {"task.sign_cut": 0.5},
+        {"task.sampling": "balanced"},
+        {"task.sampling": "first"},
         {"task.sample_seed": 3},
         {"task.n_eval": 7},
         {"adapter.rank": 3},
@@ -248,6 +250,13 @@ def test_whatever_changes_numbers_changes_every_cell(change: dict[str, Any]):
     before, after = cells(plan_of()), cells(plan_of(change))
     assert before.keys() == after.keys()
     assert not set(before.values()) & set(after.values())
+
+
+def test_the_usual_sampling_is_that_of_specs_which_do_not_know_the_word():
+    assert plan_of({"task.sampling": "random"}).plan_id == plan_of().plan_id
+    assert not any("sampling" in canonical_json(stage.facts()) for stage in plan_of().stages)
+    assert "sampling" not in spec_of({"task.sampling": "random"}).model_dump(mode="json")["task"]
+    assert spec_of({"task.sampling": "first"}).model_dump(mode="json")["task"]["sampling"] == "first"
 
 
 def test_a_fitted_heads_penalty_changes_every_cell():

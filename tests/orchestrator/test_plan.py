@@ -1,6 +1,7 @@
 """The plan: each shared piece of work once, and none that no cell needs."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.task import Examples, Pool, sample
+from finetune.sampling import sample
+from finetune.task import Examples, Pool
 from orchestrator.errors import SpecError
 from orchestrator.layer_sets import GroupFacts
 from orchestrator.plan import MANY_LAYER_SETS, Plan
@@ -265,6 +267,21 @@ def test_too_few_examples_are_told_with_how_many_there_are(pool: int, shared: bo
 def test_the_largest_training_set_counts():
     with pytest.raises(SpecError, match=r"grid.n_train 500 and task.n_eval 6"):
         plan_of({"grid.n_train": [10, 500, 20]}, survey=survey_of(pool=100))
+
+
+def test_balanced_training_sets_are_multiples_of_the_number_of_classes():
+    three = replace(survey_of(n_outputs=3), class_sizes=(30, 30, 30))
+    plan_of({"task.sampling": "balanced", "grid.n_train": [9, 12]}, survey=three)
+    with pytest.raises(SpecError, match=r"grid.n_train: .* must be a multiple of 3, not 10; take 9 or 12"):
+        plan_of({"task.sampling": "balanced", "grid.n_train": [9, 10]}, survey=three)
+
+
+def test_a_class_with_too_few_examples_is_told_before_anything_runs():
+    skewed = replace(survey_of(), class_sizes=(90, 4))
+    plan_of({"task.sampling": "balanced", "grid.n_train": [8]}, survey=skewed)
+    plan_of({"grid.n_train": [10]}, survey=skewed)
+    with pytest.raises(SpecError, match=r"too few examples of class 1: .*n_train 10 ask for 5, 4 are there"):
+        plan_of({"task.sampling": "balanced", "grid.n_train": [8, 10]}, survey=skewed)
 
 
 @pytest.mark.parametrize("classes", [1, 3])

@@ -321,6 +321,10 @@ WORDS_HEAD = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": Fals
         ({"task.sign_cut": 0.5, "task.classes": 3}, "sign_cut makes exactly two classes"),
         ({"task.classes": 2, "task.kind": "regression"}, "classes belongs to classification"),
         ({"task.template": "It was"}, "template must contain {text}"),
+        ({"task.template": "{text} {mask}"}, "{mask} is where label words are read: set `head.kind: label_words`"),
+        ({"task.template": "{text} {mask} {mask}", "head": WORDS_HEAD}, "template may contain {mask} once"),
+        ({"task.sampling": "balanced", "task.kind": "regression"}, "sampling: balanced needs classes"),
+        ({"task.sampling": "first", "task.sample_seed": 1}, "sampling: first draws no examples: remove sample_seed"),
         ({"kernel.kind": "asymmetric_sign", "kernel.eigenvectors": True}, "set `eigenvectors: false`"),
     ],
 )
@@ -337,6 +341,9 @@ def test_keys_that_do_not_go_together_say_which_to_change(changes: dict[str, Any
         {"head": WORDS_HEAD},
         {"kernel.kind": "asymmetric_sign"},
         {"task.sign_cut": 0.0},
+        {"task.sampling": "balanced"},
+        {"task.sampling": "first", "task.kind": "regression"},
+        {"task.template": "{text} It was {mask}.", "head": WORDS_HEAD},
     ],
 )
 def test_keys_that_do_go_together_are_accepted(changes: dict[str, Any]):
@@ -429,3 +436,6 @@ def test_seeds_that_would_all_compute_the_same_are_refused():
     assert spec_of(fixed).grid.seeds == (0, 1), "the head still follows the seeds"
     with pytest.raises(ValidationError, match="every seed would compute the same"):
         spec_of(fixed | {"head.seed": 0})
+    as_they_stand = {"grid.seeds": [0, 1], "task.sampling": "first", "adapter.seed": 0, "head.seed": 0}
+    with pytest.raises(ValidationError, match="every seed would compute the same"):
+        spec_of(as_they_stand)

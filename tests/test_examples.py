@@ -1,0 +1,34 @@
+"""The specs of `examples/`: valid, explained, and of the kind that their names say."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.spec import read_spec
+
+FOLDER = Path(__file__).parents[1] / "examples"
+SPECS = sorted(FOLDER.glob("*.yaml"))
+
+
+def test_there_is_a_spec_for_each_kind_of_experiment():
+    assert [path.stem for path in SPECS] == [
+        "as-published-minilm", "as-published", "few-shot", "quickstart", "ratings",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
+def test_an_example_is_valid_and_explains_itself(path: Path):
+    spec = read_spec(path)
+    assert spec.name == path.stem
+    assert path.read_text(encoding="utf-8").startswith("# ")
+
+
+def test_both_forms_of_the_published_switches_differ_in_model_and_data_alone():
+    hub, local = (read_spec(FOLDER / f"{name}.yaml") for name in ("as-published", "as-published-minilm"))
+    assert (hub.adapter, hub.head, hub.kernel, hub.grid) == (local.adapter, local.head, local.kernel, local.grid)
+    assert hub.task.sampling == local.task.sampling == "first"
+
+
+def test_few_shot_draws_as_many_examples_of_each_class():
+    spec = read_spec(FOLDER / "few-shot.yaml")
+    assert spec.grid.n_train == (16 * len(spec.head.words),)
