@@ -29,22 +29,26 @@ def sum_tiles(
         rows_per_example: rows of the kernel that an example gives.
     """
     total = np.zeros(shape, order="F")
-    for tile in tiles:
-        row, column = (tile.facts[side][0] * rows_per_example for side in ("rows", "columns"))
-        place = total[row : row + _length(tile, "rows", rows_per_example), :]
-        place = place[:, column : column + _length(tile, "columns", rows_per_example)]
-        height, width = place.shape
+    for tile, rows, columns in tile_places(tiles, shape, rows_per_example):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
         # Added up in the tile's own memory order; only the sum is turned into Fortran order, once.
         block = np.array(tile.array(groups[0])[:height, :width])
         for group in groups[1:]:
             block += tile.array(group)[:height, :width]
-        place[:] = block
+        total[rows, columns] = block
     return total
 
 
-def _length(tile: Artifact, side: str, rows_per_example: int) -> int:
-    start, stop = tile.facts[side]
-    return int(stop - start) * rows_per_example
+def tile_places(
+    tiles: Sequence[Artifact], shape: tuple[int, int], rows_per_example: int
+) -> Iterator[tuple[Artifact, slice, slice]]:
+    """Yield each tile with the rows and the columns that it has in a matrix; what lies beyond `shape` is cut off."""
+    for tile in tiles:
+        rows, columns = (
+            slice(*(min(place * rows_per_example, size) for place in tile.facts[side]))
+            for side, size in zip(("rows", "columns"), shape, strict=True)
+        )
+        yield tile, rows, columns
 
 
 def feature_blocks(

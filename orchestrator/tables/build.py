@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ntk_dist.lora_rank import rank_threshold
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan, Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
@@ -143,13 +144,15 @@ def updates_of(plan: Plan, solve: Solve, compared: Mapping[str, Artifact]) -> It
 def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:
     variant = plan.variants[solve.variant]
     spec, sources = variant.sweep.spec, variant.sweep.sources
+    lora = spec.adapter.kind == "lora"
     return {
         "sweep": spec.name,
         "model": _short(spec.model.path, sources.model.revision),
         "task": variant.choice.task or _short(spec.task.data, sources.data.revision),
         "task_kind": spec.task.kind,
         "adapter": spec.adapter.kind,
-        "adapter_rank": spec.adapter.rank if spec.adapter.kind == "lora" else None,
+        "adapter_rank": spec.adapter.rank if lora else None,
+        "rank_threshold": rank_threshold(solve.n_train, variant.sizes.rows_per_example) if lora else None,
         "head": spec.head.kind,
         "head_in_kernel": spec.head.in_kernel,
         "kernel": spec.kernel.kind,
