@@ -58,6 +58,9 @@ CASES: dict[str, dict[str, Any]] = {
     "primal, eigenvectors": {
         "kind": "bert", "classes": 6, "outputs": "full", "rank": 1, "head_in": False, "eigenvectors": True,
     },
+    "primal, head, sign": {
+        "kind": "bert", "classes": 6, "outputs": "full", "rank": 1, "hidden": 4, "targets": ["value"], "kernel": "sign",
+    },
     "sign": {"kind": "bert", "classes": 2, "outputs": "full", "kernel": "sign"},
     "asymmetric sign": {"kind": "bert", "classes": 2, "outputs": "margin", "kernel": "asymmetric_sign"},
     "label words": {
