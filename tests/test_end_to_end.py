@@ -58,6 +58,9 @@ CASES: dict[str, dict[str, Any]] = {
     "primal, eigenvectors": {
         "kind": "bert", "classes": 6, "outputs": "full", "rank": 1, "head_in": False, "eigenvectors": True,
     },
+    "primal, head, sign": {
+        "kind": "bert", "classes": 6, "outputs": "full", "rank": 1, "hidden": 4, "targets": ["value"], "kernel": "sign",
+    },
     "sign": {"kind": "bert", "classes": 2, "outputs": "full", "kernel": "sign"},
     "asymmetric sign": {"kind": "bert", "classes": 2, "outputs": "margin", "kernel": "asymmetric_sign"},
     "label words": {
@@ -179,6 +182,7 @@ def check_cell(cell: Any, spectrum: Any, predictions: Any, reference: Reference,
     expected = np.linalg.svd(K, compute_uv=False)
     assert np.abs(spectrum.eigenvalues - expected[: len(spectrum.eigenvalues)]).max() < limit * expected[0]
     assert close(cell.trace, np.trace(K), limit)
+    check_split(cell, K, J_eval @ right.T, reference, limit)
     strength = cell.lambda_given * np.trace(K) / M
     assert close(cell["lambda"], strength, limit)
 
@@ -195,6 +199,22 @@ def check_cell(cell: Any, spectrum: Any, predictions: Any, reference: Reference,
     assert cell.parameter_distance <= cell.parameter_distance_bound
     hat = K @ np.linalg.inv(K + strength * np.eye(M))
     assert close(cell.degrees_of_freedom, np.trace(hat), 4 * limit)
+
+
+def check_split(cell: Any, K: np.ndarray, K_eval: np.ndarray, reference: Reference, limit: float) -> None:
+    names = ["feature_share_train", "feature_share_eval", "feature_trace_share"]
+    if not cell.head_in_kernel:
+        assert cell[names].isna().all()
+        return
+    M = len(K)
+    left, left_eval = (reference.features(s, ["head"], sign=reference.kernel == "sign") for s in ("train", "eval"))
+    right = reference.features("train", ["head"], sign=reference.kernel != "sgd")[:M]
+    r = (reference.targets["train"] - reference.initial["train"])[:M]
+    F, F_eval = K - left[:M] @ right.T, K_eval - left_eval @ right.T
+    norm = np.linalg.norm
+    expected = [norm(F @ r) / norm(K @ r), norm(F_eval @ r) / norm(K_eval @ r), np.trace(F) / np.trace(K)]
+    for name, value in zip(names, expected, strict=True):
+        assert close(cell[name], value, 8 * limit), name
 
 
 def close(value: float, expected: float, limit: float) -> bool:

@@ -10,12 +10,6 @@ FOLDER = Path(__file__).parents[1] / "examples"
 SPECS = sorted(FOLDER.glob("*.yaml"))
 
 
-def test_there_is_a_spec_for_each_kind_of_experiment():
-    assert [path.stem for path in SPECS] == [
-        "as-published-minilm", "as-published", "few-shot", "quickstart", "ratings",
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("path", SPECS, ids=lambda path: path.stem)
 def test_an_example_is_valid_and_explains_itself(path: Path):
     spec = read_spec(path)

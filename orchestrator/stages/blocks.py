@@ -32,33 +32,38 @@ def sum_tiles(
     """
     total = np.zeros(shape, order="F")
     held: Counter[tuple[int, int]] = Counter()
-    for tile in tiles:
-        row, column = (tile.facts[side][0] * rows_per_example for side in ("rows", "columns"))
-        place = total[row : row + _length(tile, "rows", rows_per_example), :]
-        place = place[:, column : column + _length(tile, "columns", rows_per_example)]
-        height, width = place.shape
+    for tile, rows, columns in tile_places(tiles, shape, rows_per_example):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
         stored = frozenset(tile.names())
         here = [group for group in groups if group in stored]
-        held[row, column] += 0
+        place = rows.start, columns.start
+        held[place] += 0
         if not here:
             continue
         # Added up in the tile's own memory order; only the sum is turned into Fortran order, once.
         block = np.array(tile.array(here[0])[:height, :width])
         for group in here[1:]:
             block += tile.array(group)[:height, :width]
-        if held[row, column]:
-            place += block
+        if held[place]:
+            total[rows, columns] += block
         else:
-            place[:] = block
-        held[row, column] += len(here)
+            total[rows, columns] = block
+        held[place] += len(here)
     if any(count != len(groups) for count in held.values()):
         raise AssertionError("some tile holds none of the blocks that are asked for, or one that another holds too")
     return total
 
 
-def _length(tile: Artifact, side: str, rows_per_example: int) -> int:
-    start, stop = tile.facts[side]
-    return int(stop - start) * rows_per_example
+def tile_places(
+    tiles: Sequence[Artifact], shape: tuple[int, int], rows_per_example: int
+) -> Iterator[tuple[Artifact, slice, slice]]:
+    """Yield each tile with the rows and the columns that it has in a matrix; what lies beyond `shape` is cut off."""
+    for tile in tiles:
+        rows, columns = (
+            slice(*(min(place * rows_per_example, size) for place in tile.facts[side]))
+            for side, size in zip(("rows", "columns"), shape, strict=True)
+        )
+        yield tile, rows, columns
 
 
 def feature_blocks(

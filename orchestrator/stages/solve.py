@@ -4,7 +4,7 @@ The decomposition serves the spectrum and every lambda and is as large as the ke
 two are one stage.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,10 +16,13 @@ from ntk_dist.ridge import RidgePath
 from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks, sum_tiles
 from orchestrator.stages.problem import Problem, load_problem
+from orchestrator.stages.split import dual_shares, primal_shares
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.arrays import Array
+from orchestrator.store.artifacts import Artifact
 
 FloatArray = npt.NDArray[np.float64]
+Blocks = Callable[[], Iterator[FloatArray]]
 
 
 def compute(stage: Stage, work: Work) -> Product:
@@ -34,7 +37,7 @@ def compute(stage: Stage, work: Work) -> Product:
     for position, groups in enumerate(stage.parameters["layer_sets"]):
         decomposition, rows = solver.decompose(groups)
         scalars, path = solver.solve(decomposition, rows)
-        for name, value in (scalars | path).items():
+        for name, value in (scalars | solver.shares | path).items():
             columns.setdefault(name, []).append(value)
         arrays[f"eigenvalues.{position}"] = decomposition.eigenvalues
         if stage.parameters["predictions"]:
@@ -50,6 +53,7 @@ class Solver:
         kernel: the section `kernel` of the spec.
         problem: targets and initial outputs.
         predictions: evaluation outputs of the layer set that was solved last, (L, M_eval, k).
+        shares: what the split of the kernel says of the layer set that was decomposed last; empty without the head.
     """
 
     def __init__(self, stage: Stage, work: Work) -> None:
@@ -63,12 +67,23 @@ class Solver:
         self.tiles = work.inputs(stage, "tiles") if dual else []
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
         self.predictions: FloatArray = np.empty(0)
+        self.shares: dict[str, float] = {}
 
     def decompose(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
         if self.stage.parameters["method"] == "primal":
             return self._decompose_primal(groups)
         K, rows = self.kernel_blocks(groups)
+        self.shares = dual_shares(  # before K is overwritten
+            groups,
+            K,
+            rows,
+            self.problem.residual,
+            tiles=self.tiles,
+            eval_tiles=self.eval_tiles,
+            rows_per_example=self.problem.rows_per_example,
+            symmetric=self.kernel["kind"] != "asymmetric_sign",
+        )
         return decompose(K, self.kernel), iter([rows])
 
     def kernel_blocks(self, groups: Sequence[str]) -> tuple[FloatArray, FloatArray]:
@@ -83,7 +98,16 @@ class Solver:
     def _decompose_primal(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         from ntk_dist.primal import PrimalDecomposition
 
-        def blocks(shards: Any, n_examples: int) -> Any:
+        train, evaluation = self._features(groups)
+        p = next(train()).shape[1]
+        decomposition = PrimalDecomposition(train, self.problem.size, p, eigenvectors=self.kernel["eigenvectors"])
+        self.shares = primal_shares(groups, self._features, self.problem.residual)
+        return decomposition, evaluation()
+
+    def _features(self, groups: Sequence[str]) -> tuple[Blocks, Blocks]:
+        """Return what streams the feature rows of some groups, of the training and of the evaluation examples."""
+
+        def blocks(shards: Sequence[Artifact], n_examples: int) -> Blocks:
             return feature_blocks(
                 shards,
                 groups,
@@ -93,10 +117,7 @@ class Solver:
                 max_bytes=self.work.halved(BLOCK_BYTES),
             )
 
-        train = blocks(self.train, self.problem.n_train)
-        p = next(train()).shape[1]
-        decomposition = PrimalDecomposition(train, self.problem.size, p, eigenvectors=self.kernel["eigenvectors"])
-        return decomposition, blocks(self.eval, self.problem.n_eval)()
+        return blocks(self.train, self.problem.n_train), blocks(self.eval, self.problem.n_eval)
 
     def solve(
         self, decomposition: Decomposition, rows: Iterator[FloatArray]

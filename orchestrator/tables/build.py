@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ntk_dist.lora_rank import rank_threshold
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan, Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
@@ -141,7 +142,11 @@ def updates_of(plan: Plan, solve: Solve, compared: Mapping[str, Artifact]) -> It
 
 
 def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:
-    return variant_constants(plan.variants[solve.variant]) | {"seed": solve.seed, "n_train": solve.n_train}
+    variant = plan.variants[solve.variant]
+    constants = variant_constants(variant) | {"seed": solve.seed, "n_train": solve.n_train}
+    if variant.sweep.spec.adapter.kind != "lora":
+        return constants
+    return constants | {"rank_threshold": rank_threshold(solve.n_train, variant.sizes.rows_per_example)}
 
 
 def _layer_set_columns(sets: Sequence[LayerSet]) -> dict[str, list[Any]]:

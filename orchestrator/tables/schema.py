@@ -56,6 +56,12 @@ GRID_COLUMNS = (
     Column("task_kind", _NAME, "classification or regression"),
     Column("adapter", _NAME, "lora or none"),
     Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
+    Column(
+        "rank_threshold",
+        _COUNT,
+        "smallest r with r (r + 1)/2 > K N for N training examples and K outputs that are trained, from which on LoRA "
+        "has no spurious local minima if the model is linear in its weights (arXiv 2402.11867); null without adapter",
+    ),
     Column("head", _NAME, "kind of head"),
     Column("head_in_kernel", _FLAG, "whether the head is trained too"),
     Column("kernel", _NAME, "sgd, sign or asymmetric_sign"),
@@ -87,6 +93,14 @@ SPECTRUM_COLUMNS = (
     Column("label_alignment", _REAL, "<K, YY'> / (|K| |YY'|), Frobenius norms"),
     Column("decay_exponent", _REAL, "a of the fit sigma_i ~ i^-a above the noise floor"),
     Column("noise_floor", _REAL, "eigenvalues below cannot be told from 0"),
+    Column(
+        "feature_share_train",
+        _REAL,
+        "|F r| / |K r| over training examples: K = P + F, P the head's block, F all others, r = y - f_0; null where "
+        "the head is out of the kernel or all there is",
+    ),
+    Column("feature_share_eval", _REAL, "the same for the rows of K between evaluation and training examples"),
+    Column("feature_trace_share", _REAL, "trace F / trace K"),
 )
 
 _METRICS = (
