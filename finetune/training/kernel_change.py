@@ -18,17 +18,21 @@ from ntk_dist.features import OutputMode
 class KernelChange:
     """Compares the kernel of a few examples with its first: called with displacements, it is an observer of training.
 
-    The kernel is that of all trained parameters, also of those whose gradient is zero at the pretrained point.
+    The kernel is that of all parameters of its groups, also of those whose gradient is zero at the pretrained point.
 
     Args:
         scorer: the model.
-        groups: the groups that are trained.
+        groups: the groups of the kernel.
         batch: m examples.
         outputs: which outputs are trained.
+        trained: the groups that are displaced.
     """
 
-    def __init__(self, scorer: Scorer, groups: Sequence[str], batch: Batch, outputs: OutputMode) -> None:
+    def __init__(
+        self, scorer: Scorer, groups: Sequence[str], batch: Batch, outputs: OutputMode, *, trained: Sequence[str]
+    ) -> None:
         self._scorer = scorer
+        self._trained = [linear for group in trained for linear in scorer.trained[group]]
         self._groups = {group: scorer.trained[group] for group in groups}
         self._batch = batch
         self._outputs: OutputMode = outputs
@@ -50,8 +54,7 @@ class KernelChange:
             }  # fmt: skip
 
     def _kernel(self, displacement: Displacement | None) -> NDArray[np.float64]:
-        linears = [linear for group in self._groups.values() for linear in group]
-        with displaced_stack(linears if displacement else [], [displacement] if displacement else []):
+        with displaced_stack(self._trained if displacement else [], [displacement] if displacement else []):
             _, rows = jacobian_rows(self._score, self._groups)
         products = [_gram(values.flatten(0, 1)) for values in rows.values()]
         return np.asarray(np.sum(products, axis=0), dtype=np.float64)

@@ -86,11 +86,25 @@ class Spec(Section):
             raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")
         if self.kernel.kind != "sgd":
             raise ValueError("finetune compares training with the sgd kernel, which describes it: set kernel.kind: sgd")
+        if finetune.train_head and self.head.kind == "label_words":
+            raise ValueError("finetune.train_head: label_words has no head to train: leave the key out")
+        if finetune.train_head is False and self.head.in_kernel:
+            raise ValueError(
+                "finetune.train_head: false keeps the head where it is, but the kernel has its parameters, as if they "
+                "moved: set head.in_kernel: false too"
+            )
         if finetune.regularizer == "spd" and self.grid.lambdas.scale != "absolute":
             raise ValueError(
                 "finetune.regularizer: spd takes lambda as a share of the way back, not as the strength of a penalty: "
                 "set grid.lambdas.scale: absolute, with values around 1"
             )
+
+    @property
+    def head_trained(self) -> bool | None:
+        """Whether training changes the head; None where nothing is trained."""
+        if self.finetune is None:
+            return None
+        return self.head.in_kernel if self.finetune.train_head is None else self.finetune.train_head
 
     @property
     def folder(self) -> Path:

@@ -11,13 +11,15 @@ from finetune.prefix import PrefixCache
 from finetune.tokens import TokenizedTexts
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized import LinearizedModel, LinearRows
+from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets
 from finetune.training.losses import as_targets
 from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
-from finetune.training.trainable import Displacement, Split
+from finetune.training.trainable import Displacement, Split, Trainable
 from ntk_dist.batches import Batch
+from orchestrator.layer_sets import HEAD
 from orchestrator.stage import Stage
 from orchestrator.stages.problem import Problem
 from orchestrator.stages.tokenized import read_tokens
@@ -36,6 +38,8 @@ class TrainingInputs:
 
     Attributes:
         settings: how to train.
+        groups: the groups of the kernel.
+        trained: those and, where it is trained outside the kernel, the head.
         scorer: the model, at the pretrained point.
     """
 
@@ -44,12 +48,14 @@ class TrainingInputs:
         self.settings = TrainingSettings(**parameters["training"])
         self.groups: list[str] = parameters["groups"]
         head = work.input(stage, "head") if "head" in stage.inputs else None
-        self.scorer: Scorer = work.scorer(parameters["problem"]["scorer"], head, self.groups)
+        self.trained = [*self.groups, HEAD] if parameters.get("train_head") else self.groups
+        self.scorer: Scorer = work.scorer(parameters["problem"]["scorer"], head, self.trained)
         self._parameters = parameters
         self._problem = problem
         self._dataset = work.input(stage, "dataset")
         self._shards = {split: work.inputs(stage, split) for split in SPLITS}
         self._outputs = parameters["problem"]["kernel"]["outputs"]
+        self._counts: dict[Split, int] = {"train": problem.n_train, "eval": problem.n_eval}
 
     def lambdas(self) -> list[float]:
         """Return the lambdas of the cells, absolute; the spec may give them in units of trace/M."""
@@ -77,10 +83,25 @@ class TrainingInputs:
 
     def model(self, n_cells: int) -> StackedModel:
         """Return the model itself, for so many cells side by side."""
-        counts = {"train": self._problem.n_train, "eval": self._problem.n_eval}
-        texts = {split: read_tokens(self._dataset, split, 0, counts[split]) for split in SPLITS}
+        texts = self._texts()
         prefixes = self._prefixes(texts)
-        return StackedModel(self.scorer, self.groups, texts, self._outputs, n_cells, prefixes=prefixes)
+        return StackedModel(self.scorer, self.trained, texts, self._outputs, n_cells, prefixes=prefixes)
+
+    def linearization(self, n_cells: int) -> Trainable:
+        """Return the linearized model, by the rows that the kernel was made of or by products with the Jacobian."""
+        if self._parameters.get("linearization") == "products":
+            return self._by_products(n_cells)
+        return self._by_rows(n_cells)
+
+    def _by_products(self, n_cells: int) -> LinearizedProducts:
+        texts = self._texts()
+        initial = {split: torch.from_numpy(self._scores(split)) for split in SPLITS}
+        return LinearizedProducts(
+            self.scorer, self.groups, texts, self._outputs, n_cells, initial=initial, prefixes=self._prefixes(texts)
+        )
+
+    def _texts(self) -> dict[Split, TokenizedTexts]:
+        return {split: read_tokens(self._dataset, split, 0, self._counts[split]) for split in SPLITS}
 
     def _prefixes(self, texts: Mapping[Split, TokenizedTexts]) -> dict[Split, PrefixCache]:
         """Return what leaves the frozen layers; nothing where there are none, or the architecture cannot skip them."""
@@ -89,32 +110,35 @@ class TrainingInputs:
             return {}
         batch_tokens = self._parameters["problem"]["scorer"]["batch_tokens"]
         try:
-            caches = {split: PrefixCache(self.scorer, frozen, self.groups) for split in texts}
+            caches = {split: PrefixCache(self.scorer, frozen, self.trained) for split in texts}
             for split, cache in caches.items():
                 cache.fill(texts[split], batch_tokens=batch_tokens)
         except UnsupportedModelError:
             return {}
         return caches
 
-    def linearization(self, n_cells: int) -> LinearizedModel:
-        """Return the linearized model, of the rows that the kernel was made of."""
-        counts = {"train": self._problem.n_train, "eval": self._problem.n_eval}
-        rows = {split: self._linear_rows(split, counts[split]) for split in SPLITS}
+    def _by_rows(self, n_cells: int) -> LinearizedModel:
+        rows = {split: self._linear_rows(split) for split in SPLITS}
         return LinearizedModel(rows, [linear for group in self.groups for linear in self.scorer.groups[group]], n_cells)
 
     def kernel_change(self, n_examples: int) -> KernelChange:
         """Return what follows the kernel of the first training examples while it moves."""
-        return KernelChange(self.scorer, self.groups, self._first(n_examples), self._outputs)
+        return KernelChange(self.scorer, self.groups, self._first(n_examples), self._outputs, trained=self.trained)
 
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:
         """Return how curved the outputs of the first training examples are on the way to trained weights."""
-        return smoothness(self.scorer, self.groups, self._first(n_examples), self._outputs, displacement)
+        return smoothness(self.scorer, self.trained, self._first(n_examples), self._outputs, displacement)
 
     def _first(self, n_examples: int) -> Batch:
         return read_tokens(self._dataset, "train", 0, n_examples).batch(range(n_examples))
 
-    def _linear_rows(self, split: Split, n_examples: int) -> LinearRows:
-        scores = np.concatenate([np.array(shard.array("scores")) for shard in self._shards[split]])[:n_examples]
+    def _scores(self, split: Split) -> Array:
+        """Return the outputs f_0 (n, R) of all examples of the problem."""
+        scores = np.concatenate([np.array(shard.array("scores")) for shard in self._shards[split]])
+        return scores[: self._counts[split]]
+
+    def _linear_rows(self, split: Split) -> LinearRows:
+        scores = self._scores(split)
         jacobian = np.concatenate([self._rows(split, group) for group in self.groups], axis=1)
         return LinearRows(torch.from_numpy(scores), torch.from_numpy(jacobian).view(len(scores), scores.shape[1], -1))
 

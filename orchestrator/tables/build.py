@@ -151,6 +151,7 @@ def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:
         "adapter_rank": spec.adapter.rank if spec.adapter.kind == "lora" else None,
         "head": spec.head.kind,
         "head_in_kernel": spec.head.in_kernel,
+        "head_trained": spec.head_trained,
         "kernel": spec.kernel.kind,
         "outputs": spec.kernel.outputs,
         "dtype": spec.model.dtype,
