@@ -9,7 +9,6 @@ Neither takes differences, nor vmap, which attention masks break.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,8 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntk_dist.errors import NonFiniteError, NtkError
-from ntk_dist.tracked import Groups, TrackedLinear, check_groups
+from ntk_dist.places import Place, place_of, replaced
+from ntk_dist.tracked import Groups, check_groups
 
 
 class DirectionError(NtkError):
@@ -26,11 +26,9 @@ class DirectionError(NtkError):
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """One tracked parameter, the place where the model finds it, and its share of a direction."""
+    """The place of one tracked parameter, and its share of a direction."""
 
-    module: nn.Module
-    name: str
-    parameter: Tensor
+    place: Place
     along: Tensor
 
 
@@ -99,17 +97,17 @@ def displaced(groups: Groups, displacement: Mapping[str, Tensor]) -> Iterator[No
     """
     pieces = _pieces(groups, displacement)
     moved = [
-        nn.Parameter(piece.parameter.detach() + piece.along, requires_grad=piece.parameter.requires_grad)
+        nn.Parameter(piece.place.parameter.detach() + piece.along, requires_grad=piece.place.parameter.requires_grad)
         for piece in pieces
     ]
-    with _replaced(pieces, moved):
+    with replaced([piece.place for piece in pieces], moved):
         yield
 
 
 def _by_dual_numbers(score: Callable[[], Tensor], pieces: Sequence[_Piece]) -> tuple[Tensor, Tensor]:
     with torch.no_grad(), forward_ad.dual_level():
-        duals = [forward_ad.make_dual(piece.parameter.detach(), piece.along) for piece in pieces]  # type: ignore[no-untyped-call]
-        with _replaced(pieces, duals):
+        duals = [forward_ad.make_dual(piece.place.parameter.detach(), piece.along) for piece in pieces]  # type: ignore[no-untyped-call]
+        with replaced([piece.place for piece in pieces], duals):
             scores, tangent = forward_ad.unpack_dual(_scores(score))  # type: ignore[no-untyped-call]
     return scores, torch.zeros_like(scores) if tangent is None else tangent
 
@@ -124,7 +122,8 @@ def _by_double_backward(score: Callable[[], Tensor], pieces: Sequence[_Piece], *
     with torch.enable_grad():
         # without axes it leaves the dtype of the parameters alone
         t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        with _replaced(pieces, [piece.parameter.detach() + t * piece.along for piece in pieces]):
+        moved = [piece.place.parameter.detach() + t * piece.along for piece in pieces]
+        with replaced([piece.place for piece in pieces], moved):
             scores = _scores(score)
         u = torch.zeros_like(scores, requires_grad=True)
         values, product = [scores.detach()], (u * scores).sum()
@@ -142,19 +141,6 @@ def _scores(score: Callable[[], Tensor]) -> Tensor:
         raise NtkError(f"the scores must be (examples, outputs), not of shape {tuple(scores.shape)}")
     _check_finite(scores.detach(), "a score")
     return scores
-
-
-@contextmanager
-def _replaced(pieces: Sequence[_Piece], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Let the model find `tensors` in the place of its parameters, then the parameters themselves again."""
-    try:
-        for piece, tensor in zip(pieces, tensors, strict=True):
-            # an attribute takes only a parameter, unless that is deleted first, which changes their order
-            piece.module._parameters[piece.name] = cast(nn.Parameter, tensor)
-        yield
-    finally:
-        for piece in pieces:
-            piece.module._parameters[piece.name] = cast(nn.Parameter, piece.parameter)
 
 
 def _pieces(groups: Groups, direction: Mapping[str, Tensor]) -> list[_Piece]:
@@ -176,22 +162,11 @@ def _pieces(groups: Groups, direction: Mapping[str, Tensor]) -> list[_Piece]:
                 along = direction[group].detach()[start : start + parameter.numel()]
                 # copied: a tensor made in inference mode takes no part in a backward pass
                 along = along.reshape(parameter.shape).to(parameter, copy=True)
-                pieces.append(_Piece(linear.module, _place(linear, parameter), parameter, along))
+                pieces.append(_Piece(place_of(linear, parameter), along))
                 start += parameter.numel()
         if not all(bool(torch.isfinite(piece.along).all()) for piece in pieces):
             raise NonFiniteError(f"the direction of group {group} is NaN or infinite in the dtype of its parameters")
     return pieces
-
-
-def _place(linear: TrackedLinear, parameter: Tensor) -> str:
-    """The name under which a tracked module holds a parameter."""
-    for name, own in linear.module._parameters.items():
-        if own is parameter:
-            return name
-    raise NtkError(
-        f"{linear.name} computes its weight or bias from other tensors, which cannot be moved as one; leave it out "
-        "of the targets"
-    )
 
 
 def _check_finite(values: Tensor, what: str) -> None:

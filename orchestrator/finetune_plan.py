@@ -1,6 +1,6 @@
 """The stages that train cells: for some lambdas of a layer set the model, its linearization, and the comparison."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.layer_sets import HEAD, LayerSet
@@ -8,7 +8,9 @@ from orchestrator.spec import Spec
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.stage import Stage
 
-_OF_THE_PLAN = {"epochs", "warmup", "looks", "kernel_examples", "side_by_side", "prefix_cache"}
+_OF_THE_PLAN = {
+    "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "prefix_cache", "linearization", "train_head",
+}  # fmt: skip
 """Keys of the section that say how stages are made rather than how each trains."""
 
 Inputs = Mapping[str, tuple[tuple[str, str], ...]]
@@ -22,15 +24,25 @@ class FinetunePlanner:
         section: its section `finetune`.
         problem: everything that fixes the regression problem but layer set and lambda.
         seed: of the grid; draws the order of examples.
+        fits: tells whether the memory of a worker holds what a stage needs.
     """
 
-    def __init__(self, spec: Spec, section: FinetuneSection, problem: Mapping[str, Any], seed: int) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        section: FinetuneSection,
+        problem: Mapping[str, Any],
+        seed: int,
+        fits: Callable[[Stage], bool],
+    ) -> None:
         self._spec = spec
         self._problem = problem
         self._seed = seed
         self._settings = _training_settings(section, problem["n_train"])
         self._kernel_examples = min(section.kernel_examples, problem["n_train"])
         self._prefix_cache = section.prefix_cache
+        self._linearization = section.linearization
+        self._fits = fits
 
     def stages(self, layer_set: LayerSet, lambdas: Sequence[float], inputs: Inputs) -> tuple[Stage, Stage, Stage]:
         """Return the stages that train the model and its linearization, and the one that compares them.
@@ -49,16 +61,22 @@ class FinetunePlanner:
             "training": self._settings,
             "seed": self._seed,
         }
-        nonlinear = {
-            "model": "nonlinear",
-            "kernel_examples": self._kernel_examples,
-            "frozen_layers": self._frozen_layers(layer_set) if self._prefix_cache else 0,
-        }
-        linearized_only = {"model": "linearized", "kernel_examples": 0}
-        trained = Stage("finetune", shared | nonlinear, inputs)
-        linearized = Stage("finetune", shared | linearized_only, inputs)
+        frozen_layers = self._frozen_layers(layer_set) if self._prefix_cache else 0
+        nonlinear = {"model": "nonlinear", "kernel_examples": self._kernel_examples, "frozen_layers": frozen_layers}
+        # Left out where it is false, so that stages have the identities that they had before there was a choice.
+        beside = {"train_head": True} if self._spec.head_trained and not self._spec.head.in_kernel else {}
+        trained = Stage("finetune", shared | nonlinear | beside, inputs)
+        linearized = self._linearized(shared, frozen_layers, inputs)
         both = {"trained": (_ref(trained),), "linearized": (_ref(linearized),)}
-        return trained, linearized, Stage("compare", shared, {**inputs, **both})
+        return trained, linearized, Stage("compare", shared | beside, {**inputs, **both})
+
+    def _linearized(self, shared: Mapping[str, Any], frozen_layers: int | None, inputs: Inputs) -> Stage:
+        """Return the stage that trains the linearization: by rows where they fit, unless the spec says how."""
+        own = {**shared, "model": "linearized", "kernel_examples": 0}
+        by_rows = Stage("finetune", own, inputs)
+        if self._linearization == "rows" or (self._linearization is None and self._fits(by_rows)):
+            return by_rows
+        return Stage("finetune", own | {"linearization": "products", "frozen_layers": frozen_layers}, inputs)
 
     def _frozen_layers(self, layer_set: LayerSet) -> int | None:
         """Return how many layers below the trained ones are to be computed once; None for all of them.

@@ -16,6 +16,7 @@ from orchestrator.layer_sets import LayerSet, expand_layer_sets
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage
 from orchestrator.survey import Survey
+from orchestrator.training_memory import training_memory
 from orchestrator.variants import Choice, variants
 
 MANY_LAYER_SETS = 1024
@@ -302,7 +303,7 @@ class _SeedPlanner:
         if section is None:
             return
         lambdas = self.spec.grid.lambdas.numbers()
-        planner = FinetunePlanner(self.spec, section, problem, self.seed)
+        planner = FinetunePlanner(self.spec, section, problem, self.seed, self._fits)
         inputs = self._training_inputs(problem["n_train"])
         for position, layer_set in enumerate(layer_sets):
             for first in range(0, len(lambdas), section.side_by_side):
@@ -310,6 +311,9 @@ class _SeedPlanner:
                 *stages, comparison = planner.stages(layer_set, together, inputs)
                 self.trained.extend(stages)
                 yield Comparison(comparison, position, first, len(together))
+
+    def _fits(self, stage: Stage) -> bool:
+        return training_memory(self.sizes, self.survey, stage) <= self.spec.compute.memory_budget
 
     def _training_inputs(self, n_train: int) -> dict[str, tuple[Ref, ...]]:
         shards = self.sizes.shards_of(n_train)

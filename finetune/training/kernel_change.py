@@ -15,16 +15,23 @@ from ntk_dist.tracked import TrackedLinear
 class KernelChange:
     """Compares the kernel of a few examples with its first: called with displacements, it is an observer of training.
 
-    The kernel is that of all trained parameters, also of those whose gradient is zero at the pretrained point.
+    The kernel is that of all parameters of its groups, also of those whose gradient is zero at the pretrained point.
 
     Args:
         score: runs the model on m examples and returns their outputs (m, R).
-        trained: by group the modules that are trained.
+        groups: by group the modules of the kernel.
+        trained: by group the modules that are displaced.
     """
 
-    def __init__(self, score: Callable[[], Tensor], trained: Mapping[str, Sequence[TrackedLinear]]) -> None:
+    def __init__(
+        self,
+        score: Callable[[], Tensor],
+        groups: Mapping[str, Sequence[TrackedLinear]],
+        trained: Mapping[str, Sequence[TrackedLinear]],
+    ) -> None:
         self._score = score
-        self._groups = trained
+        self._groups = groups
+        self._trained = [linear for linears in trained.values() for linear in linears]
         self._first = self._kernel(None)
 
     def __call__(self, displacements: Sequence[Displacement]) -> Mapping[str, NDArray[np.float64]]:
@@ -43,8 +50,7 @@ class KernelChange:
             }  # fmt: skip
 
     def _kernel(self, displacement: Displacement | None) -> NDArray[np.float64]:
-        linears = [linear for group in self._groups.values() for linear in group]
-        with displaced_stack(linears if displacement else [], [displacement] if displacement else []):
+        with displaced_stack(self._trained if displacement else [], [displacement] if displacement else []):
             _, rows = jacobian_rows(self._score, self._groups)
         products = [_gram(values.flatten(0, 1)) for values in rows.values()]
         return np.asarray(np.sum(products, axis=0), dtype=np.float64)

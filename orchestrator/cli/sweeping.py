@@ -49,6 +49,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
 
     Example: ntksweep plan examples/quickstart.yaml
     """
+    from orchestrator.cli.training_notes import training_notes
     from orchestrator.estimate import costs, refuse_what_cannot_fit
     from orchestrator.executors.choose import worker_count
     from orchestrator.plan import make_plan
@@ -68,6 +69,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
             "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
             "stages": [asdict(cost) for cost in found],
+            "notes": training_notes(made),
             "workers": workers,
             "folder": str(folder.root),
         }
@@ -78,6 +80,8 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
 
 
 def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: ResultsFolder) -> None:
+    from orchestrator.cli.training_notes import training_notes
+
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)
@@ -112,6 +116,8 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: R
         "its activations",
         highlight=False,
     )
+    for note in training_notes(made):
+        console.print(note, highlight=False)
     console.print(f"results: {folder.root}", highlight=False, soft_wrap=True)
 
 
@@ -172,6 +178,7 @@ def _of_tasks(values: dict[str, float]) -> str:
 
 def _print_ending(ending: Any, folder: ResultsFolder) -> None:
     from orchestrator.cli.summary import summarise
+    from orchestrator.cli.training_notes import training_notes
     from orchestrator.results import Results
 
     console = Console()
@@ -181,6 +188,8 @@ def _print_ending(ending: Any, folder: ResultsFolder) -> None:
         if summary.majority_accuracy:
             console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}", highlight=False)
         console.print()
+    for note in training_notes(ending.plan):
+        console.print(note, highlight=False)
     if ending.was_finished:
         console.print("the sweep was finished already; nothing to do", highlight=False)
     for failure in ending.report.failures[:5]:

@@ -1,12 +1,22 @@
 """The section `finetune` of a spec: training every cell for real, beside its linearization."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from orchestrator.spec.sections import Section
 
 PositiveFloat = Annotated[float, Field(gt=0)]
+
+_LATER = {"linearization", "train_head"}
+"""Keys that came after sweeps had been run without them."""
 
 
 class FinetuneSection(Section):
@@ -75,6 +85,20 @@ class FinetuneSection(Section):
         examples=[True],
     )
 
+    linearization: Literal["rows", "products"] | None = Field(
+        None,
+        description="How the linearization is trained: rows holds the Jacobian rows in memory; products takes exact "
+        "products with the Jacobian from the model, which need no rows and cost about as much as training the model. "
+        "null takes rows where they fit compute.memory_budget, else products; numbers agree to rounding.",
+        examples=["products"],
+    )
+    train_head: bool | None = Field(
+        None,
+        description="Whether training changes the head; null does as head.in_kernel says. true with a head outside the "
+        "kernel trains it beside every layer set; the linearization has the kernel's parameters and lacks the head's.",
+        examples=[True],
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "FinetuneSection":
         if self.optimiser == "gradient_descent" and self.accumulation != 1:
@@ -82,6 +106,12 @@ class FinetuneSection(Section):
         if self.optimiser != "sgd" and self.momentum:
             raise ValueError("momentum belongs to `optimiser: sgd`")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_nobody_set(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A section that lacks these reads, and is hashed, as it was before there were any.
+        content: dict[str, Any] = write(self)
+        return {key: value for key, value in content.items() if key not in _LATER or value is not None}
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Return how many updates an epoch of so many examples makes."""

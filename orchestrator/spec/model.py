@@ -80,6 +80,13 @@ class Spec(Section):
         return {key: value for key, value in content.items() if key != "finetune" or value is not None}
 
     @property
+    def head_trained(self) -> bool | None:
+        """Whether training changes the head; None where nothing is trained."""
+        if self.finetune is None:
+            return None
+        return self.head.in_kernel if self.finetune.train_head is None else self.finetune.train_head
+
+    @property
     def folder(self) -> Path:
         """The results folder of this sweep."""
         return self.results.folder or Path("results") / self.name

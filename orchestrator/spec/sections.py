@@ -164,7 +164,8 @@ class HeadSection(Section):
     seed: int | None = Field(None, description="Seed of a random head; null takes the seed of the grid.", examples=[0])
     in_kernel: bool = Field(
         True,
-        description="Whether the head is trained too: adds its block to every layer set.",
+        description="Whether the head is trained too: adds its block to every layer set. finetune.train_head can have "
+        "it trained outside the kernel.",
         examples=[True],
     )
     penalty: Annotated[float, Field(gt=0)] = Field(

@@ -52,6 +52,13 @@ def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) 
         raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")
     if spec.kernel.kind != "sgd":
         raise ValueError("finetune compares training with the sgd kernel, which describes it: set kernel.kind: sgd")
+    if finetune.train_head and spec.head.kind == "label_words":
+        raise ValueError("finetune.train_head: label_words has no head to train: leave the key out")
+    if finetune.train_head is False and spec.head.in_kernel:
+        raise ValueError(
+            "finetune.train_head: false keeps the head where it is, but the kernel has its parameters, as if they "
+            "moved: set head.in_kernel: false too"
+        )
     if finetune.regularizer == "spd" and spec.grid.lambdas.scale != "absolute":
         raise ValueError(
             "finetune.regularizer: spd takes lambda as a share of the way back, not as the strength of a penalty: "

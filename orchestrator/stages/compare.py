@@ -53,8 +53,12 @@ def compute(stage: Stage, work: Work) -> Product:
     cells["finetune_distance_bound"] = _distance_bound(stage, runs["finetune"], cells)
     arrays = {f"cells.{name}": values for name, values in cells.items()}
     arrays |= {f"trajectories.{name}": values for name, values in trajectories.items()}
-    arrays |= {f"updates.{name}_update_norm": run.updates for name, run in runs.items()}
-    arrays |= {"updates.weight_norm": np.array(runs["finetune"].artifact.array("weight_norm"))}
+    weight_norm = np.array(runs["finetune"].artifact.array("weight_norm"))
+    arrays |= {"updates.weight_norm": weight_norm}
+    for name, run in runs.items():
+        # A head outside the kernel is trained beside the layer set, last; the linearization leaves it where it is.
+        still = np.zeros((len(weight_norm), weight_norm.shape[1] - run.updates.shape[1]))
+        arrays[f"updates.{name}_update_norm"] = np.concatenate([run.updates, still], axis=1)
     arrays |= {"steps": runs["finetune"].steps[:n_looks]}
     facts = {f"{name}_status": run.artifact.facts["status"] for name, run in runs.items()}
     return Product(facts, work.write_arrays(stage, arrays))

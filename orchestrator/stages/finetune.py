@@ -37,7 +37,7 @@ def compute(stage: Stage, work: Work) -> Product:
         at_once=work.halved(inputs.settings.batch_examples),
     )
     curved = [inputs.smoothness(n_examples, cell.kept) for cell in run.cells if n_examples]
-    updates = [group_updates(inputs.scorer, cell.kept, inputs.groups) for cell in run.cells]
+    updates = [group_updates(inputs.scorer, cell.kept, inputs.trained) for cell in run.cells]
     arrays: dict[str, Array] = {
         "lambda": np.array(lambdas),
         "kept": np.array([cell.kept_record for cell in run.cells]),

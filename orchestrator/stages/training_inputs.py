@@ -15,13 +15,15 @@ from finetune.targets import kernel_outputs
 from finetune.tokens import TokenizedTexts
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized import LinearizedModel, LinearRows
+from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets
 from finetune.training.losses import as_targets
 from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
-from finetune.training.trainable import Displacement, Split
+from finetune.training.trainable import Displacement, Split, Trainable
 from ntk_dist.tracked import TrackedLinear
+from orchestrator.layer_sets import HEAD
 from orchestrator.stage import Stage
 from orchestrator.stages.problem import Problem
 from orchestrator.stages.tokenized import read_tokens
@@ -40,6 +42,8 @@ class TrainingInputs:
 
     Attributes:
         settings: how to train.
+        groups: the groups of the kernel.
+        trained: those and, where it is trained outside the kernel, the head.
         scorer: the model, at the pretrained point.
     """
 
@@ -48,12 +52,14 @@ class TrainingInputs:
         self.settings = TrainingSettings(**parameters["training"])
         self.groups: list[str] = parameters["groups"]
         head = work.input(stage, "head") if "head" in stage.inputs else None
-        self.scorer: Scorer = work.scorer(parameters["problem"]["scorer"], head, self.groups)
+        self.trained = [*self.groups, HEAD] if parameters.get("train_head") else self.groups
+        self.scorer: Scorer = work.scorer(parameters["problem"]["scorer"], head, self.trained)
         self._parameters = parameters
         self._problem = problem
         self._dataset = work.input(stage, "dataset")
         self._shards = {split: work.inputs(stage, split) for split in SPLITS}
         self._outputs = parameters["problem"]["kernel"]["outputs"]
+        self._counts: dict[Split, int] = {"train": problem.n_train, "eval": problem.n_eval}
 
     def lambdas(self) -> list[float]:
         """Return the lambdas of the cells, absolute; the spec may give them in units of trace/M."""
@@ -81,12 +87,23 @@ class TrainingInputs:
 
     def model(self, n_cells: int) -> StackedModel:
         """Return the model itself, for so many cells side by side."""
-        return StackedModel(self.scorer, self.groups, self._texts, self._outputs, n_cells, prefixes=self._prefixes)
+        return StackedModel(self.scorer, self.trained, self._texts, self._outputs, n_cells, prefixes=self._prefixes)
+
+    def linearization(self, n_cells: int) -> Trainable:
+        """Return the linearized model, by the rows that the kernel was made of or by products with the Jacobian."""
+        if self._parameters.get("linearization") == "products":
+            return self._by_products(n_cells)
+        return self._by_rows(n_cells)
+
+    def _by_products(self, n_cells: int) -> LinearizedProducts:
+        initial = {split: torch.from_numpy(self._scores(split)) for split in SPLITS}
+        return LinearizedProducts(
+            self.scorer, self.groups, self._texts, self._outputs, n_cells, initial=initial, prefixes=self._prefixes
+        )
 
     @cached_property
     def _texts(self) -> dict[Split, TokenizedTexts]:
-        counts = {"train": self._problem.n_train, "eval": self._problem.n_eval}
-        return {split: read_tokens(self._dataset, split, 0, counts[split]) for split in SPLITS}
+        return {split: read_tokens(self._dataset, split, 0, self._counts[split]) for split in SPLITS}
 
     @cached_property
     def _prefixes(self) -> dict[Split, PrefixCache]:
@@ -96,29 +113,27 @@ class TrainingInputs:
             return {}
         batch_tokens = self._parameters["problem"]["scorer"]["batch_tokens"]
         try:
-            caches = {split: PrefixCache(self.scorer, frozen, self.groups) for split in SPLITS}
+            caches = {split: PrefixCache(self.scorer, frozen, self.trained) for split in SPLITS}
             for split, cache in caches.items():
                 cache.fill(self._texts[split], batch_tokens=batch_tokens)
         except UnsupportedModelError:
             return {}
         return caches
 
-    def linearization(self, n_cells: int) -> LinearizedModel:
-        """Return the linearized model, of the rows that the kernel was made of."""
-        counts = {"train": self._problem.n_train, "eval": self._problem.n_eval}
-        rows = {split: self._linear_rows(split, counts[split]) for split in SPLITS}
+    def _by_rows(self, n_cells: int) -> LinearizedModel:
+        rows = {split: self._linear_rows(split) for split in SPLITS}
         return LinearizedModel(rows, [linear for group in self.groups for linear in self.scorer.groups[group]], n_cells)
 
     def kernel_change(self, n_examples: int) -> KernelChange:
         """Return what follows the kernel of the first training examples while it moves."""
-        return KernelChange(self._score_of_first(n_examples), self._modules())
+        return KernelChange(self._score_of_first(n_examples), self._modules(self.groups), self._modules(self.trained))
 
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:
         """Return how curved the outputs of the first training examples are on the way to trained weights."""
-        return smoothness(self._score_of_first(n_examples), self._modules(), displacement)
+        return smoothness(self._score_of_first(n_examples), self._modules(self.trained), displacement)
 
-    def _modules(self) -> dict[str, list[TrackedLinear]]:
-        return {group: self.scorer.trained[group] for group in self.groups}
+    def _modules(self, groups: Sequence[str]) -> dict[str, list[TrackedLinear]]:
+        return {group: self.scorer.trained[group] for group in groups}
 
     def _score_of_first(self, n_examples: int) -> Callable[[], Tensor]:
         """Return what runs the model on the first training examples, past the layers whose states are kept."""
@@ -132,8 +147,13 @@ class TrainingInputs:
 
         return score
 
-    def _linear_rows(self, split: Split, n_examples: int) -> LinearRows:
-        scores = np.concatenate([np.array(shard.array("scores")) for shard in self._shards[split]])[:n_examples]
+    def _scores(self, split: Split) -> Array:
+        """Return the outputs f_0 (n, R) of all examples of the problem."""
+        scores = np.concatenate([np.array(shard.array("scores")) for shard in self._shards[split]])
+        return scores[: self._counts[split]]
+
+    def _linear_rows(self, split: Split) -> LinearRows:
+        scores = self._scores(split)
         jacobian = np.concatenate([self._rows(split, group) for group in self.groups], axis=1)
         return LinearRows(torch.from_numpy(scores), torch.from_numpy(jacobian).view(len(scores), scores.shape[1], -1))
 

@@ -1,7 +1,7 @@
 """What a worker process has at hand while it computes stages: the sweep, the store, and what it has loaded."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,8 +100,9 @@ class Work:
         Args:
             parameters: parameters of a capture or head stage.
             head: artifact of a fitted head; None for the other kinds of head.
-            groups: names of the groups to track.
+            groups: names of the groups to track; the head may be trained although it is not in the kernel.
         """
+        from finetune.architecture import HEAD_GROUP
         from finetune.scorer import build_scorer
 
         names = ("model", "adapter", "adapter_seed", "head", "head_seed", "n_outputs", "dtype")
@@ -112,7 +113,7 @@ class Work:
             scorer = build_scorer(
                 model_settings(self.sweep),
                 adapter_settings(parameters["adapter"]),
-                head_settings(parameters["head"]),
+                replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups),
                 n_outputs=parameters["n_outputs"],
                 adapter_seed=parameters["adapter_seed"],
                 head_seed=parameters["head_seed"],

@@ -18,6 +18,7 @@ def variant_constants(variant: Variant) -> dict[str, Any]:
         "adapter_rank": spec.adapter.rank if spec.adapter.kind == "lora" else None,
         "head": spec.head.kind,
         "head_in_kernel": spec.head.in_kernel,
+        "head_trained": spec.head_trained,
         "kernel": spec.kernel.kind,
         "outputs": spec.kernel.outputs,
         "dtype": spec.model.dtype,

@@ -63,7 +63,7 @@ GRID_COLUMNS = (
         "has no spurious local minima if the model is linear in its weights (arXiv 2402.11867); null without adapter",
     ),
     Column("head", _NAME, "kind of head"),
-    Column("head_in_kernel", _FLAG, "whether the head is trained too"),
+    Column("head_in_kernel", _FLAG, "whether the head's parameters are in the kernel"),
     Column("kernel", _NAME, "sgd, sign or asymmetric_sign"),
     Column("outputs", _NAME, "which outputs the kernel keeps: full, trace or margin"),
     Column("dtype", _NAME, "precision of model and Jacobian"),
@@ -207,6 +207,12 @@ DIFFERENCE_COLUMNS = tuple(
 )
 
 TRAINING_COLUMNS = (
+    Column(
+        "head_trained",
+        _FLAG,
+        "whether the trained model's head is trained; its linearization lacks a head that is not in the kernel; null "
+        "where nothing is trained",
+    ),
     *(
         column
         for model, whose in _MODELS

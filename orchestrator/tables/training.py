@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from orchestrator.layer_sets import HEAD
 from orchestrator.plan import Comparison, Plan, Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
 
@@ -66,12 +67,17 @@ def trajectory_columns(plan: Plan, solve: Solve, comparison: Comparison, artifac
 
 
 def update_columns(plan: Plan, solve: Solve, comparison: Comparison, artifact: Artifact) -> dict[str, Any]:
-    """Return columns with a row for every cell of a comparison and every group of its layer set."""
-    groups = solve.layer_sets[comparison.layer_set].groups
+    """Return columns with a row for every cell of a comparison and every group that was trained.
+
+    Those are the groups of its layer set and, where it is trained outside the kernel, the head.
+    """
+    groups = list(solve.layer_sets[comparison.layer_set].groups)
+    if comparison.stage.parameters.get("train_head"):
+        groups.append(HEAD)
     columns = _cell_columns(plan, solve, comparison, len(groups))
     names = ("weight_norm", "finetune_update_norm", "linearized_update_norm")
     values = {name: np.array(artifact.array(f"updates.{name}")).ravel() for name in names}
-    return columns | {"group": list(groups) * comparison.count} | values
+    return columns | {"group": groups * comparison.count} | values
 
 
 def _cell_columns(plan: Plan, solve: Solve, comparison: Comparison, rows_per_cell: int) -> dict[str, Any]:

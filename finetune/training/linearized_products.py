@@ -1,0 +1,95 @@
+"""The linearized model without Jacobian rows: outputs f_0 + J d by products with J, for layer sets of any size."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.prefix import PrefixCache
+from finetune.scorer import Scorer
+from finetune.targets import kernel_outputs
+from finetune.tokens import TokenizedTexts
+from finetune.training.trainable import Displacement, Split
+from ntk_dist.features import OutputMode
+from ntk_dist.linearization import Linearization
+
+
+class LinearizedProducts:
+    """f_0(x) + J(x) d, as `finetune.training.linearized.LinearizedModel` to rounding, with J where it is needed.
+
+    A batch goes through the model at theta_0 once; every cell then takes one product J d, and J^T g on the way back.
+
+    Args:
+        scorer: the model; its weights are never changed.
+        groups: names of the groups that are trained.
+        texts: the examples by split.
+        outputs: which outputs are trained.
+        n_cells: cells S that are trained side by side.
+        initial: by split (n, R), f_0.
+        prefixes: by split, the filled caches of what leaves the frozen layers; none runs them at every step.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        groups: Sequence[str],
+        texts: Mapping[Split, TokenizedTexts],
+        outputs: OutputMode,
+        n_cells: int,
+        *,
+        initial: Mapping[Split, Tensor],
+        prefixes: Mapping[Split, PrefixCache] | None = None,
+    ) -> None:
+        self._scorer = scorer
+        self._groups = {group: scorer.groups[group] for group in groups}
+        self._texts = texts
+        self._outputs = outputs
+        self._initial = initial
+        self._prefixes = prefixes or {}
+        self.displacements: list[Displacement] = [
+            {
+                f"{linear.name}.{kind}": torch.zeros_like(parameter, requires_grad=True)
+                for linears in self._groups.values()
+                for linear in linears
+                for kind, parameter in linear.named_parameters()
+            }
+            for _ in range(n_cells)
+        ]
+
+    def outputs(self, split: Split, positions: NDArray[np.integer], cells: list[int]) -> Tensor:
+        """See `Trainable.outputs`."""
+        chosen = np.asarray(positions, dtype=np.int64)
+        batch = self._texts[split].batch(chosen)
+        cached = self._prefixes[split].reading(chosen, batch) if split in self._prefixes else nullcontext()
+        with cached:
+            linearization = Linearization(
+                lambda: kernel_outputs(self._scorer.logits(batch), self._outputs), self._groups
+            )
+        changes = [_times(linearization, self.displacements[cell]) for cell in cells]
+        return self._initial[split][torch.from_numpy(chosen)] + torch.stack(changes)
+
+    def lengths(self, split: Split) -> NDArray[np.int64]:
+        """See `Trainable.lengths`: tokens."""
+        return self._texts[split].lengths
+
+
+def _times(linearization: Linearization, displacement: Displacement) -> Tensor:
+    product: Tensor = _Product.apply(linearization, *displacement.values())  # type: ignore[no-untyped-call]
+    return product
+
+
+class _Product(torch.autograd.Function):
+    """J d with the backward pass J^T g, both from one graph at theta_0, so that d needs none through the model."""
+
+    @staticmethod
+    def forward(ctx: Any, linearization: Linearization, *direction: Tensor) -> Tensor:
+        ctx.linearization = linearization
+        return linearization.times(direction)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.linearization.transposed_times(gradient)
