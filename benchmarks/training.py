@@ -1,11 +1,13 @@
-"""What training saves by caching what leaves the frozen layers, and by training cells side by side.
+"""What training saves by the cache and side by side, and what a linearization costs without its rows.
 
     python -m benchmarks.training [--model FOLDER] [--data FILE] [--threads 1] [--rounds 5] [--steps 6]
+        [--parts cache side-by-side linearization]
 
 MiniLM, LoRA r=8 on query and value under a random head, AdamW. Prints ratios of interleaved runs of the training loop
 in one process, median and the span of the rounds: examples a second with the cache over without, for the last layer;
 and the time of 8 lambdas side by side over that of 8 runs one after the other, at batch 8, for the last layer with the
-cache and for all layers.
+cache and for all layers. The same two are then trained in their linearization: by products over by rows, and over the
+model itself, for one cell and for 8.
 """
 
 import argparse
@@ -20,11 +22,16 @@ from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import TokenizedTexts, tokenize
+from finetune.training.linearized import LinearizedModel, LinearRows
+from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets, train
 from finetune.training.settings import TrainingSettings
 from finetune.training.stacked import StackedModel
+from finetune.training.trainable import Split, Trainable
+from ntk_dist.capture import jacobian_rows
 
 CELLS = 8
+N_TRAIN = 64
 N_EVAL = 8
 
 
@@ -35,6 +42,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     bench = Bench(ModelSettings(str(arguments.model or demo_model())), arguments.data, arguments.steps)
@@ -42,12 +50,20 @@ def main() -> None:
         f"{bench.texts.lengths.mean():.0f} tokens on average, {arguments.threads} threads, {arguments.rounds} rounds "
         f"of {arguments.steps} steps"
     )
+    for part in arguments.parts:
+        PARTS[part](bench, arguments.rounds)
+
+
+def cache(bench: "Bench", rounds: int) -> None:
     for batch in (8, 32):
         pairs = [
             (bench.seconds("last", 1, batch, cached=False), bench.seconds("last", 1, batch, cached=True))
-            for _ in range(arguments.rounds)
+            for _ in range(rounds)
         ]
         report(f"last layer, batch {batch}: examples a second with the cache / without", pairs, "at least 2.5")
+
+
+def side_by_side(bench: "Bench", rounds: int) -> None:
     for layers in ("last", "all"):
         cached = layers == "last"
         pairs = [
@@ -55,9 +71,22 @@ def main() -> None:
                 bench.seconds(layers, CELLS, 8, cached=cached),
                 sum(bench.seconds(layers, 1, 8, cached=cached) for _ in range(CELLS)),
             )
-            for _ in range(arguments.rounds)
+            for _ in range(rounds)
         ]
         report(f"{layers}, batch 8: time of {CELLS} cells side by side / one after the other", pairs, "at most 0.5")
+
+
+def linearization(bench: "Bench", rounds: int) -> None:
+    for layers in ("last", "all"):
+        rows = bench.rows(layers)
+        for cells in (1, CELLS):
+            times = [bench.linearized_seconds(layers, cells, 8, rows) for _ in range(rounds)]
+            what = f"{layers}, batch 8, cells {cells}: time of the linearization by products"
+            report(f"{what} / by rows", [(products, by_rows) for products, by_rows, _ in times])
+            report(f"{what} / of the model", [(products, model) for products, _, model in times])
+
+
+PARTS = {"cache": cache, "side-by-side": side_by_side, "linearization": linearization}
 
 
 class Bench:
@@ -69,23 +98,54 @@ class Bench:
             model, AdapterSettings("lora", 8, 16.0, ("query", "value")), HeadSettings("random"),
             n_outputs=2, adapter_seed=0, head_seed=0,
         )  # fmt: skip
-        self.texts: TokenizedTexts = tokenize(model, read_texts(data, 256), template=None, max_length=128)
+        self.texts: TokenizedTexts = tokenize(model, read_texts(data, N_TRAIN), template=None, max_length=128)
         self.eval_texts = tokenize(model, read_texts(data, N_EVAL), template=None, max_length=128)
         last = max(int(group.partition(".")[0]) for group in self.scorer.groups if group != "head")
         self.groups = {
             "last": [f"{last}.query", f"{last}.value", "head"],
             "all": list(self.scorer.groups),
         }
-        self.caches = {split: PrefixCache(self.scorer, last, self.groups["last"]) for split in ("train", "eval")}
+        self.split_texts: dict[Split, TokenizedTexts] = {"train": self.texts, "eval": self.eval_texts}
+        self.caches: dict[Split, PrefixCache] = {
+            split: PrefixCache(self.scorer, last, self.groups["last"]) for split in self.split_texts
+        }
         self.caches["train"].fill(self.texts, batch_tokens=2048)
         self.caches["eval"].fill(self.eval_texts, batch_tokens=2048)
 
     def seconds(self, layers: str, cells: int, batch: int, *, cached: bool) -> float:
         """Return the time of some steps of training, without the looks at all examples before and after."""
-        texts = {"train": self.texts, "eval": self.eval_texts}
-        model = StackedModel(
-            self.scorer, self.groups[layers], texts, "full", cells, prefixes=self.caches if cached else None
-        )
+        prefixes = self.caches if cached else None
+        model = StackedModel(self.scorer, self.groups[layers], self.split_texts, "full", cells, prefixes=prefixes)
+        return self._seconds(model, cells, batch)
+
+    def linearized_seconds(
+        self, layers: str, cells: int, batch: int, rows: dict[Split, LinearRows]
+    ) -> tuple[float, float, float]:
+        """Return the times of as many steps by products, by rows, and of the model; the last layer has the cache."""
+        groups, cached = self.groups[layers], layers == "last"
+        initial = {split: found.initial for split, found in rows.items()}
+        products = LinearizedProducts(
+            self.scorer, groups, self.split_texts, "full", cells, initial=initial,
+            prefixes=self.caches if cached else None,
+        )  # fmt: skip
+        by_rows = LinearizedModel(rows, [linear for group in groups for linear in self.scorer.groups[group]], cells)
+        times = [self._seconds(model, cells, batch) for model in (products, by_rows)]
+        return times[0], times[1], self.seconds(layers, cells, batch, cached=cached)
+
+    def rows(self, layers: str) -> dict[Split, LinearRows]:
+        """Return the Jacobian rows of both splits, one example at a time."""
+        groups = {group: self.scorer.groups[group] for group in self.groups[layers]}
+        found: dict[Split, LinearRows] = {}
+        for split, texts in self.split_texts.items():
+            each = [
+                jacobian_rows(lambda: self.scorer.logits(texts.batch([i])), groups)  # noqa: B023
+                for i in range(len(texts))
+            ]
+            jacobian = [torch.cat([rows[group] for group in groups], dim=2) for _, rows in each]
+            found[split] = LinearRows(torch.cat([scores for scores, _ in each]), torch.cat(jacobian))
+        return found
+
+    def _seconds(self, model: Trainable, cells: int, batch: int) -> float:
         settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, self.steps, batch, record_every=self.steps)
         timed = Timed(model)
         targets = Targets(torch.ones(len(self.texts), 2), torch.ones(N_EVAL, 2))
@@ -96,7 +156,7 @@ class Bench:
 class Timed:
     """A model that adds up the time from the outputs of one batch of training to those of the next."""
 
-    def __init__(self, model: StackedModel) -> None:
+    def __init__(self, model: Trainable) -> None:
         self._model = model
         self.displacements = model.displacements
         self.seconds = 0.0
@@ -114,9 +174,10 @@ class Timed:
         return self._model.outputs(split, positions, cells)
 
 
-def report(what: str, pairs: list[tuple[float, float]], target: str) -> None:
+def report(what: str, pairs: list[tuple[float, float]], target: str = "") -> None:
     ratios = sorted(one / other for one, other in pairs)
-    print(f"{what}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}; {target})", flush=True)
+    wanted = f"; {target}" if target else ""
+    print(f"{what}: {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}{wanted})", flush=True)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class FinetuneSection(Section):
     linearization: Literal["rows", "products"] | None = Field(
         None,
         description="How the linearization is trained: rows holds the Jacobian rows in memory; products takes exact "
-        "products with the Jacobian from the model, which need no rows and cost about as much as training the model. "
+        "products with the Jacobian from the model, which need no rows and take once or twice the time of the model. "
         "null takes rows where they fit compute.memory_budget, else products; numbers agree to rounding.",
         examples=["products"],
     )
