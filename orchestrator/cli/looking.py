@@ -67,6 +67,11 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
     if not len(rows):
         known = cells.to_arrow(["layer_set"])["layer_set"].unique().to_pylist()
         raise ResultsError(f"there is no layer set `{layer_set}`; there are: {', '.join(known[:20])}")
+    if rows[sort].null_count == len(rows):
+        raise ResultsError(
+            f"no cell of {layer_set} has `{sort}`: metrics are those of the kind of task, and what training left is "
+            "there where something was trained"
+        )
     if as_json:
         print(standard_json(rows.to_pylist(), indent=1))
         return

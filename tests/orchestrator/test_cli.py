@@ -355,6 +355,12 @@ def test_show_suggests_the_nearest_column_and_lists_layer_sets(finished: Path):
     assert "there is no layer set `layers:9`; there are: layers:0, layers:1, layers:0-1" in answer.errors
 
 
+def test_show_says_that_a_metric_is_none_of_the_task(finished: Path):
+    answer = ntksweep("show", finished, "--layer-set", "layers:0", "--sort", "eval_pearson")
+    assert answer.status == 2
+    assert "no cell of layers:0 has `eval_pearson`: metrics are those of the kind of task" in answer.errors
+
+
 # --- export
 
 
