@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.combinations_estimate import combine_disk, combine_flops, combine_memory
 from orchestrator.errors import BudgetError
 from orchestrator.executors.choose import worker_count
 from orchestrator.finetune_estimate import finetune_disk, finetune_flops, finetune_memory
@@ -72,7 +73,7 @@ def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> l
         if kind in measured:
             seconds = measured[kind] * len(todo)
         else:
-            dtype = plan.sweep.spec.model.dtype if kind in ("capture", "head", "finetune") else "float64"
+            dtype = plan.sweep.spec.model.dtype if kind in ("capture", "head", "finetune", "combine") else "float64"
             if todo and dtype not in speed:
                 speed[dtype] = _matmul_speed(dtype, plan.sweep.spec.compute.threads)
             seconds = flops / (EFFICIENCY * speed[dtype]) if todo and flops else 0.0 if not todo else None
@@ -115,6 +116,7 @@ _ADVICE = {
     "gram": "lower compute.shard_examples, or raise the budget",
     "solve": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.eigenvectors: false",
     "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false",
+    "combine": "raise the budget, lower task.n_eval, or set finetune.prefix_cache: false",
 }
 
 
@@ -132,6 +134,8 @@ def memory_bytes(plan: Plan, stage: Stage) -> int:
         return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
     if stage.kind == "finetune":
         return finetune_memory(plan, stage)
+    if stage.kind == "combine":
+        return combine_memory(plan, stage)
     return 0
 
 
@@ -158,6 +162,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
         "solve": _solves_cost,
         "finetune": lambda plan, stage: (finetune_flops(plan, stage), finetune_disk(plan, stage)),
         "compare": lambda *_: (0.0, 0),
+        "combine": lambda plan, stage: (combine_flops(plan, stage), combine_disk(stage)),
     }
     return by_kind[stage.kind](plan, stage)
 

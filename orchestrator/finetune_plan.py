@@ -8,7 +8,7 @@ from orchestrator.spec import Spec
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.stage import Stage
 
-_OF_THE_PLAN = {"epochs", "warmup", "looks", "kernel_examples", "side_by_side", "prefix_cache"}
+_OF_THE_PLAN = {"epochs", "warmup", "looks", "kernel_examples", "side_by_side", "prefix_cache", "combinations"}
 """Keys of the section that say how stages are made rather than how each trains."""
 
 Inputs = Mapping[str, tuple[tuple[str, str], ...]]

@@ -56,6 +56,7 @@ class Sweep:
         if spec["compute"]["shard_examples"] is None:
             kept.append("memory_budget")  # chooses the shards, and with them the order of sums
         spec["compute"] = {key: spec["compute"][key] for key in kept}
+        spec.get("finetune", {}).pop("combinations", None)  # stand beside the other numbers and change none
         parts = ("model", "task", "adapter", "head", "kernel", "compute", *(["finetune"] if training else []))
         return dict(_flat({part: spec[part] for part in parts}))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from orchestrator.combinations_plan import Combination, plan_combinations
 from orchestrator.errors import SpecError
 from orchestrator.finetune_plan import FinetunePlanner
 from orchestrator.folder import Sweep
@@ -99,6 +100,7 @@ class Plan:
         stages: all stages.
         solves: the stages that fill cells, in the order of the table.
         variant_of: position of the first variant that needs a stage, by its identity.
+        combinations: the stages that fill the table `combinations`; none unless the spec asks for it.
     """
 
     sweep: Sweep
@@ -106,6 +108,7 @@ class Plan:
     stages: tuple[Stage, ...]
     solves: tuple[Solve, ...]
     variant_of: Mapping[str, int]
+    combinations: tuple[Combination, ...] = ()
 
     def of(self, stage: Stage) -> Variant:
         """Return a variant that needs a stage; what a stage costs is the same for all of them."""
@@ -141,9 +144,18 @@ class Plan:
     def plan_id(self) -> str:
         """Identity of the plan: which stages fill the tables, in which order."""
         return identity([
-            [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train, *self._named(solve)]
-            for solve in self.solves
+            *(
+                [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train, *self._named(solve)]
+                for solve in self.solves
+            ),
+            *([each.stage.stage_id] for each in self.combinations),
         ])  # fmt: skip
+
+    @property
+    def filling(self) -> Iterator[Stage]:
+        """All stages that fill a table."""
+        yield from (stage for solve in self.solves for stage in solve.filling)
+        yield from (each.stage for each in self.combinations)
 
     def _named(self, solve: Solve) -> list[str]:
         name = str(self.variants[solve.variant].choice)
@@ -184,7 +196,18 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:
             stages.setdefault(stage.stage_id, stage)
             variant_of.setdefault(stage.stage_id, position)
         solves.extend(replace(each, variant=position, learning_rate=choice.learning_rate) for each in own_solves)
-    return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of)
+    combinations = _combinations(sweep, found, solves, stages)
+    for each in combinations:
+        stages.setdefault(each.stage.stage_id, each.stage)
+        variant_of.setdefault(each.stage.stage_id, each.variants[0])
+    return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of, combinations)
+
+
+def _combinations(
+    sweep: Sweep, found: Sequence[Variant], solves: Sequence[Solve], stages: Mapping[str, Stage]
+) -> tuple[Combination, ...]:
+    section = sweep.spec.finetune.combinations if sweep.spec.finetune else None
+    return tuple(plan_combinations(section, found, solves, stages)) if section else ()
 
 
 def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:

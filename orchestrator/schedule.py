@@ -71,7 +71,7 @@ def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ())
     lost until a new layer set asks for it. The stages in `also` are needed whoever reads them.
     """
     finished = {kind: store.finished(kind) for kind in KINDS}
-    needed: set[str] = {stage.stage_id for solve in plan.solves for stage in solve.filling} | set(also)
+    needed: set[str] = {stage.stage_id for stage in plan.filling} | set(also)
     missing = []
     for stage in reversed(plan.stages):
         if stage.stage_id in needed and stage.stage_id not in finished[stage.kind]:

@@ -89,6 +89,7 @@ class Status:
         failures: the last failure of every failed stage: kind, stage, failure, message;
             for a stage that fills cells also which: layer_sets, seed, n_train.
         damaged: artifacts and tables that do not match their checksums; empty unless they were verified.
+        tables_complete: whether the tables have every row of the plan, also those that are about no cell.
     """
 
     kinds: tuple[Count, ...]
@@ -104,11 +105,12 @@ class Status:
     unmeasured: tuple[str, ...]
     failures: tuple[Mapping[str, Any], ...]
     damaged: tuple[str, ...]
+    tables_complete: bool
 
     @property
     def complete(self) -> bool:
-        """Whether every cell is in the tables."""
-        return self.cells_in_tables == self.cells and not self.damaged
+        """Whether every row is in the tables."""
+        return self.tables_complete and not self.damaged
 
     @property
     def seconds_left(self) -> float | None:
@@ -150,8 +152,10 @@ def status_of(
     cells, cells_finished = plan.n_cells, sum(count.finished for count in layer_sets)
     running = {stage_id: holder for stage_id, holder in held.items() if states.get(stage_id) is State.RUNNING}
     todo = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
-    # Once every cell is finished nobody needs what is lost below them.
-    left = {kind: count for kind, count in todo.items() if count and cells_finished < cells}
+    # Once all that fills a table is finished nobody needs what is lost below.
+    unfilled = cells_finished < cells or bool(todo.get("combine"))
+    left = {kind: count for kind, count in todo.items() if count and unfilled}
+    manifest = _current_manifest(plan, folder)
     means = history.mean_seconds()
     unmeasured = tuple(kind for kind in left if kind not in means)
     return Status(
@@ -161,7 +165,7 @@ def status_of(
         variants=variants if len(variants) > 1 else (),
         cells=cells,
         cells_finished=cells_finished,
-        cells_in_tables=_cells_in_tables(plan, folder),
+        cells_in_tables=cells_in(manifest) if manifest else 0,
         computing=tuple(_computing(plan.kinds[stage_id], stage_id, holder) for stage_id, holder in running.items()),
         workers=len({tuple(map(holder.get, _PROCESS)) for holder in running.values()}),
         worker_seconds=None if unmeasured else sum(count * means[kind] for kind, count in left.items()),
@@ -172,6 +176,7 @@ def status_of(
             if states.get(stage_id) is State.FAILED
         ),
         damaged=tuple(_damaged(plan, folder, finished)) if verify else (),
+        tables_complete=bool(manifest and manifest["complete"]),
     )
 
 
@@ -228,10 +233,10 @@ def _together(*states: State) -> State:
     return next(state for state in (State.FAILED, State.RUNNING, State.MISSING) if state in states)
 
 
-def _cells_in_tables(plan: PlanIndex, folder: ResultsFolder) -> int:
+def _current_manifest(plan: PlanIndex, folder: ResultsFolder) -> dict[str, Any] | None:
+    """Return the manifest of the tables, if they are of this plan."""
     manifest = read_manifest(folder)
-    current = manifest is not None and manifest["plan"] == plan.plan_id
-    return cells_in(manifest) if manifest and current else 0
+    return manifest if manifest is not None and manifest["plan"] == plan.plan_id else None
 
 
 def _computing(kind: str, stage_id: str, holder: Mapping[str, Any]) -> Computing:

@@ -112,7 +112,7 @@ def _place(one: Computing) -> tuple[str, str]:
 
 
 def _time_left(found: Status) -> Iterator[Text]:
-    if found.cells_finished == found.cells:
+    if found.cells_finished == found.cells and found.worker_seconds == 0:
         return
     if found.worker_seconds is None:
         yield Text(f"time left: unknown until a stage is finished of: {', '.join(found.unmeasured)}")

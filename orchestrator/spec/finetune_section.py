@@ -4,9 +4,25 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from finetune.settings import Operation
 from orchestrator.spec.sections import Section
 
 PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class CombinationsSection(Section):
+    """Weights trained on two tasks of the grid, combined and evaluated on both."""
+
+    coefficients: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.25, 0.5, 0.75), description="The coefficients a.", examples=[[0.25, 0.5, 0.75]], min_length=1
+    )
+    operations: tuple[Operation, ...] = Field(
+        ("interpolation", "addition", "negation"),
+        description="With displacements d_i and d_j of two tasks: interpolation (1 - a) d_i + a d_j, addition "
+        "a (d_i + d_j), negation -a d_i of either (arXiv 2305.12827).",
+        examples=[["interpolation", "addition"]],
+        min_length=1,
+    )
 
 
 class FinetuneSection(Section):
@@ -73,6 +89,13 @@ class FinetuneSection(Section):
         description="Compute what enters the lowest trained layer once for each example, and read it from memory at "
         "every step instead of running the frozen layers below. Part of the numbers, as side_by_side.",
         examples=[True],
+    )
+
+    combinations: CombinationsSection | None = Field(
+        None,
+        description="Combine what was trained on every two tasks of grid.tasks, the model and its linearization, and "
+        "write the table `combinations`; null does not.",
+        examples=[{"coefficients": [0.25, 0.5, 0.75], "operations": ["interpolation", "addition", "negation"]}],
     )
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ _MODULES = {
     "solve": "orchestrator.stages.solve",
     "finetune": "orchestrator.stages.finetune",
     "compare": "orchestrator.stages.compare",
+    "combine": "orchestrator.stages.combine",
 }
 
 KINDS = tuple(_MODULES)

@@ -75,10 +75,10 @@ class TrainingInputs:
         )
         return Targets(train, evaluation)
 
-    def model(self, n_cells: int) -> StackedModel:
-        """Return the model itself, for so many cells side by side."""
+    def model(self, n_cells: int, splits: Sequence[Split] = SPLITS) -> StackedModel:
+        """Return the model itself, for so many cells side by side and the examples of some splits."""
         counts = {"train": self._problem.n_train, "eval": self._problem.n_eval}
-        texts = {split: read_tokens(self._dataset, split, 0, counts[split]) for split in SPLITS}
+        texts = {split: read_tokens(self._dataset, split, 0, counts[split]) for split in splits}
         prefixes = self._prefixes(texts)
         return StackedModel(self.scorer, self.groups, texts, self._outputs, n_cells, prefixes=prefixes)
 

@@ -8,6 +8,8 @@ _ABOUT = {
     "predictions": "One row an evaluation example, output and cell; written with `results.predictions: true`.",
     "trajectories": "One row a look at a cell while it is trained; written where the spec has a section `finetune`.",
     "updates": "One row a cell and group that was trained; written where the spec has a section `finetune`.",
+    "combinations": "One row two tasks, task to evaluate, operation, coefficient and lambda, of every layer set, seed "
+    "and training-set size; written with `finetune.combinations`. [What is combined](training.md#combining-tasks).",
     "correlations": "One row a quantity, outcome, lambda, training-set size, task, rank and learning rate: how well "
     "the quantity tells layer sets apart; written where the spec has a section `finetune`. "
     "[How to read it](numbers.md#correlations).",

@@ -190,7 +190,7 @@ def test_the_tables_of_another_grid_do_not_count(sweep: Sweep):
     part = sweep.folder.tables / "cells" / PART
     part.parent.mkdir(parents=True)
     part.write_bytes(b"rows")
-    manifest = {"plan": sweep.plan.plan_id, "tables": {"cells": {"rows": 18, "bytes": 4}}}
+    manifest = {"plan": sweep.plan.plan_id, "complete": True, "tables": {"cells": {"rows": 18, "bytes": 4}}}
     write_manifest(sweep.folder, manifest)
     assert sweep.status().cells_in_tables == 18
     assert sweep.status().complete
