@@ -37,6 +37,10 @@ class OutputModeError(FinetuneError):
     """The outputs of the kernel do not fit the number of outputs of the model."""
 
 
+class CombinationError(FinetuneError):
+    """What was trained on two tasks did not start from the same weights, or is not of the same parameters."""
+
+
 class DataLoadError(FinetuneError):
     """The data set cannot be found or read."""
 

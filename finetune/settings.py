@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 TaskKind = Literal["classification", "regression"]
+Operation = Literal["interpolation", "addition", "negation"]
 AdapterKind = Literal["lora", "none"]
 HeadKind = Literal["random", "pretrained", "ridge", "logistic", "label_words"]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.additions_estimate import additions_disk, additions_flops, additions_memory
+from orchestrator.combinations_estimate import combine_disk, combine_flops, combine_memory
 from orchestrator.errors import BudgetError
 from orchestrator.executors.choose import worker_count
 from orchestrator.finetune_estimate import finetune_disk, finetune_flops, finetune_memory
@@ -73,7 +74,7 @@ def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> l
         if kind in measured:
             seconds = measured[kind] * len(todo)
         else:
-            dtype = plan.sweep.spec.model.dtype if kind in ("capture", "head", "finetune") else "float64"
+            dtype = plan.sweep.spec.model.dtype if kind in ("capture", "head", "finetune", "combine") else "float64"
             if todo and dtype not in speed:
                 speed[dtype] = _matmul_speed(dtype, plan.sweep.spec.compute.threads)
             seconds = flops / (EFFICIENCY * speed[dtype]) if todo and flops else 0.0 if not todo else None
@@ -118,26 +119,38 @@ _ADVICE = {
     "additions": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.additions: false",
     "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.linearization: products or "
     "finetune.prefix_cache: false",
+    "combine": "raise the budget, lower task.n_eval, or set finetune.prefix_cache: false",
 }
 
 
 def memory_bytes(plan: Plan, stage: Stage) -> int:
     """Return the memory that a stage takes for Jacobians and blocks, beside the model and its activations."""
+    by_kind: dict[str, Callable[[Plan, Stage], int]] = {
+        "capture": _capture_memory,
+        "gram": _gram_memory,
+        "solve": _solves_memory,
+        "additions": additions_memory,
+        "finetune": finetune_memory,
+        "combine": combine_memory,
+    }
+    return by_kind[stage.kind](plan, stage) if stage.kind in by_kind else 0
+
+
+def _capture_memory(plan: Plan, stage: Stage) -> int:
     sizes = plan.of(stage).sizes
-    if stage.kind == "capture":
-        # Rows of a batch, and their copy on the way to the file.
-        return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
-    if stage.kind == "gram":
-        rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
-        mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
-        return mapped + workspace_bytes(rows, rows)
-    if stage.kind == "solve":
-        return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
-    if stage.kind == "additions":
-        return additions_memory(plan, stage)
-    if stage.kind == "finetune":
-        return finetune_memory(plan, stage)
-    return 0
+    # Rows of a batch, and their copy on the way to the file.
+    return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
+
+
+def _gram_memory(plan: Plan, stage: Stage) -> int:
+    sizes = plan.of(stage).sizes
+    rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
+    mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
+    return mapped + workspace_bytes(rows, rows)
+
+
+def _solves_memory(plan: Plan, stage: Stage) -> int:
+    return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
 
 
 def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
@@ -164,6 +177,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
         "additions": lambda plan, stage: (additions_flops(plan, stage), additions_disk(plan, stage)),
         "finetune": lambda plan, stage: (finetune_flops(plan, stage), finetune_disk(plan, stage)),
         "compare": lambda *_: (0.0, 0),
+        "combine": lambda plan, stage: (combine_flops(plan, stage), combine_disk(stage)),
     }
     return by_kind[stage.kind](plan, stage)
 

@@ -10,6 +10,7 @@ from orchestrator.stage import Stage
 
 _OF_THE_PLAN = {
     "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "prefix_cache", "linearization", "train_head",
+    "combinations",
 }  # fmt: skip
 """Keys of the section that say how stages are made rather than how each trains."""
 

@@ -56,7 +56,9 @@ class Sweep:
         if spec["compute"]["shard_examples"] is None:
             kept.append("memory_budget")  # chooses the shards, and with them the order of sums
         spec["compute"] = {key: spec["compute"][key] for key in kept}
-        spec["kernel"].pop("additions", None)  # what they add stands beside the other numbers and changes none
+        # What stands beside the other numbers and changes none may join a sweep and leave it.
+        spec["kernel"].pop("additions", None)
+        spec.get("finetune", {}).pop("combinations", None)
         parts = ("model", "task", "adapter", "head", "kernel", "compute", *(["finetune"] if training else []))
         return dict(_flat({part: spec[part] for part in parts}))
 

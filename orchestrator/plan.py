@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.additions_plan import Additions, AdditionsPlanner
 from orchestrator.balance import check_balance_against
+from orchestrator.combinations_plan import Combination, plan_combinations
 from orchestrator.errors import SpecError
 from orchestrator.finetune_plan import FinetunePlanner
 from orchestrator.folder import Sweep
@@ -103,6 +104,7 @@ class Plan:
         solves: the stages that fill cells, in the order of the table.
         variant_of: position of the first variant that needs a stage, by its identity.
         additions: the stages that fill the table `additions`; none unless the spec asks for it.
+        combinations: the stages that fill the table `combinations`; none unless the spec asks for it.
     """
 
     sweep: Sweep
@@ -111,6 +113,7 @@ class Plan:
     solves: tuple[Solve, ...]
     variant_of: Mapping[str, int]
     additions: tuple[Additions, ...] = ()
+    combinations: tuple[Combination, ...] = ()
 
     def of(self, stage: Stage) -> Variant:
         """Return a variant that needs a stage; what a stage costs is the same for all of them."""
@@ -151,6 +154,7 @@ class Plan:
                 for solve in self.solves
             ),
             *([each.stage.stage_id, each.seed, each.n_train, *self._named(each.variant)] for each in self.additions),
+            *([each.stage.stage_id] for each in self.combinations),
         ])  # fmt: skip
 
     def _named(self, variant: int) -> list[str]:
@@ -162,6 +166,7 @@ class Plan:
         """All stages that fill a table."""
         yield from (stage for solve in self.solves for stage in solve.filling)
         yield from (each.stage for each in self.additions)
+        yield from (each.stage for each in self.combinations)
 
 
 def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:
@@ -201,7 +206,18 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:
             stages.setdefault(stage.stage_id, stage)
             variant_of.setdefault(stage.stage_id, position)
         solves.extend(replace(each, variant=position, learning_rate=choice.learning_rate) for each in own_solves)
-    return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of, tuple(additions))
+    combinations = _combinations(sweep, found, solves, stages)
+    for each in combinations:
+        stages.setdefault(each.stage.stage_id, each.stage)
+        variant_of.setdefault(each.stage.stage_id, each.variants[0])
+    return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of, tuple(additions), combinations)
+
+
+def _combinations(
+    sweep: Sweep, found: Sequence[Variant], solves: Sequence[Solve], stages: Mapping[str, Stage]
+) -> tuple[Combination, ...]:
+    section = sweep.spec.finetune.combinations if sweep.spec.finetune else None
+    return tuple(plan_combinations(section, found, solves, stages)) if section else ()
 
 
 def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:

@@ -21,6 +21,7 @@ _HINTS = {
     "additions": "set kernel.additions: true and run",
     "trajectories": "give the spec a section `finetune` and run",
     "updates": "give the spec a section `finetune` and run",
+    "combinations": "give the spec `finetune.combinations` and at least two tasks, and run",
     "correlations": "give the spec a section `finetune` and run",
 }
 """How to get a table that not every sweep has."""
@@ -30,7 +31,7 @@ class Table:
     """One table of a sweep. DuckDB and any other reader of Parquet can open `path` as well.
 
     Attributes:
-        name: cells, spectra, predictions, additions, trajectories, updates or correlations.
+        name: cells, spectra, predictions, additions, trajectories, updates, combinations or correlations.
         path: folder of its Parquet files.
         dataset: the table as a pyarrow dataset, nothing read yet.
     """
@@ -114,6 +115,11 @@ class Results:
     def updates(self) -> Table:
         """One row a cell and group that was trained."""
         return self.table("updates")
+
+    @property
+    def combinations(self) -> Table:
+        """One row a combination of what was trained on two tasks, task to evaluate and lambda."""
+        return self.table("combinations")
 
     @property
     def correlations(self) -> Table:

@@ -17,6 +17,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "additions": 1,
     "finetune": 1,
     "compare": 1,
+    "combine": 1,
 }
 """Raised for a stage kind when its numbers change, so that artifacts of older code are not taken for newer ones."""
 
@@ -54,6 +55,9 @@ class Stage:
         if self.kind in ("finetune", "compare"):
             which = f"{self.kind} ({p['model']})" if self.kind == "finetune" else self.kind
             return f"{which} of {'+'.join(p['groups'])}, {len(p['lambdas'])} lambdas from {p['lambdas'][0]:g}"
+        if self.kind == "combine":
+            shared = p["tasks"]["a"]
+            return f"combine tasks for {'+'.join(shared['groups'])}, {len(shared['lambdas'])} lambdas"
         return self.kind
 
     def facts(self) -> dict[str, Any]:

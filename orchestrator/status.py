@@ -153,7 +153,7 @@ def status_of(
     running = {stage_id: holder for stage_id, holder in held.items() if states.get(stage_id) is State.RUNNING}
     todo = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
     # Once all that fills a table is finished nobody needs what is lost below.
-    unfilled = cells_finished < cells or bool(todo.get("additions"))
+    unfilled = cells_finished < cells or any(todo.get(kind) for kind in ("additions", "combine"))
     left = {kind: count for kind, count in todo.items() if count and unfilled}
     manifest = _current_manifest(plan, folder)
     means = history.mean_seconds()

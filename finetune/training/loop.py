@@ -12,6 +12,7 @@ from torch import Tensor
 
 from finetune.training import regularizers
 from finetune.training.losses import example_losses
+from finetune.training.outputs import all_outputs
 from finetune.training.run import (
     CellStatus,
     Checkpoint,
@@ -26,7 +27,6 @@ from finetune.training.saving import restore, saved
 from finetune.training.settings import TrainingSettings
 from finetune.training.stepping import learning_rate, make_optimiser, step_batches
 from finetune.training.trainable import Displacement, Split, Trainable
-from ntk_dist.batches import length_buckets
 
 EXPLODED = 1e4
 """Times its first value at which a training loss counts as exploded: whatever comes back from there is chance."""
@@ -199,18 +199,10 @@ class _Training:
         if ended.worse >= patience:
             ended.status, ended.active = CellStatus.STOPPED_EARLY, False
 
-    @torch.no_grad()
     def _outputs(self, split: Split, cells: list[int]) -> NDArray[np.float64]:
         """Return the outputs (S, n, R) of all examples; of cells that have ended those of where they stood."""
-        lengths, size = self.model.lengths(split), self.at_once
         distinct = list(dict.fromkeys(cells))
-        found: list[tuple[NDArray[np.int64], Tensor]] = [
-            (positions, self.model.outputs(split, positions, distinct))
-            for positions in length_buckets(lengths, batch_tokens=size * int(max(lengths)), batch_examples=size)
-        ]
-        outputs = np.empty((len(distinct), len(lengths), found[0][1].shape[2]))
-        for positions, values in found:
-            outputs[:, positions] = values.double().numpy()
+        outputs = all_outputs(self.model, split, distinct, at_once=self.at_once)
         return outputs[[distinct.index(cell) for cell in cells]]
 
     @cached_property

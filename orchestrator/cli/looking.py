@@ -83,7 +83,10 @@ def export(
     path: FolderArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
     table: Annotated[
-        str, typer.Option(help="cells, spectra, predictions, additions, trajectories, updates or correlations.")
+        str,
+        typer.Option(
+            help="cells, spectra, predictions, additions, trajectories, updates, combinations or correlations."
+        ),
     ] = "cells",
     file_format: Annotated[
         Format | None, typer.Option("--format", help="Format; by default told from the file's ending.")

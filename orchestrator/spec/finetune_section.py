@@ -11,12 +11,28 @@ from pydantic import (
     model_validator,
 )
 
+from finetune.settings import Operation
 from orchestrator.spec.sections import Section
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 
-_LATER = {"linearization", "train_head"}
+_LATER = {"linearization", "train_head", "combinations"}
 """Keys that came after sweeps had been run without them."""
+
+
+class CombinationsSection(Section):
+    """Weights trained on two tasks of the grid, combined and evaluated on both."""
+
+    coefficients: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.25, 0.5, 0.75), description="The coefficients a.", examples=[[0.25, 0.5, 0.75]], min_length=1
+    )
+    operations: tuple[Operation, ...] = Field(
+        ("interpolation", "addition", "negation"),
+        description="With displacements d_i and d_j of two tasks: interpolation (1 - a) d_i + a d_j, addition "
+        "a (d_i + d_j), negation -a d_i of either (arXiv 2305.12827).",
+        examples=[["interpolation", "addition"]],
+        min_length=1,
+    )
 
 
 class FinetuneSection(Section):
@@ -97,6 +113,12 @@ class FinetuneSection(Section):
         description="Whether training changes the head; null does as head.in_kernel says. true with a head outside the "
         "kernel trains it beside every layer set; the linearization has the kernel's parameters and lacks the head's.",
         examples=[True],
+    )
+    combinations: CombinationsSection | None = Field(
+        None,
+        description="Combine what was trained on every two tasks of grid.tasks, the model and its linearization, and "
+        "write the table `combinations`; null does not.",
+        examples=[{"coefficients": [0.25, 0.5, 0.75], "operations": ["interpolation", "addition", "negation"]}],
     )
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ from orchestrator.spec.sections import (
     TaskSection,
 )
 from orchestrator.spec.tasks import with_whole_tasks
-from orchestrator.spec.together import check_together
+from orchestrator.spec.together import check_combinations, check_together
 
 
 class Spec(Section):
@@ -66,6 +66,7 @@ class Spec(Section):
         for axis, values in (("ranks", grid.ranks), ("learning_rates", grid.learning_rates)):
             if values is not None and len(set(values)) < len(values):
                 raise ValueError(f"grid.{axis} names a value twice; remove one")
+        check_combinations(self)
         for name, task in (grid.tasks or {"": self.task}).items():
             try:
                 check_together(self, task)

@@ -47,6 +47,26 @@ def _check_seeds(spec: "Spec", task: TaskSection) -> None:
         )
 
 
+def check_combinations(spec: "Spec") -> None:
+    """Check that what is trained on several tasks can be combined.
+
+    Raises:
+        ValueError: says why it cannot, and what to change.
+    """
+    if spec.finetune is None or spec.finetune.combinations is None:
+        return
+    if len(spec.grid.tasks or {}) < 2:
+        raise ValueError(
+            "finetune.combinations combines what was trained on two tasks: name at least two in grid.tasks, or leave "
+            "the key out"
+        )
+    if spec.head.kind in ("ridge", "logistic"):
+        raise ValueError(
+            f"finetune.combinations needs tasks that start from the same weights, and a {spec.head.kind} head is "
+            "fitted to each task: set head.kind: random, pretrained or label_words, or leave the key out"
+        )
+
+
 def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) -> None:
     if finetune.loss == "cross_entropy" and task.kind != "classification":
         raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")

@@ -14,6 +14,7 @@ _MODULES = {
     "additions": "orchestrator.stages.additions",
     "finetune": "orchestrator.stages.finetune",
     "compare": "orchestrator.stages.compare",
+    "combine": "orchestrator.stages.combine",
 }
 
 KINDS = tuple(_MODULES)

@@ -40,6 +40,12 @@ SPLITS: tuple[Split, Split] = ("train", "eval")
 class TrainingInputs:
     """The inputs of one stage, read as they are asked for.
 
+    Args:
+        stage: the stage.
+        work: where its inputs are read.
+        problem: its regression problem.
+        splits: the splits whose examples go through the model.
+
     Attributes:
         settings: how to train.
         groups: the groups of the kernel.
@@ -47,7 +53,7 @@ class TrainingInputs:
         scorer: the model, at the pretrained point.
     """
 
-    def __init__(self, stage: Stage, work: Work, problem: Problem) -> None:
+    def __init__(self, stage: Stage, work: Work, problem: Problem, splits: Sequence[Split] = SPLITS) -> None:
         parameters = stage.parameters
         self.settings = TrainingSettings(**parameters["training"])
         self.groups: list[str] = parameters["groups"]
@@ -56,6 +62,7 @@ class TrainingInputs:
         self.scorer: Scorer = work.scorer(parameters["problem"]["scorer"], head, self.trained)
         self._parameters = parameters
         self._problem = problem
+        self._splits = splits
         self._dataset = work.input(stage, "dataset")
         self._shards = {split: work.inputs(stage, split) for split in SPLITS}
         self._outputs = parameters["problem"]["kernel"]["outputs"]
@@ -103,7 +110,7 @@ class TrainingInputs:
 
     @cached_property
     def _texts(self) -> dict[Split, TokenizedTexts]:
-        return {split: read_tokens(self._dataset, split, 0, self._counts[split]) for split in SPLITS}
+        return {split: read_tokens(self._dataset, split, 0, self._counts[split]) for split in self._splits}
 
     @cached_property
     def _prefixes(self) -> dict[Split, PrefixCache]:
@@ -113,7 +120,7 @@ class TrainingInputs:
             return {}
         batch_tokens = self._parameters["problem"]["scorer"]["batch_tokens"]
         try:
-            caches = {split: PrefixCache(self.scorer, frozen, self.trained) for split in SPLITS}
+            caches = {split: PrefixCache(self.scorer, frozen, self.trained) for split in self._splits}
             for split, cache in caches.items():
                 cache.fill(self._texts[split], batch_tokens=batch_tokens)
         except UnsupportedModelError:

@@ -11,6 +11,8 @@ _ABOUT = {
     "[What is proven and what is not](numbers.md#additions).",
     "trajectories": "One row a look at a cell while it is trained; written where the spec has a section `finetune`.",
     "updates": "One row a cell and group that was trained; written where the spec has a section `finetune`.",
+    "combinations": "One row two tasks, task to evaluate, operation, coefficient and lambda, of every layer set, seed "
+    "and training-set size; written with `finetune.combinations`. [What is combined](training.md#combining-tasks).",
     "correlations": "One row a quantity, outcome, lambda, training-set size, task, rank and learning rate: how well "
     "the quantity tells layer sets apart; written where the spec has a section `finetune`. "
     "[How to read it](numbers.md#correlations).",

@@ -96,8 +96,8 @@ SPECTRUM_COLUMNS = (
     Column(
         "feature_share_train",
         _REAL,
-        "|F r| / |K r| over training examples: K = P + F, P the head's block, F all others, r = y - f_0; null where "
-        "the head is out of the kernel or all there is",
+        "|F r| / |K r| over training examples: K = P + F, P the head's block, F all others, r = y - f_0; above 1 where "
+        "the two work against each other, null where the head is out of the kernel or all there is",
     ),
     Column("feature_share_eval", _REAL, "the same for the rows of K between evaluation and training examples"),
     Column("feature_trace_share", _REAL, "trace F / trace K"),
@@ -339,6 +339,44 @@ ADDITIONS = (
     Column("condition_number_first_order", _REAL, "condition_number of the first-order sigma_max and sigma_min"),
 )
 
+COMBINATIONS = (
+    Column("sweep", _NAME, "name of the sweep"),
+    Column("task_a", _NAME, "task with displacement d_i; the one that is negated"),
+    Column("task_b", _NAME, "task with displacement d_j; for a negation the other task"),
+    Column("eval_task", _NAME, "task on whose evaluation examples the numbers are: task_a or task_b"),
+    Column("operation", _NAME, "interpolation (1 - a) d_i + a d_j, addition a (d_i + d_j), or negation -a d_i"),
+    Column("coefficient", _REAL, "a"),
+    Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
+    Column("learning_rate", _REAL, "learning rate of fine-tuning"),
+    Column("seed", _COUNT, "seed of the grid"),
+    Column("n_train", _COUNT, "training examples of each task", "examples"),
+    Column("outputs", _NAME, "which outputs are trained: full, trace or margin"),
+    Column("layer_set", _NAME, "name of the layer set"),
+    Column("lambda_given", _REAL, "lambda as the spec gives it, of both tasks"),
+    Column("lambda_scale", _NAME, "absolute, or trace: in units of trace/M"),
+    *(
+        column
+        for model, whose in (
+            ("finetune", "of the model with the combined weights"),
+            ("linearized", "of the linearization with its own weights combined"),
+        )
+        for column in (
+            Column(f"{model}_eval_loss", _REAL, f"half the mean squared residual over evaluation examples, {whose}"),
+            *(
+                Column(f"{model}_eval_{metric}", _REAL, f"{meaning} on evaluation examples, {whose}")
+                for metric, meaning in _METRICS
+            ),
+        )
+    ),
+    Column(
+        "linearity_gap",
+        _REAL,
+        "|f - f'| / |f| of the outputs f of the model with the combined weights and f' = f_0 + u (f_i - f_0) + "
+        "v (f_j - f_0), the outputs of the trained models combined with the weights of d_i and d_j; 0 for a model that "
+        "is linear in its weights",
+    ),
+)
+
 _INTERVAL_ENDS = (("low", "lower"), ("high", "upper"))
 
 
@@ -377,5 +415,6 @@ TABLES: dict[str, Sequence[Column]] = {
     "additions": ADDITIONS,
     "trajectories": TRAJECTORIES,
     "updates": UPDATES,
+    "combinations": COMBINATIONS,
     "correlations": CORRELATIONS,
 }

@@ -25,6 +25,7 @@ from orchestrator.tables.build import (
     trajectories_of,
     updates_of,
 )
+from orchestrator.tables.combinations import COMBINATIONS_SCHEMA, combinations_rows, unfinished_combinations
 from orchestrator.tables.correlations import CELL_COLUMNS, CORRELATIONS_SCHEMA, correlations_of
 from orchestrator.tables.manifest import PART, cells_in_complete_tables, sha256_of, write_manifest
 
@@ -57,7 +58,8 @@ def collect(plan: Plan, folder: ResultsFolder) -> int:
 def _collect(plan: Plan, folder: ResultsFolder) -> int:
     store = folder.artifacts()
     finished = {kind: store.finished(kind) for kind in ("solve", "compare")}
-    unadded = unfinished_additions(plan, store)  # before the rest, for others may finish some meanwhile
+    # Before the rest, for others may finish some meanwhile.
+    unfilled = unfinished_additions(plan, store) + unfinished_combinations(plan, store)
     solves = [solve for solve in plan.solves if solve.stage.stage_id in finished["solve"]]
 
     def compared(solve: Solve) -> dict[str, Artifact]:
@@ -90,8 +92,10 @@ def _collect(plan: Plan, folder: ResultsFolder) -> int:
         written["trajectories"] = _write(folder, "trajectories", TRAJECTORIES_SCHEMA, trained(trajectories_of))
         written["updates"] = _write(folder, "updates", UPDATES_SCHEMA, trained(updates_of))
         written["correlations"] = _write(folder, "correlations", CORRELATIONS_SCHEMA, _correlations(folder))
+    if plan.combinations:
+        written["combinations"] = _write(folder, "combinations", COMBINATIONS_SCHEMA, combinations_rows(plan, store))
     n_cells = sum(finished_cells(plan, solve, finished["compare"]) for solve in solves)
-    complete = n_cells == plan.n_cells and not unadded
+    complete = n_cells == plan.n_cells and not unfilled
     manifest = {"plan": plan.plan_id, "complete": complete, "cells": n_cells, "tables": written}
     write_manifest(folder, manifest)
     return n_cells

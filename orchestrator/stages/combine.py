@@ -1,0 +1,149 @@
+"""The stage `combine`: what the weights trained on two tasks are worth on both when they are combined."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from finetune.errors import CombinationError
+from finetune.training.combining import combined, combined_outputs, linearity_gap, weights_of
+from finetune.training.outputs import all_outputs
+from finetune.training.trainable import Displacement
+from orchestrator.combinations import SIDES, Combined, Side, combinations_of
+from orchestrator.stage import Stage
+from orchestrator.stages.problem import load_problem
+from orchestrator.stages.training_inputs import TrainingInputs
+from orchestrator.stages.work import Product, Work
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Combine S cells of two tasks, trained with the same lambdas.
+
+    For C combinations, in the order of `combinations_of`, the artifact holds `linearity_gap` (2, C, S) and for both
+    models `finetune_<column>` and `linearized_<column>` (2, C, S): loss and metrics on the evaluation examples of
+    either task.
+
+    Raises:
+        CombinationError: the tasks do not start from the same weights, or have other numbers of outputs.
+    """
+    check_same_start(*(stage.parameters["tasks"][side]["problem"]["scorer"] for side in SIDES))
+    planned = combinations_of(stage.parameters["operations"], stage.parameters["coefficients"])
+    n_cells = len(stage.parameters["tasks"]["a"]["lambdas"])
+    found: dict[str, list[list[FloatArray]]] = {}
+    for side in SIDES:
+        examples = _Examples(stage, work, side)
+        of_side: dict[str, list[FloatArray]] = {}
+        for cell in range(n_cells):
+            trained = {model: _displacements(stage, work, model, cell) for model in ("trained", "linearized")}
+            for name, values in _combine(examples, trained, planned).items():
+                of_side.setdefault(name, []).append(values)
+        for name, by_cell in of_side.items():
+            found.setdefault(name, []).append(by_cell)
+    arrays = {name: np.stack([np.stack(by_cell, axis=1) for by_cell in both]) for name, both in found.items()}
+    return Product({}, work.write_arrays(stage, arrays))
+
+
+def check_same_start(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Check the parameters of two scorers: whether training starts from the same weights with the same outputs.
+
+    Raises:
+        CombinationError: it does not; says what differs.
+    """
+    differing = [name for name in first.keys() | second.keys() if first.get(name) != second.get(name)]
+    if differing:
+        raise CombinationError(
+            f"the tasks to be combined differ in {', '.join(sorted(differing))}; combine tasks of one model, adapter "
+            "and head with equally many outputs"
+        )
+    if first["head"]["kind"] in ("ridge", "logistic"):
+        raise CombinationError(
+            f"a {first['head']['kind']} head is fitted to each task, so that training starts from different weights; "
+            "use head.kind: random, pretrained or label_words"
+        )
+
+
+class _Examples:
+    """The evaluation examples of one task, and what models of either task say of them."""
+
+    def __init__(self, stage: Stage, work: Work, side: str) -> None:
+        roles = {role.removesuffix(f".{side}"): ids for role, ids in stage.inputs.items() if role.endswith(f".{side}")}
+        shared = {"frozen_layers": stage.parameters["frozen_layers"]}
+        alone = Stage(stage.kind, stage.parameters["tasks"][side] | shared, roles)
+        self._problem = load_problem(alone, work)
+        self._inputs = TrainingInputs(alone, work, self._problem, ["eval"])
+        self._model = self._inputs.model(1)
+        self._at_once = work.halved(self._inputs.settings.batch_examples)
+        self._shards = work.inputs(alone, "eval")
+        self.initial: FloatArray = np.concatenate([shard.array("scores") for shard in self._shards]).astype(np.float64)
+
+    def outputs(self, displacement: Displacement) -> FloatArray:
+        """Return f(theta_0 + d) (n, R) of the model itself."""
+        self._model.displacements = [displacement]
+        (outputs,) = all_outputs(self._model, "eval", [0], at_once=self._at_once)
+        return np.asarray(outputs)
+
+    def linearized_outputs(self, displacement: Displacement) -> FloatArray:
+        """Return f_0 + J d (n, R), from the captured rows, one shard and group at a time."""
+        outputs = self.initial.copy()
+        first = 0
+        for shard in self._shards:
+            last = first + len(shard.array("scores"))
+            for group in self._inputs.groups:
+                change = shard.array(group) @ self._flat(group, displacement)
+                outputs[first:last] += change.reshape(last - first, -1)
+            first = last
+        return outputs
+
+    def _flat(self, group: str, displacement: Displacement) -> npt.NDArray[np.floating]:
+        """Return the displacement (p_g,) of a group in the order of the columns of its rows."""
+        parts = [
+            displacement[f"{linear.name}.{kind}"].flatten()
+            for linear in self._inputs.scorer.groups[group]
+            for kind, _ in linear.named_parameters()
+        ]
+        return np.asarray(torch.cat(parts).numpy())
+
+    def scores(self, outputs: Sequence[FloatArray]) -> dict[str, FloatArray]:
+        """Return loss and metrics (C,) of C outputs (n, R), called as in `cells`."""
+        problem, stacked = self._problem, np.stack(outputs)
+        residuals = stacked - problem.eval_targets.reshape(stacked.shape[1:])
+        loss = np.einsum("cnr,cnr->c", residuals, residuals) / (2 * stacked.shape[1])
+        return {"eval_loss": loss, **problem.metrics("eval", stacked)}
+
+
+def _combine(
+    examples: _Examples, trained: Mapping[str, Mapping[Side, Displacement]], planned: Sequence[Combined]
+) -> dict[str, FloatArray]:
+    """Return all columns (C,) of one cell on the examples of one task."""
+    ends = {side: examples.outputs(trained["trained"][side]) for side in SIDES}
+    linearized_ends = {side: examples.linearized_outputs(trained["linearized"][side]) for side in SIDES}
+    nonlinear, linearized, gaps = [], [], []
+    for each in planned:
+        first, second, weights = each.first, each.second, weights_of(each.operation, each.coefficient)
+        displacements = trained["trained"]
+        nonlinear.append(examples.outputs(combined(displacements[first], displacements[second], weights)))
+        expected = combined_outputs(examples.initial, ends[first], ends[second], weights)
+        gaps.append(linearity_gap(nonlinear[-1], expected))
+        of_linear = (linearized_ends[first], linearized_ends[second])
+        linearized.append(combined_outputs(examples.initial, *of_linear, weights))
+    scores = {"finetune": examples.scores(nonlinear), "linearized": examples.scores(linearized)}
+    columns = {f"{model}_{name}": values for model, each in scores.items() for name, values in each.items()}
+    return columns | {"linearity_gap": np.array(gaps)}
+
+
+def _displacements(stage: Stage, work: Work, model: str, cell: int) -> dict[Side, Displacement]:
+    """Return what training one cell has left of each task, by side."""
+    found: dict[Side, Displacement] = {}
+    for side in SIDES:
+        artifact = work.input(stage, f"{model}.{side}")
+        prefix = f"{cell}."
+        found[side] = {
+            name.removeprefix(prefix): torch.from_numpy(np.array(artifact.array(name)))
+            for name in artifact.names()
+            if name.startswith(prefix)
+        }
+    return found
