@@ -1,4 +1,4 @@
-"""Linear probing, then fine-tuning: the probe is fitted, rows are captured there, and everything is trained from there."""
+"""Linear probing, then fine-tuning: the probe is fitted, rows are captured there, and training goes on from there."""
 
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def test_training_begins_at_the_probe_and_changes_it(kind: Any, tmp_path: Path, 
     for row in results_of(spec).cells.to_arrow().to_pylist():
         assert row["initial_train_loss"] == pytest.approx(probed["train"], rel=1e-9)
         assert row["finetune_train_loss"] < probed["train"]
-        assert 0 < row["feature_share_train"]
+        assert row["feature_share_train"] > 0
     moved = {row["group"]: row["finetune_update_norm"] for row in results_of(spec).updates.to_arrow().to_pylist()}
     assert moved["head"] > 0
 
