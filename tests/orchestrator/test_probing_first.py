@@ -1,4 +1,4 @@
-"""Linear probing, then fine-tuning: the probe is fitted, rows are captured there, and everything is trained from there."""
+"""Linear probing, then fine-tuning: the probe is fitted, rows are captured there, and training goes on from there."""
 
 from pathlib import Path
 from typing import Any
