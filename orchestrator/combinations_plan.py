@@ -10,7 +10,7 @@ from orchestrator.spec.finetune_section import CombinationsSection
 from orchestrator.stage import Stage
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Comparison, Solve, Variant
+    from orchestrator.plan_parts import Comparison, Solve, Variant
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 
 from orchestrator.errors import ResultsError
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, cell_ids, make_plan
+from orchestrator.plan import Plan, make_plan
+from orchestrator.plan_parts import cell_ids
 from orchestrator.stage import Stage
 from orchestrator.store.journal import read_journals
 from orchestrator.survey import surveys

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from ntk_dist.lora_rank import rank_threshold
 from orchestrator.layer_sets import LayerSet
-from orchestrator.plan import Plan, Solve, cell_ids
+from orchestrator.plan import Plan
+from orchestrator.plan_parts import Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
 from orchestrator.tables.constants import variant_constants
 from orchestrator.tables.schema import (

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plan import Variant
+from orchestrator.plan_parts import Variant
 
 
 def variant_constants(variant: Variant) -> dict[str, Any]:

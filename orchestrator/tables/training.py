@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.layer_sets import HEAD
-from orchestrator.plan import Comparison, Plan, Solve, cell_ids
+from orchestrator.plan import Plan
+from orchestrator.plan_parts import Comparison, Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
 
 STATUSES = ("finetune_status", "linearized_status")

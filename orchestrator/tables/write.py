@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, Solve
+from orchestrator.plan import Plan
+from orchestrator.plan_parts import Solve
 from orchestrator.store.artifacts import Artifact, ArtifactStore
 from orchestrator.store.files import explained, temporary_beside
 from orchestrator.tables.additions import ADDITIONS_SCHEMA, additions_of, unfinished_additions

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.identity import ID_LENGTH, canonical_json, digest, identity
 from orchestrator.layer_sets import LayerSet
-from orchestrator.plan import Plan, Solve, cell_ids
+from orchestrator.plan import Plan
+from orchestrator.plan_parts import Solve, cell_ids
 from orchestrator.stage import Stage
 from tests.orchestrator.sweeps import groups_of, plan_of, sources_of, spec_of, survey_of
 

@@ -13,7 +13,8 @@ from finetune.sampling import sample
 from finetune.task import Examples, Pool
 from orchestrator.errors import SpecError
 from orchestrator.layer_sets import GroupFacts
-from orchestrator.plan import MANY_LAYER_SETS, Plan
+from orchestrator.plan import Plan
+from orchestrator.seed_plan import MANY_LAYER_SETS
 from orchestrator.stage import Stage
 from tests.orchestrator.sweeps import groups_of, plan_of, survey_of
 

@@ -14,9 +14,9 @@ import pytest
 from scipy import stats
 
 import orchestrator
-from orchestrator import plan
+from orchestrator import seed_plan
 from orchestrator.errors import ResultsError
-from orchestrator.plan import cell_ids
+from orchestrator.plan_parts import cell_ids
 from orchestrator.tables.describe import tables_page
 from orchestrator.tables.schema import PROVENANCE_COLUMNS, SCHEMA_VERSION, TABLES, TRAINING_COLUMNS, arrow_schema
 from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
@@ -262,7 +262,7 @@ def test_layer_sets_that_share_a_stage_give_the_same_rows(
     changes = {"grid.layer_sets": ["each_layer", "each_target", "all_layers"], "results.predictions": True}
     alone, together = (make_sweep(tmp_path / name, changes, model=tiny_model) for name in ("alone", "together"))
     assert len(run_spec(alone).plan.solves) == 5
-    monkeypatch.setattr(plan, "MANY_LAYER_SETS", 2)
+    monkeypatch.setattr(seed_plan, "MANY_LAYER_SETS", 2)
     assert len(run_spec(together).plan.solves) == 2
     for table in results_of(alone).names:
         kept = [column.name for column in TABLES[table] if not column.provenance]

@@ -1,0 +1,216 @@
+"""The stages of one seed of a variant: what its layer sets share, and what fills their cells."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from orchestrator.additions_plan import AdditionsPlanner
+from orchestrator.finetune_plan import FinetunePlanner
+from orchestrator.identity import identity
+from orchestrator.layer_sets import LayerSet
+from orchestrator.plan_parts import Comparison, Solve, Variant
+from orchestrator.stage import Stage
+from orchestrator.training_memory import training_memory
+
+MANY_LAYER_SETS = 1024
+"""Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""
+
+Ref = tuple[str, str]
+
+
+class SeedPlanner:
+    """The stages of one seed of a variant."""
+
+    def __init__(self, variant: Variant, seed: int) -> None:
+        sizes = variant.sizes
+        self.spec = variant.sweep.spec
+        self.sweep = variant.sweep
+        self.survey = variant.survey
+        self.layer_sets = variant.layer_sets
+        self.sizes = sizes
+        self.seed = seed
+        self.dataset = self._dataset()
+        self.head = self._head()
+        self.train = self._captures("train", sizes.train_shards)
+        self.eval = self._captures("eval", sizes.eval_shards)
+        self.tiles, self.eval_tiles = self._tiles()
+        self.trained: list[Stage] = []
+
+    def shared_stages(self) -> Iterator[Stage]:
+        """Yield everything that several layer sets need."""
+        yield self.dataset
+        yield from [self.head] if self.head else []
+        yield from [*self.train, *self.eval]
+        yield from [*self.tiles.values(), *self.eval_tiles.values()]
+
+    def solves(self) -> Iterator[Solve]:
+        """Yield the stages that fill cells: for each training-set size, all layer sets."""
+        batch = -(-len(self.layer_sets) // MANY_LAYER_SETS)
+        for n_train in dict.fromkeys(self.spec.grid.n_train):
+            problem = self._problem(n_train)
+            problem_id = identity(problem)
+            for method in ("dual", "primal"):
+                chosen = [s for s in self.layer_sets if self.sizes.method(s, n_train) == method]
+                inputs = self._solve_inputs(method, n_train) if chosen else {}
+                for start in range(0, len(chosen), batch):
+                    part = tuple(chosen[start : start + batch])
+                    stage = Stage("solve", self._solve_parameters(problem, method, part), inputs)
+                    comparisons = tuple(self._comparisons(problem, part))
+                    yield Solve(stage, self.seed, n_train, part, problem_id, comparisons)
+
+    def _comparisons(self, problem: dict[str, Any], layer_sets: Sequence[LayerSet]) -> Iterator[Comparison]:
+        """Yield, for each layer set, the stages that train some of its lambdas side by side and compare."""
+        section = self.spec.finetune
+        if section is None:
+            return
+        lambdas = self.spec.grid.lambdas.numbers()
+        planner = FinetunePlanner(self.spec, section, problem, self.seed, self._fits)
+        inputs = self._training_inputs(problem["n_train"])
+        for position, layer_set in enumerate(layer_sets):
+            for first in range(0, len(lambdas), section.side_by_side):
+                together = lambdas[first : first + section.side_by_side]
+                *stages, comparison = planner.stages(layer_set, together, inputs)
+                self.trained.extend(stages)
+                yield Comparison(comparison, position, first, len(together))
+
+    def _fits(self, stage: Stage) -> bool:
+        return training_memory(self.sizes, self.survey, stage) <= self.spec.compute.memory_budget
+
+    def _training_inputs(self, n_train: int) -> dict[str, tuple[Ref, ...]]:
+        shards = self.sizes.shards_of(n_train)
+        return {
+            "dataset": (_ref(self.dataset),),
+            **({"head": (_ref(self.head),)} if self.head else {}),
+            "train": tuple(_ref(stage) for stage in self.train[:shards]),
+            "eval": tuple(_ref(stage) for stage in self.eval),
+        }
+
+    def _dataset(self) -> Stage:
+        task = self.spec.task.model_dump(mode="json", exclude={"data", "sample_seed"})
+        own = self.spec.task.sample_seed
+        return Stage("dataset", {
+            "data": self.sweep.sources.data.content_id,
+            "tokenizer": self.sweep.sources.model.content_id,
+            "task": task,
+            "n_outputs": self.survey.n_outputs,
+            "n_train": max(self.spec.grid.n_train),
+            "seed": self.seed if own is None else own,
+        })  # fmt: skip
+
+    def _scorer(self) -> dict[str, Any]:
+        spec = self.spec
+        adapter_seed, head_seed = spec.adapter.seed, spec.head.seed
+        return {
+            "model": self.sweep.sources.model.content_id,
+            "dtype": spec.model.dtype,
+            "attention": spec.model.attention,
+            "adapter": spec.adapter.model_dump(mode="json", exclude={"seed"}),
+            "adapter_seed": self.seed if adapter_seed is None else adapter_seed,
+            "head": spec.head.model_dump(mode="json", exclude={"seed"}),
+            "head_seed": self.seed if head_seed is None else head_seed,
+            "n_outputs": self.survey.n_outputs,
+            "batch_tokens": spec.compute.batch_tokens,
+            "threads": spec.compute.threads,
+        }
+
+    def _head(self) -> Stage | None:
+        if self.spec.head.kind not in ("ridge", "logistic"):
+            return None
+        return Stage("head", self._scorer(), {"dataset": (_ref(self.dataset),)})
+
+    def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
+        inputs = {"dataset": (_ref(self.dataset),)}
+        if self.head:
+            inputs["head"] = (_ref(self.head),)
+        parameters = self._scorer() | {
+            "outputs": self.spec.kernel.outputs,
+            "groups": list(self.sizes.groups),
+            "batch_examples": self.sizes.batch_examples,
+            "split": split,
+        }
+        return [Stage("capture", parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]
+
+    def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:
+        """Return the tiles that some layer set needs, by the positions of their shards."""
+
+        def tile(left: Stage, right: Stage) -> Stage:
+            return self._tile(left, right, self.sizes.dual_groups)
+
+        n_needed = self.sizes.dual_train_shards
+        needed = self.train[:n_needed]
+        symmetric = self.spec.kernel.kind != "asymmetric_sign"
+        train = {
+            (row, column): tile(left, right)
+            for row, left in enumerate(needed)
+            for column, right in enumerate(needed)
+            if column <= row or not symmetric
+        }
+        evaluation = {
+            (row, column): tile(left, right)
+            for row, left in enumerate(self.eval if needed else [])
+            for column, right in enumerate(needed)
+        }
+        return train, evaluation
+
+    def _tile(self, left: Stage, right: Stage, groups: Sequence[str]) -> Stage:
+        """Return the stage that makes the kernel blocks of some groups for a pair of shards."""
+        kernel = self.spec.kernel
+        parameters = {
+            "kind": kernel.kind,
+            "outputs_per_example": self.survey.n_outputs if kernel.outputs == "trace" else 1,
+            "gram_dtype": self.spec.compute.gram_dtype,
+            "threads": self.spec.compute.threads,
+            "groups": list(groups),
+        }
+        return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
+
+    def adding(self) -> AdditionsPlanner:
+        """Return what plans the additions of the seed."""
+        return AdditionsPlanner(
+            spec=self.spec,
+            sizes=self.sizes,
+            layer_sets=self.layer_sets,
+            groups=self.survey.groups,
+            shards=self.train,
+            tiles=self.tiles,
+            make_tile=self._tile,
+        )
+
+    def _problem(self, n_train: int) -> dict[str, Any]:
+        kernel = self.spec.kernel.model_dump(mode="json", exclude={"additions"})
+        compute = {"gram_dtype": self.spec.compute.gram_dtype, "shard_examples": self.sizes.shard_examples}
+        return {
+            "dataset": self.dataset.stage_id,
+            "scorer": self._scorer(),
+            "kernel": kernel,
+            "compute": compute,
+            "n_train": n_train,
+        }
+
+    def _solve_inputs(self, method: str, n_train: int) -> dict[str, tuple[Ref, ...]]:
+        shards = self.sizes.shards_of(n_train)
+        inputs = {
+            "dataset": (_ref(self.dataset),),
+            "train": tuple(_ref(stage) for stage in self.train[:shards]),
+            "eval": tuple(_ref(stage) for stage in self.eval),
+        }
+        if method == "dual":
+            inputs["tiles"] = tuple(_ref(t) for (row, column), t in self.tiles.items() if max(row, column) < shards)
+            inputs["eval_tiles"] = tuple(_ref(t) for (_, column), t in self.eval_tiles.items() if column < shards)
+        return inputs
+
+    def _solve_parameters(
+        self, problem: dict[str, Any], method: str, layer_sets: tuple[LayerSet, ...]
+    ) -> dict[str, Any]:
+        return {
+            "problem": problem,
+            "method": method,
+            "layer_sets": [list(layer_set.groups) for layer_set in layer_sets],
+            "lambdas": list(self.spec.grid.lambdas.numbers()),
+            "lambda_scale": self.spec.grid.lambdas.scale,
+            "task_kind": self.spec.task.kind,
+            "predictions": self.spec.results.predictions,
+        }
+
+
+def _ref(stage: Stage) -> Ref:
+    return stage.kind, stage.stage_id
