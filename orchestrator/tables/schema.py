@@ -345,7 +345,7 @@ COMBINATIONS = (
     Column("task_b", _NAME, "task with displacement d_j; for a negation the other task"),
     Column("eval_task", _NAME, "task on whose evaluation examples the numbers are: task_a or task_b"),
     Column("operation", _NAME, "interpolation (1 - a) d_i + a d_j, addition a (d_i + d_j), or negation -a d_i"),
-    Column("coefficient", _REAL, "a"),
+    Column("coefficient", _REAL, "a of the operation"),
     Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
     Column("learning_rate", _REAL, "learning rate of fine-tuning"),
     Column("seed", _COUNT, "seed of the grid"),
