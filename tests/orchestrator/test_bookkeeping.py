@@ -101,7 +101,7 @@ def test_planning_grows_as_the_number_of_layer_sets() -> None:
         plans: list[Plan] = []
         grid = GRID | {"grid.layer_sets": [{"subsets": size}], "grid.seeds": [0, 1]}
         count = calls(lambda: plans.append(plan_of(grid, survey=survey)))
-        return count / len(plans[0].layer_sets)
+        return count / len(plans[0].layer_set_names)
 
     each(1)
     assert each(6) < 1.1 * each(3)  # 2509 layer sets, beyond those that have a stage of their own; 298
