@@ -23,7 +23,7 @@ from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, write_sp
 
 COMMANDS = [
     "init", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "select", "export",
-    "doctor",
+    "report", "doctor",
 ]  # fmt: skip
 
 
