@@ -13,7 +13,7 @@ from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer
 from finetune.targets import kernel_outputs
 from finetune.tokens import TokenizedTexts
-from finetune.training.trainable import Displacement, Split
+from finetune.training.trainable import Displacement, Split, unmoved
 from ntk_dist.features import OutputMode
 from ntk_dist.linearization import Linearization
 
@@ -50,15 +50,7 @@ class LinearizedProducts:
         self._outputs = outputs
         self._initial = initial
         self._prefixes = prefixes or {}
-        self.displacements: list[Displacement] = [
-            {
-                f"{linear.name}.{kind}": torch.zeros_like(parameter, requires_grad=True)
-                for linears in self._groups.values()
-                for linear in linears
-                for kind, parameter in linear.named_parameters()
-            }
-            for _ in range(n_cells)
-        ]
+        self.displacements = unmoved([linear for linears in self._groups.values() for linear in linears], n_cells)
 
     def outputs(self, split: Split, positions: NDArray[np.integer], cells: list[int]) -> Tensor:
         """See `Trainable.outputs`."""

@@ -18,7 +18,7 @@ from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer
 from finetune.targets import kernel_outputs
 from finetune.tokens import TokenizedTexts
-from finetune.training.trainable import Displacement, Split
+from finetune.training.trainable import Displacement, Split, unmoved
 from ntk_dist.features import OutputMode
 from ntk_dist.tracked import TrackedLinear
 
@@ -50,14 +50,7 @@ class StackedModel:
         self._texts = texts
         self._outputs = outputs
         self._prefixes = prefixes or {}
-        self.displacements: list[Displacement] = [
-            {
-                f"{linear.name}.{kind}": torch.zeros_like(parameter, requires_grad=True)
-                for linear in self.linears
-                for kind, parameter in linear.named_parameters()
-            }
-            for _ in range(n_cells)
-        ]
+        self.displacements = unmoved(self.linears, n_cells)
 
     def outputs(self, split: Split, positions: NDArray[np.integer], cells: list[int]) -> Tensor:
         """See `Trainable.outputs`."""

@@ -1,10 +1,14 @@
 """What can be trained: outputs as a function of displacements from the pretrained point, several cells at once."""
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from ntk_dist.tracked import TrackedLinear
 
 Split = Literal["train", "eval"]
 Displacement = dict[str, Tensor]
@@ -25,3 +29,15 @@ class Trainable(Protocol):
 
     def lengths(self, split: Split) -> NDArray[np.int64]:
         """(n,) what the examples of a split cost, for batches of examples that cost alike."""
+
+
+def unmoved(linears: Sequence[TrackedLinear], n_cells: int) -> list[Displacement]:
+    """Return displacements of zero of the modules' parameters, one a cell, as leaves that require a gradient."""
+    return [
+        {
+            f"{linear.name}.{kind}": torch.zeros_like(parameter, requires_grad=True)
+            for linear in linears
+            for kind, parameter in linear.named_parameters()
+        }
+        for _ in range(n_cells)
+    ]
