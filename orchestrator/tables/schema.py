@@ -48,14 +48,19 @@ def arrow_schema(table: str, columns: Sequence[Column]) -> pa.Schema:
 
 _NAME, _COUNT, _REAL, _FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 
+_TASK = Column("task", _NAME, "name of the task in grid.tasks; else file name or hub id of the data")
+_RANK = Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter")
+_LEARNING_RATE = Column("learning_rate", _REAL, "learning rate of fine-tuning; null where nothing is trained")
+_VARIANT_COLUMNS = (_TASK, _RANK, _LEARNING_RATE)
+
 GRID_COLUMNS = (
     Column("cell_id", _NAME, "identity of the cell: hash of everything that fixes its numbers"),
     Column("sweep", _NAME, "name of the sweep"),
     Column("model", _NAME, "folder name or hub id of the model"),
-    Column("task", _NAME, "name of the task in grid.tasks; else file name or hub id of the data"),
+    _TASK,
     Column("task_kind", _NAME, "classification or regression"),
     Column("adapter", _NAME, "lora or none"),
-    Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
+    _RANK,
     Column(
         "rank_threshold",
         _COUNT,
@@ -67,7 +72,7 @@ GRID_COLUMNS = (
     Column("kernel", _NAME, "sgd, sign or asymmetric_sign"),
     Column("outputs", _NAME, "which outputs the kernel keeps: full, trace or margin"),
     Column("dtype", _NAME, "precision of model and Jacobian"),
-    Column("learning_rate", _REAL, "learning rate of fine-tuning; null where nothing is trained"),
+    _LEARNING_RATE,
     Column("seed", _COUNT, "seed of the grid"),
     Column("n_train", _COUNT, "training examples", "examples"),
     Column("n_eval", _COUNT, "evaluation examples", "examples"),
@@ -248,12 +253,6 @@ TRAINING_COLUMNS = (
 
 CELLS = (*GRID_COLUMNS, *SPECTRUM_COLUMNS, *RIDGE_COLUMNS, *TRAINING_COLUMNS, *PROVENANCE_COLUMNS)
 
-_VARIANT_COLUMNS = (
-    Column("task", _NAME, "name of the task in grid.tasks; else file name or hub id of the data"),
-    Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
-    Column("learning_rate", _REAL, "learning rate of fine-tuning; null where nothing is trained"),
-)
-
 _SET_COLUMNS = (
     Column("sweep", _NAME, "name of the sweep"),
     *_VARIANT_COLUMNS,
@@ -346,8 +345,8 @@ COMBINATIONS = (
     Column("eval_task", _NAME, "task on whose evaluation examples the numbers are: task_a or task_b"),
     Column("operation", _NAME, "interpolation (1 - a) d_i + a d_j, addition a (d_i + d_j), or negation -a d_i"),
     Column("coefficient", _REAL, "a of the operation"),
-    Column("adapter_rank", _COUNT, "rank r of LoRA; null without adapter"),
-    Column("learning_rate", _REAL, "learning rate of fine-tuning"),
+    _RANK,
+    _LEARNING_RATE,
     Column("seed", _COUNT, "seed of the grid"),
     Column("n_train", _COUNT, "training examples of each task", "examples"),
     Column("outputs", _NAME, "which outputs are trained: full, trace or margin"),
