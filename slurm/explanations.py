@@ -74,7 +74,8 @@ def explain(state: State, exit_code: tuple[int, int] | None, reason: str, *, cer
 def _waiting(reason: str) -> str:
     if not reason:
         return _WAITS["None"]
-    if reason.startswith("ReqNodeNotAvail"):
+    # The second is what Slurm says once it has looked and found no node of the partition usable.
+    if reason.startswith(("ReqNodeNotAvail", "Nodes required for job are DOWN, DRAINED or reserved")):
         return f"waits for nodes that are down, drained or reserved ({reason})"
     if reason.startswith(("Assoc", "QOS")):
         return f"waits for a limit of your account or qos ({reason})"

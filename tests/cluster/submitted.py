@@ -3,8 +3,7 @@
 import json
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,13 @@ from orchestrator.store.journal import read_journals
 from orchestrator.survey import surveys
 from slurm.devcluster import DevCluster
 from tests.cluster.ray_jobs import pids_of, processes
+from tests.cluster.waiting import SECONDS, wait_until
 from tests.faults.driving import count_events
 from tests.faults.journal_proof import Proof, prove_nothing_was_computed_twice
 from tests.faults.tables import assert_same_tables
 from tests.orchestrator.sweeps import make_sweep
 
 NTKSWEEP = Path(sys.executable).with_name("ntksweep")
-SECONDS = 300
-"""No sweep of these tests takes so long, whatever happens to it; one that does hangs."""
-
 SWEEP = {
     "model.dtype": "float32",
     "grid.lambdas": {"values": [0.01, 0.1, 1.0]},
@@ -154,11 +151,3 @@ class Submitted:
         hidden = {path.relative_to(self.results).parts[0] for path in self.results.rglob(".*") if path.is_file()}
         assert hidden <= {"logs"}
         return prove_nothing_was_computed_twice(self.results)
-
-
-def wait_until(true: Callable[[], bool], seconds: float = SECONDS) -> None:
-    """Wait until something is true, looking often."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)

@@ -10,7 +10,7 @@ from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
 from tests.cluster.queries import ONLY
 from tests.cluster.ray_jobs import kill, pids_of
-from tests.cluster.submitted import wait_until
+from tests.cluster.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("cluster-b")
 

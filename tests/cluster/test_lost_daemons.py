@@ -9,7 +9,7 @@ import pytest
 from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
 from tests.cluster.queries import ONLY, drain, job_facts, node_state
-from tests.cluster.submitted import wait_until
+from tests.cluster.waiting import wait_until
 from tests.faults.driving import count_events
 
 pytestmark = pytest.mark.xdist_group("cluster-b")

@@ -9,7 +9,7 @@ import pytest
 from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
 from tests.cluster.queries import ONLY, drain, job_facts
-from tests.cluster.submitted import wait_until
+from tests.cluster.waiting import wait_until
 
 pytestmark = pytest.mark.xdist_group("cluster-b")
 

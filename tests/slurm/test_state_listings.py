@@ -117,6 +117,7 @@ def test_a_job_that_lost_its_node_has_not_ended_for_certain_while_accounting_may
 
 MEMORY = "killed (signal 9), by the memory limit as a rule where Slurm runs without cgroups"
 LOST = "ReqNodeNotAvail, UnavailableNodes:n3"
+ALL_LOST = "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
 TOO_LONG = "will never start: its time limit is over the partition's; cancel it and lower time_limit"
 
 
@@ -134,6 +135,7 @@ TOO_LONG = "will never start: its time limit is over the partition's; cancel it 
         (from_squeue("PENDING", reason="PartitionTimeLimit"), TOO_LONG),
         (from_squeue("PENDING", reason="QOSGrpLimit"), "waits for a limit of your account or qos (QOSGrpLimit)"),
         (from_squeue("PENDING", reason=LOST), f"waits for nodes that are down, drained or reserved ({LOST})"),
+        (from_squeue("PENDING", reason=ALL_LOST), f"waits for nodes that are down, drained or reserved ({ALL_LOST})"),
         (from_squeue("PENDING", reason="SomethingNew"), "waits in the queue (SomethingNew)"),
         (from_squeue("PENDING"), "waits in the queue: jobs of higher priority come first, or no nodes are free"),
         (from_sacct("PENDING", reason="JobHeldUser"), "is held; `scontrol release` lets it go"),
