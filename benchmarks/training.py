@@ -25,6 +25,7 @@ from finetune.tokens import TokenizedTexts, tokenize
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets, train
+from finetune.training.origins import Origin
 from finetune.training.settings import TrainingSettings
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Split, Trainable
@@ -114,8 +115,9 @@ class Bench:
 
     def seconds(self, layers: str, cells: int, batch: int, *, cached: bool) -> float:
         """Return the time of some steps of training, without the looks at all examples before and after."""
-        prefixes = self.caches if cached else None
-        model = StackedModel(self.scorer, self.groups[layers], self.split_texts, "full", cells, prefixes=prefixes)
+        prefixes = self.caches if cached else {}
+        origin = Origin(self.split_texts, prefixes=prefixes)
+        model = StackedModel(self.scorer, self.groups[layers], [origin], "full", [0] * cells)
         return self._seconds(model, cells, batch)
 
     def linearized_seconds(
@@ -159,6 +161,7 @@ class Timed:
     def __init__(self, model: Trainable) -> None:
         self._model = model
         self.displacements = model.displacements
+        self.origins = model.origins
         self.seconds = 0.0
         self._began: float | None = None
 

@@ -30,6 +30,11 @@ _NOT_KEEPABLE = (
     "these, so that they cannot be kept; train it without the cache"
 )
 
+_OTHER_TOKENS = (
+    "the batch holds other tokens than the examples whose states are to be read; positions count in the tokens that "
+    "the cache was filled with"
+)
+
 
 class PrefixCache:
     """What leaves the layers below `lowest_layer`, for every token of a set of examples.
@@ -83,7 +88,7 @@ class PrefixCache:
                 rows = states.new_zeros(len(tokens.ids) + 1, states.shape[-1])
                 kept = _KeptStates(tokens, rows, len(output) if isinstance(output, tuple) else None)
             real = batch.attention_mask.bool()
-            kept.rows[kept.index(positions, batch)[real]] = states[real]
+            kept.rows[kept.index(positions, batch.input_ids.shape[1])[real]] = states[real]
         if kept is not None:
             shortest, longest = buckets[0][0], buckets[-1][-1]
             self._check(kept, [shortest])
@@ -101,13 +106,13 @@ class PrefixCache:
         Raises:
             FinetuneError: the cache is empty, or the batch holds other tokens.
         """
-        if not self._frozen:
+        with reading_together([self], [positions], batch):
             yield
-            return
+
+    def _states(self) -> "_KeptStates":
         if self._kept is None:
             raise FinetuneError("the cache of the frozen layers is empty; call fill first")
-        with _replaced(self._frozen, self._kept.output(positions, batch)):
-            yield
+        return self._kept
 
     def _run(self, batch: Batch) -> Any:
         """Run the whole model; return what the last frozen layer returned."""
@@ -139,10 +144,39 @@ class PrefixCache:
         """Compare with the whole model: of what the layers do only their last states are known."""
         batch = kept.tokens.batch(positions)
         expected = self._scorer.features(batch)
-        with _replaced(self._frozen, kept.output(positions, batch)):
+        states = kept.states(positions, batch.input_ids, batch.attention_mask)
+        with _replaced(self._frozen, kept.as_returned(states)):
             difference = self._scorer.features(batch) - expected
         if difference.norm() > torch.finfo(expected.dtype).eps ** 0.5 * expected.norm():
             raise UnsupportedModelError(_NOT_KEEPABLE)
+
+
+@contextmanager
+def reading_together(caches: Sequence[PrefixCache], positions: Sequence[Positions], batch: Batch) -> Iterator[None]:
+    """Read as `PrefixCache.reading` does, from several caches of one model.
+
+    Args:
+        caches: of the same layers.
+        positions: for each cache the examples of its `fill`.
+        batch: these examples, cache after cache.
+
+    Raises:
+        FinetuneError: a cache is empty, or the batch holds other tokens.
+    """
+    frozen = caches[0]._frozen
+    if not frozen:
+        yield
+        return
+    if sum(len(chosen) for chosen in positions) != len(batch):
+        raise FinetuneError(_OTHER_TOKENS)
+    kept = [cache._states() for cache in caches]
+    states, first = [], 0
+    for each, chosen in zip(kept, positions, strict=True):
+        last = first + len(chosen)
+        states.append(each.states(chosen, batch.input_ids[first:last], batch.attention_mask[first:last]))
+        first = last
+    with _replaced(frozen, kept[0].as_returned(states[0] if len(states) == 1 else torch.cat(states))):
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,22 +193,22 @@ class _KeptStates:
     rows: Tensor
     size: int | None
 
-    def index(self, positions: Positions, batch: Batch) -> Tensor:
-        """Return the row (B, T) of each token; -1 beyond the end of an example."""
+    def index(self, positions: Positions, n_tokens: int) -> Tensor:
+        """Return the row (B, T) of each of the first T tokens; -1 beyond the end of an example."""
         chosen, offsets = torch.as_tensor(positions), torch.from_numpy(self.tokens.offsets)
-        tokens = offsets[chosen, None] + torch.arange(batch.input_ids.shape[1])
+        tokens = offsets[chosen, None] + torch.arange(n_tokens)
         return torch.where(tokens < offsets[chosen + 1, None], tokens, -1)
 
-    def output(self, positions: Positions, batch: Batch) -> Any:
-        """Return what a layer returns for the batch: states (B, T, d), zero at padding."""
-        index, real = self.index(positions, batch), batch.attention_mask.bool()
+    def states(self, positions: Positions, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the states (B, T, d) of a batch (B, T), zero at padding."""
+        index, real = self.index(positions, input_ids.shape[1]), attention_mask.bool()
         ids = torch.from_numpy(self.tokens.ids)
-        if not torch.equal(index >= 0, real) or bool((ids[index[real]] != batch.input_ids[real]).any()):
-            raise FinetuneError(
-                "the batch holds other tokens than the examples whose states are to be read; positions count in the "
-                "tokens that the cache was filled with"
-            )
-        states = self.rows[index]
+        if not torch.equal(index >= 0, real) or bool((ids[index[real]] != input_ids[real]).any()):
+            raise FinetuneError(_OTHER_TOKENS)
+        return self.rows[index]
+
+    def as_returned(self, states: Tensor) -> Any:
+        """Return states in the way in which a layer returns them."""
         return states if self.size is None else (states, *[None] * (self.size - 1))
 
 

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import SpecError
+from orchestrator.side_by_side import runs_of
 from orchestrator.spec.finetune_section import CombinationsSection
 from orchestrator.stage import Stage
 
@@ -80,7 +81,7 @@ def _stage(section: CombinationsSection, compared: Mapping[str, Stage], stages: 
         "tasks": {side: dict(stage.parameters) for side, stage in compared.items()},
         "operations": list(section.operations),
         "coefficients": list(section.coefficients),
-        "frozen_layers": stages[trained].parameters["frozen_layers"],
+        "frozen_layers": runs_of(stages[trained])[0].parameters["frozen_layers"],
     }
     roles = {f"{role}.{side}": ids for side, stage in compared.items() for role, ids in stage.inputs.items()}
     return Stage("combine", parameters, roles)

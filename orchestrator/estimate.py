@@ -24,6 +24,9 @@ from orchestrator.stages.registry import KINDS
 EFFICIENCY = 0.5
 """Share of the speed of one large matrix product that a stage reaches, where nothing was measured yet."""
 
+OF_THE_MODEL = ("capture", "head", "finetune", "side_by_side", "combine")
+"""Kinds of stages that run the model, in its precision; the others work in float64."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -74,7 +77,7 @@ def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> l
         if kind in measured:
             seconds = measured[kind] * len(todo)
         else:
-            dtype = plan.sweep.spec.model.dtype if kind in ("capture", "head", "finetune", "combine") else "float64"
+            dtype = plan.sweep.spec.model.dtype if kind in OF_THE_MODEL else "float64"
             if todo and dtype not in speed:
                 speed[dtype] = _matmul_speed(dtype, plan.sweep.spec.compute.threads)
             seconds = flops / (EFFICIENCY * speed[dtype]) if todo and flops else 0.0 if not todo else None
@@ -131,6 +134,7 @@ def memory_bytes(plan: Plan, stage: Stage) -> int:
         "solve": _solves_memory,
         "additions": additions_memory,
         "finetune": finetune_memory,
+        "side_by_side": finetune_memory,
         "combine": combine_memory,
     }
     return by_kind[stage.kind](plan, stage) if stage.kind in by_kind else 0
@@ -176,6 +180,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
         "solve": _solves_cost,
         "additions": lambda plan, stage: (additions_flops(plan, stage), additions_disk(plan, stage)),
         "finetune": lambda plan, stage: (finetune_flops(plan, stage), finetune_disk(plan, stage)),
+        "side_by_side": lambda plan, stage: (finetune_flops(plan, stage), finetune_disk(plan, stage)),
         "compare": lambda *_: (0.0, 0),
         "combine": lambda plan, stage: (combine_flops(plan, stage), combine_disk(stage)),
     }

@@ -9,8 +9,8 @@ from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.stage import Stage
 
 _OF_THE_PLAN = {
-    "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "prefix_cache", "linearization", "train_head",
-    "combinations",
+    "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "side_by_side_across", "prefix_cache",
+    "linearization", "train_head", "combinations",
 }  # fmt: skip
 """Keys of the section that say how stages are made rather than how each trains."""
 

@@ -13,9 +13,11 @@ from orchestrator.identity import identity
 from orchestrator.layer_sets import LayerSet, expand_layer_sets
 from orchestrator.plan_parts import Solve, Variant
 from orchestrator.seed_plan import SeedPlanner
+from orchestrator.side_by_side import train_together
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage
 from orchestrator.survey import Survey
+from orchestrator.training_memory import training_memory
 from orchestrator.variants import Choice, variants
 
 
@@ -120,11 +122,33 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:
             stages.setdefault(stage.stage_id, stage)
             variant_of.setdefault(stage.stage_id, position)
         solves.extend(replace(each, variant=position, learning_rate=choice.learning_rate) for each in own_solves)
+    solves, stages = _side_by_side(sweep, found, solves, stages, variant_of)
     combinations = _combinations(sweep, found, solves, stages)
     for each in combinations:
         stages.setdefault(each.stage.stage_id, each.stage)
         variant_of.setdefault(each.stage.stage_id, each.variants[0])
     return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of, tuple(additions), combinations)
+
+
+def _side_by_side(
+    sweep: Sweep,
+    found: Sequence[Variant],
+    solves: list[Solve],
+    stages: dict[str, Stage],
+    variant_of: dict[str, int],
+) -> tuple[list[Solve], dict[str, Stage]]:
+    """Return the plan in which seeds or learning rates are trained side by side, where the spec asks for it."""
+    section = sweep.spec.finetune
+    if section is None or section.side_by_side_across is None:
+        return solves, stages
+
+    def memory(stage: Stage) -> int:
+        variant = found[variant_of[stage.stage_id]]
+        return training_memory(variant.sizes, variant.survey, stage)
+
+    together = train_together(section, found, solves, stages, memory=memory, budget=sweep.spec.compute.memory_budget)
+    variant_of |= {new: variant_of[old] for new, old in together.came_from.items()}
+    return together.solves, together.stages
 
 
 def _combinations(

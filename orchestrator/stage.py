@@ -15,7 +15,8 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "gram": 1,
     "solve": 1,
     "additions": 1,
-    "finetune": 1,
+    "finetune": 2,
+    "side_by_side": 1,
     "compare": 1,
     "combine": 1,
 }
@@ -55,6 +56,10 @@ class Stage:
         if self.kind in ("finetune", "compare"):
             which = f"{self.kind} ({p['model']})" if self.kind == "finetune" else self.kind
             return f"{which} of {'+'.join(p['groups'])}, {len(p['lambdas'])} lambdas from {p['lambdas'][0]:g}"
+        if self.kind == "side_by_side":
+            first, count = p["members"][0], len(p["members"])
+            cells = f"{len(first['lambdas'])} lambdas from {first['lambdas'][0]:g}"
+            return f"{self.kind} of {'+'.join(first['groups'])}, {count} times {cells}"
         if self.kind == "combine":
             shared = p["tasks"]["a"]
             return f"combine tasks for {'+'.join(shared['groups'])}, {len(shared['lambdas'])} lambdas"

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.training.trainable import Displacement, Split
+from finetune.training.trainable import Displacement, Positions, Split
 from ntk_dist.tracked import TrackedLinear
 
 
@@ -49,16 +49,18 @@ class LinearizedModel:
             {name: torch.zeros(shape, dtype=dtype, requires_grad=True) for name, shape in shapes.items()}
             for _ in range(n_cells)
         ]
+        self.origins = [0] * n_cells
 
-    def outputs(self, split: Split, positions: NDArray[np.integer], cells: list[int]) -> Tensor:
+    def outputs(self, split: Split, positions: Sequence[Positions], cells: list[int]) -> Tensor:
         """See `Trainable.outputs`."""
         rows = self._rows[split]
-        chosen = torch.from_numpy(np.asarray(positions, dtype=np.int64))
+        (of_origin,) = positions
+        chosen = torch.from_numpy(np.asarray(of_origin, dtype=np.int64))
         d = torch.stack([torch.cat([part.flatten() for part in self.displacements[cell].values()]) for cell in cells])
         jacobian = rows.jacobian[chosen]
         change = d @ jacobian.flatten(0, 1).T
         return rows.initial[chosen] + change.view(len(cells), *jacobian.shape[:2])
 
-    def lengths(self, split: Split) -> NDArray[np.int64]:
+    def lengths(self, split: Split) -> list[NDArray[np.int64]]:
         """See `Trainable.lengths`: all examples cost the same."""
-        return np.ones(len(self._rows[split].initial), dtype=np.int64)
+        return [np.ones(len(self._rows[split].initial), dtype=np.int64)]

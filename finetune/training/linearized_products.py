@@ -13,7 +13,7 @@ from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer
 from finetune.targets import kernel_outputs
 from finetune.tokens import TokenizedTexts
-from finetune.training.trainable import Displacement, Split, unmoved
+from finetune.training.trainable import Displacement, Positions, Split, unmoved
 from ntk_dist.features import OutputMode
 from ntk_dist.linearization import Linearization
 
@@ -51,10 +51,12 @@ class LinearizedProducts:
         self._initial = initial
         self._prefixes = prefixes or {}
         self.displacements = unmoved([linear for linears in self._groups.values() for linear in linears], n_cells)
+        self.origins = [0] * n_cells
 
-    def outputs(self, split: Split, positions: NDArray[np.integer], cells: list[int]) -> Tensor:
+    def outputs(self, split: Split, positions: Sequence[Positions], cells: list[int]) -> Tensor:
         """See `Trainable.outputs`."""
-        chosen = np.asarray(positions, dtype=np.int64)
+        (of_origin,) = positions
+        chosen = np.asarray(of_origin, dtype=np.int64)
         batch = self._texts[split].batch(chosen)
         cached = self._prefixes[split].reading(chosen, batch) if split in self._prefixes else nullcontext()
         with cached:
@@ -64,9 +66,9 @@ class LinearizedProducts:
         changes = [_times(linearization, self.displacements[cell]) for cell in cells]
         return self._initial[split][torch.from_numpy(chosen)] + torch.stack(changes)
 
-    def lengths(self, split: Split) -> NDArray[np.int64]:
+    def lengths(self, split: Split) -> list[NDArray[np.int64]]:
         """See `Trainable.lengths`: tokens."""
-        return self._texts[split].lengths
+        return [self._texts[split].lengths]
 
 
 def _times(linearization: Linearization, displacement: Displacement) -> Tensor:

@@ -24,7 +24,7 @@ from finetune.training.run import (
     norm,
 )
 from finetune.training.saving import restore, saved
-from finetune.training.settings import TrainingSettings
+from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.stepping import learning_rate, make_optimiser, step_batches
 from finetune.training.trainable import Displacement, Split, Trainable
 
@@ -55,11 +55,7 @@ def train(
     observer: Observer | None = None,
     at_once: int | None = None,
 ) -> TrainingRun:
-    """Train every cell of a model.
-
-    A cell whose loss is not finite, or explodes, ends as DIVERGED with the last displacement that was looked at; the
-    others go on. The numbers depend on the arguments alone, not on interruptions; those of a cell agree with the ones
-    that it gets by itself to rounding.
+    """Train every cell of a model that has one origin, as `train_cells` does.
 
     Args:
         model: the model, its displacements zero.
@@ -67,12 +63,45 @@ def train(
         settings: how to train.
         strengths: (S,) lambda of each cell, absolute.
         seed: of the order of examples.
+        checkpoint: see `train_cells`, as all that follows.
+        observer: see there.
+        at_once: see there.
+    """
+    cells = [Cell(strength, settings.learning_rate) for strength in strengths]
+    return train_cells(
+        model, [targets], settings, cells, seeds=[seed], checkpoint=checkpoint, observer=observer, at_once=at_once
+    )
+
+
+def train_cells(
+    model: Trainable,
+    targets: Sequence[Targets],
+    settings: TrainingSettings,
+    cells: Sequence[Cell],
+    *,
+    seeds: Sequence[int],
+    checkpoint: Checkpoint | None = None,
+    observer: Observer | None = None,
+    at_once: int | None = None,
+) -> TrainingRun:
+    """Train every cell of a model.
+
+    A cell whose loss is not finite, or explodes, ends as DIVERGED with the last displacement that was looked at; the
+    others go on. The numbers depend on the arguments alone, not on interruptions; those of a cell agree with the ones
+    that it gets by itself to rounding.
+
+    Args:
+        model: the model, its displacements zero; its origins have equally many examples.
+        targets: of both splits, for each origin.
+        settings: how to train; of its learning rates only the schedule counts.
+        cells: the cells.
+        seeds: of the order of examples, for each origin.
         checkpoint: keeps how far the run is, and lets it go on from there.
         observer: looks at the displacements whenever all examples are looked at.
         at_once: most examples that go through the model at once, where memory does not allow `batch_examples`; the
             numbers agree with those of whole batches to rounding.
     """
-    training = _Training(model, targets, settings, strengths, seed)
+    training = _Training(model, targets, settings, cells, seeds)
     training.observer = observer
     training.at_once = min(at_once or settings.batch_examples, settings.batch_examples)
     return training.run(checkpoint or NoCheckpoint())
@@ -80,16 +109,21 @@ def train(
 
 class _Training:
     def __init__(
-        self, model: Trainable, targets: Targets, settings: TrainingSettings, strengths: Sequence[float], seed: int
+        self,
+        model: Trainable,
+        targets: Sequence[Targets],
+        settings: TrainingSettings,
+        cells: Sequence[Cell],
+        seeds: Sequence[int],
     ) -> None:
         self.model = model
         self.targets = targets
         self.settings = settings
-        self.strengths = strengths
-        self.seed = seed
+        self.cells = cells
+        self.seeds = seeds
         self.observer: Observer | None = None
         self.at_once = settings.batch_examples
-        self.n = len(targets.train)
+        self.n = len(targets[0].train)
         self.state = TrainingState.first(model.displacements, make_optimiser(settings, model.displacements))
 
     def run(self, checkpoint: Checkpoint) -> TrainingRun:
@@ -110,32 +144,43 @@ class _Training:
 
     def _update(self) -> None:
         active = self.state.active()
-        rate = learning_rate(self.settings, self.state.step)
+        rates = [learning_rate(self.settings, self.state.step, cell.learning_rate) for cell in self.cells]
         losses = self._accumulate(active)
         going = [cell for cell, loss in zip(active, losses, strict=True) if not self._has_diverged(cell, loss)]
         before = {cell: self._before_step(cell) for cell in going}
         for cell, group in enumerate(self.state.optimiser.param_groups):
-            group["lr"] = rate
+            group["lr"] = rates[cell]
             if cell in going:
                 self._regularize_gradient(cell)
             else:  # without gradients the optimiser leaves it as it is
                 _forget_gradients(self.model.displacements[cell])
         self.state.optimiser.step()
         for cell in going:
-            self._regularize_step(cell, before[cell], rate)
+            self._regularize_step(cell, before[cell], rates[cell])
 
     def _accumulate(self, active: list[int]) -> list[float]:
         """Set the gradients of R / n at one step's examples; return the loss of each cell there."""
         self.state.optimiser.zero_grad(set_to_none=True)
-        batches = step_batches(self.settings, self.model.lengths("train"), self.state.step, self.seed, self.at_once)
-        n_examples = sum(len(batch) for batch in batches)
+        batches = [
+            step_batches(self.settings, lengths, self.state.step, seed, self.at_once)
+            for lengths, seed in zip(self.model.lengths("train"), self.seeds, strict=True)
+        ]
+        n_examples = sum(len(batch) for batch in batches[0])
         total = np.zeros(len(active))
-        for positions in batches:
+        # Origins have equally many examples, so that the batches of all of them have the same sizes.
+        for positions in zip(*batches, strict=True):
             outputs = self.model.outputs("train", positions, active)
-            losses = example_losses(self.settings.loss, outputs, self.targets.train[positions]).sum(dim=1) / n_examples
+            targets = self._of_cells(
+                [each.train[chosen] for each, chosen in zip(self.targets, positions, strict=True)], active
+            )
+            losses = example_losses(self.settings.loss, outputs, targets).sum(dim=1) / n_examples
             losses.sum().backward()  # type: ignore[no-untyped-call]
             total += losses.detach().double().numpy()
         return [float(loss) for loss in total]
+
+    def _of_cells(self, by_origin: Sequence[Tensor], cells: Sequence[int]) -> Tensor:
+        """Return targets (S, B, ...) of some cells, from those (B, ...) of each origin."""
+        return torch.stack([by_origin[self.model.origins[cell]] for cell in cells])
 
     def _has_diverged(self, cell: int, loss: float) -> bool:
         gradients = [tensor.grad.sum() for tensor in self.model.displacements[cell].values() if tensor.grad is not None]
@@ -147,7 +192,7 @@ class _Training:
         return True
 
     def _regularize_gradient(self, cell: int) -> None:
-        displacement, strength = self.model.displacements[cell], self.strengths[cell] / self.n
+        displacement, strength = self.model.displacements[cell], self.cells[cell].strength / self.n
         if self.settings.regularizer == "l2sp":
             regularizers.pull(displacement, strength)
         if self.settings.regularizer == "selective":
@@ -163,7 +208,7 @@ class _Training:
         return copied(self.model.displacements[cell]) if needed else {}
 
     def _regularize_step(self, cell: int, before: Displacement, rate: float) -> None:
-        displacement, strength = self.model.displacements[cell], self.strengths[cell]
+        displacement, strength = self.model.displacements[cell], self.cells[cell].strength
         if self.settings.regularizer == "decoupled":
             regularizers.decay(displacement, before, strength / self.n, rate)
         if self.settings.regularizer == "spd":
@@ -174,8 +219,9 @@ class _Training:
         state, seen = self.state, self.state.trajectory
         since = state.step - (seen.steps[-1] if seen.steps else 0)
         seen.steps.append(state.step)
-        # Before the first step nothing has moved, so that one cell speaks for all.
-        cells = list(range(len(state.cells))) if state.step else [0] * len(state.cells)
+        # Before the first step nothing has moved, so that one cell speaks for all of its origin.
+        origins = self.model.origins
+        cells = list(range(len(origins))) if state.step else [origins.index(origin) for origin in origins]
         seen.train_outputs.append(self._outputs("train", cells))
         seen.eval_outputs.append(self._outputs("eval", cells))
         seen.distances.append(np.array([norm(displacement) for displacement in state.displacements]))
@@ -211,7 +257,7 @@ class _Training:
 
     def _losses(self, split: Split, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the mean loss (S,) of outputs (S, n, R)."""
-        targets = self.targets.of(split)
+        targets = self._of_cells([each.of(split) for each in self.targets], range(len(outputs)))
         targets = targets.double() if targets.is_floating_point() else targets
         losses = example_losses(self.settings.loss, torch.from_numpy(outputs), targets)
         return np.asarray(losses.mean(dim=1).numpy(), dtype=np.float64)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from finetune.training.trainable import Split, Trainable
 from ntk_dist.batches import length_buckets
@@ -22,11 +21,14 @@ def all_outputs(model: Trainable, split: Split, cells: Sequence[int], *, at_once
         at_once: most examples that go through the model at once, in batches of examples that cost alike.
     """
     lengths = model.lengths(split)
-    found: list[tuple[NDArray[np.int64], Tensor]] = [
-        (positions, model.outputs(split, positions, list(cells)))
-        for positions in length_buckets(lengths, batch_tokens=at_once * int(max(lengths)), batch_examples=at_once)
+    buckets = [length_buckets(each, batch_tokens=at_once * int(max(each)), batch_examples=at_once) for each in lengths]
+    # Origins have equally many examples, so that the batches of all of them have the same sizes.
+    found = [
+        (positions, model.outputs(split, positions, list(cells)).double().numpy())
+        for positions in zip(*buckets, strict=True)
     ]
-    outputs = np.empty((len(cells), len(lengths), found[0][1].shape[2]))
+    outputs = np.empty((len(cells), len(lengths[0]), found[0][1].shape[2]))
     for positions, values in found:
-        outputs[:, positions] = values.double().numpy()
+        for row, cell in enumerate(cells):
+            outputs[row, positions[model.origins[cell]]] = values[row]
     return outputs

@@ -46,3 +46,16 @@ class TrainingSettings:
     clip_norm: float | None = None
     patience: int | None = None
     record_every: int = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell has of its own.
+
+    Attributes:
+        strength: its lambda, absolute.
+        learning_rate: its rate after the warm-up.
+    """
+
+    strength: float
+    learning_rate: float

@@ -1,11 +1,11 @@
 """The model itself with the weights of several cells: one batch goes through all of them, frozen weights are shared.
 
-A batch is repeated for each cell. Every trained module multiplies the rows of a cell with that cell's weights, in one
-batched product; all else does not know that there are several.
+Each cell has its part of a batch. Every trained module multiplies the rows of a cell with that cell's weights, in one
+batched product, and so does every module that differs between seeds; all else does not know that there are several.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -14,70 +14,90 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from finetune.prefix import PrefixCache
+from finetune.prefix import reading_together
 from finetune.scorer import Scorer
 from finetune.targets import kernel_outputs
-from finetune.tokens import TokenizedTexts
-from finetune.training.trainable import Displacement, Split, unmoved
+from finetune.training.origins import Origin, joined, linears_apart
+from finetune.training.shared_products import shared_products
+from finetune.training.trainable import Displacement, Positions, Split, unmoved
+from ntk_dist.batches import Batch
 from ntk_dist.features import OutputMode
 from ntk_dist.tracked import TrackedLinear
 
 
 class StackedModel:
-    """A scorer's model with S displacements of the trained modules of some groups.
+    """A scorer's model with the displacements of S cells of the trained modules of some groups.
 
     Args:
         scorer: the model; its own weights are never changed.
         groups: names of the groups that are trained.
-        texts: the examples by split.
+        starts: the origins, with equally many examples each.
         outputs: which outputs are trained.
-        n_cells: cells S.
-        prefixes: by split, the filled caches of what leaves the frozen layers; none runs them at every step.
+        origins: (S,) the origin of each cell.
     """
 
     def __init__(
         self,
         scorer: Scorer,
         groups: Sequence[str],
-        texts: Mapping[Split, TokenizedTexts],
+        starts: Sequence[Origin],
         outputs: OutputMode,
-        n_cells: int,
-        *,
-        prefixes: Mapping[Split, PrefixCache] | None = None,
+        origins: Sequence[int],
     ) -> None:
         self.linears = [linear for group in groups for linear in scorer.trained[group]]
+        self.displacements = unmoved(self.linears, len(origins))
+        self.origins = list(origins)
         self._scorer = scorer
-        self._texts = texts
+        self._starts = starts
         self._outputs = outputs
-        self._prefixes = prefixes or {}
-        self.displacements = unmoved(self.linears, n_cells)
+        self._texts = {split: joined([start.texts[split] for start in starts]) for split in starts[0].texts}
+        self._apart = linears_apart(scorer, self.linears, starts)
 
-    def outputs(self, split: Split, positions: NDArray[np.integer], cells: list[int]) -> Tensor:
+    def outputs(self, split: Split, positions: Sequence[Positions], cells: list[int]) -> Tensor:
         """See `Trainable.outputs`."""
-        repeated = np.tile(np.asarray(positions), len(cells))
-        batch = self._texts[split].batch(repeated)
-        cached = self._prefixes[split].reading(repeated, batch) if split in self._prefixes else nullcontext()
-        with cached, displaced_stack(self.linears, [self.displacements[cell] for cell in cells]):
+        origins = [self.origins[cell] for cell in cells]
+        sizes = [len(start.texts[split]) for start in self._starts]
+        firsts = np.cumsum([0, *sizes[:-1]])
+        batch = self._texts[split].batch(np.concatenate([firsts[origin] + positions[origin] for origin in origins]))
+        moved = [self.displacements[cell] for cell in cells]
+        with (
+            self._cached(split, [positions[origin] for origin in origins], origins, batch),
+            displaced_stack(self._apart, moved, [self._starts[origin].weights for origin in origins]),
+            shared_products(self._scorer.model, len(cells)),
+        ):
             scores = kernel_outputs(self._scorer.logits(batch), self._outputs)
-        return scores.view(len(cells), len(positions), -1)
+        return scores.view(len(cells), -1, scores.shape[1])
 
-    def lengths(self, split: Split) -> NDArray[np.int64]:
+    def lengths(self, split: Split) -> list[NDArray[np.int64]]:
         """See `Trainable.lengths`: tokens."""
-        return self._texts[split].lengths
+        return [start.texts[split].lengths for start in self._starts]
+
+    def _cached(
+        self, split: Split, positions: Sequence[Positions], origins: Sequence[int], batch: Batch
+    ) -> AbstractContextManager[None]:
+        if not self._starts[0].prefixes:
+            return nullcontext()
+        return reading_together([self._starts[origin].prefixes[split] for origin in origins], positions, batch)
 
 
 @contextmanager
-def displaced_stack(linears: Sequence[TrackedLinear], displacements: Sequence[Displacement]) -> Iterator[None]:
+def displaced_stack(
+    linears: Sequence[TrackedLinear],
+    displacements: Sequence[Displacement],
+    starts: Sequence[Mapping[Tensor, Tensor]] | None = None,
+) -> Iterator[None]:
     """Have modules multiply the s-th of S equal parts of their input's rows with the s-th cell's weights.
 
     Args:
         linears: the modules.
-        displacements: S displacements of their parameters.
+        displacements: S displacements of their parameters; those without one stay where they start.
+        starts: S times the parameters that start from another value than the module's own, see `Origin.weights`.
     """
+    begins = starts or [{}] * len(displacements)
     try:
         for linear in linears:
             stacked = {
-                str(kind): parameter + torch.stack([each[f"{linear.name}.{kind}"] for each in displacements])
+                str(kind): _stacked(parameter, f"{linear.name}.{kind}", displacements, begins)
                 for kind, parameter in linear.named_parameters()
             }
             # An attribute of the instance comes before the method of its class.
@@ -86,6 +106,18 @@ def displaced_stack(linears: Sequence[TrackedLinear], displacements: Sequence[Di
     finally:
         for linear in linears:
             linear.module.__dict__.pop("forward", None)
+
+
+def _stacked(
+    parameter: Tensor, name: str, displacements: Sequence[Displacement], starts: Sequence[Mapping[Tensor, Tensor]]
+) -> Tensor:
+    """Return the values (S, ...) of a parameter in S cells."""
+    start = parameter
+    if any(parameter in each for each in starts):
+        start = torch.stack([each.get(parameter, parameter) for each in starts])
+    if name not in displacements[0]:
+        return start.expand(len(displacements), *parameter.shape)
+    return start + torch.stack([each[name] for each in displacements])
 
 
 def _stacked_forward(module: nn.Linear | Conv1D, stacked: Mapping[str, Tensor], n_cells: int, inputs: Tensor) -> Tensor:

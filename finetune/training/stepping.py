@@ -34,13 +34,20 @@ def step_batches(
     return [chosen[start : start + at_once] for start in range(0, len(chosen), at_once)]
 
 
-def learning_rate(settings: TrainingSettings, step: int) -> float:
-    """Return the learning rate of a step, counted from 0: a linear warm-up, then the schedule, to 0 after the last."""
+def learning_rate(settings: TrainingSettings, step: int, most: float | None = None) -> float:
+    """Return the learning rate of a step, counted from 0: a linear warm-up, then the schedule, to 0 after the last.
+
+    Args:
+        settings: how it changes.
+        step: the step.
+        most: the rate after the warm-up, where a cell has another than that of the settings.
+    """
+    rate = settings.learning_rate if most is None else most
     if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
+        return rate * (step + 1) / settings.warmup_steps
     share = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     factor = {"constant": 1.0, "linear": 1 - share, "cosine": 0.5 * (1 + math.cos(math.pi * share))}
-    return settings.learning_rate * factor[settings.schedule]
+    return rate * factor[settings.schedule]
 
 
 def make_optimiser(settings: TrainingSettings, displacements: list[Displacement]) -> torch.optim.Optimizer:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ntk_dist.tracked import TrackedLinear
 
 Split = Literal["train", "eval"]
+Positions = NDArray[np.integer]
 Displacement = dict[str, Tensor]
 """theta - theta_0 of one cell by parameter, in the parameters' shapes."""
 
@@ -20,15 +21,23 @@ class Trainable(Protocol):
 
     Attributes:
         displacements: one a cell; leaves that require a gradient, zero at first.
+        origins: which of its pretrained points each cell starts from; cells of one see the same examples.
     """
 
     displacements: list[Displacement]
+    origins: list[int]
 
-    def outputs(self, split: Split, positions: NDArray[np.integer], cells: list[int]) -> Tensor:
-        """Outputs (S, B, R) of S of the cells for the B examples at `positions` of a split, with their graph."""
+    def outputs(self, split: Split, positions: Sequence[Positions], cells: list[int]) -> Tensor:
+        """Outputs (S, B, R) of S of the cells for B examples of a split, with their graph.
 
-    def lengths(self, split: Split) -> NDArray[np.int64]:
-        """(n,) what the examples of a split cost, for batches of examples that cost alike."""
+        Args:
+            split: which examples.
+            positions: for each origin (B,), the examples that its cells take.
+            cells: the cells.
+        """
+
+    def lengths(self, split: Split) -> list[NDArray[np.int64]]:
+        """For each origin (n,), what the examples of a split cost, for batches of examples that cost alike."""
 
 
 def unmoved(linears: Sequence[TrackedLinear], n_cells: int) -> list[Displacement]:

@@ -16,7 +16,7 @@ from orchestrator.spec.sections import Section
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 
-_LATER = {"linearization", "train_head", "combinations"}
+_LATER = {"linearization", "train_head", "combinations", "side_by_side_across"}
 """Keys that came after sweeps had been run without them."""
 
 
@@ -89,11 +89,16 @@ class FinetuneSection(Section):
     )
     side_by_side: PositiveInt = Field(
         8,
-        description="Lambdas of a layer set that are trained together in one process, which shares the frozen weights "
-        "between them. Part of the numbers: their last bits depend on it.",
+        description="Cells of a layer set that are trained together in one process, which shares the frozen weights "
+        "between them: lambdas, and what side_by_side_across names. Part of the numbers: their last bits depend on it.",
         examples=[8],
     )
-
+    side_by_side_across: tuple[Literal["learning_rates", "seeds"], ...] | None = Field(
+        None,
+        description="What else than lambda may differ between cells that are trained side by side. A value that joins "
+        "its axis later then has others trained again.",
+        examples=[["seeds"]],
+    )
     prefix_cache: bool = Field(
         True,
         description="Compute what enters the lowest trained layer once for each example, and read it from memory at "

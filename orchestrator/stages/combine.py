@@ -14,6 +14,7 @@ from finetune.training.trainable import Displacement
 from orchestrator.combinations import SIDES, Combined, Side, combinations_of
 from orchestrator.stage import Stage
 from orchestrator.stages.problem import load_problem
+from orchestrator.stages.trained_cells import TrainedCells
 from orchestrator.stages.training_inputs import TrainingInputs
 from orchestrator.stages.work import Product, Work
 
@@ -139,11 +140,6 @@ def _displacements(stage: Stage, work: Work, model: str, cell: int) -> dict[Side
     """Return what training one cell has left of each task, by side."""
     found: dict[Side, Displacement] = {}
     for side in SIDES:
-        artifact = work.input(stage, f"{model}.{side}")
-        prefix = f"{cell}."
-        found[side] = {
-            name.removeprefix(prefix): torch.from_numpy(np.array(artifact.array(name)))
-            for name in artifact.names()
-            if name.startswith(prefix)
-        }
+        member = stage.parameters["tasks"][side].get("member") if model == "trained" else None
+        found[side] = TrainedCells(work.input(stage, f"{model}.{side}"), member).displacement(cell)
     return found

@@ -9,13 +9,10 @@ from ntk_dist.bounds import minimiser_distance_bound, violation
 from orchestrator.errors import BrokenBoundError
 from orchestrator.stage import Stage
 from orchestrator.stages.problem import Problem, load_problem
+from orchestrator.stages.trained_cells import TrainedCells
 from orchestrator.stages.work import Product, Work
-from orchestrator.store.artifacts import Artifact
 
 FloatArray = npt.NDArray[np.float64]
-
-MODELS = {"finetune": "trained", "linearized": "linearized"}
-"""How the columns of a model begin, and the role of its stage among the inputs."""
 
 
 def compute(stage: Stage, work: Work) -> Product:
@@ -29,7 +26,10 @@ def compute(stage: Stage, work: Work) -> Product:
         BrokenBoundError: the weights are further from the pretrained ones than is possible.
     """
     problem = load_problem(stage, work)
-    runs = {name: _Run(problem, work.input(stage, role)) for name, role in MODELS.items()}
+    runs = {
+        "finetune": _Run(problem, TrainedCells(work.input(stage, "trained"), stage.parameters.get("member"))),
+        "linearized": _Run(problem, TrainedCells(work.input(stage, "linearized"))),
+    }
     n_looks = min(len(run.steps) for run in runs.values())
     initial = runs["finetune"].outputs
     first = {split: values[0, 0] for split, values in initial.items()}
@@ -53,28 +53,28 @@ def compute(stage: Stage, work: Work) -> Product:
     cells["finetune_distance_bound"] = _distance_bound(stage, runs["finetune"], cells)
     arrays = {f"cells.{name}": values for name, values in cells.items()}
     arrays |= {f"trajectories.{name}": values for name, values in trajectories.items()}
-    weight_norm = np.array(runs["finetune"].artifact.array("weight_norm"))
+    weight_norm = runs["finetune"].trained.array("weight_norm")
     arrays |= {"updates.weight_norm": weight_norm}
     for name, run in runs.items():
         # A head outside the kernel is trained beside the layer set, last; the linearization leaves it where it is.
         still = np.zeros((len(weight_norm), weight_norm.shape[1] - run.updates.shape[1]))
         arrays[f"updates.{name}_update_norm"] = np.concatenate([run.updates, still], axis=1)
     arrays |= {"steps": runs["finetune"].steps[:n_looks]}
-    facts = {f"{name}_status": run.artifact.facts["status"] for name, run in runs.items()}
+    facts = {f"{name}_status": run.trained.facts["status"] for name, run in runs.items()}
     return Product(facts, work.write_arrays(stage, arrays))
 
 
 class _Run:
     """One training run, its outputs as numbers of the task."""
 
-    def __init__(self, problem: Problem, artifact: Artifact) -> None:
+    def __init__(self, problem: Problem, trained: TrainedCells) -> None:
         self.problem = problem
-        self.artifact = artifact
-        self.steps = np.array(artifact.array("steps"))
-        self.kept = np.array(artifact.array("kept"))
-        self.updates = np.array(artifact.array("update_norm"))
+        self.trained = trained
+        self.steps = trained.array("steps")
+        self.kept = trained.array("kept")
+        self.updates = trained.array("update_norm")
         self.outputs: dict[str, FloatArray] = {
-            split: np.array(artifact.array(f"{split}_outputs"), dtype=np.float64) for split in ("train", "eval")
+            split: np.array(trained.array(f"{split}_outputs"), dtype=np.float64) for split in ("train", "eval")
         }
 
     def ended(self, split: str) -> FloatArray:
@@ -85,25 +85,25 @@ class _Run:
         """Return losses, metrics, distances and what was observed, (K, S) each."""
         looks = [self._scores(*(self.outputs[split][look] for split in ("train", "eval"))) for look in range(n_looks)]
         found = {name: np.stack([scores[name] for scores in looks]) for name in looks[0]}
-        found["distance"] = np.array(self.artifact.array("distances"))[:n_looks]
-        found["pulled"] = np.array(self.artifact.array("pulled"))[:n_looks]
-        for name in self.artifact.names():
+        found["distance"] = self.trained.array("distances")[:n_looks]
+        found["pulled"] = self.trained.array("pulled")[:n_looks]
+        for name in self.trained.names():
             if name.startswith("observed."):
-                found[name.removeprefix("observed.")] = np.array(self.artifact.array(name))[:n_looks]
+                found[name.removeprefix("observed.")] = self.trained.array(name)[:n_looks]
         return found
 
     def cells(self) -> dict[str, FloatArray]:
         """Return the numbers of each cell at its end, (S,) each."""
         place = (self.kept, np.arange(len(self.kept)))
-        failed = [np.nan if step is None else step for step in self.artifact.facts["failed_step"]]
+        failed = [np.nan if step is None else step for step in self.trained.facts["failed_step"]]
         found = self._scores(self.ended("train"), self.ended("eval")) | {
             "steps": self.steps[self.kept].astype(np.float64),
             "failed_step": np.array(failed, dtype=np.float64),
-            "distance": np.array(self.artifact.array("distances"))[place],
+            "distance": self.trained.array("distances")[place],
         }
-        for name in self.artifact.names():
+        for name in self.trained.names():
             if name.startswith("observed."):
-                found[name.removeprefix("observed.")] = np.array(self.artifact.array(name))[place]
+                found[name.removeprefix("observed.")] = self.trained.array(name)[place]
         return found
 
     def _scores(self, train: FloatArray, evaluation: FloatArray) -> dict[str, FloatArray]:
@@ -122,12 +122,12 @@ class _Run:
 
 def _linearization(run: _Run, distance: FloatArray) -> dict[str, FloatArray]:
     """Return what Taylor's formula says of the outputs of a few examples; nothing where they were not followed."""
-    if "curvature" not in run.artifact.names():
+    if "curvature" not in run.trained.names():
         return {}
-    curvature = np.array(run.artifact.array("curvature"))
+    curvature = run.trained.array("curvature")
     return {
         "finetune_curvature": curvature,
-        "finetune_linearization_error": np.array(run.artifact.array("linearization_error")),
+        "finetune_linearization_error": run.trained.array("linearization_error"),
         "finetune_linearization_bound": curvature / 2 * distance**2,
     }
 
@@ -138,7 +138,7 @@ def _distance_bound(stage: Stage, run: _Run, cells: dict[str, FloatArray]) -> Fl
     Raises:
         BrokenBoundError: the objective was lowered, and the bound does not hold all the same.
     """
-    training, lambdas = stage.parameters["training"], np.array(run.artifact.array("lambda"))
+    training, lambdas = stage.parameters["training"], run.trained.array("lambda")
     if training["loss"] != "squared" or training["regularizer"] != "l2sp":
         return np.full(len(lambdas), np.nan)
     n = run.problem.n_train

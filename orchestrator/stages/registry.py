@@ -13,6 +13,7 @@ _MODULES = {
     "solve": "orchestrator.stages.solve",
     "additions": "orchestrator.stages.additions",
     "finetune": "orchestrator.stages.finetune",
+    "side_by_side": "orchestrator.stages.side_by_side",
     "compare": "orchestrator.stages.compare",
     "combine": "orchestrator.stages.combine",
 }

@@ -1,6 +1,6 @@
 """What a stage `finetune` trains on: lambdas, targets, and the model or its linearization, from the stages below."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets
 from finetune.training.losses import as_targets
+from finetune.training.origins import Origin, differing_weights, starting_from
 from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
@@ -48,18 +49,22 @@ class TrainingInputs:
 
     Attributes:
         settings: how to train.
+        seed: of the order of examples.
         groups: the groups of the kernel.
         trained: those and, where it is trained outside the kernel, the head.
-        scorer: the model, at the pretrained point.
+        scorer: the model, at the pretrained point, or at that of another seed.
+        weights: the parameters that differ from the scorer's own, see `Origin`.
     """
 
     def __init__(self, stage: Stage, work: Work, problem: Problem, splits: Sequence[Split] = SPLITS) -> None:
         parameters = stage.parameters
         self.settings = TrainingSettings(**parameters["training"])
+        self.seed: int = parameters["seed"]
         self.groups: list[str] = parameters["groups"]
         head = work.input(stage, "head") if "head" in stage.inputs else None
         self.trained = [*self.groups, HEAD] if parameters.get("train_head") else self.groups
         self.scorer: Scorer = work.scorer(parameters["problem"]["scorer"], head, self.trained)
+        self.weights: Mapping[Tensor, Tensor] = {}
         self._parameters = parameters
         self._problem = problem
         self._splits = splits
@@ -94,7 +99,25 @@ class TrainingInputs:
 
     def model(self, n_cells: int) -> StackedModel:
         """Return the model itself, for so many cells side by side."""
-        return StackedModel(self.scorer, self.trained, self._texts, self._outputs, n_cells, prefixes=self._prefixes)
+        return self.model_of([self.origin()], [0] * n_cells)
+
+    def model_of(self, starts: Sequence[Origin], origins: Sequence[int]) -> StackedModel:
+        """Return the model itself for cells that start from one origin each, see `StackedModel`."""
+        return StackedModel(self.scorer, self.trained, starts, self._outputs, origins)
+
+    def origin(self) -> Origin:
+        """Return where cells start: the examples, and weights where the scorer was loaded for another seed."""
+        with starting_from(self.weights):
+            return Origin(self._texts, self.weights, self._prefixes)
+
+    def share(self, scorer: "Scorer") -> None:
+        """Use a scorer that was loaded for another seed, and keep no more than the weights that differ from it.
+
+        Raises:
+            UnsupportedModelError: more than linear modules differ.
+        """
+        self.weights = differing_weights(scorer, self.scorer)
+        self.scorer = scorer
 
     def linearization(self, n_cells: int) -> Trainable:
         """Return the linearized model, by the rows that the kernel was made of or by products with the Jacobian."""
@@ -133,7 +156,10 @@ class TrainingInputs:
 
     def kernel_change(self, n_examples: int) -> KernelChange:
         """Return what follows the kernel of the first training examples while it moves."""
-        return KernelChange(self._score_of_first(n_examples), self._modules(self.groups), self._modules(self.trained))
+        with starting_from(self.weights):
+            return KernelChange(
+                self._score_of_first(n_examples), self._modules(self.groups), self._modules(self.trained)
+            )
 
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:
         """Return how curved the outputs of the first training examples are on the way to trained weights."""

@@ -123,5 +123,9 @@ class Work:
             self._loaded = (key, scorer)
         return self._loaded[1]
 
+    def forget_scorer(self) -> None:
+        """Keep no model for the stages that follow."""
+        self._loaded = None
+
 
 Compute = Callable[[Stage, Work], Product]

@@ -16,6 +16,7 @@ from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import TokenizedTexts, tokenize
+from finetune.training.origins import Origin
 from finetune.training.stacked import StackedModel
 from finetune.weight_condition import weight_condition_numbers
 from ntk_dist.batches import pad
@@ -158,12 +159,12 @@ def test_states_of_frozen_layers_give_the_same_logits_and_rows(folders, kind):
 def test_cells_side_by_side_are_models_with_their_weights(folders, kind):
     targets, tokens = ("query", "value"), tokens_of(folders[kind])
     scorer = build(folders[kind], kind, "random", targets=targets)
-    model = StackedModel(scorer, list(scorer.groups), {"train": tokens}, "full", 2)
+    model = StackedModel(scorer, list(scorer.groups), [Origin({"train": tokens})], "full", [0, 0])
     draw = torch.Generator().manual_seed(1)
     for displacement in model.displacements:
         for tensor in displacement.values():
             tensor.data.normal_(0, 0.3, generator=draw)
-    stacked = model.outputs("train", np.array([3, 0]), [1, 0]).detach()
+    stacked = model.outputs("train", [np.array([3, 0])], [1, 0]).detach()
     for place, cell in enumerate((1, 0)):
         other = build(folders[kind], kind, "random", targets=targets)
         for linear in [linear for linears in other.trained.values() for linear in linears]:

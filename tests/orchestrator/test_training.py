@@ -211,7 +211,8 @@ def test_a_damaged_checkpoint_counts_as_none(
     spec = training(tmp_path, tiny_model)
     monkeypatch.setattr(checkpoints, "SAVED_EVERY", 0.0)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "learning_rate", lambda settings, step: die() if step == 5 else settings.learning_rate)
+        batches = loop.step_batches
+        patch.setattr(loop, "step_batches", lambda *arguments: die() if arguments[2] == 5 else batches(*arguments))
         run_spec(spec)
     (kept,) = ResultsFolder(read_spec(spec).folder).checkpoints.iterdir()
     content = bytearray(kept.read_bytes())
@@ -221,20 +222,20 @@ def test_a_damaged_checkpoint_counts_as_none(
     assert_same_tables(spec.parent / "results", numbers(trained.parent / "results"))
 
 
-def die() -> float:
+def die() -> Any:
     raise Killed
 
 
 def count_updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows with every update of a training run."""
     updates: list[int] = []
-    rate = loop.learning_rate
+    batches = loop.step_batches
 
-    def counted(settings: Any, step: int) -> float:
+    def counted(settings: Any, lengths: Any, step: int, *others: Any) -> Any:
         updates.append(step)
-        return rate(settings, step)
+        return batches(settings, lengths, step, *others)
 
-    monkeypatch.setattr(loop, "learning_rate", counted)
+    monkeypatch.setattr(loop, "step_batches", counted)
     return updates
 
 

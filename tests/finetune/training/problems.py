@@ -13,6 +13,7 @@ from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import TokenizedTexts, tokenize
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.loop import Targets
+from finetune.training.origins import Origin
 from finetune.training.run import Arrays
 from finetune.training.settings import TrainingSettings
 from finetune.training.stacked import StackedModel
@@ -111,7 +112,7 @@ def texts_of(folder: Path) -> dict[str, TokenizedTexts]:
 
 
 def stacked_of(folder: Path, scorer: Scorer, n_cells: int = 1, groups: list[str] = GROUPS) -> StackedModel:
-    return StackedModel(scorer, groups, texts_of(folder), "full", n_cells)
+    return StackedModel(scorer, groups, [Origin(texts_of(folder))], "full", [0] * n_cells)
 
 
 def coded_targets(dtype: torch.dtype = torch.float64) -> Targets:

@@ -76,7 +76,7 @@ def assert_same_linear_map(products: LinearizedProducts, rows: LinearizedModel, 
     """Compare changes of the outputs and the gradients of a function of them; `rows` in double precision."""
     displace(products, rows)
     positions, cells = np.array([4, 0, 2]), list(range(len(rows.displacements)))[::-1]
-    found, expected = (model.outputs("train", positions, cells) for model in (products, rows))
+    found, expected = (model.outputs("train", [positions], cells) for model in (products, rows))
     initial = rows._rows["train"].initial[positions]
     change = expected.detach() - initial
     assert change.norm() > 0.1 * initial.norm()
@@ -131,7 +131,7 @@ def test_outputs_are_those_of_dual_numbers(folders: dict[str, Path]):
     positions = np.array([1, 5, 6])
     batch = texts_of(folders["bert"])["train"].batch(positions)
     scores, slope = directional_derivative(lambda: scorer.logits(batch), tracked, direction)
-    outputs = products.outputs("train", positions, [0])[0].detach()
+    outputs = products.outputs("train", [positions], [0])[0].detach()
     assert torch.allclose(outputs, scores + slope, rtol=1e-10, atol=1e-12)
 
 

@@ -34,7 +34,7 @@ def test_trained_long_enough_it_is_the_ridge_solution():
             name: tensor.clone().requires_grad_() for name, tensor in run.cells[cell].kept.items()
         }
     # The products have their minimum there, too.
-    outputs = products.outputs("train", np.arange(n), [0, 1])
+    outputs = products.outputs("train", [np.arange(n)], [0, 1])
     (0.5 * (outputs - targets.train) ** 2).sum().backward()
     for displacement, strength in zip(products.displacements, strengths, strict=True):
         slope = torch.cat([(tensor.grad + strength * tensor.detach()).flatten() for tensor in displacement.values()])

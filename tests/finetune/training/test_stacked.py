@@ -47,7 +47,7 @@ def test_each_cells_outputs_are_those_of_a_model_with_its_weights(folders: dict[
         for tensor in displacement.values():
             tensor.data.normal_(0, 0.3, generator=draw)
     positions = np.array([4, 0, 2])
-    stacked = model.outputs("train", positions, [2, 0]).detach()
+    stacked = model.outputs("train", [positions], [2, 0]).detach()
     batch = texts_of(folders[kind])["train"].batch(positions)
     for place, cell in enumerate((2, 0)):
         other = scorer_of(folders[kind], targets=TARGETS[kind], kind=adapter)

@@ -1,0 +1,108 @@
+"""Where cells start: the pretrained point and the examples of a seed, beside those of other seeds in one model.
+
+Seeds draw their own examples, adapters and heads, and have all other weights in common. A model is loaded for one of
+them; of the others it is enough to know the parameters that differ.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from finetune.errors import UnsupportedModelError
+from finetune.prefix import PrefixCache
+from finetune.scorer import Scorer
+from finetune.tokens import TokenizedTexts
+from finetune.training.trainable import Split
+from ntk_dist.tracked import TrackedLinear
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """The point theta_0 that cells start from, and the examples that they see.
+
+    Attributes:
+        texts: the examples by split.
+        weights: value at this point of those parameters of the scorer's model that have another one there.
+        prefixes: by split, the filled caches of what leaves the frozen layers; none runs them at every step.
+    """
+
+    texts: Mapping[Split, TokenizedTexts]
+    weights: Mapping[Tensor, Tensor] = field(default_factory=dict)
+    prefixes: Mapping[Split, PrefixCache] = field(default_factory=dict)
+
+
+def differing_weights(scorer: Scorer, other: Scorer) -> dict[Tensor, Tensor]:
+    """Return the parameters of a scorer's model that another scorer of the same kind has other values of, with these.
+
+    Raises:
+        UnsupportedModelError: one of them is not a weight or bias of a linear module.
+    """
+    values = dict(other.model.named_parameters())
+    differing = {
+        name: (parameter, values[name].detach())
+        for name, parameter in scorer.model.named_parameters()
+        if not torch.equal(parameter, values[name])
+    }
+    linear = {id(parameter) for module in _linear_modules(scorer.model).values() for parameter in module.parameters()}
+    for name, (parameter, _) in differing.items():
+        if id(parameter) not in linear:
+            raise UnsupportedModelError(
+                f"{name} differs between seeds and does not belong to a linear module, so that seeds cannot be trained "
+                "side by side; leave them out of finetune.side_by_side_across"
+            )
+    return dict(differing.values())
+
+
+@contextmanager
+def starting_from(weights: Mapping[Tensor, Tensor]) -> Iterator[None]:
+    """Inside, parameters have the values of an origin."""
+    before = {parameter: parameter.data for parameter in weights}
+    try:
+        for parameter, value in weights.items():
+            parameter.data = value
+        yield
+    finally:
+        for parameter, value in before.items():
+            parameter.data = value
+
+
+def linears_apart(scorer: Scorer, trained: Sequence[TrackedLinear], origins: Sequence[Origin]) -> list[TrackedLinear]:
+    """Return the linear modules that may not be the same for all cells: the trained ones and those that differ."""
+    differing = {id(parameter) for origin in origins for parameter in origin.weights}
+
+    def differs(module: nn.Module) -> bool:
+        return any(id(parameter) in differing for parameter in module.parameters())
+
+    names = {id(linear.module): linear.name for linear in trained}
+    return [
+        *(linear for linear in trained if not differs(linear.module)),
+        *(
+            TrackedLinear(module, names.get(id(module), name), bias=module.bias is not None)
+            for name, module in _linear_modules(scorer.model).items()
+            if differs(module)
+        ),
+    ]
+
+
+def joined(texts: Sequence[TokenizedTexts]) -> TokenizedTexts:
+    """Return the examples of several origins, one after the other."""
+    if len(texts) == 1:
+        return texts[0]
+    types = [each.token_types for each in texts if each.token_types is not None]
+    ends = np.cumsum([len(each.ids) for each in texts])
+    shifted = [each.offsets[1:] + end - len(each.ids) for each, end in zip(texts, ends, strict=True)]
+    return TokenizedTexts(
+        ids=np.concatenate([each.ids for each in texts]),
+        offsets=np.concatenate([[0], *shifted]),
+        token_types=np.concatenate(types) if types else None,
+        pad_id=texts[0].pad_id,
+    )
+
+
+def _linear_modules(model: nn.Module) -> dict[str, nn.Linear | Conv1D]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}

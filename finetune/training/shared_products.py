@@ -1,0 +1,53 @@
+"""Products with frozen weights, made once for all cells wherever these do not differ yet.
+
+Up to the first trained module every cell has the same states. Of a layer's products those that read them are the same
+for all cells: with queries and values adapted, three of the twelve units of work of a BERT layer's forward.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+@contextmanager
+def shared_products(model: nn.Module, n_cells: int) -> Iterator[None]:
+    """Inside, linear modules multiply inputs that are the same for all cells once.
+
+    Modules that were given another way to compute, as by `finetune.training.stacked.displaced_stack`, keep it.
+
+    Args:
+        model: its inputs are S equal parts of rows, one a cell.
+        n_cells: S.
+    """
+    shared = [
+        module
+        for module in model.modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and "forward" not in vars(module) and n_cells > 1
+    ]
+    try:
+        for module in shared:
+            # An attribute of the instance comes before the method of its class.
+            vars(module)["forward"] = partial(_forward, module, n_cells)
+        yield
+    finally:
+        for module in shared:
+            del vars(module)["forward"]
+
+
+def _forward(module: nn.Linear | Conv1D, n_cells: int, inputs: Tensor) -> Tensor:
+    """Return the outputs (S B, ...) of inputs (S B, ...)."""
+    forward = type(module).forward
+    # What depends on a displacement is each cell's own, even where its values are equal: gradients are not.
+    if inputs.requires_grad or not _equal_parts(inputs, n_cells):
+        return forward(module, inputs)
+    outputs = forward(module, inputs[: len(inputs) // n_cells])
+    return outputs.repeat(n_cells, *[1] * (outputs.dim() - 1))
+
+
+def _equal_parts(inputs: Tensor, n_cells: int) -> bool:
+    first, *others = inputs.chunk(n_cells)
+    return all(torch.equal(first, other) for other in others)

@@ -1,0 +1,100 @@
+"""The stage `side_by_side`: trains in one model what several stages `finetune` would train, of other seeds or rates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.training.loop import train_cells
+from finetune.training.origins import starting_from
+from finetune.training.run import Observer, TrainingRun
+from finetune.training.settings import Cell
+from finetune.training.trainable import Displacement
+from orchestrator.identity import canonical_json
+from orchestrator.side_by_side import runs_of
+from orchestrator.stage import Stage
+from orchestrator.stages.problem import load_problem
+from orchestrator.stages.trained_cells import arrays_of, facts_of
+from orchestrator.stages.training_inputs import TrainingInputs
+from orchestrator.stages.work import Product, Work
+from orchestrator.store.arrays import Array
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Train the cells of all members.
+
+    The artifact holds `<member>.<array>`, with the arrays of a stage `finetune`; the facts hold those of each member.
+    """
+    members = runs_of(stage)
+    inputs = _inputs(members, work)
+    starts = list(dict.fromkeys(inputs))
+    lambdas = {start: start.lambdas() for start in starts}
+    rates = [member.parameters["training"]["learning_rate"] for member in members]
+    cells = [Cell(strength, rate) for rate, own in zip(rates, inputs, strict=True) for strength in lambdas[own]]
+    ends = np.cumsum([0, *(len(lambdas[own]) for own in inputs)])
+    slices = [slice(int(first), int(last)) for first, last in pairwise(ends)]
+    n_examples = stage.parameters["members"][0]["kernel_examples"]
+    settings = starts[0].settings
+    run = train_cells(
+        starts[0].model_of(
+            [start.origin() for start in starts], [starts.index(own) for own in inputs for _ in lambdas[own]]
+        ),
+        [start.targets() for start in starts],
+        settings,
+        cells,
+        seeds=[start.seed for start in starts],
+        checkpoint=work.checkpoint(stage),
+        observer=_observer(inputs, slices, n_examples) if n_examples else None,
+        at_once=work.halved(settings.batch_examples),
+    )
+    arrays: dict[str, Array] = {}
+    facts = []
+    for number, (own, chosen, rate) in enumerate(zip(inputs, slices, rates, strict=True)):
+        part = _part(run, chosen)
+        arrays |= {
+            f"{number}.{name}": values for name, values in arrays_of(own, part, lambdas[own], n_examples).items()
+        }
+        facts.append(facts_of(part, rate))
+    return Product({"members": facts}, work.write_arrays(stage, arrays))
+
+
+def _inputs(members: Sequence[Stage], work: Work) -> list[TrainingInputs]:
+    """Return the inputs of each member, in one model; members that differ in the learning rate alone have the same."""
+    found: dict[str, TrainingInputs] = {}
+    keys = [canonical_json([member.parameters["problem"], member.parameters["seed"]]) for member in members]
+    for key, member in zip(keys, members, strict=True):
+        if key in found:
+            continue
+        inputs = TrainingInputs(member, work, load_problem(member, work))
+        if found:
+            inputs.share(found[keys[0]].scorer)
+        found[key] = inputs
+    work.forget_scorer()  # the last seed's, which would stand in memory beside the one that is trained
+    return [found[key] for key in keys]
+
+
+def _observer(inputs: Sequence[TrainingInputs], slices: Sequence[slice], n_examples: int) -> Observer:
+    """Return what has the kernel of each member followed at that member's origin."""
+    changes = {own: own.kernel_change(n_examples) for own in dict.fromkeys(inputs)}
+
+    def observe(displacements: Sequence[Displacement]) -> Mapping[str, NDArray[np.float64]]:
+        found: list[Mapping[str, NDArray[np.float64]]] = []
+        for own, chosen in zip(inputs, slices, strict=True):
+            with starting_from(own.weights):
+                found.append(changes[own](displacements[chosen]))
+        return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
+    return observe
+
+
+def _part(run: TrainingRun, chosen: slice) -> TrainingRun:
+    """Return the run of some of the cells."""
+    seen = run.trajectory
+    by_cell = {
+        name: [values[chosen] for values in getattr(seen, name)]
+        for name in ("train_outputs", "eval_outputs", "distances", "pulled")
+    }
+    observed = {name: [values[chosen] for values in looks] for name, looks in seen.observed.items()}
+    return TrainingRun(replace(seen, **by_cell, observed=observed), run.cells[chosen])

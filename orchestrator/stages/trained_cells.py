@@ -1,0 +1,96 @@
+"""The artifact of trained cells: what a stage that trains leaves of each run, and how other stages read it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.training.origins import starting_from
+from finetune.training.run import CellState, TrainingRun, Trajectory
+from finetune.training.trainable import Displacement
+from finetune.updates import group_updates
+from orchestrator.stages.training_inputs import TrainingInputs
+from orchestrator.store.arrays import Array
+from orchestrator.store.artifacts import Artifact
+
+_SEEN = ("train_outputs", "eval_outputs", "distances", "pulled")
+
+
+class TrainedCells:
+    """The cells of one run, in an artifact that may hold several.
+
+    Args:
+        artifact: of a stage `finetune` or `side_by_side`.
+        member: which of the runs that stood side by side; None where there was one.
+    """
+
+    def __init__(self, artifact: Artifact, member: int | None = None) -> None:
+        self._artifact = artifact
+        self._prefix = "" if member is None else f"{member}."
+        self.facts: Mapping[str, Any] = artifact.facts if member is None else artifact.facts["members"][member]
+
+    def names(self) -> list[str]:
+        """Return the names of the arrays."""
+        found = self._artifact.names()
+        return [name.removeprefix(self._prefix) for name in found if name.startswith(self._prefix)]
+
+    def array(self, name: str) -> Array:
+        """Return an array."""
+        return np.array(self._artifact.array(self._prefix + name))
+
+    def displacement(self, cell: int) -> Displacement:
+        """Return the weights that a cell ended with, less those that it started from."""
+        prefix = f"{cell}."
+        return {
+            name.removeprefix(prefix): torch.from_numpy(self.array(name))
+            for name in self.names()
+            if name.startswith(prefix)
+        }
+
+
+def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float], n_examples: int) -> dict[str, Array]:
+    """Return the arrays of a run of S cells, looked at K times.
+
+    They are `steps` (K,); `train_outputs` (K, S, n, R), `eval_outputs` (K, S, m, R), `distances` and `pulled` (K, S) as
+    `finetune.training.run.Trajectory` has them; what was observed, `observed.<name>` (K, S); `kept` (S,), the look
+    whose weights a cell ends with; `lambda` (S,), absolute; `update_norm` and `weight_norm` (S, groups); the
+    displacement of each cell, `<cell>.<parameter>`; and, where the kernel is followed, `curvature` and
+    `linearization_error` (S,) of `finetune.training.smoothness`.
+    """
+    with starting_from(inputs.weights):
+        curved = [inputs.smoothness(n_examples, cell.kept) for cell in run.cells if n_examples]
+        updates = [group_updates(inputs.scorer, cell.kept, inputs.trained) for cell in run.cells]
+    arrays: dict[str, Array] = {
+        "lambda": np.array(lambdas),
+        "kept": np.array([cell.kept_record for cell in run.cells]),
+        "update_norm": np.array([[update.update_norm for update in each] for each in updates]),
+        "weight_norm": np.array([[update.weight_norm for update in each] for each in updates]),
+        **_trajectory(run.trajectory),
+        **_displacements(run.cells),
+    }
+    if curved:
+        arrays["curvature"] = np.array([each.curvature for each in curved])
+        arrays["linearization_error"] = np.array([each.linearization_error for each in curved])
+    return arrays
+
+
+def facts_of(run: TrainingRun, learning_rate: float) -> dict[str, Any]:
+    """Return how each cell of a run ended."""
+    return {
+        "status": [cell.status.value for cell in run.cells],
+        "failed_step": [cell.failed_step for cell in run.cells],
+        "learning_rate": learning_rate,
+    }
+
+
+def _trajectory(seen: Trajectory) -> dict[str, Array]:
+    arrays = {name: np.stack(getattr(seen, name)) for name in _SEEN}
+    observed = {f"observed.{name}": np.stack(values) for name, values in seen.observed.items()}
+    return {"steps": np.array(seen.steps), **arrays, **observed}
+
+
+def _displacements(cells: Sequence[CellState]) -> dict[str, Array]:
+    return {
+        f"{number}.{name}": tensor.numpy() for number, cell in enumerate(cells) for name, tensor in cell.kept.items()
+    }
