@@ -1,19 +1,26 @@
 """What training saves by the cache and side by side, and what a linearization costs without its rows.
 
     python -m benchmarks.training [--model FOLDER] [--data FILE] [--threads 1] [--rounds 5] [--steps 6]
-        [--parts cache side-by-side linearization]
+        [--parts cache side-by-side stages linearization]
 
 MiniLM, LoRA r=8 on query and value under a random head, AdamW. Prints ratios of interleaved runs of the training loop
-in one process, median and the span of the rounds: examples a second with the cache over without, for the last layer;
-and the time of 8 lambdas side by side over that of 8 runs one after the other, at batch 8, for the last layer with the
-cache and for all layers. The same two are then trained in their linearization: by products over by rows, and over the
-model itself, for one cell and for 8.
+in one process, median and the span of the rounds:
+
+- cache: examples a second with the cache over without, for the last layer.
+- side-by-side: the time of 8 lambdas side by side over that of 8 runs one after the other, at batch 8, for the last
+  layer with the cache and for all layers; also with every product made for each cell.
+- stages: the same for all that a stage does beside its files, for the last layer: fill the cache, look at all examples
+  on the way, follow the kernel of some.
+- linearization: the last layer with the cache and all layers, by products over by rows, and over the model itself, for
+  one cell and for 8.
 """
 
 import argparse
 import statistics
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -22,16 +29,20 @@ from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import TokenizedTexts, tokenize
+from finetune.training import stacked
+from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets, train
 from finetune.training.origins import Origin
 from finetune.training.settings import TrainingSettings
+from finetune.training.smoothness import smoothness
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Split, Trainable
 from ntk_dist.capture import jacobian_rows
 
 CELLS = 8
+KERNEL_EXAMPLES = 16
 N_TRAIN = 64
 N_EVAL = 8
 
@@ -67,14 +78,25 @@ def cache(bench: "Bench", rounds: int) -> None:
 def side_by_side(bench: "Bench", rounds: int) -> None:
     for layers in ("last", "all"):
         cached = layers == "last"
+        times = []
+        for _ in range(rounds):
+            shared = bench.seconds(layers, CELLS, 8, cached=cached)
+            with mock.patch.object(stacked, "shared_products", lambda *_: nullcontext()):
+                apart = bench.seconds(layers, CELLS, 8, cached=cached)
+            times.append((shared, apart, sum(bench.seconds(layers, 1, 8, cached=cached) for _ in range(CELLS))))
+        what = f"{layers}, batch 8: time of {CELLS} cells side by side"
+        report(f"{what} / one after the other", [(shared, alone) for shared, _, alone in times], "at most 0.5")
+        report(f"{what}, every product for each cell / one after the other", [each[1:] for each in times])
+
+
+def whole_stages(bench: "Bench", rounds: int) -> None:
+    """Time stages as sweeps run them: with the cache filled, looks, and the kernel followed."""
+    for epochs in (1, 10):
         pairs = [
-            (
-                bench.seconds(layers, CELLS, 8, cached=cached),
-                sum(bench.seconds(layers, 1, 8, cached=cached) for _ in range(CELLS)),
-            )
+            (bench.stage_seconds(CELLS, epochs), sum(bench.stage_seconds(1, epochs) for _ in range(CELLS)))
             for _ in range(rounds)
         ]
-        report(f"{layers}, batch 8: time of {CELLS} cells side by side / one after the other", pairs, "at most 0.5")
+        report(f"last, batch 8, {epochs} epochs: time of a stage of {CELLS} cells / of {CELLS} stages", pairs)
 
 
 def linearization(bench: "Bench", rounds: int) -> None:
@@ -87,7 +109,7 @@ def linearization(bench: "Bench", rounds: int) -> None:
             report(f"{what} / of the model", [(products, model) for products, _, model in times])
 
 
-PARTS = {"cache": cache, "side-by-side": side_by_side, "linearization": linearization}
+PARTS = {"cache": cache, "side-by-side": side_by_side, "stages": whole_stages, "linearization": linearization}
 
 
 class Bench:
@@ -101,7 +123,7 @@ class Bench:
         )  # fmt: skip
         self.texts: TokenizedTexts = tokenize(model, read_texts(data, N_TRAIN), template=None, max_length=128)
         self.eval_texts = tokenize(model, read_texts(data, N_EVAL), template=None, max_length=128)
-        last = max(int(group.partition(".")[0]) for group in self.scorer.groups if group != "head")
+        self.last = last = max(int(group.partition(".")[0]) for group in self.scorer.groups if group != "head")
         self.groups = {
             "last": [f"{last}.query", f"{last}.value", "head"],
             "all": list(self.scorer.groups),
@@ -119,6 +141,31 @@ class Bench:
         origin = Origin(self.split_texts, prefixes=prefixes)
         model = StackedModel(self.scorer, self.groups[layers], [origin], "full", [0] * cells)
         return self._seconds(model, cells, batch)
+
+    def stage_seconds(self, cells: int, epochs: int) -> float:
+        """Return the time of what a stage does for the last layer, beside reading and writing files."""
+        began = time.perf_counter()
+        groups = self.groups["last"]
+        caches = {split: PrefixCache(self.scorer, self.last, groups) for split in self.split_texts}
+        for split, texts in self.split_texts.items():
+            caches[split].fill(texts, batch_tokens=2048)
+        model = StackedModel(self.scorer, groups, [Origin(self.split_texts, prefixes=caches)], "full", [0] * cells)
+        trained = {group: self.scorer.trained[group] for group in groups}
+        first = range(KERNEL_EXAMPLES)
+        batch = self.texts.batch(first)
+
+        def score() -> torch.Tensor:
+            with caches["train"].reading(first, batch):
+                return self.scorer.logits(batch)
+
+        steps = epochs * N_TRAIN // 8
+        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, steps, 8, record_every=-(-steps // 10))
+        targets = Targets(torch.ones(N_TRAIN, 2), torch.ones(N_EVAL, 2))
+        observer = KernelChange(score, trained, trained)
+        run = train(model, targets, settings, [1.0] * cells, seed=0, observer=observer)
+        for cell in run.cells:
+            smoothness(score, trained, cell.kept)
+        return time.perf_counter() - began
 
     def linearized_seconds(
         self, layers: str, cells: int, batch: int, rows: dict[Split, LinearRows]
