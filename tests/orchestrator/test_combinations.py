@@ -65,7 +65,7 @@ class Reference:
     def __init__(self, spec: Path, plan: Plan, position: int) -> None:
         self.spec = read_spec(spec)
         store = ResultsFolder(self.spec.folder).artifacts()
-        solves = [solve for solve in plan.solves if solve.variant == position]
+        solves = plan.solves_of(position)
         (dataset,) = solves[0].stage.inputs["dataset"]
         self.labels = np.array(store.open(*dataset).array("eval.labels"))
         self.tokens = read_tokens(store.open(*dataset), "eval", 0, len(self.labels))
