@@ -1,9 +1,8 @@
 """Exact derivatives of a batch's scores along a direction in parameter space, without Jacobian rows.
 
-J v takes one forward pass with dual numbers, which costs about three plain ones whatever the number of outputs.
-Where an operator has no forward rule, two backward passes give it: J^T u along v is linear in u, and its own
-gradient with respect to u is J v (Townsend, "A new trick for calculating Jacobian vector products", 2017).
-Neither takes differences, nor vmap, which attention masks break.
+By reverse mode alone, which every operator that can be trained has: J^T u along v is linear in u, and its own gradient
+with respect to u is J v (Townsend, "A new trick for calculating Jacobian vector products", 2017). It takes neither
+differences nor vmap, which attention masks break.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ntk_dist.errors import NonFiniteError, NtkError
@@ -32,25 +30,24 @@ class _Piece:
     along: Tensor
 
 
-# tensors made in inference mode lose their tangents without a word
 @torch.inference_mode(mode=False)
-def directional_derivative(
+def second_directional_derivative(
     score: Callable[[], Tensor], groups: Groups, direction: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Scores of a batch and J v, their derivative along `direction`: the sum over groups of rows_g @ direction_g.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores of a batch and their first and second derivatives in t at theta + t v, t = 0.
 
-    Attention runs in its plain form, since the fused ones know no forward rule; so the scores may differ from
-    those of `jacobian_rows` by rounding.
+    Attention runs in its plain form, since the fused ones cannot be differentiated twice; so the scores may differ
+    from those of `jacobian_rows` by rounding.
 
     Args:
-        score: runs the model, in eval mode, on the batch and returns (B, R) scores. It is called a second time
-            where an operator has no forward rule.
+        score: runs the model, in eval mode, on the batch and returns (B, R) scores; called once.
         groups: the tracked modules by group.
-        direction: by group a vector (p_g,), in the order of the columns of `jacobian_rows`; it is taken in the
+        direction: v, by group a vector (p_g,), in the order of the columns of `jacobian_rows`; it is taken in the
             dtype of the parameters.
 
     Returns:
-        The scores (B, R) and their derivative (B, R), detached; zero where nothing tracked is reached.
+        The scores and their derivatives, each (B, R), detached; zero where nothing tracked is reached. The first
+        derivative is J v: the sum over groups of rows_g @ v_g.
 
     Raises:
         DirectionError: a group without a vector, a vector without a group, or one of another shape.
@@ -58,24 +55,7 @@ def directional_derivative(
         NtkError: the scores are not a matrix, or a tracked parameter is computed from others.
         TiedWeightsError: a parameter is tracked twice.
     """
-    pieces = _pieces(groups, direction)
-    try:
-        scores, derivative = _by_dual_numbers(score, pieces)
-    except NotImplementedError:
-        scores, derivative = _by_double_backward(score, pieces, order=1)
-    _check_finite(derivative, "a directional derivative")
-    return scores, derivative
-
-
-@torch.inference_mode(mode=False)
-def second_directional_derivative(
-    score: Callable[[], Tensor], groups: Groups, direction: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of a batch and their first and second derivatives in t at theta + t v, t = 0, each (B, R).
-
-    By reverse mode alone. Arguments and errors as in `directional_derivative`.
-    """
-    scores, first, second = _by_double_backward(score, _pieces(groups, direction), order=2)
+    scores, first, second = _by_double_backward(score, _pieces(groups, direction))
     _check_finite(first, "a directional derivative")
     _check_finite(second, "a second directional derivative")
     return scores, first, second
@@ -90,10 +70,10 @@ def displaced(groups: Groups, displacement: Mapping[str, Tensor]) -> Iterator[No
 
     Args:
         groups: the tracked modules by group.
-        displacement: by group a vector (p_g,), as the direction of `directional_derivative`.
+        displacement: by group a vector (p_g,), as the direction of `second_directional_derivative`.
 
     Raises:
-        DirectionError, NonFiniteError, NtkError, TiedWeightsError: as in `directional_derivative`.
+        DirectionError, NonFiniteError, NtkError, TiedWeightsError: as in `second_directional_derivative`.
     """
     pieces = _pieces(groups, displacement)
     moved = [
@@ -104,20 +84,12 @@ def displaced(groups: Groups, displacement: Mapping[str, Tensor]) -> Iterator[No
         yield
 
 
-def _by_dual_numbers(score: Callable[[], Tensor], pieces: Sequence[_Piece]) -> tuple[Tensor, Tensor]:
-    with torch.no_grad(), forward_ad.dual_level():
-        duals = [forward_ad.make_dual(piece.place.parameter.detach(), piece.along) for piece in pieces]  # type: ignore[no-untyped-call]
-        with replaced([piece.place for piece in pieces], duals):
-            scores, tangent = forward_ad.unpack_dual(_scores(score))  # type: ignore[no-untyped-call]
-    return scores, torch.zeros_like(scores) if tangent is None else tangent
+def _by_double_backward(score: Callable[[], Tensor], pieces: Sequence[_Piece]) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores and their first and second derivatives, each (B, R).
 
-
-def _by_double_backward(score: Callable[[], Tensor], pieces: Sequence[_Piece], *, order: int) -> tuple[Tensor, ...]:
-    """Scores and their derivatives up to `order`, each (B, R).
-
-    The product <u, scores> is differentiated `order` times in t, and each result, which is linear in u, once in
-    u. To differentiate the derivatives (B, R) in t once more instead is silently wrong: beyond the second
-    backward pass, torch's layer_norm takes mean and deviation for constants (pytorch#175754).
+    The product <u, scores> is differentiated twice in t, and each result, which is linear in u, once in u. To
+    differentiate the derivatives (B, R) in t once more instead is silently wrong: beyond the second backward pass,
+    torch's layer_norm takes mean and deviation for constants (pytorch#175754).
     """
     with torch.enable_grad():
         # without axes it leaves the dtype of the parameters alone
@@ -126,12 +98,14 @@ def _by_double_backward(score: Callable[[], Tensor], pieces: Sequence[_Piece], *
         with replaced([piece.place for piece in pieces], moved):
             scores = _scores(score)
         u = torch.zeros_like(scores, requires_grad=True)
-        values, product = [scores.detach()], (u * scores).sum()
-        for _ in range(order):
+        product = (u * scores).sum()
+        derivatives: list[Tensor] = []
+        for _ in range(2):
             # the score may not depend on t, or be linear in it: then there is nothing left, which counts as zero
             (product,) = torch.autograd.grad(product, t, create_graph=True, materialize_grads=True)
-            values += torch.autograd.grad(product, u, retain_graph=True, materialize_grads=True)
-    return tuple(values)
+            derivatives += torch.autograd.grad(product, u, retain_graph=True, materialize_grads=True)
+    first, second = derivatives
+    return scores.detach(), first, second
 
 
 def _scores(score: Callable[[], Tensor]) -> Tensor:

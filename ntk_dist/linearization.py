@@ -2,8 +2,8 @@
 
 One forward and one backward pass at theta_0 make a graph that serves any number of products: J^T u is linear in u, and
 its own gradient with respect to u along v is J v (Townsend, "A new trick for calculating Jacobian vector products",
-2017). Each J v then costs about one plain forward pass, where `ntk_dist.directional` takes three, and each J^T u one
-backward pass. Both are exact; nothing is differenced.
+2017). Each J v then costs about one plain forward pass, where dual numbers take three, and each J^T u one backward
+pass. Both are exact; nothing is differenced.
 """
 
 from collections.abc import Callable, Sequence

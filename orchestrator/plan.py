@@ -47,11 +47,9 @@ class Plan:
         """Return a variant that needs a stage; what a stage costs is the same for all of them."""
         return self.variants[self.variant_of[stage.stage_id]]
 
-    def only(self, position: int) -> "Plan":
-        """Return the plan of one variant by itself, with all stages."""
-        solves = tuple(replace(solve, variant=0) for solve in self.solves if solve.variant == position)
-        alone = dict.fromkeys(self.variant_of, 0)
-        return Plan(self.variants[position].sweep, (self.variants[position],), self.stages, solves, alone)
+    def solves_of(self, position: int) -> tuple[Solve, ...]:
+        """Return the stages that fill the cells of a variant."""
+        return tuple(solve for solve in self.solves if solve.variant == position)
 
     @property
     def layer_set_names(self) -> tuple[str, ...]:

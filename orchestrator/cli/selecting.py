@@ -82,9 +82,9 @@ def _select_layers(folder: "ResultsFolder", criterion: "Criterion", n_layers: in
     from orchestrator.survey import surveys
 
     sweep = folder.existing()
-    plan = make_plan(sweep, surveys(sweep, folder.artifacts())).only(position)
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     with Console(stderr=True).status("choosing layers"):
-        return select_layers(plan, folder, criterion, n_layers)
+        return select_layers(plan.variants[position], plan.solves_of(position), folder, criterion, n_layers)
 
 
 def _ranking_table(ranking: "Ranking") -> Group:

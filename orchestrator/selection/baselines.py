@@ -10,9 +10,9 @@ import numpy as np
 from finetune.errors import FinetuneError
 from finetune.weight_condition import weight_condition_numbers
 from orchestrator.errors import SourceError
-from orchestrator.plan import Plan
+from orchestrator.plan_parts import Variant
 from orchestrator.selection.criteria import Criterion
-from orchestrator.selection.stored import StoredKernels, layers_of
+from orchestrator.selection.stored import StoredKernels
 from orchestrator.settings import adapter_settings, head_settings, model_settings
 from orchestrator.sources import find_again
 
@@ -52,13 +52,17 @@ def random_sets(layers: Sequence[int], size: int) -> list[tuple[int, ...]]:
     return list(found)
 
 
-def weight_conditions(plan: Plan) -> tuple[Mapping[int, float], str]:
+def weight_conditions(variant: Variant, groups_of: Mapping[int, Sequence[str]]) -> tuple[Mapping[int, float], str]:
     """Return the condition number of each layer's adapted weights before training, and why there are none.
 
     Of a layer with several target modules it is the geometric mean of theirs. The model is loaded for it, from where
     the sweep found it; without it, nothing and the reason are returned.
+
+    Args:
+        variant: a variant of the sweep.
+        groups_of: names of the groups of each layer.
     """
-    sweep, source = plan.sweep, plan.sweep.sources.model
+    sweep, source = variant.sweep, variant.sweep.sources.model
     try:
         if find_again("model", source).content_id != source.content_id:
             return {}, f"the model at {source.location} is no longer the one that the sweep was run with"
@@ -66,13 +70,13 @@ def weight_conditions(plan: Plan) -> tuple[Mapping[int, float], str]:
             model_settings(sweep),
             adapter_settings(sweep.spec.adapter.model_dump(mode="json")),
             head_settings(sweep.spec.head.model_dump(mode="json")),
-            n_outputs=plan.variants[0].survey.n_outputs,
+            n_outputs=variant.survey.n_outputs,
         )
     except (SourceError, FinetuneError) as error:
         return {}, str(error)
     by_layer = {
         layer: float(np.exp(np.mean([np.log(of_groups[group]) for group in groups])))
-        for layer, groups in layers_of(plan).items()
+        for layer, groups in groups_of.items()
     }
     return by_layer, ""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from orchestrator.errors import SpecError
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan
+from orchestrator.plan_parts import Solve, Variant
 from orchestrator.selection.baselines import baseline_values, weight_conditions
 from orchestrator.selection.criteria import Criterion
 from orchestrator.selection.stored import StoredKernels, layers_of
@@ -53,14 +53,17 @@ class Selection:
     without_weights: str
 
 
-def select_layers(plan: Plan, folder: ResultsFolder, criterion: Criterion, n_layers: int) -> Selection:
+def select_layers(
+    variant: Variant, solves: Sequence[Solve], folder: ResultsFolder, criterion: Criterion, n_layers: int
+) -> Selection:
     """Choose layers one at a time, each the one that makes the criterion best, for every seed by itself.
 
     It begins with the head, where that is in the kernel, and else with nothing. No model is run.
 
     Args:
-        plan: the plan of one variant of the sweep.
-        folder: its results folder.
+        variant: a variant of the sweep.
+        solves: the stages that fill its cells.
+        folder: the results folder of the sweep.
         criterion: what to choose by.
         n_layers: how many layers to choose.
 
@@ -68,18 +71,20 @@ def select_layers(plan: Plan, folder: ResultsFolder, criterion: Criterion, n_lay
         SpecError: the grid has fewer layers.
         ResultsError: kernel blocks are not stored; the message says which, and how to get them.
     """
-    layers = list(layers_of(plan))
+    layers = layers_of(variant, solves)
     if not 1 <= n_layers <= len(layers):
         raise SpecError(
             f"--greedy {n_layers}: the sweep's layer sets touch {len(layers)} layers; give 1 to {len(layers)}"
         )
-    with limited_threads(plan.sweep.spec.compute.threads):
-        weights, without_weights = weight_conditions(plan)
+    spec = variant.sweep.spec
+    with limited_threads(spec.compute.threads):
+        weights, without_weights = weight_conditions(variant, layers)
         seeds = [
-            _of_seed(StoredKernels(plan, folder, seed), seed, criterion, n_layers, weights)
-            for seed in dict.fromkeys(plan.sweep.spec.grid.seeds)
+            _of_seed(StoredKernels(variant, solves, folder, seed), seed, criterion, n_layers, weights)
+            for seed in dict.fromkeys(spec.grid.seeds)
         ]
-    return Selection(layers, seeds, agreement([[step.layer for step in each.steps] for each in seeds]), without_weights)
+    chosen = [[step.layer for step in each.steps] for each in seeds]
+    return Selection(list(layers), seeds, agreement(chosen), without_weights)
 
 
 def forward_selection(kernels: StoredKernels, criterion: Criterion, n_layers: int) -> list[tuple[int, float]]:

@@ -1,6 +1,6 @@
 """The kernel blocks that a sweep has stored, layer by layer, and what a criterion says of sums of them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from orchestrator.errors import DamagedArtifactError, ResultsError
 from orchestrator.folder import ResultsFolder
 from orchestrator.layer_sets import HEAD, compress, expand_layer_sets
-from orchestrator.plan import Plan
+from orchestrator.plan_parts import Solve, Variant
 from orchestrator.selection.criteria import Criterion
 from orchestrator.stage import Stage
 from orchestrator.stages.solve import Solver, decompose
@@ -47,23 +47,24 @@ class StoredKernels:
         layers: the layers that the grid's layer sets touch, ascending.
 
     Args:
-        plan: the plan of one variant of the sweep.
-        folder: its results folder.
+        variant: a variant of the sweep.
+        solves: the stages that fill its cells.
+        folder: the results folder of the sweep.
         seed: seed of the grid.
 
     Raises:
         ResultsError: some block is not stored; the message says which, and how to get it.
     """
 
-    def __init__(self, plan: Plan, folder: ResultsFolder, seed: int) -> None:
-        groups = layers_of(plan)
+    def __init__(self, variant: Variant, solves: Sequence[Solve], folder: ResultsFolder, seed: int) -> None:
+        groups = layers_of(variant, solves)
         self.layers = tuple(groups)
-        self._head = (HEAD,) if HEAD in plan.variants[0].sizes.groups else ()
+        self._head = (HEAD,) if HEAD in variant.sizes.groups else ()
         self._groups = groups
-        self._stage = _dual_stage(plan, seed)
+        self._stage = _dual_stage(variant, solves, seed)
         self._record = folder.artifacts().record_path(self._stage.kind, self._stage.stage_id)
         with self._explained():
-            self._solver = Solver(self._stage, Work(plan.sweep, folder))
+            self._solver = Solver(self._stage, Work(variant.sweep, folder))
 
     def of(self, layers: Iterable[int]) -> Kernel:
         """Return the kernel of a set of layers, added up as the stage `solve` does: bitwise what a cell rests on."""
@@ -107,36 +108,36 @@ class StoredKernels:
             ) from None
 
 
-def layers_of(plan: Plan) -> dict[int, tuple[str, ...]]:
+def layers_of(variant: Variant, solves: Sequence[Solve]) -> dict[int, tuple[str, ...]]:
     """Return the groups of each layer that the grid's layer sets touch, all of its targets, in the model's order.
 
     Raises:
         ResultsError: the kernel blocks of some of these groups are not stored.
     """
-    touched = {layer for layer_set in plan.variants[0].layer_sets for layer in layer_set.layers}
+    touched = {layer for layer_set in variant.layer_sets for layer in layer_set.layers}
     by_layer: dict[int, tuple[str, ...]] = {}
-    for group in plan.variants[0].survey.groups:
+    for group in variant.survey.groups:
         if group.layer is not None and group.layer in touched:
             by_layer[group.layer] = (*by_layer.get(group.layer, ()), group.name)
     if not by_layer:
         raise ResultsError("the sweep's layer sets touch no layer, so there is none to choose from")
-    _check_stored(plan, by_layer)
+    _check_stored(variant, solves, by_layer)
     return dict(sorted(by_layer.items()))
 
 
-def _check_stored(plan: Plan, by_layer: Mapping[int, tuple[str, ...]]) -> None:
-    n_train = plan.variants[0].sizes.n_train
-    dual = any(solve.n_train == n_train and solve.stage.parameters["method"] == "dual" for solve in plan.solves)
-    stored = plan.variants[0].sizes.dual_groups if dual else ()
+def _check_stored(variant: Variant, solves: Sequence[Solve], by_layer: Mapping[int, tuple[str, ...]]) -> None:
+    sizes = variant.sizes
+    dual = any(solve.n_train == sizes.n_train and solve.stage.parameters["method"] == "dual" for solve in solves)
+    stored = sizes.dual_groups if dual else ()
     missing = {layer: [g for g in groups if g not in stored] for layer, groups in by_layer.items()}
     names = [name for groups in missing.values() for name in groups]
     if not names:
         return
     layers = compress(sorted(by_layer))
-    in_kernel = plan.sweep.spec.head.in_kernel
-    (whole,) = expand_layer_sets(["all_layers"], plan.variants[0].survey.groups, head_in_kernel=in_kernel)
-    rows = plan.variants[0].sizes.kernel_rows(n_train)
-    if plan.variants[0].sizes.method(whole, n_train) == "primal":
+    in_kernel = variant.sweep.spec.head.in_kernel
+    (whole,) = expand_layer_sets(["all_layers"], variant.survey.groups, head_in_kernel=in_kernel)
+    rows = sizes.kernel_rows(sizes.n_train)
+    if sizes.method(whole, sizes.n_train) == "primal":
         how = (
             f"even all layers together have fewer parameters ({whole.n_parameters}) than the kernel has rows ({rows}), "
             "so that they are solved without blocks; lower grid.n_train, or raise adapter.rank"
@@ -152,12 +153,10 @@ def _check_stored(plan: Plan, by_layer: Mapping[int, tuple[str, ...]]) -> None:
     )
 
 
-def _dual_stage(plan: Plan, seed: int) -> Stage:
+def _dual_stage(variant: Variant, solves: Sequence[Solve], seed: int) -> Stage:
     """Return a solve stage that reads kernel blocks, at the largest training-set size: all of a seed read the same."""
     return next(
         solve.stage
-        for solve in plan.solves
-        if solve.seed == seed
-        and solve.n_train == plan.variants[0].sizes.n_train
-        and solve.stage.parameters["method"] == "dual"
+        for solve in solves
+        if solve.seed == seed and solve.n_train == variant.sizes.n_train and solve.stage.parameters["method"] == "dual"
     )

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from ntk_dist import directional
 from ntk_dist.capture import jacobian_rows
-from ntk_dist.directional import DirectionError, directional_derivative, displaced, second_directional_derivative
+from ntk_dist.directional import DirectionError, displaced, second_directional_derivative
 from ntk_dist.errors import NonFiniteError, NtkError, TiedWeightsError
 from ntk_dist.tracked import Groups, TrackedLinear
+from tests.dual_numbers import directional_derivative
 from tests.single_example import relative_error
 
 EXAMPLES = 7
@@ -97,23 +97,24 @@ def kept(network: nn.Module) -> Callable[[], bool]:
     return unchanged
 
 
-@pytest.fixture(params=["dual numbers", "double backward"])
-def way(request, monkeypatch):
-    """Both ways to the derivative; the second is forced by denying the first."""
-
-    def deny(*_args):
-        raise NotImplementedError
-
-    if request.param == "double backward":
-        monkeypatch.setattr(directional, "_by_dual_numbers", deny)
-    return request.param
+def scores_and_slope(
+    score: Callable[[], Tensor], groups: Groups, direction: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What comes beside the second derivative."""
+    scores, first, _ = second_directional_derivative(score, groups, direction)
+    return scores, first
 
 
+WAYS = pytest.mark.parametrize("derive", [directional_derivative, scores_and_slope])
+"""Forward mode, the reference, and reverse mode."""
+
+
+@WAYS
 @pytest.mark.parametrize("n_outputs", [1, 2, 6])
-def test_it_is_the_product_of_the_rows_with_the_direction(way, n_outputs):
+def test_it_is_the_product_of_the_rows_with_the_direction(derive, n_outputs):
     network, groups, x = make(n_outputs)
     direction = draw(groups)
-    scores, derivative = directional_derivative(lambda: network(x), groups, direction)
+    scores, derivative = derive(lambda: network(x), groups, direction)
     expected_scores, rows = jacobian_rows(lambda: network(x), groups)
     assert derivative.shape == scores.shape == (EXAMPLES, n_outputs)
     assert not scores.requires_grad and not derivative.requires_grad
@@ -121,51 +122,38 @@ def test_it_is_the_product_of_the_rows_with_the_direction(way, n_outputs):
     assert relative_error(derivative, product(rows, direction)) < 1e-13
 
 
-def test_each_group_moves_on_its_own(way):
+@WAYS
+def test_each_group_moves_on_its_own(derive):
     network, groups, x = make()
     direction = draw(groups)
     _, rows = jacobian_rows(lambda: network(x), groups)
     for name in groups:
         alone = {other: values * (other == name) for other, values in direction.items()}
-        _, derivative = directional_derivative(lambda: network(x), groups, alone)
+        _, derivative = derive(lambda: network(x), groups, alone)
         assert relative_error(derivative, rows[name] @ direction[name]) < 1e-13, name
 
 
-def test_single_precision(way):
+@WAYS
+def test_single_precision(derive):
     network, groups, x = make(dtype=torch.float32)
     direction = draw(groups)
-    scores, derivative = directional_derivative(lambda: network(x), groups, direction)
+    scores, derivative = derive(lambda: network(x), groups, direction)
     assert scores.dtype == derivative.dtype == torch.float32
     network.double()
     _, rows = jacobian_rows(lambda: network(x.double()), groups)
     assert relative_error(derivative, product(rows, direction)) < 2e-5
 
 
-def test_an_operator_without_a_forward_rule_is_differentiated_twice_backward():
-    derivatives, calls = [], []
+def test_an_operator_without_a_forward_rule_has_both_derivatives_from_one_call():
+    derivatives = []
     for power in (lambda x: x**3, Cube.apply):
         network, groups, x = make(power=power)
-        count = 0
-
-        def score() -> Tensor:
-            nonlocal count
-            count += 1
-            return network(x)  # noqa: B023
-
-        derivatives.append(directional_derivative(score, groups, draw(groups))[1])
-        calls.append(count)
-    assert calls == [1, 2]
-    assert relative_error(derivatives[1], derivatives[0]) < 1e-13
-
-
-def test_an_error_of_the_score_that_looks_like_a_missing_rule_comes_through():
-    _, groups, _ = make()
-
-    def score() -> Tensor:
-        raise NotImplementedError("this model has no forward")
-
-    with pytest.raises(NotImplementedError, match="no forward"):
-        directional_derivative(score, groups, draw(groups))
+        calls = []
+        found = second_directional_derivative(lambda: (calls.append(1), network(x))[1], groups, draw(groups))  # noqa: B023
+        derivatives.append(found[1:])
+        assert len(calls) == 1
+    for found, expected in zip(*reversed(derivatives), strict=True):
+        assert relative_error(found, expected) < 1e-13
 
 
 def test_fused_attention_is_only_put_aside():
@@ -176,8 +164,8 @@ def test_fused_attention_is_only_put_aside():
         return cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled()
 
     before, inside = enabled(), []
-    directional_derivative(lambda: (inside.append(enabled()), network(x))[1], groups, draw(groups))
-    assert inside == [(False, False, True)], "a fused kernel would have ended in a second call"
+    second_directional_derivative(lambda: (inside.append(enabled()), network(x))[1], groups, draw(groups))
+    assert inside == [(False, False, True)], "a fused kernel cannot be differentiated twice"
     assert enabled() == before == (True, True, True)
 
 
@@ -186,40 +174,45 @@ def test_it_is_linear_in_the_direction(a, b, first_seed, second_seed):
     network, groups, x = make()
     v, w = draw(groups, first_seed), draw(groups, second_seed)
     mixture = {name: a * v[name] + b * w[name] for name in groups}
-    along_v, along_w, along_both = (directional_derivative(lambda: network(x), groups, d)[1] for d in (v, w, mixture))
+    along_v, along_w, along_both = (scores_and_slope(lambda: network(x), groups, d)[1] for d in (v, w, mixture))
     rounding = abs(a) * along_v.norm() + abs(b) * along_w.norm()
     assert (along_both - a * along_v - b * along_w).norm() <= 1e-13 * rounding
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_the_caller_may_have_turned_gradients_off(way, mode):
+def test_the_caller_may_have_turned_gradients_off(mode):
     network, groups, x = make()
-    expected = directional_derivative(lambda: network(x), groups, draw(groups))[1]
+    expected = second_directional_derivative(lambda: network(x), groups, draw(groups))
     with mode():
         direction = draw(groups)
-        _, derivative = directional_derivative(lambda: network(x), groups, direction)
-    assert torch.equal(derivative, expected)
-    assert derivative.norm() > 0
+        found = second_directional_derivative(lambda: network(x), groups, direction)
+    for values, plain in zip(found, expected, strict=True):
+        assert torch.equal(values, plain)
+        assert values.norm() > 0
 
 
-def test_parameters_that_require_a_gradient_get_none(way):
+def test_parameters_that_require_a_gradient_get_none():
     network, groups, x = make()
-    frozen = directional_derivative(lambda: network(x), groups, draw(groups))[1]
+    frozen = second_directional_derivative(lambda: network(x), groups, draw(groups))
     network.requires_grad_(True)
-    scores, derivative = directional_derivative(lambda: network(x), groups, draw(groups))
-    assert torch.equal(derivative, frozen)
-    assert not scores.requires_grad and not derivative.requires_grad
+    for values, expected in zip(
+        second_directional_derivative(lambda: network(x), groups, draw(groups)), frozen, strict=True
+    ):
+        assert torch.equal(values, expected)
+        assert not values.requires_grad
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
 
 
-def test_scores_that_depend_on_nothing_tracked_do_not_move(way):
+def test_scores_that_depend_on_nothing_tracked_do_not_move():
     network, groups, x = make()
     for unreached in ({"unused": groups["unused"]}, {"empty": []}, {}):
-        scores, derivative = directional_derivative(lambda: network(x), unreached, draw(unreached))
-        assert torch.equal(derivative, torch.zeros_like(scores))
+        scores, *derivatives = second_directional_derivative(lambda: network(x), unreached, draw(unreached))
+        assert torch.equal(scores, network(x))
+        assert not any(values.any() for values in derivatives)
 
 
-def test_a_parameter_shared_with_an_untracked_module_moves_in_the_tracked_one_alone(way):
+@WAYS
+def test_a_parameter_shared_with_an_untracked_module_moves_in_the_tracked_one_alone(derive):
     network, groups, x = make()
     network.tied = nn.Linear(4, 5, dtype=torch.float64)
     network.tied.weight = network.first.weight
@@ -229,20 +222,19 @@ def test_a_parameter_shared_with_an_untracked_module_moves_in_the_tracked_one_al
 
     direction = draw(groups)
     _, rows = jacobian_rows(score, groups)
-    assert relative_error(directional_derivative(score, groups, direction)[1], product(rows, direction)) < 1e-13
+    assert relative_error(derive(score, groups, direction)[1], product(rows, direction)) < 1e-13
 
 
-def test_parameters_are_the_same_afterwards(way):
+def test_parameters_are_the_same_afterwards():
     network, groups, x = make()
     unchanged, expected = kept(network), network(x)
-    directional_derivative(lambda: network(x), groups, draw(groups))
     second_directional_derivative(lambda: network(x), groups, draw(groups))
     assert unchanged()
     assert not network(x).requires_grad
     assert torch.equal(network(x), expected)
 
 
-def test_parameters_are_the_same_after_an_error(way):
+def test_parameters_are_the_same_after_an_error():
     network, groups, x = make()
     unchanged = kept(network)
 
@@ -250,13 +242,12 @@ def test_parameters_are_the_same_after_an_error(way):
         network(x)
         raise RuntimeError("interrupted")
 
-    for derive in (directional_derivative, second_directional_derivative):
-        with pytest.raises(RuntimeError, match="interrupted"):
-            derive(fail, groups, draw(groups))
-        assert unchanged()
+    with pytest.raises(RuntimeError, match="interrupted"):
+        second_directional_derivative(fail, groups, draw(groups))
+    assert unchanged()
     x[0] = torch.inf
     with pytest.raises(NonFiniteError):
-        directional_derivative(lambda: network(x), groups, draw(groups))
+        second_directional_derivative(lambda: network(x), groups, draw(groups))
     assert unchanged()
 
 
@@ -334,13 +325,14 @@ def test_displaced_brings_back_the_exact_bits():
     assert torch.equal(network(x), before)
 
 
-def test_rows_and_derivative_agree_at_displaced_weights(way):
+@WAYS
+def test_rows_and_derivative_agree_at_displaced_weights(derive):
     network, groups, x = make()
     direction = draw(groups, 2)
     _, before = jacobian_rows(lambda: network(x), groups)
     with displaced(groups, draw(groups)):
         _, rows = jacobian_rows(lambda: network(x), groups)
-        _, derivative = directional_derivative(lambda: network(x), groups, direction)
+        _, derivative = derive(lambda: network(x), groups, direction)
     assert relative_error(derivative, product(rows, direction)) < 1e-12
     assert relative_error(derivative, product(before, direction)) > 1e-3
 
@@ -350,7 +342,7 @@ def enter(score: Callable[[], Tensor], groups: Groups, direction: dict[str, Tens
         score()
 
 
-@pytest.mark.parametrize("use", [directional_derivative, second_directional_derivative, enter])
+@pytest.mark.parametrize("use", [second_directional_derivative, enter])
 def test_a_direction_that_does_not_fit_is_refused(use):
     network, groups, x = make()
     unchanged, fitting = kept(network), draw(groups)
@@ -371,7 +363,7 @@ def test_a_direction_that_does_not_fit_is_refused(use):
 
 
 @pytest.mark.parametrize(("value", "dtype"), [(torch.nan, torch.float64), (1e300, torch.float32)])
-@pytest.mark.parametrize("use", [directional_derivative, second_directional_derivative, enter])
+@pytest.mark.parametrize("use", [second_directional_derivative, enter])
 def test_a_non_finite_direction_names_its_group(use, value, dtype):
     network, groups, x = make(dtype=dtype)
     direction = draw(groups)
@@ -385,17 +377,17 @@ def test_a_weight_that_is_computed_from_others_is_refused():
     nn.utils.parametrizations.weight_norm(network.head)
     direction = draw(groups)
     with pytest.raises(NtkError, match="head computes its weight or bias from other tensors"):
-        directional_derivative(lambda: network(x), groups, direction)
+        second_directional_derivative(lambda: network(x), groups, direction)
 
 
-def test_a_non_finite_score_names_its_example(way):
+def test_a_non_finite_score_names_its_example():
     network, groups, x = make()
     x[4, 1, 2] = torch.nan
     with pytest.raises(NonFiniteError, match="a score is NaN or infinite for example 4"):
-        directional_derivative(lambda: network(x), groups, draw(groups))
+        second_directional_derivative(lambda: network(x), groups, draw(groups))
 
 
-def test_a_non_finite_derivative_names_its_example(way):
+def test_a_non_finite_derivative_names_its_example():
     network, groups, x = make(1)
 
     def score() -> Tensor:
@@ -404,10 +396,10 @@ def test_a_non_finite_derivative_names_its_example(way):
         return torch.cat([values[:5], (values[5:6] - values[5:6].detach()).abs().sqrt(), values[6:]])
 
     with pytest.raises(NonFiniteError, match="a directional derivative is NaN or infinite for example 5"):
-        directional_derivative(score, groups, draw(groups))
+        second_directional_derivative(score, groups, draw(groups))
 
 
-def test_scores_must_be_a_matrix(way):
+def test_scores_must_be_a_matrix():
     network, groups, x = make()
     with pytest.raises(NtkError, match="examples, outputs"):
-        directional_derivative(lambda: network(x).sum(dim=1), groups, draw(groups))
+        second_directional_derivative(lambda: network(x).sum(dim=1), groups, draw(groups))

@@ -150,16 +150,28 @@ def test_looking_at_a_sweep_that_has_just_begun_grows_as_the_grid(
     grows_as_the_grid(counted)
 
 
-@pytest.mark.parametrize(
-    "work", [collect, is_finished, status, missing_stages], ids=["collect", "recognise", "status", "what is missing"]
-)
-def test_looking_at_a_finished_sweep_grows_as_the_grid(work: Callable[..., Any], tmp_path: Path) -> None:
-    def counted(seeds: int) -> int:
-        plan, folder = plan_with(seeds), ResultsFolder(tmp_path / str(seeds))
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Plan, ResultsFolder]]:
+    """Finished and collected sweeps by number of seeds; nobody changes them."""
+    found = {}
+    for seeds in (1, 2, 4, 8):
+        plan, folder = plan_with(seeds), ResultsFolder(tmp_path_factory.mktemp("collected"))
         made_up(plan, folder)
         collect(plan, folder)
         folder.write(plan.sweep)
         keep_plan(plan, folder)
+        found[seeds] = plan, folder
+    return found
+
+
+@pytest.mark.parametrize(
+    "work", [collect, is_finished, status, missing_stages], ids=["collect", "recognise", "status", "what is missing"]
+)
+def test_looking_at_a_finished_sweep_grows_as_the_grid(
+    work: Callable[..., Any], collected: dict[int, tuple[Plan, ResultsFolder]]
+) -> None:
+    def counted(seeds: int) -> int:
+        plan, folder = collected[seeds]
         return calls(lambda: work(plan, folder.artifacts() if work is missing_stages else folder))
 
     grows_as_the_grid(counted, small=2)

@@ -1,6 +1,8 @@
 """What was trained on two tasks, combined: the numbers of plain forwards, in a table, planned with the rest."""
 
+import copy
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from finetune.errors import CombinationError
-from finetune.scorer import Scorer, build_scorer
+from finetune.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.targets import code_targets
 from orchestrator.errors import ResultsError, SpecError
@@ -65,24 +67,23 @@ class Reference:
     def __init__(self, spec: Path, plan: Plan, position: int) -> None:
         self.spec = read_spec(spec)
         store = ResultsFolder(self.spec.folder).artifacts()
-        solves = [solve for solve in plan.solves if solve.variant == position]
+        solves = plan.solves_of(position)
         (dataset,) = solves[0].stage.inputs["dataset"]
         self.labels = np.array(store.open(*dataset).array("eval.labels"))
         self.tokens = read_tokens(store.open(*dataset), "eval", 0, len(self.labels))
         self.targets = code_targets(self.labels, kind="classification", n_outputs=2, outputs="full").reshape(-1, 2)
         self.captured = [store.open(*each) for each in solves[0].stage.inputs["eval"]]
+        self.pretrained = build_scorer(
+            ModelSettings(self.spec.model.path, dtype="float64"),
+            AdapterSettings(**self.spec.adapter.model_dump(exclude={"seed"})),
+            HeadSettings("random"), n_outputs=2, adapter_seed=0, head_seed=0,
+        )  # fmt: skip
+        self.start = self.outputs({})
         self.trained: dict[str, dict[str, Artifact]] = {}
         for place, comparison in ((solve, each) for solve in solves for each in solve.comparisons):
             name = place.layer_sets[comparison.layer_set].name
             both = {role: comparison.stage.inputs[role][0] for role in ("trained", "linearized")}
             self.trained[name] = {role: store.open(*each) for role, each in both.items()}
-
-    def scorer(self) -> Scorer:
-        return build_scorer(
-            ModelSettings(self.spec.model.path, dtype="float64"),
-            AdapterSettings(**self.spec.adapter.model_dump(exclude={"seed"})),
-            HeadSettings("random"), n_outputs=2, adapter_seed=0, head_seed=0,
-        )  # fmt: skip
 
     def displacement(self, layer_set: str, role: str, cell: int) -> dict[str, torch.Tensor]:
         artifact, prefix = self.trained[layer_set][role], f"{cell}."
@@ -91,7 +92,7 @@ class Reference:
 
     @torch.no_grad()
     def outputs(self, change: dict[str, torch.Tensor]) -> np.ndarray:
-        scorer = self.scorer()
+        scorer = copy.deepcopy(self.pretrained)
         for linears in scorer.trained.values():
             for linear in linears:
                 for part, parameter in linear.named_parameters():
@@ -99,13 +100,12 @@ class Reference:
         return np.concatenate([scorer.logits(self.tokens.batch([i])).numpy() for i in range(len(self.labels))])
 
     def linearized(self, groups: list[str], change: dict[str, torch.Tensor]) -> np.ndarray:
-        scorer = self.scorer()
         scores = np.concatenate([shard.array("scores") for shard in self.captured])
         moved = np.zeros(scores.size)
         for group in groups:
             flat = np.concatenate([
                 change[f"{linear.name}.{part}"].flatten().numpy()
-                for linear in scorer.groups[group]
+                for linear in self.pretrained.groups[group]
                 for part, _ in linear.named_parameters()
             ])  # fmt: skip
             moved += np.concatenate([shard.array(group) for shard in self.captured]) @ flat
@@ -128,6 +128,10 @@ def test_every_combination_has_the_numbers_of_a_model_with_its_weights(combined:
     of_b = {"interpolation": lambda a: a, "addition": lambda a: a, "negation": lambda a: 0.0}
     # layer sets x lambdas x tasks to evaluate x coefficients x (interpolation, addition, two negations)
     assert len(rows) == 2 * 2 * 2 * 2 * 4
+    ends = {
+        (where, name, cell, task): where.outputs(task.displacement(name, "trained", cell))
+        for where, name, cell, task in product(tasks.values(), groups, range(2), tasks.values())
+    }
     for row in rows:
         a, b, where = (tasks[row[name]] for name in ("task_a", "task_b", "eval_task"))
         u, v = (of[row["operation"]](row["coefficient"]) for of in (of_a, of_b))
@@ -136,7 +140,7 @@ def test_every_combination_has_the_numbers_of_a_model_with_its_weights(combined:
         f = where.outputs(weighted(first, second, u, v))
         assert row["finetune_eval_loss"] == pytest.approx(where.loss(f), rel=1e-9)
         assert row["finetune_eval_accuracy"] == np.mean(f.argmax(axis=1) == where.labels)
-        f_0, f_a, f_b = where.outputs({}), where.outputs(first), where.outputs(second)
+        f_0, f_a, f_b = where.start, ends[where, name, cell, a], ends[where, name, cell, b]
         expected = f_0 + u * (f_a - f_0) + v * (f_b - f_0)
         gap = np.linalg.norm(f - expected) / np.linalg.norm(f)
         assert row["linearity_gap"] == pytest.approx(gap, rel=1e-6, abs=1e-12)

@@ -20,7 +20,8 @@ from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.weight_condition import weight_condition_numbers
 from orchestrator.errors import ResultsError, SpecError
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import make_plan
+from orchestrator.plan_parts import Solve, Variant
 from orchestrator.results import load
 from orchestrator.selection import baselines
 from orchestrator.selection.baselines import (
@@ -71,13 +72,16 @@ def folder_of(spec: Path) -> ResultsFolder:
     return ResultsFolder(spec.parent / "results")
 
 
-def plan_in(folder: ResultsFolder) -> Plan:
+def variant_in(folder: ResultsFolder) -> tuple[Variant, tuple[Solve, ...]]:
+    """Return the only variant of a sweep and the stages that fill its cells."""
     sweep = folder.existing()
-    return make_plan(sweep, surveys(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
+    (variant,) = plan.variants
+    return variant, plan.solves
 
 
 def kernels_of(spec: Path, seed: int) -> StoredKernels:
-    return StoredKernels(plan_in(folder_of(spec)), folder_of(spec), seed)
+    return StoredKernels(*variant_in(folder_of(spec)), folder_of(spec), seed)
 
 
 def with_cells(spec: Path, tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
@@ -273,7 +277,7 @@ def test_other_kernels_and_tasks_have_the_numbers_of_their_cells(
 
 def test_a_selection_has_every_seed_and_says_how_far_they_agree(swept: Path):
     folder, criterion = folder_of(swept), BY_NAME["gcv"]
-    selection = select_layers(plan_in(folder), folder, criterion, 3)
+    selection = select_layers(*variant_in(folder), folder, criterion, 3)
     assert selection.layers == [0, 1, 2, 3]
     assert [each.seed for each in selection.seeds] == [0, 1]
     for each in selection.seeds:
@@ -292,7 +296,7 @@ def test_seeds_agree_where_they_chose_the_same_layers_in_whatever_order():
 def test_there_must_be_as_many_layers_as_are_to_be_chosen(swept: Path, size: int):
     folder = folder_of(swept)
     with pytest.raises(SpecError, match="touch 4 layers; give 1 to 4"):
-        select_layers(plan_in(folder), folder, BY_NAME["gcv"], size)
+        select_layers(*variant_in(folder), folder, BY_NAME["gcv"], size)
 
 
 # --- what is not stored
@@ -304,7 +308,7 @@ def test_blocks_of_sets_that_were_solved_without_them_are_named(tmp_path: Path, 
     spec = make_sweep(tmp_path, changes | {"head.in_kernel": False, "adapter.rank": 2}, model=deep_model)
     run_spec(spec)
     with pytest.raises(ResultsError) as raised:
-        layers_of(plan_in(folder_of(spec)))
+        layers_of(*variant_in(folder_of(spec)))
     assert "the kernel blocks of all their groups are needed; not stored are 2.query, 2.value, 3.query, 3.value" in str(
         raised.value
     )
@@ -413,7 +417,8 @@ def test_the_weights_of_a_layer_are_averaged_by_factors(swept: Path, monkeypatch
                 (("query", 1.0), ("value", 100.0))}  # fmt: skip
 
     monkeypatch.setattr(baselines, "weight_condition_numbers", made_up)
-    weights, why = weight_conditions(plan_in(folder_of(swept)))
+    variant, solves = variant_in(folder_of(swept))
+    weights, why = weight_conditions(variant, layers_of(variant, solves))
     assert weights == pytest.approx({0: 10.0, 1: 20.0, 2: 30.0, 3: 40.0})
     assert why == ""
 
@@ -473,7 +478,7 @@ def test_select_shows_greedy_steps_beside_baselines(swept: Path):
     answer = ntksweep("select", folder_of(swept).root, "--by", "alignment", "--greedy", "2")
     assert answer.status == 0
     folder = folder_of(swept)
-    selection = select_layers(plan_in(folder), folder, BY_NAME["alignment"], 2)
+    selection = select_layers(*variant_in(folder), folder, BY_NAME["alignment"], 2)
     lines = answer.output.splitlines()
     for step in selection.seeds[0].steps:
         assert any(line.startswith(f"+ layer {step.layer} ") and f"{step.value:.4g}" in line for line in lines)

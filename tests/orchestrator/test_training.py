@@ -101,13 +101,14 @@ def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, tiny_
 
 
 def test_long_descent_of_the_linearization_is_the_ridge_solution_of_the_same_cell(tmp_path: Path, tiny_model: Path):
-    settings = DESCENT | {"learning_rate": 0.12, "epochs": 3000, "kernel_examples": 0}
+    # The pull of lambda alone takes a sixth off every error at each step, so that 1e-12 of it is left.
+    settings = DESCENT | {"learning_rate": 0.2, "epochs": 150, "batch_examples": 10, "kernel_examples": 0}
     spec = training(tmp_path, tiny_model, settings, **{"grid.lambdas": {"values": [1.0], "scale": "trace"}})
     run_spec(spec)
     for row in results_of(spec).cells.to_arrow().to_pylist():
-        assert row["linearized_train_loss"] == pytest.approx(row["train_loss"], rel=1e-6)
-        assert row["linearized_eval_loss"] == pytest.approx(row["eval_loss"], rel=1e-6)
-        assert row["linearized_distance"] == pytest.approx(row["parameter_distance"], rel=1e-6)
+        assert row["linearized_train_loss"] == pytest.approx(row["train_loss"], rel=1e-9)
+        assert row["linearized_eval_loss"] == pytest.approx(row["eval_loss"], rel=1e-9)
+        assert row["linearized_distance"] == pytest.approx(row["parameter_distance"], rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import train
 from finetune.training.settings import TrainingSettings
 from ntk_dist.capture import jacobian_rows
-from ntk_dist.directional import directional_derivative
+from tests.dual_numbers import directional_derivative
 from tests.finetune.test_directional_exactness import minilm
 from tests.finetune.training.problems import ADAM, DESCENT, GROUPS, Kept, coded_targets, flat, scorer_of, texts_of
 from tests.tiny_models import ALL_TARGETS, Kind, save_tiny

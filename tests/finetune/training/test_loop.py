@@ -34,8 +34,8 @@ def test_descent_meets_the_closed_form(regularizer: str):
         DESCENT,
         regularizer=regularizer,
         learning_rate=stable_rate(problem, max(LAMBDAS)),
-        steps=4000,
-        record_every=4000,
+        steps=2000,
+        record_every=2000,
     )
     run = train(problem.model(3), problem.targets, settings, LAMBDAS, seed=0)
     for cell, strength in zip(run.cells, LAMBDAS, strict=True):

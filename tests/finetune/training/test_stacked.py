@@ -142,7 +142,7 @@ def test_far_from_nothing_the_model_follows_its_linearization(folders: dict[str,
         rows[split] = LinearRows(scores, torch.cat([found[group] for group in GROUPS], dim=2))
     linears = [linear for group in GROUPS for linear in tracked[group]]
     strengths, differences = (1e2, 1e3, 1e4), []
-    settings = replace(DESCENT, learning_rate=1e-4, steps=400, record_every=400)
+    settings = replace(DESCENT, learning_rate=5e-4, steps=80, record_every=80)
     model = train(stacked_of(folder, scorer, 3), coded_targets(), settings, strengths, seed=0)
     linear = train(LinearizedModel(rows, linears, 3), coded_targets(), settings, strengths, seed=0)
     for cell in range(3):
