@@ -71,3 +71,7 @@ class SamplingError(FinetuneError):
 
 class TooLongError(FinetuneError):
     """An example or the prompt around it has more tokens than the model or the task takes."""
+
+
+class GroupError(FinetuneError):
+    """The processes of a model group cannot work together."""

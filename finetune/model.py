@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from finetune.architecture import base_prefix, reads_mask
 from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.settings import ModelSettings
+from finetune.sharding.weights import part_of
 from ntk_dist.errors import NonFiniteError
 
 
@@ -149,8 +150,10 @@ def _check_fit(settings: ModelSettings, model: PreTrainedModel, missing: set[str
 
 def _check_finite(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
+        # of a model that is divided among processes each looks at its part
+        part = part_of(parameter)
         # one sum tells, and costs less than a mask; only a suspicious one is looked into
-        if not bool(torch.isfinite(parameter.sum())) and not bool(torch.isfinite(parameter).all()):
+        if not bool(torch.isfinite(part.sum())) and not bool(torch.isfinite(part).all()):
             raise NonFiniteError(
                 f"the parameter {name} of the model holds NaN or infinite values; the checkpoint is damaged, "
                 "get it again"

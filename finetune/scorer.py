@@ -1,6 +1,6 @@
 """A pretrained model with adapter and head, as a function from a batch of tokens to logits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -22,7 +22,7 @@ from finetune.architecture import HEAD_GROUP, Target, final_linear, find_targets
 from finetune.errors import HeadError, UnsupportedModelError
 from finetune.head import draw_missing, head_parts, prepare_head
 from finetune.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
-from finetune.model import load_model
+from finetune.model import LoadedModel, load_model
 from finetune.precision import KeepDouble
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.batches import Batch, pad
@@ -105,6 +105,7 @@ def build_scorer(
     head_seed: int,
     head_weights: Mapping[str, NDArray[np.floating]] | None = None,
     groups: Sequence[str] | None = None,
+    load: Callable[..., LoadedModel] = load_model,
 ) -> Scorer:
     """Load the model and give it adapter and head.
 
@@ -121,6 +122,7 @@ def build_scorer(
         head_weights: "weight" (C, d) and "bias" (C,) of a ridge or logistic probe; without them such a head
             is a random one, whose `features` the probe is fitted to.
         groups: the groups to track; None tracks all.
+        load: loads the model; `finetune.sharding` loads it in parts.
 
     Raises:
         FinetuneError: a named subclass says whether model, head, target or group is wrong.
@@ -130,7 +132,7 @@ def build_scorer(
     if head_weights is not None and head.kind not in ("ridge", "logistic"):
         raise HeadError(f"a {head.kind} head takes no probe weights; use ridge or logistic")
     language_model = head.kind == "label_words"
-    loaded = load_model(model, n_outputs=n_outputs, language_model=language_model, seed=head_seed)
+    loaded = load(model, n_outputs=n_outputs, language_model=language_model, seed=head_seed)
     network = loaded.model
     targets = find_targets(network, adapter.targets)
     words = word_ids(model, head.words, n_outputs) if language_model else None

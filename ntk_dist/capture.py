@@ -46,7 +46,9 @@ class _Recorder:
         return outputs
 
 
-def jacobian_rows(score: Callable[[], Tensor], groups: Groups) -> tuple[Tensor, dict[str, Tensor]]:
+def jacobian_rows(
+    score: Callable[[], Tensor], groups: Groups, *, before_backward: Callable[[int], None] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Scores of a batch and, for each group, their gradients with respect to the group's parameters.
 
     The model must be in eval mode and must treat the examples of a batch apart. None of its parameters needs
@@ -57,6 +59,8 @@ def jacobian_rows(score: Callable[[], Tensor], groups: Groups) -> tuple[Tensor, 
         score: runs the model on the batch and returns (B, R) scores.
         groups: the tracked modules by group; a module may be called several times in `score`, its gradients
             add.
+        before_backward: called with the number of the output before each backward pass, for models that have to be
+            made ready for more than one.
 
     Returns:
         The scores (B, R), detached, and for each group the rows (B, R, p_g) in the dtype of the scores,
@@ -81,7 +85,7 @@ def jacobian_rows(score: Callable[[], Tensor], groups: Groups) -> tuple[Tensor, 
         )
         for name, group in recorders.items()
     }
-    for output, gradients in enumerate(_output_gradients(scores, recorders)):
+    for output, gradients in enumerate(_output_gradients(scores, recorders, before_backward)):
         for name, group in recorders.items():
             _fill(rows[name][:, output], group, gradients)
     for name, values in rows.items():
@@ -89,7 +93,9 @@ def jacobian_rows(score: Callable[[], Tensor], groups: Groups) -> tuple[Tensor, 
     return scores.detach(), rows
 
 
-def _output_gradients(scores: Tensor, recorders: dict[str, list[_Recorder]]) -> Iterator[Iterator[Tensor | None]]:
+def _output_gradients(
+    scores: Tensor, recorders: dict[str, list[_Recorder]], before_backward: Callable[[int], None] | None
+) -> Iterator[Iterator[Tensor | None]]:
     """For each score its gradient at each recorded call, in the order of the calls."""
     edges = [call.edge for group in recorders.values() for recorder in group for call in recorder.calls]
     if not scores.requires_grad or not edges:
@@ -98,6 +104,8 @@ def _output_gradients(scores: Tensor, recorders: dict[str, list[_Recorder]]) -> 
     for output in range(last + 1):
         direction = torch.zeros_like(scores)
         direction[:, output] = 1
+        if before_backward is not None:
+            before_backward(output)
         yield iter(torch.autograd.grad(scores, edges, direction, retain_graph=output < last, allow_unused=True))
 
 
