@@ -1,8 +1,8 @@
-"""A process of a model group: captures its share of the batches of a case and leaves the rows in a file."""
+"""What the processes of a model group do in tests: capture their share of a case, die, fail."""
 
-import json
 import os
-import sys
+import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,25 +49,40 @@ class Case:
         return [bucket.tolist() for bucket in buckets]
 
 
-def main() -> None:
-    """Capture the case in one file, and leave rows and scores by example beside what this process held."""
-    case_path, output = map(Path, sys.argv[1:])
-    read = json.loads(case_path.read_text())
-    case = Case(**read | {name: tuple(read[name]) for name in ("targets", "texts")})
+def capture(cases: Mapping[str, Case], folder: Path) -> dict[str, dict[str, int]]:
+    """Leave rows and scores by example in files of this process, one a case; return what it held of each model."""
     torch.set_num_threads(1)
-    tokens, found, facts = case.tokens(), dict[str, Tensor](), dict[str, Any]()
+    facts = {}
     with joined_group() as group:
-        sharded = build_sharded_scorer(*case.settings(), **case.options())
-        facts["held"] = held(sharded)
-        for positions, counts in group.rounds(case.batches()):
-            scores, rows = sharded.rows(tokens.batch(positions), lambda logits: logits)
-            if counts:
-                for place, position in enumerate(positions):
+        for name, case in cases.items():
+            tokens, found = case.tokens(), dict[str, Tensor]()
+            sharded = build_sharded_scorer(*case.settings(), **case.options())
+            before = held(sharded)
+            for positions, counts in group.rounds(case.batches()):
+                scores, rows = sharded.rows(tokens.batch(positions), lambda logits: logits)
+                for place, position in enumerate(positions if counts else []):
                     found[f"{position}/scores"] = scores[place].contiguous()
-                    found |= {f"{position}/{name}": values[place].contiguous() for name, values in rows.items()}
-        facts["held_after"] = held(sharded)
-        save_file(found, output / f"{group.rank}.safetensors")
-        (output / f"{group.rank}.json").write_text(json.dumps(facts | {"pid": os.getpid()}))
+                    found |= {f"{position}/{part}": values[place].contiguous() for part, values in rows.items()}
+            save_file(found, folder / f"{name}-{group.rank}.safetensors")
+            after = held(sharded)
+            facts[name] = {"before": before["own"], "after": after["own"], "all": after["all"]}
+    return facts
+
+
+def die_alone(rank: int) -> None:
+    """Kill the process of a rank while the others wait for it."""
+    with joined_group() as group:
+        if group.rank == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        torch.distributed.barrier()
+
+
+def fail_alone(rank: int) -> None:
+    """Raise an error in the process of a rank while the others wait for it."""
+    with joined_group() as group:
+        if group.rank == rank:
+            raise ValueError("no such layer")
+        torch.distributed.barrier()
 
 
 def held(sharded: ShardedScorer) -> dict[str, int]:
@@ -75,7 +90,3 @@ def held(sharded: ShardedScorer) -> dict[str, int]:
     divided = [parameter for parameter in sharded.scorer.model.parameters() if is_divided(parameter)]
     own = sum(parameter.numel() + part_of(parameter).numel() for parameter in divided)
     return {"own": own, "all": sum(parameter.ds_numel for parameter in divided)}
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,50 @@
+"""Starting the processes of a model group on one machine, through torch's elastic launcher."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from finetune.errors import GroupError
+
+
+def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Run a function in a group of new processes; return what each returned, in the order of their ranks.
+
+    The function is importable, its arguments and results can be pickled; in it `joined_group` finds the others. As soon
+    as one process fails or dies the others are ended: nothing is left of the group. It listens on loopback alone.
+
+    Args:
+        size: how many processes.
+        work: what each runs.
+        arguments: of `work`.
+
+    Raises:
+        GroupError: a process failed; says which, and why.
+    """
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=size,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="spawn",
+    )
+    try:
+        found = elastic_launch(config, work)(*arguments)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        raise GroupError(f"process {rank} of a model group of {size} {_why(failure)}; the others were ended") from None
+    return [found[rank] for rank in range(size)]
+
+
+def _why(failure: ProcessFailure) -> str:
+    if failure.exitcode < 0:
+        return f"was killed by {signal.Signals(-failure.exitcode).name}"
+    said = failure.message.strip().splitlines() if isinstance(failure.message, str) else []
+    return f"failed: {said[-1] if said else f'exit status {failure.exitcode}'}"
