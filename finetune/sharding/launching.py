@@ -46,5 +46,6 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
 def _why(failure: ProcessFailure) -> str:
     if failure.exitcode < 0:
         return f"was killed by {signal.Signals(-failure.exitcode).name}"
-    said = failure.message.strip().splitlines() if isinstance(failure.message, str) else []
-    return f"failed: {said[-1] if said else f'exit status {failure.exitcode}'}"
+    said = failure.error_file_data.get("message")
+    reason = said.get("message") if isinstance(said, dict) else None
+    return f"failed: {reason or f'exit status {failure.exitcode}'}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TypeVar
 
 import torch
@@ -44,7 +45,9 @@ def joined_group() -> Iterator[ModelGroup]:
     """
     try:
         import deepspeed
-        import deepspeed.comm.torch as deepspeed_torch
+
+        # The package has torch itself under the same name, which a plain import would find.
+        deepspeed_torch = import_module("deepspeed.comm.torch")
     except ImportError as error:
         raise GroupError(
             f"a model group needs DeepSpeed, which cannot be imported ({error}): install the extra `sharded`"
@@ -53,7 +56,7 @@ def joined_group() -> Iterator[ModelGroup]:
         raise GroupError("a model group is started by torchrun: torchrun --nproc-per-node 2 ...")
     if not torch.cuda.is_available():
         # Between processes of one machine DeepSpeed would compile an extension that only its own reductions use.
-        deepspeed_torch.build_shm_op = lambda: None
+        vars(deepspeed_torch)["build_shm_op"] = lambda: None
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
     try:
