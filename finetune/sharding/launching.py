@@ -32,7 +32,7 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
-        monitor_interval=0.1,
+        monitor_interval=0.01,  # the first to end is to blame: the others lose their connection to it, and end as well
         start_method="spawn",
     )
     try:

@@ -38,7 +38,7 @@ class ModelGroup:
 
 @contextmanager
 def joined_group() -> Iterator[ModelGroup]:
-    """Join the processes that torchrun, or whatever sets its variables, has started; leave them at the end.
+    """Join the processes that torchrun, or whatever sets its variables, has started; leave them at the end, unless that is an error.
 
     Raises:
         GroupError: DeepSpeed is not installed, or nothing says which processes there are.
@@ -59,7 +59,6 @@ def joined_group() -> Iterator[ModelGroup]:
         vars(deepspeed_torch)["build_shm_op"] = lambda: None
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
-    try:
-        yield ModelGroup(torch.distributed.get_rank(), torch.distributed.get_world_size())
-    finally:
-        torch.distributed.destroy_process_group()
+    yield ModelGroup(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    # Not after an error: the others would end before this process has said what went wrong.
+    torch.distributed.destroy_process_group()
