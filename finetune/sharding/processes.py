@@ -38,7 +38,9 @@ class ModelGroup:
 
 @contextmanager
 def joined_group() -> Iterator[ModelGroup]:
-    """Join the processes that torchrun, or whatever sets its variables, has started; leave them at the end, unless that is an error.
+    """Join the processes that torchrun, or whatever sets its variables, has started; leave them at the end.
+
+    After an error this process does not take its leave: the others would end before it has said what went wrong.
 
     Raises:
         GroupError: DeepSpeed is not installed, or nothing says which processes there are.
@@ -60,5 +62,4 @@ def joined_group() -> Iterator[ModelGroup]:
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False)
     yield ModelGroup(torch.distributed.get_rank(), torch.distributed.get_world_size())
-    # Not after an error: the others would end before this process has said what went wrong.
     torch.distributed.destroy_process_group()
