@@ -4,8 +4,9 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -45,7 +46,15 @@ def reads_mask(config: PreTrainedConfig) -> bool:
 
     Of most architectures transformers knows only one of the two. Of the others (BERT, RoBERTa, ...) a model is
     causal if its configuration says so: `is_decoder`, or the class that it was saved from.
+
+    Raises:
+        HeadError: only the encoder of the architecture is taken, which is no language model.
     """
+    if encoder_alone(config):
+        raise HeadError(
+            f"of {config.model_type} only the encoder is taken, which has no words to score; use a random, ridge or "
+            "logistic head instead of label_words"
+        )
     if getattr(config, "is_decoder", False):
         return False
     masked, causal = type(config) in MODEL_FOR_MASKED_LM_MAPPING, type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
@@ -54,6 +63,26 @@ def reads_mask(config: PreTrainedConfig) -> bool:
     saved_from = " ".join(config.architectures or [])
     # neither: code that comes with the model
     return "MaskedLM" in saved_from or (masked and not any(name in saved_from for name in ("CausalLM", "LMHead")))
+
+
+def encoder_alone(config: PreTrainedConfig) -> bool:
+    """Whether only the encoder of the architecture is taken: T5, also v1.1 and Flan."""
+    return str(config.model_type) == "t5"
+
+
+def check_dense(model: PreTrainedModel) -> None:
+    """Check that every linear module sees every token.
+
+    Raises:
+        UnsupportedModelError: the model is a mixture of experts, whose modules see the tokens that are sent to them, of
+            all examples at once, so that rows cannot be told apart by example.
+    """
+    for name, module in model.named_modules():
+        if "expert" in f"{name.rpartition('.')[2]} {type(module).__name__}".lower():
+            raise UnsupportedModelError(
+                f"{type(model).__name__} is a mixture of experts ({name}), each of which sees tokens of all examples, "
+                "so that their rows cannot be told apart; use a dense model (Llama, Mistral, Qwen3, Gemma 2, ...)"
+            )
 
 
 def has_head(model: PreTrainedModel) -> bool:
@@ -164,6 +193,23 @@ def find_layers(model: PreTrainedModel) -> nn.ModuleList:
             "its frozen layers cannot be told; train it without the cache"
         )
     return next(iter(found.values()))
+
+
+def position_bias(first: nn.Module, n_tokens: int) -> Tensor | None:
+    """What a model's first layer adds to the attention scores (1, heads, T, T) by distance, and hands on to the others.
+
+    None of other architectures than T5, of which each layer sees the positions for itself.
+
+    Args:
+        first: the first of the layers that `find_layers` finds.
+        n_tokens: T.
+    """
+    module: Any
+    for module in first.modules():
+        if getattr(module, "has_relative_attention_bias", False):
+            bias: Tensor = module.compute_bias(n_tokens, n_tokens)
+            return bias
+    return None
 
 
 def _matches(path: str, target: str) -> bool:

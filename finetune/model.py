@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from finetune.architecture import base_prefix, reads_mask
+from finetune.architecture import base_prefix, check_dense, encoder_alone, reads_mask
 from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.settings import ModelSettings
 from finetune.sharding.weights import part_of
@@ -41,7 +41,7 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
 
     Raises:
         ModelLoadError: there is none at that path or id.
-        UnsupportedModelError: the model is an encoder-decoder.
+        UnsupportedModelError: the model is an encoder-decoder other than T5, of which the encoder is taken.
     """
     try:
         config = AutoConfig.from_pretrained(
@@ -52,9 +52,9 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
         )
     except (OSError, ValueError) as error:
         _not_loaded(settings, error)
-    if getattr(config, "is_encoder_decoder", False):
+    if getattr(config, "is_encoder_decoder", False) and not encoder_alone(config):
         raise UnsupportedModelError(
-            f"{settings.path} is an encoder-decoder ({config.model_type}); use an encoder (BERT, RoBERTa, "
+            f"{settings.path} is an encoder-decoder ({config.model_type}); use an encoder (BERT, RoBERTa, T5's, "
             "...) or a decoder (GPT-2, Llama, ...)"
         )
     return config
@@ -64,14 +64,19 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     """The model without weights, on the meta device.
 
     Raises:
-        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture.
+        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture, or it is
+            a mixture of experts.
+        HeadError: as `finetune.architecture.reads_mask`.
     """
     config = load_config(settings, n_outputs)
+    auto_class = _auto_class(config, language_model)
     try:
         with _quiet(), torch.device("meta"):
-            return _auto_class(config, language_model).from_config(config, **_options(settings))
+            model: PreTrainedModel = auto_class.from_config(config, **_options(settings))
     except (OSError, ValueError) as error:
         _not_loaded(settings, error)
+    check_dense(model)
+    return model
 
 
 def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int) -> LoadedModel:
@@ -86,13 +91,14 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
     Raises:
         ModelLoadError: nothing there, or the weights do not fit the architecture.
         NonFiniteError: a weight is NaN or infinite; names the parameter.
-        UnsupportedModelError: as `load_config`.
+        UnsupportedModelError, HeadError: as `empty_model`.
     """
     config = load_config(settings, n_outputs)
+    auto_class = _auto_class(config, language_model)
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model, report = _auto_class(config, language_model).from_pretrained(
+            model, report = auto_class.from_pretrained(
                 settings.path,
                 config=config,
                 revision=settings.revision,
@@ -102,6 +108,7 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
             )
     except (OSError, ValueError, RuntimeError) as error:
         _not_loaded(settings, error)
+    check_dense(model)
     model.requires_grad_(False).eval()
     mismatched = {entry[0] for entry in report["mismatched_keys"]}
     _check_fit(settings, model, set(report["missing_keys"]), mismatched)
@@ -111,15 +118,22 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
 
 
 def _auto_class(config: PreTrainedConfig, language_model: bool) -> Any:
-    if not language_model:
-        return AutoModelForSequenceClassification
-    return AutoModelForMaskedLM if reads_mask(config) else AutoModelForCausalLM
+    if language_model:
+        return AutoModelForMaskedLM if reads_mask(config) else AutoModelForCausalLM
+    if encoder_alone(config):
+        # loaded only where it is needed, as the Auto classes do
+        from finetune.encoder import T5EncoderForSequenceClassification
+
+        return T5EncoderForSequenceClassification
+    return AutoModelForSequenceClassification
 
 
 def _options(settings: ModelSettings) -> dict[str, Any]:
     return {
         "dtype": getattr(torch, settings.dtype),
-        "attn_implementation": settings.attention,
+        # None takes the fused attention too, but the plain one of architectures that know no other, as Gemma 2, which
+        # caps its scores; by its name it would be refused there
+        "attn_implementation": None if settings.attention == "sdpa" else settings.attention,
         "trust_remote_code": settings.trust_remote_code,
     }
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from finetune.adapter import check_group_names
-from finetune.architecture import find_layers
+from finetune.architecture import find_layers, position_bias
 from finetune.errors import FinetuneError, TargetError, UnsupportedModelError
 from finetune.scorer import Scorer
 from finetune.tokens import TokenizedTexts
@@ -86,7 +86,8 @@ class PrefixCache:
                 raise UnsupportedModelError(_NOT_KEEPABLE)
             if kept is None:
                 rows = states.new_zeros(len(tokens.ids) + 1, states.shape[-1])
-                kept = _KeptStates(tokens, rows, len(output) if isinstance(output, tuple) else None)
+                size = len(output) if isinstance(output, tuple) else None
+                kept = _KeptStates(tokens, rows, size, self._frozen[0])
             real = batch.attention_mask.bool()
             kept.rows[kept.index(positions, batch.input_ids.shape[1])[real]] = states[real]
         if kept is not None:
@@ -187,11 +188,13 @@ class _KeptStates:
         tokens: the examples.
         rows: (N + 1, d) states, example after example; zeros at the end, for padding.
         size: length of the tuple in which a layer returns its states; None where it returns a tensor.
+        first: the first of the layers.
     """
 
     tokens: TokenizedTexts
     rows: Tensor
     size: int | None
+    first: nn.Module
 
     def index(self, positions: Positions, n_tokens: int) -> Tensor:
         """Return the row (B, T) of each of the first T tokens; -1 beyond the end of an example."""
@@ -208,8 +211,11 @@ class _KeptStates:
         return self.rows[index]
 
     def as_returned(self, states: Tensor) -> Any:
-        """Return states in the way in which a layer returns them."""
-        return states if self.size is None else (states, *[None] * (self.size - 1))
+        """Return states (B, T, d) in the way in which a layer returns them."""
+        if self.size is None:
+            return states
+        beside = (position_bias(self.first, states.shape[1]), *[None] * (self.size - 2))
+        return (states, *beside)[: self.size]
 
 
 @contextmanager

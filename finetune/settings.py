@@ -17,7 +17,7 @@ class ModelSettings:
         path: folder, or id on the hub.
         revision: branch, tag or commit on the hub; None takes the default branch.
         dtype: precision of weights, activations and Jacobian rows.
-        attention: attention implementation of transformers.
+        attention: attention implementation of transformers; architectures without "sdpa" run "eager" anyway.
         trust_remote_code: whether Python code that comes with the model may run.
     """
 

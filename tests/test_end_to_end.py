@@ -19,7 +19,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.run import run
 from orchestrator.spec import Spec
 from tests.single_example import reference_rows
-from tests.tiny_models import WORDS, save_tiny
+from tests.tiny_models import ALL_TARGETS, WORDS, save_tiny
 
 N_TRAIN, N_EVAL, SEED = 14, 5, 3
 LIMIT = {"float64": 1e-10, "float32": 2e-5}
@@ -49,6 +49,13 @@ CASES: dict[str, dict[str, Any]] = {
     "encoder, float32, full": {"kind": "roberta", "classes": 2, "outputs": "full", "dtype": "float32"},
     "decoder, regression, both matrices": {"kind": "llama", "classes": 1, "outputs": "full", "init": "random"},
     "decoder, two classes": {"kind": "gpt2", "classes": 2, "outputs": "full", "targets": ["c_attn"]},
+    "decoder, float32, margin": {"kind": "mistral", "classes": 2, "outputs": "margin", "dtype": "float32"},
+    "decoder, every module": {"kind": "qwen3", "classes": 2, "outputs": "full", "targets": ALL_TARGETS["qwen3"]},
+    "decoder, plain attention": {"kind": "gemma2", "classes": 2, "outputs": "full", "init": "random"},
+    "encoder of two parts": {"kind": "t5_gated", "classes": 3, "outputs": "trace", "targets": ["q", "wi_0"]},
+    "encoder of two parts, ridge head": {
+        "kind": "t5", "classes": 2, "outputs": "full", "targets": ["v", "wo"], "head": "ridge",
+    },
     "dense groups": {"kind": "bert", "classes": 2, "outputs": "full", "adapter": "none"},
     "primal": {"kind": "bert", "classes": 2, "outputs": "full", "rank": 1, "targets": ["value"], "head_in": False},
     "primal, trace": {
@@ -73,7 +80,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def sweep(tmp_path: Path, case: dict[str, Any]) -> tuple[Spec, list[str]]:
-    targets = {"llama": ["q_proj", "up_proj"], "bert": ["query", "value"], "roberta": ["key", "value"]}
+    encoders = {"bert": ["query", "value"], "roberta": ["key", "value"]}
+    targets = case.get("targets") or encoders.get(case["kind"], ["q_proj", "up_proj"])
     hidden = case.get("hidden", 8)
     save_tiny(case["kind"], tmp_path / "model", layers=2, hidden=hidden)
     texts = write_data(tmp_path / "data.parquet", case["classes"])
@@ -86,7 +94,7 @@ def sweep(tmp_path: Path, case: dict[str, Any]) -> tuple[Spec, list[str]]:
         },
         "adapter": {
             "kind": case.get("adapter", "lora"), "rank": case.get("rank", 2), "alpha": 5,
-            "targets": case.get("targets") or targets[case["kind"]], "initialisation": case.get("init", "zero"),
+            "targets": targets, "initialisation": case.get("init", "zero"),
         },
         "head": {
             "kind": case.get("head", "random"), "in_kernel": case.get("head_in", True), "penalty": 0.5,

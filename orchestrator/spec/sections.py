@@ -39,7 +39,9 @@ class ModelSection(Section):
         "float32", description="Precision of weights, activations and Jacobian rows.", examples=["float32"]
     )
     attention: Literal["sdpa", "eager"] = Field(
-        "sdpa", description="Attention implementation of transformers.", examples=["sdpa"]
+        "sdpa",
+        description="Attention implementation of transformers. Architectures without sdpa (Gemma 2) run eager anyway.",
+        examples=["sdpa"],
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.", examples=[False])
 

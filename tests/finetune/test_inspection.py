@@ -7,12 +7,12 @@ from finetune.errors import ModelLoadError, TargetError
 from finetune.inspection import inspect_model
 from finetune.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from tests.tiny_models import ALL_TARGETS, save_tiny
+from tests.tiny_models import ALL_TARGETS, DECODERS, FAMILIES, save_tiny
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    plain = {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in ("bert", "roberta", "llama", "gpt2")}
+    plain = {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in FAMILIES}
     masked = {f"masked {k}": save_tiny(k, tmp_path_factory.mktemp(k), masked=True) for k in ("bert", "roberta")}
     return plain | masked
 
@@ -21,8 +21,9 @@ def folders(tmp_path_factory):
     ("kind", "head"),
     [
         (kind, head)
-        for kind in ("bert", "roberta", "llama", "gpt2")
+        for kind in FAMILIES
         for head in ("random", "ridge", "out", "label_words")
+        if head != "label_words" or not kind.startswith("t5")
     ],
 )
 @pytest.mark.parametrize("adapter", ["zero", "random", "dense"])
@@ -46,12 +47,12 @@ def test_the_facts_are_those_of_the_scorer(folders, kind, adapter, head):
     for group in facts.groups:
         assert group.n_parameters == sum(linear.n_parameters for linear in scorer.groups[group.name]), group
         assert list(group.zero_parts) == scorer.zero_parts.get(group.name, []), group
-    assert facts.is_decoder == (kind in ("llama", "gpt2"))
+    assert facts.is_decoder == (kind in DECODERS)
     assert (facts.n_layers, facts.hidden_size) == (2, 16)
     adapter_free = [p for n, p in scorer.model.named_parameters() if "lora_" not in n and n != "score.bias"]
     assert facts.n_parameters == sum(p.numel() for p in adapter_free)
     assert facts.weight_bytes == 4 * facts.n_parameters
-    assert facts.model_type == kind
+    assert facts.model_type == scorer.model.config.model_type
 
 
 def test_groups_are_named_after_layer_and_target(folders):

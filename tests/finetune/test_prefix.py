@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import FalconConfig, FalconForSequenceClassification
 
+from finetune.architecture import linears
 from finetune.errors import FinetuneError, TargetError, UnsupportedModelError
 from finetune.prefix import PrefixCache, find_layers
 from finetune.scorer import Scorer, build_scorer
@@ -14,10 +15,9 @@ from finetune.tokens import TokenizedTexts, tokenize
 from ntk_dist.batches import Batch, pad
 from ntk_dist.capture import jacobian_rows
 from tests.single_example import reference_rows, relative_error
-from tests.tiny_models import ALL_TARGETS, save_tiny
+from tests.tiny_models import ALL_TARGETS, KINDS, save_tiny
 
 TEXTS = ("the film was great", "a dull plot", "it was very good and the acting was not bright", "good")
-KINDS = ("bert", "roberta", "llama", "gpt2")
 LIMIT = {"float64": 1e-12, "float32": 1e-5}
 N_LAYERS = 3
 LOWEST = pytest.mark.parametrize("lowest", [0, 1, 2, None])
@@ -176,7 +176,7 @@ def test_frozen_layers_do_not_run(folders, kind):
     scorer, tokens = build(folders[kind], kind, 2), tokens_of(folders[kind])
     cache, batch, calls = filled(scorer, tokens, 2), tokens.batch([0, 1]), []
     for number, layer in enumerate(find_layers(scorer.model)):
-        for module in list(layer.modules())[1:]:
+        for module in linears(layer).values():
             module.register_forward_hook(lambda *_, number=number: calls.append(number))
     read(scorer, cache, [0, 1], batch)
     assert set(calls) == {2}

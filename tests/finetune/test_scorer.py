@@ -5,12 +5,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from finetune.errors import HeadError, LabelWordError, ModelLoadError, TargetError, UnsupportedModelError
+from finetune.label_words import word_ids
 from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import tokenize
 from ntk_dist.capture import jacobian_rows
 from ntk_dist.errors import NonFiniteError, TiedWeightsError
-from tests.tiny_models import ALL_TARGETS, SPECIAL, WORDS, save_tiny
+from tests.tiny_models import ALL_TARGETS, DECODERS, KINDS, save_tiny
 
 TEXTS = ("the film was great", "a dull plot", "good")
 LORA = AdapterSettings("lora", 2, 4.0, ("query", "value"))
@@ -19,7 +20,7 @@ LLAMA_LORA = AdapterSettings("lora", 2, 4.0, ("q_proj", "v_proj"))
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in ("bert", "roberta", "llama", "gpt2")}
+    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
 
 
 def build(folder, adapter=LORA, head=None, *, dtype="float64", n_outputs=2, seeds=(0, 0), **options) -> Scorer:
@@ -170,7 +171,7 @@ def test_a_missing_pretrained_head_is_an_error(folders):
         build(folders["llama"], LLAMA_LORA, HeadSettings("pretrained"))
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "llama"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama", "qwen3", "gemma2", "t5"])
 def test_probe_weights_act_on_the_features(folders, kind):
     rng = np.random.default_rng(0)
     fitted = {"weight": rng.normal(size=(3, 16)), "bias": rng.normal(size=3)}
@@ -202,7 +203,7 @@ def test_a_head_out_of_the_kernel_is_no_group(folders):
 # --- label words
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("kind", DECODERS)
 def test_label_words_are_logits_of_the_language_model_at_the_last_token(folders, kind):
     words = HeadSettings("label_words", in_kernel=False, words=("bad", "great"))
     scorer = build(folders[kind], AdapterSettings("lora", 2, 4.0, ALL_TARGETS[kind][:2], "zero"), words)
@@ -210,7 +211,7 @@ def test_label_words_are_logits_of_the_language_model_at_the_last_token(folders,
     tokens = tokenize(ModelSettings(str(folders[kind])), TEXTS, template="{text} it was", max_length=32)
     logits = scorer.logits(tokens.batch([0, 1, 2]))
     ids = [tokens.ids.tolist()[a:b] for a, b in zip(tokens.offsets, tokens.offsets[1:], strict=False)]
-    vocabulary = [len(SPECIAL) + WORDS.index(word) for word in ("bad", "great")]
+    vocabulary = word_ids(ModelSettings(str(folders[kind])), words.words, 2).words
     for i, sequence in enumerate(ids):
         expected = whole(torch.tensor([sequence])).logits[0, -1, vocabulary]
         # the plain model rounds to single precision inside its norms
@@ -316,8 +317,8 @@ def test_weights_of_another_shape(folders, tmp_path):
 
 
 def test_encoder_decoders_are_refused(tmp_path):
-    from transformers import T5Config
+    from transformers import BartConfig
 
-    T5Config(d_model=8, num_layers=1, num_heads=2, d_ff=8).save_pretrained(tmp_path)
+    BartConfig(d_model=8, encoder_layers=1, decoder_layers=1).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match="encoder-decoder"):
         build(tmp_path)

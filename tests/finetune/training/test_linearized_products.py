@@ -19,10 +19,9 @@ from ntk_dist.capture import jacobian_rows
 from tests.dual_numbers import directional_derivative
 from tests.finetune.test_directional_exactness import minilm
 from tests.finetune.training.problems import ADAM, DESCENT, GROUPS, Kept, coded_targets, flat, scorer_of, texts_of
-from tests.tiny_models import ALL_TARGETS, Kind, save_tiny
+from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
 
 LIMIT = {"float64": 1e-10, "float32": 2e-5}
-KINDS: tuple[Kind, ...] = ("bert", "roberta", "llama", "gpt2")
 ADAPTERS = {
     "LoRA with zero B": {"initialisation": "zero"},
     "LoRA with random B": {"initialisation": "random"},
@@ -32,7 +31,7 @@ ADAPTERS = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
+    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in FAMILIES}
 
 
 def both(
@@ -91,7 +90,7 @@ def assert_same_linear_map(products: LinearizedProducts, rows: LinearizedModel, 
 
 
 @pytest.mark.parametrize("adapter", list(ADAPTERS))
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAMILIES)
 def test_outputs_and_gradients_are_those_of_the_rows(folders: dict[str, Path], kind: Kind, adapter: str):
     options = ADAPTERS[adapter] | {"targets": ALL_TARGETS[kind]}
     double = scorer_of(folders[kind], **options)

@@ -22,24 +22,20 @@ from tests.finetune.training.problems import (
     stacked_of,
     texts_of,
 )
-from tests.tiny_models import Kind, save_tiny
+from tests.tiny_models import ALL_TARGETS, KINDS, Kind, save_tiny
 
 LAMBDAS = (0.1, 1.0, 10.0)
-TARGETS: dict[Kind, tuple[str, ...]] = {
-    "bert": ("query", "value"), "roberta": ("query", "value"), "gpt2": ("c_attn", "mlp.c_proj"),
-    "llama": ("q_proj", "down_proj"),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in TARGETS}
+    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", list(TARGETS))
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("adapter", ["lora", "none"])
 def test_each_cells_outputs_are_those_of_a_model_with_its_weights(folders: dict[str, Path], kind: Kind, adapter: str):
-    scorer = scorer_of(folders[kind], targets=TARGETS[kind], kind=adapter)
+    scorer = scorer_of(folders[kind], targets=ALL_TARGETS[kind][1:], kind=adapter)
     groups = list(scorer.groups)
     model = stacked_of(folders[kind], scorer, 3, groups)
     draw = torch.Generator().manual_seed(1)
@@ -50,7 +46,7 @@ def test_each_cells_outputs_are_those_of_a_model_with_its_weights(folders: dict[
     stacked = model.outputs("train", [positions], [2, 0]).detach()
     batch = texts_of(folders[kind])["train"].batch(positions)
     for place, cell in enumerate((2, 0)):
-        other = scorer_of(folders[kind], targets=TARGETS[kind], kind=adapter)
+        other = scorer_of(folders[kind], targets=ALL_TARGETS[kind][1:], kind=adapter)
         for group in groups:
             for linear in other.trained[group]:
                 for part, parameter in linear.named_parameters():

@@ -1,0 +1,228 @@
+"""What is each family's own: windows, caps, scaled embeddings, position biases, tied embeddings; what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModel,
+    MixtralConfig,
+    MixtralForCausalLM,
+    PreTrainedConfig,
+    Qwen2MoeConfig,
+    T5EncoderModel,
+    T5ForConditionalGeneration,
+    T5ForSequenceClassification,
+)
+
+from finetune.encoder import T5EncoderForSequenceClassification
+from finetune.errors import HeadError, TargetError, UnsupportedModelError
+from finetune.inspection import inspect_model
+from finetune.scorer import Scorer, build_scorer
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from finetune.tokens import TokenizedTexts, tokenize
+from ntk_dist.capture import jacobian_rows
+from tests.tiny_models import ALL_TARGETS, DECODERS, KINDS, TIED, Kind, save_tiny
+
+TEXTS = ("the film was great", "a dull plot", "it was very good and the acting was not bright", "good")
+WORDS = HeadSettings("label_words", in_kernel=False, words=("bad", "great"))
+T5 = ("t5", "t5_gated")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: save_tiny(kind, tmp_path_factory.mktemp(kind)) for kind in KINDS}
+
+
+def build(folder: Path, kind: Kind, *, head: HeadSettings | None = None, attention: str = "sdpa") -> Scorer:
+    return build_scorer(
+        ModelSettings(str(folder), dtype="float64", attention=attention),  # type: ignore[arg-type]
+        AdapterSettings("none", 1, 1.0, ALL_TARGETS[kind]),
+        head or HeadSettings("random"),
+        n_outputs=2, adapter_seed=0, head_seed=0,
+    )  # fmt: skip
+
+
+def tokens_of(folder: Path) -> TokenizedTexts:
+    return tokenize(ModelSettings(str(folder)), TEXTS, template=None, max_length=32)
+
+
+def features(scorer: Scorer, folder: Path) -> torch.Tensor:
+    return scorer.features(tokens_of(folder).batch(range(len(TEXTS))))
+
+
+# --- the model is the family's own
+
+
+@pytest.mark.parametrize("kind", [*DECODERS, *T5])
+def test_features_are_the_pretrained_models_hidden_states(folders: dict[str, Path], kind: Kind):
+    """Of a decoder those of the last token, of T5's encoder the mean over all; alone and without padding."""
+    auto = T5EncoderModel if kind in T5 else AutoModel
+    model = auto.from_pretrained(folders[kind], dtype=torch.float64, attn_implementation="eager").eval()
+    tokens, found = tokens_of(folders[kind]), features(build(folders[kind], kind), folders[kind])
+    for i in range(len(TEXTS)):
+        with torch.no_grad():
+            states = model(input_ids=tokens.batch([i]).input_ids).last_hidden_state[0]
+        expected = states.mean(dim=0) if kind in T5 else states[-1]
+        # the plain model rounds to single precision inside its norms
+        assert torch.allclose(found[i], expected, rtol=1e-5, atol=1e-5), i
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("qwen2", "sliding_window", 64),
+        ("mistral", "sliding_window", 64),
+        ("gemma2", "sliding_window", 64),
+        ("gemma2", "attn_logit_softcapping", None),
+        ("gemma3", "sliding_window", 64),
+        ("t5", "relative_attention_max_distance", 5),
+    ],
+)
+def test_what_the_configuration_says_of_attention_counts(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, kind: Kind, name: str, value: Any
+):
+    """Neither the tests above nor a sweep would notice a window that is longer than every text."""
+    own = features(build(folders[kind], kind), folders[kind])
+    from finetune import model
+
+    original = model.load_config
+
+    def changed(*args: Any) -> PreTrainedConfig:
+        config = original(*args)
+        setattr(config, name, value)
+        return config
+
+    monkeypatch.setattr(model, "load_config", changed)
+    other = features(build(folders[kind], kind), folders[kind])
+    assert not torch.allclose(own, other, rtol=1e-3)
+    # a text of one token (and an end) has nothing to attend to
+    assert torch.allclose(own[3], other[3], rtol=1e-9) or name == "relative_attention_max_distance"
+
+
+def test_gemma_2_caps_its_scores_whatever_attention_is_asked_for(folders: dict[str, Path]):
+    asked = [build(folders["gemma2"], "gemma2", attention=attention) for attention in ("sdpa", "eager")]
+    assert all(scorer.model.config._attn_implementation == "eager" for scorer in asked)
+    assert torch.equal(*(features(scorer, folders["gemma2"]) for scorer in asked))
+    assert build(folders["llama"], "llama").model.config._attn_implementation == "sdpa"
+
+
+# --- tied embeddings
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"), [(kind, HeadSettings("random")) for kind in (*TIED, *T5)] + [(kind, WORDS) for kind in TIED]
+)
+def test_tied_embeddings_are_in_no_group(folders: dict[str, Path], kind: Kind, head: HeadSettings):
+    scorer = build(folders[kind], kind, head=head)
+    embedding = scorer.model.get_input_embeddings().weight
+    output = scorer.model.get_output_embeddings()
+    assert (output is not None) == (head is WORDS)
+    assert output is None or output.weight is embedding
+    tracked = [linear for group in scorer.trained.values() for linear in group]
+    addresses = [parameter.data_ptr() for linear in tracked for parameter in linear.parameters]
+    assert embedding.data_ptr() not in addresses
+    assert len(set(addresses)) == len(addresses)
+    # so nothing counts the embedding, in whatever place
+    every = sum(parameter.numel() for parameter in scorer.model.parameters())
+    assert sum(linear.n_parameters for linear in tracked) <= every - embedding.numel()
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [("gemma2", "embed_tokens"), ("gemma2", "lm_head"), ("gpt2", "wte"), ("t5", "shared"), ("t5", "lm_head")],
+)
+def test_embeddings_are_no_targets(folders: dict[str, Path], kind: Kind, target: str):
+    for head in (HeadSettings("random"), WORDS)[: 1 if kind == "t5" else 2]:
+        with pytest.raises(TargetError, match=f"'{target}' matches no linear module"):
+            build_scorer(
+                ModelSettings(str(folders[kind])), AdapterSettings("none", 1, 1.0, (target,)), head,
+                n_outputs=2, adapter_seed=0, head_seed=0,
+            )  # fmt: skip
+
+
+# --- T5's encoder
+
+
+def test_the_encoder_is_the_same_from_the_whole_model_and_alone(folders: dict[str, Path], tmp_path: Path):
+    T5EncoderModel.from_pretrained(folders["t5"]).save_pretrained(tmp_path)
+    whole, alone = build(folders["t5"], "t5"), build(tmp_path, "t5")
+    assert whole.drawn == alone.drawn == ["classifier.bias", "classifier.weight"]
+    tokens = tokens_of(folders["t5"])
+    batch = tokens.batch(range(len(TEXTS)))
+    (scores, rows), (other_scores, other_rows) = (
+        jacobian_rows(lambda s=scorer: s.logits(batch), scorer.groups) for scorer in (whole, alone)
+    )
+    assert torch.equal(scores, other_scores)
+    assert all(torch.equal(rows[name], other_rows[name]) for name in rows)
+
+
+def test_the_decoder_is_not_loaded(folders: dict[str, Path]):
+    facts = inspect_model(
+        ModelSettings(str(folders["t5"])), AdapterSettings("lora", 2, 4.0, ("q", "wi")), HeadSettings("random"),
+        n_outputs=2,
+    )  # fmt: skip
+    assert [group.name for group in facts.groups] == ["0.q", "0.wi", "1.q", "1.wi", "head"]
+    encoder = T5ForConditionalGeneration.from_pretrained(folders["t5"]).encoder
+    assert facts.n_parameters == sum(p.numel() for p in encoder.parameters()) + 2 * 16 + 2
+
+
+def test_a_head_that_was_saved_with_the_encoder_is_kept(folders: dict[str, Path], tmp_path: Path):
+    saved: Any = T5EncoderForSequenceClassification.from_pretrained(folders["t5"], num_labels=2, dtype=torch.float64)
+    saved.classifier.weight.data.normal_()
+    saved.save_pretrained(tmp_path)
+    scorer, tokens = build(tmp_path, "t5", head=HeadSettings("pretrained")), tokens_of(folders["t5"])
+    assert scorer.drawn == []
+    batch = tokens.batch([0, 1])
+    expected = saved.eval()(batch.input_ids, batch.attention_mask).logits
+    assert torch.allclose(scorer.logits(batch), expected, rtol=1e-5)
+
+
+def test_the_head_of_the_decoder_is_none_of_the_encoders(folders: dict[str, Path], tmp_path: Path):
+    T5ForSequenceClassification.from_pretrained(folders["t5"], num_labels=2).save_pretrained(tmp_path)
+    assert torch.equal(
+        features(build(tmp_path, "t5"), folders["t5"]), features(build(folders["t5"], "t5"), folders["t5"])
+    )
+    with pytest.raises(HeadError, match="no classifier with 2 outputs"):
+        build(tmp_path, "t5", head=HeadSettings("pretrained"))
+
+
+@pytest.mark.parametrize("kind", T5)
+def test_an_encoder_has_no_label_words(folders: dict[str, Path], kind: Kind):
+    with pytest.raises(HeadError, match="of t5 only the encoder is taken"):
+        build(folders[kind], kind, head=WORDS)
+    with pytest.raises(HeadError, match="use a random, ridge or logistic head"):
+        inspect_model(ModelSettings(str(folders[kind])), AdapterSettings("lora", 2, 4.0, ("q",)), WORDS, n_outputs=2)
+
+
+# --- mixtures of experts
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 23, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 32,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("head", [HeadSettings("random"), WORDS])
+@pytest.mark.parametrize(
+    "config",
+    [
+        MixtralConfig(**SIZES, num_local_experts=2),
+        Qwen2MoeConfig(**SIZES, moe_intermediate_size=8, num_experts=2, num_experts_per_tok=1),
+    ],
+    ids=["mixtral", "qwen2_moe"],
+)
+def test_experts_are_refused_without_reading_a_weight(tmp_path: Path, config: PreTrainedConfig, head: HeadSettings):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"mixture of experts \(.*mlp\.experts\).*use a dense model"):
+        inspect_model(ModelSettings(str(tmp_path)), AdapterSettings("lora", 2, 4.0, ("q_proj",)), head, n_outputs=2)
+
+
+def test_experts_are_refused_even_if_only_attention_is_adapted(tmp_path: Path):
+    MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=2)).save_pretrained(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="mixture of experts"):
+        build_scorer(
+            ModelSettings(str(tmp_path)), AdapterSettings("lora", 2, 4.0, ("q_proj",)), HeadSettings("random"),
+            n_outputs=2, adapter_seed=0, head_seed=0,
+        )  # fmt: skip
