@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from finetune.errors import HeadError, LabelWordError, ModelLoadError, TargetError, UnsupportedModelError
 from finetune.label_words import word_ids
+from finetune.model import load_model
 from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import tokenize
@@ -276,20 +277,15 @@ def test_a_nan_weight_is_named(folders, tmp_path):
         build(folder)
 
 
-def test_tied_weights_in_two_groups_are_refused(folders, monkeypatch):
-    from finetune import scorer as module
-
-    original = module.load_model
-
+def test_tied_weights_in_two_groups_are_refused(folders):
     def tie(*args, **kwargs):
-        loaded = original(*args, **kwargs)
+        loaded = load_model(*args, **kwargs)
         layers = loaded.model.bert.encoder.layer
         layers[1].attention.self.query.weight = layers[0].attention.self.query.weight
         return loaded
 
-    monkeypatch.setattr(module, "load_model", tie)
     with pytest.raises(TiedWeightsError, match=r"1\.query.*0\.query"):
-        build(folders["bert"], AdapterSettings("none", 1, 1.0, ("query",)))
+        build(folders["bert"], AdapterSettings("none", 1, 1.0, ("query",)), load=tie)
 
 
 def test_a_folder_without_a_model(tmp_path):
