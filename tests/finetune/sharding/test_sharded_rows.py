@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -24,9 +23,12 @@ from tests.tiny_models import ALL_TARGETS, save_tiny
 
 TEXTS = (
     "the film was great", "a dull plot", "good", "bad acting and a terrible story", "very very good but dull",
-    "not bad", "the story is bright",
+    "not bad", "the story is bright", "it was not a film", "terrible",
 )  # fmt: skip
-"""Four batches of two and less: one too many for three processes, and an uneven end."""
+"""Five batches of two and less: neither two nor four processes have equally many."""
+SIZES = (2, 4)
+
+Groups = dict[int, tuple[Path, list[dict[str, dict[str, int]]]]]
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +45,11 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     }
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def group(
-    request: pytest.FixtureRequest, cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[int, Path, list[Any]]:
-    """A group that has captured all cases: its size, where it left the rows, and what each process held."""
-    folder = tmp_path_factory.mktemp(f"group-of-{request.param}")
-    return request.param, folder, run_group(request.param, capture, cases, folder)
+@pytest.fixture(scope="module")
+def groups(cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> Groups:
+    """By size, groups that have captured all cases: where they left the rows, and what each process held."""
+    folders = {size: tmp_path_factory.mktemp(f"group-of-{size}") for size in SIZES}
+    return {size: (folder, run_group(size, capture, cases, folder)) for size, folder in folders.items()}
 
 
 def rows_in(folder: Path, name: str, size: int) -> dict[str, torch.Tensor]:
@@ -75,31 +75,23 @@ def whole(case: Case) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", [*ALL_TARGETS, "minilm", "dense", "five outputs", "pretrained head"])
-def test_rows_are_those_of_the_whole_model(group: tuple[int, Path, list[Any]], cases: dict[str, Case], name: str):
-    size, folder, _ = group
-    found, expected = rows_in(folder, name, size), whole(cases[name])
-    assert found.keys() == expected.keys()
-    for part, values in expected.items():
-        assert (found[part] - values).norm() <= 2e-5 * values.norm(), part
+def test_rows_are_those_of_the_whole_model(groups: Groups, cases: dict[str, Case], name: str):
+    expected = whole(cases[name])
+    for size in SIZES:
+        found = rows_in(groups[size][0], name, size)
+        assert found.keys() == expected.keys()
+        for part, values in expected.items():
+            assert (found[part] - values).norm() <= 2e-5 * values.norm(), (size, part)
 
 
-def test_no_process_keeps_more_than_its_part_of_a_model(group: tuple[int, Path, list[Any]], cases: dict[str, Case]):
-    size, _, held = group
+@pytest.mark.parametrize("size", SIZES)
+def test_no_process_keeps_more_than_its_part_of_a_model(groups: Groups, cases: dict[str, Case], size: int):
+    _, held = groups[size]
     for process in held:
         for name in cases:
             assert process[name]["before"] == process[name]["after"]
             # Parts are padded to equal sizes, a few numbers a weight.
             assert process[name]["after"] <= 1.01 * process[name]["all"] / size + 500
-
-
-def test_the_number_of_processes_changes_no_bit(
-    group: tuple[int, Path, list[Any]], cases: dict[str, Case], tmp_path: Path
-):
-    size, folder, _ = group
-    run_group(3, capture, {"llama": cases["llama"]}, tmp_path)
-    found, expected = rows_in(tmp_path, "llama", 3), rows_in(folder, "llama", size)
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[part], values) for part, values in expected.items())
 
 
 # --- groups that end
