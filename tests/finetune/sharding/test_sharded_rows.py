@@ -19,23 +19,20 @@ from finetune.sharding.launching import run_group
 from finetune.sharding.processes import ModelGroup, joined_group
 from ntk_dist.capture import jacobian_rows
 from tests.finetune.sharding.capturing import Case, capture, die_alone, fail_alone
-from tests.tiny_models import ALL_TARGETS, save_tiny
+from tests.tiny_models import ALL_TARGETS, FAMILIES, save_tiny
 
 TEXTS = (
     "the film was great", "a dull plot", "good", "bad acting and a terrible story", "very very good but dull",
     "not bad", "the story is bright", "it was not a film", "terrible",
 )  # fmt: skip
 """Five batches of two and less: neither two nor four processes have equally many."""
-SIZES = (2, 4)
-
-Groups = dict[int, tuple[Path, list[dict[str, dict[str, int]]]]]
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
-    """By name: every architecture with LoRA on all linear modules, MiniLM, and other adapters, heads and outputs."""
+    """By name: models of all families with LoRA on all linear modules, MiniLM, other adapters, heads and outputs."""
     folder = tmp_path_factory.mktemp("models")
-    found = {kind: Case(str(save_tiny(kind, folder / kind)), ALL_TARGETS[kind], TEXTS) for kind in ALL_TARGETS}
+    found = {kind: Case(str(save_tiny(kind, folder / kind)), ALL_TARGETS[kind], TEXTS) for kind in FAMILIES}
     classifier = Case(str(save_tiny("bert", folder / "classifier", n_labels=2)), ("query", "value"), TEXTS)
     return found | {
         "minilm": Case(str(demo_model()), ALL_TARGETS["bert"], TEXTS),
@@ -43,13 +40,6 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         "five outputs": replace(found["gpt2"], outputs=5),
         "pretrained head": replace(classifier, head="pretrained"),
     }
-
-
-@pytest.fixture(scope="module")
-def groups(cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> Groups:
-    """By size, groups that have captured all cases: where they left the rows, and what each process held."""
-    folders = {size: tmp_path_factory.mktemp(f"group-of-{size}") for size in SIZES}
-    return {size: (folder, run_group(size, capture, cases, folder)) for size, folder in folders.items()}
 
 
 def rows_in(folder: Path, name: str, size: int) -> dict[str, torch.Tensor]:
@@ -74,21 +64,17 @@ def whole(case: Case) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("name", [*ALL_TARGETS, "minilm", "dense", "five outputs", "pretrained head"])
-def test_rows_are_those_of_the_whole_model(groups: Groups, cases: dict[str, Case], name: str):
-    expected = whole(cases[name])
-    for size in SIZES:
-        found = rows_in(groups[size][0], name, size)
+@pytest.mark.parametrize("size", [2, 4])
+def test_rows_are_those_of_whole_models_of_which_every_process_keeps_its_part(
+    cases: dict[str, Case], size: int, tmp_path: Path
+):
+    held = run_group(size, capture, cases, tmp_path)
+    for name, case in cases.items():
+        found, expected = rows_in(tmp_path, name, size), whole(case)
         assert found.keys() == expected.keys()
         for part, values in expected.items():
-            assert (found[part] - values).norm() <= 2e-5 * values.norm(), (size, part)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_no_process_keeps_more_than_its_part_of_a_model(groups: Groups, cases: dict[str, Case], size: int):
-    _, held = groups[size]
-    for process in held:
-        for name in cases:
+            assert (found[part] - values).norm() <= 2e-5 * values.norm(), (name, part)
+        for process in held:
             assert process[name]["before"] == process[name]["after"]
             # Parts are padded to equal sizes, a few numbers a weight.
             assert process[name]["after"] <= 1.01 * process[name]["all"] / size + 500
