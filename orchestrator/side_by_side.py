@@ -32,7 +32,7 @@ def runs_of(stage: Stage) -> list[Stage]:
     if stage.kind == "finetune":
         return [stage]
     return [
-        Stage("finetune", parameters, _inputs_of(stage, f".{number}"))
+        Stage("finetune", parameters, stage.inputs_of(str(number)))
         for number, parameters in enumerate(stage.parameters["members"])
     ]
 
@@ -135,7 +135,3 @@ def _reading(comparison: "Comparison", stage: Stage, number: int) -> "Comparison
     """Return a comparison that reads its cells where they are trained."""
     inputs = {**comparison.stage.inputs, "trained": ((stage.kind, stage.stage_id),)}
     return replace(comparison, stage=Stage("compare", {**comparison.stage.parameters, "member": number}, inputs))
-
-
-def _inputs_of(stage: Stage, suffix: str) -> dict[str, tuple[tuple[str, str], ...]]:
-    return {role.removesuffix(suffix): ids for role, ids in stage.inputs.items() if role.endswith(suffix)}

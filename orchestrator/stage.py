@@ -74,6 +74,11 @@ class Stage:
             "inputs": {role: _inputs_digest(ids) for role, ids in self.inputs.items()},
         }
 
+    def inputs_of(self, member: str) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Return by role the inputs of one of several stages that this one stands for, here `<role>.<member>`."""
+        suffix = f".{member}"
+        return {role.removesuffix(suffix): ids for role, ids in self.inputs.items() if role.endswith(suffix)}
+
     def needs(self) -> set[tuple[str, str]]:
         """Return (kind, stage_id) of every stage that must be finished before this one can start."""
         return {needed for listed in self.inputs.values() for needed in listed}

@@ -1,7 +1,7 @@
 """What a training run leaves, and what it keeps so that a killed one goes on with the same numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from finetune.training.trainable import Displacement
 
 Arrays = dict[str, NDArray[np.generic]]
+
+SEEN = ("train_outputs", "eval_outputs", "distances", "pulled")
+"""What a trajectory has of every cell at every look."""
 
 Observer = Callable[[Sequence[Displacement]], Mapping[str, NDArray[np.float64]]]
 """Looks at the displacements of S cells whenever they are recorded, and returns numbers (S,) by name."""
@@ -111,6 +114,13 @@ class TrainingRun:
 
     trajectory: Trajectory
     cells: list[CellState]
+
+    def part(self, chosen: slice) -> "TrainingRun":
+        """Return the run of some of the cells."""
+        seen = self.trajectory
+        by_cell = {name: [values[chosen] for values in getattr(seen, name)] for name in SEEN}
+        observed = {name: [values[chosen] for values in looks] for name, looks in seen.observed.items()}
+        return TrainingRun(replace(seen, **by_cell, observed=observed), self.cells[chosen])
 
 
 class Checkpoint(Protocol):

@@ -6,18 +6,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.training.run import Arrays, CellState, CellStatus, TrainingState
+from finetune.training.run import SEEN, Arrays, CellState, CellStatus, TrainingState
 from finetune.training.trainable import Displacement
 
 _STATUSES = list(CellStatus)
-_SEEN = ("train_outputs", "eval_outputs", "distances", "pulled")
 
 
 def saved(state: TrainingState) -> Arrays:
     """Return a state as arrays."""
     seen = state.trajectory
     arrays: Arrays = {"step": np.array([state.step]), "pulled": state.pulled, "seen.steps": np.array(seen.steps)}
-    for name in _SEEN:
+    for name in SEEN:
         arrays[f"seen.{name}"] = np.stack(getattr(seen, name))
     arrays |= {f"observed.{name}": np.stack(values) for name, values in seen.observed.items()}
     for number, (displacement, cell) in enumerate(zip(state.displacements, state.cells, strict=True)):
@@ -32,7 +31,7 @@ def restore(arrays: Mapping[str, NDArray[np.generic]], state: TrainingState) -> 
     state.step = int(np.asarray(arrays["step"], dtype=np.int64)[0])
     state.pulled = np.array(arrays["pulled"], dtype=np.float64)
     state.trajectory.steps = [int(step) for step in np.asarray(arrays["seen.steps"], dtype=np.int64)]
-    for name in _SEEN:
+    for name in SEEN:
         setattr(state.trajectory, name, list(arrays[f"seen.{name}"]))
     state.trajectory.observed = {
         name.removeprefix("observed."): [np.array(row, dtype=np.float64) for row in values]

@@ -71,9 +71,8 @@ class _Examples:
     """The evaluation examples of one task, and what models of either task say of them."""
 
     def __init__(self, stage: Stage, work: Work, side: str) -> None:
-        roles = {role.removesuffix(f".{side}"): ids for role, ids in stage.inputs.items() if role.endswith(f".{side}")}
         shared = {"frozen_layers": stage.parameters["frozen_layers"]}
-        alone = Stage(stage.kind, stage.parameters["tasks"][side] | shared, roles)
+        alone = Stage(stage.kind, stage.parameters["tasks"][side] | shared, stage.inputs_of(side))
         self._problem = load_problem(alone, work)
         self._inputs = TrainingInputs(alone, work, self._problem, ["eval"])
         self._model = self._inputs.model(1)

@@ -1,7 +1,6 @@
 """The stage `side_by_side`: trains in one model what several stages `finetune` would train, of other seeds or rates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from finetune.training.loop import train_cells
 from finetune.training.origins import starting_from
-from finetune.training.run import Observer, TrainingRun
+from finetune.training.run import Observer
 from finetune.training.settings import Cell
 from finetune.training.trainable import Displacement
 from orchestrator.identity import canonical_json
@@ -52,7 +51,7 @@ def compute(stage: Stage, work: Work) -> Product:
     arrays: dict[str, Array] = {}
     facts = []
     for number, (own, chosen, rate) in enumerate(zip(inputs, slices, rates, strict=True)):
-        part = _part(run, chosen)
+        part = run.part(chosen)
         arrays |= {
             f"{number}.{name}": values for name, values in arrays_of(own, part, lambdas[own], n_examples).items()
         }
@@ -87,14 +86,3 @@ def _observer(inputs: Sequence[TrainingInputs], slices: Sequence[slice], n_examp
         return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
     return observe
-
-
-def _part(run: TrainingRun, chosen: slice) -> TrainingRun:
-    """Return the run of some of the cells."""
-    seen = run.trajectory
-    by_cell = {
-        name: [values[chosen] for values in getattr(seen, name)]
-        for name in ("train_outputs", "eval_outputs", "distances", "pulled")
-    }
-    observed = {name: [values[chosen] for values in looks] for name, looks in seen.observed.items()}
-    return TrainingRun(replace(seen, **by_cell, observed=observed), run.cells[chosen])

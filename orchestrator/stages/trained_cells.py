@@ -7,14 +7,12 @@ import numpy as np
 import torch
 
 from finetune.training.origins import starting_from
-from finetune.training.run import CellState, TrainingRun, Trajectory
+from finetune.training.run import SEEN, CellState, TrainingRun, Trajectory
 from finetune.training.trainable import Displacement
 from finetune.updates import group_updates
 from orchestrator.stages.training_inputs import TrainingInputs
 from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
-
-_SEEN = ("train_outputs", "eval_outputs", "distances", "pulled")
 
 
 class TrainedCells:
@@ -85,7 +83,7 @@ def facts_of(run: TrainingRun, learning_rate: float) -> dict[str, Any]:
 
 
 def _trajectory(seen: Trajectory) -> dict[str, Array]:
-    arrays = {name: np.stack(getattr(seen, name)) for name in _SEEN}
+    arrays = {name: np.stack(getattr(seen, name)) for name in SEEN}
     observed = {f"observed.{name}": np.stack(values) for name, values in seen.observed.items()}
     return {"steps": np.array(seen.steps), **arrays, **observed}
 
