@@ -5,6 +5,7 @@ from typing import Literal
 
 TaskKind = Literal["classification", "regression"]
 Operation = Literal["interpolation", "addition", "negation"]
+ModelDType = Literal["float32", "float64", "bfloat16", "float16"]
 AdapterKind = Literal["lora", "none"]
 HeadKind = Literal["random", "pretrained", "ridge", "logistic", "label_words"]
 
@@ -16,16 +17,24 @@ class ModelSettings:
     Attributes:
         path: folder, or id on the hub.
         revision: branch, tag or commit on the hub; None takes the default branch.
-        dtype: precision of weights, activations and Jacobian rows.
+        dtype: precision of weights and activations.
         attention: attention implementation of transformers; architectures without "sdpa" run "eager" anyway.
         trust_remote_code: whether Python code that comes with the model may run.
+        weights: "pretrained" loads the checkpoint; "random" draws what config.json describes.
+        weights_seed: seed of random weights.
+        device: where the model computes.
+        checkpointing: keep activations at layer boundaries alone, and compute the rest again going backward.
     """
 
     path: str
     revision: str | None = None
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: ModelDType = "float32"
     attention: Literal["sdpa", "eager"] = "sdpa"
     trust_remote_code: bool = False
+    weights: Literal["pretrained", "random"] = "pretrained"
+    weights_seed: int = 0
+    device: Literal["cpu", "cuda"] = "cpu"
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)

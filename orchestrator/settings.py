@@ -14,13 +14,17 @@ def model_settings(sweep: Sweep) -> "ModelSettings":
     """Return which model to load, from where it was found."""
     from finetune.settings import ModelSettings
 
-    section, source = sweep.spec.model, sweep.sources.model
+    section, compute, source = sweep.spec.model, sweep.spec.compute, sweep.sources.model
     return ModelSettings(
         path=source.location,
         revision=source.revision,
         dtype=section.dtype,
         attention=section.attention,
         trust_remote_code=section.trust_remote_code,
+        weights=section.weights,
+        weights_seed=section.weights_seed,
+        device=compute.device,
+        checkpointing=compute.checkpointing,
     )
 
 

@@ -1,13 +1,11 @@
 """The section `finetune` of a spec: training every cell for real, beside its linearization."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -15,9 +13,6 @@ from finetune.settings import Operation
 from orchestrator.spec.sections import Section
 
 PositiveFloat = Annotated[float, Field(gt=0)]
-
-_LATER = {"linearization", "train_head", "combinations", "side_by_side_across"}
-"""Keys that came after sweeps had been run without them."""
 
 
 class CombinationsSection(Section):
@@ -37,6 +32,8 @@ class CombinationsSection(Section):
 
 class FinetuneSection(Section):
     """How each cell is trained, and its linearization in the same way; nothing is trained without this section."""
+
+    came_later = frozenset({"linearization", "train_head", "combinations", "side_by_side_across"})
 
     loss: Literal["squared", "cross_entropy"] = Field(
         "squared", description="squared compares outputs with coded classes or labels, as the kernel does.",
@@ -133,12 +130,6 @@ class FinetuneSection(Section):
         if self.optimiser != "sgd" and self.momentum:
             raise ValueError("momentum belongs to `optimiser: sgd`")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_what_nobody_set(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A section that lacks these reads, and is hashed, as it was before there were any.
-        content: dict[str, Any] = write(self)
-        return {key: value for key, value in content.items() if key not in _LATER or value is not None}
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Return how many updates an epoch of so many examples makes."""

@@ -6,17 +6,15 @@ from typing import Any
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
+from orchestrator.spec.compute_section import ComputeSection, ShardingSection
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.spec.grid_section import GridSection
 from orchestrator.spec.sections import (
     AdapterSection,
-    ComputeSection,
     HeadSection,
     KernelSection,
     ModelSection,
@@ -31,6 +29,8 @@ from orchestrator.spec.together import check_combinations, check_together
 class Spec(Section):
     """A sweep: what to compute, over which grid, and where to leave it."""
 
+    came_later = frozenset({"finetune", "sharding"})
+
     name: str = Field(description="Name of the sweep; letters, digits, - _ and .", examples=["quickstart"])
     model: ModelSection = Field(description="The pretrained model.")
     task: TaskSection = Field(description="The sentences and their labels.")
@@ -42,6 +42,9 @@ class Spec(Section):
         None, description="How every cell is trained, beside its linearization; null trains nothing."
     )
     compute: ComputeSection = Field(default_factory=ComputeSection, description="How the stages run.")
+    sharding: ShardingSection | None = Field(
+        None, description="Groups of processes that share one model; null has every worker hold the whole model."
+    )
     results: ResultsSection = Field(default_factory=ResultsSection, description="Where results go.")
 
     @field_validator("name")
@@ -73,12 +76,6 @@ class Spec(Section):
             except ValueError as error:
                 raise ValueError(f"task {name}: {error}" if name else str(error)) from None
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_unused_sections(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A spec without training reads, and is hashed, as it was before there was any.
-        content: dict[str, Any] = write(self)
-        return {key: value for key, value in content.items() if key != "finetune" or value is not None}
 
     @property
     def head_trained(self) -> bool | None:

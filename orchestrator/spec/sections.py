@@ -1,13 +1,13 @@
-"""The sections of a spec: what is computed (model, task, adapter, head, kernel) and how (compute, results)."""
+"""The sections of a spec: what is computed (model, task, adapter, head, kernel) and where it goes (results)."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
-    ByteSize,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -18,13 +18,28 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A part of the spec: unknown keys are errors, values never change after validation."""
+    """A part of the spec: unknown keys are errors, values never change after validation.
+
+    Attributes:
+        came_later: keys that are left out where they have their default, so that a spec without them reads, and is
+            hashed, as it was before there were any.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    came_later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        fields = type(self).model_fields
+        usual = {key for key in self.came_later if getattr(self, key) == fields[key].default}
+        return {key: value for key, value in content.items() if key not in usual}
 
 
 class ModelSection(Section):
     """The pretrained model, as transformers loads it."""
+
+    came_later = frozenset({"weights", "weights_seed"})
 
     path: Name = Field(
         description="Folder of the model (relative to the spec file), or its id on the hub.",
@@ -35,8 +50,10 @@ class ModelSection(Section):
         description="Branch, tag or commit on the hub; null takes the default branch.",
         examples=["main"],
     )
-    dtype: Literal["float32", "float64"] = Field(
-        "float32", description="Precision of weights, activations and Jacobian rows.", examples=["float32"]
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Precision of weights and activations, and of Jacobian rows unless compute.row_dtype says another.",
+        examples=["bfloat16"],
     )
     attention: Literal["sdpa", "eager"] = Field(
         "sdpa",
@@ -44,10 +61,19 @@ class ModelSection(Section):
         examples=["sdpa"],
     )
     trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.", examples=[False])
+    weights: Literal["pretrained", "random"] = Field(
+        "pretrained",
+        description="pretrained loads the checkpoint; random draws all weights as the architecture initialises them, "
+        "for tests and timings: the folder then needs config.json and a tokenizer alone.",
+        examples=["random"],
+    )
+    weights_seed: NonNegativeInt = Field(0, description="Seed of random weights.", examples=[0])
 
 
 class TaskSection(Section):
     """The sentences and what is to be predicted from them."""
+
+    came_later = frozenset({"sampling"})
 
     data: Name = Field(
         description="Parquet, CSV or JSONL file, a folder of them (relative to the spec file), or a dataset's "
@@ -119,12 +145,6 @@ class TaskSection(Section):
             raise ValueError("sampling: first draws no examples: remove sample_seed, or set `sampling: random`")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_usual_sampling(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A spec that draws at random is hashed as it was before there was a choice.
-        content: dict[str, Any] = write(self)
-        return {key: value for key, value in content.items() if key != "sampling" or value != "random"}
-
 
 class AdapterSection(Section):
     """The parameters that could be fine-tuned: LoRA matrices, or the weights of named modules themselves."""
@@ -190,6 +210,8 @@ class HeadSection(Section):
 class KernelSection(Section):
     """Which kernel is built from the Jacobian, and what is read off its spectrum."""
 
+    came_later = frozenset({"additions", "decomposition"})
+
     kind: Literal["sgd", "sign", "asymmetric_sign"] = Field(
         "sgd",
         description="sgd is J J'; sign is sign(J) sign(J)'; asymmetric_sign is J sign(J)' (arXiv 2210.05643).",
@@ -215,6 +237,13 @@ class KernelSection(Section):
         "decomposition.",
         examples=[False],
     )
+    decomposition: Literal["full", "iterative"] = Field(
+        "full",
+        description="full decomposes each kernel; iterative never holds one: it multiplies with the stored tiles, for "
+        "kernels larger than memory, and gives the ends of the spectrum, its density, and ridge paths by conjugate "
+        "gradients, but no eigenvalues between, degrees of freedom or leave-one-out.",
+        examples=["iterative"],
+    )
     additions: bool = Field(
         False,
         description="Add to every layer set each layer that it lacks, and write what that does to the spectrum, beside "
@@ -228,53 +257,16 @@ class KernelSection(Section):
         if self.kind == "asymmetric_sign" and self.eigenvectors:
             raise ValueError("asymmetric_sign is not symmetric and has no leave-one-out path: set "
                              "`eigenvectors: false`")  # fmt: skip
+        if self.decomposition == "iterative" and (self.eigenvectors or self.additions):
+            key = "eigenvectors" if self.eigenvectors else "additions"
+            raise ValueError(f"{key} needs every eigenvector: set `{key}: false`, or `decomposition: full`")
+        if self.decomposition == "iterative" and self.kind == "asymmetric_sign":
+            raise ValueError("iterative decompositions need a symmetric kernel: set `kind: sgd` or `sign`, or "
+                             "`decomposition: full`")  # fmt: skip
         if self.kind == "asymmetric_sign" and self.additions:
             raise ValueError("additions are bounded through eigenvalues of symmetric kernels, and asymmetric_sign is "
                              "not symmetric: set `additions: false`, or `kind: sign`")  # fmt: skip
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_unused_keys(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A spec without additions reads, and is hashed, as it was before there were any.
-        content: dict[str, Any] = write(self)
-        return {key: value for key, value in content.items() if key != "additions" or value}
-
-
-class ComputeSection(Section):
-    """Where and how the stages run."""
-
-    executor: Literal["ray", "inline"] = Field(
-        "ray",
-        description="ray runs stages in parallel processes; inline in this process, for debuggers.",
-        examples=["ray"],
-    )
-    workers: PositiveInt | None = Field(
-        None, description="Number of worker processes; null takes one for every `threads` processors.",
-        examples=[2],
-    )  # fmt: skip
-    threads: PositiveInt = Field(
-        1,
-        description="Threads of one stage. Part of the numbers: sums depend on it in the last bit.",
-        examples=[1],
-    )
-    memory_budget: ByteSize = Field(
-        ByteSize(2 * 10**9),
-        description="Most memory that one worker spends on Jacobians and kernel blocks, beside the model.",
-        examples=["2GB"],
-        validate_default=True,
-    )
-    gram_dtype: Literal["float64", "float32"] = Field(
-        "float64", description="Precision in which kernel blocks are accumulated.", examples=["float64"]
-    )
-    batch_tokens: PositiveInt = Field(
-        2048, description="Tokens (padding included) that go through the model at once.", examples=[2048]
-    )
-    shard_examples: PositiveInt | None = Field(
-        None,
-        description="Examples captured by one stage; null takes the most, up to 256, that a share of the memory "
-        "budget holds.",
-        examples=[256],
-    )
 
 
 class ResultsSection(Section):

@@ -23,6 +23,7 @@ def check_together(spec: "Spec", task: TaskSection) -> None:
             "several specs), or use `head: {kind: random}`"
         )
     _check_seeds(spec, task)
+    _check_devices(spec)
     if spec.head.kind == "logistic" and task.kind != "classification":
         raise ValueError("head.kind: logistic needs a classification task; use ridge for regression")
     if spec.head.kind == "label_words" and task.kind != "classification":
@@ -44,6 +45,31 @@ def _check_seeds(spec: "Spec", task: TaskSection) -> None:
             "grid.seeds has several values, but neither sample, adapter nor head depends on them: every seed would "
             "compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out (`sampling: "
             "first` draws no sample)"
+        )
+
+
+def _check_devices(spec: "Spec") -> None:
+    on_gpu, sharding = spec.compute.device == "cuda", spec.sharding
+    if spec.compute.tf32 and not on_gpu:
+        raise ValueError("compute.tf32 is a precision of GPUs: set `compute.device: cuda`, or leave it out")
+    if spec.model.weights == "pretrained" and spec.model.weights_seed != 0:
+        raise ValueError("model.weights_seed draws random weights: set `model.weights: random`, or leave it out")
+    if sharding is None:
+        return
+    if sharding.offload == "cpu" and not (on_gpu and sharding.stage == 3):
+        raise ValueError(
+            "sharding.offload: cpu takes divided weights from a GPU to its host: set `compute.device: cuda` and "
+            "`sharding.stage: 3`, or leave it out"
+        )
+    if spec.model.dtype == "float16" and not on_gpu:
+        raise ValueError(
+            "DeepSpeed has no float16 on CPUs: set `compute.device: cuda` or `model.dtype: bfloat16`, or leave the "
+            "section `sharding` out"
+        )
+    if spec.compute.workers is not None and spec.compute.workers % sharding.group_size:
+        raise ValueError(
+            f"compute.workers: {spec.compute.workers} processes make no whole groups of sharding.group_size: "
+            f"{sharding.group_size}; give a multiple of {sharding.group_size}"
         )
 
 

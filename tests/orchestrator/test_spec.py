@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec, parse_spec, read_spec
+from orchestrator.spec.compute_section import ComputeSection, ShardingSection
 from orchestrator.spec.describe import reference_page, starting_spec
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.spec.grid_section import (
@@ -25,7 +26,6 @@ from orchestrator.spec.grid_section import (
 )
 from orchestrator.spec.sections import (
     AdapterSection,
-    ComputeSection,
     HeadSection,
     KernelSection,
     ModelSection,
@@ -45,6 +45,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "grid.lambdas": LambdaSection,
     "grid.lambdas.logspace": Logspace,
     "compute": ComputeSection,
+    "sharding": ShardingSection,
     "results": ResultsSection,
 }
 PARTS: list[type[BaseModel]] = [Spec, *SECTIONS.values(), SubsetsUpTo, ExplicitLayers, ExplicitGroups]

@@ -1,0 +1,100 @@
+"""The sections that say how stages run: `compute`, and `sharding` for models that one process cannot hold."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ByteSize, Field, PositiveInt
+
+from orchestrator.spec.sections import Section
+
+
+def _without_idle_stages(stage: Any) -> Any:
+    if stage in (1, 2):
+        raise ValueError(
+            f"ZeRO stage {stage} divides gradients or states of an optimiser, and frozen weights have none: set 3, "
+            "which divides the weights, or 0, which leaves them whole"
+        )
+    return stage
+
+
+class ComputeSection(Section):
+    """Where and how the stages run."""
+
+    came_later = frozenset({"device", "tf32", "row_dtype", "checkpointing"})
+
+    executor: Literal["ray", "inline"] = Field(
+        "ray",
+        description="ray runs stages in parallel processes; inline in this process, for debuggers.",
+        examples=["ray"],
+    )
+    workers: PositiveInt | None = Field(
+        None, description="Number of worker processes; null takes one for every `threads` processors.",
+        examples=[2],
+    )  # fmt: skip
+    threads: PositiveInt = Field(
+        1,
+        description="Threads of one stage. Part of the numbers: sums depend on it in the last bit.",
+        examples=[1],
+    )
+    memory_budget: ByteSize = Field(
+        ByteSize(2 * 10**9),
+        description="Most memory that one worker spends on Jacobians and kernel blocks, beside the model.",
+        examples=["2GB"],
+        validate_default=True,
+    )
+    gram_dtype: Literal["float64", "float32"] = Field(
+        "float64", description="Precision in which kernel blocks are accumulated.", examples=["float64"]
+    )
+    row_dtype: Literal["float16", "float32", "float64"] | None = Field(
+        None,
+        description="Precision in which Jacobian rows are summed over positions and stored; null takes that of the "
+        "model, and float32 for models in bfloat16 or float16.",
+        examples=["float32"],
+    )
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="cuda runs models, kernel tiles and decompositions with eigenvectors on a GPU, one for each "
+        "process. Part of the numbers: sums depend on it in the last bits.",
+        examples=["cuda"],
+    )
+    tf32: bool = Field(
+        False,
+        description="Whether a GPU may round factors of float32 products to TF32, 10 bits, which is faster.",
+        examples=[False],
+    )
+    checkpointing: bool = Field(
+        False,
+        description="Keep activations at layer boundaries alone and compute the rest again in the backward passes: the "
+        "same numbers from less memory, in more time.",
+        examples=[True],
+    )
+    batch_tokens: PositiveInt = Field(
+        2048, description="Tokens (padding included) that go through the model at once.", examples=[2048]
+    )
+    shard_examples: PositiveInt | None = Field(
+        None,
+        description="Examples captured by one stage; null takes the most, up to 256, that a share of the memory "
+        "budget holds.",
+        examples=[256],
+    )
+
+
+class ShardingSection(Section):
+    """Groups of processes that share one model, through DeepSpeed's ZeRO."""
+
+    group_size: PositiveInt = Field(
+        description="Processes, with a GPU each where compute.device is cuda, that run one model together. Workers are "
+        "counted in processes, so that it must divide their number. Part of the numbers, in the last bits.",
+        examples=[4],
+    )
+    stage: Annotated[Literal[0, 3], BeforeValidator(_without_idle_stages)] = Field(
+        3,
+        description="Stage of ZeRO: 3 divides the weights among the processes, from the first byte that is loaded; 0 "
+        "leaves all of them on each, and divides the examples alone.",
+        examples=[3],
+    )
+    offload: Literal["none", "cpu"] = Field(
+        "none",
+        description="cpu keeps each process's part of the weights in the host's memory, and on the GPU only the layer "
+        "at work. Needs `compute.device: cuda` and `stage: 3`.",
+        examples=["cpu"],
+    )
