@@ -20,6 +20,7 @@ from finetune.architecture import base_prefix, check_dense, encoder_alone, reads
 from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.settings import ModelSettings
 from finetune.sharding.weights import part_of
+from finetune.weight_files import check_weight_files
 from ntk_dist.errors import NonFiniteError
 
 
@@ -89,11 +90,13 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
         seed: seeds what transformers draws for parameters that the checkpoint lacks.
 
     Raises:
-        ModelLoadError: nothing there, or the weights do not fit the architecture.
+        ModelLoadError: nothing there, a file of the weights is missing or damaged, or they do not fit the architecture.
         NonFiniteError: a weight is NaN or infinite; names the parameter.
         UnsupportedModelError, HeadError: as `empty_model`.
     """
     config = load_config(settings, n_outputs)
+    # transformers does not say which of the files is damaged
+    check_weight_files(settings)
     auto_class = _auto_class(config, language_model)
     try:
         with _quiet(), torch.random.fork_rng(devices=[]):
