@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from benchmarks.capture import demo_model
 from finetune.errors import GroupError
 from finetune.scorer import build_scorer
+from finetune.sharding.group import ModelGroup
 from finetune.sharding.launching import run_group
-from finetune.sharding.processes import ModelGroup, joined_group
+from finetune.sharding.processes import joined_group
 from ntk_dist.capture import jacobian_rows
 from tests.finetune.sharding.capturing import Case, capture, die_alone, fail_alone
 from tests.tiny_models import ALL_TARGETS, FAMILIES, save_tiny
