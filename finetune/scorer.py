@@ -26,6 +26,7 @@ from finetune.model import LoadedModel, load_model
 from finetune.precision import KeepDouble
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.batches import Batch, pad
+from ntk_dist.capture import jacobian_rows
 from ntk_dist.tracked import TrackedLinear, check_groups
 
 
@@ -78,13 +79,27 @@ class Scorer:
             logits = self.final(self._last_hidden(batch))
             return logits if self._softcap is None else self._softcap * torch.tanh(logits / self._softcap)
 
+    def rows(self, batch: Batch, outputs: Callable[[Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.capture.jacobian_rows`.
+
+        Args:
+            batch: the examples.
+            outputs: what is taken of the logits (B, C): the R outputs of the kernel.
+        """
+        return jacobian_rows(lambda: outputs(self.logits(batch)), self.groups)
+
     @torch.no_grad()
-    def features(self, batch: Batch) -> Tensor:
-        """Inputs (B, d) of the last linear layer: what a probe is fitted to."""
+    def features(self, batch: Batch, run: Callable[[Batch], object] | None = None) -> Tensor:
+        """Inputs (B, d) of the last linear layer: what a probe is fitted to.
+
+        Args:
+            batch: the examples.
+            run: runs the model; None runs `logits`.
+        """
         seen: list[Tensor] = []
         handle = self.final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
         try:
-            self.logits(batch)
+            (run or self.logits)(batch)
         finally:
             handle.remove()
         return seen[0] if self.mask is None else seen[0][at_mask(batch, self.mask)]

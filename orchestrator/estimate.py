@@ -19,13 +19,10 @@ from orchestrator.schedule import missing_stages
 from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES
 from orchestrator.stages.gram import workspace_bytes
-from orchestrator.stages.registry import KINDS
+from orchestrator.stages.registry import KINDS, OF_THE_MODEL
 
 EFFICIENCY = 0.5
 """Share of the speed of one large matrix product that a stage reaches, where nothing was measured yet."""
-
-OF_THE_MODEL = ("capture", "head", "finetune", "side_by_side", "combine")
-"""Kinds of stages that run the model, in its precision; the others work in float64."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
 
-import psutil
 import torch
 from torch._C._distributed_c10d import HashStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
@@ -127,6 +126,8 @@ def _prepare_deepspeed() -> None:
 
 def _interface(address: str) -> str | None:
     """Return the name of the network interface that has an address; None where this machine has none such."""
+    import psutil  # DeepSpeed needs it too
+
     if ipaddress.ip_address(socket.gethostbyname(address)).is_loopback:
         return next((name for name, facts in psutil.net_if_stats().items() if "loopback" in facts.flags), None)
     found = psutil.net_if_addrs().items()

@@ -12,6 +12,7 @@ from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.sharding.weights import hide_whole_parameters, loaded_in_parts, make_whole, zero_config
 from ntk_dist.batches import Batch
 from ntk_dist.capture import jacobian_rows
+from ntk_dist.tracked import TrackedLinear
 
 
 class ShardedScorer:
@@ -36,6 +37,25 @@ class ShardedScorer:
         self._root = _Root(scorer)
         deepspeed.initialize(model=self._root, config=zero_config(dtype))
         self._backward = _BackwardAgain(self._root)
+
+    @property
+    def groups(self) -> dict[str, list[TrackedLinear]]:
+        """See `Scorer.groups`."""
+        return self.scorer.groups
+
+    @property
+    def zero_parts(self) -> dict[str, list[str]]:
+        """See `Scorer.zero_parts`."""
+        return self.scorer.zero_parts
+
+    @property
+    def drawn(self) -> list[str]:
+        """See `Scorer.drawn`."""
+        return self.scorer.drawn
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return what a probe is fitted to, (B, d), as `Scorer.features`."""
+        return self.scorer.features(batch, self._root)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (B, C), as `Scorer.logits`."""

@@ -6,7 +6,8 @@ from types import TracebackType
 
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.stage import Stage
-from orchestrator.stages.execute import Outcome, StageWorker
+from orchestrator.stages.execute import StageWorker
+from orchestrator.stages.failures import Outcome
 
 
 class InlineExecutor:

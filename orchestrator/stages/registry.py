@@ -21,6 +21,9 @@ _MODULES = {
 KINDS = tuple(_MODULES)
 """Kinds of stages that workers compute, in the order in which a sweep needs them."""
 
+OF_THE_MODEL = frozenset({"head", "capture", "finetune", "side_by_side", "combine"})
+"""Kinds of stages that run the model, in its precision, and which a model group computes together."""
+
 
 def compute_of(kind: str) -> Compute:
     """Return the function that computes a kind of stage; its libraries are loaded only now."""

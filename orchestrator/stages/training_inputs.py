@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -63,7 +63,7 @@ class TrainingInputs:
         self.groups: list[str] = parameters["groups"]
         head = work.input(stage, "head") if "head" in stage.inputs else None
         self.trained = [*self.groups, HEAD] if parameters.get("train_head") else self.groups
-        self.scorer: Scorer = work.scorer(parameters["problem"]["scorer"], head, self.trained)
+        self.scorer = cast(Scorer, work.scorer(parameters["problem"]["scorer"], head, self.trained))
         self.weights: Mapping[Tensor, Tensor] = {}
         self._parameters = parameters
         self._problem = problem

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune.sharding.group import ModelGroup
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.identity import identity
 from orchestrator.settings import adapter_settings, head_settings, model_settings
@@ -16,6 +18,7 @@ from orchestrator.store.checkpoints import FileCheckpoint
 
 if TYPE_CHECKING:
     from finetune.scorer import Scorer
+    from finetune.sharding.scorer import ShardedScorer
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Work:
         folder: its results folder.
         store: its artifacts.
         halvings: how often the batches of the stage at hand are to be halved, after it ran out of memory.
+        group: the processes that compute the stage at hand together; all of them do the same, each for its share of
+            the examples, and what the first one leaves is published.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
@@ -41,9 +46,10 @@ class Work:
         self.folder = folder
         self.store = folder.artifacts()
         self.halvings = 0
+        self.group = ModelGroup()
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
-        self._loaded: tuple[str, Scorer] | None = None
+        self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
 
     def input(self, stage: Stage, role: str) -> Artifact:
         """Return the artifact of the one input that a stage has in `role`."""
@@ -64,8 +70,15 @@ class Work:
         return {"halvings": self.halvings, "most_halvings": max([self.halvings, *below])}
 
     def new_arrays(self, stage: Stage, layout: Layout) -> ArrayFile:
-        """Create the array file of a stage, which `discard` removes unless the stage is published."""
-        file = self.store.new_arrays(stage, layout)
+        """Create the array file of a stage, which `discard` removes unless the stage is published.
+
+        In a group the first process creates it, and the others write to the same.
+        """
+        if self.group.leads:
+            file = self.store.new_arrays(stage, layout)
+            self.group.agreed(str(file.path))
+        else:
+            file = ArrayFile(Path(self.group.agreed()), layout, new=False)
         self._unpublished.append(file)
         return file
 
@@ -73,7 +86,7 @@ class Work:
         """Create the array file of a stage from arrays in memory."""
         whole = {name: np.atleast_1d(array) for name, array in arrays.items()}
         file = self.new_arrays(stage, layout_of(whole))
-        for name, array in whole.items():
+        for name, array in whole.items() if self.group.leads else ():
             file.write(name, array)
         return file
 
@@ -82,6 +95,12 @@ class Work:
         checkpoint = FileCheckpoint(self.folder.checkpoints / f"{stage.stage_id}.safetensors")
         self._checkpoints.append(checkpoint)
         return checkpoint
+
+    def met(self, peak_memory: int) -> int:
+        """Wait until every process of the group has written its share; return the largest of their peaks of memory."""
+        for file in self._unpublished:
+            file.flush()
+        return max(map(int, self.group.gathered(peak_memory)))
 
     def published(self) -> None:
         """Remove the checkpoints of the stage at hand: it is finished."""
@@ -94,7 +113,9 @@ class Work:
             self._unpublished.pop().discard()
         self._checkpoints.clear()
 
-    def scorer(self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]) -> "Scorer":
+    def scorer(
+        self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]
+    ) -> "Scorer | ShardedScorer":
         """Return the model with its adapter and head, loaded once for all shards of a seed.
 
         Args:
@@ -102,26 +123,35 @@ class Work:
             head: artifact of a fitted head; None for the other kinds of head.
             groups: names of the groups to track; the head may be trained although it is not in the kernel.
         """
-        from finetune.architecture import HEAD_GROUP
-        from finetune.scorer import build_scorer
-
         names = ("model", "adapter", "adapter_seed", "head", "head_seed", "n_outputs", "dtype")
         weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
         key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # free the old model before the new one is loaded
-            scorer = build_scorer(
-                model_settings(self.sweep),
-                adapter_settings(parameters["adapter"]),
-                replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups),
-                n_outputs=parameters["n_outputs"],
-                adapter_seed=parameters["adapter_seed"],
-                head_seed=parameters["head_seed"],
-                head_weights=weights,
-                groups=groups,
-            )
-            self._loaded = (key, scorer)
+            self._loaded = (key, self._load(parameters, weights, groups))
         return self._loaded[1]
+
+    def _load(
+        self, parameters: Mapping[str, Any], head_weights: Mapping[str, Array] | None, groups: list[str]
+    ) -> "Scorer | ShardedScorer":
+        from finetune.architecture import HEAD_GROUP
+
+        head = replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups)
+        model, adapter = model_settings(self.sweep), adapter_settings(parameters["adapter"])
+        options: dict[str, Any] = {
+            "n_outputs": parameters["n_outputs"],
+            "adapter_seed": parameters["adapter_seed"],
+            "head_seed": parameters["head_seed"],
+            "head_weights": head_weights,
+            "groups": groups,
+        }
+        if self.group.size > 1:
+            from finetune.sharding.scorer import build_sharded_scorer
+
+            return build_sharded_scorer(model, adapter, head, **options)
+        from finetune.scorer import build_scorer
+
+        return build_scorer(model, adapter, head, **options)
 
     def forget_scorer(self) -> None:
         """Keep no model for the stages that follow."""
