@@ -67,6 +67,11 @@ def summarise(
     )
 
 
+def unit_roundoff(*dtypes: str) -> float:
+    """Return the spacing of numbers at 1 in the coarsest of some precisions, of which numpy lacks bfloat16."""
+    return max(2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps) for dtype in dtypes)
+
+
 def noise_floor(sigma_max: float, *, size: int, trace: float, jacobian_eps: float, gram_eps: float) -> float:
     """Return below what eigenvalues of a kernel of `size` M rows cannot be told from zero: the sum of two errors.
 

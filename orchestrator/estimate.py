@@ -74,7 +74,7 @@ def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> l
         if kind in measured:
             seconds = measured[kind] * len(todo)
         else:
-            dtype = plan.sweep.spec.model.dtype if kind in OF_THE_MODEL else "float64"
+            dtype = plan.sweep.spec.row_dtype if kind in OF_THE_MODEL else "float64"
             if todo and dtype not in speed:
                 speed[dtype] = _matmul_speed(dtype, plan.sweep.spec.compute.threads)
             seconds = flops / (EFFICIENCY * speed[dtype]) if todo and flops else 0.0 if not todo else None

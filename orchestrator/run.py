@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from finetune.sharding.group import ModelGroup
 from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
 from orchestrator.executors.choose import make_executor
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
@@ -55,7 +56,14 @@ def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder) -> Sweep:
     return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources if stored else None))
 
 
-def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChange = OnChange.REFUSE) -> Ending:
+def run(
+    spec: Spec,
+    spec_folder: Path,
+    progress: Progress,
+    *,
+    on_change: OnChange = OnChange.REFUSE,
+    group: ModelGroup | None = None,
+) -> Ending:
     """Run a sweep until every cell is in the tables, or failed.
 
     Args:
@@ -63,6 +71,7 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
         spec_folder: folder that relative paths in the spec start from.
         progress: who is told how it goes.
         on_change: what to do if the results folder holds other numbers than the spec asks for.
+        group: the processes that run it inline, of which this one is the first; None for this one alone.
 
     Raises:
         SweepError: the spec, the model, the data or the results folder do not allow it; nothing was lost.
@@ -91,7 +100,7 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
 
     def compute(missing: list[Stage]) -> Report:
-        with make_executor(sweep, folder) as executor:
+        with make_executor(sweep, folder, group or ModelGroup()) as executor:
             return Schedule(plan, store, executor, progress, missing).run()
 
     try:

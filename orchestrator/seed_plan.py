@@ -97,7 +97,15 @@ class SeedPlanner:
         })  # fmt: skip
 
     def _scorer(self) -> dict[str, Any]:
+        """Return what fixes the numbers of the model; what came later only where it is not as it was before."""
         spec = self.spec
+        unusual = {
+            "row_dtype": spec.row_dtype if spec.row_dtype != spec.model.dtype else None,
+            "weights_seed": spec.model.weights_seed if spec.model.weights == "random" else None,
+            "device": spec.compute.device if spec.compute.device != "cpu" else None,
+            "tf32": spec.compute.tf32 or None,
+            "sharding": spec.sharding.model_dump(mode="json") if spec.sharding else None,
+        }
         adapter_seed, head_seed = spec.adapter.seed, spec.head.seed
         return {
             "model": self.sweep.sources.model.content_id,
@@ -110,6 +118,7 @@ class SeedPlanner:
             "n_outputs": self.survey.n_outputs,
             "batch_tokens": spec.compute.batch_tokens,
             "threads": spec.compute.threads,
+            **{name: value for name, value in unusual.items() if value is not None},
         }
 
     def _head(self) -> Stage | None:

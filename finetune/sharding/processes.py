@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -97,6 +98,8 @@ def is_lost_connection(error: BaseException) -> bool:
 
 def _joined(store: Store, rank: int, size: int, address: str) -> ModelGroup:
     _prepare_deepspeed()
+    # DeepSpeed asks for the number of its GPU: unless torchrun says another, a process sees none but its own.
+    os.environ.setdefault("LOCAL_RANK", "0")
     store.set_timeout(PATIENCE)
     if interface := _interface(address):
         # Left to themselves they look the host's name up, which on many a cluster is another network, or none.
@@ -111,6 +114,10 @@ def _joined(store: Store, rank: int, size: int, address: str) -> ModelGroup:
 
 
 def _prepare_deepspeed() -> None:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found no other
+    # What DeepSpeed calls by a name that torch is about to change is not for users to mend.
+    warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
     try:
         import_module("deepspeed")
         # The package has torch itself under the same name, which a plain import would find.

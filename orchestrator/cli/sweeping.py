@@ -136,11 +136,16 @@ def run(
 
     Example: ntksweep run examples/quickstart.yaml --workers 4
     """
+    from orchestrator.executors.torchrun import follow, launched_group
     from orchestrator.run import run as run_sweep
 
     checked = _override(read_spec(spec), executor, workers)
-    with Bars(Console(stderr=True)) as bars:
-        ending = run_sweep(checked, spec.parent, bars, on_change=on_change)
+    with launched_group(checked) as group:
+        if not group.leads:
+            follow(checked, spec.parent, group)
+            return
+        with Bars(Console(stderr=True)) as bars:
+            ending = run_sweep(checked, spec.parent, bars, on_change=on_change, group=group)
     folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report
     if as_json:

@@ -63,7 +63,7 @@ class RayExecutor:
         self._sweep = sweep
         self._folder = folder
         self._connection = connection
-        self._team_size = sweep.spec.sharding.group_size if sweep.spec.sharding else 1
+        self._team_size = sweep.spec.group_size
         self._starting: dict[Any, Member] = {}
         self._idle: list[Member] = []
         self._waiting: deque[Task] = deque()

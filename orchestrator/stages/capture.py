@@ -27,11 +27,11 @@ def compute(stage: Stage, work: Work) -> Product:
     per_example = rows_per_example(p["n_outputs"], p["outputs"])
     n_rows = (stop - start) * per_example
 
+    dtype = p.get("row_dtype", p["dtype"])
     layout = {
-        group: (p["dtype"], (n_rows, sum(linear.n_parameters for linear in scorer.groups[group])))
-        for group in p["groups"]
+        group: (dtype, (n_rows, sum(linear.n_parameters for linear in scorer.groups[group]))) for group in p["groups"]
     }
-    file = work.new_arrays(stage, layout | {SCORES: (p["dtype"], (stop - start, per_example))})
+    file = work.new_arrays(stage, layout | {SCORES: (dtype, (stop - start, per_example))})
     batch_tokens, batch_examples = work.halved(p["batch_tokens"]), work.halved(p["batch_examples"])
     batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples)
     for positions, counts in work.group.rounds(batches):

@@ -142,16 +142,17 @@ class Solver:
         """Return what the spectrum says, and what the model does before fine-tuning."""
         from dataclasses import asdict
 
-        from ntk_dist.spectrum import label_alignment, summarise
+        from ntk_dist.spectrum import label_alignment, summarise, unit_roundoff
 
         parameters = self.stage.parameters["problem"]
+        scorer = parameters["scorer"]
         summary = summarise(
             decomposition.eigenvalues,
             size=decomposition.size,
             trace=decomposition.trace,
             sigma=self.kernel["sigma"],
             relative_sigma=self.kernel["relative_sigma"],
-            jacobian_eps=float(np.finfo(parameters["scorer"]["dtype"]).eps),
+            jacobian_eps=unit_roundoff(scorer["dtype"], scorer.get("row_dtype", scorer["dtype"])),
             gram_eps=float(np.finfo(parameters["compute"]["gram_dtype"]).eps),
         )
         return {
