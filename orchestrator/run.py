@@ -7,7 +7,7 @@ from pathlib import Path
 
 from finetune.sharding.group import ModelGroup
 from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
-from orchestrator.executors.choose import make_executor
+from orchestrator.executors.choose import make_executor, worker_count
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan, make_plan
@@ -77,6 +77,7 @@ def run(
         SweepError: the spec, the model, the data or the results folder do not allow it; nothing was lost.
     """
     from orchestrator.estimate import refuse_what_cannot_fit
+    from orchestrator.model_memory import refuse_model_that_cannot_fit, this_device
 
     folder = ResultsFolder(spec.folder)
     sweep = folder.settle(resolve(spec, spec_folder, folder), on_change)
@@ -89,6 +90,7 @@ def run(
             _clear_claims(plan, folder)
         return Ending(plan, Report(), plan.n_cells, was_finished=True)
     refuse_what_cannot_fit(plan, folder)
+    refuse_model_that_cannot_fit(sweep, plan.variants[0].survey, this_device(spec, worker_count(sweep)))
     for change in folder.version_changes():
         progress.note(change)
     # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.

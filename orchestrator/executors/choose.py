@@ -42,4 +42,4 @@ def make_executor(sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> Exe
     from orchestrator.executors.local_ray import LocalRay
     from orchestrator.executors.ray_workers import RayExecutor
 
-    return RayExecutor(sweep, folder, LocalRay(worker_count(sweep)))
+    return RayExecutor(sweep, folder, LocalRay(worker_count(sweep), on_gpus=sweep.spec.compute.device == "cuda"))
