@@ -73,7 +73,7 @@ def jacobian_rows(
         _backward(scores, recorders, sums, ready)
     else:
         again.backward(scores, sums)
-    return scores.detach().to(sums.row_dtype), sums.finished()
+    return sums.rounded(scores.detach(), "a score"), sums.finished()
 
 
 def _backward(scores: Tensor, recorders: list[Recorder], sums: RowSums, ready: Callable[[int], None]) -> None:

@@ -70,9 +70,21 @@ class RowSums:
             # given up group by group, so that at most one is there in both precisions
             values = self._rows.pop(name)
             check_finite(values, f"the gradient of group {name}")
-            found[name] = values.to(self.row_dtype)
-            if self.row_dtype != values.dtype:
-                _check_range(found[name], name)
+            found[name] = self.rounded(values, f"the gradient of group {name}")
+        return found
+
+    def rounded(self, values: Tensor, what: str) -> Tensor:
+        """Return finite values (B, ...) in the precision of the rows.
+
+        Raises:
+            NonFiniteError: one is too large for it.
+        """
+        found = values.to(self.row_dtype)
+        if found.dtype != values.dtype and (bad := _first_bad(found)) is not None:
+            raise NonFiniteError(
+                f"{what} is too large for {str(found.dtype).removeprefix('torch.')}, which ends at "
+                f"{torch.finfo(found.dtype).max:g}, for example {bad} of the batch; keep rows in float32"
+            )
         return found
 
 
@@ -133,15 +145,6 @@ def check_finite(values: Tensor, what: str) -> None:
         raise NonFiniteError(
             f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or use dtype float64 if the "
             "model overflows (bfloat16 instead of float16)"
-        )
-
-
-def _check_range(rows: Tensor, group: str) -> None:
-    bad = _first_bad(rows)
-    if bad is not None:
-        raise NonFiniteError(
-            f"the gradient of group {group} is too large for {str(rows.dtype).removeprefix('torch.')}, which ends at "
-            f"{torch.finfo(rows.dtype).max:g}, for example {bad} of the batch; keep rows in float32"
         )
 
 
