@@ -148,7 +148,7 @@ class PrefixCache:
         states = kept.states(positions, batch.input_ids, batch.attention_mask)
         with _replaced(self._frozen, kept.as_returned(states)):
             difference = self._scorer.features(batch) - expected
-        if difference.norm() > torch.finfo(expected.dtype).eps ** 0.5 * expected.norm():
+        if difference.norm() > torch.finfo(states.dtype).eps ** 0.5 * expected.norm():
             raise UnsupportedModelError(_NOT_KEEPABLE)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from finetune.architecture import head_linears
@@ -11,7 +12,6 @@ from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.sharding.weights import hide_whole_parameters, loaded_in_parts, make_whole, zero_config
 from ntk_dist.batches import Batch
-from ntk_dist.capture import jacobian_rows
 from ntk_dist.tracked import TrackedLinear
 
 
@@ -62,15 +62,18 @@ class ShardedScorer:
         logits: Tensor = self._root(batch)
         return logits
 
-    def rows(self, batch: Batch, outputs: Callable[[Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.capture.jacobian_rows`.
+    def rows(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `Scorer.rows`.
 
         Args:
             batch: the examples of this process.
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
+            row_dtype: precision of both.
         """
-        return jacobian_rows(
-            lambda: outputs(self.logits(batch)), self.scorer.groups, before_backward=self._backward.prepare
+        return self.scorer.rows(
+            batch, outputs, row_dtype=row_dtype, run=self.logits, before_backward=self._backward.prepare
         )
 
 

@@ -58,4 +58,4 @@ class KernelChange:
 
 def _gram(rows: Tensor) -> NDArray[np.float64]:
     doubled = rows.double()
-    return np.asarray((doubled @ doubled.T).numpy(), dtype=np.float64)
+    return np.asarray((doubled @ doubled.T).cpu().numpy(), dtype=np.float64)

@@ -64,7 +64,8 @@ class LinearizedProducts:
                 lambda: kernel_outputs(self._scorer.logits(batch), self._outputs), self._groups
             )
         changes = [_times(linearization, self.displacements[cell]) for cell in cells]
-        return self._initial[split][torch.from_numpy(chosen)] + torch.stack(changes)
+        moved = torch.stack(changes)
+        return self._initial[split][torch.from_numpy(chosen)].to(moved.device) + moved
 
     def lengths(self, split: Split) -> list[NDArray[np.int64]]:
         """See `Trainable.lengths`: tokens."""

@@ -31,9 +31,10 @@ class Case:
     head: str = "random"
     outputs: int = 2
     batch_examples: int = 2
+    checkpointing: bool = False
 
     def settings(self) -> tuple[ModelSettings, AdapterSettings, HeadSettings]:
-        model = ModelSettings(self.model, dtype=self.dtype)  # type: ignore[arg-type]
+        model = ModelSettings(self.model, dtype=self.dtype, checkpointing=self.checkpointing)  # type: ignore[arg-type]
         adapter = AdapterSettings(self.adapter, 2, 4.0, self.targets, "random")  # type: ignore[arg-type]
         return model, adapter, HeadSettings(self.head)  # type: ignore[arg-type]
 

@@ -39,6 +39,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         "minilm": Case(str(demo_model()), ALL_TARGETS["bert"], TEXTS),
         "dense": replace(classifier, adapter="none"),
         "five outputs": replace(found["gpt2"], outputs=5),
+        **{f"{kind} again": replace(found[kind], checkpointing=True) for kind in ("llama", "bert", "t5_gated")},
         "pretrained head": replace(classifier, head="pretrained"),
     }
 
