@@ -114,7 +114,7 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
         _not_loaded(settings, error)
     check_dense(model)
     model.requires_grad_(False).eval()
-    _check_fit(settings, model, missing, mismatched)
+    check_fit(settings, model, missing, mismatched)
     _check_finite(model)
     if not any(is_divided(parameter) for parameter in model.parameters()):
         # of a divided model each part is already where DeepSpeed wants it
@@ -168,7 +168,18 @@ def _not_loaded(settings: ModelSettings, error: Exception) -> NoReturn:
     ) from error
 
 
-def _check_fit(settings: ModelSettings, model: PreTrainedModel, missing: set[str], mismatched: set[str]) -> None:
+def check_fit(settings: ModelSettings, model: PreTrainedModel, missing: set[str], mismatched: set[str]) -> None:
+    """Check that the weights are those of the architecture.
+
+    Args:
+        settings: where they come from.
+        model: the model, with or without them.
+        missing: names of parameters that the checkpoint lacks.
+        mismatched: names of those that have another shape in it.
+
+    Raises:
+        ModelLoadError: all of the base model is missing, or a part of it has another shape.
+    """
     prefix = base_prefix(model)
     wrong = sorted(name for name in mismatched if name.startswith(prefix))
     if wrong:

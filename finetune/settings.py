@@ -38,6 +38,26 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class ShardingSettings:
+    """How a model is held by the processes of a group.
+
+    Attributes:
+        group_size: how many processes there are.
+        stage: stage of DeepSpeed's ZeRO: 3 divides the weights among them, 0 leaves all of them on each.
+        offload: "cpu" keeps the parts in the host's memory, and only the layer at work on the GPU.
+    """
+
+    group_size: int
+    stage: Literal[0, 3] = 3
+    offload: Literal["none", "cpu"] = "none"
+
+    @property
+    def divides(self) -> bool:
+        """Whether a process has less than the whole model: there is nothing to divide in a group of one."""
+        return self.stage == 3 and self.group_size > 1
+
+
+@dataclass(frozen=True)
 class AdapterSettings:
     """The parameters whose Jacobian is taken.
 

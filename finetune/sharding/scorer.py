@@ -1,7 +1,8 @@
 """A scorer whose model is divided among the processes of a group, and its exact Jacobian rows."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,18 @@ from torch import Tensor, nn
 from finetune.architecture import head_linears
 from finetune.model import LoadedModel, load_model
 from finetune.scorer import Scorer, build_scorer
-from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.sharding.weights import hide_whole_parameters, loaded_in_parts, make_whole, zero_config
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
+from finetune.sharding.loading import load_in_parts
+from finetune.sharding.memory import give_back, keep_large_blocks_apart
+from finetune.sharding.weights import (
+    hide_whole_parameters,
+    is_divided,
+    keeping_no_weights,
+    largest_module,
+    loaded_in_parts,
+    make_whole,
+    zero_config,
+)
 from ntk_dist.batches import Batch
 from ntk_dist.tracked import TrackedLinear
 
@@ -21,22 +32,31 @@ class ShardedScorer:
     All processes make the same calls in the same order, each with examples of its own.
 
     Args:
-        scorer: built from a model that was loaded in parts; its adapter and head become whole on every process.
+        scorer: built from a model that was loaded in parts, or from a whole one, which DeepSpeed then has nothing to do
+            with; the adapter and head of a divided one become whole on every process.
         dtype: precision of the model.
+        offload: see `ShardingSettings`.
 
     Attributes:
         scorer: the scorer, whose `groups` the rows have.
     """
 
-    def __init__(self, scorer: Scorer, dtype: str) -> None:
+    def __init__(self, scorer: Scorer, dtype: str, offload: Literal["none", "cpu"] = "none") -> None:
+        self.scorer = scorer
+        self._logits: Callable[[Batch], Tensor] = scorer.logits
+        self._backward: _BackwardAgain | None = None
+        if any(is_divided(parameter) for parameter in scorer.model.parameters()):
+            self._divide(dtype, offload)
+
+    def _divide(self, dtype: str, offload: Literal["none", "cpu"]) -> None:
         import deepspeed
 
-        make_whole([linear.module for linears in scorer.trained.values() for linear in linears])
-        hide_whole_parameters(scorer.model)
-        self.scorer = scorer
-        self._root = _Root(scorer)
-        deepspeed.initialize(model=self._root, config=zero_config(dtype))
-        self._backward = _BackwardAgain(self._root)
+        make_whole([linear.module for linears in self.scorer.trained.values() for linear in linears])
+        hide_whole_parameters(self.scorer.model)
+        root = _Root(self.scorer)
+        config = zero_config(dtype, offload=offload, largest=largest_module(self.scorer.model))
+        deepspeed.initialize(model=root, config=config)
+        self._logits, self._backward = root, _BackwardAgain(root)
 
     @property
     def groups(self) -> dict[str, list[TrackedLinear]]:
@@ -55,12 +75,16 @@ class ShardedScorer:
 
     def features(self, batch: Batch) -> Tensor:
         """Return what a probe is fitted to, (B, d), as `Scorer.features`."""
-        return self.scorer.features(batch, self._root)
+        return self.scorer.features(batch, self._logits)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (B, C), as `Scorer.logits`."""
-        logits: Tensor = self._root(batch)
-        return logits
+        return self._logits(batch)
+
+    def before_backward(self, output: int) -> None:
+        """Make ready for the backward pass of an output, as `ntk_dist.capture.jacobian_rows` asks."""
+        if self._backward is not None:
+            self._backward.prepare(output)
 
     def rows(
         self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
@@ -72,13 +96,21 @@ class ShardedScorer:
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
             row_dtype: precision of both.
         """
-        return self.scorer.rows(
-            batch, outputs, row_dtype=row_dtype, run=self.logits, before_backward=self._backward.prepare
+        found = self.scorer.rows(
+            batch, outputs, row_dtype=row_dtype, run=self.logits, before_backward=self.before_backward
         )
+        if self._backward is not None:
+            give_back()
+        return found
 
 
 def build_sharded_scorer(
-    model: ModelSettings, adapter: AdapterSettings, head: HeadSettings, **options: Any
+    model: ModelSettings,
+    adapter: AdapterSettings,
+    head: HeadSettings,
+    *,
+    sharding: ShardingSettings | None = None,
+    **options: Any,
 ) -> ShardedScorer:
     """Build a scorer as `build_scorer` does, with a model that no process holds whole at any time.
 
@@ -86,20 +118,30 @@ def build_sharded_scorer(
         model: the pretrained model.
         adapter: what is adapted.
         head: what gives the outputs.
+        sharding: how the processes hold the model; by default they divide it among them.
         options: all that `build_scorer` takes by name.
 
     Raises:
         FinetuneError: as `build_scorer`.
     """
-    return ShardedScorer(build_scorer(model, adapter, head, load=_load_in_parts, **options), model.dtype)
+    sharding = sharding or ShardingSettings(torch.distributed.get_world_size())
+    if not sharding.divides:
+        return ShardedScorer(build_scorer(model, adapter, head, **options), model.dtype)
+    keep_large_blocks_apart()
+    load = partial(_load_in_parts, offload=sharding.offload)
+    return ShardedScorer(build_scorer(model, adapter, head, load=load, **options), model.dtype, sharding.offload)
 
 
-def _load_in_parts(settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int) -> LoadedModel:
-    """Load a model in parts, except for its head and for what the checkpoint lacks, which are drawn as a whole."""
+def _load_in_parts(
+    settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int, offload: Literal["none", "cpu"]
+) -> LoadedModel:
+    """Load a model in parts, or draw it so, except for its head, which is whole on every process."""
+    wanted: dict[str, Any] = {"n_outputs": n_outputs, "language_model": language_model, "seed": seed}
+    if settings.weights == "pretrained":
+        return load_in_parts(settings, **wanted, config=zero_config(settings.dtype, offload=offload))
     with loaded_in_parts(settings.dtype):
-        loaded = load_model(settings, n_outputs=n_outputs, language_model=language_model, seed=seed)
-    lacking = [loaded.model.get_submodule(name.rpartition(".")[0]) for name in sorted(loaded.missing)]
-    make_whole([*head_linears(loaded.model).values(), *lacking])
+        loaded = load_model(settings, **wanted)
+    make_whole(list(head_linears(loaded.model).values()))
     return loaded
 
 
@@ -112,7 +154,8 @@ class _Root(nn.Module):
         self._scorer = scorer
 
     def forward(self, batch: Batch) -> Tensor:
-        return self._scorer.logits(batch)
+        with keeping_no_weights():
+            return self._scorer.logits(batch)
 
 
 class _BackwardAgain:

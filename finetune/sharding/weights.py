@@ -2,22 +2,56 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 
-def zero_config(dtype: str) -> dict[str, Any]:
-    """Return the configuration of DeepSpeed: ZeRO stage 3, without optimiser, every weight divided."""
+def zero_config(
+    dtype: str, *, stage: Literal[0, 3] = 3, offload: Literal["none", "cpu"] = "none", largest: int = 0
+) -> dict[str, Any]:
+    """Return the configuration of DeepSpeed: no optimiser, every weight divided.
+
+    Args:
+        dtype: precision of the model.
+        stage: of ZeRO; 3 divides the weights.
+        offload: "cpu" keeps parts that are not in use in the host's memory.
+        largest: numbers in the largest module; a quarter of it is fetched ahead of what is at work.
+    """
+    divided = {
+        "stage3_param_persistence_threshold": 0,
+        # A weight is let go at once: with the default, a model of up to 10^9 weights stays whole from the forward pass
+        # to the backward pass.
+        "stage3_max_reuse_distance": 0,
+        # Ahead of the layer at work only as much is fetched as is small beside the largest.
+        "stage3_max_live_parameters": largest // 4,
+        "stage3_prefetch_bucket_size": largest // 4,
+        # DeepSpeed would replace torch's linear map for good, also for whole models; see `keeping_no_weights`.
+        "memory_efficient_linear": False,
+    }
+    parts = {"offload_param": {"device": "cpu", "pin_memory": torch.cuda.is_available()}} if offload == "cpu" else {}
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+        "zero_optimization": {"stage": stage, **(divided | parts if stage == 3 else {})},
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": dtype == "bfloat16"},
         "fp16": {"enabled": dtype == "float16"},
     }
+
+
+@contextmanager
+def keeping_no_weights() -> Iterator[None]:
+    """Inside, linear maps fetch their weights again for the backward pass; torch's own would keep them until then."""
+    from deepspeed.runtime.zero.linear import zero3_linear_wrap
+
+    before = nn.functional.linear
+    nn.functional.linear = zero3_linear_wrap
+    try:
+        yield
+    finally:
+        nn.functional.linear = before
 
 
 @contextmanager
@@ -50,16 +84,21 @@ def make_whole(modules: Sequence[nn.Module]) -> None:
     """Give every process all of the modules' own weights, as ordinary parameters; all processes call it alike."""
     import deepspeed
 
-    divided = [
-        (module, name, parameter)
-        for module in modules
-        for name, parameter in module.named_parameters(recurse=False)
-        if is_divided(parameter)
+    for module in modules:
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if is_divided(parameter):
+                # one by one: together they might be most of the model
+                with deepspeed.zero.GatheredParameters([parameter]):
+                    value = parameter.detach().clone()
+                setattr(module, name, nn.Parameter(value, requires_grad=False))
+
+
+def largest_module(model: nn.Module) -> int:
+    """Return how many numbers the divided weights of a module have at most, those of the modules inside it apart."""
+    sizes = [
+        [getattr(weight, "ds_numel", 0) for weight in module.parameters(recurse=False)] for module in model.modules()
     ]
-    with deepspeed.zero.GatheredParameters([parameter for _, _, parameter in divided]):
-        values = [parameter.detach().clone() for _, _, parameter in divided]
-    for (module, name, _), value in zip(divided, values, strict=True):
-        setattr(module, name, nn.Parameter(value, requires_grad=False))
+    return max(map(sum, sizes))
 
 
 def hide_whole_parameters(model: nn.Module) -> None:
