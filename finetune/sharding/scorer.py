@@ -62,6 +62,10 @@ class ShardedScorer:
         logits: Tensor = self._root(batch)
         return logits
 
+    def before_backward(self, output: int) -> None:
+        """Make ready for the backward pass of an output, as `ntk_dist.capture.jacobian_rows` asks."""
+        self._backward.prepare(output)
+
     def rows(self, batch: Batch, outputs: Callable[[Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.capture.jacobian_rows`.
 
@@ -70,7 +74,7 @@ class ShardedScorer:
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
         """
         return jacobian_rows(
-            lambda: outputs(self.logits(batch)), self.scorer.groups, before_backward=self._backward.prepare
+            lambda: outputs(self.logits(batch)), self.scorer.groups, before_backward=self.before_backward
         )
 
 
