@@ -1,7 +1,7 @@
 """The checkpoint of a run that all processes of a model group take part in."""
 
 import torch
-from torch.distributed import broadcast_object_list
+from torch.distributed import broadcast, broadcast_object_list
 
 from finetune.sharding.group import ModelGroup
 from finetune.training.run import Arrays, Checkpoint, NoCheckpoint
@@ -27,7 +27,9 @@ class GroupCheckpoint:
 
     def due(self) -> bool:
         """See `Checkpoint.due`."""
-        return bool(self._group.agreed(self._kept.due() if self._group.leads else None))
+        is_due = torch.tensor([self._group.leads and self._kept.due()])
+        broadcast(is_due, src=0)
+        return bool(is_due)
 
     def save(self, arrays: Arrays) -> None:
         """See `Checkpoint.save`."""

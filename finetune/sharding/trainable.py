@@ -73,10 +73,10 @@ class ShardedModel(StackedModel):
 
 
 def passing_through(sharded: ShardedScorer) -> Scorer:
-    """Return the scorer of a divided model, with `logits` that fetch its weights."""
+    """Return the scorer of a divided model, with methods that fetch its weights."""
     scorer = copy(sharded.scorer)
-    # An attribute of the instance comes before the method of its class.
-    vars(scorer)["logits"] = sharded.logits
+    # Attributes of the instance come before the methods of its class.
+    vars(scorer).update(logits=sharded.logits, rows=sharded.rows)
     return scorer
 
 
