@@ -79,13 +79,14 @@ def meet(address: str, port: int, rank: int, size: int, own_address: str) -> Mod
     return _joined(store, rank, size, own_address)
 
 
-def group_of_one() -> ModelGroup:
-    """Make this process a group by itself.
+def in_a_group() -> None:
+    """Make this process a group by itself unless it belongs to one: DeepSpeed works in groups alone.
 
     Raises:
         GroupError: DeepSpeed is not installed.
     """
-    return _joined(HashStore(), 0, 1, "127.0.0.1")
+    if not torch.distributed.is_initialized():
+        _joined(HashStore(), 0, 1, "127.0.0.1")
 
 
 def is_lost_connection(error: BaseException) -> bool:

@@ -19,6 +19,7 @@ from orchestrator.store.checkpoints import FileCheckpoint
 if TYPE_CHECKING:
     from finetune.scorer import Scorer
     from finetune.sharding.scorer import ShardedScorer
+    from finetune.training.run import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,18 @@ class Work:
             file.write(name, array)
         return file
 
-    def checkpoint(self, stage: Stage) -> FileCheckpoint:
-        """Return where a stage keeps how far it is; removed once the stage is published."""
+    def checkpoint(self, stage: Stage) -> "Checkpoint":
+        """Return where a stage keeps how far it is; removed once the stage is published.
+
+        In a group the first process keeps it for all, and says when it is time.
+        """
         checkpoint = FileCheckpoint(self.folder.checkpoints / f"{stage.stage_id}.safetensors")
         self._checkpoints.append(checkpoint)
-        return checkpoint
+        if self.group.size == 1:
+            return checkpoint
+        from finetune.sharding.checkpoint import GroupCheckpoint
+
+        return GroupCheckpoint(self.group, checkpoint)
 
     def met(self, peak_memory: int) -> int:
         """Wait until every process of the group has written its share; return the largest of their peaks of memory."""
@@ -145,10 +153,15 @@ class Work:
             "head_weights": head_weights,
             "groups": groups,
         }
-        if self.group.size > 1:
+        sharding = self.sweep.spec.sharding
+        if sharding is not None and (self.group.size > 1 or sharding.offload != "none"):
+            from finetune.settings import ShardingSettings
+            from finetune.sharding.processes import in_a_group
             from finetune.sharding.scorer import build_sharded_scorer
 
-            return build_sharded_scorer(model, adapter, head, **options)
+            in_a_group()
+            settings = ShardingSettings(**sharding.model_dump(mode="json"))
+            return build_sharded_scorer(model, adapter, head, sharding=settings, **options)
         from finetune.scorer import build_scorer
 
         return build_scorer(model, adapter, head, **options)
