@@ -67,6 +67,11 @@ def summarise(
     )
 
 
+def products_eps(dtype: str, *, tf32: bool = False) -> float:
+    """Return the unit roundoff of Gram products in `dtype`; TF32 keeps 10 bits of the factors of float32 ones."""
+    return 2.0**-10 if tf32 and dtype == "float32" else float(np.finfo(dtype).eps)
+
+
 def noise_floor(sigma_max: float, *, size: int, trace: float, jacobian_eps: float, gram_eps: float) -> float:
     """Return below what eigenvalues of a kernel of `size` M rows cannot be told from zero: the sum of two errors.
 

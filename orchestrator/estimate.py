@@ -150,6 +150,9 @@ def _gram_memory(plan: Plan, stage: Stage) -> int:
     sizes = plan.of(stage).sizes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
     mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
+    if "device_bytes" in stage.parameters:
+        # The tile, and two chunks of rows on their way to the GPU.
+        return mapped + 8 * rows * rows + 2 * int(stage.parameters["device_bytes"])
     return mapped + workspace_bytes(rows, rows)
 
 

@@ -142,9 +142,10 @@ class Solver:
         """Return what the spectrum says, and what the model does before fine-tuning."""
         from dataclasses import asdict
 
-        from ntk_dist.spectrum import label_alignment, summarise
+        from ntk_dist.spectrum import label_alignment, products_eps, summarise
 
         parameters = self.stage.parameters["problem"]
+        compute = parameters["compute"]
         summary = summarise(
             decomposition.eigenvalues,
             size=decomposition.size,
@@ -152,7 +153,7 @@ class Solver:
             sigma=self.kernel["sigma"],
             relative_sigma=self.kernel["relative_sigma"],
             jacobian_eps=float(np.finfo(parameters["scorer"]["dtype"]).eps),
-            gram_eps=float(np.finfo(parameters["compute"]["gram_dtype"]).eps),
+            gram_eps=products_eps(compute["gram_dtype"], tf32=compute.get("tf32", False)),
         )
         return {
             **asdict(summary),
