@@ -13,7 +13,7 @@ from orchestrator.layer_sets import HEAD, compress, expand_layer_sets
 from orchestrator.plan_parts import Solve, Variant
 from orchestrator.selection.criteria import Criterion
 from orchestrator.stage import Stage
-from orchestrator.stages.solve import Solver, decompose
+from orchestrator.stages.solve import Solver
 from orchestrator.stages.work import Work
 
 FloatArray = npt.NDArray[np.float64]
@@ -84,7 +84,7 @@ class StoredKernels:
 
     def value(self, kernel: Kernel, criterion: Criterion) -> float:
         """Return what a criterion says of a kernel, whose K(train, train) is overwritten."""
-        decomposition = decompose(kernel.train, self._solver.kernel)
+        decomposition = self._solver.decomposition_of(kernel.train)
         spectrum, path = self._solver.solve(decomposition, iter([kernel.evaluation]))
         columns: dict[str, float | FloatArray] = {**spectrum, **path}
         return criterion.best(np.atleast_1d(columns[criterion.column]))

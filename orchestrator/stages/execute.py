@@ -142,9 +142,11 @@ class StageWorker:
     def _attempt(self, stage: Stage, attempt: int, halvings: int, started: float) -> Outcome:
         reset_peak_memory()
         self._work.halvings = halvings
+        self._work.device = "cpu"
         try:
             product = compute_of(stage.kind)(stage, self._work)
-            origin = provenance(stage, attempt, time.perf_counter() - started) | self._work.halvings_of(stage)
+            origin = provenance(stage, attempt, time.perf_counter() - started, device=self._work.device)
+            origin |= self._work.halvings_of(stage)
             won = self._work.store.publish(stage, product.facts, origin, product.arrays)
             self._work.published()
         except DamagedArtifactError as error:
@@ -184,12 +186,12 @@ def _memory_message(error: BaseException) -> str:
     return f"out of memory ({error}); lower compute.batch_tokens or compute.workers"
 
 
-def provenance(stage: Stage, attempt: int, seconds: float) -> dict[str, Any]:
+def provenance(stage: Stage, attempt: int, seconds: float, *, device: str = "cpu") -> dict[str, Any]:
     """Return where and by what a stage was computed."""
     return {
         "stage_id": stage.stage_id,
         "host": host_name(),
-        "device": "cpu",
+        "device": device,
         "process": os.getpid(),
         "job": slurm_job(),
         "attempt": attempt,

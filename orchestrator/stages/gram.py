@@ -50,7 +50,6 @@ def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
         "accumulate": p["gram_dtype"],
     }
     if "device" in p:
-        from ntk_dist.device import present_device
         from ntk_dist.device_gram import device_gram_tile
 
         return partial(
@@ -58,7 +57,7 @@ def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
             **options,
             tf32=p.get("tf32", False),
             max_bytes=work.halved(p["device_bytes"]),
-            device=present_device(p["device"]),
+            device=work.use_device(p["device"]),
         )
     from ntk_dist.gram import gram_tile
 

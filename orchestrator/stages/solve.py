@@ -5,7 +5,7 @@ two are one stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,10 @@ from orchestrator.stages.work import Product, Work
 from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
 
+if TYPE_CHECKING:
+    from ntk_dist.eigen import Eigh
+    from ntk_dist.symmetric import SymmetricDecomposer
+
 FloatArray = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterator[FloatArray]]
 
@@ -29,13 +33,17 @@ def compute(stage: Stage, work: Work) -> Product:
     """Decompose the kernel of each layer set once and read off its spectrum and all lambdas.
 
     The artifact holds, for S layer sets and L lambdas, the arrays of `spectrum_scalars` (S,), those of `path_scalars`
-    (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`.
+    (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`. Its
+    facts say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for.
     """
     solver = Solver(stage, work)
     columns: dict[str, list[Any]] = {}
     arrays: dict[str, Array] = {}
+    facts: dict[str, Any] = {}
     for position, groups in enumerate(stage.parameters["layer_sets"]):
         decomposition, rows = solver.decompose(groups)
+        if solver.decomposer.fallbacks:
+            facts.setdefault("fallbacks", {})[str(position)] = solver.decomposer.fallbacks.pop()
         scalars, path = solver.solve(decomposition, rows)
         for name, value in (scalars | solver.shares | path).items():
             columns.setdefault(name, []).append(value)
@@ -43,7 +51,7 @@ def compute(stage: Stage, work: Work) -> Product:
         if stage.parameters["predictions"]:
             arrays[f"predictions.{position}"] = solver.predictions
     arrays |= {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
-    return Product({}, work.write_arrays(stage, arrays))
+    return Product(facts, work.write_arrays(stage, arrays))
 
 
 class Solver:
@@ -54,6 +62,7 @@ class Solver:
         problem: targets and initial outputs.
         predictions: evaluation outputs of the layer set that was solved last, (L, M_eval, k).
         shares: what the split of the kernel says of the layer set that was decomposed last; empty without the head.
+        decomposer: what decomposes symmetric kernels, and keeps why a GPU did not.
     """
 
     def __init__(self, stage: Stage, work: Work) -> None:
@@ -68,6 +77,17 @@ class Solver:
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
         self.predictions: FloatArray = np.empty(0)
         self.shares: dict[str, float] = {}
+        self.decomposer = self._decomposer()
+
+    def _decomposer(self) -> "SymmetricDecomposer":
+        from ntk_dist.symmetric import SymmetricDecomposer
+
+        device_eigh: Eigh | None = None
+        if "device" in (compute := self.stage.parameters["problem"]["compute"]):
+            from ntk_dist.device_eigen import DeviceEigh
+
+            device_eigh = DeviceEigh(self.work.use_device(compute["device"]))
+        return SymmetricDecomposer(self.kernel["eigenvectors"], device_eigh)
 
     def decompose(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
@@ -84,7 +104,15 @@ class Solver:
             rows_per_example=self.problem.rows_per_example,
             symmetric=self.kernel["kind"] != "asymmetric_sign",
         )
-        return decompose(K, self.kernel), iter([rows])
+        return self.decomposition_of(K), iter([rows])
+
+    def decomposition_of(self, K: FloatArray) -> Decomposition:
+        """Return the decomposition of K (M, M) that the spec asks for; K is overwritten."""
+        if self.kernel["kind"] == "asymmetric_sign":
+            from ntk_dist.schur import SchurDecomposition
+
+            return SchurDecomposition(K)
+        return self.decomposer(K)
 
     def kernel_blocks(self, groups: Sequence[str]) -> tuple[FloatArray, FloatArray]:
         """Return the sums of the stored blocks of `groups`: K(train, train) (M, M) and K(eval, train) (M_eval, M).
@@ -100,7 +128,7 @@ class Solver:
 
         train, evaluation = self._features(groups)
         p = next(train()).shape[1]
-        decomposition = PrimalDecomposition(train, self.problem.size, p, eigenvectors=self.kernel["eigenvectors"])
+        decomposition = PrimalDecomposition(train, self.problem.size, p, decompose=self.decomposer)
         self.shares = primal_shares(groups, self._features, self.problem.residual)
         return decomposition, evaluation()
 
@@ -184,21 +212,6 @@ class Solver:
             **problem.metrics("train", problem.targets - path.train_residuals),
             **problem.metrics("eval", self.predictions),
         }
-
-
-def decompose(K: FloatArray, kernel: dict[str, Any]) -> Decomposition:
-    """Return the decomposition of K (M, M) that the section `kernel` asks for; K is overwritten."""
-    if kernel["kind"] == "asymmetric_sign":
-        from ntk_dist.schur import SchurDecomposition
-
-        return SchurDecomposition(K)
-    if kernel["eigenvectors"]:
-        from ntk_dist.eigen import EigenDecomposition
-
-        return EigenDecomposition(K)
-    from ntk_dist.tridiagonal import TridiagonalDecomposition
-
-    return TridiagonalDecomposition(K)
 
 
 def _sum_of_squares(values: FloatArray) -> FloatArray:

@@ -15,6 +15,8 @@ from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.checkpoints import FileCheckpoint
 
 if TYPE_CHECKING:
+    import torch
+
     from finetune.scorer import Scorer
 
 
@@ -34,6 +36,7 @@ class Work:
         folder: its results folder.
         store: its artifacts.
         halvings: how often the batches of the stage at hand are to be halved, after it ran out of memory.
+        device: name of the processor or GPU that the stage at hand computes on, for provenance.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
@@ -41,6 +44,7 @@ class Work:
         self.folder = folder
         self.store = folder.artifacts()
         self.halvings = 0
+        self.device = "cpu"
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
         self._loaded: tuple[str, Scorer] | None = None
@@ -57,6 +61,20 @@ class Work:
     def halved(self, size: int) -> int:
         """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
         return max(1, size >> self.halvings)
+
+    def use_device(self, name: str) -> "torch.device":
+        """Return the device of torch that the stage at hand computes on, and remember its name.
+
+        Raises:
+            NoDeviceError: there is none.
+        """
+        import torch
+
+        from ntk_dist.device import present_device
+
+        device = present_device(name)
+        self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return device
 
     def halvings_of(self, stage: Stage) -> dict[str, int]:
         """Return for provenance how often batches were halved: of the stage, and at most of it and all below it."""

@@ -62,6 +62,8 @@ def cells_of(plan: Plan, solve: Solve, artifact: Artifact, compared: Mapping[str
     }
     for name, values in _layer_set_columns(sets).items():
         columns[name] = [value for value in values for _ in range(n_lambdas)]
+    fallbacks = artifact.facts.get("fallbacks", {})
+    columns["fallback"] = [fallbacks.get(str(position)) for position in range(len(sets)) for _ in range(n_lambdas)]
     stored = set(artifact.names())
     for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
         if column.name in stored:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when columns are added; stands in the metadata of every file."""
 
 
@@ -172,6 +172,13 @@ PROVENANCE_COLUMNS = tuple(
             _COUNT,
             "most often that a stage below the cell had its batches halved to fit into memory; where not 0, numbers "
             "agree with those of whole batches to rounding only",
+            "",
+        ),
+        (
+            "fallback",
+            _NAME,
+            "why the kernel was decomposed on the processor although compute.device asks for a GPU; null where it was "
+            "not",
             "",
         ),
     )

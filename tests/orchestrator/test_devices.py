@@ -4,6 +4,7 @@ There is no GPU here: `device: cuda` is planned, and refused where it would comp
 device `cpu` in its place, which is what `on_torch` puts into the parameters of the stages.
 """
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,36 @@ def assert_same_numbers(actual: Path, expected: Path) -> None:
     spectra = [results_of(path).spectra.to_arrow()["eigenvalues"].to_pylist() for path in (actual, expected)]
     for one, other in zip(*spectra, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-12 * other[0])
+
+
+# --- decompositions
+
+
+def test_the_fallback_is_null_without_a_gpu_and_in_the_artifact_where_one_failed(
+    tmp_path: Path, tiny_model: Path, on_torch: None, monkeypatch: pytest.MonkeyPatch
+):
+    from ntk_dist import device_eigen
+
+    good = make_sweep(tmp_path / "good", model=tiny_model)
+    run_spec(good)
+    assert results_of(good).cells.to_arrow()["fallback"].null_count == 6
+
+    def full(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stand for a GPU that is out of memory, which cannot be had here."""
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(device_eigen.DeviceEigh.__init__, "__defaults__", (full, device_eigen.free_bytes))
+    failing = make_sweep(tmp_path / "failing", model=tiny_model)
+    plan = run_spec(failing).plan
+    assert set(results_of(failing).cells.to_arrow()["fallback"].to_pylist()) == {
+        "eigh on cpu failed: CUDA out of memory"
+    }
+    assert_same_numbers(failing, good)
+    # the identities are those of the GPU all the same: it is the same sweep
+    assert kinds_of(plan)["solve"] == {path.stem for path in (tmp_path / "good/results/artifacts/solve").glob("*.json")}
+
+
+def test_without_a_gpu_facts_of_a_solve_stage_are_empty_as_they_were(finished: Path):
+    paths = list((finished.parent / "results/artifacts/solve").glob("*.json"))
+    assert paths
+    assert all(json.loads(path.read_text(encoding="utf-8"))["facts"] == {} for path in paths)
