@@ -116,7 +116,10 @@ def label_alignment(decomposition: Decomposition, targets: FloatArray) -> float:
     (singular values of an unsymmetric kernel).
     """
     kernel_norm = float(np.linalg.norm(decomposition.eigenvalues))
+    return alignment(decomposition.quadratic_form(targets), kernel_norm, targets)
+
+
+def alignment(quadratic: float, kernel_norm: float, targets: FloatArray) -> float:
+    """Return quadratic / (kernel_norm |Y Y^T|_F) for tr Y^T K Y, |K|_F and targets Y (M, k), nan if it divides by 0."""
     target_norm = float(np.linalg.norm(targets.T @ targets))
-    if not kernel_norm * target_norm:
-        return float("nan")
-    return decomposition.quadratic_form(targets) / (kernel_norm * target_norm)
+    return quadratic / (kernel_norm * target_norm) if kernel_norm * target_norm else float("nan")
