@@ -10,10 +10,13 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
 from ntk_dist.kernel_matrix import FloatArray
 from ntk_dist.tile_operator import TileOperator
 
+Side = Literal["largest", "smallest"]
+
 COUNT = 4
-ARPACK_VECTORS = 64
-ARPACK_RESTARTS = 6
-ARPACK_TOLERANCE = 1e-12
+TOLERANCE = 1e-12
+SEARCH: dict[Side, tuple[int, int]] = {"largest": (64, 6), "smallest": (512, 2)}
+"""Vectors that ARPACK keeps, and how often it fills them anew: small eigenvalues of kernels lie close together, and of
+restarted searches those that keep more vectors need fewer products."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +34,17 @@ class End:
     converged: bool
 
 
-def end_of_spectrum(K: TileOperator, side: Literal["largest", "smallest"], *, norm: float, seed: int) -> End:
+def end_of_spectrum(K: TileOperator, side: Side, *, norm: float, seed: int) -> End:
     """Return the COUNT outermost eigenvalues of K (M, M) on one side, by scipy's eigsh (ARPACK).
 
     `norm` is |K|_F. K + |K|_F I is searched for the largest and K - |K|_F I for the smallest: ARPACK asks for
-    residuals relative to an eigenvalue, which next to 0 none could meet. Residuals are thus about ARPACK_TOLERANCE
-    times |K|_F, and eigenvalues that are separated from the next have the square of that over the gap as error. A
-    search ends after ARPACK_RESTARTS; what was found by then is returned. `seed` draws the start. A kernel of at most
-    ARPACK_VECTORS rows is decomposed as it is.
+    residuals relative to an eigenvalue, which next to 0 none could meet. Residuals are thus about TOLERANCE times
+    |K|_F, and eigenvalues that are separated from the next have the square of that over the gap as error. A search
+    ends after its restarts (SEARCH); what was found by then is returned. `seed` draws the start. A kernel with no more
+    rows than vectors are kept is decomposed as it is.
     """
     M = K.shape[0]
-    if M <= ARPACK_VECTORS:  # no larger than what ARPACK would keep, which it could not fill with more directions
+    if SEARCH[side][0] >= M:  # ARPACK would keep as much, and look for directions that there are not
         _, vectors = np.linalg.eigh(K.times(np.eye(M)))
         vectors, converged = vectors[:, -COUNT:] if side == "largest" else vectors[:, :COUNT], True
     else:
@@ -53,11 +56,10 @@ def end_of_spectrum(K: TileOperator, side: Literal["largest", "smallest"], *, no
     return End(values[inwards], residuals[inwards], converged)
 
 
-def _by_arpack(
-    K: TileOperator, side: Literal["largest", "smallest"], norm: float, seed: int
-) -> tuple[FloatArray, bool]:
+def _by_arpack(K: TileOperator, side: Side, norm: float, seed: int) -> tuple[FloatArray, bool]:
     """Return the eigenvectors (M, q) that ARPACK found, and whether it found all."""
     shift, which = (norm, "LA") if side == "largest" else (-norm, "SA")
+    vectors_kept, restarts = SEARCH[side]
     generator = np.random.default_rng(seed)
     options: dict[str, Any] = {"which": which, "v0": generator.standard_normal(K.shape[0])}
     # Of scipy 1.17 and later, whose restarts are random unless they are told how.
@@ -65,7 +67,7 @@ def _by_arpack(
         options["rng"] = generator
     try:
         _, vectors = eigsh(
-            K.linear_operator(shift), COUNT, ncv=ARPACK_VECTORS, maxiter=ARPACK_RESTARTS, tol=ARPACK_TOLERANCE,
+            K.linear_operator(shift), COUNT, ncv=vectors_kept, maxiter=restarts, tol=TOLERANCE,
             **options,
         )  # fmt: skip
     except ArpackNoConvergence as error:

@@ -1,12 +1,15 @@
 """A matrix that lies in tiles and is never put together: its products, its trace, its norm."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
 
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 Tile = tuple[slice, slice, Callable[[], FloatArray]]
 """Rows and columns that a tile has in the matrix, and what reads it."""
@@ -63,8 +66,9 @@ class TileOperator:
                 )
         return total
 
-    def linear_operator(self, shift: float = 0.0) -> LinearOperator:
+    def linear_operator(self, shift: float = 0.0) -> "LinearOperator":
         """Return A + shift I as scipy takes it, for a square A."""
+        from scipy.sparse.linalg import LinearOperator
 
         def matvec(x: FloatArray) -> FloatArray:
             x = x.reshape(-1, 1)

@@ -215,6 +215,7 @@ class SeedPlanner:
             "lambda_scale": self.spec.grid.lambdas.scale,
             "task_kind": self.spec.task.kind,
             "predictions": self.spec.results.predictions,
+            **({"probe_seed": self.seed} if self.spec.kernel.decomposition == "iterative" else {}),
         }
 
 

@@ -53,10 +53,15 @@ class StoredKernels:
         seed: seed of the grid.
 
     Raises:
-        ResultsError: some block is not stored; the message says which, and how to get it.
+        ResultsError: some block is not stored, or kernels are not to be decomposed; the message says what to do.
     """
 
     def __init__(self, variant: Variant, solves: Sequence[Solve], folder: ResultsFolder, seed: int) -> None:
+        if variant.sweep.spec.kernel.decomposition == "iterative":
+            raise ResultsError(
+                "choosing layers decomposes the kernel of every candidate, and this sweep's kernel.decomposition is "
+                "iterative: set it to full, with so few examples in grid.n_train that kernels fit into memory, and run"
+            )
         groups = layers_of(variant, solves)
         self.layers = tuple(groups)
         self._head = (HEAD,) if HEAD in variant.sizes.groups else ()

@@ -5,6 +5,7 @@ two are one stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -33,25 +34,35 @@ def compute(stage: Stage, work: Work) -> Product:
     """Decompose the kernel of each layer set once and read off its spectrum and all lambdas.
 
     The artifact holds, for S layer sets and L lambdas, the arrays of `spectrum_scalars` (S,), those of `path_scalars`
-    (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`. Its
-    facts say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for.
+    (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`. Where
+    `kernel.decomposition` is iterative, what stands for the eigenvalues is that of `IterativeSolver.numbers`. Its facts
+    say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for.
     """
-    solver = Solver(stage, work)
+    solver = _solver(stage, work)
     columns: dict[str, list[Any]] = {}
     arrays: dict[str, Array] = {}
     facts: dict[str, Any] = {}
     for position, groups in enumerate(stage.parameters["layer_sets"]):
-        decomposition, rows = solver.decompose(groups)
+        numbers, lists = solver.numbers(groups)
         if solver.decomposer.fallbacks:
             facts.setdefault("fallbacks", {})[str(position)] = solver.decomposer.fallbacks.pop()
-        scalars, path = solver.solve(decomposition, rows)
-        for name, value in (scalars | solver.shares | path).items():
+        for name, value in numbers.items():
             columns.setdefault(name, []).append(value)
-        arrays[f"eigenvalues.{position}"] = decomposition.eigenvalues
+        arrays |= {f"{name}.{position}": values for name, values in lists.items()}
         if stage.parameters["predictions"]:
             arrays[f"predictions.{position}"] = solver.predictions
     arrays |= {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
     return Product(facts, work.write_arrays(stage, arrays))
+
+
+def _solver(stage: Stage, work: Work) -> "Solver":
+    # With few parameters the matrix is as small as they are, and decomposing it tells more.
+    iterative = stage.parameters["problem"]["kernel"].get("decomposition") == "iterative"
+    if iterative and stage.parameters["method"] == "dual":
+        from orchestrator.stages.iterative import IterativeSolver
+
+        return IterativeSolver(stage, work)
+    return Solver(stage, work)
 
 
 class Solver:
@@ -147,18 +158,21 @@ class Solver:
 
         return blocks(self.train, self.problem.n_train), blocks(self.eval, self.problem.n_eval)
 
+    def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """Return, of a layer set, its scalars and those of each lambda, (L,) each, and its arrays of any length."""
+        decomposition, rows = self.decompose(groups)
+        scalars, path = self.solve(decomposition, rows)
+        return scalars | self.shares | path, {"eigenvalues": decomposition.eigenvalues}
+
     def solve(
         self, decomposition: Decomposition, rows: Iterator[FloatArray]
     ) -> tuple[dict[str, float], dict[str, FloatArray]]:
         """Return the scalars of the spectrum, and those of the ridge path, (L,) each."""
         problem = self.problem
         scalars = self.spectrum_scalars(decomposition)
-        lambdas = np.array(self.stage.parameters["lambdas"], dtype=np.float64)
-        if self.stage.parameters["lambda_scale"] == "trace":
-            lambdas = lambdas * (decomposition.trace / decomposition.size)
         path = decomposition.ridge_path(
             problem.residual,
-            lambdas,
+            self.lambdas(decomposition.trace, decomposition.size),
             leave_one_out=self.kernel["eigenvectors"],
             rows_per_example=problem.rows_per_example,
         )
@@ -166,28 +180,39 @@ class Solver:
         self.predictions = problem.eval_initial + change
         return scalars, self.path_scalars(path)
 
+    def lambdas(self, trace: float, size: int) -> FloatArray:
+        """Return the regularization strengths, absolute, (L,), for a kernel of that trace and so many rows."""
+        lambdas = np.array(self.stage.parameters["lambdas"], dtype=np.float64)
+        return lambdas * (trace / size) if self.stage.parameters["lambda_scale"] == "trace" else lambdas
+
     def spectrum_scalars(self, decomposition: Decomposition) -> dict[str, float]:
         """Return what the spectrum says, and what the model does before fine-tuning."""
-        from dataclasses import asdict
+        from ntk_dist.spectrum import label_alignment, summarise
 
-        from ntk_dist.spectrum import label_alignment, products_eps, summarise
-
-        parameters = self.stage.parameters["problem"]
-        compute = parameters["compute"]
         summary = summarise(
             decomposition.eigenvalues,
             size=decomposition.size,
             trace=decomposition.trace,
-            sigma=self.kernel["sigma"],
-            relative_sigma=self.kernel["relative_sigma"],
-            jacobian_eps=float(np.finfo(parameters["scorer"]["dtype"]).eps),
-            gram_eps=products_eps(compute["gram_dtype"], tf32=compute.get("tf32", False)),
+            **self.summary_settings(),
         )
         return {
             **asdict(summary),
             "kernel_size": decomposition.size,
             "label_alignment": label_alignment(decomposition, self.problem.targets),
             **self.problem.initial_scalars(),
+        }
+
+    def summary_settings(self) -> dict[str, float]:
+        """Return what a summary of a spectrum needs to know of the spec: two sigmas and two roundoffs."""
+        from ntk_dist.spectrum import products_eps
+
+        parameters = self.stage.parameters["problem"]
+        compute = parameters["compute"]
+        return {
+            "sigma": self.kernel["sigma"],
+            "relative_sigma": self.kernel["relative_sigma"],
+            "jacobian_eps": float(np.finfo(parameters["scorer"]["dtype"]).eps),
+            "gram_eps": products_eps(compute["gram_dtype"], tf32=compute.get("tf32", False)),
         }
 
     def path_scalars(self, path: RidgePath) -> dict[str, FloatArray]:

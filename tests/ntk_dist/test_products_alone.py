@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse.linalg
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ntk_dist import extremes
@@ -127,9 +127,15 @@ def test_lambdas_must_be_positive(value):
 # --- the ends of the spectrum
 
 
-@settings(max_examples=30)
-@given(st.integers(0, 1000), st.sampled_from([2, 30, 64, 65, 90, 130]), st.integers(5, 40))
-def test_separated_ends_are_exact(seed, M, step):
+@pytest.fixture
+def small_searches(monkeypatch):
+    """Search for both ends of kernels that are small enough for tests."""
+    monkeypatch.setattr(extremes, "SEARCH", {"largest": (40, 6), "smallest": (40, 12)})
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 1000), st.sampled_from([2, 30, 40, 41, 70]), st.integers(5, 40))
+def test_separated_ends_are_exact(small_searches, seed, M, step):
     values = np.linspace(1, 10, M) ** 2
     K = spectrum_kernel(values, seed)
     norm = float(np.linalg.norm(K))
@@ -163,7 +169,7 @@ ONE_EIGENVALUE = {
 
 
 @pytest.mark.parametrize("K", ONE_EIGENVALUE.values(), ids=ONE_EIGENVALUE)
-def test_kernels_with_one_eigenvalue(K):
+def test_kernels_with_one_eigenvalue(small_searches, K):
     decomposition = IterativeDecomposition(tiled(K, 16), seed=0)
     np.testing.assert_allclose(decomposition.largest.values, K[0, 0], rtol=1e-13)
     np.testing.assert_allclose(decomposition.smallest.values, K[0, 0], rtol=1e-13)
@@ -171,7 +177,7 @@ def test_kernels_with_one_eigenvalue(K):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3, 10, 69])
-def test_ends_of_kernels_of_low_rank_that_are_searched_for(rank):
+def test_ends_of_kernels_of_low_rank_that_are_searched_for(small_searches, rank):
     J = np.random.default_rng(rank).standard_normal((90, rank))
     K = J @ J.T
     exact = np.linalg.eigvalsh(K)
@@ -181,8 +187,7 @@ def test_ends_of_kernels_of_low_rank_that_are_searched_for(rank):
 
 
 def test_an_eigenvalue_lies_within_each_residual(monkeypatch):
-    monkeypatch.setattr(extremes, "ARPACK_VECTORS", 12)
-    monkeypatch.setattr(extremes, "ARPACK_RESTARTS", 3)
+    monkeypatch.setattr(extremes, "SEARCH", {"largest": (12, 3), "smallest": (12, 3)})
     exact = np.linalg.eigvalsh(DECAYING)
     decomposition = IterativeDecomposition(tiled(DECAYING, 64), seed=0)
     assert not decomposition.smallest.converged
@@ -194,8 +199,8 @@ def test_an_eigenvalue_lies_within_each_residual(monkeypatch):
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=10)
-def test_the_same_seed_gives_the_same_bits(seed):
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_same_seed_gives_the_same_bits(small_searches, seed):
     # Of a low rank, so that ARPACK has to start anew somewhere.
     J = np.random.default_rng(seed).standard_normal((120, 3))
     first, second = (IterativeDecomposition(tiled(J @ J.T, 50), seed=seed) for _ in range(2))
