@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 _HINTS = {
+    "densities": "set kernel.decomposition: iterative and run",
     "predictions": "set results.predictions: true and run",
     "additions": "set kernel.additions: true and run",
     "trajectories": "give the spec a section `finetune` and run",
@@ -31,7 +32,7 @@ class Table:
     """One table of a sweep. DuckDB and any other reader of Parquet can open `path` as well.
 
     Attributes:
-        name: cells, spectra, predictions, additions, trajectories, updates, combinations or correlations.
+        name: cells, spectra, densities, predictions, additions, trajectories, updates, combinations or correlations.
         path: folder of its Parquet files.
         dataset: the table as a pyarrow dataset, nothing read yet.
     """

@@ -9,6 +9,7 @@ from orchestrator.identity import identity
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan_parts import Comparison, Solve, Variant
 from orchestrator.stage import Stage
+from orchestrator.stages.gram import on_device
 from orchestrator.training_memory import training_memory
 
 MANY_LAYER_SETS = 1024
@@ -169,6 +170,7 @@ class SeedPlanner:
             "gram_dtype": self.spec.compute.gram_dtype,
             "threads": self.spec.compute.threads,
             "groups": list(groups),
+            **on_device(self.spec.compute),
         }
         return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
 
@@ -186,7 +188,11 @@ class SeedPlanner:
 
     def _problem(self, n_train: int) -> dict[str, Any]:
         kernel = self.spec.kernel.model_dump(mode="json", exclude={"additions"})
-        compute = {"gram_dtype": self.spec.compute.gram_dtype, "shard_examples": self.sizes.shard_examples}
+        compute = {
+            "gram_dtype": self.spec.compute.gram_dtype,
+            "shard_examples": self.sizes.shard_examples,
+            **on_device(self.spec.compute),
+        }
         return {
             "dataset": self.dataset.stage_id,
             "scorer": self._scorer(),
@@ -218,6 +224,7 @@ class SeedPlanner:
             "lambda_scale": self.spec.grid.lambdas.scale,
             "task_kind": self.spec.task.kind,
             "predictions": self.spec.results.predictions,
+            **({"probe_seed": self.seed} if self.spec.kernel.decomposition == "iterative" else {}),
         }
 
 

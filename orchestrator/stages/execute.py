@@ -102,6 +102,7 @@ class StageWorker:
     def _attempt(self, stage: Stage, attempt: int, halvings: int, started: float) -> Outcome:
         reset_peak_memory()
         self._work.halvings = halvings
+        self._work.device = "cpu"
         try:
             with self._together(stage, halvings):
                 product = compute_of(stage.kind)(stage, self._work)
@@ -130,16 +131,16 @@ class StageWorker:
 
     def _provenance(self, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
         group = {"group_size": self.group.size} if stage.kind in OF_THE_MODEL and self.group.size > 1 else {}
-        found = provenance(stage, attempt, seconds) | {"peak_memory_bytes": peak} | group
+        found = provenance(stage, attempt, seconds, device=self._work.device) | {"peak_memory_bytes": peak} | group
         return found | self._work.halvings_of(stage)
 
 
-def provenance(stage: Stage, attempt: int, seconds: float) -> dict[str, Any]:
+def provenance(stage: Stage, attempt: int, seconds: float, *, device: str = "cpu") -> dict[str, Any]:
     """Return where and by what a stage was computed."""
     return {
         "stage_id": stage.stage_id,
         "host": host_name(),
-        "device": "cpu",
+        "device": device,
         "process": os.getpid(),
         "job": slurm_job(),
         "attempt": attempt,

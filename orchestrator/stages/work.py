@@ -17,6 +17,8 @@ from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.checkpoints import FileCheckpoint
 
 if TYPE_CHECKING:
+    import torch
+
     from finetune.scorer import Scorer
     from finetune.sharding.scorer import ShardedScorer
     from finetune.training.run import Checkpoint
@@ -40,6 +42,7 @@ class Work:
         halvings: how often the batches of the stage at hand are to be halved, after it ran out of memory.
         group: the processes that compute the stage at hand together; all of them do the same, each for its share of
             the examples, and what the first one leaves is published.
+        device: name of the processor or GPU that the stage at hand computes on, for provenance.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
@@ -48,6 +51,7 @@ class Work:
         self.store = folder.artifacts()
         self.halvings = 0
         self.group = ModelGroup()
+        self.device = "cpu"
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
         self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
@@ -64,6 +68,20 @@ class Work:
     def halved(self, size: int) -> int:
         """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
         return max(1, size >> self.halvings)
+
+    def use_device(self, name: str) -> "torch.device":
+        """Return the device of torch that the stage at hand computes on, and remember its name.
+
+        Raises:
+            NoDeviceError: there is none.
+        """
+        import torch
+
+        from ntk_dist.device import present_device
+
+        device = present_device(name)
+        self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return device
 
     def halvings_of(self, stage: Stage) -> dict[str, int]:
         """Return for provenance how often batches were halved: of the stage, and at most of it and all below it."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when columns are added; stands in the metadata of every file."""
 
 
@@ -137,6 +137,12 @@ RIDGE_COLUMNS = (
         _REAL,
         "train_loss of leave-one-example-out residuals; null without eigenvectors",
     ),
+    Column(
+        "ridge_residual",
+        _REAL,
+        "|r - (K + lambda I) a| / |lambda a| where K was not decomposed, which no relative error of the training "
+        "residuals lambda a exceeds; null where it was",
+    ),
     Column("majority_accuracy", _REAL, "eval_accuracy of always saying the commonest training class"),
     *(
         Column(f"{when}{split}_{metric}", _REAL, f"{meaning} on {examples}" + (f", {_INITIAL}" if when else ""))
@@ -172,6 +178,13 @@ PROVENANCE_COLUMNS = tuple(
             _COUNT,
             "most often that a stage below the cell had its batches halved to fit into memory; where not 0, numbers "
             "agree with those of whole batches to rounding only",
+            "",
+        ),
+        (
+            "fallback",
+            _NAME,
+            "why the kernel was decomposed on the processor although compute.device asks for a GPU; null where it was "
+            "not",
             "",
         ),
     )
@@ -267,7 +280,39 @@ SPECTRA = (
     *_SET_COLUMNS,
     Column("groups", pa.list_(_NAME), "groups of the layer set"),
     Column("kernel_size", _COUNT, "rows M of the kernel; beyond its eigenvalues the spectrum is 0", "rows"),
-    Column("eigenvalues", pa.list_(_REAL), "eigenvalues, descending; singular values for asymmetric_sign"),
+    Column(
+        "eigenvalues",
+        pa.list_(_REAL),
+        "eigenvalues, descending; singular values for asymmetric_sign; null where K was not decomposed",
+    ),
+)
+
+_REALS = pa.list_(_REAL)
+_FROM_PRODUCTS = "|K v - s v| of each, for unit vectors v: an eigenvalue lies within that distance"
+DENSITIES = (
+    *_SET_COLUMNS,
+    Column("groups", pa.list_(_NAME), "groups of the layer set"),
+    Column("kernel_size", _COUNT, "rows M of the kernel", "rows"),
+    Column("trace", _REAL, "trace of the kernel, exact"),
+    Column("frobenius_norm", _REAL, "Frobenius norm of the kernel, exact"),
+    Column("noise_floor", _REAL, "eigenvalues below cannot be told from 0"),
+    Column("largest", _REALS, "largest eigenvalues that were found, descending"),
+    Column("largest_residuals", _REALS, _FROM_PRODUCTS),
+    Column("smallest", _REALS, "smallest eigenvalues that were found, ascending; the smallest there is may be smaller"),
+    Column("smallest_residuals", _REALS, _FROM_PRODUCTS),
+    Column("probe_seed", _COUNT, "seed of the random vectors"),
+    Column("nodes", _REALS, "x of the quadrature: the sum of w f(x) estimates that of f over all eigenvalues"),
+    Column("weights", _REALS, "w of the quadrature; they add up to M", "eigenvalues"),
+    Column("grid", _REALS, "eigenvalues at which the density is given, even on a logarithmic scale"),
+    Column(
+        "density",
+        _REALS,
+        "quadrature smoothed by Gaussians of 0.1 powers of ten, with what lies below noise_floor put there; its "
+        "integral over log10 of the grid is M; empty for a kernel of zeros",
+        "eigenvalues for each power of ten",
+    ),
+    Column("ridge_steps", _COUNT, "size of the Krylov space of the ridge path", "steps"),
+    Column("passes", _COUNT, "how often all stored tiles of the layer set were read"),
 )
 
 PREDICTIONS = (
@@ -410,6 +455,7 @@ CORRELATIONS = (
 TABLES: dict[str, Sequence[Column]] = {
     "cells": CELLS,
     "spectra": SPECTRA,
+    "densities": DENSITIES,
     "predictions": PREDICTIONS,
     "additions": ADDITIONS,
     "trajectories": TRAJECTORIES,
