@@ -117,8 +117,8 @@ _ADVICE = {
     "gram": "lower compute.shard_examples, or raise the budget",
     "solve": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.eigenvectors: false",
     "additions": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.additions: false",
-    "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.linearization: products or "
-    "finetune.prefix_cache: false",
+    "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false or, unless "
+    "the model is divided by `sharding`, finetune.linearization: products",
     "combine": "raise the budget, lower task.n_eval, or set finetune.prefix_cache: false",
 }
 
