@@ -1,7 +1,6 @@
 """Models with random weights: what a configuration describes, drawn as its architecture initialises itself."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from finetune.draws import generator
-from finetune.sharding.weights import is_divided
+from finetune.sharding.weights import gathered
 
 
 def random_model(make: Callable[[], PreTrainedModel], device: torch.device, seed: int) -> PreTrainedModel:
@@ -44,7 +43,7 @@ def _draw_weights(model: PreTrainedModel, seed: int) -> None:
         # An architecture's rule for a module may also draw the weights of the modules directly inside it.
         parts = [module, *(child for child in module.children() if not isinstance(child, PreTrainedModel))]
         parameters = [parameter for part in parts for parameter in part.parameters(recurse=False)]
-        with _gathered(parameters), _DrawnByName(names, seed):
+        with gathered(parameters), _DrawnByName(names, seed):
             owner._init_weights(module)
 
 
@@ -83,14 +82,3 @@ def _inside_out(module: nn.Module, owner: PreTrainedModel) -> Iterator[tuple[nn.
     for child in module.children():
         yield from _inside_out(child, child if isinstance(child, PreTrainedModel) else owner)
     yield module, owner
-
-
-def _gathered(parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
-    """Inside, this process has all of the parameters, and at the end the others have what the first one has made."""
-    divided = list({id(parameter): parameter for parameter in parameters if is_divided(parameter)}.values())
-    if not divided:
-        return nullcontext()
-    import deepspeed
-
-    gathered: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(divided, modifier_rank=0)
-    return gathered

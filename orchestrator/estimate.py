@@ -117,8 +117,8 @@ _ADVICE = {
     "solve": "raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for "
     "layer sets with more parameters than kernel rows, kernel.decomposition: iterative",
     "additions": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.additions: false",
-    "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.linearization: products or "
-    "finetune.prefix_cache: false",
+    "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false or, unless "
+    "the model is divided by `sharding`, finetune.linearization: products",
     "combine": "raise the budget, lower task.n_eval, or set finetune.prefix_cache: false",
 }
 

@@ -85,6 +85,11 @@ class Spec(Section):
         return self.head.in_kernel if self.finetune.train_head is None else self.finetune.train_head
 
     @property
+    def is_divided(self) -> bool:
+        """Whether the weights of the model are divided among processes."""
+        return self.sharding is not None and self.sharding.stage == 3
+
+    @property
     def group_size(self) -> int:
         """How many processes run one model together."""
         return self.sharding.group_size if self.sharding else 1

@@ -105,6 +105,11 @@ def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) 
             "finetune.train_head: false keeps the head where it is, but the kernel has its parameters, as if they "
             "moved: set head.in_kernel: false too"
         )
+    if finetune.linearization == "products" and spec.is_divided:
+        raise ValueError(
+            "finetune.linearization: products differentiates the model twice, which DeepSpeed's ZeRO-3 cannot: set "
+            "`finetune.linearization: rows`, or leave it out"
+        )
     if finetune.regularizer == "spd" and spec.grid.lambdas.scale != "absolute":
         raise ValueError(
             "finetune.regularizer: spd takes lambda as a share of the way back, not as the strength of a penalty: "

@@ -252,7 +252,7 @@ TRAINING_COLUMNS = (
         "finetune_curvature",
         _REAL,
         "b, estimated: the largest |d^2 f/dt^2| / |theta - theta_0|^2 of a few training examples' outputs at three "
-        "places of the way from theta_0 to theta",
+        "places of the way from theta_0 to theta; null, as the two that follow, of models divided by `sharding`",
     ),
     Column("finetune_linearization_error", _REAL, "|f(theta) - f(theta_0) - J (theta - theta_0)| of the same outputs"),
     Column(
