@@ -112,6 +112,7 @@ def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
 
 
 _ADVICE = {
+    "precision": "raise the budget, or ask for fewer layers",
     "capture": "lower compute.shard_examples, or raise the budget",
     "gram": "lower compute.shard_examples, or raise the budget",
     "solve": "raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for "
@@ -126,6 +127,7 @@ _ADVICE = {
 def memory_bytes(plan: Plan, stage: Stage) -> int:
     """Return the memory that a stage takes for Jacobians and blocks, beside the model and its activations."""
     by_kind: dict[str, Callable[[Plan, Stage], int]] = {
+        "precision": _precision_memory,
         "capture": _capture_memory,
         "gram": _gram_memory,
         "solve": solves_memory,
@@ -143,6 +145,12 @@ def _capture_memory(plan: Plan, stage: Stage) -> int:
     return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
 
 
+def _precision_memory(plan: Plan, stage: Stage) -> int:
+    sizes = plan.of(stage).sizes
+    # Rows in both precisions, and those of a group in float64.
+    return 4 * stage.parameters["examples"] * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
+
+
 def _gram_memory(plan: Plan, stage: Stage) -> int:
     sizes = plan.of(stage).sizes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
@@ -158,6 +166,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     by_kind: dict[str, Callable[[Plan, Stage], tuple[float, int]]] = {
         "dataset": _dataset_cost,
         "head": _head_cost,
+        "precision": _precision_cost,
         "capture": _capture_cost,
         "gram": _gram_cost,
         "solve": solves_cost,
@@ -182,11 +191,19 @@ def _head_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     ] * 8
 
 
-def _capture_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+def _precision_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    return 2 * _row_flops(plan, stage, stage.parameters["examples"]), 0
+
+
+def _row_flops(plan: Plan, stage: Stage, n_examples: int) -> float:
     sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
+    return 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n_examples * (1 + sizes.rows_per_example)
+
+
+def _capture_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    sizes = plan.of(stage).sizes
     n = stage.parameters["stop"] - stage.parameters["start"]
-    flops = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n * (1 + sizes.rows_per_example)
-    return flops, n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
+    return _row_flops(plan, stage, n), n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
 
 
 def _gram_cost(plan: Plan, stage: Stage) -> tuple[float, int]:

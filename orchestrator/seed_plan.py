@@ -15,6 +15,9 @@ from orchestrator.training_memory import training_memory
 MANY_LAYER_SETS = 1024
 """Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""
 
+PRECISION_SAMPLE = 8
+"""Training examples, the first ones, whose rows a model in half precision is compared on with float32."""
+
 Ref = tuple[str, str]
 
 
@@ -31,6 +34,7 @@ class SeedPlanner:
         self.seed = seed
         self.dataset = self._dataset()
         self.head = self._head()
+        self.precision = self._precision()
         self.train = self._captures("train", sizes.train_shards)
         self.eval = self._captures("eval", sizes.eval_shards)
         self.tiles, self.eval_tiles = self._tiles()
@@ -39,7 +43,7 @@ class SeedPlanner:
     def shared_stages(self) -> Iterator[Stage]:
         """Yield everything that several layer sets need."""
         yield self.dataset
-        yield from [self.head] if self.head else []
+        yield from [stage for stage in (self.head, self.precision) if stage]
         yield from [*self.train, *self.eval]
         yield from [*self.tiles.values(), *self.eval_tiles.values()]
 
@@ -127,6 +131,20 @@ class SeedPlanner:
             return None
         return Stage("head", self._scorer(), {"dataset": (_ref(self.dataset),)})
 
+    def _precision(self) -> Stage | None:
+        """Return the stage that measures what half precision costs; None where the model is not in half precision."""
+        if self.spec.model.dtype not in ("bfloat16", "float16"):
+            return None
+        inputs = {"dataset": (_ref(self.dataset),)} | ({"head": (_ref(self.head),)} if self.head else {})
+        parameters = self._scorer() | {
+            "row_dtype": self.spec.row_dtype,
+            "outputs": self.spec.kernel.outputs,
+            "groups": list(self.sizes.groups),
+            "batch_examples": self.sizes.batch_examples,
+            "examples": min(PRECISION_SAMPLE, self.sizes.n_train),
+        }
+        return Stage("precision", parameters, inputs)
+
     def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
         inputs = {"dataset": (_ref(self.dataset),)}
         if self.head:
@@ -208,6 +226,8 @@ class SeedPlanner:
             "train": tuple(_ref(stage) for stage in self.train[:shards]),
             "eval": tuple(_ref(stage) for stage in self.eval),
         }
+        if self.precision:
+            inputs["precision"] = (_ref(self.precision),)
         if method == "dual":
             inputs["tiles"] = tuple(_ref(t) for (row, column), t in self.tiles.items() if max(row, column) < shards)
             inputs["eval_tiles"] = tuple(_ref(t) for (_, column), t in self.eval_tiles.items() if column < shards)

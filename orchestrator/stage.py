@@ -11,6 +11,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "survey": 1,
     "dataset": 1,
     "head": 1,
+    "precision": 1,
     "capture": 1,
     "gram": 1,
     "solve": 2,

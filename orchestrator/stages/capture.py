@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import torch
 
 from finetune.targets import kernel_outputs, rows_per_example
 from ntk_dist.batches import length_buckets
@@ -34,8 +35,9 @@ def compute(stage: Stage, work: Work) -> Product:
     file = work.new_arrays(stage, layout | {SCORES: (dtype, (stop - start, per_example))})
     batch_tokens, batch_examples = work.halved(p["batch_tokens"]), work.halved(p["batch_examples"])
     batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples)
+    outputs, row_dtype = partial(kernel_outputs, outputs=p["outputs"]), getattr(torch, dtype)
     for positions, counts in work.group.rounds(batches):
-        scores, rows = scorer.rows(tokens.batch(positions), partial(kernel_outputs, outputs=p["outputs"]))
+        scores, rows = scorer.rows(tokens.batch(positions), outputs, row_dtype=row_dtype)
         for place, position in enumerate(positions if counts else ()):
             file.write(SCORES, scores[place : place + 1].numpy(), int(position))
             for group, values in rows.items():

@@ -51,6 +51,7 @@ def compute(stage: Stage, work: Work) -> Product:
         arrays |= {f"{name}.{position}": values for name, values in lists.items()}
         if stage.parameters["predictions"]:
             arrays[f"predictions.{position}"] = solver.predictions
+    columns |= _precision_errors(stage, work)
     arrays |= {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
     return Product(facts, work.write_arrays(stage, arrays))
 
@@ -237,6 +238,17 @@ class Solver:
             **problem.metrics("train", problem.targets - path.train_residuals),
             **problem.metrics("eval", self.predictions),
         }
+
+
+def _precision_errors(stage: Stage, work: Work) -> dict[str, list[float]]:
+    """Return what half precision of the model costs, one number a layer set; nothing where it is in another."""
+    if "precision" not in stage.inputs:
+        return {}
+    errors, sets = work.input(stage, "precision").facts, stage.parameters["layer_sets"]
+    return {
+        "row_precision_error": [max(errors["groups"][group] for group in groups) for groups in sets],
+        "kernel_precision_error": [errors["kernel"]] * len(sets),
+    }
 
 
 def _sum_of_squares(values: FloatArray) -> FloatArray:

@@ -163,7 +163,8 @@ class Work:
         from finetune.architecture import HEAD_GROUP
 
         head = replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups)
-        model, adapter = model_settings(self.sweep), adapter_settings(parameters["adapter"])
+        model = replace(model_settings(self.sweep), dtype=parameters["dtype"])
+        adapter = adapter_settings(parameters["adapter"])
         options: dict[str, Any] = {
             "n_outputs": parameters["n_outputs"],
             "adapter_seed": parameters["adapter_seed"],

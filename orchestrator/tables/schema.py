@@ -85,6 +85,7 @@ GRID_COLUMNS = (
     Column("lambda_scale", _NAME, "absolute, or trace: in units of trace/M"),
 )
 
+_SINGLE = "in float32; null where the model is in float32 or float64"
 SPECTRUM_COLUMNS = (
     Column("kernel_size", _COUNT, "rows M of the kernel", "rows"),
     Column("sigma_max", _REAL, "largest eigenvalue"),
@@ -98,6 +99,12 @@ SPECTRUM_COLUMNS = (
     Column("label_alignment", _REAL, "<K, YY'> / (|K| |YY'|), Frobenius norms"),
     Column("decay_exponent", _REAL, "a of the fit sigma_i ~ i^-a above the noise floor"),
     Column("noise_floor", _REAL, "eigenvalues below cannot be told from 0"),
+    Column(
+        "row_precision_error",
+        _REAL,
+        f"largest over the groups: |J - J32| / |J32| of the first training examples, J32 of the same model {_SINGLE}",
+    ),
+    Column("kernel_precision_error", _REAL, f"the same for the kernel of all captured groups {_SINGLE}"),
     Column(
         "feature_share_train",
         _REAL,
