@@ -1,7 +1,7 @@
 """A pretrained model with adapter and head, as a function from a batch of tokens to logits."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -96,6 +96,7 @@ class Scorer:
         *,
         row_dtype: torch.dtype | None = None,
         run: Callable[[Batch], Tensor] | None = None,
+        around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
         before_backward: Callable[[int], None] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.capture.jacobian_rows`, on the CPU.
@@ -105,14 +106,21 @@ class Scorer:
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
             row_dtype: precision of both; None takes the model's, and single precision for one in half precision.
             run: runs the model; None runs `logits`.
+            around_layers: gives the context in which `run` runs it, for layers that run again.
             before_backward: see `jacobian_rows`.
         """
+
+        @contextmanager
+        def around() -> Iterator[None]:
+            with self._exactly(), around_layers():
+                yield
+
         scores, rows = jacobian_rows(
             lambda: outputs((run or self.logits)(batch)),
             self.groups,
             row_dtype=row_dtype,
             layers=self.layers,
-            around_layers=self._exactly,
+            around_layers=around,
             before_backward=before_backward,
         )
         return scores.cpu(), {name: values.cpu() for name, values in rows.items()}

@@ -1,6 +1,7 @@
 """A scorer whose model is divided among the processes of a group, and its exact Jacobian rows."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -97,7 +98,12 @@ class ShardedScorer:
             row_dtype: precision of both.
         """
         found = self.scorer.rows(
-            batch, outputs, row_dtype=row_dtype, run=self.logits, before_backward=self.before_backward
+            batch,
+            outputs,
+            row_dtype=row_dtype,
+            run=self.logits,
+            around_layers=nullcontext if self._backward is None else keeping_no_weights,
+            before_backward=self.before_backward,
         )
         if self._backward is not None:
             give_back()
