@@ -87,7 +87,7 @@ class Spec(Section):
     @property
     def is_divided(self) -> bool:
         """Whether the weights of the model are divided among processes."""
-        return self.sharding is not None and self.sharding.stage == 3
+        return self.sharding is not None and self.sharding.stage == 3 and self.sharding.group_size > 1
 
     @property
     def group_size(self) -> int:
