@@ -86,8 +86,9 @@ class Spec(Section):
 
     @property
     def is_divided(self) -> bool:
-        """Whether the weights of the model are divided among processes."""
-        return self.sharding is not None and self.sharding.stage == 3
+        """Whether a process has less than the whole model on its device, as `ShardingSettings.divides`."""
+        held = self.sharding
+        return held is not None and held.stage == 3 and (held.group_size > 1 or held.offload == "cpu")
 
     @property
     def group_size(self) -> int:
