@@ -148,7 +148,7 @@ def _capture_memory(plan: Plan, stage: Stage) -> int:
 def _precision_memory(plan: Plan, stage: Stage) -> int:
     sizes = plan.of(stage).sizes
     # Rows in both precisions, and those of a group in float64.
-    return 4 * stage.parameters["examples"] * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
+    return 4 * int(stage.parameters["examples"]) * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
 
 
 def _gram_memory(plan: Plan, stage: Stage) -> int:
@@ -197,7 +197,7 @@ def _precision_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
 
 def _row_flops(plan: Plan, stage: Stage, n_examples: int) -> float:
     sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
-    return 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n_examples * (1 + sizes.rows_per_example)
+    return 2.0 * int(survey.model["n_parameters"]) * survey.mean_tokens * n_examples * (1 + sizes.rows_per_example)
 
 
 def _capture_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
