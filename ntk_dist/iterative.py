@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ntk_dist.extremes import End, end_of_spectrum
+from ntk_dist.extremes import End, ends_of_spectrum
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
 from ntk_dist.krylov_ridge import KrylovPath, krylov_ridge_path
 from ntk_dist.spectral_density import SpectralDensity, spectral_density
@@ -26,12 +26,9 @@ class IterativeDecomposition:
         self.norm = float(np.sqrt(K.squared_norm()))
         self.trace = K.trace()
         self.density: SpectralDensity = spectral_density(K, seed=seed)
-        self.largest = _outer(
-            end_of_spectrum(K, "largest", norm=self.norm, seed=seed + 1), self.density.largest, descending=True
-        )
-        self.smallest = _outer(
-            end_of_spectrum(K, "smallest", norm=self.norm, seed=seed + 2), self.density.smallest, descending=False
-        )
+        self.largest: End
+        self.smallest: End
+        self.largest, self.smallest = ends_of_spectrum(K, norm=self.norm, seed=seed)
 
     def ridge_path(self, residual: FloatArray, lambdas: FloatArray) -> KrylovPath:
         """See `krylov_ridge_path`."""
@@ -62,15 +59,3 @@ class IterativeDecomposition:
             decay_exponent=float("nan"),
             noise_floor=floor,
         )
-
-
-def _outer(searched: End, ritz: End, *, descending: bool) -> End:
-    """Return what was searched for; where not all was found, with the Ritz value that lies farther out, if it does."""
-    if searched.converged:
-        return searched
-    beyond = not len(searched.values) or (ritz.values[0] > searched.values[0]) == descending
-    if not beyond:
-        return searched
-    return End(
-        np.concatenate([ritz.values, searched.values]), np.concatenate([ritz.residuals, searched.residuals]), False
-    )

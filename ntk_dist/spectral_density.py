@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from ntk_dist.extremes import End
 from ntk_dist.kernel_matrix import FloatArray
 from ntk_dist.lanczos import LanczosRuns
 from ntk_dist.tile_operator import TileOperator
@@ -22,13 +21,10 @@ class SpectralDensity:
 
     nodes: (m,), ascending.
     weights: (m,), nonnegative; their sum is M.
-    smallest, largest: the outermost Ritz value on each side, with its residual.
     """
 
     nodes: FloatArray
     weights: FloatArray
-    smallest: End
-    largest: End
 
     def smoothed(self, floor: float) -> tuple[FloatArray, FloatArray]:
         """Return a grid of eigenvalues (g,), even on a logarithmic scale, and the density there, (g,).
@@ -56,28 +52,16 @@ def spectral_density(
     and Saad, SIAM J. Matrix Anal. Appl. 38, 2017, algorithm 1). The relative error falls as 1 / sqrt(probes).
     """
     M = K.shape[0]
-    runs = LanczosRuns(K, np.random.default_rng(seed).choice([-1.0, 1.0], size=(M, probes)), steps)
+    runs = LanczosRuns(K, np.random.default_rng([seed, 0]).choice([-1.0, 1.0], size=(M, probes)), steps)
     while runs.running:
         runs.advance()
     found = [_eigh(*runs.tridiagonal(c)) for c in range(probes)]
     nodes = np.concatenate([values for values, _ in found])
     weights = np.concatenate([vectors[0] ** 2 for _, vectors in found]) * (M / probes)
     order = np.argsort(nodes, kind="stable")
-    return SpectralDensity(
-        nodes[order], weights[order], _end(found, runs.next_norms, 0), _end(found, runs.next_norms, -1)
-    )
+    return SpectralDensity(nodes[order], weights[order])
 
 
 def _eigh(diagonal: FloatArray, off: FloatArray) -> tuple[FloatArray, FloatArray]:
     values, vectors = scipy.linalg.eigh_tridiagonal(diagonal, off)
     return np.asarray(values, dtype=np.float64), np.asarray(vectors, dtype=np.float64)
-
-
-def _end(found: list[tuple[FloatArray, FloatArray]], couplings: FloatArray, side: int) -> End:
-    """Return the outermost Ritz value of all runs: its residual is its vector's last entry times what comes next."""
-    outermost = [
-        (float(values[side]), abs(float(coupling * vectors[-1, side])))
-        for (values, vectors), coupling in zip(found, couplings, strict=True)
-    ]
-    value, residual = min(outermost) if side == 0 else max(outermost)
-    return End(np.array([value]), np.array([residual]), False)

@@ -1,15 +1,11 @@
 """A matrix that lies in tiles and is never put together: its products, its trace, its norm."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
-
-if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
 
 Tile = tuple[slice, slice, Callable[[], FloatArray]]
 """Rows and columns that a tile has in the matrix, and what reads it."""
@@ -65,13 +61,3 @@ class TileOperator:
                     "examples"
                 )
         return total
-
-    def linear_operator(self, shift: float = 0.0) -> "LinearOperator":
-        """Return A + shift I as scipy takes it, for a square A."""
-        from scipy.sparse.linalg import LinearOperator
-
-        def matvec(x: FloatArray) -> FloatArray:
-            x = x.reshape(-1, 1)
-            return (self.times(x) + shift * x).ravel()
-
-        return LinearOperator(self.shape, matvec=matvec, dtype=np.float64)

@@ -58,11 +58,11 @@ def _is_iterative(stage: Stage) -> bool:
 def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_lambdas: int) -> int:
     """Return the bytes that a kernel of M rows takes at most, with M_eval rows for evaluation.
 
-    Two tiles; the vectors of the largest of three searches (the ridge path's Krylov spaces, one for each target; those
-    of the random probes; ARPACK's) with three more for each vector that is multiplied; and, for each lambda and target,
-    six vectors of training and three of evaluation.
+    Two tiles; the vectors of the largest of three Lanczos processes (for the ridge path one for each target, one for
+    each random probe, one for both ends of the spectrum) with three more for each vector that is multiplied; and, for
+    each lambda and target, six vectors of training and three of evaluation.
     """
-    from ntk_dist.extremes import COUNT, SEARCH
+    from ntk_dist.extremes import COUNT, EXTREMES_STEPS
     from ntk_dist.krylov_ridge import RIDGE_STEPS
     from ntk_dist.spectral_density import DENSITY_STEPS, PROBES
 
@@ -70,7 +70,7 @@ def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_lambdas: int) -> int:
     vectors = max(
         targets * (min(M, RIDGE_STEPS) + 3),
         PROBES * (min(M, DENSITY_STEPS) + 3),
-        min(M, SEARCH["smallest"][0]) + 3 * COUNT,
+        min(M, EXTREMES_STEPS) + 3 + 6 * COUNT,
     )
     tile = sizes.kernel_rows(min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval))) ** 2
     return 8 * (2 * tile + vectors * M + n_lambdas * targets * (6 * M + 3 * M_eval))
@@ -81,13 +81,12 @@ def _iterative_cost(sizes: Sizes, M: int, n_lambdas: int, *, predictions: bool) 
 
     Steps end early where a ridge path or an eigenvalue has converged, which nobody knows before.
     """
-    from ntk_dist.extremes import COUNT, SEARCH
+    from ntk_dist.extremes import COUNT, EXTREMES_STEPS
     from ntk_dist.krylov_ridge import RIDGE_STEPS
     from ntk_dist.spectral_density import DENSITY_STEPS, PROBES
 
     targets, nodes = _targets(sizes), PROBES * min(M, DENSITY_STEPS)
-    searches = sum(min(M, kept * restarts) for kept, restarts in SEARCH.values())
-    products = targets * (min(M, RIDGE_STEPS) + n_lambdas + 1) + nodes + searches
+    products = targets * (min(M, RIDGE_STEPS) + n_lambdas + 1) + nodes + min(M, EXTREMES_STEPS) + 2 * COUNT
     # The grid has 20 points for each power of ten; double precision spans about 16 of them above a noise floor.
     disk = 8 * (2 * nodes + 2 * 20 * 20 + 4 * COUNT + 45 * n_lambdas)
     if predictions:

@@ -23,13 +23,6 @@ def test_a_product_is_that_of_the_assembled_kernel(case, step):
     assert operator.passes == 3
 
 
-@given(cases, st.integers(1, 6), st.floats(-3, 3))
-def test_scipy_sees_the_shifted_kernel(case, step, shift):
-    K, x = case.kernel, case.r[:, 0]
-    product = tiled(K, step).linear_operator(shift).matvec(x)
-    np.testing.assert_allclose(product, K @ x + shift * x, atol=1e-13)
-
-
 @given(st.integers(0, 1000), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
 def test_matrices_that_are_not_square_take_every_tile_once(seed, m, n, step):
     A = np.random.default_rng(seed).standard_normal((m, n))
