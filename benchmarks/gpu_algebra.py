@@ -1,7 +1,6 @@
 """Kernels and their decompositions on a device: Gram products against plain ones, and eigh."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,12 +8,17 @@ import torch
 from torch import Tensor
 
 from benchmarks.device_timing import Timing, timed, together
+from ntk_dist.device_gram import device_gram_tile, tf32_products
 
 PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
     "float32": (torch.float32, False),
     "float32, TF32": (torch.float32, True),
     "float64": (torch.float64, False),
 }
+
+
+DEVICE_BYTES = 8 << 30
+"""Memory that a tile may take on the device."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,6 @@ class Decomposition:
     failed: str | None = None
 
 
-def gram_tile(left: Tensor, right: Tensor) -> Tensor:
-    """THE PLACE TO SWITCH: `ntk_dist.device_gram`'s tile of rows that lie on the device; until then a plain product."""
-    return left @ right.T
-
-
 def matmul_flops(device: torch.device, *, size: int, repeats: int) -> float:
     """Floating-point operations a second of a large bfloat16 product: what utilisation is a share of."""
     left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
@@ -55,24 +54,21 @@ def matmul_flops(device: torch.device, *, size: int, repeats: int) -> float:
 
 
 def products(device: torch.device, *, rows: int, columns: int, repeats: int) -> Iterator[Product]:
+    """Yield a tile of rows that come from the host, as a stage makes it, beside the product of rows on the device."""
     for name, (dtype, tf32) in PRECISIONS.items():
         left, right = (torch.randn(rows, columns, device=device, dtype=dtype) for _ in range(2))
-        with tf32_products(tf32):
-            tile, plain = together(
-                [partial(gram_tile, left, right), partial(torch.matmul, left, right.T)], device, repeats=repeats
-            )
+        tile_of = partial(
+            device_gram_tile, left.cpu().numpy(), right.cpu().numpy(), kind="sgd", outputs_per_example=1,
+            accumulate="float64" if dtype == torch.float64 else "float32", tf32=tf32, max_bytes=DEVICE_BYTES,
+            device=device,
+        )  # fmt: skip
+
+        def plain_product(left: Tensor = left, right: Tensor = right, tf32: bool = tf32) -> Tensor:
+            with tf32_products(tf32):
+                return left @ right.T
+
+        tile, plain = together([tile_of, plain_product], device, repeats=repeats)
         yield Product(name, rows, columns, tile, plain)
-        del left, right
-
-
-@contextmanager
-def tf32_products(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def decomposition(device: torch.device, *, size: int, repeats: int) -> Decomposition:

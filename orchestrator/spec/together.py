@@ -94,6 +94,11 @@ def check_combinations(spec: "Spec") -> None:
 
 
 def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) -> None:
+    if spec.model.dtype in ("bfloat16", "float16"):
+        raise ValueError(
+            f"finetune adds up steps that {spec.model.dtype} would round away: set `model.dtype: float32`, or leave "
+            "the section out"
+        )
     if finetune.loss == "cross_entropy" and task.kind != "classification":
         raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")
     if spec.kernel.kind != "sgd":

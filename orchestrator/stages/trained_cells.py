@@ -93,5 +93,7 @@ def _trajectory(seen: Trajectory) -> dict[str, Array]:
 
 def _displacements(cells: Sequence[CellState]) -> dict[str, Array]:
     return {
-        f"{number}.{name}": tensor.numpy() for number, cell in enumerate(cells) for name, tensor in cell.kept.items()
+        f"{number}.{name}": tensor.cpu().numpy()
+        for number, cell in enumerate(cells)
+        for name, tensor in cell.kept.items()
     }
