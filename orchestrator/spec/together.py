@@ -61,6 +61,8 @@ def _check_devices(spec: "Spec") -> None:
             "sharding.offload: cpu takes divided weights from a GPU to its host: set `compute.device: cuda` and "
             "`sharding.stage: 3`, or leave it out"
         )
+    if spec.model.dtype == "float64" and spec.is_divided:
+        raise ValueError("DeepSpeed has no float64: set `model.dtype: float32`, or leave the section `sharding` out")
     if spec.model.dtype == "float16" and not on_gpu:
         raise ValueError(
             "DeepSpeed has no float16 on CPUs: set `compute.device: cuda` or `model.dtype: bfloat16`, or leave the "

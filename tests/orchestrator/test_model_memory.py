@@ -29,7 +29,8 @@ def test_a_model_that_is_divided_leaves_each_process_its_part_and_one_layer():
     left = model_memory(spec_of({"sharding.group_size": 4, "sharding.stage": 0}), survey())
     assert left.own == 32 * GB
     offloaded = model_memory(
-        spec_of({"sharding.group_size": 1, "sharding.offload": "cpu", "compute.device": "cuda"}), survey()
+        spec_of({"model.dtype": "float32", "sharding": {"group_size": 1, "offload": "cpu"}, "compute.device": "cuda"}),
+        survey(),
     )
     assert offloaded.certain == 2 * GB
 
