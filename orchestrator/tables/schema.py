@@ -462,8 +462,8 @@ CORRELATIONS = (
 TABLES: dict[str, Sequence[Column]] = {
     "cells": CELLS,
     "spectra": SPECTRA,
-    "densities": DENSITIES,
     "predictions": PREDICTIONS,
+    "densities": DENSITIES,
     "additions": ADDITIONS,
     "trajectories": TRAJECTORIES,
     "updates": UPDATES,

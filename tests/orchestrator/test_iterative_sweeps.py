@@ -102,7 +102,7 @@ def test_spectra_are_null_and_densities_are_there_where_nothing_was_decomposed(s
     assert "densities" not in full.names
     spectra = {(row["layer_set"], row["n_train"]): row["eigenvalues"] for row in results.spectra.to_arrow().to_pylist()}
     exact = {(row["layer_set"], row["n_train"]): row["eigenvalues"] for row in full.spectra.to_arrow().to_pylist()}
-    densities = results.table("densities").to_arrow().to_pylist()
+    densities = results.densities.to_arrow().to_pylist()
     assert len(densities) == 3
     assert {key for key, values in spectra.items() if values is None} == {
         (row["layer_set"], row["n_train"]) for row in densities
