@@ -55,8 +55,8 @@ def test_the_spec_may_say_how():
 
 
 def test_divided_models_have_rows_alone(tmp_path: Path):
-    divided = {"sharding.group_size": 2}
-    survey = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=60_000))
+    divided = {"sharding.group_size": 2, "model.dtype": "float32"}
+    survey = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=120_000))
     plan = plan_of({"finetune": TRAINING} | divided, survey=survey)
     assert not any("linearization" in stage.parameters for stage in linearized(plan).values())
     with pytest.raises(BudgetError, match="unless the model is divided by"):
