@@ -21,7 +21,7 @@ from typing import Any
 import submitit
 
 import orchestrator.stage
-from orchestrator.executors import ray_workers
+from orchestrator.executors import ray_teams, ray_workers
 from orchestrator.executors.joined_ray import JoinedRay
 from orchestrator.folder import ResultsFolder
 from orchestrator.schedule import Schedule
@@ -51,7 +51,7 @@ def register() -> None:
     registry._MODULES[KIND] = "benchmarks.allocation"
 
 
-class Worker(ray_workers._Worker):
+class Worker(ray_teams.Worker):
     """A worker that knows how to compute nothing."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -74,7 +74,7 @@ class Silence:
 def drive(folder: ResultsFolder, cells: int) -> None:
     """Work the cells off on the Ray of this allocation, as the driver of a sweep does, and write how long it took."""
     register()
-    ray_workers._Worker = Worker
+    ray_teams.Worker = Worker
     stages = [Stage(KIND, {"cell": cell}) for cell in range(cells)]
     plan: Any = SimpleNamespace(stages=stages)
     with ray_workers.RayExecutor(sweep_of(), folder, JoinedRay(Path(os.environ[NODE_LOGS]))) as executor:

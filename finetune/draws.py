@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 
-def generator(seed: int, name: str) -> torch.Generator:
-    """A generator of its own for the parameter `name`."""
+def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for the parameter `name`, on a device, whose kind decides what numbers it gives."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 @torch.no_grad()

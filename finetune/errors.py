@@ -9,6 +9,10 @@ class ModelLoadError(FinetuneError):
     """The model or its tokenizer cannot be found or read, or lacks weights that it needs."""
 
 
+class DeviceError(FinetuneError):
+    """The device is not there, or does not compute in the model's precision."""
+
+
 class UnsupportedModelError(FinetuneError):
     """The architecture is one that the scorer does not understand."""
 

@@ -95,8 +95,7 @@ def _draw(model: PreTrainedModel, module: nn.Module, path: str, seed: int) -> No
 
 @torch.no_grad()
 def _set_weights(final: nn.Linear, weights: Mapping[str, NDArray[np.floating]]) -> None:
-    weight = torch.as_tensor(weights["weight"], dtype=final.weight.dtype)
-    bias = torch.as_tensor(weights["bias"], dtype=final.weight.dtype)
+    weight, bias = (torch.as_tensor(weights[name]).to(final.weight) for name in ("weight", "bias"))
     if weight.shape != final.weight.shape or bias.shape != (final.out_features,):
         raise HeadError(
             f"the head takes weights {tuple(final.weight.shape)} and biases ({final.out_features},), not "

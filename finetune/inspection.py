@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from finetune.adapter import dense_parts
 from finetune.architecture import (
@@ -12,6 +13,7 @@ from finetune.architecture import (
     find_targets,
     head_linears,
     is_decoder,
+    linears,
     n_layers,
 )
 from finetune.model import empty_model
@@ -48,6 +50,9 @@ class ModelFacts:
         hidden_size: width d of the hidden states.
         n_parameters: scalars of the model, head included, adapter not.
         weight_bytes: their size in memory.
+        largest_layer_bytes: that of the largest layer, or of the embeddings if those are larger.
+        linear_width: inputs and outputs of all linear modules together: about the numbers that a token leaves for the
+            way back through the model.
         model_type: transformers' name of the architecture.
         is_decoder: whether the output is read at the last token.
     """
@@ -57,6 +62,8 @@ class ModelFacts:
     hidden_size: int
     n_parameters: int
     weight_bytes: int
+    largest_layer_bytes: int
+    linear_width: int
     model_type: str
     is_decoder: bool
 
@@ -86,10 +93,24 @@ def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSett
         n_layers=n_layers(network),
         hidden_size=int(network.config.get_text_config().hidden_size),
         n_parameters=sum(p.numel() for p in parameters),
-        weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
+        weight_bytes=_bytes(network),
+        largest_layer_bytes=_largest_layer_bytes(network),
+        linear_width=sum(sum(module.weight.shape) for module in linears(network.base_model).values()),
         model_type=str(network.config.model_type),
         is_decoder=is_decoder(network),
     )
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def _largest_layer_bytes(network: PreTrainedModel) -> int:
+    """Return the bytes of the largest part of a model that computes by itself: a layer, or a module beside them."""
+    layers = [child for module in network.modules() if isinstance(module, nn.ModuleList) for child in module]
+    inside = {id(module) for layer in layers for module in layer.modules()}
+    beside = [module for module in network.modules() if id(module) not in inside and not any(module.children())]
+    return max(map(_bytes, [*layers, *beside]))
 
 
 def _target_facts(target: Target, adapter: AdapterSettings) -> GroupFacts:

@@ -94,7 +94,7 @@ def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
     weight: Tensor = embedding.weight
     # nn.Linear draws weights of its own from the global generator
     with torch.random.fork_rng(devices=[]):
-        head = nn.Linear(weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype)
+        head = nn.Linear(weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
         head.weight.copy_(weight[ids])
         if bias is not None:
@@ -126,7 +126,7 @@ def at_mask(batch: Batch, mask: int) -> tuple[Tensor, Tensor]:
             f"sequence {row} of a batch holds {int(counts[row])} mask tokens instead of one; tokenize it with a "
             "template that has {mask}"
         )
-    return torch.arange(len(batch)), found.long().argmax(dim=1)
+    return torch.arange(len(batch), device=found.device), found.long().argmax(dim=1)
 
 
 def check_word_head(loaded: LoadedModel, path: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -17,9 +18,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from finetune.architecture import base_prefix, check_dense, encoder_alone, reads_mask
+from finetune.device import check_device
 from finetune.errors import ModelLoadError, UnsupportedModelError
+from finetune.random_weights import random_model
 from finetune.settings import ModelSettings
-from finetune.sharding.weights import part_of
+from finetune.sharding.weights import is_divided, part_of
 from finetune.weight_files import check_weight_files
 from ntk_dist.errors import NonFiniteError
 
@@ -30,7 +33,7 @@ class LoadedModel:
 
     Attributes:
         model: in eval mode; no parameter requires a gradient.
-        missing: names of the parameters that the checkpoint lacks or holds in another shape.
+        missing: names of the parameters that the checkpoint lacks or holds in another shape; none of random weights.
     """
 
     model: PreTrainedModel
@@ -91,33 +94,53 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
 
     Raises:
         ModelLoadError: nothing there, a file of the weights is missing or damaged, or they do not fit the architecture.
+        DeviceError: as `finetune.device.check_device`.
         NonFiniteError: a weight is NaN or infinite; names the parameter.
         UnsupportedModelError, HeadError: as `empty_model`.
     """
+    device = check_device(settings)
     config = load_config(settings, n_outputs)
-    # transformers does not say which of the files is damaged
-    check_weight_files(settings)
+    if settings.weights == "pretrained":
+        # transformers does not say which of the files is damaged
+        check_weight_files(settings)
     auto_class = _auto_class(config, language_model)
+    missing, mismatched = set[str](), set[str]()
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model, report = auto_class.from_pretrained(
-                settings.path,
-                config=config,
-                revision=settings.revision,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **_options(settings),
-            )
+        with _quiet():
+            if settings.weights == "random":
+                make = partial(auto_class.from_config, config, **_options(settings))
+                model = random_model(make, device, settings.weights_seed)
+            else:
+                model, missing, mismatched = _from_checkpoint(settings, auto_class, config, seed)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         _not_loaded(settings, error)
     check_dense(model)
     model.requires_grad_(False).eval()
-    mismatched = {entry[0] for entry in report["mismatched_keys"]}
-    check_fit(settings, model, set(report["missing_keys"]), mismatched)
+    check_fit(settings, model, missing, mismatched)
     _check_finite(model)
-    names = {name for name, _ in model.named_parameters()}
-    return LoadedModel(model, frozenset(names & (set(report["missing_keys"]) | mismatched)))
+    if not any(is_divided(parameter) for parameter in model.parameters()):
+        # of a divided model each part is already where DeepSpeed wants it
+        model.to(device)
+    return LoadedModel(model, frozenset((missing | mismatched) & {name for name, _ in model.named_parameters()}))
+
+
+def _from_checkpoint(
+    settings: ModelSettings, auto_class: Any, config: PreTrainedConfig, seed: int
+) -> tuple[PreTrainedModel, set[str], set[str]]:
+    """The model, the names of the parameters that the checkpoint lacks, and of those that have another shape there."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, report = auto_class.from_pretrained(
+            settings.path,
+            config=config,
+            revision=settings.revision,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **_options(settings),
+        )
+    return model, set(report["missing_keys"]), {entry[0] for entry in report["mismatched_keys"]}
 
 
 def _auto_class(config: PreTrainedConfig, language_model: bool) -> Any:

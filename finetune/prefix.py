@@ -20,10 +20,14 @@ from finetune.adapter import check_group_names
 from finetune.architecture import find_layers, position_bias
 from finetune.errors import FinetuneError, TargetError, UnsupportedModelError
 from finetune.scorer import Scorer
+from finetune.sharding.exchange import join
+from finetune.sharding.group import ModelGroup
 from finetune.tokens import TokenizedTexts
 from ntk_dist.batches import Batch, length_buckets
 
 Positions = Sequence[int] | NDArray[np.integer]
+
+_ALONE = ModelGroup()
 
 _NOT_KEEPABLE = (
     "the layers of this architecture hand on more than hidden states (examples, tokens, width), or padding changes "
@@ -67,8 +71,13 @@ class PrefixCache:
         return 0 if self._kept is None else self._kept.rows.nbytes
 
     @torch.no_grad()
-    def fill(self, tokens: TokenizedTexts, *, batch_tokens: int) -> None:
+    def fill(self, tokens: TokenizedTexts, *, batch_tokens: int, group: ModelGroup = _ALONE) -> None:
         """Run the model once on n examples, in batches of at most `batch_tokens` tokens, and keep the states.
+
+        Args:
+            tokens: the examples.
+            batch_tokens: most tokens of a batch, padding included.
+            group: processes that share the batches of a model that is divided among them; each keeps all states.
 
         Raises:
             TargetError: a group is used before the last frozen layer, so that it changes the states.
@@ -78,7 +87,7 @@ class PrefixCache:
         """
         kept: _KeptStates | None = None
         buckets = length_buckets(tokens.lengths, batch_tokens=batch_tokens) if self._frozen else []
-        for positions in buckets:
+        for positions, counts in group.rounds(buckets):
             batch = tokens.batch(positions)
             output = self._run(batch)
             states = output[0] if isinstance(output, tuple) else output
@@ -88,9 +97,11 @@ class PrefixCache:
                 rows = states.new_zeros(len(tokens.ids) + 1, states.shape[-1])
                 size = len(output) if isinstance(output, tuple) else None
                 kept = _KeptStates(tokens, rows, size, self._frozen[0])
-            real = batch.attention_mask.bool()
-            kept.rows[kept.index(positions, batch.input_ids.shape[1])[real]] = states[real]
+            if counts:
+                real = batch.attention_mask.bool()
+                kept.rows[kept.index(positions, batch.input_ids.shape[1])[real]] = states[real]
         if kept is not None:
+            join(kept.rows, group)
             shortest, longest = buckets[0][0], buckets[-1][-1]
             self._check(kept, [shortest])
             self._check(kept, [shortest, longest])
@@ -148,7 +159,7 @@ class PrefixCache:
         states = kept.states(positions, batch.input_ids, batch.attention_mask)
         with _replaced(self._frozen, kept.as_returned(states)):
             difference = self._scorer.features(batch) - expected
-        if difference.norm() > torch.finfo(expected.dtype).eps ** 0.5 * expected.norm():
+        if difference.norm() > torch.finfo(states.dtype).eps ** 0.5 * expected.norm():
             raise UnsupportedModelError(_NOT_KEEPABLE)
 
 

@@ -1,7 +1,7 @@
 """A pretrained model with adapter and head, as a function from a batch of tokens to logits."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from finetune.adapter import (
     lora_parts,
     without_gradient,
 )
-from finetune.architecture import HEAD_GROUP, Target, final_linear, find_targets, is_decoder
+from finetune.architecture import HEAD_GROUP, Target, final_linear, find_layers, find_targets, is_decoder
 from finetune.errors import HeadError, UnsupportedModelError
 from finetune.head import draw_missing, head_parts, prepare_head
 from finetune.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
@@ -26,11 +26,15 @@ from finetune.model import LoadedModel, load_model
 from finetune.precision import KeepDouble
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.batches import Batch, pad
+from ntk_dist.capture import jacobian_rows
 from ntk_dist.tracked import TrackedLinear, check_groups
 
 
 class Scorer:
     """A model in eval mode, dropout off, with the modules whose parameters are tracked.
+
+    Batches may be anywhere; they are taken to the model's device, where logits stay. What a model in half precision
+    gives is handed on in single precision: differences of logits, losses and sums lose nothing more.
 
     Attributes:
         model: the transformers model, adapters inside.
@@ -41,6 +45,7 @@ class Scorer:
         zero_parts: by group, the parts whose gradient is always zero and which are skipped: LoRA's A where B
             is zero, B where A is zero, everything below a head of zeros.
         drawn: names of the parameters that were drawn because no checkpoint gave them.
+        layers: those that `rows` runs again instead of keeping their activations; none keeps all activations.
     """
 
     def __init__(
@@ -60,9 +65,15 @@ class Scorer:
         self.trained = {name: group.trained for name, group in parts.items()}
         self.zero_parts = {name: group.zero for name, group in parts.items() if group.zero}
         self.drawn = drawn
+        self.layers: Sequence[nn.Module] = ()
         self._last_token = is_decoder(model)
         self._softcap = softcap
         check_groups(self.groups)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.final.weight.device
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits (B, C), differentiable where the caller's hooks make them so.
@@ -70,29 +81,75 @@ class Scorer:
         Raises:
             PromptError: a masked language model is read, and an example has no mask, or several.
         """
-        # the mode looks at every operation, which only a float64 model has a use for
-        with KeepDouble() if self.final.weight.dtype == torch.float64 else nullcontext():
+        there = batch.to(self.device)
+        with self._exactly():
             if not self._last_token:
-                logits: Tensor = self.model(**_inputs(batch)).logits
-                return logits if self.mask is None else logits[at_mask(batch, self.mask)]
-            logits = self.final(self._last_hidden(batch))
+                logits = _at_least_single(self.model(**_inputs(there)).logits)
+                return logits if self.mask is None else logits[at_mask(there, self.mask)]
+            logits = _at_least_single(self.final(self._last_hidden(there)))
             return logits if self._softcap is None else self._softcap * torch.tanh(logits / self._softcap)
 
+    def rows(
+        self,
+        batch: Batch,
+        outputs: Callable[[Tensor], Tensor],
+        *,
+        row_dtype: torch.dtype | None = None,
+        run: Callable[[Batch], Tensor] | None = None,
+        around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
+        before_backward: Callable[[int], None] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.capture.jacobian_rows`, on the CPU.
+
+        Args:
+            batch: the examples.
+            outputs: what is taken of the logits (B, C): the R outputs of the kernel.
+            row_dtype: precision of both; None takes the model's, and single precision for one in half precision.
+            run: runs the model; None runs `logits`.
+            around_layers: gives the context in which `run` runs it, for layers that run again.
+            before_backward: see `jacobian_rows`.
+        """
+
+        @contextmanager
+        def around() -> Iterator[None]:
+            with self._exactly(), around_layers():
+                yield
+
+        scores, rows = jacobian_rows(
+            lambda: outputs((run or self.logits)(batch)),
+            self.groups,
+            row_dtype=row_dtype,
+            layers=self.layers,
+            around_layers=around,
+            before_backward=before_backward,
+        )
+        return scores.cpu(), {name: values.cpu() for name, values in rows.items()}
+
     @torch.no_grad()
-    def features(self, batch: Batch) -> Tensor:
-        """Inputs (B, d) of the last linear layer: what a probe is fitted to."""
+    def features(self, batch: Batch, run: Callable[[Batch], object] | None = None) -> Tensor:
+        """Inputs (B, d) of the last linear layer, on the CPU: what a probe is fitted to.
+
+        Args:
+            batch: the examples.
+            run: runs the model; None runs `logits`.
+        """
         seen: list[Tensor] = []
         handle = self.final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
         try:
-            self.logits(batch)
+            (run or self.logits)(batch)
         finally:
             handle.remove()
-        return seen[0] if self.mask is None else seen[0][at_mask(batch, self.mask)]
+        features = _at_least_single(seen[0]).cpu()
+        return features if self.mask is None else features[at_mask(batch.to(features.device), self.mask)]
+
+    def _exactly(self) -> AbstractContextManager[object]:
+        # the mode looks at every operation, which only a float64 model has a use for
+        return KeepDouble() if self.final.weight.dtype == torch.float64 else nullcontext()
 
     def _last_hidden(self, batch: Batch) -> Tensor:
         hidden: Tensor = self.model.base_model(**_inputs(batch), use_cache=False).last_hidden_state
         # by the mask, not by comparing with a padding id, which may also be a real token
-        return hidden[torch.arange(len(batch)), batch.last_positions]
+        return hidden[torch.arange(len(batch), device=hidden.device), batch.last_positions]
 
 
 def build_scorer(
@@ -150,7 +207,10 @@ def build_scorer(
     wanted = list(parts) if groups is None else groups
     check_group_names(wanted, parts)
     kept = {name: parts[name] for name in parts if name in wanted}
-    return Scorer(network, final, kept, drawn) if words is None else _word_scorer(network, final, kept, drawn, words)
+    scorer = Scorer(network, final, kept, drawn) if words is None else _word_scorer(network, final, kept, drawn, words)
+    if model.checkpointing:
+        scorer.layers = list(find_layers(network))
+    return scorer
 
 
 def _group_parts(
@@ -167,7 +227,7 @@ def _word_scorer(
 ) -> Scorer:
     """The scorer of label words, compared with the model's own logits once: some architectures scale them."""
     prompt = ids.words if ids.mask is None else [*ids.words, ids.mask]
-    batch = pad([np.array(prompt)], pad_id=0)
+    batch = pad([np.array(prompt)], pad_id=0).to(final.weight.device)
     without_cache = {"use_cache": False} if ids.mask is None else {}
     with KeepDouble(), torch.no_grad():
         own = model(**_inputs(batch), **without_cache).logits[:, -1, ids.words]
@@ -179,12 +239,19 @@ def _word_scorer(
     scorer = Scorer(model, final, parts, drawn, softcap=softcap, mask=ids.mask)
     with torch.no_grad():
         scored = scorer.logits(batch)
-    if scored.shape != own.shape or not torch.allclose(scored, own, rtol=1e-3, atol=1e-5):
+    # in half precision the model rounds its logits a few times more
+    rounding = 4 * torch.finfo(own.dtype).eps
+    relative, absolute = max(1e-3, rounding), max(1e-5, rounding * float(own.abs().max()))
+    if scored.shape != own.shape or not torch.allclose(scored, own.to(scored.dtype), rtol=relative, atol=absolute):
         raise UnsupportedModelError(
             f"{type(model).__name__} changes its logits after the output embedding in a way that is "
             "not known here; use a random or ridge head"
         )
     return scorer
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _inputs(batch: Batch) -> dict[str, Tensor]:

@@ -53,8 +53,8 @@ class ShardingSettings:
 
     @property
     def divides(self) -> bool:
-        """Whether a process has less than the whole model: there is nothing to divide in a group of one."""
-        return self.stage == 3 and self.group_size > 1
+        """Whether a process has less than the whole model on its device: a group of one divides it from its host."""
+        return self.stage == 3 and (self.group_size > 1 or self.offload == "cpu")
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,15 @@ class Batch:
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device; itself if it is there."""
+        if self.input_ids.device == device:
+            return self
+        types = self.token_type_ids
+        return Batch(
+            self.input_ids.to(device), self.attention_mask.to(device), None if types is None else types.to(device)
+        )
+
 
 def length_buckets(
     lengths: Sequence[int] | NDArray[np.integer], *, batch_tokens: int, batch_examples: int | None = None

@@ -1,5 +1,6 @@
 """K = U S U^T: what only eigenvectors give, leave-one-out residuals and label energy per mode."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -9,29 +10,40 @@ from ntk_dist.kernel_matrix import FloatArray, as_lapack, check_finite
 from ntk_dist.leave_one_out import block_diagonals, solve_blocks
 from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major
 
-# The workspace of syevd, 1 + 6 M + 2 M^2 numbers, overflows a 32-bit integer above M = 32,766.
-_SYEVD_LIMIT = 32_766
+SYEVD_LIMIT = 32_766
+"""The workspace of syevd, 1 + 6 M + 2 M^2 numbers, overflows a 32-bit integer above so many rows M."""
+
+Eigh = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+"""Eigenvalues, ascending, (M,), and eigenvectors of A (M, M) in Fortran order, whose lower triangle it reads."""
+
+
+def driver_of(size: int) -> Literal["evd", "evr"]:
+    """Return which of LAPACK's drivers decomposes M = `size` rows: syevd, or syevr where the former overflows."""
+    return "evd" if size <= SYEVD_LIMIT else "evr"
+
+
+def lapack_eigh(A: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return eigenvalues (M,) and eigenvectors of A (M, M) in Fortran order, which is overwritten."""
+    values: FloatArray
+    vectors: FloatArray
+    values, vectors = scipy.linalg.eigh(A, lower=True, overwrite_a=True, check_finite=False, driver=driver_of(len(A)))
+    return values, vectors
 
 
 class EigenDecomposition:
-    """K (M, M) with all eigenvectors, by LAPACK syevd (syevr where the workspace of syevd overflows).
+    """K (M, M) with all eigenvectors, by LAPACK or by what `eigh` gives.
 
     Only the lower triangle of K is read. K is overwritten by the eigenvectors when it is in Fortran order
     (another order is copied) and must not be used afterwards. eigenvectors: (M, M), one a column, in the
-    order of the ascending eigenvalues (M,). Raises KernelShapeError, NonFiniteError.
+    order of the ascending eigenvalues (M,). Raises KernelShapeError, NonFiniteError, and what `eigh` raises.
     """
 
-    def __init__(self, K: FloatArray) -> None:
+    def __init__(self, K: FloatArray, eigh: Eigh = lapack_eigh) -> None:
         A = as_lapack(K)
         check_finite(A, lower_only=True)
         self.size = len(A)
         self.trace = float(np.trace(A))
-        driver: Literal["evd", "evr"] = "evd" if self.size <= _SYEVD_LIMIT else "evr"
-        self._eigenvalues: FloatArray
-        self.eigenvectors: FloatArray
-        self._eigenvalues, self.eigenvectors = scipy.linalg.eigh(
-            A, lower=True, overwrite_a=True, check_finite=False, driver=driver
-        )
+        self._eigenvalues, self.eigenvectors = eigh(A)
 
     @property
     def eigenvalues(self) -> FloatArray:

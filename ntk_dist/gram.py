@@ -32,11 +32,7 @@ def gram_tile(
 
     Raises NonFiniteError if a row holds nan or inf, KernelShapeError if the rows have different lengths.
     """
-    if left.shape[1] != right.shape[1]:
-        raise KernelShapeError(
-            f"rows of {left.shape[1]} and of {right.shape[1]} parameters have no product: "
-            "both sides of a tile must come from the same group"
-        )
+    check_same_group(left, right)
     a, b = left.shape[0] // outputs_per_example, right.shape[0] // outputs_per_example
     tile = np.zeros((a, b))
     dtype: FloatDType = np.float64 if accumulate == "float64" else np.float32
@@ -57,6 +53,23 @@ def column_chunk(left_rows: int, right_rows: int, *, result_size: int, max_bytes
     return max(1, (max_bytes - 16 * result_size) // (9 * (left_rows + right_rows)))
 
 
+def check_same_group(left: Rows, right: Rows) -> None:
+    """Raise KernelShapeError if the rows of the two sides of a tile have different lengths."""
+    if left.shape[1] != right.shape[1]:
+        raise KernelShapeError(
+            f"rows of {left.shape[1]} and of {right.shape[1]} parameters have no product: "
+            "both sides of a tile must come from the same group"
+        )
+
+
+def not_finite(row: int) -> str:
+    """Return what to say of a Jacobian row that holds nan or inf."""
+    return (
+        f"Jacobian row {row} of this tile holds nan or inf: look at that example's text and at the "
+        "model's weights, or capture with the model in float64"
+    )
+
+
 def _product(left: Rows, right: Rows, kind: KernelKind, outputs_per_example: int, dtype: FloatDType) -> Rows:
     phi = _finite_features(left, "sign" if kind == "sign" else "raw", outputs_per_example, dtype)
     # numpy calls syrk when it sees a matrix times its own transpose
@@ -72,9 +85,5 @@ def _finite_features(
     # Checked before the sign is taken, which would hide an infinity.
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
-        row = int(np.flatnonzero(~finite)[0])
-        raise NonFiniteError(
-            f"Jacobian row {row} of this tile holds nan or inf: look at that example's text and at the "
-            "model's weights, or capture with the model in float64"
-        )
+        raise NonFiniteError(not_finite(int(np.flatnonzero(~finite)[0])))
     return features(rows, kind_side=side, outputs_per_example=outputs_per_example, dtype=dtype)

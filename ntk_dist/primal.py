@@ -19,12 +19,20 @@ class PrimalDecomposition:
     """The p x p Gram matrix of the features, decomposed; rows are streamed and never held together.
 
     `train_blocks` gives a fresh iterator over the feature rows, as blocks (rows, p) that together are the
-    (M, p) features in order; it is called once here, twice in `ridge_path` and once in `quadratic_form`. With
-    `eigenvectors` leave-one-out residuals are available (blocks must then hold whole examples).
+    (M, p) features in order; it is called once here, twice in `ridge_path` and once in `quadratic_form`.
+    `decompose` decomposes the Gram matrix (p, p), whose lower triangle alone is filled and which it may overwrite;
+    with eigenvectors leave-one-out residuals are available (blocks must then hold whole examples).
     Raises KernelShapeError if the blocks do not add up to (M, p), NonFiniteError.
     """
 
-    def __init__(self, train_blocks: Blocks, M: int, p: int, *, eigenvectors: bool) -> None:
+    def __init__(
+        self,
+        train_blocks: Blocks,
+        M: int,
+        p: int,
+        *,
+        decompose: Callable[[FloatArray], EigenDecomposition | TridiagonalDecomposition] = TridiagonalDecomposition,
+    ) -> None:
         self.size, self.n_features = M, p
         self._train_blocks = train_blocks
         G = np.zeros((p, p), order="F")
@@ -34,7 +42,7 @@ class PrimalDecomposition:
         self.trace = float(np.trace(G))
         if not np.isfinite(self.trace):
             raise NonFiniteError("a feature row holds nan or inf: look at the Jacobian rows of these groups")
-        self._gram = EigenDecomposition(G) if eigenvectors else TridiagonalDecomposition(G)
+        self._gram = decompose(G)
 
     @property
     def eigenvalues(self) -> FloatArray:

@@ -67,6 +67,16 @@ def summarise(
     )
 
 
+def unit_roundoff(*dtypes: str) -> float:
+    """Return the spacing of numbers at 1 in the coarsest of some precisions, of which numpy lacks bfloat16."""
+    return max(2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps) for dtype in dtypes)
+
+
+def products_eps(dtype: str, *, tf32: bool = False) -> float:
+    """Return the unit roundoff of Gram products in `dtype`; TF32 keeps 10 bits of the factors of float32 ones."""
+    return 2.0**-10 if tf32 and dtype == "float32" else float(np.finfo(dtype).eps)
+
+
 def noise_floor(sigma_max: float, *, size: int, trace: float, jacobian_eps: float, gram_eps: float) -> float:
     """Return below what eigenvalues of a kernel of `size` M rows cannot be told from zero: the sum of two errors.
 
@@ -111,7 +121,10 @@ def label_alignment(decomposition: Decomposition, targets: FloatArray) -> float:
     (singular values of an unsymmetric kernel).
     """
     kernel_norm = float(np.linalg.norm(decomposition.eigenvalues))
+    return alignment(decomposition.quadratic_form(targets), kernel_norm, targets)
+
+
+def alignment(quadratic: float, kernel_norm: float, targets: FloatArray) -> float:
+    """Return quadratic / (kernel_norm |Y Y^T|_F) for tr Y^T K Y, |K|_F and targets Y (M, k), nan if it divides by 0."""
     target_norm = float(np.linalg.norm(targets.T @ targets))
-    if not kernel_norm * target_norm:
-        return float("nan")
-    return decomposition.quadratic_form(targets) / (kernel_norm * target_norm)
+    return quadratic / (kernel_norm * target_norm) if kernel_norm * target_norm else float("nan")

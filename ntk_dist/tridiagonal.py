@@ -77,22 +77,10 @@ class TridiagonalDecomposition:
         solved = np.empty((self.size, len(lambdas) * k), order="F")
         quadratic = np.empty(len(lambdas))
         for i, shift in enumerate(lambdas):
-            z = self._solve_shifted(rotated, float(shift))
+            z = solve_shifted(self._diagonal, self._off, rotated, float(shift))
             solved[:, i * k : (i + 1) * k] = z
             quadratic[i] = max(float(np.vdot(z, self._times_t(z))), 0.0)
         return lambda_major(self._apply_q(solved, transpose=False), len(lambdas)), quadratic
-
-    def _solve_shifted(self, rotated: FloatArray, shift: float) -> FloatArray:
-        diagonal = self._diagonal + shift
-        if self.size == 1:
-            return rotated / diagonal if diagonal[0] else np.full_like(rotated, np.nan)
-        z: FloatArray
-        _, _, z, info = lapack.dptsv(diagonal, self._off, rotated)
-        if info:
-            # Rounding left an eigenvalue of a singular kernel below -lambda: Gaussian elimination with
-            # pivoting still solves the system, unless it is singular itself.
-            _, _, _, z, info = lapack.dgtsv(self._off, diagonal, self._off, rotated)
-        return np.full_like(rotated, np.nan) if info else z
 
     def _times_t(self, z: FloatArray) -> FloatArray:
         product: FloatArray = self._diagonal[:, None] * z
@@ -111,3 +99,17 @@ class TridiagonalDecomposition:
         tail, _, _ = lapack.dormqr("L", trans, self._reflectors, self._tau, tail, lwork=int(work[0]), overwrite_c=1)
         result[1:] = tail
         return result
+
+
+def solve_shifted(diagonal: FloatArray, off: FloatArray, right: FloatArray, shift: float) -> FloatArray:
+    """Return (T + shift I)^{-1} right, (n, k), for T (n, n) of `diagonal` (n,) and `off` (n - 1,); nan if singular."""
+    diagonal = diagonal + shift
+    if len(diagonal) == 1:  # the LAPACK wrappers refuse empty off-diagonals
+        return right / diagonal if diagonal[0] else np.full_like(right, np.nan)
+    z: FloatArray
+    _, _, z, info = lapack.dptsv(diagonal, off, right)
+    if info:
+        # Rounding left an eigenvalue of a singular kernel below -lambda: Gaussian elimination with
+        # pivoting still solves the system, unless it is singular itself.
+        _, _, _, z, info = lapack.dgtsv(off, diagonal, off, right)
+    return np.full_like(right, np.nan) if info else z

@@ -13,19 +13,15 @@ from orchestrator.executors.choose import worker_count
 from orchestrator.finetune_estimate import finetune_disk, finetune_flops, finetune_memory
 from orchestrator.folder import ResultsFolder
 from orchestrator.history import History
-from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.schedule import missing_stages
+from orchestrator.solve_estimate import solves_cost, solves_memory
 from orchestrator.stage import Stage
-from orchestrator.stages.blocks import BLOCK_BYTES
 from orchestrator.stages.gram import workspace_bytes
-from orchestrator.stages.registry import KINDS
+from orchestrator.stages.registry import KINDS, OF_THE_MODEL
 
 EFFICIENCY = 0.5
 """Share of the speed of one large matrix product that a stage reaches, where nothing was measured yet."""
-
-OF_THE_MODEL = ("capture", "head", "finetune", "side_by_side", "combine")
-"""Kinds of stages that run the model, in its precision; the others work in float64."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> l
         if kind in measured:
             seconds = measured[kind] * len(todo)
         else:
-            dtype = plan.sweep.spec.model.dtype if kind in OF_THE_MODEL else "float64"
+            dtype = plan.sweep.spec.row_dtype if kind in OF_THE_MODEL else "float64"
             if todo and dtype not in speed:
                 speed[dtype] = _matmul_speed(dtype, plan.sweep.spec.compute.threads)
             seconds = flops / (EFFICIENCY * speed[dtype]) if todo and flops else 0.0 if not todo else None
@@ -116,12 +112,14 @@ def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
 
 
 _ADVICE = {
+    "precision": "raise the budget, or ask for fewer layers",
     "capture": "lower compute.shard_examples, or raise the budget",
     "gram": "lower compute.shard_examples, or raise the budget",
-    "solve": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.eigenvectors: false",
+    "solve": "raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for "
+    "layer sets with more parameters than kernel rows, kernel.decomposition: iterative",
     "additions": "raise the budget, ask for fewer examples in grid.n_train, or set kernel.additions: false",
-    "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.linearization: products or "
-    "finetune.prefix_cache: false",
+    "finetune": "raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false or, unless "
+    "the model is divided by `sharding`, finetune.linearization: products",
     "combine": "raise the budget, lower task.n_eval, or set finetune.prefix_cache: false",
 }
 
@@ -129,9 +127,10 @@ _ADVICE = {
 def memory_bytes(plan: Plan, stage: Stage) -> int:
     """Return the memory that a stage takes for Jacobians and blocks, beside the model and its activations."""
     by_kind: dict[str, Callable[[Plan, Stage], int]] = {
+        "precision": _precision_memory,
         "capture": _capture_memory,
         "gram": _gram_memory,
-        "solve": _solves_memory,
+        "solve": solves_memory,
         "additions": additions_memory,
         "finetune": finetune_memory,
         "side_by_side": finetune_memory,
@@ -146,28 +145,20 @@ def _capture_memory(plan: Plan, stage: Stage) -> int:
     return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
 
 
+def _precision_memory(plan: Plan, stage: Stage) -> int:
+    sizes = plan.of(stage).sizes
+    # Rows in both precisions, and those of a group in float64.
+    return 4 * int(stage.parameters["examples"]) * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
+
+
 def _gram_memory(plan: Plan, stage: Stage) -> int:
     sizes = plan.of(stage).sizes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
     mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
+    if "device_bytes" in stage.parameters:
+        # The tile, and two chunks of rows on their way to the GPU.
+        return mapped + 8 * rows * rows + 2 * int(stage.parameters["device_bytes"])
     return mapped + workspace_bytes(rows, rows)
-
-
-def _solves_memory(plan: Plan, stage: Stage) -> int:
-    return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
-
-
-def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
-    sizes, kernel = plan.of(stage).sizes, plan.sweep.spec.kernel
-    n_train = stage.parameters["problem"]["n_train"]
-    M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
-    # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
-    copies = 3 if kernel.eigenvectors or kernel.kind == "asymmetric_sign" else 1
-    path = 3 * len(plan.lambdas) * (M + M_eval) * 8
-    if stage.parameters["method"] == "primal":
-        p = layer_set.n_parameters * sizes.features_per_parameter
-        return copies * 8 * p * p + BLOCK_BYTES + len(plan.lambdas) * 8 * p + path
-    return copies * 8 * M * M + 8 * M_eval * M + path
 
 
 def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
@@ -175,9 +166,10 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     by_kind: dict[str, Callable[[Plan, Stage], tuple[float, int]]] = {
         "dataset": _dataset_cost,
         "head": _head_cost,
+        "precision": _precision_cost,
         "capture": _capture_cost,
         "gram": _gram_cost,
-        "solve": _solves_cost,
+        "solve": solves_cost,
         "additions": lambda plan, stage: (additions_flops(plan, stage), additions_disk(plan, stage)),
         "finetune": lambda plan, stage: (finetune_flops(plan, stage), finetune_disk(plan, stage)),
         "side_by_side": lambda plan, stage: (finetune_flops(plan, stage), finetune_disk(plan, stage)),
@@ -199,11 +191,19 @@ def _head_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     ] * 8
 
 
-def _capture_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+def _precision_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    return 2 * _row_flops(plan, stage, stage.parameters["examples"]), 0
+
+
+def _row_flops(plan: Plan, stage: Stage, n_examples: int) -> float:
     sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
+    return 2.0 * int(survey.model["n_parameters"]) * survey.mean_tokens * n_examples * (1 + sizes.rows_per_example)
+
+
+def _capture_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    sizes = plan.of(stage).sizes
     n = stage.parameters["stop"] - stage.parameters["start"]
-    flops = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n * (1 + sizes.rows_per_example)
-    return flops, n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
+    return _row_flops(plan, stage, n), n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
 
 
 def _gram_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
@@ -212,26 +212,6 @@ def _gram_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in p["groups"])
     kernel_rows = rows // p["outputs_per_example"]
     return 2.0 * rows * rows * parameters, kernel_rows**2 * 8 * len(p["groups"])
-
-
-def _solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
-    each = [_solve_cost(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id]]
-    return sum(cost[0] for cost in each), sum(cost[1] for cost in each)
-
-
-def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, int]:
-    sizes = plan.of(stage).sizes
-    M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
-    p = layer_set.n_parameters * sizes.features_per_parameter
-    primal = stage.parameters["method"] == "primal"
-    size = p if primal else M
-    # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
-    decomposition = (9.0 if plan.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
-    flops = decomposition + 2.0 * size * size * len(plan.lambdas) + (2.0 * M * p * p if primal else 0.0)
-    disk = 8 * (size + 40 * len(plan.lambdas))
-    if stage.parameters["predictions"]:
-        disk += 8 * len(plan.lambdas) * sizes.kernel_rows(sizes.n_eval)
-    return flops, disk
 
 
 def _measured_seconds(folder: ResultsFolder) -> dict[str, float]:

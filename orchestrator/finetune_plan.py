@@ -72,10 +72,14 @@ class FinetunePlanner:
         return trained, linearized, Stage("compare", shared | beside, {**inputs, **both})
 
     def _linearized(self, shared: Mapping[str, Any], frozen_layers: int | None, inputs: Inputs) -> Stage:
-        """Return the stage that trains the linearization: by rows where they fit, unless the spec says how."""
+        """Return the stage that trains the linearization: by rows where they fit, unless the spec says how.
+
+        A model that is divided among processes has no products: rows that do not fit are for the plan to refuse.
+        """
         own = {**shared, "model": "linearized", "kernel_examples": 0}
         by_rows = Stage("finetune", own, inputs)
-        if self._linearization == "rows" or (self._linearization is None and self._fits(by_rows)):
+        rows_only = self._linearization == "rows" or self._spec.is_divided
+        if rows_only or (self._linearization is None and self._fits(by_rows)):
             return by_rows
         return Stage("finetune", own | {"linearization": "products", "frozen_layers": frozen_layers}, inputs)
 

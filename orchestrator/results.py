@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _HINTS = {
     "predictions": "set results.predictions: true and run",
+    "densities": "set kernel.decomposition: iterative and run",
     "additions": "set kernel.additions: true and run",
     "trajectories": "give the spec a section `finetune` and run",
     "updates": "give the spec a section `finetune` and run",
@@ -31,7 +32,7 @@ class Table:
     """One table of a sweep. DuckDB and any other reader of Parquet can open `path` as well.
 
     Attributes:
-        name: cells, spectra, predictions, additions, trajectories, updates, combinations or correlations.
+        name: cells, spectra, predictions, densities, additions, trajectories, updates, combinations or correlations.
         path: folder of its Parquet files.
         dataset: the table as a pyarrow dataset, nothing read yet.
     """
@@ -100,6 +101,11 @@ class Results:
     def predictions(self) -> Table:
         """One row an evaluation example, output and cell."""
         return self.table("predictions")
+
+    @property
+    def densities(self) -> Table:
+        """One row a layer set, seed and training-set size whose kernel was not decomposed."""
+        return self.table("densities")
 
     @property
     def additions(self) -> Table:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
-from orchestrator.stages.execute import FailureClass
+from orchestrator.stages.failures import FailureClass
 
 ATTEMPTS = {
     FailureClass.INPUT: 1,

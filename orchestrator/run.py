@@ -5,8 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from finetune.sharding.group import ModelGroup
 from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
-from orchestrator.executors.choose import make_executor
+from orchestrator.executors.choose import make_executor, worker_count
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan, make_plan
@@ -55,7 +56,14 @@ def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder) -> Sweep:
     return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources if stored else None))
 
 
-def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChange = OnChange.REFUSE) -> Ending:
+def run(
+    spec: Spec,
+    spec_folder: Path,
+    progress: Progress,
+    *,
+    on_change: OnChange = OnChange.REFUSE,
+    group: ModelGroup | None = None,
+) -> Ending:
     """Run a sweep until every cell is in the tables, or failed.
 
     Args:
@@ -63,11 +71,13 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
         spec_folder: folder that relative paths in the spec start from.
         progress: who is told how it goes.
         on_change: what to do if the results folder holds other numbers than the spec asks for.
+        group: the processes that run it inline, of which this one is the first; None for this one alone.
 
     Raises:
         SweepError: the spec, the model, the data or the results folder do not allow it; nothing was lost.
     """
     from orchestrator.estimate import refuse_what_cannot_fit
+    from orchestrator.model_memory import refuse_model_that_cannot_fit, this_device
 
     folder = ResultsFolder(spec.folder)
     sweep = folder.settle(resolve(spec, spec_folder, folder), on_change)
@@ -80,6 +90,7 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
             _clear_claims(plan, folder)
         return Ending(plan, Report(), plan.n_cells, was_finished=True)
     refuse_what_cannot_fit(plan, folder)
+    refuse_model_that_cannot_fit(sweep, plan.variants[0].survey, this_device(spec, worker_count(sweep)))
     for change in folder.version_changes():
         progress.note(change)
     # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.
@@ -91,7 +102,7 @@ def run(spec: Spec, spec_folder: Path, progress: Progress, *, on_change: OnChang
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
 
     def compute(missing: list[Stage]) -> Report:
-        with make_executor(sweep, folder) as executor:
+        with make_executor(sweep, folder, group or ModelGroup()) as executor:
             return Schedule(plan, store, executor, progress, missing).run()
 
     try:

@@ -13,7 +13,7 @@ from orchestrator.open_stages import OpenStages
 from orchestrator.plan import Plan
 from orchestrator.retries import Retries
 from orchestrator.stage import Stage
-from orchestrator.stages.execute import FailureClass, Outcome, Status
+from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.artifacts import ArtifactStore
 

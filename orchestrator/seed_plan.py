@@ -9,10 +9,14 @@ from orchestrator.identity import identity
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan_parts import Comparison, Solve, Variant
 from orchestrator.stage import Stage
+from orchestrator.stages.gram import on_device
 from orchestrator.training_memory import training_memory
 
 MANY_LAYER_SETS = 1024
 """Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""
+
+PRECISION_SAMPLE = 8
+"""Training examples, the first ones, whose rows a model in half precision is compared on with float32."""
 
 Ref = tuple[str, str]
 
@@ -30,6 +34,7 @@ class SeedPlanner:
         self.seed = seed
         self.dataset = self._dataset()
         self.head = self._head()
+        self.precision = self._precision()
         self.train = self._captures("train", sizes.train_shards)
         self.eval = self._captures("eval", sizes.eval_shards)
         self.tiles, self.eval_tiles = self._tiles()
@@ -38,7 +43,7 @@ class SeedPlanner:
     def shared_stages(self) -> Iterator[Stage]:
         """Yield everything that several layer sets need."""
         yield self.dataset
-        yield from [self.head] if self.head else []
+        yield from [stage for stage in (self.head, self.precision) if stage]
         yield from [*self.train, *self.eval]
         yield from [*self.tiles.values(), *self.eval_tiles.values()]
 
@@ -97,7 +102,15 @@ class SeedPlanner:
         })  # fmt: skip
 
     def _scorer(self) -> dict[str, Any]:
+        """Return what fixes the numbers of the model; what came later only where it is not as it was before."""
         spec = self.spec
+        unusual = {
+            "row_dtype": spec.row_dtype if spec.row_dtype != spec.model.dtype else None,
+            "weights_seed": spec.model.weights_seed if spec.model.weights == "random" else None,
+            "device": spec.compute.device if spec.compute.device != "cpu" else None,
+            "tf32": spec.compute.tf32 or None,
+            "sharding": spec.sharding.model_dump(mode="json") if spec.sharding else None,
+        }
         adapter_seed, head_seed = spec.adapter.seed, spec.head.seed
         return {
             "model": self.sweep.sources.model.content_id,
@@ -110,12 +123,27 @@ class SeedPlanner:
             "n_outputs": self.survey.n_outputs,
             "batch_tokens": spec.compute.batch_tokens,
             "threads": spec.compute.threads,
+            **{name: value for name, value in unusual.items() if value is not None},
         }
 
     def _head(self) -> Stage | None:
         if self.spec.head.kind not in ("ridge", "logistic"):
             return None
         return Stage("head", self._scorer(), {"dataset": (_ref(self.dataset),)})
+
+    def _precision(self) -> Stage | None:
+        """Return the stage that measures what half precision costs; None where the model is not in half precision."""
+        if self.spec.model.dtype not in ("bfloat16", "float16"):
+            return None
+        inputs = {"dataset": (_ref(self.dataset),)} | ({"head": (_ref(self.head),)} if self.head else {})
+        parameters = self._scorer() | {
+            "row_dtype": self.spec.row_dtype,
+            "outputs": self.spec.kernel.outputs,
+            "groups": list(self.sizes.groups),
+            "batch_examples": self.sizes.batch_examples,
+            "examples": min(PRECISION_SAMPLE, self.sizes.n_train),
+        }
+        return Stage("precision", parameters, inputs)
 
     def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
         inputs = {"dataset": (_ref(self.dataset),)}
@@ -160,6 +188,7 @@ class SeedPlanner:
             "gram_dtype": self.spec.compute.gram_dtype,
             "threads": self.spec.compute.threads,
             "groups": list(groups),
+            **on_device(self.spec.compute),
         }
         return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
 
@@ -177,7 +206,11 @@ class SeedPlanner:
 
     def _problem(self, n_train: int) -> dict[str, Any]:
         kernel = self.spec.kernel.model_dump(mode="json", exclude={"additions"})
-        compute = {"gram_dtype": self.spec.compute.gram_dtype, "shard_examples": self.sizes.shard_examples}
+        compute = {
+            "gram_dtype": self.spec.compute.gram_dtype,
+            "shard_examples": self.sizes.shard_examples,
+            **on_device(self.spec.compute),
+        }
         return {
             "dataset": self.dataset.stage_id,
             "scorer": self._scorer(),
@@ -193,6 +226,8 @@ class SeedPlanner:
             "train": tuple(_ref(stage) for stage in self.train[:shards]),
             "eval": tuple(_ref(stage) for stage in self.eval),
         }
+        if self.precision:
+            inputs["precision"] = (_ref(self.precision),)
         if method == "dual":
             inputs["tiles"] = tuple(_ref(t) for (row, column), t in self.tiles.items() if max(row, column) < shards)
             inputs["eval_tiles"] = tuple(_ref(t) for (_, column), t in self.eval_tiles.items() if column < shards)
@@ -209,6 +244,7 @@ class SeedPlanner:
             "lambda_scale": self.spec.grid.lambdas.scale,
             "task_kind": self.spec.task.kind,
             "predictions": self.spec.results.predictions,
+            **({"probe_seed": self.seed} if self.spec.kernel.decomposition == "iterative" else {}),
         }
 
 

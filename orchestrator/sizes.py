@@ -10,7 +10,7 @@ from orchestrator.survey import Survey
 
 LARGEST_SHARD = 256
 SHARD_SHARE_OF_BUDGET = 8
-BYTES = {"float32": 4, "float64": 8}
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Sizes:
         needed = frozenset().union(*(layer_set.groups for layer_set in layer_sets))
         facts = [group for group in survey.groups if group.name in needed]
         total = sum(group.n_parameters for group in facts)
-        row_bytes = BYTES[spec.model.dtype]
+        row_bytes = BYTES[spec.row_dtype]
         shard = spec.compute.shard_examples or _automatic_shard(spec.compute.memory_budget, rows, total * row_bytes)
 
         def is_dual(layer_set: LayerSet, n_train: int) -> bool:

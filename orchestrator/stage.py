@@ -11,6 +11,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "survey": 1,
     "dataset": 1,
     "head": 1,
+    "precision": 1,
     "capture": 1,
     "gram": 1,
     "solve": 2,
@@ -73,6 +74,16 @@ class Stage:
             "parameters": dict(self.parameters),
             "inputs": {role: _inputs_digest(ids) for role, ids in self.inputs.items()},
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the stage as JSON."""
+        return {"kind": self.kind, "parameters": dict(self.parameters), "inputs": dict(self.inputs)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Stage":
+        """Return the stage that `to_json` wrote."""
+        inputs = {role: tuple((kind, stage_id) for kind, stage_id in ids) for role, ids in data["inputs"].items()}
+        return cls(data["kind"], data["parameters"], inputs)
 
     def inputs_of(self, member: str) -> dict[str, tuple[tuple[str, str], ...]]:
         """Return by role the inputs of one of several stages that this one stands for, here `<role>.<member>`."""

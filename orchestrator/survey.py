@@ -24,7 +24,8 @@ class Survey:
     Attributes:
         groups: every group of the model, in the model's order, the head included.
         n_outputs: outputs C of the model: classes, or 1 for regression.
-        model: architecture facts: model_type, n_layers, hidden_size, n_parameters, weight_bytes, is_decoder.
+        model: architecture facts: model_type, n_layers, hidden_size, n_parameters, weight_bytes, is_decoder, and what
+            `finetune.inspection.ModelFacts` has more.
         pool_train: examples that training examples can be drawn from.
         pool_eval: examples that evaluation examples can be drawn from; with no split of their own, the same ones.
         shared_pool: whether train and evaluation examples are drawn from one split.

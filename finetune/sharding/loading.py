@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from finetune.architecture import head_linears
+from finetune.device import check_device
 from finetune.errors import UnsupportedModelError
 from finetune.model import LoadedModel, check_fit, empty_model
 from finetune.settings import ModelSettings
@@ -37,9 +38,10 @@ def load_in_parts(
         config: of DeepSpeed, see `zero_config`.
 
     Raises:
-        ModelLoadError, NonFiniteError, HeadError: as `load_model`; all processes raise the same.
+        ModelLoadError, DeviceError, NonFiniteError, HeadError: as `load_model`; all processes raise the same.
         UnsupportedModelError: as `load_model`, or transformers computes weights from several tensors of the checkpoint.
     """
+    check_device(settings)
     with no_init_weights():
         model = empty_model(settings, n_outputs=n_outputs, language_model=language_model)
     with weight_files(settings) as files:

@@ -1,6 +1,7 @@
 """A scorer whose model is divided among the processes of a group, and its exact Jacobian rows."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from finetune.sharding.weights import (
     zero_config,
 )
 from ntk_dist.batches import Batch
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.tracked import TrackedLinear
 
 
 class ShardedScorer:
@@ -58,6 +59,25 @@ class ShardedScorer:
         deepspeed.initialize(model=root, config=config)
         self._logits, self._backward = root, _BackwardAgain(root)
 
+    @property
+    def groups(self) -> dict[str, list[TrackedLinear]]:
+        """See `Scorer.groups`."""
+        return self.scorer.groups
+
+    @property
+    def zero_parts(self) -> dict[str, list[str]]:
+        """See `Scorer.zero_parts`."""
+        return self.scorer.zero_parts
+
+    @property
+    def drawn(self) -> list[str]:
+        """See `Scorer.drawn`."""
+        return self.scorer.drawn
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return what a probe is fitted to, (B, d), as `Scorer.features`."""
+        return self.scorer.features(batch, self._logits)
+
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (B, C), as `Scorer.logits`."""
         return self._logits(batch)
@@ -67,15 +87,23 @@ class ShardedScorer:
         if self._backward is not None:
             self._backward.prepare(output)
 
-    def rows(self, batch: Batch, outputs: Callable[[Tensor], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.capture.jacobian_rows`.
+    def rows(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `Scorer.rows`.
 
         Args:
             batch: the examples of this process.
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
+            row_dtype: precision of both.
         """
-        found = jacobian_rows(
-            lambda: outputs(self.logits(batch)), self.scorer.groups, before_backward=self.before_backward
+        found = self.scorer.rows(
+            batch,
+            outputs,
+            row_dtype=row_dtype,
+            run=self.logits,
+            around_layers=nullcontext if self._backward is None else keeping_no_weights,
+            before_backward=self.before_backward,
         )
         if self._backward is not None:
             give_back()

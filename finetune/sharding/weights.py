@@ -1,7 +1,7 @@
 """Weights that are divided among processes: loaded in parts, and made whole where they are small or trained."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -77,6 +77,17 @@ def part_of(parameter: Tensor) -> Tensor:
     """Return what this process has of a parameter: all of one that is not divided."""
     part: Tensor = getattr(parameter, "ds_tensor", parameter)
     return part
+
+
+def gathered(parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
+    """Inside, this process has all of the parameters; at the end every process keeps its part of the first one's."""
+    divided = list({id(parameter): parameter for parameter in parameters if is_divided(parameter)}.values())
+    if not divided:
+        return nullcontext()
+    import deepspeed
+
+    whole: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(divided, modifier_rank=0)
+    return whole
 
 
 @torch.no_grad()

@@ -21,6 +21,8 @@ class KernelChange:
         score: runs the model on m examples and returns their outputs (m, R).
         groups: by group the modules of the kernel.
         trained: by group the modules that are displaced.
+        before_backward: see `ntk_dist.capture.jacobian_rows`; of a model that is divided among processes
+            `ShardedScorer.before_backward`. All of them call it alike, and find the same.
     """
 
     def __init__(
@@ -28,8 +30,11 @@ class KernelChange:
         score: Callable[[], Tensor],
         groups: Mapping[str, Sequence[TrackedLinear]],
         trained: Mapping[str, Sequence[TrackedLinear]],
+        *,
+        before_backward: Callable[[int], None] | None = None,
     ) -> None:
         self._score = score
+        self._before_backward = before_backward
         self._groups = groups
         self._trained = [linear for linears in trained.values() for linear in linears]
         self._first = self._kernel(None)
@@ -51,11 +56,11 @@ class KernelChange:
 
     def _kernel(self, displacement: Displacement | None) -> NDArray[np.float64]:
         with displaced_stack(self._trained if displacement else [], [displacement] if displacement else []):
-            _, rows = jacobian_rows(self._score, self._groups)
+            _, rows = jacobian_rows(self._score, self._groups, before_backward=self._before_backward)
         products = [_gram(values.flatten(0, 1)) for values in rows.values()]
         return np.asarray(np.sum(products, axis=0), dtype=np.float64)
 
 
 def _gram(rows: Tensor) -> NDArray[np.float64]:
     doubled = rows.double()
-    return np.asarray((doubled @ doubled.T).numpy(), dtype=np.float64)
+    return np.asarray((doubled @ doubled.T).cpu().numpy(), dtype=np.float64)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer
+from finetune.sharding.gathering import check_undivided
 from finetune.targets import kernel_outputs
 from finetune.tokens import TokenizedTexts
 from finetune.training.trainable import Displacement, Positions, Split, unmoved
@@ -31,6 +32,9 @@ class LinearizedProducts:
         n_cells: cells S that are trained side by side.
         initial: by split (n, R), f_0.
         prefixes: by split, the filled caches of what leaves the frozen layers; none runs them at every step.
+
+    Raises:
+        GroupError: the model is divided among processes.
     """
 
     def __init__(
@@ -44,6 +48,9 @@ class LinearizedProducts:
         initial: Mapping[Split, Tensor],
         prefixes: Mapping[Split, PrefixCache] | None = None,
     ) -> None:
+        check_undivided(
+            scorer.model, "products with the Jacobian", "set finetune.linearization: rows, with a larger memory budget"
+        )
         self._scorer = scorer
         self._groups = {group: scorer.groups[group] for group in groups}
         self._texts = texts
@@ -64,7 +71,8 @@ class LinearizedProducts:
                 lambda: kernel_outputs(self._scorer.logits(batch), self._outputs), self._groups
             )
         changes = [_times(linearization, self.displacements[cell]) for cell in cells]
-        return self._initial[split][torch.from_numpy(chosen)] + torch.stack(changes)
+        moved = torch.stack(changes)
+        return self._initial[split][torch.from_numpy(chosen)].to(moved.device) + moved
 
     def lengths(self, split: Split) -> list[NDArray[np.int64]]:
         """See `Trainable.lengths`: tokens."""

@@ -173,9 +173,9 @@ class _Training:
             targets = self._of_cells(
                 [each.train[chosen] for each, chosen in zip(self.targets, positions, strict=True)], active
             )
-            losses = example_losses(self.settings.loss, outputs, targets).sum(dim=1) / n_examples
+            losses = example_losses(self.settings.loss, outputs, targets.to(outputs.device)).sum(dim=1) / n_examples
             losses.sum().backward()  # type: ignore[no-untyped-call]
-            total += losses.detach().double().numpy()
+            total += losses.detach().double().cpu().numpy()
         return [float(loss) for loss in total]
 
     def _of_cells(self, by_origin: Sequence[Tensor], cells: Sequence[int]) -> Tensor:

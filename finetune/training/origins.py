@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from finetune.errors import UnsupportedModelError
 from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer
+from finetune.sharding.weights import is_divided
 from finetune.tokens import TokenizedTexts
 from finetune.training.trainable import Split
 from ntk_dist.tracked import TrackedLinear
@@ -42,13 +43,14 @@ def differing_weights(scorer: Scorer, other: Scorer) -> dict[Tensor, Tensor]:
     Raises:
         UnsupportedModelError: one of them is not a weight or bias of a linear module.
     """
-    values = dict(other.model.named_parameters())
+    values = dict(_parameters(other.model))
     differing = {
         name: (parameter, values[name].detach())
-        for name, parameter in scorer.model.named_parameters()
-        if not torch.equal(parameter, values[name])
+        for name, parameter in _parameters(scorer.model)
+        # What is divided among processes comes from the checkpoint, which is the same for all seeds.
+        if not is_divided(parameter) and not torch.equal(parameter, values[name])
     }
-    linear = {id(parameter) for module in _linear_modules(scorer.model).values() for parameter in module.parameters()}
+    linear = {id(parameter) for module in _linear_modules(scorer.model).values() for _, parameter in _own(module)}
     for name, (parameter, _) in differing.items():
         if id(parameter) not in linear:
             raise UnsupportedModelError(
@@ -76,7 +78,7 @@ def linears_apart(scorer: Scorer, trained: Sequence[TrackedLinear], origins: Seq
     differing = {id(parameter) for origin in origins for parameter in origin.weights}
 
     def differs(module: nn.Module) -> bool:
-        return any(id(parameter) in differing for parameter in module.parameters())
+        return any(id(parameter) in differing for _, parameter in _own(module))
 
     names = {id(linear.module): linear.name for linear in trained}
     return [
@@ -102,6 +104,18 @@ def joined(texts: Sequence[TokenizedTexts]) -> TokenizedTexts:
         token_types=np.concatenate(types) if types else None,
         pad_id=texts[0].pad_id,
     )
+
+
+def _parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for path, module in model.named_modules():
+        for name, parameter in _own(module):
+            yield f"{path}.{name}", parameter
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield a module's own parameters; `hide_whole_parameters` makes attributes of those of a divided model."""
+    yield from module.named_parameters(recurse=False)
+    yield from ((name, value) for name, value in vars(module).items() if isinstance(value, Tensor))
 
 
 def _linear_modules(model: nn.Module) -> dict[str, nn.Linear | Conv1D]:

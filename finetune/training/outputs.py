@@ -24,7 +24,7 @@ def all_outputs(model: Trainable, split: Split, cells: Sequence[int], *, at_once
     buckets = [length_buckets(each, batch_tokens=at_once * int(max(each)), batch_examples=at_once) for each in lengths]
     # Origins have equally many examples, so that the batches of all of them have the same sizes.
     found = [
-        (positions, model.outputs(split, positions, list(cells)).double().numpy())
+        (positions, model.outputs(split, positions, list(cells)).double().cpu().numpy())
         for positions in zip(*buckets, strict=True)
     ]
     outputs = np.empty((len(cells), len(lengths[0]), found[0][1].shape[2]))

@@ -69,11 +69,13 @@ def _restore_cell(
     cell.failed_step = None if failed < 0 else int(failed)
     for name, tensor in displacement.items():
         tensor.copy_(_as_tensor(arrays[f"now.{name}"]))
-        cell.kept[name] = _as_tensor(arrays[f"kept.{name}"])
+        cell.kept[name] = _as_tensor(arrays[f"kept.{name}"]).to(tensor.device)
     for key, array in arrays.items():
         if key.startswith("optimiser."):
             _, memory, name = key.split(".", 2)
-            optimiser.state[displacement[name]][memory] = _as_tensor(array)
+            tensor, value = displacement[name], _as_tensor(array)
+            # what it remembers of a parameter lies beside it; counts of steps stay with the processor
+            optimiser.state[tensor][memory] = value.to(tensor.device) if value.shape == tensor.shape else value
 
 
 def _as_tensor(array: NDArray[np.generic]) -> torch.Tensor:
@@ -81,4 +83,4 @@ def _as_tensor(array: NDArray[np.generic]) -> torch.Tensor:
 
 
 def _as_array(value: torch.Tensor) -> NDArray[np.generic]:
-    return value.detach().numpy().copy()
+    return value.detach().cpu().numpy().copy()

@@ -55,11 +55,16 @@ class StackedModel:
 
     def outputs(self, split: Split, positions: Sequence[Positions], cells: list[int]) -> Tensor:
         """See `Trainable.outputs`."""
+        return self.outputs_at([self.displacements[cell] for cell in cells], split, positions, cells)
+
+    def outputs_at(
+        self, moved: Sequence[Displacement], split: Split, positions: Sequence[Positions], cells: list[int]
+    ) -> Tensor:
+        """Return what `outputs` does, with these displacements in the place of the cells' own."""
         origins = [self.origins[cell] for cell in cells]
         sizes = [len(start.texts[split]) for start in self._starts]
         firsts = np.cumsum([0, *sizes[:-1]])
         batch = self._texts[split].batch(np.concatenate([firsts[origin] + positions[origin] for origin in origins]))
-        moved = [self.displacements[cell] for cell in cells]
         with (
             self._cached(split, [positions[origin] for origin in origins], origins, batch),
             displaced_stack(self._apart, moved, [self._starts[origin].weights for origin in origins]),

@@ -52,6 +52,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     from orchestrator.cli.training_notes import training_notes
     from orchestrator.estimate import costs, refuse_what_cannot_fit
     from orchestrator.executors.choose import worker_count
+    from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
     from orchestrator.plan import make_plan
     from orchestrator.run import resolve
     from orchestrator.survey import surveys
@@ -62,6 +63,8 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     made = make_plan(sweep, surveys(sweep, folder.artifacts()))
     found = costs(made, folder)
     workers = worker_count(sweep)
+    device = this_device(checked, workers)
+    notes = [*fitting_notes(sweep, made.variants[0].survey, device), *training_notes(made)]
     if as_json:
         facts = {
             "cells": made.n_cells,
@@ -69,18 +72,20 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
             "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
             "stages": [asdict(cost) for cost in found],
-            "notes": training_notes(made),
+            "notes": notes,
             "workers": workers,
             "folder": str(folder.root),
         }
         print(json.dumps(facts, indent=1))
     else:
-        _print_plan(Console(), made, found, workers, folder)
+        console = Console()
+        _print_plan(console, made, found, workers, notes)
+        console.print(f"results: {folder.root}", highlight=False, soft_wrap=True)
     refuse_what_cannot_fit(made, folder)
+    refuse_model_that_cannot_fit(sweep, made.variants[0].survey, device)
 
 
-def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: ResultsFolder) -> None:
-    from orchestrator.cli.training_notes import training_notes
+def _print_plan(console: Console, made: Any, found: Any, workers: int, notes: list[str]) -> None:
 
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
@@ -104,7 +109,6 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: R
     console.print(costs_table(found))
     console.print()
     known = [cost.seconds for cost in found if cost.seconds is not None]
-    model = made.variants[0].survey.model["weight_bytes"]
     guessed = any(cost.missing and not cost.measured for cost in found)
     console.print(
         f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
@@ -112,13 +116,10 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, folder: R
         highlight=False,
     )
     console.print(
-        f"memory is that of one worker for Jacobians and kernels; it also holds the model ({model / 1e6:.0f} MB) and "
-        "its activations",
-        highlight=False,
+        "memory is that of one worker for Jacobians and kernels, beside the model and its activations", highlight=False
     )
-    for note in training_notes(made):
+    for note in notes:
         console.print(note, highlight=False)
-    console.print(f"results: {folder.root}", highlight=False, soft_wrap=True)
 
 
 def run(
@@ -136,11 +137,16 @@ def run(
 
     Example: ntksweep run examples/quickstart.yaml --workers 4
     """
+    from orchestrator.executors.torchrun import follow, launched_group
     from orchestrator.run import run as run_sweep
 
     checked = _override(read_spec(spec), executor, workers)
-    with Bars(Console(stderr=True)) as bars:
-        ending = run_sweep(checked, spec.parent, bars, on_change=on_change)
+    with launched_group(checked) as group:
+        if not group.leads:
+            follow(checked, spec.parent, group)
+            return
+        with Bars(Console(stderr=True)) as bars:
+            ending = run_sweep(checked, spec.parent, bars, on_change=on_change, group=group)
     folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report
     if as_json:

@@ -20,6 +20,7 @@ from orchestrator.errors import BudgetError, OutdatedError, ResultsError, SweepE
 from orchestrator.estimate import Cost, costs, human_bytes, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import keep_plan
+from orchestrator.model_memory import model_memory, refuse_model_that_cannot_fit, this_device
 from orchestrator.plan import Plan
 from orchestrator.store.files import explained
 from orchestrator.survey import keep_surveys
@@ -209,7 +210,12 @@ def _refuse_workers_that_cannot_fit(plan: Plan, profile: Profile) -> None:
             f"compute.threads is {compute.threads} and the profile gives a worker {profile.cpus_per_task} CPUs; raise "
             "the profile's cpus_per_task (threads are part of the numbers)"
         )
-    weights = plan.variants[0].survey.model["weight_bytes"]
+    _refuse_groups_that_are_not_whole(plan, profile)
+    memory = model_memory(plan.sweep.spec, plan.variants[0].survey)
+    if compute.device_memory is not None:  # this machine is none of those that compute
+        refuse_model_that_cannot_fit(plan.sweep, plan.variants[0].survey, this_device(plan.sweep.spec, 1))
+    on_host = memory.own if memory.offloaded else 0
+    weights = memory.certain if compute.device == "cpu" else on_host
     each = compute.memory_budget + weights
     needed = profile.tasks_per_node * each + profile.object_store
     if needed > profile.memory:
@@ -219,6 +225,22 @@ def _refuse_workers_that_cannot_fit(plan: Plan, profile: Profile) -> None:
             f"{human_bytes(profile.object_store)}, need {human_bytes(needed)} on a node; the profile has "
             f"{human_bytes(profile.memory)}: raise its memory, or lower tasks_per_node, object_store or "
             "compute.memory_budget"
+        )
+
+
+def _refuse_groups_that_are_not_whole(plan: Plan, profile: Profile) -> None:
+    spec = plan.sweep.spec
+    workers = profile.nodes * profile.tasks_per_node
+    if workers % spec.group_size:
+        raise BudgetError(
+            f"the profile's {counted(profile.nodes, 'node')} with {counted(profile.tasks_per_node, 'worker')} each "
+            f"make no whole groups of sharding.group_size: {spec.group_size}; make nodes times tasks_per_node a "
+            "multiple of it"
+        )
+    if spec.compute.device == "cuda" and profile.gpus_per_task == 0:
+        raise BudgetError(
+            "compute.device is cuda and the profile gives a worker no GPU: set its gpus_per_task, or compute.device: "
+            "cpu"
         )
 
 

@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Protocol
 
 from orchestrator.stage import Stage
-from orchestrator.stages.execute import Outcome
+from orchestrator.stages.failures import Outcome
 
 
 class Executor(Protocol):

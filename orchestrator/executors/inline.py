@@ -4,18 +4,29 @@ import time
 from collections import deque
 from types import TracebackType
 
+from finetune.sharding.group import ModelGroup
+from orchestrator.errors import WorkerStartError
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.stage import Stage
-from orchestrator.stages.execute import Outcome, StageWorker
+from orchestrator.stages.execute import StageWorker
+from orchestrator.stages.failures import Outcome, Status
+from orchestrator.stages.registry import OF_THE_MODEL
 
 
 class InlineExecutor:
-    """Computes a stage when its outcome is asked for."""
+    """Computes a stage when its outcome is asked for.
+
+    Args:
+        sweep: the sweep.
+        folder: its results folder.
+        group: the processes that torchrun started, of which this one is the first.
+    """
 
     capacity = 1
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ModelGroup | None = None) -> None:
         self._worker = StageWorker(sweep, folder)
+        self._worker.group = group or ModelGroup()
         self._waiting: deque[tuple[Stage, int, int]] = deque()
 
     def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
@@ -28,7 +39,11 @@ class InlineExecutor:
             time.sleep(timeout or 0.0)
             return None
         stage, attempt, halvings = self._waiting.popleft()
-        return stage, self._worker.execute(stage, attempt, halvings)
+        outcome = self._worker.execute(stage, attempt, halvings)
+        if outcome.status is Status.FAILED and stage.kind in OF_THE_MODEL and self._worker.group.size > 1:
+            # The others of the group wait in the middle of the stage, and only their end frees them.
+            raise WorkerStartError(f"{stage.label} failed ({outcome.failure}): {outcome.message}")
+        return stage, outcome
 
     def __enter__(self) -> "InlineExecutor":
         return self

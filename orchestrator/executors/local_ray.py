@@ -20,12 +20,17 @@ LONGEST_ROOT = 12
 
 
 class LocalRay:
-    """A Ray of this process and its children, or the one that it is connected to already."""
+    """A Ray of this process and its children, or the one that it is connected to already.
 
-    gpus_per_worker = 0.0
+    Args:
+        workers: how many workers it has room for.
+        on_gpus: whether they share the GPUs of this machine.
+    """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, on_gpus: bool = False) -> None:
+        self.gpus_per_worker = 0.0
         self._workers = workers
+        self._on_gpus = on_gpus
         self._temporary: Path | None = None
         self._environment: dict[str, str] = {}
 
@@ -45,6 +50,8 @@ class LocalRay:
                 logging_level=logging.ERROR,
                 _temp_dir=str(self._temporary / "ray"),  # Ray opens its folder to everybody, but not the one above
             )
+        if self._on_gpus:
+            self.gpus_per_worker = ray.cluster_resources().get("GPU", 0.0) / self._workers
         return self._workers
 
     def __exit__(

@@ -1,22 +1,20 @@
 """The Ray executor: one actor a worker, on a Ray that this process starts or on that of an allocation."""
 
-import contextlib
-import os
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import islice, takewhile
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from orchestrator.errors import WorkerStartError
+from orchestrator.executors.ray_actor import Task
+from orchestrator.executors.ray_endings import Ending, cause, ending_of, is_alive
+from orchestrator.executors.ray_teams import Member, Team, start_team
 from orchestrator.folder import ResultsFolder, Sweep
-from orchestrator.sources import Sources
-from orchestrator.spec import Spec
 from orchestrator.stage import Stage
-from orchestrator.stages.execute import FailureClass, Outcome, StageWorker, Status
+from orchestrator.stages.failures import FailureClass, Outcome, Status
+from orchestrator.stages.registry import OF_THE_MODEL
 
 SECONDS_TO_DIE = 10.0
 """How long to wait for killed workers to be gone, before their claims are left to become stale."""
@@ -32,15 +30,6 @@ LONG_SECONDS = 1.0
 
 MOST_TASKS_A_CALL = 16
 """Most stages that a worker is given at once; if it dies, all of them are begun again."""
-
-_Task = tuple[Stage, int, int]
-"""A stage, which attempt it is, and how often its batches are halved."""
-
-_LOST = {
-    FailureClass.WORKER: "the worker process died",
-    FailureClass.NODE: "the node of the worker was lost",
-    FailureClass.MEMORY: "the worker took too much memory",
-}
 
 
 class RayConnection(Protocol):
@@ -64,16 +53,22 @@ class RayConnection(Protocol):
 
 
 class RayExecutor:
-    """Keeps workers busy; one that dies is replaced, where Ray has room for it, and its stage reported as lost."""
+    """Keeps workers busy; one that dies is replaced, where Ray has room for it, and its stage reported as lost.
+
+    Workers come in teams of as many as hold a model together. Stages that run the model are computed by a team, all
+    others by any of its members alone.
+    """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, connection: RayConnection) -> None:
         self._sweep = sweep
         self._folder = folder
         self._connection = connection
-        self._starting: dict[Any, Any] = {}
-        self._idle: list[_Ready] = []
-        self._waiting: deque[_Task] = deque()
-        self._in_flight: dict[Any, tuple[_Ready, list[_Task]]] = {}
+        self._team_size = sweep.spec.group_size
+        self._starting: dict[Any, Member] = {}
+        self._idle: list[Member] = []
+        self._waiting: deque[Task] = deque()
+        self._in_flight: dict[Any, tuple[Member, list[Task]]] = {}
+        self._following: dict[Any, Member] = {}
         self._ended: deque[tuple[Stage, Outcome]] = deque()
         self._tasks_a_call: dict[str, int] = {}
         self._kind = ""
@@ -82,11 +77,20 @@ class RayExecutor:
     @property
     def capacity(self) -> int:
         """Stages that the workers which are up can have in hand: several each of a kind that takes no time."""
-        return (len(self._idle) + len(self._in_flight)) * self._tasks_a_call.get(self._kind, 1)
+        up = len(self._idle) + len(self._in_flight) + len(self._following)
+        if self._needs_team(self._kind):
+            return up // self._team_size
+        return up * self._tasks_a_call.get(self._kind, 1)
 
     def __enter__(self) -> "RayExecutor":
-        for _ in range(self._connection.__enter__()):
-            self._start_worker()
+        workers = self._connection.__enter__()
+        if workers < self._team_size:
+            raise WorkerStartError(
+                f"there are {workers} workers, and a model group needs {self._team_size}: lower sharding.group_size, "
+                "or give the sweep more workers"
+            )
+        for _ in range(workers // self._team_size):
+            self._start_team()
         return self
 
     def __exit__(
@@ -95,7 +99,7 @@ class RayExecutor:
         try:
             self._end_stages_in_flight()
         finally:
-            self._idle, self._in_flight, self._starting = [], {}, {}
+            self._idle, self._in_flight, self._following, self._starting = [], {}, {}, {}
             self._waiting.clear()
             self._ended.clear()
             self._connection.__exit__(kind, error, trace)
@@ -112,47 +116,85 @@ class RayExecutor:
         self._give_out()
         if self._ended:
             return self._ended.popleft()
-        if not (self._in_flight or self._starting):
+        if not (self._in_flight or self._following or self._starting):
             time.sleep(timeout or 0.0)
             return None
-        ended, _ = ray.wait([*self._in_flight, *self._starting], num_returns=1, timeout=timeout)
+        awaited = [*self._in_flight, *self._following, *self._starting]
+        ended, _ = ray.wait(awaited, num_returns=1, timeout=timeout)
         for done in ended:
             if done in self._starting:
                 self._started(done)
+            elif done in self._following:
+                self._followed(done)
             else:
                 self._take_back(done)
         return self._ended.popleft() if self._ended else None
+
+    def _needs_team(self, kind: str) -> bool:
+        return self._team_size > 1 and kind in OF_THE_MODEL
 
     def _give_out(self) -> None:
         """Share the waiting stages among idle workers, once the schedule knows of all that have ended."""
         while self._waiting and self._idle and not self._ended:
             kind = self._waiting[0][0].kind
+            if self._needs_team(kind):
+                # What waits behind it waits too, so that the members of a team come to be idle together.
+                if not self._give_to_team():
+                    return
+                continue
             most = min(self._tasks_a_call.get(kind, 1), -(-len(self._waiting) // len(self._idle)))
             alike = takewhile(lambda task: task[0].kind == kind, islice(self._waiting, most))  # noqa: B023 - used up now
             tasks = [self._waiting.popleft() for _ in list(alike)]
             worker = self._idle.pop()
             self._in_flight[worker.actor.execute.remote(tasks)] = (worker, tasks)
 
+    def _give_to_team(self) -> bool:
+        """Give the first waiting stage to a team that is idle; return whether there is one."""
+        team = next((each.team for each in self._idle if all(m in self._idle for m in each.team.members)), None)
+        if team is None:
+            return False
+        task = self._waiting.popleft()
+        first, *others = team.members
+        self._idle = [member for member in self._idle if member.team is not team]
+        self._in_flight[first.actor.lead.remote(task)] = (first, [task])
+        for member in others:
+            self._following[member.actor.follow.remote(first.up.address)] = member
+        return True
+
     def _take_back(self, done: Any) -> None:
-        import ray
+        worker, tasks = self._in_flight[done]
+        ending = ending_of(done, worker, self._connection)
+        together = self._needs_team(tasks[0][0].kind)
+        if ending.died or (together and ending.failure):
+            # The others of the team wait for what will not come.
+            self._team_failed(done, worker, ending)
+            return
+        del self._in_flight[done]
+        outcomes = ending.outcomes if len(ending.outcomes) == len(tasks) else ending.outcomes * len(tasks)
+        self._adapt(tasks[0][0].kind, outcomes)
+        self._idle.append(worker)
+        self._ended.extend(zip((stage for stage, _, _ in tasks), outcomes, strict=True))
 
-        worker, tasks = self._in_flight.pop(done)
-        stages = [stage for stage, _, _ in tasks]
-        try:
-            outcomes: list[Outcome] = ray.get(done)
-        except ray.exceptions.OutOfMemoryError as error:
-            outcomes = self._lost(worker, FailureClass.MEMORY, str(error), len(stages))
-        except ray.exceptions.RayActorError as error:
-            outcomes = self._lost(worker, self._why(worker), str(error), len(stages))
-        except ray.exceptions.RayTaskError as error:
-            outcomes = [Outcome(Status.FAILED, FailureClass.CODE, str(error))] * len(stages)
-            self._idle.append(worker)
-        else:
-            self._idle.append(worker)
-            self._adapt(stages[0].kind, outcomes)
-        self._ended.extend(zip(stages, outcomes, strict=True))
+    def _followed(self, done: Any) -> None:
+        """See how a member of a team ended its part of a stage."""
+        member = self._following[done]
+        ending = ending_of(done, member, self._connection)
+        if ending.failure:
+            self._team_failed(done, member, ending)
+            return
+        del self._following[done]
+        self._idle.append(member)
 
-    def _adapt(self, kind: str, outcomes: list[Outcome]) -> None:
+    def _team_failed(self, done: Any, member: Member, ending: Ending) -> None:
+        """End the team of a member whose call ended with a failure; what it had in hand failed for the same reason."""
+        others = {call: each for call, each in self._calls_to(member.team).items() if call != done}
+        self._end_team(member.team, cause(ending, others, self._connection))
+
+    def _calls_to(self, team: Team) -> dict[Any, Member]:
+        calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
+        return {call: member for call, member in calls.items() if member.team is team}
+
+    def _adapt(self, kind: str, outcomes: Sequence[Outcome]) -> None:
         """Hand out more stages of a kind at once while they take no longer than a call, one at a time where they do."""
         before = self._tasks_a_call.get(kind, 1)
         seconds = sum(outcome.seconds for outcome in outcomes)
@@ -161,96 +203,54 @@ class RayExecutor:
         most = 1 if seconds > LONG_SECONDS else MOST_TASKS_A_CALL
         self._tasks_a_call[kind] = max(1, min(int(factor * before), most))
 
-    def _start_worker(self) -> None:
-        import ray
-
-        gpus = self._connection.gpus_per_worker
-        actor_class = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)(_Worker)
-        spec, sources = self._sweep.spec.model_dump(mode="json"), self._sweep.sources.to_json()
-        actor = actor_class.remote(spec, sources, str(self._folder.root))
-        self._starting[actor.introduce.remote()] = actor
+    def _start_team(self) -> None:
+        team = start_team(self._sweep, self._folder, self._team_size, self._connection.gpus_per_worker)
+        self._starting |= {member.actor.introduce.remote(): member for member in team.members}
 
     def _started(self, introduction: Any) -> None:
         import ray
 
-        actor = self._starting.pop(introduction)
+        member = self._starting.pop(introduction)
         try:
-            self._idle.append(_Ready(actor, *ray.get(introduction)))
+            member.introduction = ray.get(introduction)
+            self._idle.append(member)
             self._failed_starts = 0
         except ray.exceptions.RayActorError as error:
             self._failed_starts += 1
             if self._failed_starts > MOST_FAILED_STARTS:
                 raise WorkerStartError(f"no worker process can be started: {error}") from None
-            self._start_worker()
+            self._end_team(member.team, Outcome(Status.FAILED, FailureClass.WORKER, str(error)))
 
-    def _why(self, worker: "_Ready") -> FailureClass:
-        """Return what the death of a worker is to be put down to."""
-        if self._connection.ran_out_of_memory(worker.process["host"]):
-            return FailureClass.MEMORY
-        return FailureClass.WORKER if _is_alive(worker.node) else FailureClass.NODE
-
-    def _lost(self, worker: "_Ready", failure: FailureClass, why: str, count: int) -> list[Outcome]:
-        import ray
-
+    def _end_team(self, team: Team, outcome: Outcome) -> None:
+        """Kill a team, report what its members had in hand as ended so, and start another in its place."""
         self._tasks_a_call.clear()  # so that the stage that ends workers is told from those beside it
-        # Where Ray has only lost sight of it, it must not go on beside its successor.
-        ray.kill(worker.actor)
-        if failure is not FailureClass.NODE:
-            # Its node saw the process end. Of one on a lost node nobody knows: its claim has to become stale.
-            self._folder.claims().release_all(worker.process)
-        self._start_worker()
-        return [Outcome(Status.FAILED, failure, f"{_LOST[failure]}: {why}")] * count
+        team.disband()
+        self._release_claims(self._calls_to(team))
+        self._idle = [member for member in self._idle if member.team is not team]
+        self._starting = {call: member for call, member in self._starting.items() if member.team is not team}
+        self._following = {call: member for call, member in self._following.items() if member.team is not team}
+        for call in self._calls_to(team):
+            _, tasks = self._in_flight.pop(call)
+            self._ended.extend((stage, outcome) for stage, _, _ in tasks)
+        self._start_team()
 
     def _end_stages_in_flight(self) -> None:
         """Kill the workers that still compute, and give their claims back once they are dead."""
         import ray
 
-        if not self._in_flight:
-            return
-        for worker, _ in self._in_flight.values():
+        calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
+        for worker in calls.values():
             ray.kill(worker.actor)
-        ended, _ = ray.wait(list(self._in_flight), num_returns=len(self._in_flight), timeout=SECONDS_TO_DIE)
-        for done in ended:
-            worker = self._in_flight[done][0]
-            if _is_alive(worker.node):
-                self._folder.claims().release_all(worker.process)
+        self._release_claims(calls)
 
-
-@dataclass(frozen=True)
-class _Ready:
-    """A worker that is up.
-
-    Attributes:
-        actor: Ray's handle.
-        process: what names its process in claims.
-        node: Ray's identity of its node.
-    """
-
-    actor: Any
-    process: Mapping[str, Any]
-    node: str
-
-
-class _Worker:
-    """The side of the executor that lives in a Ray worker process."""
-
-    def __init__(self, spec: dict[str, Any], sources: dict[str, Any], folder: str) -> None:
-        with contextlib.suppress(OSError):
-            os.chdir(Path(folder).parent)
-        sweep = Sweep(Spec.model_validate(spec), Sources.from_json(sources))
-        self._worker = StageWorker(sweep, ResultsFolder(Path(folder)))
-
-    def introduce(self) -> tuple[Mapping[str, Any], str]:
-        """Return what names this process in claims, and its node in Ray."""
+    def _release_claims(self, calls: Mapping[Any, Member]) -> None:
+        """Give back the claims of workers that were killed while they were called, once they are dead."""
         import ray
 
-        return self._worker.process, ray.get_runtime_context().get_node_id()
-
-    def execute(self, tasks: list[_Task]) -> list[Outcome]:
-        return [self._worker.execute(*task) for task in tasks]
-
-
-def _is_alive(node: str) -> bool:
-    import ray
-
-    return any(each["NodeID"] == node and each["Alive"] for each in ray.nodes())
+        if not calls:
+            return
+        ended, _ = ray.wait(list(calls), num_returns=len(calls), timeout=SECONDS_TO_DIE)
+        for call in ended:
+            # Its node saw the process end. Of one on a lost node nobody knows: its claim has to become stale.
+            if is_alive(calls[call].up.node):
+                self._folder.claims().release_all(calls[call].up.process)

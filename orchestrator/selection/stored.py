@@ -13,7 +13,7 @@ from orchestrator.layer_sets import HEAD, compress, expand_layer_sets
 from orchestrator.plan_parts import Solve, Variant
 from orchestrator.selection.criteria import Criterion
 from orchestrator.stage import Stage
-from orchestrator.stages.solve import Solver, decompose
+from orchestrator.stages.solve import Solver
 from orchestrator.stages.work import Work
 
 FloatArray = npt.NDArray[np.float64]
@@ -53,10 +53,15 @@ class StoredKernels:
         seed: seed of the grid.
 
     Raises:
-        ResultsError: some block is not stored; the message says which, and how to get it.
+        ResultsError: some block is not stored, or kernels are not to be decomposed; the message says what to do.
     """
 
     def __init__(self, variant: Variant, solves: Sequence[Solve], folder: ResultsFolder, seed: int) -> None:
+        if variant.sweep.spec.kernel.decomposition == "iterative":
+            raise ResultsError(
+                "choosing layers decomposes the kernel of every candidate, and this sweep's kernel.decomposition is "
+                "iterative: set it to full, with so few examples in grid.n_train that kernels fit into memory, and run"
+            )
         groups = layers_of(variant, solves)
         self.layers = tuple(groups)
         self._head = (HEAD,) if HEAD in variant.sizes.groups else ()
@@ -84,7 +89,7 @@ class StoredKernels:
 
     def value(self, kernel: Kernel, criterion: Criterion) -> float:
         """Return what a criterion says of a kernel, whose K(train, train) is overwritten."""
-        decomposition = decompose(kernel.train, self._solver.kernel)
+        decomposition = self._solver.decomposition_of(kernel.train)
         spectrum, path = self._solver.solve(decomposition, iter([kernel.evaluation]))
         columns: dict[str, float | FloatArray] = {**spectrum, **path}
         return criterion.best(np.atleast_1d(columns[criterion.column]))

@@ -19,7 +19,7 @@ def _without_idle_stages(stage: Any) -> Any:
 class ComputeSection(Section):
     """Where and how the stages run."""
 
-    came_later = frozenset({"device", "tf32", "row_dtype", "checkpointing"})
+    came_later = frozenset({"device", "tf32", "row_dtype", "checkpointing", "device_memory"})
 
     executor: Literal["ray", "inline"] = Field(
         "ray",
@@ -55,6 +55,12 @@ class ComputeSection(Section):
         description="cuda runs models, kernel tiles and decompositions with eigenvectors on a GPU, one for each "
         "process. Part of the numbers: sums depend on it in the last bits.",
         examples=["cuda"],
+    )
+    device_memory: ByteSize | None = Field(
+        None,
+        description="Memory of what one process computes on, by which `plan` tells whether the model fits; null asks "
+        "this machine, which may have no such GPU.",
+        examples=["80GB"],
     )
     tf32: bool = Field(
         False,

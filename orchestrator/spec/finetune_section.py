@@ -107,7 +107,8 @@ class FinetuneSection(Section):
         None,
         description="How the linearization is trained: rows holds the Jacobian rows in memory; products takes exact "
         "products with the Jacobian from the model, which need no rows and take once or twice the time of the model. "
-        "null takes rows where they fit compute.memory_budget, else products; numbers agree to rounding.",
+        "null takes rows where they fit compute.memory_budget, else products; numbers agree to rounding. A model that "
+        "is divided by `sharding` has rows alone.",
         examples=["products"],
     )
     train_head: bool | None = Field(

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     Field,
@@ -83,6 +83,24 @@ class Spec(Section):
         if self.finetune is None:
             return None
         return self.head.in_kernel if self.finetune.train_head is None else self.finetune.train_head
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether a process has less than the whole model on its device, as `ShardingSettings.divides`."""
+        held = self.sharding
+        return held is not None and held.stage == 3 and (held.group_size > 1 or held.offload == "cpu")
+
+    @property
+    def group_size(self) -> int:
+        """How many processes run one model together."""
+        return self.sharding.group_size if self.sharding else 1
+
+    @property
+    def row_dtype(self) -> Literal["float16", "float32", "float64"]:
+        """Precision in which Jacobian rows are stored."""
+        if self.compute.row_dtype is not None:
+            return self.compute.row_dtype
+        return "float64" if self.model.dtype == "float64" else "float32"
 
     @property
     def folder(self) -> Path:

@@ -241,7 +241,8 @@ class KernelSection(Section):
         "full",
         description="full decomposes each kernel; iterative never holds one: it multiplies with the stored tiles, for "
         "kernels larger than memory, and gives the ends of the spectrum, its density, and ridge paths by conjugate "
-        "gradients, but no eigenvalues between, degrees of freedom or leave-one-out.",
+        "gradients, but no eigenvalues between, degrees of freedom or leave-one-out. Layer sets with fewer parameters "
+        "than the kernel has rows are decomposed in full all the same, as large as their parameters.",
         examples=["iterative"],
     )
     additions: bool = Field(

@@ -61,6 +61,8 @@ def _check_devices(spec: "Spec") -> None:
             "sharding.offload: cpu takes divided weights from a GPU to its host: set `compute.device: cuda` and "
             "`sharding.stage: 3`, or leave it out"
         )
+    if spec.model.dtype == "float64" and spec.is_divided:
+        raise ValueError("DeepSpeed has no float64: set `model.dtype: float32`, or leave the section `sharding` out")
     if spec.model.dtype == "float16" and not on_gpu:
         raise ValueError(
             "DeepSpeed has no float16 on CPUs: set `compute.device: cuda` or `model.dtype: bfloat16`, or leave the "
@@ -94,6 +96,11 @@ def check_combinations(spec: "Spec") -> None:
 
 
 def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) -> None:
+    if spec.model.dtype in ("bfloat16", "float16"):
+        raise ValueError(
+            f"finetune adds up steps that {spec.model.dtype} would round away: set `model.dtype: float32`, or leave "
+            "the section out"
+        )
     if finetune.loss == "cross_entropy" and task.kind != "classification":
         raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")
     if spec.kernel.kind != "sgd":
@@ -104,6 +111,11 @@ def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) 
         raise ValueError(
             "finetune.train_head: false keeps the head where it is, but the kernel has its parameters, as if they "
             "moved: set head.in_kernel: false too"
+        )
+    if finetune.linearization == "products" and spec.is_divided:
+        raise ValueError(
+            "finetune.linearization: products differentiates the model twice, which DeepSpeed's ZeRO-3 cannot: set "
+            "`finetune.linearization: rows`, or leave it out"
         )
     if finetune.regularizer == "spd" and spec.grid.lambdas.scale != "absolute":
         raise ValueError(

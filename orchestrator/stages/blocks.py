@@ -2,11 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from ntk_dist.features import KernelKind, features
+from ntk_dist.tile_operator import Tile
 from orchestrator.store.artifacts import Artifact
 
 FloatArray = npt.NDArray[np.float64]
@@ -31,27 +33,47 @@ def sum_tiles(
         rows_per_example: rows of the kernel that an example gives.
     """
     total = np.zeros(shape, order="F")
+    filled: set[tuple[int, int]] = set()
+    for rows, columns, read in summed_tiles(tiles, groups, shape, rows_per_example):
+        place = rows.start, columns.start
+        if place in filled:
+            total[rows, columns] += read()
+        else:
+            total[rows, columns] = read()
+        filled.add(place)
+    return total
+
+
+def summed_tiles(
+    tiles: Sequence[Artifact], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
+) -> list[Tile]:
+    """Return, of each artifact that holds some of `groups`, the place of its sum over them and what reads it.
+
+    What it is given is what `sum_tiles` is.
+    """
+    found: list[Tile] = []
     held: Counter[tuple[int, int]] = Counter()
     for tile, rows, columns in tile_places(tiles, shape, rows_per_example):
-        height, width = rows.stop - rows.start, columns.stop - columns.start
         stored = frozenset(tile.names())
         here = [group for group in groups if group in stored]
-        place = rows.start, columns.start
-        held[place] += 0
-        if not here:
-            continue
-        # Added up in the tile's own memory order; only the sum is turned into Fortran order, once.
-        block = np.array(tile.array(here[0])[:height, :width])
-        for group in here[1:]:
-            block += tile.array(group)[:height, :width]
-        if held[place]:
-            total[rows, columns] += block
-        else:
-            total[rows, columns] = block
-        held[place] += len(here)
+        held[rows.start, columns.start] += len(here)
+        if here:
+            read = partial(_read_sum, tile, here, rows.stop - rows.start, columns.stop - columns.start)
+            found.append((rows, columns, read))
     if any(count != len(groups) for count in held.values()):
         raise AssertionError("some tile holds none of the blocks that are asked for, or one that another holds too")
-    return total
+    return found
+
+
+def _read_sum(tile: Artifact, groups: Sequence[str], height: int, width: int) -> FloatArray:
+    first: FloatArray = tile.array(groups[0])[:height, :width]
+    if len(groups) == 1:
+        return first
+    # Added up in the tile's own memory order; only the sum is turned into Fortran order, once.
+    block = np.array(first)
+    for group in groups[1:]:
+        block += tile.array(group)[:height, :width]
+    return block
 
 
 def tile_places(

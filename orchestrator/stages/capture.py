@@ -1,11 +1,12 @@
 """The stage `capture`: Jacobian rows of one shard of examples, every group at once, streamed to disk."""
 
+from functools import partial
+
 import numpy as np
-from torch import Tensor
+import torch
 
 from finetune.targets import kernel_outputs, rows_per_example
-from ntk_dist.batches import Batch, length_buckets
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.batches import length_buckets
 from orchestrator.stage import Stage
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Product, Work
@@ -27,20 +28,17 @@ def compute(stage: Stage, work: Work) -> Product:
     per_example = rows_per_example(p["n_outputs"], p["outputs"])
     n_rows = (stop - start) * per_example
 
+    dtype = p.get("row_dtype", p["dtype"])
     layout = {
-        group: (p["dtype"], (n_rows, sum(linear.n_parameters for linear in scorer.groups[group])))
-        for group in p["groups"]
+        group: (dtype, (n_rows, sum(linear.n_parameters for linear in scorer.groups[group]))) for group in p["groups"]
     }
-    file = work.new_arrays(stage, layout | {SCORES: (p["dtype"], (stop - start, per_example))})
+    file = work.new_arrays(stage, layout | {SCORES: (dtype, (stop - start, per_example))})
     batch_tokens, batch_examples = work.halved(p["batch_tokens"]), work.halved(p["batch_examples"])
-    for positions in length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples):
-        batch = tokens.batch(positions)
-
-        def score(batch: Batch = batch) -> Tensor:
-            return kernel_outputs(scorer.logits(batch), p["outputs"])
-
-        scores, rows = jacobian_rows(score, scorer.groups)
-        for place, position in enumerate(positions):
+    batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples)
+    outputs, row_dtype = partial(kernel_outputs, outputs=p["outputs"]), getattr(torch, dtype)
+    for positions, counts in work.group.rounds(batches):
+        scores, rows = scorer.rows(tokens.batch(positions), outputs, row_dtype=row_dtype)
+        for place, position in enumerate(positions if counts else ()):
             file.write(SCORES, scores[place : place + 1].numpy(), int(position))
             for group, values in rows.items():
                 file.write(group, values[place].numpy(), int(position) * per_example)

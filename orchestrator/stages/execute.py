@@ -1,67 +1,22 @@
 """Computing one stage in a worker: claim it, compute it, publish it, write the journal, give the claim back."""
 
-import errno
 import os
 import sys
 import time
-import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
+from finetune.sharding.group import ModelGroup
+from orchestrator.errors import DamagedArtifactError, StorageError
 from orchestrator.folder import ResultsFolder, Sweep, git_commit, versions
 from orchestrator.stage import Stage
-from orchestrator.stages.registry import compute_of
+from orchestrator.stages.failures import LASTING, FailureClass, Outcome, Status, failed
+from orchestrator.stages.following import lead
+from orchestrator.stages.registry import OF_THE_MODEL, compute_of
 from orchestrator.stages.resources import limited_threads, peak_memory, reset_peak_memory
 from orchestrator.stages.work import Work
 from orchestrator.store.files import host_name, slurm_job
-
-
-class Status(StrEnum):
-    """How the attempt to compute a stage ended."""
-
-    FINISHED = "finished"
-    EXISTING = "existing"
-    BUSY = "busy"
-    DAMAGED_INPUT = "damaged input"
-    FAILED = "failed"
-
-
-class FailureClass(StrEnum):
-    """Why a stage failed, which decides whether it is tried again."""
-
-    INPUT = "input"
-    CODE = "code"
-    MEMORY = "out of memory"
-    STORAGE = "storage"
-    WORKER = "worker lost"
-    NODE = "node lost"
-
-
-_LASTING = (FailureClass.INPUT, FailureClass.CODE)
-"""Classes of failures that come again wherever a stage is tried; every run of the sweep leaves it alone."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The end of one attempt.
-
-    Attributes:
-        status: how it ended.
-        failure: why it failed, if it did.
-        message: what to tell the user of a failure.
-        damaged: (kind, stage_id) of the damaged artifact, if one was met.
-        seconds: time spent computing.
-    """
-
-    status: Status
-    failure: FailureClass | None = None
-    message: str = ""
-    damaged: tuple[str, str] | None = None
-    seconds: float = 0.0
-
 
 _EVENTS = {
     Status.FINISHED: "finished",
@@ -72,7 +27,11 @@ _EVENTS = {
 
 
 class StageWorker:
-    """A worker's side of a sweep: it computes the stages that it is given, one after the other."""
+    """A worker's side of a sweep: it computes the stages that it is given, one after the other.
+
+    Attributes:
+        group: the processes that hold the model with this one, which leads them: each of them has a `Follower`.
+    """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
         self._work = Work(sweep, folder)
@@ -80,6 +39,7 @@ class StageWorker:
         self._refusals = folder.refusals()
         self._journal = folder.journal()
         self._threads = sweep.spec.compute.threads
+        self.group = ModelGroup()
 
     @property
     def process(self) -> Mapping[str, Any]:
@@ -135,61 +95,52 @@ class StageWorker:
             event = _EVENTS[outcome.status] if outcome else "released"
             seconds = round(time.perf_counter() - started, 4)
             self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak_memory(), **reason)
-        if outcome.failure in _LASTING:
+        if outcome.failure in LASTING:
             self._refusals.add(stage.stage_id, outcome.failure, outcome.message)
         return outcome
 
     def _attempt(self, stage: Stage, attempt: int, halvings: int, started: float) -> Outcome:
         reset_peak_memory()
         self._work.halvings = halvings
+        self._work.device = "cpu"
         try:
-            product = compute_of(stage.kind)(stage, self._work)
-            origin = provenance(stage, attempt, time.perf_counter() - started) | self._work.halvings_of(stage)
+            with self._together(stage, halvings):
+                product = compute_of(stage.kind)(stage, self._work)
+                peak = self._work.met(peak_memory())
+            origin = self._provenance(stage, attempt, time.perf_counter() - started, peak)
             won = self._work.store.publish(stage, product.facts, origin, product.arrays)
             self._work.published()
-        except DamagedArtifactError as error:
-            self._work.store.forget(error.kind, error.stage_id)
-            return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))
-        except StorageError as error:
-            return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
-        except MemoryError as error:
-            return Outcome(Status.FAILED, FailureClass.MEMORY, _memory_message(error))
         except Exception as error:
-            return _failed(error)
+            if isinstance(error, DamagedArtifactError):
+                self._work.store.forget(error.kind, error.stage_id)
+            return failed(error)
         return Outcome(Status.FINISHED if won else Status.EXISTING, seconds=time.perf_counter() - started)
 
+    @contextmanager
+    def _together(self, stage: Stage, halvings: int) -> Iterator[None]:
+        """Let the others of the group take part in a stage that runs the model."""
+        if stage.kind not in OF_THE_MODEL:
+            yield
+            return
+        self._work.group = self.group
+        try:
+            lead(self.group, stage, halvings)
+            yield
+        finally:
+            self._work.group = ModelGroup()
 
-def _failed(error: Exception) -> Outcome:
-    if _is_out_of_memory(error):
-        return Outcome(Status.FAILED, FailureClass.MEMORY, _memory_message(error))
-    if isinstance(error, SweepError) or _is_named(error):
-        return Outcome(Status.FAILED, FailureClass.INPUT, str(error))
-    return Outcome(Status.FAILED, FailureClass.CODE, "".join(traceback.format_exception(error)))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, OSError):  # of a file that cannot be mapped
-        return error.errno == errno.ENOMEM
-    # torch has no class for it on a CPU.
-    return any(words in str(error) for words in ("not enough memory", "can't allocate memory", "out of memory"))
-
-
-def _is_named(error: Exception) -> bool:
-    # Asked by module so that a worker that never loaded torch need not load it to classify an error.
-    bases = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
-    return bool(bases & {"finetune.errors.FinetuneError", "ntk_dist.errors.NtkError"})
+    def _provenance(self, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
+        group = {"group_size": self.group.size} if stage.kind in OF_THE_MODEL and self.group.size > 1 else {}
+        found = provenance(stage, attempt, seconds, device=self._work.device) | {"peak_memory_bytes": peak} | group
+        return found | self._work.halvings_of(stage)
 
 
-def _memory_message(error: BaseException) -> str:
-    return f"out of memory ({error}); lower compute.batch_tokens or compute.workers"
-
-
-def provenance(stage: Stage, attempt: int, seconds: float) -> dict[str, Any]:
+def provenance(stage: Stage, attempt: int, seconds: float, *, device: str = "cpu") -> dict[str, Any]:
     """Return where and by what a stage was computed."""
     return {
         "stage_id": stage.stage_id,
         "host": host_name(),
-        "device": "cpu",
+        "device": device,
         "process": os.getpid(),
         "job": slurm_job(),
         "attempt": attempt,

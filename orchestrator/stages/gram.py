@@ -1,11 +1,25 @@
 """The stage `gram`: the tiles of all groups' kernel blocks for one pair of shards."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.spec.compute_section import ComputeSection
 from orchestrator.stage import Stage
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.artifacts import Artifact
 
+if TYPE_CHECKING:
+    from ntk_dist.gram import Rows
+    from ntk_dist.kernel_matrix import FloatArray
+
 COLUMNS_AT_ONCE = 2048
 """Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""
+
+DEVICE_BYTES = 256 << 20
+DEVICE_SHARE_OF_BUDGET = 4
+"""Memory of a GPU that a tile takes at most, in bytes and as a share of the memory budget: the same budget has to hold,
+on the host, what is on its way."""
 
 
 def compute(stage: Stage, work: Work) -> Product:
@@ -13,27 +27,57 @@ def compute(stage: Stage, work: Work) -> Product:
 
     The facts hold the ranges of examples, [start, stop), that rows and columns of the tiles stand for.
     """
-    from ntk_dist.gram import gram_tile
-
     left, right = work.input(stage, "left"), work.input(stage, "right")
     same = stage.inputs["left"] == stage.inputs["right"]
     p = stage.parameters
     outputs = p["outputs_per_example"]
     rows, columns = _rows(left) // outputs, _rows(right) // outputs
+    multiply = _multiply(stage, work)
     file = work.new_arrays(stage, dict.fromkeys(p["groups"], ("float64", (rows, columns))))
     for group in p["groups"]:
         left_rows = left.array(group)
         right_rows = left_rows if same else right.array(group)
-        tile = gram_tile(
-            left_rows,
-            right_rows,
-            kind=p["kind"],
-            outputs_per_example=outputs,
-            accumulate=p["gram_dtype"],
-            max_bytes=workspace_bytes(left_rows.shape[0], right_rows.shape[0], work.halved(COLUMNS_AT_ONCE)),
-        )
-        file.write(group, tile)
+        file.write(group, multiply(left_rows, right_rows))
     return Product({"rows": _examples(left), "columns": _examples(right)}, file)
+
+
+def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
+    """Return what makes a tile of Jacobian rows, where and in the precision that the parameters say."""
+    p = stage.parameters
+    options = {
+        "kind": p["kind"],
+        "outputs_per_example": p["outputs_per_example"],
+        "accumulate": p["gram_dtype"],
+    }
+    if "device" in p:
+        from ntk_dist.device_gram import device_gram_tile
+
+        return partial(
+            device_gram_tile,
+            **options,
+            tf32=p.get("tf32", False),
+            max_bytes=work.halved(p["device_bytes"]),
+            device=work.use_device(p["device"]),
+        )
+    from ntk_dist.gram import gram_tile
+
+    def on_the_cpu(left: "Rows", right: "Rows") -> "FloatArray":
+        max_bytes = workspace_bytes(left.shape[0], right.shape[0], work.halved(COLUMNS_AT_ONCE))
+        return gram_tile(left, right, **options, max_bytes=max_bytes)
+
+    return on_the_cpu
+
+
+def on_device(compute: ComputeSection) -> dict[str, Any]:
+    """Return what a GPU adds to the parameters of stages whose numbers depend on it; nothing where there is none.
+
+    The bytes that a tile may take there decide how it is divided, and so the order of its sums. They are a part of
+    the memory budget, which therefore belongs to the numbers where it is small.
+    """
+    if compute.device == "cpu":
+        return {}
+    device_bytes = min(DEVICE_BYTES, compute.memory_budget // DEVICE_SHARE_OF_BUDGET)
+    return {"device": compute.device, "device_bytes": device_bytes} | ({"tf32": True} if compute.tf32 else {})
 
 
 def workspace_bytes(left_rows: int, right_rows: int, columns: int = COLUMNS_AT_ONCE) -> int:

@@ -18,10 +18,14 @@ def compute(stage: Stage, work: Work) -> Product:
     labels = np.array(dataset.array("train.labels"))
     tokens = read_tokens(dataset, "train", 0, len(labels))
     scorer = work.scorer(p, None, [])
-    features: list[np.ndarray] = [np.empty(0)] * len(labels)
-    for positions in length_buckets(tokens.lengths, batch_tokens=work.halved(p["batch_tokens"])):
-        for position, row in zip(positions, scorer.features(tokens.batch(positions)).numpy(), strict=True):
-            features[int(position)] = row
+    own: dict[int, np.ndarray] = {}
+    batches = length_buckets(tokens.lengths, batch_tokens=work.halved(p["batch_tokens"]))
+    for positions, counts in work.group.rounds(batches):
+        rows = scorer.features(tokens.batch(positions)).numpy()
+        if counts:
+            own |= zip(positions.tolist(), rows, strict=True)
+    found = {position: row for each in work.group.gathered(own) for position, row in each.items()}
+    features = [found[position] for position in range(len(labels))]
     kind: TaskKind = "regression" if labels.dtype.kind == "f" else "classification"
     targets = code_targets(labels, kind=kind, n_outputs=p["n_outputs"], outputs="trace")
     weights = fit_head(p["head"]["kind"], np.stack(features), labels, targets, penalty=p["head"]["penalty"])

@@ -8,6 +8,7 @@ from orchestrator.stages.work import Compute
 _MODULES = {
     "dataset": "orchestrator.stages.dataset",
     "head": "orchestrator.stages.head",
+    "precision": "orchestrator.stages.precision",
     "capture": "orchestrator.stages.capture",
     "gram": "orchestrator.stages.gram",
     "solve": "orchestrator.stages.solve",
@@ -20,6 +21,9 @@ _MODULES = {
 
 KINDS = tuple(_MODULES)
 """Kinds of stages that workers compute, in the order in which a sweep needs them."""
+
+OF_THE_MODEL = frozenset({"head", "precision", "capture", "finetune", "side_by_side", "combine"})
+"""Kinds of stages that run the model, in its precision, and which a model group computes together."""
 
 
 def compute_of(kind: str) -> Compute:

@@ -68,7 +68,7 @@ def _inputs(members: Sequence[Stage], work: Work) -> list[TrainingInputs]:
             continue
         inputs = TrainingInputs(member, work, load_problem(member, work))
         if found:
-            inputs.share(found[keys[0]].scorer)
+            inputs.share(found[keys[0]])
         found[key] = inputs
     work.forget_scorer()  # the last seed's, which would stand in memory beside the one that is trained
     return [found[key] for key in keys]

@@ -5,7 +5,8 @@ two are one stage.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,10 @@ from orchestrator.stages.work import Product, Work
 from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
 
+if TYPE_CHECKING:
+    from ntk_dist.eigen import Eigh
+    from ntk_dist.symmetric import SymmetricDecomposer
+
 FloatArray = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterator[FloatArray]]
 
@@ -29,21 +34,36 @@ def compute(stage: Stage, work: Work) -> Product:
     """Decompose the kernel of each layer set once and read off its spectrum and all lambdas.
 
     The artifact holds, for S layer sets and L lambdas, the arrays of `spectrum_scalars` (S,), those of `path_scalars`
-    (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`.
+    (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`. Where
+    `kernel.decomposition` is iterative, what stands for the eigenvalues is that of `IterativeSolver.numbers`. Its facts
+    say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for.
     """
-    solver = Solver(stage, work)
+    solver = _solver(stage, work)
     columns: dict[str, list[Any]] = {}
     arrays: dict[str, Array] = {}
+    facts: dict[str, Any] = {}
     for position, groups in enumerate(stage.parameters["layer_sets"]):
-        decomposition, rows = solver.decompose(groups)
-        scalars, path = solver.solve(decomposition, rows)
-        for name, value in (scalars | solver.shares | path).items():
+        numbers, lists = solver.numbers(groups)
+        if solver.decomposer.fallbacks:
+            facts.setdefault("fallbacks", {})[str(position)] = solver.decomposer.fallbacks.pop()
+        for name, value in numbers.items():
             columns.setdefault(name, []).append(value)
-        arrays[f"eigenvalues.{position}"] = decomposition.eigenvalues
+        arrays |= {f"{name}.{position}": values for name, values in lists.items()}
         if stage.parameters["predictions"]:
             arrays[f"predictions.{position}"] = solver.predictions
+    columns |= _precision_errors(stage, work)
     arrays |= {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
-    return Product({}, work.write_arrays(stage, arrays))
+    return Product(facts, work.write_arrays(stage, arrays))
+
+
+def _solver(stage: Stage, work: Work) -> "Solver":
+    # With few parameters the matrix is as small as they are, and decomposing it tells more.
+    iterative = stage.parameters["problem"]["kernel"].get("decomposition") == "iterative"
+    if iterative and stage.parameters["method"] == "dual":
+        from orchestrator.stages.iterative import IterativeSolver
+
+        return IterativeSolver(stage, work)
+    return Solver(stage, work)
 
 
 class Solver:
@@ -54,6 +74,7 @@ class Solver:
         problem: targets and initial outputs.
         predictions: evaluation outputs of the layer set that was solved last, (L, M_eval, k).
         shares: what the split of the kernel says of the layer set that was decomposed last; empty without the head.
+        decomposer: what decomposes symmetric kernels, and keeps why a GPU did not.
     """
 
     def __init__(self, stage: Stage, work: Work) -> None:
@@ -68,6 +89,17 @@ class Solver:
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
         self.predictions: FloatArray = np.empty(0)
         self.shares: dict[str, float] = {}
+        self.decomposer = self._decomposer()
+
+    def _decomposer(self) -> "SymmetricDecomposer":
+        from ntk_dist.symmetric import SymmetricDecomposer
+
+        device_eigh: Eigh | None = None
+        if "device" in (compute := self.stage.parameters["problem"]["compute"]):
+            from ntk_dist.device_eigen import DeviceEigh
+
+            device_eigh = DeviceEigh(self.work.use_device(compute["device"]))
+        return SymmetricDecomposer(self.kernel["eigenvectors"], device_eigh)
 
     def decompose(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
@@ -84,7 +116,15 @@ class Solver:
             rows_per_example=self.problem.rows_per_example,
             symmetric=self.kernel["kind"] != "asymmetric_sign",
         )
-        return decompose(K, self.kernel), iter([rows])
+        return self.decomposition_of(K), iter([rows])
+
+    def decomposition_of(self, K: FloatArray) -> Decomposition:
+        """Return the decomposition of K (M, M) that the spec asks for; K is overwritten."""
+        if self.kernel["kind"] == "asymmetric_sign":
+            from ntk_dist.schur import SchurDecomposition
+
+            return SchurDecomposition(K)
+        return self.decomposer(K)
 
     def kernel_blocks(self, groups: Sequence[str]) -> tuple[FloatArray, FloatArray]:
         """Return the sums of the stored blocks of `groups`: K(train, train) (M, M) and K(eval, train) (M_eval, M).
@@ -100,7 +140,7 @@ class Solver:
 
         train, evaluation = self._features(groups)
         p = next(train()).shape[1]
-        decomposition = PrimalDecomposition(train, self.problem.size, p, eigenvectors=self.kernel["eigenvectors"])
+        decomposition = PrimalDecomposition(train, self.problem.size, p, decompose=self.decomposer)
         self.shares = primal_shares(groups, self._features, self.problem.residual)
         return decomposition, evaluation()
 
@@ -119,18 +159,21 @@ class Solver:
 
         return blocks(self.train, self.problem.n_train), blocks(self.eval, self.problem.n_eval)
 
+    def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+        """Return, of a layer set, its scalars and those of each lambda, (L,) each, and its arrays of any length."""
+        decomposition, rows = self.decompose(groups)
+        scalars, path = self.solve(decomposition, rows)
+        return scalars | self.shares | path, {"eigenvalues": decomposition.eigenvalues}
+
     def solve(
         self, decomposition: Decomposition, rows: Iterator[FloatArray]
     ) -> tuple[dict[str, float], dict[str, FloatArray]]:
         """Return the scalars of the spectrum, and those of the ridge path, (L,) each."""
         problem = self.problem
         scalars = self.spectrum_scalars(decomposition)
-        lambdas = np.array(self.stage.parameters["lambdas"], dtype=np.float64)
-        if self.stage.parameters["lambda_scale"] == "trace":
-            lambdas = lambdas * (decomposition.trace / decomposition.size)
         path = decomposition.ridge_path(
             problem.residual,
-            lambdas,
+            self.lambdas(decomposition.trace, decomposition.size),
             leave_one_out=self.kernel["eigenvectors"],
             rows_per_example=problem.rows_per_example,
         )
@@ -138,27 +181,39 @@ class Solver:
         self.predictions = problem.eval_initial + change
         return scalars, self.path_scalars(path)
 
+    def lambdas(self, trace: float, size: int) -> FloatArray:
+        """Return the regularization strengths, absolute, (L,), for a kernel of that trace and so many rows."""
+        lambdas = np.array(self.stage.parameters["lambdas"], dtype=np.float64)
+        return lambdas * (trace / size) if self.stage.parameters["lambda_scale"] == "trace" else lambdas
+
     def spectrum_scalars(self, decomposition: Decomposition) -> dict[str, float]:
         """Return what the spectrum says, and what the model does before fine-tuning."""
-        from dataclasses import asdict
-
         from ntk_dist.spectrum import label_alignment, summarise
 
-        parameters = self.stage.parameters["problem"]
         summary = summarise(
             decomposition.eigenvalues,
             size=decomposition.size,
             trace=decomposition.trace,
-            sigma=self.kernel["sigma"],
-            relative_sigma=self.kernel["relative_sigma"],
-            jacobian_eps=float(np.finfo(parameters["scorer"]["dtype"]).eps),
-            gram_eps=float(np.finfo(parameters["compute"]["gram_dtype"]).eps),
+            **self.summary_settings(),
         )
         return {
             **asdict(summary),
             "kernel_size": decomposition.size,
             "label_alignment": label_alignment(decomposition, self.problem.targets),
             **self.problem.initial_scalars(),
+        }
+
+    def summary_settings(self) -> dict[str, float]:
+        """Return what a summary of a spectrum needs to know of the spec: two sigmas and two roundoffs."""
+        from ntk_dist.spectrum import products_eps, unit_roundoff
+
+        parameters = self.stage.parameters["problem"]
+        compute, scorer = parameters["compute"], parameters["scorer"]
+        return {
+            "sigma": self.kernel["sigma"],
+            "relative_sigma": self.kernel["relative_sigma"],
+            "jacobian_eps": unit_roundoff(scorer["dtype"], scorer.get("row_dtype", scorer["dtype"])),
+            "gram_eps": products_eps(compute["gram_dtype"], tf32=compute.get("tf32", False)),
         }
 
     def path_scalars(self, path: RidgePath) -> dict[str, FloatArray]:
@@ -185,19 +240,15 @@ class Solver:
         }
 
 
-def decompose(K: FloatArray, kernel: dict[str, Any]) -> Decomposition:
-    """Return the decomposition of K (M, M) that the section `kernel` asks for; K is overwritten."""
-    if kernel["kind"] == "asymmetric_sign":
-        from ntk_dist.schur import SchurDecomposition
-
-        return SchurDecomposition(K)
-    if kernel["eigenvectors"]:
-        from ntk_dist.eigen import EigenDecomposition
-
-        return EigenDecomposition(K)
-    from ntk_dist.tridiagonal import TridiagonalDecomposition
-
-    return TridiagonalDecomposition(K)
+def _precision_errors(stage: Stage, work: Work) -> dict[str, list[float]]:
+    """Return what half precision of the model costs, one number a layer set; nothing where it is in another."""
+    if "precision" not in stage.inputs:
+        return {}
+    errors, sets = work.input(stage, "precision").facts, stage.parameters["layer_sets"]
+    return {
+        "row_precision_error": [max(errors["groups"][group] for group in groups) for groups in sets],
+        "kernel_precision_error": [errors["kernel"]] * len(sets),
+    }
 
 
 def _sum_of_squares(values: FloatArray) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas
 
+from ntk_dist.tile_operator import TileOperator
 from orchestrator.layer_sets import HEAD
 from orchestrator.stages.blocks import tile_places
 from orchestrator.store.artifacts import Artifact
@@ -93,6 +94,25 @@ def primal_shares(
     if HEAD not in groups:
         return {}
     return _shares(groups, *(_streamed(*features(part), residual) for part in (groups, (HEAD,))))
+
+
+def operator_shares(
+    groups: Sequence[str],
+    operators: Callable[[Sequence[str]], tuple[TileOperator, TileOperator]],
+    residual: FloatArray,
+) -> dict[str, float]:
+    """Return what `dual_shares` does of a symmetric kernel, from products alone.
+
+    Args:
+        groups: of the layer set.
+        operators: gives for some groups their kernel between training examples, and its rows for evaluation.
+        residual: r, (M, k).
+    """
+    if HEAD not in groups:
+        return {}
+    pairs = (operators(part) for part in (groups, (HEAD,)))
+    moves = (_Moves(train.times(residual), evaluation.times(residual), train.trace()) for train, evaluation in pairs)
+    return _shares(groups, *moves)
 
 
 def _streamed(train: Blocks, evaluation: Blocks, residual: FloatArray) -> _Moves:

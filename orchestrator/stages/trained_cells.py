@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from finetune.sharding.gathering import has_divided
 from finetune.training.origins import starting_from
 from finetune.training.run import SEEN, CellState, TrainingRun, Trajectory
 from finetune.training.trainable import Displacement
@@ -54,10 +55,12 @@ def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float]
     `finetune.training.run.Trajectory` has them; what was observed, `observed.<name>` (K, S); `kept` (S,), the look
     whose weights a cell ends with; `lambda` (S,), absolute; `update_norm` and `weight_norm` (S, groups); the
     displacement of each cell, `<cell>.<parameter>`; and, where the kernel is followed, `curvature` and
-    `linearization_error` (S,) of `finetune.training.smoothness`.
+    `linearization_error` (S,) of `finetune.training.smoothness`: not of a model that is divided among processes, which
+    cannot be differentiated twice.
     """
+    n_curved = 0 if has_divided(inputs.scorer.model) else n_examples
     with starting_from(inputs.weights):
-        curved = [inputs.smoothness(n_examples, cell.kept) for cell in run.cells if n_examples]
+        curved = [inputs.smoothness(n_curved, cell.kept) for cell in run.cells if n_curved]
         updates = [group_updates(inputs.scorer, cell.kept, inputs.trained) for cell in run.cells]
     arrays: dict[str, Array] = {
         "lambda": np.array(lambdas),
@@ -90,5 +93,7 @@ def _trajectory(seen: Trajectory) -> dict[str, Array]:
 
 def _displacements(cells: Sequence[CellState]) -> dict[str, Array]:
     return {
-        f"{number}.{name}": tensor.numpy() for number, cell in enumerate(cells) for name, tensor in cell.kept.items()
+        f"{number}.{name}": tensor.cpu().numpy()
+        for number, cell in enumerate(cells)
+        for name, tensor in cell.kept.items()
     }

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +10,8 @@ from torch import Tensor
 
 from finetune.errors import UnsupportedModelError
 from finetune.prefix import PrefixCache
+from finetune.sharding.scorer import ShardedScorer
+from finetune.sharding.trainable import ShardedModel, passing_through
 from finetune.targets import kernel_outputs
 from finetune.tokens import TokenizedTexts
 from finetune.training.kernel_change import KernelChange
@@ -31,9 +32,6 @@ from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Work
 from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
-
-if TYPE_CHECKING:
-    from finetune.scorer import Scorer
 
 SPLITS: tuple[Split, Split] = ("train", "eval")
 
@@ -63,8 +61,11 @@ class TrainingInputs:
         self.groups: list[str] = parameters["groups"]
         head = work.input(stage, "head") if "head" in stage.inputs else None
         self.trained = [*self.groups, HEAD] if parameters.get("train_head") else self.groups
-        self.scorer: Scorer = work.scorer(parameters["problem"]["scorer"], head, self.trained)
+        loaded = work.scorer(parameters["problem"]["scorer"], head, self.trained)
+        self._sharded = loaded if isinstance(loaded, ShardedScorer) else None
+        self.scorer = passing_through(loaded) if isinstance(loaded, ShardedScorer) else loaded
         self.weights: Mapping[Tensor, Tensor] = {}
+        self._group = work.group
         self._parameters = parameters
         self._problem = problem
         self._splits = splits
@@ -103,6 +104,8 @@ class TrainingInputs:
 
     def model_of(self, starts: Sequence[Origin], origins: Sequence[int]) -> StackedModel:
         """Return the model itself for cells that start from one origin each, see `StackedModel`."""
+        if self._sharded is not None:
+            return ShardedModel(self._sharded, self.trained, starts, self._outputs, origins, group=self._group)
         return StackedModel(self.scorer, self.trained, starts, self._outputs, origins)
 
     def origin(self) -> Origin:
@@ -110,14 +113,14 @@ class TrainingInputs:
         with starting_from(self.weights):
             return Origin(self._texts, self.weights, self._prefixes)
 
-    def share(self, scorer: "Scorer") -> None:
-        """Use a scorer that was loaded for another seed, and keep no more than the weights that differ from it.
+    def share(self, other: "TrainingInputs") -> None:
+        """Use the scorer that was loaded for another seed, and keep no more than the weights that differ from it.
 
         Raises:
             UnsupportedModelError: more than linear modules differ.
         """
-        self.weights = differing_weights(scorer, self.scorer)
-        self.scorer = scorer
+        self.weights = differing_weights(other.scorer, self.scorer)
+        self.scorer, self._sharded = other.scorer, other._sharded
 
     def linearization(self, n_cells: int) -> Trainable:
         """Return the linearized model, by the rows that the kernel was made of or by products with the Jacobian."""
@@ -145,7 +148,7 @@ class TrainingInputs:
         try:
             caches = {split: PrefixCache(self.scorer, frozen, self.trained) for split in self._splits}
             for split, cache in caches.items():
-                cache.fill(self._texts[split], batch_tokens=batch_tokens)
+                cache.fill(self._texts[split], batch_tokens=batch_tokens, group=self._group)
         except UnsupportedModelError:
             return {}
         return caches
@@ -158,7 +161,10 @@ class TrainingInputs:
         """Return what follows the kernel of the first training examples while it moves."""
         with starting_from(self.weights):
             return KernelChange(
-                self._score_of_first(n_examples), self._modules(self.groups), self._modules(self.trained)
+                self._score_of_first(n_examples),
+                self._modules(self.groups),
+                self._modules(self.trained),
+                before_backward=self._sharded.before_backward if self._sharded else None,
             )
 
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune.sharding.group import ModelGroup
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.identity import identity
 from orchestrator.settings import adapter_settings, head_settings, model_settings
@@ -15,7 +17,11 @@ from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.checkpoints import FileCheckpoint
 
 if TYPE_CHECKING:
+    import torch
+
     from finetune.scorer import Scorer
+    from finetune.sharding.scorer import ShardedScorer
+    from finetune.training.run import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,9 @@ class Work:
         folder: its results folder.
         store: its artifacts.
         halvings: how often the batches of the stage at hand are to be halved, after it ran out of memory.
+        group: the processes that compute the stage at hand together; all of them do the same, each for its share of
+            the examples, and what the first one leaves is published.
+        device: name of the processor or GPU that the stage at hand computes on, for provenance.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
@@ -41,9 +50,11 @@ class Work:
         self.folder = folder
         self.store = folder.artifacts()
         self.halvings = 0
+        self.group = ModelGroup()
+        self.device = "cpu"
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
-        self._loaded: tuple[str, Scorer] | None = None
+        self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
 
     def input(self, stage: Stage, role: str) -> Artifact:
         """Return the artifact of the one input that a stage has in `role`."""
@@ -58,14 +69,35 @@ class Work:
         """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
         return max(1, size >> self.halvings)
 
+    def use_device(self, name: str) -> "torch.device":
+        """Return the device of torch that the stage at hand computes on, and remember its name.
+
+        Raises:
+            NoDeviceError: there is none.
+        """
+        import torch
+
+        from ntk_dist.device import present_device
+
+        device = present_device(name)
+        self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return device
+
     def halvings_of(self, stage: Stage) -> dict[str, int]:
         """Return for provenance how often batches were halved: of the stage, and at most of it and all below it."""
         below = [int(self.store.open(*needed).provenance.get("most_halvings", 0)) for needed in stage.needs()]
         return {"halvings": self.halvings, "most_halvings": max([self.halvings, *below])}
 
     def new_arrays(self, stage: Stage, layout: Layout) -> ArrayFile:
-        """Create the array file of a stage, which `discard` removes unless the stage is published."""
-        file = self.store.new_arrays(stage, layout)
+        """Create the array file of a stage, which `discard` removes unless the stage is published.
+
+        In a group the first process creates it, and the others write to the same.
+        """
+        if self.group.leads:
+            file = self.store.new_arrays(stage, layout)
+            self.group.agreed(str(file.path))
+        else:
+            file = ArrayFile(Path(self.group.agreed()), layout, new=False)
         self._unpublished.append(file)
         return file
 
@@ -73,15 +105,28 @@ class Work:
         """Create the array file of a stage from arrays in memory."""
         whole = {name: np.atleast_1d(array) for name, array in arrays.items()}
         file = self.new_arrays(stage, layout_of(whole))
-        for name, array in whole.items():
+        for name, array in whole.items() if self.group.leads else ():
             file.write(name, array)
         return file
 
-    def checkpoint(self, stage: Stage) -> FileCheckpoint:
-        """Return where a stage keeps how far it is; removed once the stage is published."""
+    def checkpoint(self, stage: Stage) -> "Checkpoint":
+        """Return where a stage keeps how far it is; removed once the stage is published.
+
+        In a group the first process keeps it for all, and says when it is time.
+        """
         checkpoint = FileCheckpoint(self.folder.checkpoints / f"{stage.stage_id}.safetensors")
         self._checkpoints.append(checkpoint)
-        return checkpoint
+        if self.group.size == 1:
+            return checkpoint
+        from finetune.sharding.checkpoint import GroupCheckpoint
+
+        return GroupCheckpoint(self.group, checkpoint)
+
+    def met(self, peak_memory: int) -> int:
+        """Wait until every process of the group has written its share; return the largest of their peaks of memory."""
+        for file in self._unpublished:
+            file.flush()
+        return max(map(int, self.group.gathered(peak_memory)))
 
     def published(self) -> None:
         """Remove the checkpoints of the stage at hand: it is finished."""
@@ -94,7 +139,9 @@ class Work:
             self._unpublished.pop().discard()
         self._checkpoints.clear()
 
-    def scorer(self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]) -> "Scorer":
+    def scorer(
+        self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]
+    ) -> "Scorer | ShardedScorer":
         """Return the model with its adapter and head, loaded once for all shards of a seed.
 
         Args:
@@ -102,26 +149,41 @@ class Work:
             head: artifact of a fitted head; None for the other kinds of head.
             groups: names of the groups to track; the head may be trained although it is not in the kernel.
         """
-        from finetune.architecture import HEAD_GROUP
-        from finetune.scorer import build_scorer
-
         names = ("model", "adapter", "adapter_seed", "head", "head_seed", "n_outputs", "dtype")
         weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
         key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # free the old model before the new one is loaded
-            scorer = build_scorer(
-                model_settings(self.sweep),
-                adapter_settings(parameters["adapter"]),
-                replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups),
-                n_outputs=parameters["n_outputs"],
-                adapter_seed=parameters["adapter_seed"],
-                head_seed=parameters["head_seed"],
-                head_weights=weights,
-                groups=groups,
-            )
-            self._loaded = (key, scorer)
+            self._loaded = (key, self._load(parameters, weights, groups))
         return self._loaded[1]
+
+    def _load(
+        self, parameters: Mapping[str, Any], head_weights: Mapping[str, Array] | None, groups: list[str]
+    ) -> "Scorer | ShardedScorer":
+        from finetune.architecture import HEAD_GROUP
+
+        head = replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups)
+        model = replace(model_settings(self.sweep), dtype=parameters["dtype"])
+        adapter = adapter_settings(parameters["adapter"])
+        options: dict[str, Any] = {
+            "n_outputs": parameters["n_outputs"],
+            "adapter_seed": parameters["adapter_seed"],
+            "head_seed": parameters["head_seed"],
+            "head_weights": head_weights,
+            "groups": groups,
+        }
+        sharding = self.sweep.spec.sharding
+        if sharding is not None and (self.group.size > 1 or sharding.offload != "none"):
+            from finetune.settings import ShardingSettings
+            from finetune.sharding.processes import in_a_group
+            from finetune.sharding.scorer import build_sharded_scorer
+
+            in_a_group()
+            settings = ShardingSettings(**sharding.model_dump(mode="json"))
+            return build_sharded_scorer(model, adapter, head, sharding=settings, **options)
+        from finetune.scorer import build_scorer
+
+        return build_scorer(model, adapter, head, **options)
 
     def forget_scorer(self) -> None:
         """Keep no model for the stages that follow."""

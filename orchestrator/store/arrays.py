@@ -22,7 +22,7 @@ Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name of each array: numpy dtype name and shape."""
 
 _SAFETENSORS_NAME = {
-    "float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",
+    "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
 _NUMPY_NAME = {name: dtype for dtype, name in _SAFETENSORS_NAME.items()}
 HEADER = "__header__"
@@ -33,23 +33,34 @@ _ALIGNMENT = 64  # bytes; vector instructions give the same sums only from the s
 
 
 class ArrayFile:
-    """A new safetensors file whose arrays are filled in any order, without holding them in memory."""
+    """A safetensors file whose arrays are filled in any order, without holding them in memory.
 
-    def __init__(self, path: Path, layout: Layout) -> None:
+    Args:
+        path: where it is.
+        layout: what it holds.
+        new: create it; else another process has, with the same layout, and will finish or discard it.
+    """
+
+    def __init__(self, path: Path, layout: Layout, *, new: bool = True) -> None:
         self.path = path
         self._layout = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in layout.items()}
         header, self._offsets, size = _header(self._layout)
         self._start = len(header)
+        self._new = new
         with explained(path):
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
-                _write_all(self._file, memoryview(header), 0)
-                if size:
-                    # Reserving the space now makes a full disk an error here instead of a signal later.
-                    os.posix_fallocate(self._file, len(header), size)
-            except OSError:
-                self.discard()  # what little was reserved is needed by others
-                raise
+            self._file = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if new else 0), 0o666)
+            if new:
+                self._reserve(header, size)
+
+    def _reserve(self, header: bytes, size: int) -> None:
+        try:
+            _write_all(self._file, memoryview(header), 0)
+            if size:
+                # Reserving the space now makes a full disk an error here instead of a signal later.
+                os.posix_fallocate(self._file, len(header), size)
+        except OSError:
+            self.discard()  # what little was reserved is needed by others
+            raise
 
     def write(self, name: str, array: Array, row: int = 0) -> None:
         """Write `array` over the rows of array `name` that begin at `row`."""
@@ -63,21 +74,27 @@ class ArrayFile:
         with explained(self.path):
             _write_all(self._file, content.data.cast("B"), self._start + self._offsets[name] + row * row_bytes)
 
-    def finish(self) -> dict[str, str]:
-        """Flush the file to the disk, close it, and return the SHA-256 of the header and of each array."""
+    def flush(self) -> None:
+        """Bring what was written to the disk, where other processes find it."""
         with explained(self.path):
             os.fsync(self._file)
+
+    def finish(self) -> dict[str, str]:
+        """Flush the file to the disk, close it, and return the SHA-256 of the header and of each array."""
+        self.flush()
+        with explained(self.path):
             os.close(self._file)
         self._file = -1
         reader = ArrayReader(self.path)
         return {name: reader.sha256(name) for name in (HEADER, *self._layout)}
 
     def discard(self) -> None:
-        """Close and remove the file."""
+        """Close the file, and remove it if it was created here."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        self.path.unlink(missing_ok=True)
+        if self._new:
+            self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> "ArrayFile":
         return self

@@ -15,6 +15,7 @@ from orchestrator.store.artifacts import Artifact
 from orchestrator.tables.constants import variant_constants
 from orchestrator.tables.schema import (
     CELLS,
+    DENSITIES,
     PREDICTIONS,
     RIDGE_COLUMNS,
     SPECTRA,
@@ -34,6 +35,7 @@ from orchestrator.tables.training import (
 
 CELLS_SCHEMA = arrow_schema("cells", CELLS)
 SPECTRA_SCHEMA = arrow_schema("spectra", SPECTRA)
+DENSITIES_SCHEMA = arrow_schema("densities", DENSITIES)
 PREDICTIONS_SCHEMA = arrow_schema("predictions", PREDICTIONS)
 TRAJECTORIES_SCHEMA = arrow_schema("trajectories", TRAJECTORIES)
 UPDATES_SCHEMA = arrow_schema("updates", UPDATES)
@@ -62,6 +64,8 @@ def cells_of(plan: Plan, solve: Solve, artifact: Artifact, compared: Mapping[str
     }
     for name, values in _layer_set_columns(sets).items():
         columns[name] = [value for value in values for _ in range(n_lambdas)]
+    fallbacks = artifact.facts.get("fallbacks", {})
+    columns["fallback"] = [fallbacks.get(str(position)) for position in range(len(sets)) for _ in range(n_lambdas)]
     stored = set(artifact.names())
     for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
         if column.name in stored:
@@ -81,13 +85,36 @@ def spectra_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch:
         DamagedArtifactError: the artifact does not match its checksums.
     """
     sets = solve.layer_sets
+    stored = set(artifact.names())
+    names = [f"eigenvalues.{position}" for position in range(len(sets))]
     columns = _constants(plan, solve) | {
         "layer_set": [layer_set.name for layer_set in sets],
         "groups": [list(layer_set.groups) for layer_set in sets],
         "kernel_size": np.array(artifact.array("kernel_size")),
-        "eigenvalues": [np.array(artifact.array(f"eigenvalues.{i}")[::-1]) for i in range(len(sets))],
+        "eigenvalues": [np.array(artifact.array(name)[::-1]) if name in stored else None for name in names],
     }
     return _batch(SPECTRA_SCHEMA, SPECTRA, columns, len(sets))
+
+
+def densities_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch:
+    """Return one row for each layer set of a solve stage whose kernel was not decomposed.
+
+    Raises:
+        DamagedArtifactError: the artifact does not match its checksums.
+    """
+    stored = set(artifact.names())
+    sets = solve.layer_sets if "density.0" in stored else ()
+    columns: dict[str, Any] = _constants(plan, solve) | {
+        "layer_set": [layer_set.name for layer_set in sets],
+        "groups": [list(layer_set.groups) for layer_set in sets],
+        "probe_seed": solve.stage.parameters.get("probe_seed"),
+    }
+    for column in DENSITIES:
+        if sets and column.name in stored:
+            columns[column.name] = np.array(artifact.array(column.name))
+        elif f"{column.name}.0" in stored:
+            columns[column.name] = [np.array(artifact.array(f"{column.name}.{i}")) for i in range(len(sets))]
+    return _batch(DENSITIES_SCHEMA, DENSITIES, columns, len(sets))
 
 
 def predictions_of(plan: Plan, solve: Solve, artifact: Artifact, rows: np.ndarray) -> list[pa.RecordBatch]:

@@ -6,6 +6,9 @@ _ABOUT = {
     "cells": "One row a cell of the grid.",
     "spectra": "One row a layer set, seed and training-set size.",
     "predictions": "One row an evaluation example, output and cell; written with `results.predictions: true`.",
+    "densities": "One row a layer set, seed and training-set size whose kernel was not decomposed: the ends of its "
+    "spectrum and an estimate of where its eigenvalues lie; written with `kernel.decomposition: iterative`. "
+    "[How exact they are](numbers.md#without-a-decomposition).",
     "additions": "One row a layer set, layer that it lacks, seed and training-set size: what adding the layer does to "
     "the spectrum, beside what bounds and predicts it; written with `kernel.additions: true`. "
     "[What is proven and what is not](numbers.md#additions).",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised when columns are added; stands in the metadata of every file."""
 
 
@@ -85,6 +85,7 @@ GRID_COLUMNS = (
     Column("lambda_scale", _NAME, "absolute, or trace: in units of trace/M"),
 )
 
+_SINGLE = "in float32; null where the model is in float32 or float64"
 SPECTRUM_COLUMNS = (
     Column("kernel_size", _COUNT, "rows M of the kernel", "rows"),
     Column("sigma_max", _REAL, "largest eigenvalue"),
@@ -98,6 +99,12 @@ SPECTRUM_COLUMNS = (
     Column("label_alignment", _REAL, "<K, YY'> / (|K| |YY'|), Frobenius norms"),
     Column("decay_exponent", _REAL, "a of the fit sigma_i ~ i^-a above the noise floor"),
     Column("noise_floor", _REAL, "eigenvalues below cannot be told from 0"),
+    Column(
+        "row_precision_error",
+        _REAL,
+        f"largest over the groups: |J - J32| / |J32| of the first training examples, J32 of the same model {_SINGLE}",
+    ),
+    Column("kernel_precision_error", _REAL, f"the same for the kernel of all captured groups {_SINGLE}"),
     Column(
         "feature_share_train",
         _REAL,
@@ -137,6 +144,12 @@ RIDGE_COLUMNS = (
         _REAL,
         "train_loss of leave-one-example-out residuals; null without eigenvectors",
     ),
+    Column(
+        "ridge_residual",
+        _REAL,
+        "|r - (K + lambda I) a| / |lambda a| where K was not decomposed, which no relative error of the training "
+        "residuals lambda a exceeds; null where it was",
+    ),
     Column("majority_accuracy", _REAL, "eval_accuracy of always saying the commonest training class"),
     *(
         Column(f"{when}{split}_{metric}", _REAL, f"{meaning} on {examples}" + (f", {_INITIAL}" if when else ""))
@@ -172,6 +185,13 @@ PROVENANCE_COLUMNS = tuple(
             _COUNT,
             "most often that a stage below the cell had its batches halved to fit into memory; where not 0, numbers "
             "agree with those of whole batches to rounding only",
+            "",
+        ),
+        (
+            "fallback",
+            _NAME,
+            "why the kernel was decomposed on the processor although compute.device asks for a GPU; null where it was "
+            "not",
             "",
         ),
     )
@@ -239,7 +259,7 @@ TRAINING_COLUMNS = (
         "finetune_curvature",
         _REAL,
         "b, estimated: the largest |d^2 f/dt^2| / |theta - theta_0|^2 of a few training examples' outputs at three "
-        "places of the way from theta_0 to theta",
+        "places of the way from theta_0 to theta; null, as the two that follow, of models divided by `sharding`",
     ),
     Column("finetune_linearization_error", _REAL, "|f(theta) - f(theta_0) - J (theta - theta_0)| of the same outputs"),
     Column(
@@ -267,7 +287,39 @@ SPECTRA = (
     *_SET_COLUMNS,
     Column("groups", pa.list_(_NAME), "groups of the layer set"),
     Column("kernel_size", _COUNT, "rows M of the kernel; beyond its eigenvalues the spectrum is 0", "rows"),
-    Column("eigenvalues", pa.list_(_REAL), "eigenvalues, descending; singular values for asymmetric_sign"),
+    Column(
+        "eigenvalues",
+        pa.list_(_REAL),
+        "eigenvalues, descending; singular values for asymmetric_sign; null where K was not decomposed",
+    ),
+)
+
+_REALS = pa.list_(_REAL)
+_FROM_PRODUCTS = "|K v - s v| of each, for unit vectors v: an eigenvalue lies within that distance"
+DENSITIES = (
+    *_SET_COLUMNS,
+    Column("groups", pa.list_(_NAME), "groups of the layer set"),
+    Column("kernel_size", _COUNT, "rows M of the kernel", "rows"),
+    Column("trace", _REAL, "trace of the kernel, exact"),
+    Column("frobenius_norm", _REAL, "Frobenius norm of the kernel, exact"),
+    Column("noise_floor", _REAL, "eigenvalues below cannot be told from 0"),
+    Column("largest", _REALS, "largest eigenvalues that were found, descending"),
+    Column("largest_residuals", _REALS, _FROM_PRODUCTS),
+    Column("smallest", _REALS, "smallest eigenvalues that were found, ascending; the smallest there is may be smaller"),
+    Column("smallest_residuals", _REALS, _FROM_PRODUCTS),
+    Column("probe_seed", _COUNT, "seed of the random vectors"),
+    Column("nodes", _REALS, "x of the quadrature: the sum of w f(x) estimates that of f over all eigenvalues"),
+    Column("weights", _REALS, "w of the quadrature; they add up to M", "eigenvalues"),
+    Column("grid", _REALS, "eigenvalues at which the density is given, even on a logarithmic scale"),
+    Column(
+        "density",
+        _REALS,
+        "quadrature smoothed by Gaussians of 0.1 powers of ten, with what lies below noise_floor put there; its "
+        "integral over log10 of the grid is M; empty for a kernel of zeros",
+        "eigenvalues for each power of ten",
+    ),
+    Column("ridge_steps", _COUNT, "size of the Krylov space of the ridge path", "steps"),
+    Column("passes", _COUNT, "how often all stored tiles of the layer set were read"),
 )
 
 PREDICTIONS = (
@@ -411,6 +463,7 @@ TABLES: dict[str, Sequence[Column]] = {
     "cells": CELLS,
     "spectra": SPECTRA,
     "predictions": PREDICTIONS,
+    "densities": DENSITIES,
     "additions": ADDITIONS,
     "trajectories": TRAJECTORIES,
     "updates": UPDATES,

@@ -16,11 +16,13 @@ from orchestrator.store.files import explained, temporary_beside
 from orchestrator.tables.additions import ADDITIONS_SCHEMA, additions_of, unfinished_additions
 from orchestrator.tables.build import (
     CELLS_SCHEMA,
+    DENSITIES_SCHEMA,
     PREDICTIONS_SCHEMA,
     SPECTRA_SCHEMA,
     TRAJECTORIES_SCHEMA,
     UPDATES_SCHEMA,
     cells_of,
+    densities_of,
     predictions_of,
     spectra_of,
     trajectories_of,
@@ -85,6 +87,9 @@ def _collect(plan: Plan, folder: ResultsFolder) -> int:
         "cells": _write(folder, "cells", CELLS_SCHEMA, cells),
         "spectra": _write(folder, "spectra", SPECTRA_SCHEMA, (spectra_of(plan, *each) for each in distinct())),
     }
+    if plan.sweep.spec.kernel.decomposition == "iterative":
+        densities = (densities_of(plan, *each) for each in distinct())
+        written["densities"] = _write(folder, "densities", DENSITIES_SCHEMA, densities)
     if plan.sweep.spec.results.predictions:
         written["predictions"] = _write(folder, "predictions", PREDICTIONS_SCHEMA, _predictions(plan, store, solves))
     if plan.sweep.spec.kernel.additions:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import orchestrator.stage
-from orchestrator.executors import ray_workers
+from orchestrator.executors import ray_teams
 from orchestrator.stage import Stage
 from orchestrator.stages import registry
 from orchestrator.stages.work import Product, Work
@@ -28,7 +28,7 @@ def register() -> None:
         registry._MODULES[kind] = __name__
 
 
-class Worker(ray_workers._Worker):
+class Worker(ray_teams.Worker):
     """A worker that knows the kinds of this module."""
 
     def __init__(self, *arguments: Any) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 import orchestrator.stage
-from orchestrator.executors import ray_workers
+from orchestrator.executors import ray_teams, ray_workers
 from orchestrator.executors.local_ray import LocalRay
 from orchestrator.executors.ray_workers import MOST_TASKS_A_CALL, RayExecutor
 from orchestrator.folder import ResultsFolder
 from orchestrator.stage import Stage
 from orchestrator.stages import registry
-from orchestrator.stages.execute import FailureClass, Outcome, Status
+from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.store.journal import read_journals
 from tests.executors.made_up_stages import DEADLY, QUICK, SLOW, Worker, register
 from tests.orchestrator.sweeps import sweep_of
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.ray
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResultsFolder:
     monkeypatch.setattr(orchestrator.stage, "NUMERICS_VERSION", orchestrator.stage.NUMERICS_VERSION)
     monkeypatch.setattr(registry, "_MODULES", dict(registry._MODULES))
-    monkeypatch.setattr(ray_workers, "_Worker", Worker)
+    monkeypatch.setattr(ray_teams, "Worker", Worker)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     register()
     return ResultsFolder(tmp_path / "results")

@@ -12,7 +12,8 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.plan import make_plan
 from orchestrator.run import resolve
 from orchestrator.spec import read_spec
-from orchestrator.stages.execute import StageWorker, Status
+from orchestrator.stages.execute import StageWorker
+from orchestrator.stages.failures import Status
 from orchestrator.store.claims import Claim
 from orchestrator.store.journal import read_journals
 from orchestrator.survey import surveys

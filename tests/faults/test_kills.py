@@ -135,7 +135,7 @@ def test_a_driver_of_ray_is_killed_and_its_processes_die_by_themselves(
     event, pause = moment(f"ray {number}", events)
     assert run.wait_for_events(event)
     time.sleep(pause)
-    workers = [process for process in left.note(run.pid) if "_Worker" in process.name()]
+    workers = [process for process in left.note(run.pid) if "Worker" in process.name()]
     assert workers
     run.kill()
     assert run.wait().status == -signal.SIGKILL

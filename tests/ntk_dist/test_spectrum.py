@@ -109,7 +109,7 @@ def test_alignment_of_every_decomposition(case):
         TridiagonalDecomposition(case.kernel),
         EigenDecomposition(case.kernel),
         SchurDecomposition(case.kernel),
-        PrimalDecomposition(case.blocks(), case.M, case.p, eigenvectors=False),
+        PrimalDecomposition(case.blocks(), case.M, case.p),
     ):
         assert label_alignment(decomposition, Y) == pytest.approx(expected, abs=1e-9)
 

@@ -15,7 +15,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.spec import read_spec
 from orchestrator.stages import additions as stage_module
-from orchestrator.stages.execute import FailureClass
+from orchestrator.stages.failures import FailureClass
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of, survey_of
 from tests.tiny_models import save_tiny

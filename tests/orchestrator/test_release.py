@@ -11,7 +11,7 @@ from orchestrator.executors.inline import InlineExecutor
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import make_plan
 from orchestrator.schedule import Schedule
-from orchestrator.stages.execute import Outcome, Status
+from orchestrator.stages.failures import Outcome, Status
 from orchestrator.store.claims import ClaimBook
 from orchestrator.survey import surveys
 from tests.orchestrator.sweeps import Quiet, make_sweep, run_spec

@@ -21,7 +21,8 @@ from orchestrator.schedule import Report, Schedule, missing_stages
 from orchestrator.spec import read_spec
 from orchestrator.stage import Stage
 from orchestrator.stages import blocks
-from orchestrator.stages.execute import FailureClass, Outcome, StageWorker, Status
+from orchestrator.stages.execute import StageWorker
+from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.arrays import ArrayReader
 from orchestrator.store.claims import Claim

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.plan import Plan
 from orchestrator.schedule import Schedule, missing_stages
 from orchestrator.stage import Stage
-from orchestrator.stages.execute import FailureClass, Outcome, Status
+from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.claims import STALE_AFTER
 from tests.orchestrator.sweeps import Quiet, plan_of

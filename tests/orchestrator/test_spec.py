@@ -149,8 +149,9 @@ def test_a_key_with_a_letter_missing_is_recognised_wherever_it_stands(place: tup
 
 
 def test_an_unknown_key_like_no_other_lists_the_valid_ones():
-    assert "unknown key `xyzzy`; valid keys: attention, dtype, path, revision, trust_remote_code" in fault(
-        {"model.xyzzy": 1}
+    assert (
+        "unknown key `xyzzy`; valid keys: attention, dtype, path, revision, trust_remote_code, weights, weights_seed"
+        in fault({"model.xyzzy": 1})
     )
 
 
@@ -440,3 +441,42 @@ def test_seeds_that_would_all_compute_the_same_are_refused():
     as_they_stand = {"grid.seeds": [0, 1], "task.sampling": "first", "adapter.seed": 0, "head.seed": 0}
     with pytest.raises(ValidationError, match="every seed would compute the same"):
         spec_of(as_they_stand)
+
+
+# --- devices and model groups
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"sharding": {"group_size": 4}, "compute.workers": 6, "model.dtype": "float32"}, "give a multiple of 4"),
+        ({"sharding": {"group_size": 0}}, "sharding.group_size"),
+        ({"sharding": {"group_size": 2, "stage": 2}}, "set 3, which divides the weights, or 0"),
+        ({"sharding": {"group_size": 2, "offload": "cpu"}}, "set `compute.device: cuda`"),
+        ({"sharding": {"group_size": 2}, "model.dtype": "float16"}, "DeepSpeed has no float16 on CPUs"),
+        ({"sharding": {"group_size": 2}, "model.dtype": "float64"}, "DeepSpeed has no float64"),
+        ({"compute.tf32": True}, "is a precision of GPUs"),
+        ({"model.weights_seed": 3}, "set `model.weights: random`"),
+        (
+            {"model.dtype": "bfloat16", "finetune": {"optimiser": "adamw", "epochs": 1, "learning_rate": 0.1}},
+            "set `model.dtype: float32`",
+        ),
+        ({"kernel.decomposition": "iterative", "kernel.eigenvectors": True}, "needs every eigenvector"),
+    ],
+)
+def test_what_devices_and_groups_cannot_is_said_with_what_can(changes: dict[str, object], said: str):
+    assert said in fault(changes)
+
+
+def test_what_came_later_leaves_the_spec_of_those_who_do_not_use_it_as_it_was():
+    written = spec_of().model_dump(mode="json")
+    assert "sharding" not in written
+    assert not {"device", "tf32", "row_dtype", "checkpointing", "device_memory"} & written["compute"].keys()
+    assert not {"weights", "weights_seed"} & written["model"].keys()
+    assert written == parse_spec(yaml.safe_dump(written)).model_dump(mode="json")
+
+
+def test_rows_of_models_in_half_precision_are_single():
+    assert spec_of({"model.dtype": "bfloat16"}).row_dtype == "float32"
+    assert spec_of({"model.dtype": "float64"}).row_dtype == "float64"
+    assert spec_of({"model.dtype": "bfloat16", "compute.row_dtype": "float16"}).row_dtype == "float16"

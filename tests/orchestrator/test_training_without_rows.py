@@ -54,6 +54,18 @@ def test_the_spec_may_say_how():
         spec_of({"finetune": TRAINING | {"linearization": "dense"}})
 
 
+def test_divided_models_have_rows_alone(tmp_path: Path):
+    divided = {"sharding.group_size": 2, "model.dtype": "float32"}
+    survey = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=120_000))
+    plan = plan_of({"finetune": TRAINING} | divided, survey=survey)
+    assert not any("linearization" in stage.parameters for stage in linearized(plan).values())
+    with pytest.raises(BudgetError, match="unless the model is divided by"):
+        refuse_what_cannot_fit(plan, ResultsFolder(tmp_path / "results"))
+    with pytest.raises(ValueError, match="which DeepSpeed's ZeRO-3 cannot"):
+        spec_of({"finetune": TRAINING | {"linearization": "products"}} | divided)
+    spec_of({"finetune": TRAINING | {"linearization": "products"}, "sharding.stage": 0} | divided)
+
+
 def test_only_the_stages_of_linearizations_by_products_are_other_stages():
     default, asked = planned(1000), planned(1000, linearization="products")
     same, others = ({stage.stage_id for stage in plan.stages} for plan in (default, asked))

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.sharding.processes import ModelGroup, joined_group
+from finetune.sharding.group import ModelGroup
+from finetune.sharding.processes import joined_group
 from finetune.sharding.scorer import ShardedScorer, build_sharded_scorer
 from finetune.sharding.weights import is_divided, part_of
 from finetune.tokens import TokenizedTexts, tokenize
@@ -31,9 +32,10 @@ class Case:
     head: str = "random"
     outputs: int = 2
     batch_examples: int = 2
+    checkpointing: bool = False
 
     def settings(self) -> tuple[ModelSettings, AdapterSettings, HeadSettings]:
-        model = ModelSettings(self.model, dtype=self.dtype)  # type: ignore[arg-type]
+        model = ModelSettings(self.model, dtype=self.dtype, checkpointing=self.checkpointing)  # type: ignore[arg-type]
         adapter = AdapterSettings(self.adapter, 2, 4.0, self.targets, "random")  # type: ignore[arg-type]
         return model, adapter, HeadSettings(self.head)  # type: ignore[arg-type]
 

@@ -21,8 +21,9 @@ from finetune.errors import GroupError
 from finetune.model import load_model
 from finetune.scorer import build_scorer
 from finetune.settings import ModelSettings
+from finetune.sharding.group import ModelGroup
 from finetune.sharding.launching import run_group
-from finetune.sharding.processes import ModelGroup, joined_group
+from finetune.sharding.processes import joined_group
 from ntk_dist.capture import jacobian_rows
 from tests.finetune.sharding.capturing import Case, capture, die_alone, fail_alone
 from tests.tiny_models import ALL_TARGETS, FAMILIES, save_tiny
@@ -44,6 +45,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
         "minilm": Case(str(demo_model()), ALL_TARGETS["bert"], TEXTS),
         "dense": replace(classifier, adapter="none"),
         "five outputs": replace(found["gpt2"], outputs=5),
+        **{f"{kind} again": replace(found[kind], checkpointing=True) for kind in ("llama", "bert", "t5_gated")},
         "pretrained head": replace(classifier, head="pretrained"),
         "several files": replace(found["llama"], model=str(saved_again(found["llama"], folder / "several"))),
         "pickled": replace(found["llama"], model=str(saved_again(found["llama"], folder / "pickled", pickled=True))),
@@ -210,11 +212,12 @@ def children() -> set[int]:
 
 def abandoned() -> set[str]:
     """Return what is in shared memory and belongs to no process any more; others work on this machine too."""
-    maps = ""
+    mapped = set[int]()
     for file in Path("/proc").glob("[0-9]*/maps"):
         with suppress(OSError):
-            maps += file.read_text()
-    return {file.name for file in Path("/dev/shm").glob("*") if file.name not in maps}
+            # a semaphore is mapped by the name that it had before it got its own: the inode tells
+            mapped |= {int(line.split()[4]) for line in file.read_text().splitlines()}
+    return {file.name for file in Path("/dev/shm").glob("*") if file.stat().st_ino not in mapped}
 
 
 def listening() -> set[int]:

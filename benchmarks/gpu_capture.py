@@ -1,0 +1,197 @@
+"""Capture of Llama-style models with random weights on a device, against passes that form no rows."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, vmap
+from transformers import LlamaConfig
+
+from benchmarks.device_timing import GIGA, Timing, timed, together
+from finetune.architecture import base_prefix, find_layers, linears
+from finetune.scorer import Scorer, build_scorer
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from ntk_dist.batches import Batch
+from ntk_dist.capture import jacobian_rows
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LLAMA_3_1_ROPE = {
+    "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """A shape of Llama's, and how it is fed."""
+
+    name: str
+    hidden: int
+    layers: int
+    heads: int
+    key_heads: int
+    intermediate: int
+    vocabulary: int
+    factor: float
+    examples: int
+    tokens: int
+
+    def config(self) -> LlamaConfig:
+        return LlamaConfig(
+            vocab_size=self.vocabulary, hidden_size=self.hidden, num_hidden_layers=self.layers,
+            num_attention_heads=self.heads, num_key_value_heads=self.key_heads, intermediate_size=self.intermediate,
+            max_position_embeddings=131_072, rms_norm_eps=1e-5, pad_token_id=None,
+            rope_parameters=LLAMA_3_1_ROPE | {"factor": self.factor},
+        )  # fmt: skip
+
+    def batch(self) -> Batch:
+        drawn = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, self.vocabulary, (self.examples, self.tokens), generator=drawn)
+        return Batch(ids, torch.ones_like(ids))
+
+
+MODELS = (
+    Model("Llama-3.2-1B", 2048, 16, 32, 8, 8192, 128_256, 32.0, examples=16, tokens=512),
+    Model("Llama-3.1-8B", 4096, 32, 32, 8, 14_336, 128_256, 8.0, examples=8, tokens=512),
+)
+SMALL = (Model("tiny Llama", 32, 3, 4, 2, 64, 97, 8.0, examples=3, tokens=16),)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way through a model; `failed` says why it gave no time."""
+
+    model: str
+    name: str
+    target: str
+    timing: Timing | None = None
+    examples_per_second: float | None = None
+    utilisation: float | None = None
+    of_plain: float | None = None
+    failed: str | None = None
+
+
+def build(model: Model, device: torch.device, rank: int, n_outputs: int) -> Scorer:
+    """The weights are drawn where they stay: on a GPU none of them passes through the processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.config().save_pretrained(folder)
+        settings = ModelSettings(folder, dtype="bfloat16", weights="random", device=device.type)  # type: ignore[arg-type]
+        return build_scorer(
+            settings, AdapterSettings("lora", rank, 2.0 * rank, TARGETS), HeadSettings("random", in_kernel=False),
+            n_outputs=n_outputs, adapter_seed=0, head_seed=0,
+        )  # fmt: skip
+
+
+def measured(model: Model, device: torch.device, *, repeats: int, peak_flops: float, n_outputs: int = 1) -> list[Pass]:
+    scorer, batch = build(model, device, 8, n_outputs), model.batch().to(device)
+    flops = 2 * multiplied(scorer) * batch.input_ids.numel() * (1 + n_outputs)
+    speed_target = "at least 0.9 of plain" + (", utilisation at least 50 %" if "8B" in model.name else "")
+    ways: list[tuple[str, str, Callable[[], object]]] = [
+        ("forward and activation backward, no rows", "", partial(plain, scorer, batch)),
+        ("capture", speed_target, partial(capture, scorer, batch)),
+        ("capture, rows brought to the host", "", partial(scorer.rows, batch, lambda logits: logits)),
+        ("capture, layers run again", "", partial(capture_again, scorer, batch)),
+    ]
+
+    def finished(name: str, target: str, timing: Timing, of_plain: float | None) -> Pass:
+        return Pass(
+            model.name, name, target, timing, len(batch) / timing.median, flops / timing.median / peak_flops, of_plain
+        )
+
+    passes = []
+    try:
+        timings = together([run for *_, run in ways], device, repeats=repeats)
+        plain_median = timings[0].median
+        passes += [
+            finished(name, target, timing, plain_median / timing.median)
+            for (name, target, _), timing in zip(ways, timings, strict=True)
+        ]
+    except RuntimeError as error:
+        return [Pass(model.name, "capture", speed_target, failed=reason(error))]
+    try:
+        timing = timed(partial(by_vmap, scorer, batch), device, repeats=min(repeats, 3))
+        passes.append(finished("vmap(grad) of the same rows", "", timing, plain_median / timing.median))
+    except RuntimeError as error:
+        passes.append(Pass(model.name, "vmap(grad) of the same rows", "", failed=reason(error)))
+    return passes
+
+
+def multiplied(scorer: Scorer) -> int:
+    """Weights of linear modules below the head: what each token is multiplied by. Embeddings are looked up."""
+    prefix = base_prefix(scorer.model)
+    return sum(
+        module.weight.numel()
+        for name, module in linears(scorer.model).items()
+        if name.startswith(prefix) and "lora_" not in name
+    )
+
+
+def plain(scorer: Scorer, batch: Batch) -> None:
+    """One forward, and a backward of activations alone for each output, down to the embeddings."""
+    entered: list[Tensor] = []
+
+    def enter(_module: object, _args: object, output: Tensor) -> Tensor:
+        entered.append(output.detach().requires_grad_())
+        return entered[0]
+
+    handle = scorer.model.get_input_embeddings().register_forward_hook(enter)
+    try:
+        logits = scorer.logits(batch)
+    finally:
+        handle.remove()
+    last = logits.shape[1] - 1
+    for output in range(last + 1):
+        torch.autograd.grad(logits[:, output].sum(), entered, retain_graph=output < last)
+
+
+def capture(scorer: Scorer, batch: Batch) -> None:
+    jacobian_rows(lambda: scorer.logits(batch), scorer.groups)
+
+
+def capture_again(scorer: Scorer, batch: Batch) -> None:
+    jacobian_rows(lambda: scorer.logits(batch), scorer.groups, layers=list(find_layers(scorer.model)))
+
+
+def by_vmap(scorer: Scorer, batch: Batch) -> list[dict[str, Tensor]]:
+    """For each output the rows of LoRA's B, through functional transforms, which take masks of four axes alone."""
+    base, n_tokens = scorer.model.base_model, batch.input_ids.shape[1]
+    weights = {name: weight for name, weight in base.named_parameters() if "lora_B" in name}
+    dtype, device = scorer.final.weight.dtype, scorer.device
+    hidden_from = torch.ones(n_tokens, n_tokens, dtype=torch.bool, device=device).triu(1)
+    mask = torch.zeros(1, 1, n_tokens, n_tokens, dtype=dtype, device=device)
+    mask = mask.masked_fill(hidden_from, torch.finfo(dtype).min)
+
+    def logit(parameters: dict[str, Tensor], ids: Tensor, output: int) -> Tensor:
+        inputs = {"input_ids": ids[None], "attention_mask": mask, "use_cache": False}
+        hidden = functional_call(base, parameters, kwargs=inputs).last_hidden_state
+        return scorer.final(hidden[0, -1])[output]
+
+    return [
+        vmap(grad(partial(logit, output=output)), in_dims=(None, 0))(weights, batch.input_ids)
+        for output in range(scorer.final.out_features)
+    ]
+
+
+def reason(error: Exception) -> str:
+    said = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {said[0][:160]}"
+
+
+def table(passes: list[Pass]) -> list[str]:
+    lines = [
+        "| model | pass | examples / s | ms a batch | utilisation | peak memory, GB | speed / plain | target |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in passes:
+        if each.timing is None:
+            lines.append(f"| {each.model} | {each.name} | failed: {each.failed} | | | | | {each.target} |")
+            continue
+        memory = "" if each.timing.peak_bytes is None else f"{each.timing.peak_bytes / GIGA:.2f}"
+        lines.append(
+            f"| {each.model} | {each.name} | {each.examples_per_second:.2f} | {1e3 * each.timing.median:.2f} | "
+            f"{each.utilisation:.1%} | {memory} | {each.of_plain:.3f} | {each.target} |"
+        )
+    return lines

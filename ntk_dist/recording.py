@@ -1,0 +1,82 @@
+"""What tracked modules see and where their outputs stand in the graph, kept by forward hooks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from ntk_dist.tracked import Groups, TrackedLinear
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a tracked module.
+
+    Attributes:
+        inputs: what it was called with.
+        version: of `inputs` at that time; another one later means that they were overwritten.
+        edge: where its output stands in the graph.
+    """
+
+    inputs: Tensor
+    version: int
+    edge: GradientEdge
+
+
+@dataclass(eq=False)
+class Recorder:
+    """Forward hook that keeps what the module saw and makes its output differentiable.
+
+    Attributes:
+        linear: the module.
+        group: its group.
+        start: its first column in the rows of the group.
+        calls: its calls so far.
+    """
+
+    linear: TrackedLinear
+    group: str
+    start: int
+    calls: list[Call] = field(default_factory=list)
+
+    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+        """Record a call; return the outputs as the model is to go on with them."""
+        if not outputs.requires_grad:
+            # nothing before this module is tracked: the graph starts here
+            outputs = outputs.detach().requires_grad_()
+        # The model may go on to change the output in place, which moves a tensor, and drops an ordinary view,
+        # to another place in the graph. An unsafe view is a node of its own that stays where it is, and it
+        # copies nothing.
+        outputs = torch.ops.aten._unsafe_view(outputs, outputs.shape)
+        self.calls.append(Call(args[0].detach(), args[0]._version, get_gradient_edge(outputs)))
+        return outputs
+
+
+def recorders_of(groups: Groups) -> list[Recorder]:
+    """Return a recorder for each tracked module, in the order of the groups."""
+    recorders = []
+    for group, linears in groups.items():
+        start = 0
+        for linear in linears:
+            recorders.append(Recorder(linear, group, start))
+            start += linear.n_parameters
+    return recorders
+
+
+@contextmanager
+def hooked(recorders: Sequence[Recorder]) -> Iterator[None]:
+    """Inside, the recorders record."""
+    handles = [recorder.linear.module.register_forward_hook(recorder) for recorder in recorders]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def recorded(recorders: Sequence[Recorder]) -> list[tuple[Recorder, Call]]:
+    """Return all calls with their recorders."""
+    return [(recorder, call) for recorder in recorders for call in recorder.calls]

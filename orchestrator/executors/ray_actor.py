@@ -1,0 +1,99 @@
+"""The side of the Ray executor that lives in a worker process."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.folder import ResultsFolder, Sweep
+from orchestrator.sources import Sources
+from orchestrator.spec import Spec
+from orchestrator.stage import Stage
+from orchestrator.stages.execute import StageWorker
+from orchestrator.stages.failures import Outcome, failed
+from orchestrator.stages.following import Follower, dismiss
+
+Task = tuple[Stage, int, int]
+"""A stage, which attempt it is, and how often its batches are halved."""
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What a worker says of itself once it is up.
+
+    Attributes:
+        process: what names its process in claims.
+        node: Ray's identity of its node.
+        address: IP address and port at which it awaits the others of its model group; None for all but the first.
+    """
+
+    process: Mapping[str, Any]
+    node: str
+    address: tuple[str, int] | None
+
+
+class Worker:
+    """A worker process.
+
+    Args:
+        spec: the spec as JSON.
+        sources: the sources as JSON.
+        folder: the results folder.
+        rank: its number in its model group.
+        group_size: how many processes that has.
+    """
+
+    def __init__(
+        self, spec: dict[str, Any], sources: dict[str, Any], folder: str, rank: int = 0, group_size: int = 1
+    ) -> None:
+        with contextlib.suppress(OSError):
+            os.chdir(Path(folder).parent)
+        self._sweep = Sweep(Spec.model_validate(spec), Sources.from_json(sources))
+        self._folder = ResultsFolder(Path(folder))
+        self._worker = StageWorker(self._sweep, self._folder)
+        self._rank, self._size = rank, group_size
+        self._meeting: Any = None
+        self._follower: Follower | None = None
+
+    def introduce(self) -> Introduction:
+        """Say who this is."""
+        import ray
+
+        address = None
+        if self._size > 1 and self._rank == 0:
+            from finetune.sharding.processes import MeetingPoint
+
+            self._meeting = MeetingPoint(ray.util.get_node_ip_address())
+            address = (self._meeting.address, self._meeting.port)
+        return Introduction(self._worker.process, ray.get_runtime_context().get_node_id(), address)
+
+    def execute(self, tasks: list[Task]) -> list[Outcome]:
+        """Compute stages that need no other process."""
+        return [self._worker.execute(*task) for task in tasks]
+
+    def lead(self, task: Task) -> Outcome:
+        """Compute a stage with the others of the group, who `follow` meanwhile."""
+        if self._worker.group.size == 1:
+            try:
+                self._worker.group = self._meeting.open(self._size)
+            except Exception as error:
+                return failed(error)
+        outcome = self._worker.execute(*task)
+        dismiss(self._worker.group)
+        return outcome
+
+    def follow(self, address: tuple[str, int]) -> Outcome | None:
+        """Take part in what the first of the group, who is at that address, computes; return what failed here."""
+        import ray
+
+        try:
+            if self._follower is None:
+                from finetune.sharding.processes import meet
+
+                group = meet(*address, self._rank, self._size, ray.util.get_node_ip_address())
+                self._follower = Follower(self._sweep, self._folder, group)
+            return self._follower.follow()
+        except Exception as error:  # the first is gone
+            return failed(error)

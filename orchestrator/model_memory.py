@@ -1,0 +1,157 @@
+"""What fits where: how much of a model each process holds, beside the activations of a batch, and what would fit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from orchestrator.errors import BudgetError
+from orchestrator.estimate import human_bytes
+from orchestrator.folder import Sweep
+from orchestrator.sizes import BYTES
+from orchestrator.spec import Spec
+from orchestrator.survey import Survey
+
+LARGEST_GROUP = 1024
+"""Processes of the largest group that is thought of as a way out."""
+
+
+@dataclass(frozen=True)
+class ModelMemory:
+    """The memory that one process takes for the model, in bytes.
+
+    Attributes:
+        whole: all weights.
+        own: its part of the weights; on the host, not on the device, where `offloaded`.
+        gathered: of the largest layer, whose weights come together from all processes while it computes.
+        activations: of a batch, on the way forward and back; an estimate.
+        offloaded: whether its part lies in the memory of the host.
+    """
+
+    whole: int
+    own: int
+    gathered: int
+    activations: int
+    offloaded: bool = False
+
+    @property
+    def certain(self) -> int:
+        """Weights that are on the device at once: less than these cannot do."""
+        return self.gathered if self.offloaded else self.own + self.gathered
+
+    @property
+    def on_device(self) -> int:
+        """All that the model takes there."""
+        return self.certain + self.activations
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a process computes.
+
+    Attributes:
+        memory: bytes that it has.
+        name: what it is, for people.
+    """
+
+    memory: int
+    name: str
+
+
+def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
+    """Return the memory that a process takes for the model of a survey."""
+    model, sharding = survey.model, spec.sharding
+    element = BYTES[spec.model.dtype]
+    whole = int(model["weight_bytes"])
+    # Surveys that were made before there were groups know no layers.
+    largest = int(model.get("largest_layer_bytes", whole))
+    width = int(model.get("linear_width", 0))
+    tokens = max(spec.compute.batch_tokens, 1)
+    if spec.compute.checkpointing:
+        layers = max(1, int(model["n_layers"]))
+        width = width // layers + layers * int(model["hidden_size"])
+    activations = tokens * width * element
+    if sharding is None or sharding.stage == 0 or (sharding.group_size == 1 and sharding.offload == "none"):
+        return ModelMemory(whole, whole, 0, activations)
+    own = -(-whole // sharding.group_size)
+    return ModelMemory(whole, own, largest, activations, offloaded=sharding.offload == "cpu")
+
+
+def this_device(spec: Spec, workers: int) -> Device | None:
+    """Return what each of some workers on this machine computes on; None where only another machine can tell."""
+    if spec.compute.device_memory is not None:
+        return Device(int(spec.compute.device_memory), "compute.device_memory")
+    if spec.compute.device == "cpu":
+        import psutil
+
+        return Device(psutil.virtual_memory().total // workers, f"this machine's, shared by {workers}")
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return Device(torch.cuda.get_device_properties(0).total_memory, "this machine's GPU")
+
+
+def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[str]:
+    """Return sentences that say what of the model goes where, and why it fits there or not."""
+    spec, memory = sweep.spec, model_memory(sweep.spec, survey)
+    holds = f"the model has {human_bytes(memory.whole)} in {spec.model.dtype}; "
+    if memory.gathered:
+        where = "keeps its part, on its host," if memory.offloaded else "keeps"
+        holds += (
+            f"each of {spec.group_size} processes of a group {where} {human_bytes(memory.own)} of it, and has "
+            f"{human_bytes(memory.gathered)} more while the largest layer computes"
+        )
+    else:
+        holds += "every process holds all of it" if spec.group_size > 1 else "every worker holds all of it"
+    takes = (
+        f"with about {human_bytes(memory.activations)} of activations for {spec.compute.batch_tokens} tokens a process "
+        f"takes {human_bytes(memory.on_device)}"
+    )
+    if device is None:
+        return [holds, f"{takes} of its GPU, which this machine lacks: compute.device_memory says how much there is"]
+    fits = f" of {human_bytes(device.memory)} ({device.name})"
+    if memory.certain <= device.memory < memory.on_device:
+        fits += ": too much, if the estimate holds; lower compute.batch_tokens, or set compute.checkpointing: true"
+    return [holds, takes + fits]
+
+
+def refuse_model_that_cannot_fit(sweep: Sweep, survey: Survey, device: Device | None) -> None:
+    """Raise an error if the weights that must be on a device at once do not fit it.
+
+    Raises:
+        BudgetError: says what would fit.
+    """
+    memory = model_memory(sweep.spec, survey)
+    if device is None or memory.certain <= device.memory:
+        return
+    ways = list(_ways_out(sweep.spec, survey, device))
+    advice = f"these would fit: {'; '.join(ways)}" if ways else "no group of processes makes its largest layer fit"
+    raise BudgetError(
+        f"the model cannot fit: a process needs {human_bytes(memory.certain)} for weights alone and has "
+        f"{human_bytes(device.memory)} ({device.name}); {advice}"
+    )
+
+
+def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
+    from orchestrator.spec.compute_section import ShardingSection
+
+    size = 2
+    while size <= LARGEST_GROUP:
+        sharding = ShardingSection(group_size=size)
+        if model_memory(spec.model_copy(update={"sharding": sharding}), survey).on_device <= device.memory:
+            yield f"sharding.group_size: {size} or more, with as many processes"
+            break
+        size *= 2
+    if spec.model.dtype in ("float64", "float32"):
+        smaller = "float32" if spec.model.dtype == "float64" else "bfloat16"
+        model = spec.model.model_copy(update={"dtype": smaller})
+        facts = {
+            key: value * BYTES[smaller] // BYTES[spec.model.dtype] if key.endswith("_bytes") else value
+            for key, value in survey.model.items()
+        }
+        changed = spec.model_copy(update={"model": model})
+        if model_memory(changed, replace(survey, model=facts)).on_device <= device.memory:
+            yield f"model.dtype: {smaller}"
+    if spec.compute.device == "cuda" and (spec.sharding is None or spec.sharding.offload == "none"):
+        sharding = ShardingSection(group_size=spec.group_size, offload="cpu")
+        if model_memory(spec.model_copy(update={"sharding": sharding}), survey).on_device <= device.memory:
+            yield "sharding.offload: cpu, more slowly"

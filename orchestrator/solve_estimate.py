@@ -1,0 +1,99 @@
+"""What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
+
+from orchestrator.layer_sets import LayerSet
+from orchestrator.plan import Plan
+from orchestrator.sizes import Sizes
+from orchestrator.stage import Stage
+from orchestrator.stages.blocks import BLOCK_BYTES
+
+
+def solves_memory(plan: Plan, stage: Stage) -> int:
+    """Return the bytes that the largest layer set of a solve stage takes."""
+    return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
+
+
+def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
+    sizes, kernel = plan.of(stage).sizes, plan.sweep.spec.kernel
+    n_train = stage.parameters["problem"]["n_train"]
+    M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
+    if _is_iterative(stage):
+        return _iterative_memory(sizes, M, M_eval, len(plan.lambdas))
+    # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
+    copies = 3 if kernel.eigenvectors or kernel.kind == "asymmetric_sign" else 1
+    path = 3 * len(plan.lambdas) * (M + M_eval) * 8
+    if stage.parameters["method"] == "primal":
+        p = layer_set.n_parameters * sizes.features_per_parameter
+        return copies * 8 * p * p + BLOCK_BYTES + len(plan.lambdas) * 8 * p + path
+    return copies * 8 * M * M + 8 * M_eval * M + path
+
+
+def solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    """Return FLOPs and bytes on disk of a solve stage."""
+    each = [_solve_cost(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id]]
+    return sum(cost[0] for cost in each), sum(cost[1] for cost in each)
+
+
+def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, int]:
+    sizes = plan.of(stage).sizes
+    M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
+    p = layer_set.n_parameters * sizes.features_per_parameter
+    if _is_iterative(stage):
+        return _iterative_cost(sizes, M, len(plan.lambdas), predictions=stage.parameters["predictions"])
+    primal = stage.parameters["method"] == "primal"
+    size = p if primal else M
+    # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
+    decomposition = (9.0 if plan.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
+    flops = decomposition + 2.0 * size * size * len(plan.lambdas) + (2.0 * M * p * p if primal else 0.0)
+    disk = 8 * (size + 40 * len(plan.lambdas))
+    if stage.parameters["predictions"]:
+        disk += 8 * len(plan.lambdas) * sizes.kernel_rows(sizes.n_eval)
+    return flops, disk
+
+
+def _is_iterative(stage: Stage) -> bool:
+    kernel = stage.parameters["problem"]["kernel"]
+    return bool(kernel.get("decomposition") == "iterative" and stage.parameters["method"] == "dual")
+
+
+def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_lambdas: int) -> int:
+    """Return the bytes that a kernel of M rows takes at most, with M_eval rows for evaluation.
+
+    Two tiles; the vectors of the largest of three Lanczos processes (for the ridge path one for each target, one for
+    each random probe, one for both ends of the spectrum) with three more for each vector that is multiplied; and, for
+    each lambda and target, six vectors of training and three of evaluation.
+    """
+    from ntk_dist.extremes import COUNT, EXTREMES_STEPS
+    from ntk_dist.krylov_ridge import RIDGE_STEPS
+    from ntk_dist.spectral_density import DENSITY_STEPS, PROBES
+
+    targets = _targets(sizes)
+    vectors = max(
+        targets * (min(M, RIDGE_STEPS) + 3),
+        PROBES * (min(M, DENSITY_STEPS) + 3),
+        min(M, EXTREMES_STEPS) + 3 + 6 * COUNT,
+    )
+    tile = sizes.kernel_rows(min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval))) ** 2
+    return 8 * (2 * tile + vectors * M + n_lambdas * targets * (6 * M + 3 * M_eval))
+
+
+def _iterative_cost(sizes: Sizes, M: int, n_lambdas: int, *, predictions: bool) -> tuple[float, int]:
+    """Return FLOPs, as many as there can be, and bytes on disk of a kernel of M rows.
+
+    Steps end early where a ridge path or an eigenvalue has converged, which nobody knows before.
+    """
+    from ntk_dist.extremes import COUNT, EXTREMES_STEPS
+    from ntk_dist.krylov_ridge import RIDGE_STEPS
+    from ntk_dist.spectral_density import DENSITY_STEPS, PROBES
+
+    targets, nodes = _targets(sizes), PROBES * min(M, DENSITY_STEPS)
+    products = targets * (min(M, RIDGE_STEPS) + n_lambdas + 1) + nodes + min(M, EXTREMES_STEPS) + 2 * COUNT
+    # The grid has 20 points for each power of ten; double precision spans about 16 of them above a noise floor.
+    disk = 8 * (2 * nodes + 2 * 20 * 20 + 4 * COUNT + 45 * n_lambdas)
+    if predictions:
+        disk += 8 * n_lambdas * targets * sizes.kernel_rows(sizes.n_eval)
+    return 2.0 * M * M * products, disk
+
+
+def _targets(sizes: Sizes) -> int:
+    """Return how many targets a row of the kernel has: C for the trace-averaged kernel, else 1."""
+    return sizes.features_per_parameter

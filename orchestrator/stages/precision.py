@@ -1,0 +1,49 @@
+"""The stage `precision`: what half precision of the model costs, measured on a few training examples."""
+
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+
+from finetune.precision_error import RowSample, precision_error, sample_rows
+from finetune.targets import kernel_outputs
+from ntk_dist.batches import length_buckets
+from orchestrator.stage import Stage
+from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.work import Product, Work
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Take rows in the model's precision and in float32; the facts have the relative errors of `PrecisionError`.
+
+    In a group every process compares its own batches, and the largest error counts.
+    """
+    half = _sample(stage, work, stage.parameters["dtype"])
+    single = _sample(stage, work, "float32")
+    work.forget_scorer()
+    return Product(_worst(work.group.gathered(asdict(precision_error(half, single)))))
+
+
+def _sample(stage: Stage, work: Work, dtype: str) -> RowSample:
+    p = dict(stage.parameters) | {"dtype": dtype}
+    head = work.input(stage, "head") if "head" in stage.inputs else None
+    scorer = work.scorer(p, head, p["groups"])
+    tokens = read_tokens(work.input(stage, "dataset"), "train", 0, p["examples"])
+    row_dtype = getattr(torch, p["row_dtype"])
+    rows = partial(scorer.rows, outputs=partial(kernel_outputs, outputs=p["outputs"]), row_dtype=row_dtype)
+    buckets = length_buckets(
+        tokens.lengths, batch_tokens=work.halved(p["batch_tokens"]), batch_examples=work.halved(p["batch_examples"])
+    )
+    return sample_rows(rows, [tokens.batch(positions) for positions, _ in work.group.rounds(buckets)])
+
+
+def _worst(errors: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the largest of the errors that the processes of a group found."""
+    first = errors[0]
+    return {
+        "n_examples": sum(each["n_examples"] for each in errors),
+        "scores": max(each["scores"] for each in errors),
+        "kernel": max(each["kernel"] for each in errors),
+        "groups": {name: max(each["groups"][name] for each in errors) for name in first["groups"]},
+    }

@@ -1,0 +1,125 @@
+"""Sweeps whose model is divided: the numbers of whole models, twice the same bits, and groups that lose a process."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.results import load
+from orchestrator.store.journal import read_journals
+from tests.faults.conftest import SWEEP, NewSweep
+from tests.faults.driving import Command, ntksweep, wait_until
+from tests.faults.journal_proof import prove_nothing_was_computed_twice
+from tests.faults.tables import assert_same_tables, checksums, numbers
+from tests.orchestrator.sweeps import make_sweep
+
+pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.xdist_group("groups")]
+
+PAIR = {"sharding": {"group_size": 2}, "compute.executor": "ray", "compute.workers": 2}
+SHORTEST = {"grid.seeds": [0], "head": {"kind": "ridge"}, "grid.layer_sets": ["all_layers"]}
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def divided(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of the small sweep, captured by one group of two processes."""
+    folder = tmp_path_factory.mktemp("divided")
+    make_sweep(folder, SWEEP | {"task.data": str(shared / "data.parquet")} | PAIR, model=shared / "model")
+    answer = ntksweep("run", "sweep.yaml", folder=folder)
+    assert answer.status == 0, answer.output
+    return folder / "results"
+
+
+def test_a_divided_model_gives_the_tables_of_a_whole_one(divided: Path, undisturbed: Path):
+    columns = ["sigma_max", "trace", "train_loss", "eval_loss", "parameter_distance"]
+    found = load(divided).table("cells").to_pandas()
+    whole = load(undisturbed).table("cells").to_pandas()
+    for column in columns:
+        assert found[column].to_numpy() == pytest.approx(whole[column].to_numpy(), rel=2e-5), column
+    predictions = [load(each).table("predictions").to_pandas()["prediction"] for each in (divided, undisturbed)]
+    assert predictions[0].to_numpy() == pytest.approx(predictions[1].to_numpy(), rel=1e-4, abs=2e-5)
+
+
+def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on(
+    divided: Path, new_sweep: NewSweep, tmp_path: Path
+):
+    before = shared_memory()
+    command = Command("run", new_sweep(PAIR), folder=tmp_path)
+    followers: list[psutil.Process] = []
+
+    def in_the_middle() -> bool:
+        assert command.running
+        followers[:] = [each for each in children(command.pid) if "Worker.follow" in title(each)]
+        return bool(followers) and captures(tmp_path / "results") >= 2
+
+    wait_until(in_the_middle)
+    workers = [each for each in children(command.pid) if "Worker." in title(each)]
+    listening = {c.laddr.port for each in workers for c in each.net_connections("tcp") if c.status == "LISTEN"}
+    followers[0].kill()
+    killed = time.time()
+    wait_until(lambda: any(event["event"] == "started" and event["time"] > killed for event in events(tmp_path)))
+    assert time.time() - killed < 60
+    answer = command.wait()
+    assert answer.status == 0, answer.output
+    assert "worker lost; trying again" in answer.output
+    assert_same_tables(tmp_path / "results", numbers(divided))
+    assert checksums(tmp_path / "results") == checksums(divided)
+    prove_nothing_was_computed_twice(tmp_path / "results")
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    still = {c.laddr.port for c in psutil.net_connections("tcp") if c.status == "LISTEN"}
+    assert not listening & still
+    assert shared_memory() <= before
+
+
+def test_without_ray_torchrun_starts_the_group(new_sweep: NewSweep, tmp_path: Path):
+    spec = new_sweep(PAIR | SHORTEST | {"compute.executor": "inline", "compute.workers": None})
+    alone = ntksweep("run", spec, folder=tmp_path)
+    assert alone.status == 2
+    assert "torchrun --nproc-per-node 2" in alone.output
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "orchestrator"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for _ in range(2):  # the second finds it finished, and its processes part at once
+        found = subprocess.run(
+            [*launch, "run", str(spec)],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=300,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr
+        assert "3 of 3 cells" in found.stdout
+    ray = new_sweep(PAIR | SHORTEST, folder=tmp_path / "ray")
+    answer = ntksweep("run", ray, folder=tmp_path / "ray")
+    assert answer.status == 0, answer.output
+    assert checksums(tmp_path / "results") == checksums(tmp_path / "ray/results")
+
+
+def shared_memory() -> set[str]:
+    """Return what lies in shared memory, but for the semaphores of Python itself, which other tests make and remove."""
+    return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith("sem.")}
+
+
+def children(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+def events(folder: Path) -> list[dict[str, object]]:
+    return read_journals(folder / "results/journal")
+
+
+def captures(results: Path) -> int:
+    return len(list((results / "artifacts/capture").glob("*.json")))

@@ -1,0 +1,50 @@
+"""Sweeps of models in half precision, and of models that a configuration alone describes."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
+
+
+def test_what_half_precision_costs_stands_beside_what_it_gave(tmp_path: Path):
+    half = make_sweep(tmp_path / "half", {"model.dtype": "bfloat16"})
+    single = make_sweep(tmp_path / "single", {"model.dtype": "float32"}, model=tmp_path / "half/model")
+    for spec in (half, single):
+        assert not run_spec(spec).report.failures
+    cells, reference = results_of(half).cells.to_pandas(), results_of(single).cells.to_pandas()
+    assert cells["dtype"].unique() == ["bfloat16"]
+    assert (cells["row_precision_error"] > 1e-3).all()
+    assert (cells["row_precision_error"] < 0.05).all()
+    # the whole kernel of all groups, which is that of the last layer set
+    errors = (cells["trace"] - reference["trace"]).abs() / reference["trace"]
+    assert (errors < 3 * cells["kernel_precision_error"]).all()
+    assert reference["row_precision_error"].isna().all()
+    assert (cells["noise_floor"] > reference["noise_floor"]).all()
+
+
+def test_rows_may_be_stored_in_half_the_space(tmp_path: Path):
+    small = make_sweep(tmp_path / "small", {"model.dtype": "float32", "compute.row_dtype": "float16"})
+    usual = make_sweep(tmp_path / "usual", {"model.dtype": "float32"}, model=tmp_path / "small/model")
+    for spec in (small, usual):
+        assert not run_spec(spec).report.failures
+    sizes = [
+        sum(path.stat().st_size for path in (spec.parent / "results/artifacts/capture").glob("*.safetensors"))
+        for spec in (small, usual)
+    ]
+    assert sizes[0] < 0.7 * sizes[1]
+    losses = [results_of(spec).cells.to_pandas()["eval_loss"].to_numpy() for spec in (small, usual)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_a_model_without_weights_is_drawn_from_its_configuration(tmp_path: Path):
+    first = make_sweep(tmp_path / "first", {"model.weights": "random"})
+    for weights in (tmp_path / "first/model").glob("*.safetensors"):
+        weights.unlink()
+    second = make_sweep(
+        tmp_path / "second", {"model.weights": "random", "model.weights_seed": 1}, model=tmp_path / "first/model"
+    )
+    for spec in (first, second):
+        assert not run_spec(spec).report.failures
+    losses = [results_of(spec).cells.to_pandas()["eval_loss"].tolist() for spec in (first, second)]
+    assert losses[0] != losses[1]
