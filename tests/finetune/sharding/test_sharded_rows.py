@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import pytest
@@ -20,10 +21,11 @@ from benchmarks.capture import demo_model
 from finetune.errors import GroupError
 from finetune.model import load_model
 from finetune.scorer import build_scorer
-from finetune.settings import ModelSettings
+from finetune.settings import ModelSettings, ShardingSettings
 from finetune.sharding.group import ModelGroup
 from finetune.sharding.launching import run_group
 from finetune.sharding.processes import joined_group
+from finetune.sharding.weights import zero_config
 from ntk_dist.capture import jacobian_rows
 from tests.finetune.sharding.capturing import Case, capture, die_alone, fail_alone
 from tests.tiny_models import ALL_TARGETS, FAMILIES, save_tiny
@@ -189,6 +191,23 @@ def test_a_second_run_has_the_same_bits_and_damaged_checkpoints_fail_in_all_proc
             load_model(models[what], n_outputs=2, language_model=False, seed=0)
         for said in [*(errors[what] for _, errors in processes), f"{type(alone.value).__name__}: {alone.value}"]:
             assert re.match(error, said), (what, said)
+
+
+# --- settings
+
+
+def test_one_process_and_stage_0_have_nothing_to_divide():
+    assert ShardingSettings(2).divides
+    assert not ShardingSettings(1).divides
+    assert not ShardingSettings(2, stage=0).divides
+    assert zero_config("float32", stage=0)["zero_optimization"] == {"stage": 0}
+
+
+@pytest.mark.parametrize("offload", ["none", "cpu"])
+def test_parts_go_to_the_host_where_that_is_asked_for(offload: Literal["none", "cpu"]):
+    zero = zero_config("bfloat16", offload=offload, largest=800)["zero_optimization"]
+    assert zero["stage3_max_live_parameters"] == 200
+    assert zero.get("offload_param", {}).get("device", "none") == offload
 
 
 # --- groups that end
