@@ -12,8 +12,8 @@ def keep_large_blocks_apart() -> None:
     """Have glibc map every block of 1 MiB and more by itself, which it then gives back as soon as it is freed.
 
     By default it takes blocks up to 32 MiB from its heap, where whole layers that come and go leave holes between
-    activations that stay: measured, a process came to hold several times what it was using. Larger limits keep more (see
-    docs/benchmarks.md), and cost less time, as the system clears every page that it hands out.
+    activations that stay: measured, a process came to hold several times what it was using. Larger limits keep more
+    (see docs/benchmarks.md), and cost less time, as the system clears every page that it hands out.
     """
     libc = _glibc()
     if libc is not None:
