@@ -23,6 +23,7 @@ from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.random_weights import random_model
 from finetune.settings import ModelSettings
 from finetune.sharding.weights import is_divided, part_of
+from finetune.weight_files import check_weight_files
 from ntk_dist.errors import NonFiniteError
 
 
@@ -92,13 +93,16 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
         seed: seeds what transformers draws for parameters that the checkpoint lacks.
 
     Raises:
-        ModelLoadError: nothing there, or the weights do not fit the architecture.
+        ModelLoadError: nothing there, a file of the weights is missing or damaged, or they do not fit the architecture.
         DeviceError: as `finetune.device.check_device`.
         NonFiniteError: a weight is NaN or infinite; names the parameter.
         UnsupportedModelError, HeadError: as `empty_model`.
     """
     device = check_device(settings)
     config = load_config(settings, n_outputs)
+    if settings.weights == "pretrained":
+        # transformers does not say which of the files is damaged
+        check_weight_files(settings)
     auto_class = _auto_class(config, language_model)
     missing, mismatched = set[str](), set[str]()
     try:

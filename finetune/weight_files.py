@@ -86,9 +86,12 @@ def check_weight_files(settings: ModelSettings) -> None:
 def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
     """Return the files, and by tensor the name of the file that an index promises it in."""
     for name in _WHOLE:
-        found = cached_file(
-            settings.path, name, revision=settings.revision, _raise_exceptions_for_missing_entries=False
-        )
+        try:
+            found = cached_file(
+                settings.path, name, revision=settings.revision, _raise_exceptions_for_missing_entries=False
+            )
+        except (OSError, ValueError) as error:
+            raise ModelLoadError(f"the model {settings.path} cannot be loaded: {error}") from error
         if found is None:
             continue
         if not name.endswith(".index.json"):
@@ -99,7 +102,9 @@ def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
         except (KeyError, ValueError, OSError) as error:
             raise ModelLoadError(f"{found} is no index of a checkpoint's files ({error}); get it again") from error
         return [Path(file) for file in files], promised
-    raise ModelLoadError(f"{settings.path} has no weights: none of {', '.join(_WHOLE)}")
+    raise ModelLoadError(
+        f"the model {settings.path} cannot be loaded: it has no weights, which would be in one of {', '.join(_WHOLE)}"
+    )
 
 
 def _safetensors(file: Path, opened: ExitStack) -> Tensors:

@@ -9,7 +9,7 @@ _LARGE = 2 << 20
 
 @lru_cache(maxsize=1)
 def keep_large_blocks_apart() -> None:
-    """Have glibc map every block of 4 MiB and more by itself, which it then gives back as soon as it is freed.
+    """Have glibc map every block of 2 MiB and more by itself, which it then gives back as soon as it is freed.
 
     By default it takes blocks up to 32 MiB from its heap, where whole layers that come and go leave holes between
     activations that stay: measured, a process came to hold several times what it was using. Smaller limits keep less,

@@ -3,6 +3,7 @@
 import ipaddress
 import os
 import socket
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from finetune.sharding.group import ModelGroup
 PATIENCE = timedelta(days=365)
 """How long a process waits for what the first says: it may compute for long what needs no model."""
 
+_GRACE = 5.0
+"""Seconds in which the launcher finds the process that ended first, and ends the others."""
+
 
 @contextmanager
 def joined_group() -> Iterator[ModelGroup]:
@@ -32,7 +36,14 @@ def joined_group() -> Iterator[ModelGroup]:
     if not torch.distributed.is_torchelastic_launched():
         raise GroupError("a model group is started by torchrun: torchrun --nproc-per-node 2 ...")
     store, rank, size = next(rendezvous("env://"))
-    yield _joined(store, rank, size, os.environ["MASTER_ADDR"])
+    group = _joined(store, rank, size, os.environ["MASTER_ADDR"])
+    try:
+        yield group
+    except RuntimeError as error:
+        if is_lost_connection(error):
+            # The process that left is to blame. On a busy machine the launcher may else find this one first.
+            time.sleep(_GRACE)
+        raise
     torch.distributed.destroy_process_group()
 
 

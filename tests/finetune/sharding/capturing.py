@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from finetune.sharding.group import ModelGroup
 from finetune.sharding.processes import joined_group
 from finetune.sharding.scorer import ShardedScorer, build_sharded_scorer
 from finetune.sharding.weights import is_divided, part_of
@@ -50,24 +51,43 @@ class Case:
         return [bucket.tolist() for bucket in buckets]
 
 
-def capture(cases: Mapping[str, Case], folder: Path) -> dict[str, dict[str, int]]:
-    """Leave rows and scores by example in files of this process, one a case; return what it held of each model."""
+def capture(
+    cases: Mapping[str, Case], folder: Path, damaged: Mapping[str, ModelSettings]
+) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Leave rows and scores by example in files of this process, one a case, and load damaged models.
+
+    Returns:
+        What it held of each model, and the error that each damaged one gave.
+    """
     torch.set_num_threads(1)
-    facts = {}
     with joined_group() as group:
-        for name, case in cases.items():
-            tokens, found = case.tokens(), dict[str, Tensor]()
-            sharded = build_sharded_scorer(*case.settings(), **case.options())
-            before = held(sharded)
-            for positions, counts in group.rounds(case.batches()):
-                scores, rows = sharded.rows(tokens.batch(positions), lambda logits: logits)
-                for place, position in enumerate(positions if counts else []):
-                    found[f"{position}/scores"] = scores[place].contiguous()
-                    found |= {f"{position}/{part}": values[place].contiguous() for part, values in rows.items()}
-            save_file(found, folder / f"{name}-{group.rank}.safetensors")
-            after = held(sharded)
-            facts[name] = {"before": before["own"], "after": after["own"], "all": after["all"]}
-    return facts
+        facts = {name: capture_case(case, folder / f"{name}-{group.rank}", group) for name, case in cases.items()}
+        return facts, {name: refusal(model) for name, model in damaged.items()}
+
+
+def capture_case(case: Case, file: Path, group: ModelGroup) -> dict[str, int]:
+    """Leave what this process captures of a case; return what it held of the model."""
+    tokens, found = case.tokens(), dict[str, Tensor]()
+    sharded = build_sharded_scorer(*case.settings(), **case.options())
+    before = held(sharded)
+    for positions, counts in group.rounds(case.batches()):
+        scores, rows = sharded.rows(tokens.batch(positions), lambda logits: logits)
+        for place, position in enumerate(positions if counts else []):
+            found[f"{position}/scores"] = scores[place].contiguous()
+            found |= {f"{position}/{part}": values[place].contiguous() for part, values in rows.items()}
+    save_file(found, file.with_name(f"{file.name}.safetensors"))
+    after = held(sharded)
+    return {"before": before["own"], "after": after["own"], "all": after["all"]}
+
+
+def refusal(model: ModelSettings) -> str:
+    """Return the error that a damaged model gives in this process."""
+    options = {"n_outputs": 2, "adapter_seed": 1, "head_seed": 2}
+    try:
+        build_sharded_scorer(model, AdapterSettings("lora", 2, 4.0, ("q_proj",)), HeadSettings("random"), **options)
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+    return "none"
 
 
 def die_alone(rank: int) -> None:
