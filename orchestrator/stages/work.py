@@ -69,6 +69,16 @@ class Work:
         """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
         return max(1, size >> self.halvings)
 
+    def batch_tokens(self, stage: Stage, scorer: Mapping[str, Any]) -> int:
+        """Return the most tokens of a batch of the stage at hand: the spec's, or those that were found to fit.
+
+        Args:
+            stage: the stage, with the input `batches` where the spec says `auto`.
+            scorer: the parameters of its model.
+        """
+        given = scorer["batch_tokens"]
+        return self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
+
     def use_device(self, name: str) -> "torch.device":
         """Return the device of torch that the stage at hand computes on, and remember its name.
 
