@@ -26,7 +26,17 @@ from orchestrator.stages import batches, capture, head
 from orchestrator.stages.batch_memory import batch_limit, peak_of
 from orchestrator.stages.work import Work
 from orchestrator.store.artifacts import Artifact
-from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of, survey_of, sweep_of
+from tests.orchestrator.sweeps import (
+    make_sweep,
+    ntksweep,
+    plan_of,
+    results_of,
+    run_spec,
+    spec_of,
+    survey_of,
+    sweep_of,
+    write_data,
+)
 
 AUTO: dict[str, Any] = {
     "compute.batch_tokens": "auto",
@@ -229,6 +239,25 @@ def test_only_auto_plans_a_search():
         if stage.kind in ("head", "precision", "capture"):
             ((_, stage_id),) = stage.inputs["batches"]
             assert stage_id == of_seed[stage.parameters["adapter_seed"]].stage_id
+
+
+def test_what_is_trained_together_or_combined_reads_the_batches_of_each_part(tmp_path: Path, tiny_model: Path):
+    together = {
+        "learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "side_by_side": 4, "side_by_side_across": ["seeds"],
+        "combinations": {"coefficients": [0.5]},
+    }  # fmt: skip
+    changes = {
+        "compute.batch_tokens": "auto", "task.data": None, "finetune": together, "grid.layer_sets": [{"layers": [[1]]}],
+        "grid.tasks": {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}, "grid.seeds": [0, 1],
+    }  # fmt: skip
+    path = make_sweep(tmp_path, changes, model=tiny_model)
+    write_data(tmp_path / "films.parquet", seed=1)
+    ending = run_spec(path)
+    assert ending.report.failures == []
+    roles = {stage.kind: {role for role in stage.inputs if role.startswith("batches")} for stage in ending.plan.stages}
+    assert roles["side_by_side"] == {"batches.0", "batches.1"}
+    assert roles["combine"] == {"batches.a", "batches.b"}
+    assert len(found_in(path)) == 4
 
 
 def test_a_plan_tells_the_least_that_must_fit_and_that_more_is_chosen(tmp_path: Path):
