@@ -77,7 +77,9 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
 
 def _tokens_at_once(spec: Spec) -> int:
     """Return the tokens of a batch; where it is chosen to fit those of the longest text, which must go through."""
-    return spec.task.max_length if spec.compute.batch_tokens == "auto" else spec.compute.batch_tokens
+    if spec.compute.batch_tokens != "auto":
+        return spec.compute.batch_tokens
+    return max(task.max_length for task in (spec.grid.tasks or {"": spec.task}).values())
 
 
 def this_device(spec: Spec, workers: int) -> Device | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,15 +17,26 @@ from finetune.prefix import PrefixCache
 from finetune.sharding.group import ModelGroup
 from ntk_dist.batches import length_buckets
 from orchestrator.batch_size import MOST_TOKENS, MemoryLine, fitting_tokens
-from orchestrator.errors import SpecError
+from orchestrator.errors import SpecError, SweepError
 from orchestrator.estimate import costs
 from orchestrator.folder import ResultsFolder
 from orchestrator.model_memory import Device, fitting_notes, model_memory
 from orchestrator.spec import parse_spec, read_spec
 from orchestrator.stages import batches, capture, head
+from orchestrator.stages.batch_memory import batch_limit, peak_of
 from orchestrator.stages.work import Work
 from orchestrator.store.artifacts import Artifact
-from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of, survey_of, sweep_of
+from tests.orchestrator.sweeps import (
+    make_sweep,
+    ntksweep,
+    plan_of,
+    results_of,
+    run_spec,
+    spec_of,
+    survey_of,
+    sweep_of,
+    write_data,
+)
 
 AUTO: dict[str, Any] = {
     "compute.batch_tokens": "auto",
@@ -171,6 +183,34 @@ def test_a_group_takes_what_fits_the_process_with_the_least_memory(automatic: Pa
     assert facts["limit_bytes"] == min(other, spec.compute.memory_budget)
 
 
+# --- what is measured
+
+
+@pytest.mark.parametrize("megabytes", [20, 80])
+def test_what_is_taken_on_a_processor_is_seen_whatever_was_taken_before(megabytes: int):
+    processor = torch.device("cpu")
+    torch.ones(10**8, dtype=torch.uint8)  # larger than both, and given back
+    for _ in range(2):
+        taken = peak_of(lambda: torch.ones(megabytes * 10**6, dtype=torch.uint8), processor)
+        assert megabytes * 10**6 == pytest.approx(taken, rel=0.1)
+
+
+def test_a_system_that_does_not_tell_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("orchestrator.stages.batch_memory.reset_peak_memory", lambda: False)
+    with pytest.raises(SweepError, match=r"batch_tokens: auto .* give a number"):
+        peak_of(lambda: None, torch.device("cpu"))
+
+
+def test_a_gpu_gives_most_of_what_is_free_or_kept_by_torch(monkeypatch: pytest.MonkeyPatch):
+    seen = {"mem_get_info": (700, 1000), "memory_reserved": 250, "memory_allocated": 150, "max_memory_allocated": 190}
+    for name, value in seen.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _device, value=value: value)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device: None)
+    assert batch_limit(torch.device("cuda"), budget=10) == 640
+    assert batch_limit(torch.device("cpu"), budget=10) == 10
+    assert peak_of(lambda: None, torch.device("cuda")) == 40
+
+
 # --- the spec and the plan
 
 
@@ -199,6 +239,25 @@ def test_only_auto_plans_a_search():
         if stage.kind in ("head", "precision", "capture"):
             ((_, stage_id),) = stage.inputs["batches"]
             assert stage_id == of_seed[stage.parameters["adapter_seed"]].stage_id
+
+
+def test_what_is_trained_together_or_combined_reads_the_batches_of_each_part(tmp_path: Path, tiny_model: Path):
+    together = {
+        "learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "side_by_side": 4, "side_by_side_across": ["seeds"],
+        "combinations": {"coefficients": [0.5]},
+    }  # fmt: skip
+    changes = {
+        "compute.batch_tokens": "auto", "task.data": None, "finetune": together, "grid.layer_sets": [{"layers": [[1]]}],
+        "grid.tasks": {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}, "grid.seeds": [0, 1],
+    }  # fmt: skip
+    path = make_sweep(tmp_path, changes, model=tiny_model)
+    write_data(tmp_path / "films.parquet", seed=1)
+    ending = run_spec(path)
+    assert ending.report.failures == []
+    roles = {stage.kind: {role for role in stage.inputs if role.startswith("batches")} for stage in ending.plan.stages}
+    assert roles["side_by_side"] == {"batches.0", "batches.1"}
+    assert roles["combine"] == {"batches.a", "batches.b"}
+    assert len(found_in(path)) == 4
 
 
 def test_a_plan_tells_the_least_that_must_fit_and_that_more_is_chosen(tmp_path: Path):
