@@ -17,6 +17,7 @@ batch in turns: median and the span of the rounds.
 """
 
 import argparse
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,13 +31,13 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.capture import demo_model, seconds
 from finetune.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
 from finetune.sharding.launching import run_group
 from finetune.sharding.processes import joined_group
 from finetune.sharding.scorer import build_sharded_scorer
 from ntk_dist.batches import Batch, pad
-from ntk_dist.capture import jacobian_rows
 
 TARGETS = ("q_proj", "v_proj")
 OPTIONS = {"n_outputs": 2, "adapter_seed": 0, "head_seed": 0}
@@ -118,7 +119,7 @@ def alone(model: ModelSettings, adapter: AdapterSettings, batch: Batch) -> Peaks
 
     def load() -> Callable[[], Any]:
         scorer = build_scorer(model, adapter, HEAD, **OPTIONS)
-        return lambda: jacobian_rows(lambda: scorer.logits(batch), scorer.groups)
+        return lambda: scorer.rows(batch, lambda logits: logits)
 
     return peaks_of(load)
 
@@ -186,7 +187,41 @@ def memory(group: int, layers: int, dtype: ModelDType, _rounds: int) -> None:
         )
 
 
-PARTS = {"memory": memory}
+def throughput(_group: int, _layers: int, dtype: ModelDType, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        llama, minilm = Path(temporary), demo_model()
+        save_llama(llama, 8, dtype)
+        for name, folder, targets, batch in (
+            ("MiniLM", minilm, ("query", "value"), random_batch(32, 32)),
+            ("Llama, hidden 1,024, 8 layers", llama, TARGETS, random_batch(2, 128)),
+        ):
+            work = (ModelSettings(str(folder), dtype=dtype), AdapterSettings("lora", 8, 16.0, targets), batch, rounds)
+            ratios = sorted(run_group(1, in_turns, *work)[0])
+            print(
+                f"{name}, {len(batch)} examples of {batch.input_ids.shape[1]} tokens: group of one / no group "
+                f"{statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})"
+            )
+
+
+def in_turns(model: ModelSettings, adapter: AdapterSettings, batch: Batch, rounds: int) -> list[float]:
+    """Take rows with and without a group in turns; return the ratios of their times."""
+    torch.set_num_threads(1)
+    with joined_group():
+        sharded, scorer = (
+            build_sharded_scorer(model, adapter, HEAD, **OPTIONS),
+            build_scorer(model, adapter, HEAD, **OPTIONS),
+        )
+        passes = (lambda: sharded.rows(batch, lambda logits: logits), lambda: scorer.rows(batch, lambda logits: logits))
+        ratios = []
+        for number in range(rounds + 1):
+            # which one comes first changes, so that what else the machine does falls on both
+            order = (0, 1) if number % 2 else (1, 0)
+            times = {which: seconds(passes[which]) for which in order}
+            ratios.append(times[0] / times[1])
+    return ratios[1:]
+
+
+PARTS = {"memory": memory, "throughput": throughput}
 
 
 def main() -> None:

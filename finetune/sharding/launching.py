@@ -37,10 +37,11 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
     )
     try:
         found = elastic_launch(config, work)(*arguments)
+        return [found[rank] for rank in range(size)]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise GroupError(f"process {rank} of a model group of {size} {_why(failure)}; the others were ended") from None
-    return [found[rank] for rank in range(size)]
+    # Raised out here, the error does not keep the launcher, which listens as long as it lives.
+    raise GroupError(f"process {rank} of a model group of {size} {_why(failure)}; the others were ended")
 
 
 def _why(failure: ProcessFailure) -> str:

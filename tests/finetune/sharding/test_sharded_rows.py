@@ -34,6 +34,8 @@ TEXTS = (
 )  # fmt: skip
 """Five batches of two and less: neither two nor four processes have equally many."""
 
+IN_ALL_SIZES = ("minilm", "gpt2", "dense", "several files", "bfloat16")
+
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
@@ -83,13 +85,15 @@ class Run:
 
 @pytest.fixture(scope="module", params=[2, 4])
 def run(request: pytest.FixtureRequest, cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Capture all cases in a group, on a machine without a compiler."""
+    """Capture cases in a group, all of them in the smaller one, on a machine without a compiler."""
+    size = request.param
+    chosen = cases if size == 2 else {name: cases[name] for name in IN_ALL_SIZES}
     folder, extensions = tmp_path_factory.mktemp("rows"), tmp_path_factory.mktemp("extensions")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PATH", "/nowhere")
         environment.setenv("CXX", "/nowhere/c++")
         environment.setenv("TORCH_EXTENSIONS_DIR", str(extensions))
-        held = [own for own, _ in run_group(request.param, capture, cases, folder, {})]
+        held = [own for own, _ in run_group(size, capture, chosen, folder, {})]
     assert list(extensions.iterdir()) == []
     return Run(folder, held)
 
@@ -118,7 +122,8 @@ def whole(case: Case) -> dict[str, torch.Tensor]:
 
 def test_rows_are_those_of_whole_models_of_which_every_process_keeps_its_part(cases: dict[str, Case], run: Run):
     size = len(run.held)
-    for name, case in cases.items():
+    for name in run.held[0]:
+        case = cases[name]
         found, expected = rows_in(run.folder, name, size), whole(case)
         assert found.keys() == expected.keys()
         if case.dtype == "float32":
@@ -173,7 +178,7 @@ def test_a_second_run_has_the_same_bits_and_damaged_checkpoints_fail_in_all_proc
     cases: dict[str, Case], run: Run, damaged: dict[str, tuple[Path, str]], tmp_path: Path
 ):
     size = len(run.held)
-    again = {name: cases[name] for name in ("minilm", "gpt2", "several files", "bfloat16")}
+    again = {name: cases[name] for name in ("minilm", "several files", "bfloat16")}
     models = {what: ModelSettings(str(folder)) for what, (folder, _) in damaged.items()}
     processes = run_group(size, capture, again, tmp_path, models)
     for name in again:
