@@ -163,7 +163,7 @@ class Work:
         weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
         key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None  # free the old model before the new one is loaded
+            self.forget_scorer()  # free the old model before the new one is loaded
             self._loaded = (key, self._load(parameters, weights, groups))
         return self._loaded[1]
 
@@ -196,8 +196,17 @@ class Work:
         return build_scorer(model, adapter, head, **options)
 
     def forget_scorer(self) -> None:
-        """Keep no model for the stages that follow."""
+        """Keep no model for the stages that follow; its memory is free at once unless the stage at hand holds it."""
+        if self._loaded is None:
+            return
+        from finetune.sharding.scorer import ShardedScorer
+
+        is_sharded = isinstance(self._loaded[1], ShardedScorer)
         self._loaded = None
+        if is_sharded:
+            from finetune.sharding.release import free_models
+
+            free_models()
 
 
 Compute = Callable[[Stage, Work], Product]
