@@ -14,3 +14,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # A busy machine is slow without being wrong; where nobody watches, a failure must come again when it is run again.
 settings.register_profile("ntksweep", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("ntksweep")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes run the tests: those that need a cluster wait most of the time, and compute little."""
+    return max(3, os.cpu_count() or 1)
