@@ -15,10 +15,10 @@ def check_device(settings: ModelSettings) -> torch.device:
         DeviceError: the GPU does not compute in the model's precision; likewise.
     """
     device = present_device(settings.device)
-    if device.type == "cuda" and settings.dtype == "bfloat16":
-        if not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise DeviceError(
-                f"dtype: bfloat16, but {torch.cuda.get_device_name()} does not compute in it: set model.dtype: float16 "
-                "or float32"
-            )
+    half = device.type == "cuda" and settings.dtype == "bfloat16"
+    if half and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise DeviceError(
+            f"dtype: bfloat16, but {torch.cuda.get_device_name()} does not compute in it: set model.dtype: float16 or "
+            "float32"
+        )
     return device

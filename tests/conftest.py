@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Tests run in several processes on few processors; tiny products on contended threads take twenty times as long.
@@ -16,6 +17,7 @@ settings.register_profile("ntksweep", deadline=None, derandomize=bool(os.environ
 settings.load_profile("ntksweep")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes run the tests: those that need a cluster wait most of the time, and compute little."""
     return max(3, os.cpu_count() or 1)
