@@ -4,24 +4,21 @@ import torch
 
 from finetune.errors import DeviceError
 from finetune.settings import ModelSettings
+from ntk_dist.device import present_device
 
 
 def check_device(settings: ModelSettings) -> torch.device:
     """Return the device of a model.
 
     Raises:
-        DeviceError: there is no GPU, or it does not compute in the model's precision; says what to set instead.
+        NoDeviceError: there is no GPU; says what to set instead.
+        DeviceError: the GPU does not compute in the model's precision; likewise.
     """
-    if settings.device == "cuda":
-        if not torch.cuda.is_available():
-            why = "" if torch.version.cuda else " (this torch was built without CUDA)"
-            raise DeviceError(
-                f"device: cuda, but torch {torch.__version__} finds no GPU{why}: set compute.device: cpu, or run where "
-                "`nvidia-smi` shows one, with a torch built for its driver"
-            )
-        if settings.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            raise DeviceError(
-                f"dtype: bfloat16, but {torch.cuda.get_device_name()} does not compute in it: set model.dtype: float16 "
-                "or float32"
-            )
-    return torch.device(settings.device)
+    device = present_device(settings.device)
+    half = device.type == "cuda" and settings.dtype == "bfloat16"
+    if half and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise DeviceError(
+            f"dtype: bfloat16, but {torch.cuda.get_device_name()} does not compute in it: set model.dtype: float16 or "
+            "float32"
+        )
+    return device

@@ -10,7 +10,7 @@ class ModelLoadError(FinetuneError):
 
 
 class DeviceError(FinetuneError):
-    """The device is not there, or does not compute in the model's precision."""
+    """The device does not compute in the model's precision."""
 
 
 class UnsupportedModelError(FinetuneError):

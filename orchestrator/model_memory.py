@@ -64,7 +64,7 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
     # Surveys that were made before there were groups know no layers.
     largest = int(model.get("largest_layer_bytes", whole))
     width = int(model.get("linear_width", 0))
-    tokens = max(spec.compute.batch_tokens, 1)
+    tokens = _tokens_at_once(spec)
     if spec.compute.checkpointing:
         layers = max(1, int(model["n_layers"]))
         width = width // layers + layers * int(model["hidden_size"])
@@ -73,6 +73,13 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
         return ModelMemory(whole, whole, 0, activations)
     own = -(-whole // sharding.group_size)
     return ModelMemory(whole, own, largest, activations, offloaded=sharding.offload == "cpu")
+
+
+def _tokens_at_once(spec: Spec) -> int:
+    """Return the tokens of a batch; where it is chosen to fit those of the longest text, which must go through."""
+    if spec.compute.batch_tokens != "auto":
+        return spec.compute.batch_tokens
+    return max(task.max_length for task in (spec.grid.tasks or {"": spec.task}).values())
 
 
 def this_device(spec: Spec, workers: int) -> Device | None:
@@ -102,15 +109,18 @@ def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[s
         )
     else:
         holds += "every process holds all of it" if spec.group_size > 1 else "every worker holds all of it"
+    automatic = spec.compute.batch_tokens == "auto"
+    tokens = f"{_tokens_at_once(spec)} tokens" + (" (larger batches are chosen to fit)" if automatic else "")
     takes = (
-        f"with about {human_bytes(memory.activations)} of activations for {spec.compute.batch_tokens} tokens a process "
-        f"takes {human_bytes(memory.on_device)}"
+        f"with about {human_bytes(memory.activations)} of activations for {tokens} a process takes "
+        f"{human_bytes(memory.on_device)}"
     )
     if device is None:
         return [holds, f"{takes} of its GPU, which this machine lacks: compute.device_memory says how much there is"]
     fits = f" of {human_bytes(device.memory)} ({device.name})"
     if memory.certain <= device.memory < memory.on_device:
-        fits += ": too much, if the estimate holds; lower compute.batch_tokens, or set compute.checkpointing: true"
+        lower = "task.max_length" if automatic else "compute.batch_tokens"
+        fits += f": too much, if the estimate holds; lower {lower}, or set compute.checkpointing: true"
     return [holds, takes + fits]
 
 

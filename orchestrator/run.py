@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.sharding.group import ModelGroup
+from orchestrator.environment import refuse_missing_deepspeed
 from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
 from orchestrator.executors.choose import make_executor, worker_count
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
@@ -89,6 +90,8 @@ def run(
         with suppress(StorageError):  # a finished sweep may be archived where nobody writes
             _clear_claims(plan, folder)
         return Ending(plan, Report(), plan.n_cells, was_finished=True)
+    if spec.group_size > 1:
+        refuse_missing_deepspeed()
     refuse_what_cannot_fit(plan, folder)
     refuse_model_that_cannot_fit(sweep, plan.variants[0].survey, this_device(spec, worker_count(sweep)))
     for change in folder.version_changes():

@@ -33,6 +33,7 @@ class SeedPlanner:
         self.sizes = sizes
         self.seed = seed
         self.dataset = self._dataset()
+        self.batches = self._batches()
         self.head = self._head()
         self.precision = self._precision()
         self.train = self._captures("train", sizes.train_shards)
@@ -43,7 +44,7 @@ class SeedPlanner:
     def shared_stages(self) -> Iterator[Stage]:
         """Yield everything that several layer sets need."""
         yield self.dataset
-        yield from [stage for stage in (self.head, self.precision) if stage]
+        yield from [stage for stage in (self.batches, self.head, self.precision) if stage]
         yield from [*self.train, *self.eval]
         yield from [*self.tiles.values(), *self.eval_tiles.values()]
 
@@ -83,8 +84,7 @@ class SeedPlanner:
     def _training_inputs(self, n_train: int) -> dict[str, tuple[Ref, ...]]:
         shards = self.sizes.shards_of(n_train)
         return {
-            "dataset": (_ref(self.dataset),),
-            **({"head": (_ref(self.head),)} if self.head else {}),
+            **self._model_inputs(),
             "train": tuple(_ref(stage) for stage in self.train[:shards]),
             "eval": tuple(_ref(stage) for stage in self.eval),
         }
@@ -126,35 +126,41 @@ class SeedPlanner:
             **{name: value for name, value in unusual.items() if value is not None},
         }
 
+    def _model_inputs(self) -> dict[str, tuple[Ref, ...]]:
+        return _by_kind(self.dataset, self.batches, self.head)
+
+    def _batches(self) -> Stage | None:
+        """Return the stage that finds how many tokens a batch may have; None where the spec says it."""
+        if self.spec.compute.batch_tokens != "auto":
+            return None
+        # Memory is no parameter: what was found once stays, whatever there is later.
+        return Stage("batches", self._rows_parameters(), _by_kind(self.dataset))
+
     def _head(self) -> Stage | None:
         if self.spec.head.kind not in ("ridge", "logistic"):
             return None
-        return Stage("head", self._scorer(), {"dataset": (_ref(self.dataset),)})
+        return Stage("head", self._scorer(), _by_kind(self.dataset, self.batches))
 
     def _precision(self) -> Stage | None:
         """Return the stage that measures what half precision costs; None where the model is not in half precision."""
         if self.spec.model.dtype not in ("bfloat16", "float16"):
             return None
-        inputs = {"dataset": (_ref(self.dataset),)} | ({"head": (_ref(self.head),)} if self.head else {})
-        parameters = self._scorer() | {
+        parameters = self._rows_parameters() | {
             "row_dtype": self.spec.row_dtype,
-            "outputs": self.spec.kernel.outputs,
-            "groups": list(self.sizes.groups),
-            "batch_examples": self.sizes.batch_examples,
             "examples": min(PRECISION_SAMPLE, self.sizes.n_train),
         }
-        return Stage("precision", parameters, inputs)
+        return Stage("precision", parameters, self._model_inputs())
 
-    def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
-        inputs = {"dataset": (_ref(self.dataset),)}
-        if self.head:
-            inputs["head"] = (_ref(self.head),)
-        parameters = self._scorer() | {
+    def _rows_parameters(self) -> dict[str, Any]:
+        """Return what fixes the rows of any example, and how many go through the model at once."""
+        return self._scorer() | {
             "outputs": self.spec.kernel.outputs,
             "groups": list(self.sizes.groups),
             "batch_examples": self.sizes.batch_examples,
-            "split": split,
         }
+
+    def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
+        inputs, parameters = self._model_inputs(), self._rows_parameters() | {"split": split}
         return [Stage("capture", parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]
 
     def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:
@@ -250,3 +256,8 @@ class SeedPlanner:
 
 def _ref(stage: Stage) -> Ref:
     return stage.kind, stage.stage_id
+
+
+def _by_kind(*stages: Stage | None) -> dict[str, tuple[Ref, ...]]:
+    """Return stages as inputs, each in the role of its kind; those that there are."""
+    return {stage.kind: (_ref(stage),) for stage in stages if stage}

@@ -10,6 +10,7 @@ from orchestrator.identity import identity
 NUMERICS_VERSION: Mapping[str, int] = {
     "survey": 1,
     "dataset": 1,
+    "batches": 1,
     "head": 1,
     "precision": 1,
     "capture": 1,

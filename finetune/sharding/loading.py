@@ -38,7 +38,7 @@ def load_in_parts(
         config: of DeepSpeed, see `zero_config`.
 
     Raises:
-        ModelLoadError, DeviceError, NonFiniteError, HeadError: as `load_model`; all processes raise the same.
+        ModelLoadError, NoDeviceError, DeviceError, NonFiniteError, HeadError: as `load_model`, in all processes alike.
         UnsupportedModelError: as `load_model`, or transformers computes weights from several tensors of the checkpoint.
     """
     check_device(settings)

@@ -14,6 +14,7 @@ from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
 from finetune.sharding.loading import load_in_parts
 from finetune.sharding.memory import give_back, keep_large_blocks_apart
+from finetune.sharding.release import keeping_no_modules
 from finetune.sharding.weights import (
     hide_whole_parameters,
     is_divided,
@@ -30,7 +31,8 @@ from ntk_dist.tracked import TrackedLinear
 class ShardedScorer:
     """A scorer that fetches the weights of one layer at a time from all processes, and lets them go again.
 
-    All processes make the same calls in the same order, each with examples of its own.
+    All processes make the same calls in the same order, each with examples of its own. Nothing but its owners keeps it:
+    after the last one has dropped it, `finetune.sharding.release.free_models` frees the weights.
 
     Args:
         scorer: built from a model that was loaded in parts, or from a whole one, which DeepSpeed then has nothing to do
@@ -56,7 +58,8 @@ class ShardedScorer:
         hide_whole_parameters(self.scorer.model)
         root = _Root(self.scorer)
         config = zero_config(dtype, offload=offload, largest=largest_module(self.scorer.model))
-        deepspeed.initialize(model=root, config=config)
+        with keeping_no_modules():
+            deepspeed.initialize(model=root, config=config)
         self._logits, self._backward = root, _BackwardAgain(root)
 
     @property
@@ -76,11 +79,14 @@ class ShardedScorer:
 
     def features(self, batch: Batch) -> Tensor:
         """Return what a probe is fitted to, (B, d), as `Scorer.features`."""
-        return self.scorer.features(batch, self._logits)
+        return self.scorer.features(batch, self.logits)
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits (B, C), as `Scorer.logits`."""
-        return self._logits(batch)
+        if self._backward is None:
+            return self._logits(batch)
+        with keeping_no_modules():
+            return self._logits(batch)
 
     def before_backward(self, output: int) -> None:
         """Make ready for the backward pass of an output, as `ntk_dist.capture.jacobian_rows` asks."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ByteSize, Field, PositiveInt
+from pydantic import BeforeValidator, ByteSize, Discriminator, Field, PositiveInt, Tag
 
 from orchestrator.spec.sections import Section
 
@@ -14,6 +14,17 @@ def _without_idle_stages(stage: Any) -> Any:
             "which divides the weights, or 0, which leaves them whole"
         )
     return stage
+
+
+def _kind_of_batch_tokens(value: Any) -> str:
+    """Return which of both a value was meant to be, so that only what is wrong with that one is told."""
+    return "auto" if isinstance(value, str) and not value.strip().isdecimal() else "number"
+
+
+BatchTokens = Annotated[
+    Annotated[PositiveInt, Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
+    Discriminator(_kind_of_batch_tokens),
+]
 
 
 class ComputeSection(Section):
@@ -73,8 +84,12 @@ class ComputeSection(Section):
         "same numbers from less memory, in more time.",
         examples=[True],
     )
-    batch_tokens: PositiveInt = Field(
-        2048, description="Tokens (padding included) that go through the model at once.", examples=[2048]
+    batch_tokens: BatchTokens = Field(
+        2048,
+        description="Tokens (padding included) that go through the model at once. auto measures on each seed's longest "
+        "texts how many fit: a power of two up to 65,536, within 80 % of a GPU's free memory, or `memory_budget` on a "
+        "CPU. The folder keeps what was found, so that its numbers stay; in another folder they agree to rounding.",
+        examples=[2048, "auto"],
     )
     shard_examples: PositiveInt | None = Field(
         None,

@@ -33,7 +33,7 @@ def compute(stage: Stage, work: Work) -> Product:
         group: (dtype, (n_rows, sum(linear.n_parameters for linear in scorer.groups[group]))) for group in p["groups"]
     }
     file = work.new_arrays(stage, layout | {SCORES: (dtype, (stop - start, per_example))})
-    batch_tokens, batch_examples = work.halved(p["batch_tokens"]), work.halved(p["batch_examples"])
+    batch_tokens, batch_examples = work.batch_tokens(stage, p), work.halved(p["batch_examples"])
     batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples)
     outputs, row_dtype = partial(kernel_outputs, outputs=p["outputs"]), getattr(torch, dtype)
     for positions, counts in work.group.rounds(batches):

@@ -61,14 +61,17 @@ def failed(error: Exception) -> Outcome:
         return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
     if _is_lost_connection(error):
         return Outcome(Status.FAILED, FailureClass.WORKER, f"another process of the model group was lost: {error}")
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Outcome(Status.FAILED, FailureClass.MEMORY, _memory_message(error))
     if isinstance(error, SweepError) or _is_named(error):
         return Outcome(Status.FAILED, FailureClass.INPUT, str(error))
     return Outcome(Status.FAILED, FailureClass.CODE, "".join(traceback.format_exception(error)))
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that there was too little memory, of the host or of a device."""
+    if isinstance(error, MemoryError):
+        return True
     if isinstance(error, OSError):  # of a file that cannot be mapped
         return error.errno == errno.ENOMEM
     # torch has no class for it on a CPU.

@@ -19,7 +19,7 @@ def compute(stage: Stage, work: Work) -> Product:
     tokens = read_tokens(dataset, "train", 0, len(labels))
     scorer = work.scorer(p, None, [])
     own: dict[int, np.ndarray] = {}
-    batches = length_buckets(tokens.lengths, batch_tokens=work.halved(p["batch_tokens"]))
+    batches = length_buckets(tokens.lengths, batch_tokens=work.batch_tokens(stage, p))
     for positions, counts in work.group.rounds(batches):
         rows = scorer.features(tokens.batch(positions)).numpy()
         if counts:

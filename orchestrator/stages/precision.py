@@ -33,7 +33,7 @@ def _sample(stage: Stage, work: Work, dtype: str) -> RowSample:
     row_dtype = getattr(torch, p["row_dtype"])
     rows = partial(scorer.rows, outputs=partial(kernel_outputs, outputs=p["outputs"]), row_dtype=row_dtype)
     buckets = length_buckets(
-        tokens.lengths, batch_tokens=work.halved(p["batch_tokens"]), batch_examples=work.halved(p["batch_examples"])
+        tokens.lengths, batch_tokens=work.batch_tokens(stage, p), batch_examples=work.halved(p["batch_examples"])
     )
     return sample_rows(rows, [tokens.batch(positions) for positions, _ in work.group.rounds(buckets)])
 

@@ -1,9 +1,10 @@
 """What a stage may use and what it used: threads and memory of this process."""
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,12 +49,19 @@ def _loaded_libraries(n_modules: int) -> Any:
     return ThreadpoolController()
 
 
-def reset_peak_memory() -> None:
-    """Begin to measure the peak anew, where the kernel allows it (Linux)."""
+def reset_peak_memory() -> bool:
+    """Begin to measure the peak anew, where the kernel allows it (Linux); tell whether it does."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
-        return
+        return False
+    return True
+
+
+def give_back_unused() -> None:
+    """Give freed memory back to the system, where the C library can (glibc): it would count as resident."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory() -> int:

@@ -66,6 +66,7 @@ class TrainingInputs:
         self.scorer = passing_through(loaded) if isinstance(loaded, ShardedScorer) else loaded
         self.weights: Mapping[Tensor, Tensor] = {}
         self._group = work.group
+        self._batch_tokens = work.batch_tokens(stage, parameters["problem"]["scorer"])
         self._parameters = parameters
         self._problem = problem
         self._splits = splits
@@ -144,11 +145,10 @@ class TrainingInputs:
         frozen = self._parameters["frozen_layers"]
         if frozen == 0:
             return {}
-        batch_tokens = self._parameters["problem"]["scorer"]["batch_tokens"]
         try:
             caches = {split: PrefixCache(self.scorer, frozen, self.trained) for split in self._splits}
             for split, cache in caches.items():
-                cache.fill(self._texts[split], batch_tokens=batch_tokens, group=self._group)
+                cache.fill(self._texts[split], batch_tokens=self._batch_tokens, group=self._group)
         except UnsupportedModelError:
             return {}
         return caches

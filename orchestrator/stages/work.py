@@ -69,6 +69,16 @@ class Work:
         """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
         return max(1, size >> self.halvings)
 
+    def batch_tokens(self, stage: Stage, scorer: Mapping[str, Any]) -> int:
+        """Return the most tokens of a batch of the stage at hand: the spec's, or those that were found to fit.
+
+        Args:
+            stage: the stage, with the input `batches` where the spec says `auto`.
+            scorer: the parameters of its model.
+        """
+        given = scorer["batch_tokens"]
+        return self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
+
     def use_device(self, name: str) -> "torch.device":
         """Return the device of torch that the stage at hand computes on, and remember its name.
 
@@ -153,7 +163,7 @@ class Work:
         weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
         key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
         if self._loaded is None or self._loaded[0] != key:
-            self._loaded = None  # free the old model before the new one is loaded
+            self.forget_scorer()  # free the old model before the new one is loaded
             self._loaded = (key, self._load(parameters, weights, groups))
         return self._loaded[1]
 
@@ -186,8 +196,17 @@ class Work:
         return build_scorer(model, adapter, head, **options)
 
     def forget_scorer(self) -> None:
-        """Keep no model for the stages that follow."""
+        """Keep no model for the stages that follow; its memory is free at once unless the stage at hand holds it."""
+        if self._loaded is None:
+            return
+        from finetune.sharding.scorer import ShardedScorer
+
+        is_sharded = isinstance(self._loaded[1], ShardedScorer)
         self._loaded = None
+        if is_sharded:
+            from finetune.sharding.release import free_models
+
+            free_models()
 
 
 Compute = Callable[[Stage, Work], Product]

@@ -14,6 +14,7 @@ from finetune.model import load_model
 from finetune.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import tokenize
+from ntk_dist.device import NoDeviceError
 from tests.tiny_models import KINDS, Kind, save_tiny
 
 
@@ -94,7 +95,7 @@ def test_a_folder_without_configuration_is_refused_by_name(tmp_path: Path):
 
 def test_a_missing_gpu_is_named(models: dict[str, ModelSettings], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match=r"finds no GPU.*set compute.device: cpu"):
+    with pytest.raises(NoDeviceError, match=r"finds no GPU.*set compute.device: cpu"):
         weights(replace(models["bert"], device="cuda"))
 
 

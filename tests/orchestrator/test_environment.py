@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from orchestrator import doctor, environment
 from orchestrator.cli import app as cli
 from orchestrator.doctor import Check, examine
-from orchestrator.environment import refuse_what_is_too_old, requirements, shortfall
+from orchestrator.environment import refuse_missing_deepspeed, refuse_what_is_too_old, requirements, shortfall
 from orchestrator.errors import OutdatedError
 from tests.orchestrator.sweeps import ntksweep
 
@@ -60,6 +60,12 @@ def test_a_missing_torch_is_told_with_what_to_install():
 @pytest.mark.parametrize("torch", ["2.6", "2.6.0+cu124", "2.13.0+cpu", "3.0.0.dev20260101"])
 def test_a_new_torch_will_do(torch: str):
     refuse_what_is_too_old(installed=installed(torch=torch))
+
+
+def test_divided_models_need_deepspeed():
+    refuse_missing_deepspeed()
+    with pytest.raises(OutdatedError, match=r"pip install 'ntksweep\[sharded\]'"):
+        refuse_missing_deepspeed(installed(deepspeed="0.10"))
 
 
 def test_the_oldest_python_is_the_one_that_the_package_declares():

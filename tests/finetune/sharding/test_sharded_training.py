@@ -12,7 +12,7 @@ from finetune.errors import GroupError
 from finetune.sharding.launching import run_group
 from finetune.training.run import CellStatus
 from tests.finetune.sharding.capturing import Case
-from tests.finetune.sharding.training import Found, Training, run_whole, train_all, train_one
+from tests.finetune.sharding.training import Found, Training, run_whole, train_all
 from tests.finetune.training.problems import ADAM, DESCENT
 from tests.tiny_models import save_tiny
 
@@ -94,8 +94,3 @@ def test_processes_that_no_longer_have_the_same_weights_say_so(left: Path):
 def test_products_with_the_jacobian_are_refused(left: Path):
     for rank in range(2):
         assert "set finetune.linearization: rows" in json.loads((left / f"products-{rank}.json").read_text())
-
-
-def test_four_processes_train_them_too(trainings: dict[str, Training], tmp_path: Path):
-    run_group(4, train_one, trainings["seeds"], tmp_path)
-    assert_near_whole(found_by(tmp_path, "one", 4), trainings["seeds"])

@@ -184,14 +184,6 @@ def train_all(trainings: Mapping[str, Training], one: str, folder: Path) -> None
         train("", EndingCheckpoint(group, folder / "killed", die if group.rank else go_on))
 
 
-def train_one(training: Training, folder: Path) -> None:
-    """Leave in a file what a training found."""
-    torch.set_num_threads(1)
-    with joined_group() as group:
-        found = run_shared(training, training.scorers(build_sharded_scorer), group)
-        save_file(found, folder / f"one-{group.rank}.safetensors")
-
-
 def move_apart(training: Training, sharded: ShardedScorer, group: ModelGroup) -> str:
     """Return what is said where the second process has moved a weight by itself, ever so little."""
     starts = [Origin(texts_of(Path(training.case.model)))]

@@ -1,0 +1,56 @@
+"""The memory that a batch takes on the device that computes it, and the memory that there is for one."""
+
+from collections.abc import Callable
+
+import torch
+
+from orchestrator.errors import SweepError
+from orchestrator.stages.resources import give_back_unused, peak_memory, reset_peak_memory
+
+SHARE_OF_FREE = 0.8
+"""Part of a GPU's free memory that a batch may take; the rest is for what lies between blocks of other sizes."""
+
+
+def batch_limit(device: torch.device, budget: int) -> int:
+    """Return the bytes that a batch may take beside the model.
+
+    Args:
+        device: where it is computed, with the model on it.
+        budget: bytes that it may take of the host's memory, which other workers share: how much of that is free now
+            says little.
+    """
+    if device.type != "cuda":
+        return budget
+    free, _ = torch.cuda.mem_get_info(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, for what comes next
+    return int(SHARE_OF_FREE * (free + kept))
+
+
+def peak_of(run: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that `run` took on the device at a time, beyond what was taken before.
+
+    Raises:
+        SweepError: the system does not tell.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    # Memory that was freed but not given back would be used again, and not be seen.
+    give_back_unused()
+    if not reset_peak_memory():
+        raise SweepError(
+            "compute.batch_tokens: auto measures the memory of batches, which this system does not tell; give a number"
+        )
+    before = peak_memory()
+    run()
+    return peak_memory() - before
+
+
+def forget_batch(device: torch.device) -> None:
+    """Give back what a batch that ran out of memory has left."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    else:
+        give_back_unused()

@@ -1,0 +1,103 @@
+"""The stage `batches`: how many tokens fit a batch, measured where rows are captured, for a spec that says `auto`."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.targets import kernel_outputs, rows_per_example
+from orchestrator.batch_size import SEVERAL, MemoryLine, fitting_tokens
+from orchestrator.stage import Stage
+from orchestrator.stages.batch_memory import batch_limit, forget_batch, peak_of
+from orchestrator.stages.failures import is_out_of_memory
+from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.work import Product, Work
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Measure the memory of small batches of the longest training texts, and choose the largest batch that fits.
+
+    The facts hold `batch_tokens`, which fixes the batches of every stage that reads them, and what it was chosen by, in
+    bytes. In a group all processes choose by the one that needs most and the one that has least.
+    """
+    trial = _Trial(stage, work)
+    line = trial.line()
+    chosen = fitting_tokens(line, trial.limit - trial.row_bytes, least=trial.longest)
+    batch_tokens = max(trial.longest, work.halved(chosen))
+    # A text alone was tried before, and nothing is smaller.
+    while batch_tokens > trial.longest and not trial.fits(batch_tokens):
+        batch_tokens = max(trial.longest, batch_tokens // 2)
+    return Product({
+        "batch_tokens": batch_tokens,
+        "longest": trial.longest,
+        "limit_bytes": trial.limit,
+        "fixed_bytes": round(line.fixed),
+        "bytes_per_token": round(line.per_token),
+        "row_bytes": trial.row_bytes,
+    })  # fmt: skip
+
+
+class _Trial:
+    """Batches of the longest training texts, as `capture` would run them.
+
+    Attributes:
+        longest: tokens of the longest text.
+        limit: bytes that a batch may take on every process of the group.
+        row_bytes: those of the rows of the most examples that a batch may have. Short texts have more rows a token than
+            the long ones that are measured.
+    """
+
+    def __init__(self, stage: Stage, work: Work) -> None:
+        p = stage.parameters
+        dataset = work.input(stage, "dataset")
+        self._work = work
+        self._tokens = read_tokens(dataset, "train", 0, len(dataset.array("train.labels")))
+        self._by_length = np.argsort(-self._tokens.lengths, kind="stable")
+        self._most_examples: int = p["batch_examples"]
+        self._device = torch.device(p.get("device", "cpu"))
+        scorer = work.scorer(_without_fitted_head(p), None, p["groups"])
+        row_dtype = getattr(torch, p.get("row_dtype", p["dtype"]))
+        outputs = partial(kernel_outputs, outputs=p["outputs"])
+        self._rows: Callable[..., object] = partial(scorer.rows, outputs=outputs, row_dtype=row_dtype)
+        width = sum(linear.n_parameters for group in p["groups"] for linear in scorer.groups[group])
+        rows = self._most_examples * rows_per_example(p["n_outputs"], p["outputs"])
+        self.row_bytes: int = rows * width * row_dtype.itemsize
+        self.longest = int(self._tokens.lengths.max())
+        budget = int(work.sweep.spec.compute.memory_budget)
+        self.limit: int = min(work.group.gathered(batch_limit(self._device, budget)))
+
+    def line(self) -> MemoryLine:
+        """Return what batches take, from a text alone and a few together, if these are sure to fit."""
+        self._bytes_of(1)  # libraries load, and take their own memory, with the first batch
+        alone = self._bytes_of(1)
+        most = min(SEVERAL, self._most_examples)
+        several = next((n for n in (most, 2) if n <= most and n * alone <= self.limit), 1)
+        measured = [(self.longest, alone)]
+        if several > 1:
+            measured.append((several * self.longest, self._bytes_of(several)))
+        return MemoryLine.through(measured)
+
+    def fits(self, batch_tokens: int) -> bool:
+        """Tell whether a batch of so many tokens runs within the limit, with as many examples as batches may have."""
+        try:
+            return self._bytes_of(min(self._most_examples, batch_tokens // self.longest)) <= self.limit
+        except Exception as error:
+            # The others of a group wait for this process inside the model: they are started anew, with half the batch.
+            if self._work.group.size > 1 or not is_out_of_memory(error):
+                raise
+        forget_batch(self._device)
+        return False
+
+    def _bytes_of(self, n_examples: int) -> int:
+        """Return the bytes that a batch of so many examples takes, on the process where it takes most."""
+        batch = self._tokens.batch(np.resize(self._by_length, n_examples))
+        most: int = max(self._work.group.gathered(peak_of(lambda: self._rows(batch), self._device)))
+        return most
+
+
+def _without_fitted_head(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with a random head where one would be fitted, in batches that are yet to be chosen."""
+    head = parameters["head"]
+    return {**parameters, "head": head | ({"kind": "random"} if head["kind"] in ("ridge", "logistic") else {})}

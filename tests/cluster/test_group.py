@@ -1,0 +1,30 @@
+"""A model group over the nodes of an allocation: each node has one process, and none the whole model."""
+
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.results import load
+from orchestrator.store.journal import read_journals
+from tests.cluster.conftest import NewSubmitted
+from tests.cluster.login import Login
+
+pytestmark = pytest.mark.xdist_group("cluster-a")
+
+DIVIDED = {"sharding": {"group_size": 2}, "grid.seeds": [0], "model.dtype": "float32"}
+
+
+def test_two_nodes_hold_one_model(login: Login, new_sweep: NewSubmitted, nothing_left: Callable[[], None]) -> None:
+    sweep = new_sweep(DIVIDED)
+    refused = login.submit(sweep, nodes=1, memory="3GB")
+    assert refused.status == 2
+    assert "make no whole groups of sharding.group_size: 2" in " ".join(refused.output.split())
+    answer = login.submit(sweep, nodes=2, memory="3GB")
+    assert answer.status == 0, answer.output
+    assert login.must(sweep, "wait", sweep.results).count("COMPLETED") == 1
+    cells = load(sweep.results).table("cells").to_pandas()
+    assert cells["eval_loss"].notna().all()
+    captured = [each for each in read_journals(sweep.results / "journal") if each.get("kind") == "capture"]
+    assert {each["event"] for each in captured} == {"started", "finished"}
+    assert len({each["journal"] for each in captured}) == 1
+    nothing_left()

@@ -1,0 +1,102 @@
+"""What the processes of a model group do in tests of memory: build models, use and drop them, and count what stays."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from finetune.scorer import Scorer
+from finetune.sharding.group import ModelGroup
+from finetune.sharding.processes import joined_group
+from finetune.sharding.release import free_models
+from finetune.sharding.scorer import ShardedScorer, build_sharded_scorer
+from finetune.sharding.trainable import passing_through
+from finetune.sharding.weights import is_divided, part_of
+from tests.finetune.sharding.capturing import Case
+
+Parts = list[tuple[StorageWeakRef, int]]
+
+
+def capture_one(case: Case, folder: Path) -> None:
+    """Leave the rows of a model that is the first of its process."""
+    torch.set_num_threads(1)
+    with joined_group() as group:
+        sharded = build_sharded_scorer(*case.settings(), **case.options())
+        save_file(rows_of(sharded, case, group), folder / f"first-{group.rank}.safetensors")
+
+
+def capture_last(cases: Mapping[str, Case], folder: Path) -> list[int]:
+    """Drop models in whatever state, then leave the rows of the last; return the bytes that lived after each drop."""
+    torch.set_num_threads(1)
+    parts, living = Parts(), []
+    with joined_group() as group:
+        for name, case in cases.items():
+            model, *others = case.settings()
+            weights = replace(model, weights="random" if name == "drawn" else "pretrained")
+            sharded = build_sharded_scorer(weights, *others, **case.options())
+            parts += parts_of(sharded)
+            if name == "broken off":
+                break_off(sharded, case)
+            for _ in range(3 * (name == "probed")):
+                sharded.features(case.tokens().batch([0]))
+            if name != "unused":
+                found = rows_of(sharded, case, group)
+            del sharded
+            free_models()
+            living.append(living_bytes(parts))
+        save_file(found, folder / f"last-{group.rank}.safetensors")
+    return living
+
+
+def hold_one_of_two(case: Case) -> tuple[bool, list[int]]:
+    """Hold a copy of the first of two models; tell whether it keeps its rows, and the living bytes of both and all."""
+    torch.set_num_threads(1)
+    with joined_group() as group:
+        first, second = (build_sharded_scorer(*case.settings(), **case.options()) for _ in range(2))
+        parts = [parts_of(first), parts_of(second)]
+        copy, before = passing_through(first), rows_of(first, case, group)
+        rows_of(second, case, group)
+        del first, second
+        free_models()
+        living = [living_bytes(each) for each in parts]
+        after = rows_of(copy, case, group)
+        whole = sum(size for _, size in parts[0])
+        return all(torch.equal(before[name], after[name]) for name in before), [*living, whole]
+
+
+def rows_of(scorer: ShardedScorer | Scorer, case: Case, group: ModelGroup) -> dict[str, Tensor]:
+    """Return the rows of this process's share of a case."""
+    tokens, found = case.tokens(), dict[str, Tensor]()
+    for number, (positions, _) in enumerate(group.rounds(case.batches())):
+        scores, rows = scorer.rows(tokens.batch(positions), lambda logits: logits)
+        found |= {f"{number}/scores": scores.contiguous()}
+        found |= {f"{number}/{name}": values.contiguous() for name, values in rows.items()}
+    return found
+
+
+def break_off(sharded: ShardedScorer, case: Case) -> None:
+    """Have an error end a pass in the midst of the model, in all processes."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    handle = sharded.scorer.final.register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError):
+        sharded.rows(case.tokens().batch([0]), lambda logits: logits)
+    handle.remove()
+
+
+def parts_of(sharded: ShardedScorer) -> Parts:
+    """Return what this process has of the divided weights, without keeping it, and how many bytes each takes."""
+    divided = [part_of(weight).untyped_storage() for weight in sharded.scorer.model.parameters() if is_divided(weight)]
+    assert divided
+    return [(StorageWeakRef(storage), storage.nbytes()) for storage in divided]
+
+
+def living_bytes(parts: Parts) -> int:
+    return sum(size for storage, size in parts if not storage.expired())
