@@ -1,12 +1,10 @@
 """What the processes of a model group do in tests of memory: build models, use and drop them, and count what stays."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -22,51 +20,66 @@ from tests.finetune.sharding.capturing import Case
 Parts = list[tuple[StorageWeakRef, int]]
 
 
-def capture_one(case: Case, folder: Path) -> None:
-    """Leave the rows of a model that is the first of its process."""
+@dataclass(frozen=True)
+class Seen:
+    """What one process saw.
+
+    Attributes:
+        living: bytes of divided weights that lived after each model was dropped.
+        same_rows: whether the last of the models had the rows of the first, bit for bit.
+        held: bytes that lived of a model of which a copy was held, and all that it had.
+        dropped: bytes that lived of the one beside it.
+        same_again: whether the copy kept its rows.
+    """
+
+    living: list[int]
+    same_rows: bool
+    held: tuple[int, int]
+    dropped: int
+    same_again: bool
+
+
+def use_and_drop(cases: Mapping[str, Case], held: Case) -> Seen:
+    """Use and drop models, then hold one of two."""
     torch.set_num_threads(1)
     with joined_group() as group:
-        sharded = build_sharded_scorer(*case.settings(), **case.options())
-        save_file(rows_of(sharded, case, group), folder / f"first-{group.rank}.safetensors")
+        living, same_rows = drop_one_after_another(cases, group)
+        return Seen(living, same_rows, *hold_one_of_two(held, group))
 
 
-def capture_last(cases: Mapping[str, Case], folder: Path) -> list[int]:
-    """Drop models in whatever state, then leave the rows of the last; return the bytes that lived after each drop."""
-    torch.set_num_threads(1)
-    parts, living = Parts(), []
-    with joined_group() as group:
-        for name, case in cases.items():
-            model, *others = case.settings()
-            weights = replace(model, weights="random" if name == "drawn" else "pretrained")
-            sharded = build_sharded_scorer(weights, *others, **case.options())
-            parts += parts_of(sharded)
-            if name == "broken off":
-                break_off(sharded, case)
-            for _ in range(3 * (name == "probed")):
-                sharded.features(case.tokens().batch([0]))
-            if name != "unused":
-                found = rows_of(sharded, case, group)
-            del sharded
-            free_models()
-            living.append(living_bytes(parts))
-        save_file(found, folder / f"last-{group.rank}.safetensors")
-    return living
-
-
-def hold_one_of_two(case: Case) -> tuple[bool, list[int]]:
-    """Hold a copy of the first of two models; tell whether it keeps its rows, and the living bytes of both and all."""
-    torch.set_num_threads(1)
-    with joined_group() as group:
-        first, second = (build_sharded_scorer(*case.settings(), **case.options()) for _ in range(2))
-        parts = [parts_of(first), parts_of(second)]
-        copy, before = passing_through(first), rows_of(first, case, group)
-        rows_of(second, case, group)
-        del first, second
+def drop_one_after_another(cases: Mapping[str, Case], group: ModelGroup) -> tuple[list[int], bool]:
+    """Drop models in whatever state; return the bytes that lived after each, and whether first and last are alike."""
+    parts, living, rows = Parts(), [], []
+    for name, case in cases.items():
+        model, *others = case.settings()
+        weights = replace(model, weights="random" if name == "drawn" else "pretrained")
+        sharded = build_sharded_scorer(weights, *others, **case.options())
+        parts += parts_of(sharded)
+        if name == "broken off":
+            break_off(sharded, case)
+        for _ in range(3 * (name == "probed")):
+            sharded.features(case.tokens().batch([0]))
+        if name != "unused":
+            rows.append(rows_of(sharded, case, group))
+        del sharded
         free_models()
-        living = [living_bytes(each) for each in parts]
-        after = rows_of(copy, case, group)
-        whole = sum(size for _, size in parts[0])
-        return all(torch.equal(before[name], after[name]) for name in before), [*living, whole]
+        living.append(living_bytes(parts))
+    first, last = rows[0], rows[-1]
+    return living, all(torch.equal(first[name], values) for name, values in last.items())
+
+
+def hold_one_of_two(case: Case, group: ModelGroup) -> tuple[tuple[int, int], int, bool]:
+    """Hold a copy of the first of two models; return the last three things of `Seen`."""
+    first, second = (build_sharded_scorer(*case.settings(), **case.options()) for _ in range(2))
+    parts = [parts_of(first), parts_of(second)]
+    copy, before = passing_through(first), rows_of(first, case, group)
+    rows_of(second, case, group)
+    del first, second
+    free_models()
+    held, dropped = (living_bytes(each) for each in parts)
+    after = rows_of(copy, case, group)
+    whole = sum(size for _, size in parts[0])
+    return (held, whole), dropped, all(torch.equal(before[name], after[name]) for name in before)
 
 
 def rows_of(scorer: ShardedScorer | Scorer, case: Case, group: ModelGroup) -> dict[str, Tensor]:

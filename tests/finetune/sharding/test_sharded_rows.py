@@ -188,10 +188,10 @@ def test_a_second_run_has_the_same_bits_and_damaged_checkpoints_fail_in_all_proc
     for name in again:
         first, second = rows_in(run.folder, name, size), rows_in(tmp_path, name, size)
         assert all(torch.equal(first[part], second[part]) for part in first), name
-    for what in models:
+    for what, model in models.items():
         error = damaged[what][1]
         with pytest.raises(ValueError, match=r"(?s).+") as alone:
-            load_model(models[what], n_outputs=2, language_model=False, seed=0)
+            load_model(model, n_outputs=2, language_model=False, seed=0)
         for said in [*(errors[what] for _, errors in processes), f"{type(alone.value).__name__}: {alone.value}"]:
             assert re.match(error, said), (what, said)
 
