@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from orchestrator.errors import BudgetError
 from orchestrator.estimate import human_bytes
 from orchestrator.folder import Sweep
 from orchestrator.sizes import BYTES
 from orchestrator.spec import Spec
+from orchestrator.spec.compute_section import ShardingSection
 from orchestrator.survey import Survey
 
 LARGEST_GROUP = 1024
@@ -142,15 +144,16 @@ def refuse_model_that_cannot_fit(sweep: Sweep, survey: Survey, device: Device | 
 
 
 def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
-    from orchestrator.spec.compute_section import ShardingSection
-
-    size = 2
-    while size <= LARGEST_GROUP:
-        sharding = ShardingSection(group_size=size)
-        if model_memory(spec.model_copy(update={"sharding": sharding}), survey).on_device <= device.memory:
-            yield f"sharding.group_size: {size} or more, with as many processes"
-            break
-        size *= 2
+    again = spec.compute.model_copy(update={"checkpointing": True})
+    ways = [(spec, ""), (spec.model_copy(update={"compute": again}), ", with compute.checkpointing: true")]
+    sizes = [_smallest_group(changed, survey, device) for changed, _ in ways]
+    # Where activations are what is too large, no group of a sensible size makes them small.
+    first = 0 if sizes[0] is not None and sizes[0] <= 2 * (sizes[1] or 0) else 1
+    changed, besides = ways[first]
+    if sizes[first] is not None:
+        yield f"sharding.group_size: {sizes[first]} or more, and as many processes{besides}"
+    if spec.compute.device == "cuda" and _fits(_divided(changed, spec.group_size, offload="cpu"), survey, device):
+        yield f"sharding.offload: cpu, more slowly{besides}"
     if spec.model.dtype in ("float64", "float32"):
         smaller = "float32" if spec.model.dtype == "float64" else "bfloat16"
         model = spec.model.model_copy(update={"dtype": smaller})
@@ -158,10 +161,18 @@ def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
             key: value * BYTES[smaller] // BYTES[spec.model.dtype] if key.endswith("_bytes") else value
             for key, value in survey.model.items()
         }
-        changed = spec.model_copy(update={"model": model})
-        if model_memory(changed, replace(survey, model=facts)).on_device <= device.memory:
+        if _fits(spec.model_copy(update={"model": model}), replace(survey, model=facts), device):
             yield f"model.dtype: {smaller}"
-    if spec.compute.device == "cuda" and (spec.sharding is None or spec.sharding.offload == "none"):
-        sharding = ShardingSection(group_size=spec.group_size, offload="cpu")
-        if model_memory(spec.model_copy(update={"sharding": sharding}), survey).on_device <= device.memory:
-            yield "sharding.offload: cpu, more slowly"
+
+
+def _smallest_group(spec: Spec, survey: Survey, device: Device) -> int | None:
+    sizes = (1 << power for power in range(1, LARGEST_GROUP.bit_length()))
+    return next((size for size in sizes if _fits(_divided(spec, size), survey, device)), None)
+
+
+def _divided(spec: Spec, size: int, *, offload: Literal["none", "cpu"] = "none") -> Spec:
+    return spec.model_copy(update={"sharding": ShardingSection(group_size=size, offload=offload)})
+
+
+def _fits(spec: Spec, survey: Survey, device: Device) -> bool:
+    return model_memory(spec, survey).on_device <= device.memory
