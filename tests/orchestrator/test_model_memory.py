@@ -54,7 +54,7 @@ def test_a_model_that_cannot_fit_is_refused_with_what_would():
         refuse_model_that_cannot_fit(sweep, survey(), Device(24 * GB, "GPU"))
     said = str(error.value)
     assert "32.0 GB for weights alone and has 24.0 GB" in said
-    assert "sharding.group_size: 8 or more" in said
+    assert "sharding.group_size: 2 or more, and as many processes, with compute.checkpointing: true" in said
     assert "sharding.offload: cpu" in said
     refuse_model_that_cannot_fit(sweep, survey(), Device(48 * GB, "GPU"))
     with pytest.raises(BudgetError, match="no group of processes makes its largest layer fit"):
