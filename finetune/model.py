@@ -22,7 +22,7 @@ from finetune.device import check_device
 from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.random_weights import random_model
 from finetune.settings import ModelSettings
-from finetune.sharding.weights import is_divided, part_of
+from finetune.sharding.weights import has_divided, part_of
 from finetune.weight_files import check_weight_files
 from ntk_dist.errors import NonFiniteError
 
@@ -120,7 +120,7 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
     model.requires_grad_(False).eval()
     check_fit(settings, model, missing, mismatched)
     _check_finite(model)
-    if not any(is_divided(parameter) for parameter in model.parameters()):
+    if not has_divided(model):
         # of a divided model each part is already where DeepSpeed wants it
         model.to(device)
     return LoadedModel(model, frozenset((missing | mismatched) & {name for name, _ in model.named_parameters()}))

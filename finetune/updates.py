@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.scorer import Scorer
-from finetune.sharding.gathering import whole
+from finetune.sharding.weights import whole
 from finetune.training.trainable import Displacement
 from ntk_dist.tracked import TrackedLinear
 

@@ -74,7 +74,7 @@ def unit_roundoff(*dtypes: str) -> float:
 
 def products_eps(dtype: str, *, tf32: bool = False) -> float:
     """Return the unit roundoff of Gram products in `dtype`; TF32 keeps 10 bits of the factors of float32 ones."""
-    return 2.0**-10 if tf32 and dtype == "float32" else float(np.finfo(dtype).eps)
+    return 2.0**-10 if tf32 and dtype == "float32" else unit_roundoff(dtype)
 
 
 def noise_floor(sigma_max: float, *, size: int, trace: float, jacobian_eps: float, gram_eps: float) -> float:

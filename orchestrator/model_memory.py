@@ -71,7 +71,7 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
         layers = max(1, int(model["n_layers"]))
         width = width // layers + layers * int(model["hidden_size"])
     activations = tokens * width * element
-    if sharding is None or sharding.stage == 0 or (sharding.group_size == 1 and sharding.offload == "none"):
+    if sharding is None or not spec.is_divided:
         return ModelMemory(whole, whole, 0, activations)
     own = -(-whole // sharding.group_size)
     return ModelMemory(whole, own, largest, activations, offloaded=sharding.offload == "cpu")

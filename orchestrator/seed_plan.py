@@ -108,7 +108,6 @@ class SeedPlanner:
             "row_dtype": spec.row_dtype if spec.row_dtype != spec.model.dtype else None,
             "weights_seed": spec.model.weights_seed if spec.model.weights == "random" else None,
             "device": spec.compute.device if spec.compute.device != "cpu" else None,
-            "tf32": spec.compute.tf32 or None,
             "sharding": spec.sharding.model_dump(mode="json") if spec.sharding else None,
         }
         adapter_seed, head_seed = spec.adapter.seed, spec.head.seed

@@ -1,4 +1,4 @@
-"""Memory that a process of a group gives back to the system: freed layers would else stay with it."""
+"""Memory that a process gives back to the system: freed layers and batches would else stay with it."""
 
 import ctypes
 from functools import lru_cache

@@ -16,8 +16,8 @@ from finetune.sharding.loading import load_in_parts
 from finetune.sharding.memory import give_back, keep_large_blocks_apart
 from finetune.sharding.release import keeping_no_modules
 from finetune.sharding.weights import (
+    has_divided,
     hide_whole_parameters,
-    is_divided,
     keeping_no_weights,
     largest_module,
     loaded_in_parts,
@@ -48,7 +48,7 @@ class ShardedScorer:
         self.scorer = scorer
         self._logits: Callable[[Batch], Tensor] = scorer.logits
         self._backward: _BackwardAgain | None = None
-        if any(is_divided(parameter) for parameter in scorer.model.parameters()):
+        if has_divided(scorer.model):
             self._divide(dtype, offload)
 
     def _divide(self, dtype: str, offload: Literal["none", "cpu"]) -> None:

@@ -73,6 +73,22 @@ def is_divided(parameter: Tensor) -> bool:
     return hasattr(parameter, "ds_id")
 
 
+def has_divided(model: nn.Module) -> bool:
+    """Tell whether weights of a model are divided among processes."""
+    return any(is_divided(parameter) for parameter in model.parameters())
+
+
+@torch.no_grad()
+def whole(parameter: Tensor) -> Tensor:
+    """Return the value of a parameter, which all processes ask for alike where it is divided among them."""
+    if not is_divided(parameter):
+        return parameter
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters([parameter]):
+        return parameter.detach().clone()
+
+
 def part_of(parameter: Tensor) -> Tensor:
     """Return what this process has of a parameter: all of one that is not divided."""
     part: Tensor = getattr(parameter, "ds_tensor", parameter)
@@ -93,15 +109,11 @@ def gathered(parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
 @torch.no_grad()
 def make_whole(modules: Sequence[nn.Module]) -> None:
     """Give every process all of the modules' own weights, as ordinary parameters; all processes call it alike."""
-    import deepspeed
-
     for module in modules:
         for name, parameter in list(module.named_parameters(recurse=False)):
             if is_divided(parameter):
                 # one by one: together they might be most of the model
-                with deepspeed.zero.GatheredParameters([parameter]):
-                    value = parameter.detach().clone()
-                setattr(module, name, nn.Parameter(value, requires_grad=False))
+                setattr(module, name, nn.Parameter(whole(parameter), requires_grad=False))
 
 
 def largest_module(model: nn.Module) -> int:

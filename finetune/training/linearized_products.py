@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finetune.prefix import PrefixCache
 from finetune.scorer import Scorer
-from finetune.sharding.gathering import check_undivided
+from finetune.sharding.undivided import check_undivided
 from finetune.targets import kernel_outputs
 from finetune.tokens import TokenizedTexts
 from finetune.training.trainable import Displacement, Positions, Split, unmoved

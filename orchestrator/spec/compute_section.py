@@ -75,7 +75,8 @@ class ComputeSection(Section):
     )
     tf32: bool = Field(
         False,
-        description="Whether a GPU may round factors of float32 products to TF32, 10 bits, which is faster.",
+        description="Whether a GPU may round the factors of kernel tiles in float32 to TF32, 10 bits, which is faster; "
+        "the model never is.",
         examples=[False],
     )
     checkpointing: bool = Field(

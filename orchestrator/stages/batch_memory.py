@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import torch
 
+from finetune.sharding.memory import give_back
 from orchestrator.errors import SweepError
-from orchestrator.stages.resources import give_back_unused, peak_memory, reset_peak_memory
+from orchestrator.stages.resources import peak_memory, reset_peak_memory
 
 SHARE_OF_FREE = 0.8
 """Part of a GPU's free memory that a batch may take; the rest is for what lies between blocks of other sizes."""
@@ -38,7 +39,7 @@ def peak_of(run: Callable[[], object], device: torch.device) -> int:
         run()
         return torch.cuda.max_memory_allocated(device) - before
     # Memory that was freed but not given back would be used again, and not be seen.
-    give_back_unused()
+    give_back()
     if not reset_peak_memory():
         raise SweepError(
             "compute.batch_tokens: auto measures the memory of batches, which this system does not tell; give a number"
@@ -53,4 +54,4 @@ def forget_batch(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
     else:
-        give_back_unused()
+        give_back()

@@ -1,10 +1,9 @@
 """What a stage may use and what it used: threads and memory of this process."""
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -56,12 +55,6 @@ def reset_peak_memory() -> bool:
     except OSError:
         return False
     return True
-
-
-def give_back_unused() -> None:
-    """Give freed memory back to the system, where the C library can (glibc): it would count as resident."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_memory() -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.sharding.gathering import has_divided
+from finetune.sharding.weights import has_divided
 from finetune.training.origins import starting_from
 from finetune.training.run import SEEN, CellState, TrainingRun, Trajectory
 from finetune.training.trainable import Displacement

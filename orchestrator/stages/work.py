@@ -165,6 +165,7 @@ class Work:
         if self._loaded is None or self._loaded[0] != key:
             self.forget_scorer()  # free the old model before the new one is loaded
             self._loaded = (key, self._load(parameters, weights, groups))
+        self.use_device(self.sweep.spec.compute.device)
         return self._loaded[1]
 
     def _load(
@@ -183,7 +184,7 @@ class Work:
             "groups": groups,
         }
         sharding = self.sweep.spec.sharding
-        if sharding is not None and (self.group.size > 1 or sharding.offload != "none"):
+        if sharding is not None and (self.group.size > 1 or self.sweep.spec.is_divided):
             from finetune.settings import ShardingSettings
             from finetune.sharding.processes import in_a_group
             from finetune.sharding.scorer import build_sharded_scorer

@@ -63,10 +63,11 @@ def test_a_gpu_changes_tiles_decompositions_and_cells(change: dict[str, Any]):
     assert kinds_of(before)["dataset"] == kinds_of(after)["dataset"]
 
 
-def test_tf32_changes_tiles_of_a_gpu():
+def test_tf32_changes_tiles_of_a_gpu_alone():
     plain = plan_of({"compute.device": "cuda"})
     rounded = plan_of({"compute.device": "cuda", "compute.tf32": True})
     assert not kinds_of(plain)["gram"] & kinds_of(rounded)["gram"]
+    assert kinds_of(plain)["capture"] == kinds_of(rounded)["capture"]
 
 
 def test_the_memory_of_a_gpus_tiles_is_a_part_of_the_budget_up_to_a_limit():

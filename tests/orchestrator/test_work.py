@@ -4,10 +4,9 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from finetune.sharding.scorer import ShardedScorer
 from orchestrator.stages.work import Work
+from tests.orchestrator.sweeps import sweep_of
 
 PARAMETERS: dict[str, Any] = dict.fromkeys(
     ("model", "adapter", "adapter_seed", "head", "head_seed", "n_outputs", "dtype"), 0
@@ -25,7 +24,7 @@ class CircularWork(Work):
     """Loads such models, and counts those that live while it does."""
 
     def __init__(self) -> None:
-        super().__init__(SimpleNamespace(), SimpleNamespace(artifacts=lambda: None))  # type: ignore[arg-type]
+        super().__init__(sweep_of(), SimpleNamespace(artifacts=lambda: None))  # type: ignore[arg-type]
         self.made: list[weakref.ref[CircularScorer]] = []
         self.living: list[int] = []
 
@@ -40,7 +39,6 @@ class CircularWork(Work):
 
 
 def test_a_divided_model_is_freed_before_the_next_and_when_it_is_forgotten():
-    pytest.importorskip("deepspeed")
     work = CircularWork()
     for seed in range(3):
         work.scorer(PARAMETERS | {"adapter_seed": seed}, None, [])
@@ -50,7 +48,6 @@ def test_a_divided_model_is_freed_before_the_next_and_when_it_is_forgotten():
 
 
 def test_a_divided_model_that_is_held_is_not_freed():
-    pytest.importorskip("deepspeed")
     work = CircularWork()
     first = work.scorer(PARAMETERS, None, [])
     work.scorer(PARAMETERS | {"adapter_seed": 1}, None, [])
