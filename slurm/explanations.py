@@ -5,7 +5,7 @@ from slurm.job_state import State
 _MEMORY_KILL = "killed (signal 9), by the memory limit as a rule where Slurm runs without cgroups"
 
 _WAITS = {
-    "None": "waits in the queue: jobs of higher priority come first, or no nodes are free",
+    "None": "waits in the queue; Slurm has not said why",
     "Priority": "waits in the queue: jobs of higher priority come first",
     "Resources": "waits in the queue: it is next, and no nodes are free",
     "BeginTime": "waits for a moment before it may start again",

@@ -2,7 +2,8 @@
 
 A claim is a file `<stage_id>.<generation>` that names its holder. It is created by linking, which fails if it exists,
 so one process wins. A claim whose holder is gone is taken over by creating the next generation, which again one process
-wins; nothing is ever renamed or rewritten, so there is no moment at which two hold the same generation.
+wins; nothing is ever renamed or rewritten, so there is no moment at which two hold the same generation. A generation
+counts only while those below it are the abandoned ones that it took over: they are looked at again once it is created.
 """
 
 import json
@@ -70,17 +71,23 @@ class ClaimBook:
             self.root.mkdir(parents=True, exist_ok=True)
         holder = {**self.process, "taken": time.time()}
         content = json.dumps(holder).encode()
-        generation = 1
+        passed_over: dict[Path, Mapping[str, Any]] = {}
         while True:
-            path = self.root / f"{stage_id}.{generation}"
+            path = self.root / f"{stage_id}.{len(passed_over) + 1}"
             if publish_new(path, content, durable=False):
-                self._hold(path)
-                return Claim(stage_id, path, holder)
+                if all(_read(older) == dead for older, dead in passed_over.items()):
+                    self._hold(path)
+                    return Claim(stage_id, path, holder)
+                # One that seemed abandoned had been given back, by a holder that died after that or by whoever took it
+                # over: the generations begin anew, and another process may hold the first.
+                self._withdraw(path, holder)
+                passed_over = {}
+                continue
             other = _read(path)
             if other is None:
-                generation = 1  # released between two looks: begin again
+                passed_over = {}  # released between two looks: begin again
             elif self._abandoned(path, other):
-                generation += 1
+                passed_over[path] = other
             else:
                 return None
 
@@ -153,6 +160,11 @@ class ClaimBook:
             holder = _read(path)
             if holder is not None:
                 yield stage_id, path, holder
+
+    def _withdraw(self, path: Path, holder: Mapping[str, Any]) -> None:
+        with explained(self.root):
+            if _read(path) == holder:
+                path.unlink(missing_ok=True)
 
     def _remove(self, stage_id: str, last: int) -> None:
         with explained(self.root):

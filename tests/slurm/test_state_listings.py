@@ -137,7 +137,7 @@ TOO_LONG = "will never start: its time limit is over the partition's; cancel it 
         (from_squeue("PENDING", reason=LOST), f"waits for nodes that are down, drained or reserved ({LOST})"),
         (from_squeue("PENDING", reason=ALL_LOST), f"waits for nodes that are down, drained or reserved ({ALL_LOST})"),
         (from_squeue("PENDING", reason="SomethingNew"), "waits in the queue (SomethingNew)"),
-        (from_squeue("PENDING"), "waits in the queue: jobs of higher priority come first, or no nodes are free"),
+        (from_squeue("PENDING"), "waits in the queue; Slurm has not said why"),
         (from_sacct("PENDING", reason="JobHeldUser"), "is held; `scontrol release` lets it go"),
         (from_squeue("RUNNING", reason="JobArrayTaskLimit"), "runs"),
     ],

@@ -101,6 +101,26 @@ def test_what_a_claim_guards_is_done_by_one_at_a_time(tmp_path: Path) -> None:
     assert names(tmp_path / "claims") == []
 
 
+@pytest.mark.parametrize("taken_again", [True, False])
+def test_a_claim_given_back_by_a_holder_that_then_died_is_not_taken_for_an_abandoned_one(
+    taken_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert in_child(take, tmp_path)
+    abandoned = ClaimBook._abandoned
+
+    def given_back_before_this_look(book: ClaimBook, path: Path, holder: dict[str, Any]) -> bool:
+        monkeypatch.setattr(ClaimBook, "_abandoned", abandoned)
+        path.unlink()
+        if taken_again:
+            assert ClaimBook(tmp_path).take("s") is not None
+        return abandoned(book, path, holder)
+
+    monkeypatch.setattr(ClaimBook, "_abandoned", given_back_before_this_look)
+    claim = ClaimBook(tmp_path).take("s")
+    assert names(tmp_path) == ["s.1"]
+    assert (claim is None) == taken_again, "of two processes, one holds the stage"
+
+
 def test_a_dead_holder_on_this_machine_is_taken_over_at_once(tmp_path: Path) -> None:
     assert in_child(take, tmp_path)
     book = ClaimBook(tmp_path)
