@@ -11,6 +11,7 @@ from finetune.architecture import base_prefix, reads_mask
 from finetune.errors import HeadError, LabelWordError, PromptError
 from finetune.model import LoadedModel, load_config
 from finetune.settings import HeadSettings, ModelSettings
+from finetune.sharding.weights import whole
 from ntk_dist.batches import Batch
 
 
@@ -84,21 +85,20 @@ def word_ids(model: ModelSettings, words: tuple[str, ...], n_outputs: int) -> Wo
 
 
 def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
-    """The rows `ids` of the output embedding as a linear head (d -> number of words).
+    """The rows `ids` of the output embedding as a linear head (d -> number of words), whole in a divided model too.
 
     Raises:
         HeadError: the model has no output embedding.
     """
     embedding = _output_embedding(model)
-    bias = getattr(embedding, "bias", None)
-    weight: Tensor = embedding.weight
+    weight, bias = whole(embedding.weight), getattr(embedding, "bias", None)
     # nn.Linear draws weights of its own from the global generator
     with torch.random.fork_rng(devices=[]):
         head = nn.Linear(weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
         head.weight.copy_(weight[ids])
         if bias is not None:
-            head.bias.copy_(bias[ids])
+            head.bias.copy_(whole(bias)[ids])
     return head.requires_grad_(False)
 
 

@@ -25,6 +25,7 @@ from finetune.label_words import WordIds, at_mask, check_word_head, score_words_
 from finetune.model import LoadedModel, load_model
 from finetune.precision import KeepDouble
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from finetune.sharding.weights import has_divided
 from ntk_dist.batches import Batch, pad
 from ntk_dist.capture import jacobian_rows
 from ntk_dist.tracked import TrackedLinear, check_groups
@@ -39,7 +40,7 @@ class Scorer:
     Attributes:
         model: the transformers model, adapters inside.
         final: the linear layer whose output are the logits.
-        mask: id of the token at which a masked language model is read; None for all other models.
+        words: the label words that are scored; None for a head of its own.
         groups: tracked modules by group; a group whose gradient is always zero has none.
         trained: by group all of its modules, which fine-tuning changes: also those whose gradient is zero at first.
         zero_parts: by group, the parts whose gradient is always zero and which are skipped: LoRA's A where B
@@ -55,19 +56,21 @@ class Scorer:
         parts: Mapping[str, GroupParts],
         drawn: list[str],
         *,
-        softcap: float | None = None,
-        mask: int | None = None,
+        words: WordIds | None = None,
     ) -> None:
         self.model = model.eval()
         self.final = final
-        self.mask = mask
+        self.words = words
         self.groups: dict[str, list[TrackedLinear]] = {name: group.tracked for name, group in parts.items()}
         self.trained = {name: group.trained for name, group in parts.items()}
         self.zero_parts = {name: group.zero for name, group in parts.items() if group.zero}
         self.drawn = drawn
         self.layers: Sequence[nn.Module] = ()
         self._last_token = is_decoder(model)
-        self._softcap = softcap
+        self._mask = None if words is None else words.mask
+        self._softcap = None
+        if words is not None and words.mask is None:
+            self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         check_groups(self.groups)
 
     @property
@@ -85,9 +88,16 @@ class Scorer:
         with self._exactly():
             if not self._last_token:
                 logits = _at_least_single(self.model(**_inputs(there)).logits)
-                return logits if self.mask is None else logits[at_mask(there, self.mask)]
+                return logits if self._mask is None else logits[at_mask(there, self._mask)]
             logits = _at_least_single(self.final(self._last_hidden(there)))
             return logits if self._softcap is None else self._softcap * torch.tanh(logits / self._softcap)
+
+    def vocabulary_logits(self, batch: Batch) -> Tensor:
+        """Logits (B, T, vocabulary) of all words at all tokens, as the language model itself gives them."""
+        without_cache = {"use_cache": False} if self._last_token else {}
+        with self._exactly():
+            logits: Tensor = self.model(**_inputs(batch.to(self.device)), **without_cache).logits
+        return logits
 
     def rows(
         self,
@@ -140,7 +150,7 @@ class Scorer:
         finally:
             handle.remove()
         features = _at_least_single(seen[0]).cpu()
-        return features if self.mask is None else features[at_mask(batch.to(features.device), self.mask)]
+        return features if self._mask is None else features[at_mask(batch.to(features.device), self._mask)]
 
     def _exactly(self) -> AbstractContextManager[object]:
         # the mode looks at every operation, which only a float64 model has a use for
@@ -207,9 +217,11 @@ def build_scorer(
     wanted = list(parts) if groups is None else groups
     check_group_names(wanted, parts)
     kept = {name: parts[name] for name in parts if name in wanted}
-    scorer = Scorer(network, final, kept, drawn) if words is None else _word_scorer(network, final, kept, drawn, words)
+    scorer = Scorer(network, final, kept, drawn, words=words)
     if model.checkpointing:
         scorer.layers = list(find_layers(network))
+    if words is not None and not has_divided(network):
+        take_words(scorer)
     return scorer
 
 
@@ -222,32 +234,38 @@ def _group_parts(
     return {target.group: lora_parts(model, target) for target in targets}
 
 
-def _word_scorer(
-    model: PreTrainedModel, final: nn.Linear, parts: Mapping[str, GroupParts], drawn: list[str], ids: WordIds
-) -> Scorer:
-    """The scorer of label words, compared with the model's own logits once: some architectures scale them."""
-    prompt = ids.words if ids.mask is None else [*ids.words, ids.mask]
-    batch = pad([np.array(prompt)], pad_id=0).to(final.weight.device)
-    without_cache = {"use_cache": False} if ids.mask is None else {}
-    with KeepDouble(), torch.no_grad():
-        own = model(**_inputs(batch), **without_cache).logits[:, -1, ids.words]
-    softcap = None
-    if ids.mask is None:
-        softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    else:
-        score_words_alone(model, final)
-    scorer = Scorer(model, final, parts, drawn, softcap=softcap, mask=ids.mask)
+def take_words(scorer: Scorer, run: Callable[[Callable[[Batch], Tensor], Batch], Tensor] | None = None) -> None:
+    """Have a scorer score its label words alone, compared with the model's own logits once: some models scale them.
+
+    Args:
+        scorer: of label words.
+        run: calls a function that runs the model on a batch, where that takes more than the call; all processes of a
+            divided model do it alike.
+
+    Raises:
+        UnsupportedModelError: the model does something else to its logits.
+    """
+    assert scorer.words is not None
+    words, mask = scorer.words.words, scorer.words.mask
+    batch = pad([np.array(words if mask is None else [*words, mask])], pad_id=0).to(scorer.device)
+    run = run or _at_once
     with torch.no_grad():
-        scored = scorer.logits(batch)
+        own = run(scorer.vocabulary_logits, batch)[:, -1, words]
+        if mask is not None:
+            score_words_alone(scorer.model, scorer.final)
+        scored = run(scorer.logits, batch)
     # in half precision the model rounds its logits a few times more
     rounding = 4 * torch.finfo(own.dtype).eps
     relative, absolute = max(1e-3, rounding), max(1e-5, rounding * float(own.abs().max()))
     if scored.shape != own.shape or not torch.allclose(scored, own.to(scored.dtype), rtol=relative, atol=absolute):
         raise UnsupportedModelError(
-            f"{type(model).__name__} changes its logits after the output embedding in a way that is "
+            f"{type(scorer.model).__name__} changes its logits after the output embedding in a way that is "
             "not known here; use a random or ridge head"
         )
-    return scorer
+
+
+def _at_once(call: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+    return call(batch)
 
 
 def _at_least_single(values: Tensor) -> Tensor:

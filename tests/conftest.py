@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Tests run in several processes on few processors; tiny products on contended threads take twenty times as long.
@@ -14,3 +15,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # A busy machine is slow without being wrong; where nobody watches, a failure must come again when it is run again.
 settings.register_profile("ntksweep", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("ntksweep")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests of a file to one process unless they are in a group: it makes once what they share."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))

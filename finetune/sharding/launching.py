@@ -9,6 +9,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from finetune.errors import GroupError
 
+START_METHOD = "spawn"
+"""How Python starts the processes: anew, so that they inherit nothing but the environment."""
+
 
 def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
     """Run a function in a group of new processes; return what each returned, in the order of their ranks.
@@ -33,7 +36,7 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
         local_addr="127.0.0.1",
         max_restarts=0,
         monitor_interval=0.01,  # the first to end is to blame: the others lose their connection to it, and end as well
-        start_method="spawn",
+        start_method=START_METHOD,
     )
     try:
         found = elastic_launch(config, work)(*arguments)

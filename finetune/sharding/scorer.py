@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finetune.architecture import head_linears
 from finetune.model import LoadedModel, load_model
-from finetune.scorer import Scorer, build_scorer
+from finetune.scorer import Scorer, build_scorer, take_words
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
 from finetune.sharding.loading import load_in_parts
 from finetune.sharding.memory import give_back, keep_large_blocks_apart
@@ -56,11 +56,14 @@ class ShardedScorer:
 
         make_whole([linear.module for linears in self.scorer.trained.values() for linear in linears])
         hide_whole_parameters(self.scorer.model)
-        root = _Root(self.scorer)
+        root = _Root(self.scorer.model)
         config = zero_config(dtype, offload=offload, largest=largest_module(self.scorer.model))
         with keeping_no_modules():
             deepspeed.initialize(model=root, config=config)
-        self._logits, self._backward = root, _BackwardAgain(root)
+        self._logits, self._backward = partial(root, self.scorer.logits), _BackwardAgain(root)
+        if self.scorer.words is not None:
+            with keeping_no_modules():
+                take_words(self.scorer, root)
 
     @property
     def groups(self) -> dict[str, list[TrackedLinear]]:
@@ -160,14 +163,13 @@ def _load_in_parts(
 class _Root(nn.Module):
     """What DeepSpeed takes for the model: one call of it is one pass, wherever the scorer reads the model."""
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = scorer.model
-        self._scorer = scorer
+        self.model = model
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, read: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
         with keeping_no_weights():
-            return self._scorer.logits(batch)
+            return read(batch)
 
 
 class _BackwardAgain:

@@ -1,11 +1,9 @@
 """Sweeps that run in processes of their own, so that tests can interrupt, kill and watch them.
 
-Loading the libraries takes seconds and is not what is tested: the processes are forked from a server that has loaded
-them already. Workers of Ray are not, they start as they always do.
+They are forked from a server that has loaded the libraries; workers of Ray are not, they start as they always do.
 """
 
 import atexit
-import multiprocessing
 import os
 import signal
 import sys
@@ -17,17 +15,10 @@ from typing import Any
 from uuid import uuid4
 
 from orchestrator.store.journal import read_journals
+from tests.served import SERVED
 
 SECONDS = 240
 """No command of these tests takes so long on any machine; one that does hangs."""
-
-_SERVED = multiprocessing.get_context("forkserver")
-_SERVED.set_forkserver_preload([
-    "tests.faults.driving", "datasets", "peft", "scipy.stats", "sklearn.linear_model", "transformers",
-    "transformers.models.bert.modeling_bert", "orchestrator.cli", "orchestrator.cli.summary", "orchestrator.estimate",
-    "orchestrator.stages.capture", "orchestrator.stages.dataset", "orchestrator.stages.gram",
-    "orchestrator.stages.solve", "orchestrator.executors.inline", "orchestrator.executors.local_ray",
-])  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,7 @@ class Command:
     def __init__(self, *arguments: str | Path, folder: Path, prepare: Callable[[], None] | None = None) -> None:
         self.results = folder / "results"
         self._output = folder / f"output-{uuid4().hex}.txt"
-        self._process = _SERVED.Process(
+        self._process = SERVED.Process(
             target=_main, args=([str(argument) for argument in arguments], folder, self._output, prepare)
         )
         self._process.start()
@@ -102,7 +93,7 @@ def ntksweep(*arguments: str | Path, folder: Path, prepare: Callable[[], None] |
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a function of a module returns in a process of its own, like those of commands."""
-    with _SERVED.Pool(1) as pool:
+    with SERVED.Pool(1) as pool:
         return pool.apply(function, arguments)
 
 

@@ -263,7 +263,8 @@ def test_a_batch_whose_prompts_have_no_mask(folders):
     tokens = tokens_of(folders["bert"], template="{text} it was")
     with pytest.raises(PromptError, match="sequence 0 of a batch holds 0 mask tokens instead of one"):
         scorer.logits(tokens.batch([0]))
-    (mask,) = {scorer.mask}
+    assert scorer.words is not None
+    mask = scorer.words.mask
     with pytest.raises(PromptError, match="sequence 1 of a batch holds 2 mask tokens"):
         scorer.logits(pad([np.array([2, mask, 3]), np.array([mask, mask, 3])], pad_id=0))
 

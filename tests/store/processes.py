@@ -1,13 +1,11 @@
 """Processes that all do one thing at the same moment, as the workers of many allocations would."""
 
-import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
+from tests.served import SERVED
+
 SECONDS = 120
-# Forked from a process without threads that has loaded what they need: they start at once and cannot inherit a lock.
-_SERVED = multiprocessing.get_context("forkserver")
-_SERVED.set_forkserver_preload(["orchestrator.folder", "orchestrator.store.artifacts"])
 
 
 def at_once(n: int, do: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -15,9 +13,9 @@ def at_once(n: int, do: Callable[..., Any], *arguments: Any) -> list[Any]:
 
     `do` is a function of a module; `meet()` waits until all processes have called it. An error comes back as its text.
     """
-    barrier, answers = _SERVED.Barrier(n), _SERVED.Queue()
+    barrier, answers = SERVED.Barrier(n), SERVED.Queue()
     processes = [
-        _SERVED.Process(target=_child, args=(barrier, answers, do, number, arguments), daemon=True)
+        SERVED.Process(target=_child, args=(barrier, answers, do, number, arguments), daemon=True)
         for number in range(n)
     ]
     for process in processes:

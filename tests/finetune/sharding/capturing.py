@@ -52,13 +52,14 @@ class Case:
 
 
 def capture(
-    cases: Mapping[str, Case], folder: Path, damaged: Mapping[str, ModelSettings]
+    cases: Mapping[str, Case], folder: Path, damaged: Mapping[str, ModelSettings], environment: Mapping[str, str] = {}
 ) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
     """Leave rows and scores by example in files of this process, one a case, and load damaged models.
 
     Returns:
         What it held of each model, and the error that each damaged one gave.
     """
+    os.environ.update(environment)
     torch.set_num_threads(1)
     with joined_group() as group:
         facts = {name: capture_case(case, folder / f"{name}-{group.rank}", group) for name, case in cases.items()}

@@ -6,8 +6,8 @@ import torch
 
 from finetune.model import load_model
 from finetune.settings import ModelSettings
-from finetune.sharding.launching import run_group
 from tests.finetune.sharding.drawing import draw
+from tests.forked_group import run_forked_group
 from tests.tiny_models import Kind, save_tiny
 
 # tied embeddings, biases, rules that draw weights of modules inside, buffers
@@ -21,7 +21,7 @@ def test_a_model_drawn_in_parts_has_the_weights_of_the_whole_one(tmp_path: Path)
             file.unlink()
         models.append(ModelSettings(str(tmp_path / kind), weights="random", weights_seed=3))
     models.append(ModelSettings(str(tmp_path / "gemma2"), dtype="bfloat16", weights="random"))
-    processes = run_group(2, draw, models)
+    processes = run_forked_group(2, draw, models)
     for number, settings in enumerate(models):
         model = load_model(settings, n_outputs=2, language_model=False, seed=0).model
         whole = dict(model.named_parameters()) | dict(model.named_buffers())

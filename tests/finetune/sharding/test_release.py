@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from finetune.sharding.launching import run_group
 from tests.finetune.sharding.capturing import Case
 from tests.finetune.sharding.releasing import use_and_drop
+from tests.forked_group import run_forked_group
 from tests.tiny_models import save_tiny
 
 
@@ -14,7 +14,7 @@ def test_models_that_were_dropped_leave_nothing_and_one_that_is_held_stays_whole
     case = Case(str(save_tiny("bert", tmp_path / "bert")), ("query", "output.dense"), texts)
     cases = dict.fromkeys(("first", "probed", "unused", "drawn", "run again", "broken off", "last"), case)
     cases["run again"] = replace(case, checkpointing=True)
-    for seen in run_group(2, use_and_drop, cases, case):
+    for seen in run_forked_group(2, use_and_drop, cases, case):
         assert seen.living == [0] * len(cases)
         assert seen.same_rows
         assert seen.held[0] == seen.held[1]

@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from finetune.errors import GroupError
-from finetune.sharding.launching import run_group
 from finetune.training.run import CellStatus
 from tests.finetune.sharding.capturing import Case
 from tests.finetune.sharding.training import Found, Training, run_whole, train_all
 from tests.finetune.training.problems import ADAM, DESCENT
+from tests.forked_group import run_forked_group
 from tests.tiny_models import save_tiny
 
 LIMIT = 2e-5
@@ -41,7 +41,7 @@ def left(trainings: dict[str, Training], tmp_path_factory: pytest.TempPathFactor
     """Return the folder with what two processes found until one of them was killed."""
     folder = tmp_path_factory.mktemp("found")
     with pytest.raises(GroupError, match="process 1 of a model group of 2 was killed by SIGKILL"):
-        run_group(2, train_all, trainings, "seeds", folder)
+        run_forked_group(2, train_all, trainings, "seeds", folder)
     return folder
 
 

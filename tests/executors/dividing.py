@@ -1,0 +1,29 @@
+"""What the processes of a model group do in tests of whole sweeps: run one after the other."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from finetune.sharding.processes import joined_group
+from orchestrator.executors.torchrun import follow
+from orchestrator.run import run
+from orchestrator.spec import read_spec
+from orchestrator.stages.following import dismiss
+from tests.orchestrator.sweeps import Quiet
+
+
+def run_sweeps(specs: Sequence[Path]) -> list[str]:
+    """Run the specs inline, led by the first process; return what failed in them."""
+    torch.set_num_threads(1)
+    failures = []
+    with joined_group() as group:
+        for path in specs:
+            spec = read_spec(path)
+            if not group.leads:
+                follow(spec, path.parent, group)
+                continue
+            ending = run(spec, path.parent, Quiet(), group=group)
+            failures += [f"{path.parent.name}: {failure.message}" for failure in ending.report.failures]
+            dismiss(group)
+    return failures

@@ -1,0 +1,122 @@
+"""Sweeps whose model processes divide have the kernel blocks and tables of the whole model."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from benchmarks.capture import demo_model
+from orchestrator.folder import ResultsFolder
+from orchestrator.plan import make_plan
+from orchestrator.spec import read_spec
+from orchestrator.survey import surveys
+from tests.executors.dividing import run_sweeps
+from tests.faults.tables import numbers
+from tests.forked_group import run_forked_group
+from tests.orchestrator.sweeps import make_sweep, run_spec, write_data
+from tests.tiny_models import ALL_TARGETS, save_tiny
+
+LIMIT = 2e-5
+
+GROUP = {"sharding": {"group_size": 4}}
+FLOAT32: dict[str, Any] = {"model.dtype": "float32", "results.predictions": True, "adapter.initialisation": "random"}
+TWO_TASKS: dict[str, Any] = {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}
+TRAINED: dict[str, Any] = {
+    "learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, "side_by_side": 4, "kernel_examples": 0,
+    "side_by_side_across": ["seeds"], "combinations": {"coefficients": [0.5]},
+}  # fmt: skip
+
+SWEEPS: dict[str, dict[str, Any]] = {
+    "minilm": {"adapter.targets": ["query", "value", "output.dense"], "adapter.initialisation": "zero"},
+    "llama": {"adapter.targets": list(ALL_TARGETS["llama"]), "compute.checkpointing": True},
+    "qwen2": {
+        "adapter.targets": ["q_proj", "down_proj"], "compute.batch_tokens": "auto",
+        "head": {"kind": "label_words", "words": ["bad", "good"], "in_kernel": False},
+        "task.template": "{text} it was", "kernel.outputs": "margin",
+    },
+    "gpt2": {
+        "adapter.targets": ["c_attn", "c_fc"], "kernel.decomposition": "iterative", "grid.n_train": [60],
+        "grid.lambdas": {"values": [0.01, 1.0], "scale": "trace"}, "compute.shard_examples": 16,
+        "grid.layer_sets": ["all_layers"],
+    },
+    "bert": {
+        "sharding.group_size": 2, "task.data": None, "grid.tasks": TWO_TASKS, "grid.seeds": [0, 1],
+        "grid.n_train": [6], "grid.layer_sets": [{"layers": [[1]]}], "grid.lambdas": {"values": [0.1]},
+        "finetune": TRAINED,
+    },
+    "roberta": {"sharding.stage": 0},
+}  # fmt: skip
+"""One a model: fitted from blocks, with checkpointing, read at label words, decomposed piece by piece, trained on two
+tasks and combined, and whole on every process."""
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+    """By model: the specs of two finished sweeps, of the divided and of the whole one; nobody changes their results."""
+    folder, found = tmp_path_factory.mktemp("sweeps"), dict[str, tuple[Path, Path]]()
+    for kind, changes in SWEEPS.items():
+        model = demo_model() if kind == "minilm" else save_tiny(kind, folder / kind)  # type: ignore[arg-type]
+        specs = []
+        for name in ("divided", "whole"):
+            whole = {key: value for key, value in changes.items() if not key.startswith("sharding.")}
+            settings = FLOAT32 | (GROUP | changes if name == "divided" else whole)
+            specs.append(make_sweep(folder / f"{kind} {name}", settings, model=model))
+            write_data(specs[-1].parent / "data.parquet", n=90)
+            write_data(specs[-1].parent / "films.parquet", n=90, seed=1)
+        found[kind] = (specs[0], specs[1])
+    for size in (2, 4):
+        divided = [spec for spec, _ in found.values() if read_spec(spec).group_size == size]
+        assert run_forked_group(size, run_sweeps, divided) == [[]] * size
+    for _, whole in found.values():
+        assert not run_spec(whole).report.failures
+    return found
+
+
+def blocks(spec: Path) -> dict[tuple[int, str], np.ndarray]:
+    """Return the tiles of all kernel blocks by number of the stage in the plan and group."""
+    folder = ResultsFolder(read_spec(spec).folder)
+    sweep, store = folder.existing(), folder.artifacts()
+    stages = [stage for stage in make_plan(sweep, surveys(sweep, store)).stages if stage.kind == "gram"]
+    tiles = [store.open("gram", stage.stage_id) for stage in stages]
+    return {(number, name): np.array(tile.array(name)) for number, tile in enumerate(tiles) for name in tile.names()}
+
+
+def measured(table: pa.Table) -> dict[str, np.ndarray]:
+    """Return the columns that are losses, distances and norms, without those that no cell of the sweep has."""
+    found = {
+        name: table[name].to_pandas().to_numpy(dtype=float)
+        for name in table.column_names
+        if name in ("trace", "sigma_max", "objective", "prediction") or name.endswith(("loss", "distance", "norm"))
+    }
+    return {name: values for name, values in found.items() if not np.isnan(values).all()}
+
+
+@pytest.mark.parametrize("kind", [kind for kind, changes in SWEEPS.items() if "grid.tasks" not in changes])
+def test_kernel_blocks_are_those_of_the_whole_model(sweeps: dict[str, tuple[Path, Path]], kind: str):
+    found, expected = map(blocks, sweeps[kind])
+    assert found.keys() == expected.keys()
+    for group in {name for _, name in expected}:
+        of_group = {key: tile for key, tile in expected.items() if key[1] == group}
+        error = sum(np.linalg.norm(found[key] - tile) ** 2 for key, tile in of_group.items())
+        assert error <= LIMIT**2 * sum(np.linalg.norm(tile) ** 2 for tile in of_group.values()), group
+
+
+@pytest.mark.parametrize("kind", SWEEPS)
+def test_predictions_losses_and_distances_are_those_of_the_whole_model(sweeps: dict[str, tuple[Path, Path]], kind: str):
+    divided, whole = (numbers(read_spec(spec).folder) for spec in sweeps[kind])
+    assert divided.keys() == whole.keys()
+    assert len(whole["predictions"]) > 0
+    for table in ("cells", "predictions", "trajectories", "updates", "combinations"):
+        found, expected = (measured(each[table]) if table in each else {} for each in (divided, whole))
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            assert np.linalg.norm(found[name] - values) <= LIMIT * np.linalg.norm(values), (table, name)
+
+
+def test_what_is_trained_and_combined_is_in_the_tables(sweeps: dict[str, tuple[Path, Path]]):
+    tables = numbers(read_spec(sweeps["bert"][0]).folder)
+    assert "finetune_eval_loss" in measured(tables["cells"])
+    assert len(tables["combinations"]) > 0
+    assert len(tables["trajectories"]) > 0
