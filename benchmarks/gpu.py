@@ -3,8 +3,9 @@
     python -m benchmarks.gpu --output FOLDER [--parts capture gram eigh] [--models Llama-3.2-1B] [--small]
 
 Writes gpu.md and gpu.json into the folder, after every part, so that a part that is cut off loses nothing before it.
-Needs torch, transformers and peft, no network and no checkpoint. `--small` runs tiny shapes, on a processor too, in
-seconds: it shows that everything runs, and its numbers mean nothing.
+Needs torch, transformers and peft, no network and no checkpoint; where DeepSpeed is installed, capture is measured also
+with the weights on the host, from where it fetches them. `--small` runs tiny shapes, on a processor too, in seconds: it
+shows that everything runs, and its numbers mean nothing.
 
 Utilisation counts 2 P T for the forward pass and 2 P T for each output's backward pass of activations, P the weights of
 linear modules below the head, T the tokens of a batch, over the speed of a large bfloat16 product in the same run.

@@ -1,23 +1,29 @@
 """Capture of Llama-style models with random weights on a device, against passes that form no rows."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig
 
-from benchmarks.device_timing import GIGA, Timing, timed, together
+from benchmarks.device_timing import GIGA, Timing, forget_peak, timed, together
 from finetune.architecture import base_prefix, find_layers, linears
 from finetune.scorer import Scorer, build_scorer
-from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
+from finetune.sharding.processes import in_a_group
+from finetune.sharding.release import free_models
+from finetune.sharding.scorer import ShardedScorer, build_sharded_scorer
 from ntk_dist.batches import Batch
 from ntk_dist.capture import jacobian_rows
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+HEAD = HeadSettings("random", in_kernel=False)
 LLAMA_3_1_ROPE = {
     "rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
@@ -76,47 +82,98 @@ class Pass:
 
 def build(model: Model, device: torch.device, rank: int, n_outputs: int) -> Scorer:
     """The weights are drawn where they stay: on a GPU none of them passes through the processor."""
+    with described_by(model, device) as settings:
+        return build_scorer(settings, adapter(rank), HEAD, **drawn(n_outputs))
+
+
+def build_divided(model: Model, device: torch.device, rank: int, n_outputs: int) -> ShardedScorer:
+    """The weights lie on the host, from where DeepSpeed fetches those of one layer at a time."""
+    in_a_group()
+    with described_by(model, device) as settings:
+        sharding = ShardingSettings(group_size=1, offload="cpu")
+        return build_sharded_scorer(settings, adapter(rank), HEAD, sharding=sharding, **drawn(n_outputs))
+
+
+@contextmanager
+def described_by(model: Model, device: torch.device) -> Iterator[ModelSettings]:
     with tempfile.TemporaryDirectory() as folder:
         model.config().save_pretrained(folder)
-        settings = ModelSettings(folder, dtype="bfloat16", weights="random", device=device.type)  # type: ignore[arg-type]
-        return build_scorer(
-            settings, AdapterSettings("lora", rank, 2.0 * rank, TARGETS), HeadSettings("random", in_kernel=False),
-            n_outputs=n_outputs, adapter_seed=0, head_seed=0,
-        )  # fmt: skip
+        yield ModelSettings(folder, dtype="bfloat16", weights="random", device=device.type)  # type: ignore[arg-type]
+
+
+def adapter(rank: int) -> AdapterSettings:
+    return AdapterSettings("lora", rank, 2.0 * rank, TARGETS)
+
+
+def drawn(n_outputs: int) -> dict[str, int]:
+    return {"n_outputs": n_outputs, "adapter_seed": 0, "head_seed": 0}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every pass through a model does, and how fast the device could be.
+
+    Attributes:
+        model: name of the model.
+        examples: in a batch.
+        flops: of a batch, see `benchmarks.gpu`.
+        peak_flops: of the device, a second.
+        plain: seconds of the plain passes.
+    """
+
+    model: str
+    examples: int
+    flops: int
+    peak_flops: float
+    plain: float
+
+    def done(self, name: str, target: str, timing: Timing) -> Pass:
+        seconds = timing.median
+        speed, utilisation = self.examples / seconds, self.flops / seconds / self.peak_flops
+        return Pass(self.model, name, target, timing, speed, utilisation, self.plain / seconds)
 
 
 def measured(model: Model, device: torch.device, *, repeats: int, peak_flops: float, n_outputs: int = 1) -> list[Pass]:
-    scorer, batch = build(model, device, 8, n_outputs), model.batch().to(device)
-    flops = 2 * multiplied(scorer) * batch.input_ids.numel() * (1 + n_outputs)
     speed_target = "at least 0.9 of plain" + (", utilisation at least 50 %" if "8B" in model.name else "")
+    try:
+        work, passes = measured_whole(model, device, speed_target, repeats, peak_flops, n_outputs)
+    except RuntimeError as error:
+        return [Pass(model.name, "capture", speed_target, failed=reason(error))]
+    if find_spec("deepspeed") is not None:
+        name = "capture, weights fetched from the host by DeepSpeed"
+        forget_peak(device)
+        sharded, batch = build_divided(model, device, 8, n_outputs), model.batch().to(device)
+        passes.append(timed_or_failed(work, name, partial(sharded.rows, batch, lambda logits: logits), device, repeats))
+        del sharded
+        free_models()
+    return passes
+
+
+def measured_whole(
+    model: Model, device: torch.device, speed_target: str, repeats: int, peak_flops: float, n_outputs: int
+) -> tuple[Work, list[Pass]]:
+    """Measure passes through a model that is whole on the device, and freed at the end."""
+    scorer, batch = build(model, device, 8, n_outputs), model.batch().to(device)
     ways: list[tuple[str, str, Callable[[], object]]] = [
         ("forward and activation backward, no rows", "", partial(plain, scorer, batch)),
         ("capture", speed_target, partial(capture, scorer, batch)),
         ("capture, rows brought to the host", "", partial(scorer.rows, batch, lambda logits: logits)),
         ("capture, layers run again", "", partial(capture_again, scorer, batch)),
     ]
+    timings = together([run for *_, run in ways], device, repeats=repeats)
+    flops = 2 * multiplied(scorer) * batch.input_ids.numel() * (1 + n_outputs)
+    work = Work(model.name, len(batch), flops, peak_flops, timings[0].median)
+    passes = [work.done(name, target, timing) for (name, target, _), timing in zip(ways, timings, strict=True)]
+    name = "vmap(grad) of the same rows"
+    return work, [*passes, timed_or_failed(work, name, partial(by_vmap, scorer, batch), device, repeats)]
 
-    def finished(name: str, target: str, timing: Timing, of_plain: float | None) -> Pass:
-        return Pass(
-            model.name, name, target, timing, len(batch) / timing.median, flops / timing.median / peak_flops, of_plain
-        )
 
-    passes = []
+def timed_or_failed(work: Work, name: str, run: Callable[[], object], device: torch.device, repeats: int) -> Pass:
+    """Time what may need more memory than there is."""
     try:
-        timings = together([run for *_, run in ways], device, repeats=repeats)
-        plain_median = timings[0].median
-        passes += [
-            finished(name, target, timing, plain_median / timing.median)
-            for (name, target, _), timing in zip(ways, timings, strict=True)
-        ]
+        return work.done(name, "", timed(run, device, repeats=min(repeats, 3)))
     except RuntimeError as error:
-        return [Pass(model.name, "capture", speed_target, failed=reason(error))]
-    try:
-        timing = timed(partial(by_vmap, scorer, batch), device, repeats=min(repeats, 3))
-        passes.append(finished("vmap(grad) of the same rows", "", timing, plain_median / timing.median))
-    except RuntimeError as error:
-        passes.append(Pass(model.name, "vmap(grad) of the same rows", "", failed=reason(error)))
-    return passes
+        return Pass(work.model, name, "", failed=reason(error))
 
 
 def multiplied(scorer: Scorer) -> int:

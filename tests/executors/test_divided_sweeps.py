@@ -22,6 +22,7 @@ LIMIT = 2e-5
 
 GROUP = {"sharding": {"group_size": 4}}
 FLOAT32: dict[str, Any] = {"model.dtype": "float32", "results.predictions": True, "adapter.initialisation": "random"}
+WORDS: dict[str, Any] = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": False}
 TWO_TASKS: dict[str, Any] = {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}
 TRAINED: dict[str, Any] = {
     "learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, "side_by_side": 4, "kernel_examples": 0,
@@ -32,10 +33,10 @@ SWEEPS: dict[str, dict[str, Any]] = {
     "minilm": {"adapter.targets": ["query", "value", "output.dense"], "adapter.initialisation": "zero"},
     "llama": {"adapter.targets": list(ALL_TARGETS["llama"]), "compute.checkpointing": True},
     "qwen2": {
-        "adapter.targets": ["q_proj", "down_proj"], "compute.batch_tokens": "auto",
-        "head": {"kind": "label_words", "words": ["bad", "good"], "in_kernel": False},
+        "adapter.targets": ["q_proj", "down_proj"], "compute.batch_tokens": "auto", "head": WORDS,
         "task.template": "{text} it was", "kernel.outputs": "margin",
     },
+    "roberta": {"head": WORDS, "task.template": "{text} it was {mask}"},
     "gpt2": {
         "adapter.targets": ["c_attn", "c_fc"], "kernel.decomposition": "iterative", "grid.n_train": [60],
         "grid.lambdas": {"values": [0.01, 1.0], "scale": "trace"}, "compute.shard_examples": 16,
@@ -46,10 +47,16 @@ SWEEPS: dict[str, dict[str, Any]] = {
         "grid.n_train": [6], "grid.layer_sets": [{"layers": [[1]]}], "grid.lambdas": {"values": [0.1]},
         "finetune": TRAINED,
     },
-    "roberta": {"sharding.stage": 0},
+    "mistral": {"adapter.targets": ["q_proj", "down_proj"], "sharding.stage": 0},
 }  # fmt: skip
-"""One a model: fitted from blocks, with checkpointing, read at label words, decomposed piece by piece, trained on two
-tasks and combined, and whole on every process."""
+"""One a model: fitted from blocks, with checkpointing, read at label words (at the end and at a mask), decomposed piece
+by piece, trained on two tasks and combined, and whole on every process."""
+
+
+def model_of(kind: str, folder: Path) -> Path:
+    if kind == "minilm":
+        return demo_model()
+    return save_tiny(kind, folder / kind, masked=kind == "roberta")  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +64,7 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pa
     """By model: the specs of two finished sweeps, of the divided and of the whole one; nobody changes their results."""
     folder, found = tmp_path_factory.mktemp("sweeps"), dict[str, tuple[Path, Path]]()
     for kind, changes in SWEEPS.items():
-        model = demo_model() if kind == "minilm" else save_tiny(kind, folder / kind)  # type: ignore[arg-type]
-        specs = []
+        model, specs = model_of(kind, folder), []
         for name in ("divided", "whole"):
             whole = {key: value for key, value in changes.items() if not key.startswith("sharding.")}
             settings = FLOAT32 | (GROUP | changes if name == "divided" else whole)
