@@ -14,7 +14,7 @@ demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
 
 test: data
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 lint: setup
 	$(BIN)/ruff check .

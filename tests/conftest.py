@@ -17,8 +17,9 @@ settings.register_profile("ntksweep", deadline=None, derandomize=bool(os.environ
 settings.load_profile("ntksweep")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks at groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the tests of a file to one process unless they are in a group: it makes once what they share."""
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))

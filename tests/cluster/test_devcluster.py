@@ -9,7 +9,7 @@ from slurm.devcluster import DevCluster
 from slurm.devcluster.errors import CommandFailedError, DaemonError, DevClusterError
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster-1")
+pytestmark = pytest.mark.xdist_group("cluster-b")
 
 
 def submit(cluster: DevCluster, script: str, *options: str, user: str | None = None, folder: Path) -> str:

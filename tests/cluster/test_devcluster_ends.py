@@ -14,7 +14,7 @@ from slurm.devcluster import ClusterSettings, DevCluster
 from slurm.devcluster.errors import AlreadyUpError
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster-1")
+pytestmark = pytest.mark.xdist_group("cluster-b")
 
 SMALL = ClusterSettings(nodes=1, gpus=0, accounting=False)
 CLI = [sys.executable, "-m", "orchestrator", "devcluster"]

@@ -80,8 +80,12 @@ def test_wait_gives_up_after_a_while_and_cancelled_allocations_are_no_success(
     assert login.submit(sweep, "--allocations=2", sbatch=HELD).status == 0
     tasks = sorted(sweep.jobs())
     assert len(tasks) == 2
+
+    def allocations() -> list[tuple[str, str]]:
+        return [(each["job"], each["state"]) for each in login.status(sweep)["allocations"]]
+
     # The database hears of a job some seconds after the controller.
-    wait_until(lambda: [each["job"] for each in login.status(sweep)["allocations"]] == tasks)
+    wait_until(lambda: allocations() == [(task, "PENDING") for task in tasks])
     waited = login.run(sweep, "wait", sweep.results, "--timeout=1")
     assert waited.status == 3
     assert "allocations are still queued or running" in waited.output

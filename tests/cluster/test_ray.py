@@ -17,7 +17,7 @@ from tests.cluster.ray_jobs import (
 )
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster-2")
+pytestmark = pytest.mark.xdist_group("cluster-b")
 
 
 POST = """

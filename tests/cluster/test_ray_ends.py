@@ -9,7 +9,7 @@ from slurm.devcluster import DevCluster
 from tests.cluster.ray_jobs import RayJob, kill, pids_of
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster-2")
+pytestmark = pytest.mark.xdist_group("cluster-b")
 
 
 def test_the_loss_of_the_head_ends_the_rays_of_all_nodes(

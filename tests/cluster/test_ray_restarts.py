@@ -8,7 +8,7 @@ from slurm.devcluster import DevCluster
 from tests.cluster.ray_jobs import WHO_IS_ALIVE, RayJob, kill, pids_of
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster-2")
+pytestmark = pytest.mark.xdist_group("cluster-b")
 
 USE_TOO_MUCH_ON_N2 = """
 import json, os, ray

@@ -51,12 +51,25 @@ def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on
     command = Command("run", new_sweep(PAIR), folder=tmp_path)
     followers: list[psutil.Process] = []
 
-    def in_the_middle() -> bool:
+    def following() -> bool:
         assert command.running
         followers[:] = [each for each in children(command.pid) if "Worker.follow" in title(each)]
-        return bool(followers) and captures(tmp_path / "results") >= 2
+        return bool(followers)
 
-    wait_until(in_the_middle)
+    def suspended_in_a_stage() -> bool:
+        followers[0].suspend()  # to look around takes longer than the stages that are left
+        time.sleep(0.5)  # the first one gets no further than where it needs the other
+        kinds = [(event["event"], event["kind"]) for event in events(tmp_path) if "stage" in event]
+        if kinds.count(("started", "capture")) > kinds.count(("finished", "capture")):
+            return True
+        followers[0].resume()
+        time.sleep(0.1)
+        return False
+
+    wait_until(following)
+    # The first two are measured before more are handed out.
+    wait_until(lambda: captures(tmp_path / "results") >= 3)
+    wait_until(suspended_in_a_stage)
     workers = [each for each in children(command.pid) if "Worker." in title(each)]
     listening = {c.laddr.port for each in workers for c in each.net_connections("tcp") if c.status == "LISTEN"}
     followers[0].kill()

@@ -247,10 +247,10 @@ def test_soft_capped_logits(folders, monkeypatch):
 
     plain = build(folders["llama"], LLAMA_LORA, HeadSettings("label_words", False, words=("bad", "great")))
     batch = batch_of(folders["llama"])
-    capped = Scorer(plain.model, plain.final, {}, [], softcap=0.5)
+    monkeypatch.setattr(LlamaConfig, "final_logit_softcapping", 0.5, raising=False)
+    capped = Scorer(plain.model, plain.final, {}, [], words=plain.words)
     assert torch.allclose(capped.logits(batch), 0.5 * torch.tanh(plain.logits(batch) / 0.5))
     # a Llama does not cap, so that a configuration which says so is caught by comparing with its own logits
-    monkeypatch.setattr(LlamaConfig, "final_logit_softcapping", 0.5, raising=False)
     with pytest.raises(UnsupportedModelError, match="changes its logits"):
         build(folders["llama"], LLAMA_LORA, HeadSettings("label_words", False, words=("bad", "great")))
 
