@@ -122,7 +122,8 @@ def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[s
     fits = f" of {human_bytes(device.memory)} ({device.name})"
     if memory.certain <= device.memory < memory.on_device:
         lower = "task.max_length" if automatic else "compute.batch_tokens"
-        fits += f": too much, if the estimate holds; lower {lower}, or set compute.checkpointing: true"
+        besides = "" if spec.compute.checkpointing else ", or set compute.checkpointing: true"
+        fits += f": too much, if the estimate holds; lower {lower}{besides}"
     return [holds, takes + fits]
 
 
@@ -145,13 +146,15 @@ def refuse_model_that_cannot_fit(sweep: Sweep, survey: Survey, device: Device | 
 
 def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
     again = spec.compute.model_copy(update={"checkpointing": True})
-    ways = [(spec, ""), (spec.model_copy(update={"compute": again}), ", with compute.checkpointing: true")]
-    sizes = [_smallest_group(changed, survey, device) for changed, _ in ways]
-    # Where activations are what is too large, no group of a sensible size makes them small.
-    first = 0 if sizes[0] is not None and sizes[0] <= 2 * (sizes[1] or 0) else 1
-    changed, besides = ways[first]
-    if sizes[first] is not None:
-        yield f"sharding.group_size: {sizes[first]} or more, and as many processes{besides}"
+    changed, besides, size = spec, "", _smallest_group(spec, survey, device)
+    if not spec.compute.checkpointing:
+        checkpointed = spec.model_copy(update={"compute": again})
+        smaller_group = _smallest_group(checkpointed, survey, device)
+        # Where activations are what is too large, no group of a sensible size makes them small.
+        if size is None or size > 2 * (smaller_group or 0):
+            changed, besides, size = checkpointed, ", with compute.checkpointing: true", smaller_group
+    if size is not None:
+        yield f"sharding.group_size: {size} or more, and as many processes{besides}"
     if spec.compute.device == "cuda" and _fits(_divided(changed, spec.group_size, offload="cpu"), survey, device):
         yield f"sharding.offload: cpu, more slowly{besides}"
     if spec.model.dtype in ("float64", "float32"):

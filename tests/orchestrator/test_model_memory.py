@@ -61,6 +61,19 @@ def test_a_model_that_cannot_fit_is_refused_with_what_would():
         refuse_model_that_cannot_fit(sweep, survey(), Device(GB, "GPU"))
 
 
+def test_nothing_that_is_set_is_advised():
+    sweep = sweep_of({"model.dtype": "float32", "compute.device": "cuda", "compute.checkpointing": True})
+    with pytest.raises(BudgetError, match=r"sharding\.group_size: 2 or more, and as many processes; ") as error:
+        refuse_model_that_cannot_fit(sweep, survey(), Device(24 * GB, "GPU"))
+    assert "checkpointing" not in str(error.value)
+    with pytest.raises(BudgetError) as error:
+        refuse_model_that_cannot_fit(sweep, survey(), Device(GB, "GPU"))
+    assert "checkpointing" not in str(error.value)
+    divided = sweep_of({"model.dtype": "bfloat16", "sharding.group_size": 4, "compute.checkpointing": True})
+    facts = survey(weight_bytes=16 * GB, largest_layer_bytes=GB)
+    assert fitting_notes(divided, facts, Device(5 * GB + 1, "GPU"))[1].endswith("lower compute.batch_tokens")
+
+
 def test_a_plan_says_what_each_process_holds():
     sweep = sweep_of({"model.dtype": "bfloat16", "sharding.group_size": 4})
     facts = survey(weight_bytes=16 * GB, largest_layer_bytes=GB)
