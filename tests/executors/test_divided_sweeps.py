@@ -20,7 +20,6 @@ from tests.tiny_models import ALL_TARGETS, save_tiny
 
 LIMIT = 2e-5
 
-GROUP = {"sharding": {"group_size": 4}}
 FLOAT32: dict[str, Any] = {"model.dtype": "float32", "results.predictions": True, "adapter.initialisation": "random"}
 WORDS: dict[str, Any] = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": False}
 TWO_TASKS: dict[str, Any] = {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}
@@ -43,7 +42,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
         "grid.layer_sets": ["all_layers"],
     },
     "bert": {
-        "sharding.group_size": 2, "task.data": None, "grid.tasks": TWO_TASKS, "grid.seeds": [0, 1],
+        "task.data": None, "grid.tasks": TWO_TASKS, "grid.seeds": [0, 1],
         "grid.n_train": [6], "grid.layer_sets": [{"layers": [[1]]}], "grid.lambdas": {"values": [0.1]},
         "finetune": TRAINED,
     },
@@ -51,6 +50,10 @@ SWEEPS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """One a model: fitted from blocks, with checkpointing, read at label words (at the end and at a mask), decomposed piece
 by piece, trained on two tasks and combined, and whole on every process."""
+
+# Training takes many small steps, each of which waits for all processes.
+SIZES = {kind: (2,) if "finetune" in changes else (2, 4) for kind, changes in SWEEPS.items()}
+DIVIDED = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 
 
 def model_of(kind: str, folder: Path) -> Path:
@@ -60,24 +63,23 @@ def model_of(kind: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """By model: the specs of two finished sweeps, of the divided and of the whole one; nobody changes their results."""
-    folder, found = tmp_path_factory.mktemp("sweeps"), dict[str, tuple[Path, Path]]()
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    """By model and processes, one for the whole model: the specs of finished sweeps; nobody changes their results."""
+    folder, specs = tmp_path_factory.mktemp("sweeps"), dict[tuple[str, int], Path]()
     for kind, changes in SWEEPS.items():
-        model, specs = model_of(kind, folder), []
-        for name in ("divided", "whole"):
-            whole = {key: value for key, value in changes.items() if not key.startswith("sharding.")}
-            settings = FLOAT32 | (GROUP | changes if name == "divided" else whole)
-            specs.append(make_sweep(folder / f"{kind} {name}", settings, model=model))
-            write_data(specs[-1].parent / "data.parquet", n=90)
-            write_data(specs[-1].parent / "films.parquet", n=90, seed=1)
-        found[kind] = (specs[0], specs[1])
+        model = model_of(kind, folder)
+        whole = {key: value for key, value in changes.items() if not key.startswith("sharding.")}
+        for size in (1, *SIZES[kind]):
+            settings = whole if size == 1 else {"sharding": {"group_size": size}} | changes
+            specs[kind, size] = make_sweep(folder / f"{kind} {size}", FLOAT32 | settings, model=model)
+            write_data(specs[kind, size].parent / "data.parquet", n=90)
+            write_data(specs[kind, size].parent / "films.parquet", n=90, seed=1)
     for size in (2, 4):
-        divided = [spec for spec, _ in found.values() if read_spec(spec).group_size == size]
-        assert run_forked_group(size, run_sweeps, divided) == [[]] * size
-    for _, whole in found.values():
-        assert not run_spec(whole).report.failures
-    return found
+        of_size = [specs[kind, each] for kind, each in DIVIDED if each == size]
+        assert run_forked_group(size, run_sweeps, of_size) == [[]] * size
+    for kind in SWEEPS:
+        assert not run_spec(specs[kind, 1]).report.failures
+    return specs
 
 
 def blocks(spec: Path) -> dict[tuple[int, str], np.ndarray]:
@@ -99,9 +101,9 @@ def measured(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: values for name, values in found.items() if not np.isnan(values).all()}
 
 
-@pytest.mark.parametrize("kind", [kind for kind, changes in SWEEPS.items() if "grid.tasks" not in changes])
-def test_kernel_blocks_are_those_of_the_whole_model(sweeps: dict[str, tuple[Path, Path]], kind: str):
-    found, expected = map(blocks, sweeps[kind])
+@pytest.mark.parametrize(("kind", "size"), DIVIDED)
+def test_kernel_blocks_are_those_of_the_whole_model(sweeps: dict[tuple[str, int], Path], kind: str, size: int):
+    found, expected = blocks(sweeps[kind, size]), blocks(sweeps[kind, 1])
     assert found.keys() == expected.keys()
     for group in {name for _, name in expected}:
         of_group = {key: tile for key, tile in expected.items() if key[1] == group}
@@ -109,9 +111,11 @@ def test_kernel_blocks_are_those_of_the_whole_model(sweeps: dict[str, tuple[Path
         assert error <= LIMIT**2 * sum(np.linalg.norm(tile) ** 2 for tile in of_group.values()), group
 
 
-@pytest.mark.parametrize("kind", SWEEPS)
-def test_predictions_losses_and_distances_are_those_of_the_whole_model(sweeps: dict[str, tuple[Path, Path]], kind: str):
-    divided, whole = (numbers(read_spec(spec).folder) for spec in sweeps[kind])
+@pytest.mark.parametrize(("kind", "size"), DIVIDED)
+def test_predictions_losses_and_distances_are_those_of_the_whole_model(
+    sweeps: dict[tuple[str, int], Path], kind: str, size: int
+):
+    divided, whole = (numbers(read_spec(sweeps[kind, each]).folder) for each in (size, 1))
     assert divided.keys() == whole.keys()
     assert len(whole["predictions"]) > 0
     for table in ("cells", "predictions", "trajectories", "updates", "combinations"):
@@ -121,8 +125,8 @@ def test_predictions_losses_and_distances_are_those_of_the_whole_model(sweeps: d
             assert np.linalg.norm(found[name] - values) <= LIMIT * np.linalg.norm(values), (table, name)
 
 
-def test_what_is_trained_and_combined_is_in_the_tables(sweeps: dict[str, tuple[Path, Path]]):
-    tables = numbers(read_spec(sweeps["bert"][0]).folder)
+def test_what_is_trained_and_combined_is_in_the_tables(sweeps: dict[tuple[str, int], Path]):
+    tables = numbers(read_spec(sweeps["bert", 2]).folder)
     assert "finetune_eval_loss" in measured(tables["cells"])
     assert len(tables["combinations"]) > 0
     assert len(tables["trajectories"]) > 0

@@ -38,7 +38,7 @@ TEXTS = (
 )  # fmt: skip
 """Five batches of two and less: neither two nor four processes have equally many."""
 
-IN_ALL_SIZES = ("minilm", "gpt2", "dense", "bfloat16")
+IN_ALL_SIZES = ("minilm", "llama", "qwen3", "gpt2", "dense", "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_a_second_run_has_the_same_bits_and_damaged_checkpoints_fail_in_all_proc
     cases: dict[str, Case], run: Run, damaged: dict[str, tuple[Path, str]], tmp_path: Path
 ):
     size = len(run.held)
-    again = {name: cases[name] for name in ("minilm", "bfloat16")}
+    again = {name: cases[name] for name in ("minilm", "llama", "qwen3", "gpt2", "bfloat16")}
     # processes are what costs time: damage is looked for in the smaller group
     models = {what: ModelSettings(str(folder)) for what, (folder, _) in damaged.items() if size == 2}
     processes = run_forked_group(size, capture, again, tmp_path, models)
