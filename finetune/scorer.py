@@ -234,7 +234,11 @@ def _group_parts(
     return {target.group: lora_parts(model, target) for target in targets}
 
 
-def take_words(scorer: Scorer, run: Callable[[Callable[[Batch], Tensor], Batch], Tensor] | None = None) -> None:
+def _at_once(call: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+    return call(batch)
+
+
+def take_words(scorer: Scorer, run: Callable[[Callable[[Batch], Tensor], Batch], Tensor] = _at_once) -> None:
     """Have a scorer score its label words alone, compared with the model's own logits once: some models scale them.
 
     Args:
@@ -248,7 +252,6 @@ def take_words(scorer: Scorer, run: Callable[[Callable[[Batch], Tensor], Batch],
     assert scorer.words is not None
     words, mask = scorer.words.words, scorer.words.mask
     batch = pad([np.array(words if mask is None else [*words, mask])], pad_id=0).to(scorer.device)
-    run = run or _at_once
     with torch.no_grad():
         own = run(scorer.vocabulary_logits, batch)[:, -1, words]
         if mask is not None:
@@ -262,10 +265,6 @@ def take_words(scorer: Scorer, run: Callable[[Callable[[Batch], Tensor], Batch],
             f"{type(scorer.model).__name__} changes its logits after the output embedding in a way that is "
             "not known here; use a random or ridge head"
         )
-
-
-def _at_once(call: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-    return call(batch)
 
 
 def _at_least_single(values: Tensor) -> Tensor:

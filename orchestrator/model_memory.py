@@ -145,9 +145,9 @@ def refuse_model_that_cannot_fit(sweep: Sweep, survey: Survey, device: Device | 
 
 
 def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
-    again = spec.compute.model_copy(update={"checkpointing": True})
     changed, besides, size = spec, "", _smallest_group(spec, survey, device)
     if not spec.compute.checkpointing:
+        again = spec.compute.model_copy(update={"checkpointing": True})
         checkpointed = spec.model_copy(update={"compute": again})
         smaller_group = _smallest_group(checkpointed, survey, device)
         # Where activations are what is too large, no group of a sensible size makes them small.
