@@ -17,7 +17,8 @@ class Mean:
     Attributes:
         value: the mean.
         low, high: the ends of the interval.
-        interval_error: Monte Carlo standard error of these ends, of the less certain one; of a geometric mean, relative.
+        interval_error: Monte Carlo standard error of these ends, of the less certain one; relative if the mean is
+            geometric.
     """
 
     value: float

@@ -57,8 +57,8 @@ def _head(found: Findings) -> Iterator[str]:
     yield ""
     yield (
         f"{found.n_cells} trained cells of {spec.model.path}, {found.n_diverged} of which diverged. Means are over "
-        f"layer sets and seeds, brackets hold 95 % intervals: percentiles of {BOOTSTRAP_DRAWS:,} draws of layer sets and "
-        "seeds with replacement. The spec is in `spec.yaml`, all numbers in the tables beside this page."
+        f"layer sets and seeds, brackets hold 95 % intervals: percentiles of {BOOTSTRAP_DRAWS:,} draws of layer sets "
+        "and seeds with replacement. The spec is in `spec.yaml`, all numbers in the tables beside this page."
     )
     yield ""
 
@@ -253,8 +253,8 @@ def _notes(found: Findings) -> Iterator[str]:
     yield from (f"- {line}" for line in found.provenance)
     yield (
         "- `cells.parquet` and `correlations.parquet` are tables of the sweep, `linearity.csv`, `regimes.csv` and "
-        "`choices.csv` what this page is made of, ready to be plotted. What the intervals cover, and what they do not: docs/numbers.md, "
-        "Correlations."
+        "`choices.csv` what this page is made of, ready to be plotted. What the intervals cover, and what they do not: "
+        "docs/numbers.md, Correlations."
     )
 
 

@@ -126,7 +126,8 @@ def made_up_correlations() -> pd.DataFrame:
     """Three tasks, two lambdas in each regime; `trace` orders layer sets in the nonlinear one alone."""
     rows = [
         {
-            "task": task, "lambda_given": strength, "regime": regime, "outcome": "finetune_eval_loss", "quantity": "trace",
+            "task": task, "lambda_given": strength, "regime": regime, "outcome": "finetune_eval_loss",
+            "quantity": "trace",
             "spearman": -0.9 + position / 100 if strength < 2 else 0.1 * (position - 1) - 0.02 * strength,
             "partial_spearman": None,
         }
