@@ -46,5 +46,5 @@ def mean_over(values: FloatArray, *, geometric: bool = False) -> Mean:
     seeds, layer_sets = (generator.multinomial(n, np.full(n, 1 / n), size=BOOTSTRAP_DRAWS) / n for n in numbers.shape)
     draws = np.einsum("ds,sl,dl->d", seeds, numbers, layer_sets)
     low, high = percentile_interval(draws[:, None])
-    ends = [numbers.mean(), low[0], high[0]]
-    return Mean(*(float(np.exp(end) if geometric else end) for end in ends), float(interval_error(draws[:, None])[0]))
+    value, low, high = (np.exp(end) if geometric else end for end in (numbers.mean(), low[0], high[0]))
+    return Mean(float(value), float(low), float(high), float(interval_error(draws[:, None])[0]))
