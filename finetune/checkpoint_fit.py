@@ -119,14 +119,14 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
     wrong = [name for name in order if name in fit.mismatched]
     if wrong:
         raise ModelLoadError(
-            f"{settings.path}: {wrong[0]} has another shape in the weights than in config.json{_more(wrong)}; the files "
-            "do not belong together: get the checkpoint again"
+            f"{settings.path}: {wrong[0]}{_more(wrong)} has another shape in the weights than in config.json; the "
+            "files do not belong together: get the checkpoint again"
         )
     held = _unused(model, prefix, fit.unexpected)
     if quantized := [name for name in held if _QUANTIZED.search(name)]:
         raise ModelLoadError(
-            f"{settings.path}: the weights hold {quantized[0]}: they are quantized, which config.json does not say; use "
-            "the checkpoint that they were made from"
+            f"{settings.path}: the weights hold {quantized[0]}: they are quantized, which config.json does not say; "
+            "use the checkpoint that they were made from"
         )
     lacking = [name for name in order if name in fit.missing and not _POOLER.search(name.removeprefix(prefix))]
     if lacking and fit.missing.issuperset(order):
@@ -141,8 +141,8 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
         )
     if held:
         raise ModelLoadError(
-            f"{settings.path}: the weights hold {held[0]}{_more(held)}, for which the model of config.json has no place; "
-            "correct config.json (its number of layers?), or get the checkpoint again"
+            f"{settings.path}: the weights hold {held[0]}{_more(held)}, for which the model of config.json has no "
+            "place; correct config.json (its number of layers?), or get the checkpoint again"
         )
 
 
