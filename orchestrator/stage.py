@@ -16,7 +16,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "capture": 1,
     "gram": 1,
     "solve": 2,
-    "additions": 1,
+    "additions": 2,
     "finetune": 2,
     "side_by_side": 1,
     "compare": 2,
