@@ -136,8 +136,8 @@ def _first_order_end(space: FloatArray, eigenvalues: FloatArray, S: FloatArray, 
         return float(first_order_eigenvalues(space, eigenvalues, S)[0])
     within = space.T @ (S @ space)
     within[np.diag_indices_from(within)] += eigenvalues
-    # All eigenvalues, and the one that is wanted by its place: LAPACK's choice of eigenpairs by their places (syevr with
-    # range I) returns none where eigenvalues agree to rounding.
+    # All eigenvalues, and then the one that is wanted: what LAPACK chooses by place (syevr with range I) may be none
+    # where eigenvalues agree to rounding.
     return float(TridiagonalDecomposition(within).eigenvalues[end])
 
 

@@ -12,7 +12,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "dataset": 1,
     "batches": 1,
     "head": 1,
-    "precision": 1,
+    "precision": 2,
     "capture": 1,
     "gram": 1,
     "solve": 2,
