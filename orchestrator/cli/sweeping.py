@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument, as_typed
+from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument, as_typed, traceback_wanted
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.errors import ExitCode, SpecError
@@ -163,7 +163,7 @@ def run(
         }
         print(json.dumps(facts, indent=1))
     else:
-        _print_ending(ending, folder)
+        _print_ending(ending, folder, show_trace=traceback_wanted())
     if report.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)
 
@@ -182,7 +182,7 @@ def _of_tasks(values: dict[str, float]) -> str:
     return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
 
 
-def _print_ending(ending: Any, folder: ResultsFolder) -> None:
+def _print_ending(ending: Any, folder: ResultsFolder, *, show_trace: bool) -> None:
     from orchestrator.cli.summary import summarise
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.results import Results
@@ -201,6 +201,8 @@ def _print_ending(ending: Any, folder: ResultsFolder) -> None:
     for failure in ending.report.failures[:5]:
         console.print(f"failed ({failure.failure}): {failure.stage.label}, stage {failure.stage.stage_id}", style="red")
         console.print(failure.message.strip(), markup=False, highlight=False, soft_wrap=True)
+        if show_trace and failure.trace:
+            console.print(failure.trace.rstrip(), markup=False, highlight=False, soft_wrap=True)
     if ending.report.failures:
         n_failed = len(ending.report.failures)
         console.print(

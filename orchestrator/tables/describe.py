@@ -18,8 +18,8 @@ _ABOUT = {
     "updates": "One row a cell and group that was trained; written where the spec has a section `finetune`.",
     "combinations": "One row two tasks, task to evaluate, operation, coefficient and lambda, of every layer set, seed "
     "and training-set size; written with `finetune.combinations`. [What is combined](training.md#combining-tasks).",
-    "correlations": "One row a quantity, outcome, lambda, training-set size, task, rank and learning rate: how well "
-    "the quantity tells layer sets apart; written where the spec has a section `finetune`. "
+    "correlations": "One row a quantity, outcome, regime, lambda, training-set size, task, rank and learning rate: how "
+    "well the quantity orders layer sets; written where the spec has a section `finetune`. "
     "[How to read it](numbers.md#correlations).",
 }
 

@@ -458,7 +458,8 @@ _INTERVAL_ENDS = (("low", "lower"), ("high", "upper"))
 
 def _coefficient(name: str, meaning: str) -> tuple[Column, ...]:
     ends = (Column(f"{name}_{end}", _REAL, f"{which} end of its 95 % interval") for end, which in _INTERVAL_ENDS)
-    return Column(name, _REAL, meaning), *ends
+    error = Column(f"{name}_interval_error", _REAL, "Monte Carlo standard error of these ends: of the less certain one")
+    return Column(name, _REAL, meaning), *ends, error
 
 
 CORRELATIONS = (
@@ -468,10 +469,20 @@ CORRELATIONS = (
     Column("n_train", _COUNT, "training examples", "examples"),
     Column("lambda_given", _REAL, "lambda as the spec gives it"),
     Column("lambda_scale", _NAME, "absolute, or trace: in units of trace/M"),
+    Column(
+        "regime",
+        _NAME,
+        "layer sets that are correlated: all; linear, those whose geometric mean of difference_eval_relative over "
+        "seeds is at most 0.1 at this lambda; or nonlinear, the others",
+    ),
     Column("quantity", _NAME, "column of `cells` that is known without fine-tuning, or from the linearization alone"),
     Column("on_log_scale", _FLAG, "whether the quantity's logarithm is averaged and correlated"),
     Column("outcome", _NAME, "column of `cells` that fine-tuning ended with"),
-    Column("n_layer_sets", _COUNT, "layer sets that have both in every seed and did not diverge; others are left out"),
+    Column(
+        "n_layer_sets",
+        _COUNT,
+        "layer sets of the regime that have both in every seed and did not diverge; others are left out",
+    ),
     Column("n_seeds", _COUNT, "seeds over which a layer set is averaged before it is correlated"),
     *_coefficient("pearson", "Pearson correlation across layer sets; null for fewer than 3, or where one is constant"),
     *_coefficient("spearman", "Spearman correlation of the same"),
