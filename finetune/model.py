@@ -1,10 +1,8 @@
 """Loading a pretrained model, with its weights or without them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from transformers import (
@@ -15,11 +13,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging as transformers_logging
 
-from finetune.architecture import base_prefix, check_dense, encoder_alone, reads_mask
+from finetune.architecture import check_dense, encoder_alone, reads_mask
+from finetune.checkpoint_fit import Fit, check_fit
+from finetune.checkpoint_kind import check_kind
 from finetune.device import check_device
-from finetune.errors import ModelLoadError, UnsupportedModelError
+from finetune.errors import UnsupportedModelError
+from finetune.libraries import loading
+from finetune.quiet import quiet
 from finetune.random_weights import random_model
 from finetune.settings import ModelSettings
 from finetune.sharding.weights import has_divided, part_of
@@ -45,17 +46,17 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
 
     Raises:
         ModelLoadError: there is none at that path or id.
-        UnsupportedModelError: the model is an encoder-decoder other than T5, of which the encoder is taken.
+        UnsupportedModelError: the model is an encoder-decoder other than T5, of which the encoder is taken, or as
+            `finetune.checkpoint_kind.check_kind`.
     """
-    try:
+    with loading(settings.path):
         config = AutoConfig.from_pretrained(
             settings.path,
             revision=settings.revision,
             trust_remote_code=settings.trust_remote_code,
             num_labels=n_outputs,
         )
-    except (OSError, ValueError) as error:
-        _not_loaded(settings, error)
+        check_kind(settings, config)
     if getattr(config, "is_encoder_decoder", False) and not encoder_alone(config):
         raise UnsupportedModelError(
             f"{settings.path} is an encoder-decoder ({config.model_type}); use an encoder (BERT, RoBERTa, T5's, "
@@ -74,11 +75,8 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     """
     config = load_config(settings, n_outputs)
     auto_class = _auto_class(config, language_model)
-    try:
-        with _quiet(), torch.device("meta"):
-            model: PreTrainedModel = auto_class.from_config(config, **_options(settings))
-    except (OSError, ValueError) as error:
-        _not_loaded(settings, error)
+    with loading(settings.path), quiet(), torch.device("meta"):
+        model: PreTrainedModel = auto_class.from_config(config, **_options(settings))
     check_dense(model)
     return model
 
@@ -104,32 +102,27 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
         # transformers does not say which of the files is damaged
         check_weight_files(settings)
     auto_class = _auto_class(config, language_model)
-    missing, mismatched = set[str](), set[str]()
-    try:
-        with _quiet():
-            if settings.weights == "random":
-                make = partial(auto_class.from_config, config, **_options(settings))
-                model = random_model(make, device, settings.weights_seed)
-            else:
-                model, missing, mismatched = _from_checkpoint(settings, auto_class, config, seed)
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        _not_loaded(settings, error)
+    fit = Fit(frozenset())
+    with loading(settings.path), quiet():
+        if settings.weights == "random":
+            make = partial(auto_class.from_config, config, **_options(settings))
+            model = random_model(make, device, settings.weights_seed)
+        else:
+            model, fit = _from_checkpoint(settings, auto_class, config, seed)
     check_dense(model)
     model.requires_grad_(False).eval()
-    check_fit(settings, model, missing, mismatched)
+    check_fit(settings, model, fit)
     _check_finite(model)
     if not has_divided(model):
         # of a divided model each part is already where DeepSpeed wants it
         model.to(device)
-    return LoadedModel(model, frozenset((missing | mismatched) & {name for name, _ in model.named_parameters()}))
+    return LoadedModel(model, (fit.missing | fit.mismatched) & {name for name, _ in model.named_parameters()})
 
 
 def _from_checkpoint(
     settings: ModelSettings, auto_class: Any, config: PreTrainedConfig, seed: int
-) -> tuple[PreTrainedModel, set[str], set[str]]:
-    """The model, the names of the parameters that the checkpoint lacks, and of those that have another shape there."""
+) -> tuple[PreTrainedModel, Fit]:
+    """The model, and how the checkpoint differs from it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, report = auto_class.from_pretrained(
@@ -140,7 +133,7 @@ def _from_checkpoint(
             output_loading_info=True,
             **_options(settings),
         )
-    return model, set(report["missing_keys"]), {entry[0] for entry in report["mismatched_keys"]}
+    return model, Fit.reported(report)
 
 
 def _auto_class(config: PreTrainedConfig, language_model: bool) -> Any:
@@ -164,41 +157,6 @@ def _options(settings: ModelSettings) -> dict[str, Any]:
     }
 
 
-def _not_loaded(settings: ModelSettings, error: Exception) -> NoReturn:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    raise ModelLoadError(
-        f"the model {settings.path} cannot be loaded: {reason}. It must be a folder with config.json and "
-        "weights, or an id on the hub"
-    ) from error
-
-
-def check_fit(settings: ModelSettings, model: PreTrainedModel, missing: set[str], mismatched: set[str]) -> None:
-    """Check that the weights are those of the architecture.
-
-    Args:
-        settings: where they come from.
-        model: the model, with or without them.
-        missing: names of parameters that the checkpoint lacks.
-        mismatched: names of those that have another shape in it.
-
-    Raises:
-        ModelLoadError: all of the base model is missing, or a part of it has another shape.
-    """
-    prefix = base_prefix(model)
-    wrong = sorted(name for name in mismatched if name.startswith(prefix))
-    if wrong:
-        raise ModelLoadError(
-            f"{settings.path}: {wrong[0]} has another shape in the weights than in config.json; the files "
-            "do not belong together"
-        )
-    parts = {name for name, _ in model.named_parameters() if name.startswith(prefix)}
-    if parts <= missing:
-        raise ModelLoadError(
-            f"{settings.path}: the weights hold none of the parameters of {type(model).__name__}; they "
-            "belong to another architecture than config.json says"
-        )
-
-
 def _check_finite(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         # of a model that is divided among processes each looks at its part
@@ -209,18 +167,3 @@ def _check_finite(model: PreTrainedModel) -> None:
                 f"the parameter {name} of the model holds NaN or infinite values; the checkpoint is damaged, "
                 "get it again"
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from printing bars and load reports; the scorer says what was missing."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
