@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from orchestrator.spec.quantities import Count, Layer, Number, Rank, Real
+from orchestrator.spec.quantities import Count, Layer, Number, Rank, Real, Seed
 from orchestrator.spec.sections import Name, Section, TaskSection
 
 
@@ -162,5 +162,5 @@ def _refuse_more(lengths: dict[str, int], most: int) -> None:
     if math.prod(lengths.values()) > most:
         product = " x ".join(f"{length:,} {axis}" for axis, length in lengths.items())
         raise ValueError(
-            f"{product} are more than {most:,} combinations; give fewer, or divide them among several specs"
+            f"{product} make more than {most:,} combinations; give fewer, or divide them among several specs"
         )
