@@ -236,8 +236,6 @@ class ArtifactStore:
         for file in [path, *path.parent.glob(f"{stage_id}.*.safetensors")]:
             move_aside(file, aside)
         self.forget(kind, stage_id)
-        with explained(aside):
-            self._note(kind, stage_id).unlink(missing_ok=True)
 
     def note_damage(self, kind: str, stage_id: str) -> None:
         """Note for the next run that a stage was found damaged, by somebody who only looks.
@@ -256,6 +254,17 @@ class ArtifactStore:
         return sorted(
             (Path(note.path).parent.name, note.name.removesuffix(_NOTE)) for note in notes if note.name.endswith(_NOTE)
         )
+
+    def settle_note(self, kind: str, stage_id: str) -> None:
+        """Set a noted stage aside if it is damaged, and forget the note.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        if self.has(kind, stage_id) and not self.is_intact(kind, stage_id):
+            self.set_aside(kind, stage_id)
+        with explained(self.root):
+            self._note(kind, stage_id).unlink(missing_ok=True)
 
     def _note(self, kind: str, stage_id: str) -> Path:
         return self.root / DAMAGED / kind / f"{stage_id}{_NOTE}"

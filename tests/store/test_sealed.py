@@ -58,5 +58,7 @@ def test_a_record_is_verified_by_the_algorithm_that_it_names(monkeypatch: pytest
     monkeypatch.setattr(checksums, "_KNOWN", {**checksums._KNOWN, "sha3": hashlib.sha3_256})
     other = checksums.checksum_of([content[content.index(b'\n "name"') :]], "sha3")
     assert unsealed(content.replace(b"sha256", b"sha3").replace(content.split(b'"')[7], other.encode())) == RECORD
-    with pytest.raises(ValueError, match=r"algorithm 'md5' does not match a known one \(sha256, sha3\)"):
+    with pytest.raises(
+        ValueError, match=r"algorithm 'md5' of its checksum does not match any known one \(sha256, sha3\)"
+    ):
         unsealed(content.replace(b"sha256", b"md5"))
