@@ -136,7 +136,7 @@ class ResultsFolder:
 
     @property
     def lost_spec(self) -> bool:
-        """Whether the folder holds what a sweep left, but not its spec.yaml; running the spec again writes that anew."""
+        """Whether the folder holds what a sweep left, but no spec.yaml, which running the spec again writes anew."""
         return not os.path.lexists(self.spec_path) and (self._anything_finished() or self._plan_is_kept())
 
     def _plan_is_kept(self) -> bool:

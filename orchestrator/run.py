@@ -112,10 +112,11 @@ def run(
             return Schedule(plan, store, executor, progress, missing).run()
 
     try:
-        report, n_cells = work_off(plan, folder, progress, journal, compute, damaged)
+        report, n_cells = work_off(plan, folder, progress, journal, compute, also=damaged)
     except BaseException as error:
         journal.write("run", phase="stopped", why=type(error).__name__)
         raise
+    noted_damage(plan, folder)
     remove_leftovers(folder.root)
     journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures))
     return Ending(plan, report, n_cells, was_finished=not missing_stages(plan, store) and not report.computed)
@@ -139,17 +140,21 @@ def _restore_index(plan: Plan, folder: ResultsFolder) -> None:
 
 
 def noted_damage(plan: Plan, folder: ResultsFolder) -> list[str]:
-    """Set aside the artifacts of a plan that somebody who only looked found damaged, and still are; return their stages.
+    """Set aside what somebody who only looked found damaged, and still is; return the stages to compute again for it.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     store, planned = folder.artifacts(), {(stage.kind, stage.stage_id) for stage in plan.stages}
     damaged = []
-    for kind, stage_id in store.noted():
-        if not store.is_intact(kind, stage_id):
-            damaged += [stage_id] if (kind, stage_id) in planned else []
-        store.settle_note(kind, stage_id)
+    for noted in store.noted():
+        intact = store.is_intact(*noted)
+        if not intact:
+            store.set_aside(*noted)
+        if intact or noted not in planned:
+            store.drop_note(*noted)
+        else:
+            damaged.append(noted[1])  # noted until it is computed, for this run may not come so far
     return damaged
 
 
@@ -159,6 +164,7 @@ def work_off(
     progress: Progress,
     journal: Journal,
     compute: Callable[[list[Stage]], Report],
+    *,
     also: Sequence[str] = (),
 ) -> tuple[Report, int]:
     """Compute what is missing of a plan, and collect the tables; return what was done and the cells in the tables.

@@ -255,14 +255,12 @@ class ArtifactStore:
             (Path(note.path).parent.name, note.name.removesuffix(_NOTE)) for note in notes if note.name.endswith(_NOTE)
         )
 
-    def settle_note(self, kind: str, stage_id: str) -> None:
-        """Set a noted stage aside if it is damaged, and forget the note.
+    def drop_note(self, kind: str, stage_id: str) -> None:
+        """Forget that a stage was noted as damaged.
 
         Raises:
             StorageError: the folder cannot be written.
         """
-        if self.has(kind, stage_id) and not self.is_intact(kind, stage_id):
-            self.set_aside(kind, stage_id)
         with explained(self.root):
             self._note(kind, stage_id).unlink(missing_ok=True)
 
