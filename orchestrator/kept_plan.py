@@ -6,7 +6,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.folder import ResultsFolder
+from orchestrator.folder import ResultsFolder, stored_text
 from orchestrator.identity import digest, identity
 from orchestrator.stage import NUMERICS_VERSION
 from orchestrator.store import files
@@ -198,7 +198,7 @@ def keep_plan(plan: "Plan", folder: ResultsFolder) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    content = sealed(index_of(plan, _key(_spec_text(folder))).to_json())
+    content = sealed(index_of(plan, _key(stored_text(plan.sweep))).to_json())
     try:
         if files.read_plain(folder.plan_path) == content:
             return
@@ -219,14 +219,10 @@ def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanInd
     """
     if not folder.spec_path.is_file():
         folder.existing()  # says what is wrong
-    key = _key(_spec_text(folder))
+    key = _key(folder.spec_path.read_text(encoding="utf-8", errors="replace"))
     if known is not None and known.key == key:
         return known
     return _kept(folder, key) or _planned(folder, key)
-
-
-def _spec_text(folder: ResultsFolder) -> str:
-    return folder.spec_path.read_text(encoding="utf-8", errors="replace")
 
 
 def _key(spec_text: str) -> str:

@@ -136,7 +136,8 @@ def _restore_index(plan: Plan, folder: ResultsFolder) -> None:
     """Write anew what says which sweep a finished folder holds, where that was lost; the numbers need none of it."""
     if not os.path.lexists(folder.spec_path):
         folder.write(plan.sweep)
-    keep_plan(plan, folder)
+    if not os.path.lexists(folder.plan_path):
+        keep_plan(plan, folder)
 
 
 def noted_damage(plan: Plan, folder: ResultsFolder) -> list[str]:

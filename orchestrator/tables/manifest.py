@@ -10,7 +10,6 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.store.checksums import ALGORITHM, checksum_of
 from orchestrator.store.files import is_plain, open_plain, read_plain, replace, visible
 from orchestrator.store.sealed import sealed, unsealed
-from orchestrator.tables.schema import TABLES
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -87,15 +86,18 @@ def foreign_in_tables(folder: ResultsFolder) -> list[str]:
 
     Nothing reads them here, but readers of Parquet that are given a table's folder may.
     """
-    beside = [entry.name for entry in visible(folder.tables) if entry.name not in {*TABLES, MANIFEST}]
+    entries = [entry for entry in visible(folder.tables) if entry.name != MANIFEST]
+    beside = [entry.name for entry in entries if is_plain(entry)]
     within = [
-        f"{name}/{entry.name}" for name in TABLES for entry in visible(folder.tables / name) if entry.name != PART
+        f"{entry.name}/{part.name}" for entry in entries for part in visible(Path(entry.path)) if part.name != PART
     ]
     return sorted(beside + within)
 
 
 def table_names(folder: ResultsFolder) -> list[str]:
     """Return the names of the tables that there are."""
+    from orchestrator.tables.schema import TABLES  # loads pyarrow, which a look at a sweep does without
+
     manifest = _manifest(folder)
     return [name for name in TABLES if manifest and name in manifest["tables"]]
 
