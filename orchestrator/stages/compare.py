@@ -85,11 +85,11 @@ class _Run:
         return np.asarray(self.outputs[split][self.kept, np.arange(len(self.kept))])
 
     def seen(self, look: int) -> npt.NDArray[np.bool_]:
-        """Return which cells (S,) were looked at then, and had finite outputs."""
+        """Return which cells (S,) had finite outputs then; those of a cell that had ended are nan."""
         if look >= len(self.steps):
             return np.zeros(len(self.looks), dtype=np.bool_)
         finite = [np.isfinite(outputs[look]).all(axis=(1, 2)) for outputs in self.outputs.values()]
-        return np.asarray(np.logical_and.reduce([look < self.looks, *finite]))
+        return np.asarray(np.logical_and.reduce(finite))
 
     def trajectory(self, n_looks: int) -> dict[str, FloatArray]:
         """Return losses, metrics, distances, shares and what was observed, (K, S) each; nan where a cell had ended."""

@@ -69,7 +69,7 @@ def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float]
         "looks": np.array([cell.looks for cell in run.cells]),
         "update_norm": np.array([[update.update_norm for update in each] for each in updates]),
         "weight_norm": np.array([[update.weight_norm for update in each] for each in updates]),
-        **_trajectory(run.trajectory, max(cell.looks for cell in run.cells)),
+        **_trajectory(run.trajectory),
         **_ended(run.cells),
         **_displacements(run.cells),
     }
@@ -88,11 +88,10 @@ def facts_of(run: TrainingRun, learning_rate: float) -> dict[str, Any]:
     }
 
 
-def _trajectory(seen: Trajectory, n_looks: int) -> dict[str, Array]:
-    """Return the looks up to the last one at these cells; others beside them may have been trained for longer."""
-    arrays = {name: np.stack(getattr(seen, name)[:n_looks]) for name in SEEN}
-    observed = {f"observed.{name}": np.stack(values[:n_looks]) for name, values in seen.observed.items()}
-    return {"steps": np.array(seen.steps[:n_looks]), **arrays, **observed}
+def _trajectory(seen: Trajectory) -> dict[str, Array]:
+    arrays = {name: np.stack(getattr(seen, name)) for name in SEEN}
+    observed = {f"observed.{name}": np.stack(values) for name, values in seen.observed.items()}
+    return {"steps": np.array(seen.steps), **arrays, **observed}
 
 
 def _ended(cells: Sequence[CellState]) -> dict[str, Array]:

@@ -35,7 +35,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 def trajectories(spec: Path) -> pd.DataFrame:
-    """Return the table without what has another name where the spec has another key."""
     return results_of(spec).trajectories.to_pandas()
 
 

@@ -123,6 +123,16 @@ def test_a_loss_that_explodes_at_the_last_step_is_no_finished_cell():
     assert (tame.status, tame.kept_record) == (CellStatus.FINISHED, 2)
 
 
+def test_cells_that_a_look_ends_are_kept_as_they_ended():
+    problem, kept = LinearProblem(), OnlyWhenItMatters()
+    settings = replace(DESCENT, learning_rate=1.0, steps=9, record_every=2)
+    run = train(problem.model(2), problem.targets, settings, [1e8, 1e8], seed=0, checkpoint=kept)
+    assert [(cell.status, cell.failed_step) for cell in run.cells] == [(CellStatus.DIVERGED, 2)] * 2
+    again = train(problem.model(2), problem.targets, settings, [1e8, 1e8], seed=0, checkpoint=kept)
+    assert [cell.updates for cell in again.cells] == [2, 2]
+    assert kept.saves == 2  # once each: nothing was left to train
+
+
 class OnlyWhenItMatters(Kept):
     """A checkpoint for which it is never time."""
 
