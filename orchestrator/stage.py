@@ -17,9 +17,9 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "gram": 1,
     "solve": 2,
     "additions": 2,
-    "finetune": 2,
-    "side_by_side": 1,
-    "compare": 2,
+    "finetune": 3,
+    "side_by_side": 2,
+    "compare": 3,
     "combine": 2,
 }
 """Raised for a stage kind when its numbers change, so that artifacts of older code are not taken for newer ones."""

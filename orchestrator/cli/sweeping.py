@@ -49,7 +49,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
 
     Example: ntksweep plan examples/quickstart.yaml
     """
-    from orchestrator.cli.training_notes import training_notes
+    from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.estimate import costs, refuse_what_cannot_fit
     from orchestrator.executors.choose import worker_count
     from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
@@ -64,7 +64,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     found = costs(made, folder)
     workers = worker_count(sweep)
     device = this_device(checked, workers)
-    notes = [*fitting_notes(sweep, made.variants[0].survey, device), *training_notes(made)]
+    notes = [*fitting_notes(sweep, made.variants[0].survey, device), *kernel_notes(made), *training_notes(made)]
     if as_json:
         facts = {
             "cells": made.n_cells,
@@ -184,7 +184,7 @@ def _of_tasks(values: dict[str, float]) -> str:
 
 def _print_ending(ending: Any, folder: ResultsFolder, *, show_trace: bool) -> None:
     from orchestrator.cli.summary import summarise
-    from orchestrator.cli.training_notes import training_notes
+    from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.results import Results
 
     console = Console()
@@ -194,7 +194,7 @@ def _print_ending(ending: Any, folder: ResultsFolder, *, show_trace: bool) -> No
         if summary.majority_accuracy:
             console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}", highlight=False)
         console.print()
-    for note in training_notes(ending.plan):
+    for note in (*kernel_notes(ending.plan), *training_notes(ending.plan)):
         console.print(note, highlight=False)
     if ending.was_finished:
         console.print("the sweep was finished already; nothing to do", highlight=False)

@@ -24,10 +24,12 @@ class Measure:
     Attributes:
         column: its name.
         geometric: whether its mean is geometric.
+        of_ridge: whether it is of the ridge solution, which is not that of the linearization for `outputs: trace`.
     """
 
     column: str
     geometric: bool = False
+    of_ridge: bool = False
 
 
 MEASURES = (
@@ -42,10 +44,10 @@ MEASURES = (
     Measure("finetune_kernel_change", geometric=True),
     Measure("finetune_eval_loss"),
     Measure("linearized_eval_loss"),
-    Measure("eval_loss"),
+    Measure("eval_loss", of_ridge=True),
     Measure("finetune_eval_accuracy"),
     Measure("linearized_eval_accuracy"),
-    Measure("eval_accuracy"),
+    Measure("eval_accuracy", of_ridge=True),
     Measure("finetune_eval_pearson"),
     Measure("linearized_eval_pearson"),
     Measure("initial_eval_accuracy"),
@@ -64,6 +66,8 @@ def linearity(cells: pd.DataFrame) -> pd.DataFrame:
     against log(lambda) from the lambda before: what is left of linearization falls like lambda^rate there.
     `linearization_bound_held` is the share of cells whose error is at most (b/2)|theta - theta_0|^2, and
     `n_seeds_above_majority` counts the seeds in which the model before fine-tuning beats the majority baseline.
+    `n_never_pulled` counts cells in which lambda never acted on the trained model. For `outputs: trace` the measures of
+    the ridge solution are nan: the linearization that stands beside them has the solution of another kernel.
 
     Args:
         cells: the table `cells`; cells that were not trained or diverged are left out, and counted.
@@ -90,9 +94,13 @@ def _row(cells: pd.DataFrame) -> Iterator[tuple[str, Any]]:
     yield "n_seeds", cells["seed"].nunique()
     yield "n_layer_sets", cells["layer_set"].nunique()
     yield "n_diverged", int((cells["finetune_status"] == "diverged").sum())
+    yield "n_never_pulled", int((cells["finetune_pulled"] == 0).sum())
     for measure in MEASURES:
         if cells[measure.column].notna().any():
-            mean = mean_over(seeds_by_layer_sets(cells, measure.column), geometric=measure.geometric)
+            values = seeds_by_layer_sets(cells, measure.column)
+            if measure.of_ridge and (cells["outputs"] == "trace").all():
+                values = np.full_like(values, np.nan)
+            mean = mean_over(values, geometric=measure.geometric)
             yield measure.column, mean.value
             yield f"{measure.column}_low", mean.low
             yield f"{measure.column}_high", mean.high

@@ -27,6 +27,7 @@ class Findings:
     Attributes:
         spec: the spec of the sweep.
         n_cells, n_diverged: trained cells, and how many of them diverged.
+        n_never_pulled: those in which lambda never acted on the trained model.
         linearity: see `orchestrator.report.linearity`.
         correlations: the table `correlations`.
         regimes: see `orchestrator.report.regimes`.
@@ -37,6 +38,7 @@ class Findings:
     spec: Spec
     n_cells: int
     n_diverged: int
+    n_never_pulled: int
     linearity: pd.DataFrame
     correlations: pd.DataFrame
     regimes: pd.DataFrame
@@ -61,6 +63,12 @@ def _head(found: Findings) -> Iterator[str]:
         "and seeds with replacement. The spec is in `spec.yaml`, all numbers in the tables beside this page."
     )
     yield ""
+    if found.n_never_pulled:
+        yield (
+            f"In {found.n_never_pulled} of the trained cells λ never acted on the fine-tuned model (`finetune_pulled` "
+            "is 0): they would have ended alike with any other λ."
+        )
+        yield ""
 
 
 def _linearity(found: Findings) -> Iterator[str]:

@@ -45,6 +45,7 @@ def write_report(results: Results, output: Path) -> Path:
         spec=spec,
         n_cells=len(trained),
         n_diverged=int((trained["finetune_status"] == "diverged").sum()),
+        n_never_pulled=int((trained["finetune_pulled"] == 0).sum()),
         linearity=linearity(cells),
         correlations=correlations,
         regimes=over_tasks(correlations, OUTCOME),

@@ -12,7 +12,9 @@ _ABOUT = {
     "additions": "One row a layer set, layer that it lacks, seed and training-set size: what adding the layer does to "
     "the spectrum, beside what bounds and predicts it; written with `kernel.additions: true`. "
     "[What is proven and what is not](numbers.md#additions).",
-    "trajectories": "One row a look at a cell while it is trained; written where the spec has a section `finetune`.",
+    "trajectories": "One row a look at a cell while its model or its linearization is trained; written where the spec "
+    "has a section `finetune`. Columns of the one that has ended before the other are null from there on, and so is "
+    "what compares the two.",
     "updates": "One row a cell and group that was trained; written where the spec has a section `finetune`.",
     "combinations": "One row two tasks, task to evaluate, operation, coefficient and lambda, of every layer set, seed "
     "and training-set size; written with `finetune.combinations`. [What is combined](training.md#combining-tasks).",
@@ -30,6 +32,10 @@ def tables_page() -> str:
         f"Parquet files under `results/<sweep>/tables/<table>/`, schema version {SCHEMA_VERSION}. Columns are only",
         "ever added. A quantity that does not exist for a cell is null. Columns marked *provenance* may differ between",
         "two runs of one sweep; nothing else may, but for last bits where `halvings` is not 0.",
+        "",
+        "`tables/manifest.json` has the checksum of each file, which `orchestrator.load`, the commands and",
+        "`status --verify` compare before anything is read. Pages have checksums too. Other readers, such as",
+        "DuckDB and pandas, compare neither unless they are told to.",
         "",
         "This page is written from the code by `python docs/write_reference.py`.",
         "",

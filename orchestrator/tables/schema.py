@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised when columns are added; stands in the metadata of every file."""
 
 
@@ -135,8 +135,13 @@ RIDGE_COLUMNS = (
     ),
     Column("eval_loss", _REAL, "the same over evaluation examples"),
     Column("objective", _REAL, "(1/2)|J d - r|^2 + (lambda/2)|d|^2 at its minimum"),
-    Column("parameter_distance", _REAL, "|d|, the distance from the pretrained parameters"),
-    Column("parameter_distance_bound", _REAL, "|r| / (2 sqrt(lambda)), which |d| cannot exceed"),
+    Column(
+        "parameter_distance",
+        _REAL,
+        "|d|, the distance from the pretrained parameters; for `outputs: trace` and `kernel: sign` a norm in the "
+        "kernel's space, sqrt(tr a'Ka) for a = (K + lambda I)^-1 r, and not to be set beside distances of parameters",
+    ),
+    Column("parameter_distance_bound", _REAL, "|r| / (2 sqrt(lambda)), which |d| cannot exceed, in the same space"),
     Column("degrees_of_freedom", _REAL, "trace of K (K + lambda I)^-1"),
     Column("gcv", _REAL, "generalised cross-validation"),
     Column(
@@ -215,8 +220,27 @@ def _scores(model: str, whose: str) -> tuple[Column, ...]:
     return *losses, *metrics
 
 
+def _pulled(model: str, whose: str, steps: str) -> tuple[Column, ...]:
+    return (
+        Column(
+            f"{model}_pulled",
+            _REAL,
+            f"share of {steps} at which lambda changed a gradient or a weight, {whose}; 0 means that it never acted",
+        ),
+        Column(
+            f"{model}_pulled_tensors",
+            _REAL,
+            f"share of the trained tensors that lambda changed, averaged over {steps}, {whose}",
+        ),
+    )
+
+
 KERNEL_COLUMNS = (
-    Column("finetune_kernel_change", _REAL, "|K - K_0| / |K_0|, kernel of a few training examples"),
+    Column(
+        "finetune_kernel_change",
+        _REAL,
+        "|K - K_0| / |K_0|, kernel of a few training examples, with the outputs that the column `outputs` names",
+    ),
     Column("finetune_kernel_alignment", _REAL, "<K, K_0> / (|K| |K_0|) of the same"),
 )
 
@@ -247,6 +271,7 @@ TRAINING_COLUMNS = (
             Column(f"{model}_failed_step", _COUNT, f"updates before the loss exploded, {whose}; null if it did not"),
             *_scores(model, whose),
             Column(f"{model}_distance", _REAL, f"{_DISTANCE}, {whose}"),
+            *_pulled(model, whose, "all updates"),
         )
     ),
     Column(
@@ -342,7 +367,7 @@ TRAJECTORIES = (
         for column in (
             *_scores(model, whose),
             Column(f"{model}_distance", _REAL, f"{_DISTANCE}, {whose}"),
-            Column(f"{model}_pulled", _REAL, f"share of the steps since the last row at which lambda acted, {whose}"),
+            *_pulled(model, whose, "the updates since the row before"),
         )
     ),
     *KERNEL_COLUMNS,
