@@ -88,4 +88,4 @@ def logit_targets(labels: ArrayLike, *, kind: TaskKind, n_outputs: int, outputs:
     if outputs != "margin":
         return code_targets(labels, kind=kind, n_outputs=n_outputs, outputs="trace")
     margins = code_targets(labels, kind=kind, n_outputs=n_outputs, outputs=outputs)
-    return margins * np.array([-0.5, 0.5])
+    return np.concatenate([-margins, margins], axis=1) / 2
