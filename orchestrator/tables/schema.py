@@ -151,8 +151,8 @@ RIDGE_COLUMNS = (
     Column(
         "leave_one_out_loss",
         _REAL,
-        "train_loss of leave-one-example-out residuals; null without eigenvectors; too low where the head is fitted, for "
-        "the probe has seen the label that is left out",
+        "train_loss of leave-one-example-out residuals; null without eigenvectors; too low where the head is fitted, "
+        "for the probe has seen the label that is left out",
     ),
     Column(
         "ridge_residual",
