@@ -49,6 +49,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
 
     Example: ntksweep plan examples/quickstart.yaml
     """
+    from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.training_notes import training_notes
     from orchestrator.estimate import costs, refuse_what_cannot_fit
     from orchestrator.executors.choose import worker_count
@@ -64,7 +65,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     found = costs(made, folder)
     workers = worker_count(sweep)
     device = this_device(checked, workers)
-    notes = [*fitting_notes(sweep, made.variants[0].survey, device), *training_notes(made)]
+    notes = [*fitting_notes(sweep, made.variants[0].survey, device), *training_notes(made), *data_notes(made)]
     if as_json:
         facts = {
             "cells": made.n_cells,
@@ -119,7 +120,7 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, notes: li
         "memory is that of one worker for Jacobians and kernels, beside the model and its activations", highlight=False
     )
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, markup=False, highlight=False)
 
 
 def run(
@@ -183,6 +184,7 @@ def _of_tasks(values: dict[str, float]) -> str:
 
 
 def _print_ending(ending: Any, folder: ResultsFolder) -> None:
+    from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.summary import summarise
     from orchestrator.cli.training_notes import training_notes
     from orchestrator.results import Results
@@ -194,8 +196,8 @@ def _print_ending(ending: Any, folder: ResultsFolder) -> None:
         if summary.majority_accuracy:
             console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}", highlight=False)
         console.print()
-    for note in training_notes(ending.plan):
-        console.print(note, highlight=False)
+    for note in [*training_notes(ending.plan), *data_notes(ending.plan)]:
+        console.print(note, markup=False, highlight=False)
     if ending.was_finished:
         console.print("the sweep was finished already; nothing to do", highlight=False)
     for failure in ending.report.failures[:5]:
