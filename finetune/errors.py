@@ -9,6 +9,10 @@ class ModelLoadError(FinetuneError):
     """The model or its tokenizer cannot be found or read, or lacks weights that it needs."""
 
 
+class ModelRunError(FinetuneError):
+    """The model cannot be run on texts, or its outputs cannot be differentiated."""
+
+
 class DeviceError(FinetuneError):
     """The device does not compute in the model's precision."""
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from finetune.architecture import base_prefix, reads_mask
 from finetune.errors import HeadError, LabelWordError, PromptError
 from finetune.model import LoadedModel, load_config
 from finetune.settings import HeadSettings, ModelSettings
 from finetune.sharding.weights import whole
+from finetune.tokens import load_tokenizer
 from ntk_dist.batches import Batch
 
 
@@ -62,9 +63,7 @@ def word_ids(model: ModelSettings, words: tuple[str, ...], n_outputs: int) -> Wo
     """
     if len(words) != n_outputs:
         raise LabelWordError(f"{len(words)} label words for {n_outputs} outputs; give one word a class")
-    tokenizer = AutoTokenizer.from_pretrained(
-        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-    )
+    tokenizer = load_tokenizer(model)
     ids: list[int] = []
     for word in words:
         tokens = tokenizer(word, add_special_tokens=False)["input_ids"]

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from transformers import (
@@ -18,8 +18,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from finetune.architecture import base_prefix, check_dense, encoder_alone, reads_mask
+from finetune.checkpoint_kind import check_kind
 from finetune.device import check_device
 from finetune.errors import ModelLoadError, UnsupportedModelError
+from finetune.libraries import loading
 from finetune.random_weights import random_model
 from finetune.settings import ModelSettings
 from finetune.sharding.weights import has_divided, part_of
@@ -45,17 +47,17 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
 
     Raises:
         ModelLoadError: there is none at that path or id.
-        UnsupportedModelError: the model is an encoder-decoder other than T5, of which the encoder is taken.
+        UnsupportedModelError: the model is an encoder-decoder other than T5, of which the encoder is taken, or as
+            `finetune.checkpoint_kind.check_kind`.
     """
-    try:
+    with loading(settings.path):
         config = AutoConfig.from_pretrained(
             settings.path,
             revision=settings.revision,
             trust_remote_code=settings.trust_remote_code,
             num_labels=n_outputs,
         )
-    except (OSError, ValueError) as error:
-        _not_loaded(settings, error)
+        check_kind(settings, config)
     if getattr(config, "is_encoder_decoder", False) and not encoder_alone(config):
         raise UnsupportedModelError(
             f"{settings.path} is an encoder-decoder ({config.model_type}); use an encoder (BERT, RoBERTa, T5's, "
@@ -74,11 +76,8 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     """
     config = load_config(settings, n_outputs)
     auto_class = _auto_class(config, language_model)
-    try:
-        with _quiet(), torch.device("meta"):
-            model: PreTrainedModel = auto_class.from_config(config, **_options(settings))
-    except (OSError, ValueError) as error:
-        _not_loaded(settings, error)
+    with loading(settings.path), _quiet(), torch.device("meta"):
+        model: PreTrainedModel = auto_class.from_config(config, **_options(settings))
     check_dense(model)
     return model
 
@@ -105,17 +104,12 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
         check_weight_files(settings)
     auto_class = _auto_class(config, language_model)
     missing, mismatched = set[str](), set[str]()
-    try:
-        with _quiet():
-            if settings.weights == "random":
-                make = partial(auto_class.from_config, config, **_options(settings))
-                model = random_model(make, device, settings.weights_seed)
-            else:
-                model, missing, mismatched = _from_checkpoint(settings, auto_class, config, seed)
-    except torch.OutOfMemoryError:
-        raise
-    except (OSError, ValueError, RuntimeError) as error:
-        _not_loaded(settings, error)
+    with loading(settings.path), _quiet():
+        if settings.weights == "random":
+            make = partial(auto_class.from_config, config, **_options(settings))
+            model = random_model(make, device, settings.weights_seed)
+        else:
+            model, missing, mismatched = _from_checkpoint(settings, auto_class, config, seed)
     check_dense(model)
     model.requires_grad_(False).eval()
     check_fit(settings, model, missing, mismatched)
@@ -162,14 +156,6 @@ def _options(settings: ModelSettings) -> dict[str, Any]:
         "attn_implementation": None if settings.attention == "sdpa" else settings.attention,
         "trust_remote_code": settings.trust_remote_code,
     }
-
-
-def _not_loaded(settings: ModelSettings, error: Exception) -> NoReturn:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    raise ModelLoadError(
-        f"the model {settings.path} cannot be loaded: {reason}. It must be a folder with config.json and "
-        "weights, or an id on the hub"
-    ) from error
 
 
 def check_fit(settings: ModelSettings, model: PreTrainedModel, missing: set[str], mismatched: set[str]) -> None:

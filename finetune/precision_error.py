@@ -53,14 +53,20 @@ class PrecisionError:
     kernel: float
 
 
-def sample_rows(rows: Rows, batches: Sequence[Batch]) -> RowSample:
+def sample_rows(rows: Rows, batches: Sequence[Batch], *, counted: int | None = None) -> RowSample:
     """Return scores and rows of all examples, batch by batch, on the CPU.
 
     Args:
         rows: gives those of a batch.
         batches: the examples, at least one batch.
+        counted: how many batches, the first ones, are sampled; the others are run all the same, for processes that
+            share a model run equally many. None samples all of them.
     """
     found = [rows(batch) for batch in batches]
+    for number in range(len(batches) if counted is None else counted, len(batches)):
+        # no example of it is taken, so that a sample without any still has its groups
+        scores, own = found[number]
+        found[number] = scores[:0], {name: each[:0] for name, each in own.items()}
     return RowSample(
         torch.cat([scores for scores, _ in found]).cpu().double(),
         {name: torch.cat([own[name].flatten(0, 1).cpu() for _, own in found]) for name in found[0][1]},

@@ -22,6 +22,7 @@ from finetune.architecture import HEAD_GROUP, Target, final_linear, find_layers,
 from finetune.errors import HeadError, UnsupportedModelError
 from finetune.head import draw_missing, head_parts, prepare_head
 from finetune.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
+from finetune.libraries import running
 from finetune.model import LoadedModel, load_model
 from finetune.precision import KeepDouble
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
@@ -85,7 +86,7 @@ class Scorer:
             PromptError: a masked language model is read, and an example has no mask, or several.
         """
         there = batch.to(self.device)
-        with self._exactly():
+        with running(type(self.model).__name__), self._exactly():
             if not self._last_token:
                 logits = _at_least_single(self.model(**_inputs(there)).logits)
                 return logits if self._mask is None else logits[at_mask(there, self._mask)]
@@ -95,7 +96,7 @@ class Scorer:
     def vocabulary_logits(self, batch: Batch) -> Tensor:
         """Logits (B, T, vocabulary) of all words at all tokens, as the language model itself gives them."""
         without_cache = {"use_cache": False} if self._last_token else {}
-        with self._exactly():
+        with running(type(self.model).__name__), self._exactly():
             logits: Tensor = self.model(**_inputs(batch.to(self.device)), **without_cache).logits
         return logits
 
@@ -125,14 +126,15 @@ class Scorer:
             with self._exactly(), around_layers():
                 yield
 
-        scores, rows = jacobian_rows(
-            lambda: outputs((run or self.logits)(batch)),
-            self.groups,
-            row_dtype=row_dtype,
-            layers=self.layers,
-            around_layers=around,
-            before_backward=before_backward,
-        )
+        with running(type(self.model).__name__):
+            scores, rows = jacobian_rows(
+                lambda: outputs((run or self.logits)(batch)),
+                self.groups,
+                row_dtype=row_dtype,
+                layers=self.layers,
+                around_layers=around,
+                before_backward=before_backward,
+            )
         return scores.cpu(), {name: values.cpu() for name, values in rows.items()}
 
     @torch.no_grad()

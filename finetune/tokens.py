@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer
 
-from finetune.errors import EmptyTextError, ModelLoadError, PromptError, TooLongError
+from finetune.errors import EmptyTextError, PromptError, TooLongError
+from finetune.libraries import loading
 from finetune.settings import ModelSettings
 from ntk_dist.batches import Batch, pad
 
@@ -78,7 +79,7 @@ def tokenize(
         PromptError: a template with {mask} for a tokenizer without a mask token, or around a text that holds one.
         ModelLoadError: there is no tokenizer at that path.
     """
-    tokenizer = _load_tokenizer(model)
+    tokenizer = load_tokenizer(model)
     if template is None:
         encoded = _encode(tokenizer, list(texts), pairs, max_length)
     else:
@@ -100,15 +101,16 @@ def tokenize(
     )
 
 
-def _load_tokenizer(model: ModelSettings) -> Any:
-    try:
+def load_tokenizer(model: ModelSettings) -> Any:
+    """Return the tokenizer of a model.
+
+    Raises:
+        ModelLoadError: there is none, or a library raises an error.
+    """
+    with loading(model.path, "tokenizer"):
         return AutoTokenizer.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(
-            f"the tokenizer of {model.path} cannot be loaded ({error}); its files belong beside config.json"
-        ) from error
 
 
 def _encode(

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
 from ntk_dist.errors import NtkError
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
 from ntk_dist.ridge import LambdaError
+from ntk_dist.tridiagonal import TridiagonalDecomposition
 
 # Backward stable float64 methods err by about M eps times the scale: 2e-11 for M = 100,000 rows, whose kernel takes
 # 80 GB. The rest is for the constants in front; a bound that is wrong as a formula fails by far more.
@@ -117,8 +117,8 @@ def first_order_extremes(
     From all eigenvectors (M, M) and ascending eigenvalues (M,) of K, and a block S (M, M). Where an extreme eigenvalue
     is repeated, S decides along which vectors of its eigenspace the eigenvalues part: they change by the eigenvalues of
     U^T S U, U a basis of that space (Kato, Perturbation Theory for Linear Operators, section II.2.3). Eigenvalues
-    within `resolution` of an extreme one count as repeated: rounding has mixed their eigenvectors. The two are Rayleigh
-    quotients of K + S, and lie between its extreme eigenvalues. Raises KernelShapeError, BoundError.
+    within `resolution` of an extreme one count as repeated: rounding has mixed their eigenvectors. The two are extreme
+    eigenvalues of U^T (K + S) U, and lie between those of K + S. Raises KernelShapeError, BoundError.
     """
     _check_magnitudes(resolution=resolution)
     lowest = int(np.count_nonzero(eigenvalues <= eigenvalues[0] + resolution))
@@ -132,10 +132,13 @@ def first_order_extremes(
 def _first_order_end(space: FloatArray, eigenvalues: FloatArray, S: FloatArray, *, end: int) -> float:
     if S.shape != (len(space), len(space)):
         raise KernelShapeError(f"eigenvectors of {len(space)} rows need a block as large, got {S.shape}")
+    if len(eigenvalues) == 1:
+        return float(first_order_eigenvalues(space, eigenvalues, S)[0])
     within = space.T @ (S @ space)
     within[np.diag_indices_from(within)] += eigenvalues
-    _, aligned = scipy.linalg.eigh(within, subset_by_index=[end, end])
-    return float(first_order_eigenvalues(space @ aligned, eigenvalues @ aligned**2, S)[0])
+    # All eigenvalues, and then the one that is wanted: what LAPACK chooses by place (syevr with range I) may be none
+    # where eigenvalues agree to rounding.
+    return float(TridiagonalDecomposition(within).eigenvalues[end])
 
 
 def violation(measured: FloatArray | float, bound: FloatArray | float, scale: FloatArray | float) -> FloatArray:

@@ -48,7 +48,7 @@ def summarise(
 ) -> SpectrumSummary:
     """Summarise eigenvalues (r,), ascending, of a kernel of `size` M rows; the M - r missing ones are zero.
 
-    `jacobian_eps` and `gram_eps` are the unit roundoffs of the Jacobian rows and of the Gram products.
+    `jacobian_eps` and `gram_eps` are the machine epsilons of the Jacobian rows and of the Gram products.
     """
     sigma_max = float(eigenvalues[-1])
     sigma_min = float(eigenvalues[0]) if len(eigenvalues) == size else 0.0
@@ -67,14 +67,15 @@ def summarise(
     )
 
 
-def unit_roundoff(*dtypes: str) -> float:
-    """Return the spacing of numbers at 1 in the coarsest of some precisions, of which numpy lacks bfloat16."""
+def machine_epsilon(*dtypes: str) -> float:
+    """Return the spacing of numbers at 1, twice the unit roundoff, in the coarsest of some precisions."""
+    # numpy has no bfloat16
     return max(2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps) for dtype in dtypes)
 
 
 def products_eps(dtype: str, *, tf32: bool = False) -> float:
-    """Return the unit roundoff of Gram products in `dtype`; TF32 keeps 10 bits of the factors of float32 ones."""
-    return 2.0**-10 if tf32 and dtype == "float32" else unit_roundoff(dtype)
+    """Return the machine epsilon of Gram products in `dtype`; TF32 keeps 10 bits of the factors of float32 ones."""
+    return 2.0**-10 if tf32 and dtype == "float32" else machine_epsilon(dtype)
 
 
 def noise_floor(sigma_max: float, *, size: int, trace: float, jacobian_eps: float, gram_eps: float) -> float:

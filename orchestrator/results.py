@@ -114,7 +114,7 @@ class Results:
 
     @property
     def trajectories(self) -> Table:
-        """One row a look at a cell while it was trained."""
+        """One row a look at a cell while its model or its linearization was trained."""
         return self.table("trajectories")
 
     @property

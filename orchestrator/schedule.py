@@ -41,6 +41,7 @@ class Failure:
     stage: Stage
     failure: FailureClass
     message: str
+    trace: str = ""
 
 
 @dataclass
@@ -213,7 +214,7 @@ class Schedule:
             self._progress.note(f"{stage.kind} {stage.stage_id}: {failure}; trying again{how}")
             self._ready.append(stage)
         else:
-            self._report.failures.append(Failure(stage, failure, outcome.message))
+            self._report.failures.append(Failure(stage, failure, outcome.message, outcome.trace))
 
     def _repair(self, stage: Stage, outcome: Outcome) -> None:
         """Set a damaged input aside, compute it again with whatever it needs, then the stage that found it."""

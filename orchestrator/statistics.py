@@ -15,9 +15,12 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 COEFFICIENTS = ("pearson", "spearman", "kendall", "partial_spearman")
-BOOTSTRAP_DRAWS = 1000
+BOOTSTRAP_DRAWS = 10_000
 BOOTSTRAP_SEED = 0
 """The same for all, so that a number depends on nothing but the values that it is made of."""
+
+LEVEL = 0.95
+"""How often an interval is to hold the truth."""
 
 DRAWS_AT_ONCE = 256
 """Bounds memory: an array holds this many draws of all variables and observations."""
@@ -59,15 +62,41 @@ def average_over_seeds(values: FloatArray, seed_counts: IntArray) -> FloatArray:
     return average
 
 
-def percentile_interval(draws: FloatArray, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+def percentile_interval(draws: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the lower and the upper end (...) of the percentile interval of draws (D, ...).
 
     Draws that are nan, which had no two different values, are left out; where they are most, both ends are nan.
     """
-    usable = np.isfinite(draws).mean(axis=0) > 0.5
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(np.where(usable, draws, 0.0), tails, axis=0)
+    usable = _mostly_finite(draws)
+    low, high = np.nanquantile(np.where(usable, draws, 0.0), _TAILS, axis=0)
     return np.where(usable, low, np.nan), np.where(usable, high, np.nan)
+
+
+def interval_error(draws: FloatArray) -> FloatArray:
+    """Return the Monte Carlo standard error (...) of the ends of the percentile interval of draws (D, ...).
+
+    It is that of the end that is known less well. The rank of the draw below which a share q of the distribution lies
+    has the binomial standard deviation sqrt(D q (1 - q)); half of what lies between the draws that are one such
+    deviation below and above the end is its error in the units of the draws, whatever their density (David and
+    Nagaraja, Order Statistics, 2003, section 7.1). nan where `percentile_interval` is.
+    """
+    usable = _mostly_finite(draws)
+    errors = []
+    for q in _TAILS:
+        deviation = np.sqrt(q * (1 - q) / len(draws))
+        below, above = np.nanquantile(
+            np.where(usable, draws, 0.0), [max(q - deviation, 0.0), min(q + deviation, 1.0)], axis=0
+        )
+        errors.append((above - below) / 2)
+    return np.where(usable, np.maximum(*errors), np.nan)
+
+
+_TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+
+
+def _mostly_finite(draws: FloatArray) -> npt.NDArray[np.bool_]:
+    mostly: npt.NDArray[np.bool_] = np.isfinite(draws).mean(axis=0) > 0.5
+    return mostly
 
 
 def correlations(x: FloatArray, y: FloatArray, control: FloatArray, counts: IntArray) -> dict[str, FloatArray]:

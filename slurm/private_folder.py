@@ -58,7 +58,7 @@ def _make(root: Path) -> tuple[Path, int]:
         except OSError as error:
             raise NoScratchError(
                 f"no temporary folder can be made in {root} ({error.strerror}); "
-                "name another as `local_scratch` in the profile"
+                "name another as `local_scratch` in a cluster's profile, or in TMPDIR"
             ) from None
         lock = _locked(folder / LOCK)
         if lock is not None:

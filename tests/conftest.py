@@ -13,6 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 # A busy machine is slow without being wrong; where nobody watches, a failure must come again when it is run again.
+# Every other run draws new examples: what one of them finds joins its test as an @example, see CONTRIBUTING.md.
 settings.register_profile("ntksweep", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("ntksweep")
 

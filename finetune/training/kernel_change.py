@@ -1,5 +1,6 @@
 """How far training moves the kernel from the one at the pretrained point."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ from torch import Tensor
 from finetune.training.stacked import displaced_stack
 from finetune.training.trainable import Displacement
 from ntk_dist.capture import jacobian_rows
+from ntk_dist.errors import NonFiniteError
+from ntk_dist.features import KernelKind, OutputMode
 from ntk_dist.tracked import TrackedLinear
 
 
@@ -21,6 +24,8 @@ class KernelChange:
         score: runs the model on m examples and returns their outputs (m, R).
         groups: by group the modules of the kernel.
         trained: by group the modules that are displaced.
+        kind: which kernel of the rows.
+        outputs: whether an example's outputs have rows of their own, or one for their average ("trace").
         before_backward: see `ntk_dist.capture.jacobian_rows`; of a model that is divided among processes
             `ShardedScorer.before_backward`. All of them call it alike, and find the same.
     """
@@ -31,20 +36,24 @@ class KernelChange:
         groups: Mapping[str, Sequence[TrackedLinear]],
         trained: Mapping[str, Sequence[TrackedLinear]],
         *,
+        kind: KernelKind = "sgd",
+        outputs: OutputMode = "full",
         before_backward: Callable[[int], None] | None = None,
     ) -> None:
         self._score = score
         self._before_backward = before_backward
+        self._kind = kind
+        self._outputs = outputs
         self._groups = groups
         self._trained = [linear for linears in trained.values() for linear in linears]
         self._first = self._kernel(None)
 
-    def __call__(self, displacements: Sequence[Displacement]) -> Mapping[str, NDArray[np.float64]]:
-        """Return numbers (S,) for S displacements, by Frobenius norms.
+    def __call__(self, displacements: Mapping[int, Displacement]) -> Mapping[str, NDArray[np.float64]]:
+        """Return numbers (S,) for S displacements, by Frobenius norms; nan where outputs or gradients are not finite.
 
         They are `kernel_change`, |K - K_0| / |K_0|, and `kernel_alignment`, <K, K_0> / (|K| |K_0|).
         """
-        kernels = [self._kernel(displacement) for displacement in displacements]
+        kernels = [self._kernel_if_finite(displacement) for displacement in displacements.values()]
         first = np.linalg.norm(self._first)
         with np.errstate(divide="ignore", invalid="ignore"):
             return {
@@ -54,13 +63,27 @@ class KernelChange:
                 ]),
             }  # fmt: skip
 
+    def _kernel_if_finite(self, displacement: Displacement) -> NDArray[np.float64]:
+        try:
+            return self._kernel(displacement)
+        except NonFiniteError:
+            return np.full_like(self._first, np.nan)
+
     def _kernel(self, displacement: Displacement | None) -> NDArray[np.float64]:
         with displaced_stack(self._trained if displacement else [], [displacement] if displacement else []):
             _, rows = jacobian_rows(self._score, self._groups, before_backward=self._before_backward)
-        products = [_gram(values.flatten(0, 1)) for values in rows.values()]
+        products = [self._block(values) for values in rows.values()]
         return np.asarray(np.sum(products, axis=0), dtype=np.float64)
 
+    def _block(self, rows: Tensor) -> NDArray[np.float64]:
+        """Return the kernel block of a group's rows (m, R, p)."""
+        raw = rows.double()
+        left = self._features(raw.sign() if self._kind == "sign" else raw)
+        right = self._features(raw if self._kind == "sgd" else raw.sign())
+        return np.asarray((left @ right.T).cpu().numpy(), dtype=np.float64)
 
-def _gram(rows: Tensor) -> NDArray[np.float64]:
-    doubled = rows.double()
-    return np.asarray((doubled @ doubled.T).cpu().numpy(), dtype=np.float64)
+    def _features(self, rows: Tensor) -> Tensor:
+        """Return what `ntk_dist.features.features` makes of rows, where they are."""
+        if self._outputs == "trace":
+            return rows.flatten(1) / math.sqrt(rows.shape[1])
+        return rows.flatten(0, 1)

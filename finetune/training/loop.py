@@ -86,9 +86,10 @@ def train_cells(
 ) -> TrainingRun:
     """Train every cell of a model.
 
-    A cell whose loss is not finite, or explodes, ends as DIVERGED with the last displacement that was looked at; the
-    others go on. The numbers depend on the arguments alone, not on interruptions; those of a cell agree with the ones
-    that it gets by itself to rounding.
+    A cell whose loss is not finite, or explodes, ends as DIVERGED with the last displacement that was looked at before;
+    the others go on. The numbers depend on the arguments alone, not on interruptions; those of a cell agree with the
+    ones that it gets by itself to rounding. What was trained is kept before the last look at it, so that whatever fails
+    from there on costs no step.
 
     Args:
         model: the model, its displacements zero; its origins have equally many examples.
@@ -129,18 +130,31 @@ class _Training:
     def run(self, checkpoint: Checkpoint) -> TrainingRun:
         state = self.state
         kept = checkpoint.load()
-        if kept is None:
-            self._look()
-        else:
+        if kept is not None:
             restore(kept, state)
+        if self._is_to_be_looked_at():
+            self._look()
         while state.step < self.settings.steps and state.active():
             self._update()
             state.step += 1
-            if state.step % self.settings.record_every == 0 or state.step == self.settings.steps:
-                self._look()
-            if checkpoint.due():
+            if self._may_be_the_end() or checkpoint.due():
                 checkpoint.save(saved(state))
+            if self._is_to_be_looked_at():
+                self._look()
+        if state.step < self.settings.steps:  # a look ended the last cells
+            checkpoint.save(saved(state))
         return TrainingRun(state.trajectory, state.cells)
+
+    def _is_to_be_looked_at(self) -> bool:
+        step, seen = self.state.step, self.state.trajectory.steps
+        due = step % self.settings.record_every == 0 or step == self.settings.steps
+        return due and bool(self.state.active()) and step not in seen[-1:]
+
+    def _may_be_the_end(self) -> bool:
+        """Tell whether no further step may follow, as the look that is due may end the last cell."""
+        if self.state.step == self.settings.steps or not self.state.active():
+            return True
+        return self.settings.patience is not None and self._is_to_be_looked_at()
 
     def _update(self) -> None:
         active = self.state.active()
@@ -148,15 +162,17 @@ class _Training:
         losses = self._accumulate(active)
         going = [cell for cell, loss in zip(active, losses, strict=True) if not self._has_diverged(cell, loss)]
         before = {cell: self._before_step(cell) for cell in going}
+        changed = dict.fromkeys(going, 0)
         for cell, group in enumerate(self.state.optimiser.param_groups):
             group["lr"] = rates[cell]
             if cell in going:
-                self._regularize_gradient(cell)
+                changed[cell] += self._regularize_gradient(cell)
             else:  # without gradients the optimiser leaves it as it is
                 _forget_gradients(self.model.displacements[cell])
         self.state.optimiser.step()
         for cell in going:
-            self._regularize_step(cell, before[cell], rates[cell])
+            changed[cell] += self._regularize_step(cell, before[cell], rates[cell])
+            self._count(cell, changed[cell])
 
     def _accumulate(self, active: list[int]) -> list[float]:
         """Set the gradients of R / n at one step's examples; return the loss of each cell there."""
@@ -184,59 +200,95 @@ class _Training:
 
     def _has_diverged(self, cell: int, loss: float) -> bool:
         gradients = [tensor.grad.sum() for tensor in self.model.displacements[cell].values() if tensor.grad is not None]
-        finite = math.isfinite(loss) and math.isfinite(float(torch.stack(gradients).sum()))
-        if finite and loss <= EXPLODED * max(self._first_losses[cell], 1e-12):
+        if math.isfinite(float(torch.stack(gradients).sum())) and not self._has_exploded(cell, loss):
             return False
-        ended = self.state.cells[cell]
-        ended.status, ended.active, ended.failed_step = CellStatus.DIVERGED, False, self.state.step
+        self._end_as_diverged(cell)
         return True
 
-    def _regularize_gradient(self, cell: int) -> None:
+    def _has_exploded(self, cell: int, loss: float) -> bool:
+        return not math.isfinite(loss) or loss > EXPLODED * max(self._first_losses[cell], 1e-12)
+
+    def _end_as_diverged(self, cell: int) -> None:
+        ended = self.state.cells[cell]
+        ended.status, ended.active, ended.failed_step = CellStatus.DIVERGED, False, self.state.step
+
+    def _count(self, cell: int, changed: int) -> None:
+        """Count an update of a cell at which the regularizer changed so many tensors."""
+        counted = self.state.cells[cell]
+        counted.updates += 1
+        counted.pulled += changed > 0
+        counted.pulled_tensors += changed / len(self.model.displacements[cell])
+
+    def _regularize_gradient(self, cell: int) -> int:
+        """Change the gradient of a cell as the settings say; return in how many tensors the regularizer did."""
         displacement, strength = self.model.displacements[cell], self.cells[cell].strength / self.n
+        changed = 0
         if self.settings.regularizer == "l2sp":
-            regularizers.pull(displacement, strength)
+            changed = regularizers.pull(displacement, strength)
         if self.settings.regularizer == "selective":
-            self.state.pulled[cell] += regularizers.pull_selectively(displacement, strength)
-        else:
-            self.state.pulled[cell] += 1
+            changed = regularizers.pull_selectively(displacement, strength)
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(displacement.values(), self.settings.clip_norm)
+        return changed
 
     def _before_step(self, cell: int) -> Displacement:
         """Return what `_regularize_step` has to know of a displacement before the optimiser's step."""
         needed = self.settings.regularizer in ("decoupled", "spd")
         return copied(self.model.displacements[cell]) if needed else {}
 
-    def _regularize_step(self, cell: int, before: Displacement, rate: float) -> None:
+    def _regularize_step(self, cell: int, before: Displacement, rate: float) -> int:
+        """Change the step of a cell as the settings say; return in how many tensors."""
         displacement, strength = self.model.displacements[cell], self.cells[cell].strength
         if self.settings.regularizer == "decoupled":
-            regularizers.decay(displacement, before, strength / self.n, rate)
+            return regularizers.decay(displacement, before, strength / self.n, rate)
         if self.settings.regularizer == "spd":
-            regularizers.project(displacement, before, strength)
+            return regularizers.project(displacement, before, strength)
+        return 0
 
     def _look(self) -> None:
-        """Record all cells as they stand, and decide which go on."""
+        """Record the cells that are trained as they stand, and decide which go on."""
         state, seen = self.state, self.state.trajectory
-        since = state.step - (seen.steps[-1] if seen.steps else 0)
-        seen.steps.append(state.step)
+        looked_at = state.active()
         # Before the first step nothing has moved, so that one cell speaks for all of its origin.
         origins = self.model.origins
-        cells = list(range(len(origins))) if state.step else [origins.index(origin) for origin in origins]
-        seen.train_outputs.append(self._outputs("train", cells))
-        seen.eval_outputs.append(self._outputs("eval", cells))
-        seen.distances.append(np.array([norm(displacement) for displacement in state.displacements]))
-        seen.pulled.append(state.pulled / max(1, since))
-        state.pulled = np.zeros(len(state.cells))
-        for name, values in (self.observer(state.displacements) if self.observer else {}).items():
-            seen.observed.setdefault(name, []).append(values)
-        eval_losses = self._losses("eval", seen.eval_outputs[-1])
-        for cell in state.active():
-            self._keep(cell, float(eval_losses[cell]))
+        cells = looked_at if state.step else [origins.index(origin) for origin in origins]
+        outputs: dict[Split, NDArray[np.float64]] = {"train": self._outputs("train", cells)}
+        outputs["eval"] = self._outputs("eval", cells)
+        chosen = [state.cells[cell] for cell in looked_at]
+        seen.steps.append(state.step)
+        for found, values in (
+            (seen.train_outputs, outputs["train"]),
+            (seen.eval_outputs, outputs["eval"]),
+            (seen.distances, np.array([norm(state.displacements[cell]) for cell in looked_at])),
+            (seen.pulled, np.array([cell.pulled for cell in chosen])),
+            (seen.pulled_tensors, np.array([cell.pulled_tensors for cell in chosen])),
+        ):
+            found.append(self._of_all_cells(values, looked_at))
+        losses = {split: self._losses(split, values, looked_at) for split, values in outputs.items()}
+        for cell, train_loss, eval_loss in zip(looked_at, losses["train"], losses["eval"], strict=True):
+            state.cells[cell].looks += 1
+            if self._has_exploded(cell, float(train_loss)):
+                self._end_as_diverged(cell)
+            else:
+                self._keep(cell, float(eval_loss))
+        self._observe([cell for cell in looked_at if state.cells[cell].status is not CellStatus.DIVERGED])
+
+    def _observe(self, cells: list[int]) -> None:
+        """Record what the observer says of some cells, if there is one."""
+        if self.observer is None:
+            return
+        observed = self.state.trajectory.observed
+        for name, values in self.observer({cell: self.state.displacements[cell] for cell in cells}).items():
+            observed.setdefault(name, []).append(self._of_all_cells(values, cells))
+
+    def _of_all_cells(self, values: NDArray[np.float64], cells: list[int]) -> NDArray[np.float64]:
+        """Return values of some cells as those of all, nan for the others."""
+        found = np.full((len(self.cells), *values.shape[1:]), np.nan)
+        found[cells] = values
+        return found
 
     def _keep(self, cell: int, eval_loss: float) -> None:
         seen, ended, patience = self.state.trajectory, self.state.cells[cell], self.settings.patience
-        if not np.isfinite(seen.train_outputs[-1][cell]).all():
-            return  # the next step finds that it has diverged, and ends it with what was kept before
         if patience is None or eval_loss < ended.best_loss:
             ended.kept, ended.kept_record = copied(self.state.displacements[cell]), len(seen.steps) - 1
             ended.best_loss, ended.worse = eval_loss, 0
@@ -246,18 +298,18 @@ class _Training:
             ended.status, ended.active = CellStatus.STOPPED_EARLY, False
 
     def _outputs(self, split: Split, cells: list[int]) -> NDArray[np.float64]:
-        """Return the outputs (S, n, R) of all examples; of cells that have ended those of where they stood."""
+        """Return the outputs (S, n, R) of all examples."""
         distinct = list(dict.fromkeys(cells))
         outputs = all_outputs(self.model, split, distinct, at_once=self.at_once)
         return outputs[[distinct.index(cell) for cell in cells]]
 
     @cached_property
     def _first_losses(self) -> NDArray[np.float64]:
-        return self._losses("train", self.state.trajectory.train_outputs[0])
+        return self._losses("train", self.state.trajectory.train_outputs[0], range(len(self.cells)))
 
-    def _losses(self, split: Split, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the mean loss (S,) of outputs (S, n, R)."""
-        targets = self._of_cells([each.of(split) for each in self.targets], range(len(outputs)))
+    def _losses(self, split: Split, outputs: NDArray[np.float64], cells: Sequence[int]) -> NDArray[np.float64]:
+        """Return the mean loss (S,) of outputs (S, n, R) of S of the cells."""
+        targets = self._of_cells([each.of(split) for each in self.targets], cells)
         targets = targets.double() if targets.is_floating_point() else targets
         losses = example_losses(self.settings.loss, torch.from_numpy(outputs), targets)
         return np.asarray(losses.mean(dim=1).numpy(), dtype=np.float64)

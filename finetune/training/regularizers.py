@@ -3,6 +3,8 @@
 Displacements are theta - theta_0 by parameter, so that everything here is anchored at the true theta_0, also where that
 is not zero, as for LoRA's A. Strengths are lambda / n, that of the objective divided by the number of examples, but for
 `project`, which takes lambda as it is.
+
+Each returns of how many tensors it changed the gradient or the value: none where nothing has moved yet.
 """
 
 from collections.abc import Mapping
@@ -13,26 +15,26 @@ from torch import Tensor
 Tensors = Mapping[str, Tensor]
 
 
-def pull(displacement: Tensors, strength: float) -> None:
+def pull(displacement: Tensors, strength: float) -> int:
     """Add the gradient of (strength/2) |theta - theta_0|^2 to the gradients: L2-SP (arXiv 1802.01483)."""
     for tensor in displacement.values():
         _gradient(tensor).add_(tensor.detach(), alpha=strength)
+    return _moved(displacement) if strength else 0
 
 
-def pull_selectively(displacement: Tensors, strength: float) -> bool:
-    """Do as `pull` while <grad R(theta), theta - theta_0> >= 0 over all parameters together; tell whether it did.
+def pull_selectively(displacement: Tensors, strength: float) -> int:
+    """Do as `pull` while <grad R(theta), theta - theta_0> >= 0 over all parameters together, else nothing.
 
-    Equation 8 of arXiv 2602.08239: where descent leads back to theta_0 by itself the weights are left alone. The
-    gradients must be those of R alone.
+    Equation 8 of arXiv 2602.08239. A step towards theta_0 changes R by -<grad R, theta - theta_0> to first order: the
+    pull is there only where it does not make R larger. That is where a step of descent on R leads back to theta_0 too;
+    while descent leads away nothing holds the weights. The gradients must be those of R alone.
     """
     inner = sum((float(torch.sum(_gradient(tensor) * tensor.detach())) for tensor in displacement.values()), 0.0)
-    if inner >= 0:
-        pull(displacement, strength)
-    return inner >= 0
+    return pull(displacement, strength) if inner >= 0 else 0
 
 
 @torch.no_grad()
-def decay(displacement: Tensors, before: Tensors, strength: float, learning_rate: float) -> None:
+def decay(displacement: Tensors, before: Tensors, strength: float, learning_rate: float) -> int:
     """Take learning_rate * strength * (theta - theta_0) from the weights, whatever the optimiser made of the gradient.
 
     Decoupled weight decay (arXiv 1711.05101) with theta_0 in the place of 0.
@@ -45,10 +47,11 @@ def decay(displacement: Tensors, before: Tensors, strength: float, learning_rate
     """
     for name, tensor in displacement.items():
         tensor.sub_(before[name], alpha=learning_rate * strength)
+    return _moved(before) if learning_rate * strength else 0
 
 
 @torch.no_grad()
-def project(displacement: Tensors, before: Tensors, strength: float) -> None:
+def project(displacement: Tensors, before: Tensors, strength: float) -> int:
     """Selective Projection Decay (arXiv 2411.01713), tensor by tensor.
 
     Where sum(g * (theta - theta_0)) > 0 before the step, the new theta~ becomes
@@ -61,12 +64,20 @@ def project(displacement: Tensors, before: Tensors, strength: float) -> None:
         before: theta - theta_0, before it.
         strength: lambda.
     """
+    changed = 0
     for name, tensor in displacement.items():
         if float(torch.sum(_gradient(tensor) * before[name])) <= 0:
             continue
         new, old = float(tensor.norm()), float(before[name].norm())
-        if new > old:
+        if new > old and strength:
             tensor.mul_(1 - strength * (new - old) / new)
+            changed += 1
+    return changed
+
+
+def _moved(displacement: Tensors) -> int:
+    """Return how many tensors are not zero."""
+    return int(torch.stack([tensor.detach().any() for tensor in displacement.values()]).sum())
 
 
 def _gradient(tensor: Tensor) -> Tensor:

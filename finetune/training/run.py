@@ -1,6 +1,6 @@
 """What a training run leaves, and what it keeps so that a killed one goes on with the same numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
@@ -13,11 +13,14 @@ from finetune.training.trainable import Displacement
 
 Arrays = dict[str, NDArray[np.generic]]
 
-SEEN = ("train_outputs", "eval_outputs", "distances", "pulled")
+SEEN = ("train_outputs", "eval_outputs", "distances", "pulled", "pulled_tensors")
 """What a trajectory has of every cell at every look."""
 
-Observer = Callable[[Sequence[Displacement]], Mapping[str, NDArray[np.float64]]]
-"""Looks at the displacements of S cells whenever they are recorded, and returns numbers (S,) by name."""
+Observer = Callable[[Mapping[int, Displacement]], Mapping[str, NDArray[np.float64]]]
+"""Looks at the displacements of some cells, by their numbers, and returns by name a number for each, in their order.
+
+It is called at every look, with the cells that are still trained, and has the same names each time.
+"""
 
 
 class CellStatus(StrEnum):
@@ -30,15 +33,16 @@ class CellStatus(StrEnum):
 
 @dataclass
 class Trajectory:
-    """What was seen of S cells at K steps.
+    """What was seen of S cells at K steps; nan for cells that had ended before.
 
     Attributes:
         steps: (K,) updates made before each look.
         train_outputs: K arrays (S, n, R).
         eval_outputs: K arrays (S, m, R).
         distances: K arrays (S,), |theta - theta_0|.
-        pulled: K arrays (S,), share of the steps since the look before at which the regularizer acted.
-        observed: by name, K arrays (S,) of what an observer found.
+        pulled: K arrays (S,), `CellState.pulled` so far.
+        pulled_tensors: K arrays (S,), `CellState.pulled_tensors` so far.
+        observed: by name, K arrays (S,) of what an observer found; nan where a loss was not finite or exploded, too.
     """
 
     steps: list[int] = field(default_factory=list)
@@ -46,6 +50,7 @@ class Trajectory:
     eval_outputs: list[NDArray[np.float64]] = field(default_factory=list)
     distances: list[NDArray[np.float64]] = field(default_factory=list)
     pulled: list[NDArray[np.float64]] = field(default_factory=list)
+    pulled_tensors: list[NDArray[np.float64]] = field(default_factory=list)
     observed: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
 
 
@@ -61,6 +66,10 @@ class CellState:
         best_loss: evaluation loss there.
         worse: looks since then.
         failed_step: updates made before the loss was not finite, or exploded; None if that did not happen.
+        looks: how often it was looked at while it was trained: the first so many looks of the trajectory.
+        updates: updates of its weights.
+        pulled: those at which the regularizer changed something.
+        pulled_tensors: sum over updates of the share of tensors that the regularizer changed.
     """
 
     kept: Displacement
@@ -70,6 +79,10 @@ class CellState:
     best_loss: float = float("inf")
     worse: int = 0
     failed_step: int | None = None
+    looks: int = 0
+    updates: int = 0
+    pulled: int = 0
+    pulled_tensors: float = 0.0
 
 
 @dataclass
@@ -81,7 +94,6 @@ class TrainingState:
         optimiser: with one parameter group a cell.
         cells: how each cell stands.
         trajectory: what was seen so far.
-        pulled: (S,) steps since the last look at which the regularizer acted.
         step: updates made.
     """
 
@@ -89,14 +101,13 @@ class TrainingState:
     optimiser: torch.optim.Optimizer
     cells: list[CellState]
     trajectory: Trajectory
-    pulled: NDArray[np.float64]
     step: int = 0
 
     @classmethod
     def first(cls, displacements: list[Displacement], optimiser: torch.optim.Optimizer) -> "TrainingState":
         """Return the state before the first step."""
         cells = [CellState(copied(displacement)) for displacement in displacements]
-        return cls(displacements, optimiser, cells, Trajectory(), np.zeros(len(cells)))
+        return cls(displacements, optimiser, cells, Trajectory())
 
     def active(self) -> list[int]:
         """Return the cells that are still trained."""

@@ -15,7 +15,7 @@ _STATUSES = list(CellStatus)
 def saved(state: TrainingState) -> Arrays:
     """Return a state as arrays."""
     seen = state.trajectory
-    arrays: Arrays = {"step": np.array([state.step]), "pulled": state.pulled, "seen.steps": np.array(seen.steps)}
+    arrays: Arrays = {"step": np.array([state.step]), "seen.steps": np.array(seen.steps)}
     for name in SEEN:
         arrays[f"seen.{name}"] = np.stack(getattr(seen, name))
     arrays |= {f"observed.{name}": np.stack(values) for name, values in seen.observed.items()}
@@ -29,7 +29,6 @@ def saved(state: TrainingState) -> Arrays:
 def restore(arrays: Mapping[str, NDArray[np.generic]], state: TrainingState) -> None:
     """Put back what `saved` returned."""
     state.step = int(np.asarray(arrays["step"], dtype=np.int64)[0])
-    state.pulled = np.array(arrays["pulled"], dtype=np.float64)
     state.trajectory.steps = [int(step) for step in np.asarray(arrays["seen.steps"], dtype=np.int64)]
     for name in SEEN:
         setattr(state.trajectory, name, list(arrays[f"seen.{name}"]))
@@ -46,8 +45,11 @@ def restore(arrays: Mapping[str, NDArray[np.generic]], state: TrainingState) -> 
 
 def _saved_cell(displacement: Displacement, cell: CellState, optimiser: torch.optim.Optimizer) -> Arrays:
     failed = -1 if cell.failed_step is None else cell.failed_step
-    facts = (_STATUSES.index(cell.status), cell.active, cell.kept_record, cell.best_loss, cell.worse, failed)
-    arrays: Arrays = {"state": np.array(facts, dtype=np.float64)}
+    arrays: Arrays = {
+        "status": np.array([_STATUSES.index(cell.status)]),
+        "counts": np.array([cell.active, cell.kept_record, cell.worse, failed, cell.looks, cell.updates, cell.pulled]),
+        "sums": np.array([cell.best_loss, cell.pulled_tensors]),
+    }
     for name, tensor in displacement.items():
         arrays[f"now.{name}"] = _as_array(tensor)
         arrays[f"kept.{name}"] = _as_array(cell.kept[name])
@@ -63,10 +65,12 @@ def _restore_cell(
     cell: CellState,
     optimiser: torch.optim.Optimizer,
 ) -> None:
-    status, active, record, best, worse, failed = np.asarray(arrays["state"], dtype=np.float64)
-    cell.status, cell.active = _STATUSES[int(status)], bool(active)
-    cell.kept_record, cell.best_loss, cell.worse = int(record), float(best), int(worse)
-    cell.failed_step = None if failed < 0 else int(failed)
+    cell.status = _STATUSES[int(np.asarray(arrays["status"], dtype=np.int64)[0])]
+    active, cell.kept_record, cell.worse, failed, cell.looks, cell.updates, cell.pulled = (
+        int(count) for count in np.asarray(arrays["counts"], dtype=np.int64)
+    )
+    cell.active, cell.failed_step = bool(active), None if failed < 0 else failed
+    cell.best_loss, cell.pulled_tensors = (float(total) for total in np.asarray(arrays["sums"], dtype=np.float64))
     for name, tensor in displacement.items():
         tensor.copy_(_as_tensor(arrays[f"now.{name}"]))
         cell.kept[name] = _as_tensor(arrays[f"kept.{name}"]).to(tensor.device)

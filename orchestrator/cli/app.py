@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from orchestrator.cli import clusters, devcluster, looking, selecting, sweeping, watching
+from orchestrator.cli.arguments import TRACEBACK, traceback_wanted
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import ExitCode, SweepError
 from orchestrator.version import VERSION
@@ -20,6 +22,12 @@ class _Interrupted(BaseException):
 
 
 class _Commands(TyperGroup):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # People write it behind the command that failed.
+        if TRACEBACK in args:
+            args = [TRACEBACK, *(each for each in args if each != TRACEBACK)]
+        return list(super().parse_args(ctx, args))
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -52,6 +60,9 @@ def _options(
     context: typer.Context,
     _: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+    _traceback: Annotated[
+        bool, typer.Option(TRACEBACK, help="Print below an error what raised it, for reports of faults.")
     ] = False,
 ) -> None:
     # The doctor says the same and more: it looks at everything before it gives up.
@@ -89,6 +100,8 @@ def main() -> None:
     except (SweepError, SlurmError) as error:
         errors.print("error:", style="bold red", end=" ")
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        if traceback_wanted():
+            traceback.print_exception(error)
         sys.exit(error.exit_code if isinstance(error, SweepError) else ExitCode.WRONG_INPUT)
     except (_Interrupted, KeyboardInterrupt):
         errors.print("\ninterrupted; what is finished is kept. Run the same command again to go on.", markup=False)

@@ -1,11 +1,15 @@
 """Arguments and options that several commands share."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestrator.folder import OnChange, ResultsFolder
+
+TRACEBACK = "--traceback"
+"""An option of all commands, wherever it stands."""
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False)]
 FolderArgument = Annotated[
@@ -41,3 +45,8 @@ def sweep_folder(path: Path) -> ResultsFolder:
 def as_typed(path: Path) -> str:
     """Return a path as a user would type it here: relative to the current folder if it lies below."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def traceback_wanted() -> bool:
+    """Return whether the user asks for what raised an error, below its message."""
+    return TRACEBACK in sys.argv

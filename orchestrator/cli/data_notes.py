@@ -31,7 +31,7 @@ def _notes(variant: Variant) -> list[str]:
     if survey.shared_texts:
         notes.append(
             f"{survey.shared_texts} of {survey.pool_eval} evaluation examples have a text of the training split "
-            "(column eval_in_train says how many were trained on); task.distinct_texts: true takes those out of training"
+            "(column eval_in_train says how many were trained on); task.distinct_texts: true takes those out of it"
         )
     if empty := [label for label, size in enumerate(survey.class_sizes) if not size]:
         listed = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")

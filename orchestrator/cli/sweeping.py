@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument, as_typed
+from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument, as_typed, traceback_wanted
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.errors import ExitCode, SpecError
@@ -50,7 +50,7 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     Example: ntksweep plan examples/quickstart.yaml
     """
     from orchestrator.cli.data_notes import data_notes
-    from orchestrator.cli.training_notes import training_notes
+    from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.estimate import costs, refuse_what_cannot_fit
     from orchestrator.executors.choose import worker_count
     from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
@@ -65,7 +65,8 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     found = costs(made, folder)
     workers = worker_count(sweep)
     device = this_device(checked, workers)
-    notes = [*fitting_notes(sweep, made.variants[0].survey, device), *training_notes(made), *data_notes(made)]
+    fitting = fitting_notes(sweep, made.variants[0].survey, device)
+    notes = [*fitting, *kernel_notes(made), *training_notes(made), *data_notes(made)]
     if as_json:
         facts = {
             "cells": made.n_cells,
@@ -164,7 +165,7 @@ def run(
         }
         print(json.dumps(facts, indent=1))
     else:
-        _print_ending(ending, folder)
+        _print_ending(ending, folder, show_trace=traceback_wanted())
     if report.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)
 
@@ -183,10 +184,10 @@ def _of_tasks(values: dict[str, float]) -> str:
     return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
 
 
-def _print_ending(ending: Any, folder: ResultsFolder) -> None:
+def _print_ending(ending: Any, folder: ResultsFolder, *, show_trace: bool) -> None:
     from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.summary import summarise
-    from orchestrator.cli.training_notes import training_notes
+    from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.results import Results
 
     console = Console()
@@ -196,13 +197,15 @@ def _print_ending(ending: Any, folder: ResultsFolder) -> None:
         if summary.majority_accuracy:
             console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}", highlight=False)
         console.print()
-    for note in [*training_notes(ending.plan), *data_notes(ending.plan)]:
+    for note in (*kernel_notes(ending.plan), *training_notes(ending.plan), *data_notes(ending.plan)):
         console.print(note, markup=False, highlight=False)
     if ending.was_finished:
         console.print("the sweep was finished already; nothing to do", highlight=False)
     for failure in ending.report.failures[:5]:
         console.print(f"failed ({failure.failure}): {failure.stage.label}, stage {failure.stage.stage_id}", style="red")
         console.print(failure.message.strip(), markup=False, highlight=False, soft_wrap=True)
+        if show_trace and failure.trace:
+            console.print(failure.trace.rstrip(), markup=False, highlight=False, soft_wrap=True)
     if ending.report.failures:
         n_failed = len(ending.report.failures)
         console.print(

@@ -1,14 +1,34 @@
-"""What people should know of how a plan trains, beside its costs."""
+"""What people should know of how a plan trains, and of what its kernel measures, beside its costs."""
 
 from orchestrator.plan import Plan
 from orchestrator.training_memory import by_rows
 
 HEAD_OUTSIDE = "the head is trained but not in the kernel: the linearization lacks it"
 
+AVERAGED = (
+    "kernel.outputs: trace averages over outputs, and training does not: trained to its end, the linearization meets "
+    "the ridge solution of outputs: full, not that of the cell"
+)
+NORM_OF_THE_KERNEL = (
+    "{keys}: parameter_distance is a norm in the kernel's space, not a distance of parameters as finetune_distance and "
+    "linearized_distance are"
+)
+
+
+def kernel_notes(plan: Plan) -> list[str]:
+    """Return a sentence for each way in which a column about the kernel is not what its name suggests."""
+    kernel = plan.sweep.spec.kernel
+    keys = {"kernel.kind: sign": kernel.kind == "sign", "kernel.outputs: trace": kernel.outputs == "trace"}
+    if kernel.kind == "asymmetric_sign" or not any(keys.values()):
+        return []  # without symmetry there is no such norm, and the column is empty
+    return [NORM_OF_THE_KERNEL.format(keys=", ".join(key for key, is_set in keys.items() if is_set))]
+
 
 def training_notes(plan: Plan) -> list[str]:
     """Return a sentence for each way in which training is not what one might think; none without training."""
     spec, notes = plan.sweep.spec, []
+    if spec.finetune is not None and spec.kernel.outputs == "trace":
+        notes.append(AVERAGED)
     if spec.head_trained and not spec.head.in_kernel:
         notes.append(HEAD_OUTSIDE)
     linearized = [s for s in plan.stages if s.kind == "finetune" and s.parameters["model"] == "linearized"]

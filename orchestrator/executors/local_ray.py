@@ -4,19 +4,17 @@ import atexit
 import logging
 import os
 import secrets
-import shutil
 import sys
 import tempfile
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+from slurm.private_folder import private_folder
+
 OBJECT_STORE_BYTES = 80 << 20
 """Ray's smallest object store; Jacobians and kernels go through files, only stages and outcomes through Ray."""
-
-
-LONGEST_ROOT = 12
-"""Bytes that a path may have above Ray's own: sockets end at 107, and Ray adds a session folder with a time to it."""
 
 
 class LocalRay:
@@ -31,7 +29,8 @@ class LocalRay:
         self.gpus_per_worker = 0.0
         self._workers = workers
         self._on_gpus = on_gpus
-        self._temporary: Path | None = None
+        self._folder = ExitStack()
+        self._started = False
         self._environment: dict[str, str] = {}
 
     def __enter__(self) -> int:
@@ -40,7 +39,8 @@ class LocalRay:
 
         if not ray.is_initialized():
             # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
-            self._temporary = Path(tempfile.mkdtemp(prefix="ntksweep-ray-", dir=_short_root()))
+            temporary = self._folder.enter_context(private_folder(Path(tempfile.gettempdir())))
+            self._started = True
             ray.init(
                 address="local",
                 num_cpus=self._workers,
@@ -48,7 +48,7 @@ class LocalRay:
                 object_store_memory=OBJECT_STORE_BYTES,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
-                _temp_dir=str(self._temporary / "ray"),  # Ray opens its folder to everybody, but not the one above
+                _temp_dir=str(temporary / "ray"),  # Ray opens its folder to everybody, but not the one above
             )
         if self._on_gpus:
             self.gpus_per_worker = ray.cluster_resources().get("GPU", 0.0) / self._workers
@@ -59,9 +59,9 @@ class LocalRay:
     ) -> None:
         import ray
 
-        if self._temporary is not None:
+        if self._started:
             ray.shutdown()
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        self._folder.close()
         for name in self._environment:
             # The token goes with this process; whatever it starts later must not look for it.
             os.environ.pop(name, None)
@@ -81,20 +81,14 @@ class LocalRay:
         os.environ.update(self._environment)
 
 
-def _short_root() -> str:
-    """Return the folder for temporary files, or /tmp where that is too deep for the paths of Ray's sockets."""
-    root = tempfile.gettempdir()
-    return root if len(os.fsencode(root)) <= LONGEST_ROOT else "/tmp"
-
-
 @cache
 def _private_token() -> Path:
     """Write a token that only this user can read; without it anyone who reaches Ray's port can run code as the user.
 
     Ray keeps the token that it read first, so that one serves every Ray of this process.
     """
-    folder = Path(tempfile.mkdtemp(prefix="ntksweep-token-"))  # readable by its owner alone
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / "auth_token"
+    folder = ExitStack()
+    atexit.register(folder.close)
+    path = folder.enter_context(private_folder(Path(tempfile.gettempdir()))) / "auth_token"
     path.write_text(secrets.token_hex(32))
     return path

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from orchestrator.report.averages import mean_over
+from orchestrator.report.averages import Mean, mean_over
+from orchestrator.tables.correlations import LINEAR_UP_TO
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -23,10 +24,12 @@ class Measure:
     Attributes:
         column: its name.
         geometric: whether its mean is geometric.
+        of_ridge: whether it is of the ridge solution, which is not that of the linearization for `outputs: trace`.
     """
 
     column: str
     geometric: bool = False
+    of_ridge: bool = False
 
 
 MEASURES = (
@@ -41,10 +44,10 @@ MEASURES = (
     Measure("finetune_kernel_change", geometric=True),
     Measure("finetune_eval_loss"),
     Measure("linearized_eval_loss"),
-    Measure("eval_loss"),
+    Measure("eval_loss", of_ridge=True),
     Measure("finetune_eval_accuracy"),
     Measure("linearized_eval_accuracy"),
-    Measure("eval_accuracy"),
+    Measure("eval_accuracy", of_ridge=True),
     Measure("finetune_eval_pearson"),
     Measure("linearized_eval_pearson"),
     Measure("initial_eval_accuracy"),
@@ -56,9 +59,15 @@ MEASURES = (
 def linearity(cells: pd.DataFrame) -> pd.DataFrame:
     """Return a row for every task, rank, learning rate, training-set size and lambda, ready to be plotted.
 
-    Each measure has its mean over layer sets and seeds under its own name, and the ends of the 95 % interval under
-    `<measure>_low` and `<measure>_high`. `rate` is the slope of log(finetune_linearization_error) against log(lambda)
-    from the lambda before: what is left of linearization falls like lambda^rate there.
+    Each measure has its mean over layer sets and seeds under its own name, the ends of its 95 % interval under
+    `<measure>_low` and `<measure>_high`, and their Monte Carlo error under `<measure>_interval_error` (of a geometric
+    mean, relative). `regime` is linear where difference_eval_relative is at most 0.1 with its whole interval, nonlinear
+    where it exceeds 0.1 with its whole interval, else mixed. `rate` is the slope of log(finetune_linearization_error)
+    against log(lambda) from the lambda before: what is left of linearization falls like lambda^rate there.
+    `linearization_bound_held` is the share of cells whose error is at most (b/2)|theta - theta_0|^2, and
+    `n_seeds_above_majority` counts the seeds in which the model before fine-tuning beats the majority baseline.
+    `n_never_pulled` counts cells in which lambda never acted on the trained model. For `outputs: trace` the measures of
+    the ridge solution are nan: the linearization that stands beside them has the solution of another kernel.
 
     Args:
         cells: the table `cells`; cells that were not trained or diverged are left out, and counted.
@@ -85,12 +94,38 @@ def _row(cells: pd.DataFrame) -> Iterator[tuple[str, Any]]:
     yield "n_seeds", cells["seed"].nunique()
     yield "n_layer_sets", cells["layer_set"].nunique()
     yield "n_diverged", int((cells["finetune_status"] == "diverged").sum())
+    yield "n_never_pulled", int((cells["finetune_pulled"] == 0).sum())
     for measure in MEASURES:
         if cells[measure.column].notna().any():
-            mean = mean_over(seeds_by_layer_sets(cells, measure.column), geometric=measure.geometric)
+            values = seeds_by_layer_sets(cells, measure.column)
+            if measure.of_ridge and (cells["outputs"] == "trace").all():
+                values = np.full_like(values, np.nan)
+            mean = mean_over(values, geometric=measure.geometric)
             yield measure.column, mean.value
             yield f"{measure.column}_low", mean.low
             yield f"{measure.column}_high", mean.high
+            yield f"{measure.column}_interval_error", mean.interval_error
+            if measure.column == "difference_eval_relative":
+                yield "regime", _regime(mean)
+    yield "linearization_bound_held", _share_held(cells)
+    if cells["initial_eval_accuracy"].notna().any():
+        of_seed = cells.groupby("seed")[["initial_eval_accuracy", "majority_accuracy"]].first()
+        above = of_seed["initial_eval_accuracy"] > of_seed["majority_accuracy"]
+        yield "n_seeds_above_majority", int(above.sum())
+
+
+def _regime(difference: Mean) -> str | None:
+    if np.isnan(difference.value):
+        return None
+    if difference.high <= LINEAR_UP_TO:
+        return "linear"
+    return "nonlinear" if difference.low > LINEAR_UP_TO else "mixed"
+
+
+def _share_held(cells: pd.DataFrame) -> float:
+    errors, bounds = cells["finetune_linearization_error"], cells["finetune_linearization_bound"]
+    known = errors.notna() & bounds.notna() & (cells["finetune_status"] != "diverged")
+    return float((errors[known] <= bounds[known]).mean()) if known.any() else np.nan
 
 
 def _rate(before: dict[str, Any], now: dict[str, Any]) -> float:

@@ -8,13 +8,12 @@ import pandas as pd
 
 from orchestrator.report.linearity import VARIANT
 from orchestrator.spec import Spec
-
-SMALL_DIFFERENCE = 0.1
-"""|f - f_lin| / |f| up to which the page says that the linearized model describes fine-tuning."""
+from orchestrator.statistics import BOOTSTRAP_DRAWS
+from orchestrator.tables.correlations import LINEAR_UP_TO
 
 QUANTITIES = (
     "condition_number_fixed_sigma", "condition_number_relative_sigma", "effective_rank", "label_alignment", "trace",
-    "n_parameters", "gcv", "leave_one_out_loss", "eval_loss", "linearized_eval_loss",
+    "sigma_max", "n_parameters", "gcv", "leave_one_out_loss", "eval_loss", "linearized_eval_loss",
 )  # fmt: skip
 """What the page correlates with the outcome; the table has more."""
 
@@ -28,8 +27,10 @@ class Findings:
     Attributes:
         spec: the spec of the sweep.
         n_cells, n_diverged: trained cells, and how many of them diverged.
+        n_never_pulled: those in which lambda never acted on the trained model.
         linearity: see `orchestrator.report.linearity`.
         correlations: the table `correlations`.
+        regimes: see `orchestrator.report.regimes`.
         choices: see `orchestrator.report.choices`.
         provenance: lines about code and machine.
     """
@@ -37,8 +38,10 @@ class Findings:
     spec: Spec
     n_cells: int
     n_diverged: int
+    n_never_pulled: int
     linearity: pd.DataFrame
     correlations: pd.DataFrame
+    regimes: pd.DataFrame
     choices: pd.DataFrame
     provenance: Sequence[str]
 
@@ -56,10 +59,16 @@ def _head(found: Findings) -> Iterator[str]:
     yield ""
     yield (
         f"{found.n_cells} trained cells of {spec.model.path}, {found.n_diverged} of which diverged. Means are over "
-        "layer sets and seeds, brackets hold 95 % intervals: percentiles of 1000 draws of layer sets and seeds with "
-        "replacement. The spec is in `spec.yaml`, all numbers in the tables beside this page."
+        f"layer sets and seeds, brackets hold 95 % intervals: percentiles of {BOOTSTRAP_DRAWS:,} draws of layer sets "
+        "and seeds with replacement. The spec is in `spec.yaml`, all numbers in the tables beside this page."
     )
     yield ""
+    if found.n_never_pulled:
+        yield (
+            f"In {found.n_never_pulled} of the trained cells λ never acted on the fine-tuned model (`finetune_pulled` "
+            "is 0): they would have ended alike with any other λ."
+        )
+        yield ""
 
 
 def _linearity(found: Findings) -> Iterator[str]:
@@ -68,9 +77,17 @@ def _linearity(found: Findings) -> Iterator[str]:
     yield (
         "f is the fine-tuned model, f_lin its linearization trained in the same way, both on evaluation examples. The "
         "error is |f(θ) − f(θ_0) − J (θ − θ_0)| at the fine-tuned weights, on a few training examples; rate is the "
-        "slope of its logarithm against that of λ, from the λ before."
+        "slope of its logarithm against that of λ, from the λ before. It is bounded by (b/2)|θ − θ_0|² if b bounds the "
+        "curvature on the way; b is measured at a few places only, and `held` is the share of cells in which the error "
+        "is not larger."
     )
     yield ""
+    if found.spec.grid.lambdas.scale == "trace":
+        yield (
+            "λ is in units of trace(K)/M, so that the same λ holds each layer set with a strength of its own: the "
+            "larger its kernel, the more strongly."
+        )
+        yield ""
     for names, rows in _by_variant(found.linearity):
         yield f"### {names}"
         yield ""
@@ -91,6 +108,7 @@ def _linearity_columns(rows: pd.DataFrame) -> dict[str, tuple[str, bool]]:
         "error": ("finetune_linearization_error", True),
         "rate": ("rate", False),
         "(b/2)\\|θ − θ_0\\|²": ("finetune_linearization_bound", False),
+        "held": ("linearization_bound_held", False),
         "\\|θ − θ_0\\|": ("finetune_distance", False),
         f"{metric} of f": (f"finetune_eval_{metric}", True),
         f"{metric} of f_lin": (f"linearized_eval_{metric}", True),
@@ -99,40 +117,90 @@ def _linearity_columns(rows: pd.DataFrame) -> dict[str, tuple[str, bool]]:
 
 
 def _threshold(rows: pd.DataFrame) -> str:
-    close = rows["difference_eval_relative_high"] <= SMALL_DIFFERENCE
+    close = rows["difference_eval_relative_high"] <= LINEAR_UP_TO
     majority = rows["majority_accuracy"].iloc[0] if "majority_accuracy" in rows else None
-    always = "" if majority is None or pd.isna(majority) else f" Always saying the commonest class: {majority:.3f}."
+    always = "" if majority is None or pd.isna(majority) else f" Majority baseline: {majority:.3f}."
     before = rows["initial_eval_accuracy"].iloc[0] if "initial_eval_accuracy" in rows else None
-    started = "" if before is None or pd.isna(before) else f" Before fine-tuning: {before:.3f}."
+    started = ""
+    if before is not None and not pd.isna(before):
+        above, n_seeds = rows["n_seeds_above_majority"].iloc[0], rows["n_seeds"].iloc[0]
+        started = f" Before fine-tuning: {before:.3f}, better than the majority baseline in {above} of {n_seeds} seeds."
     if not close.any():
-        says = f"At no λ of the grid is |f − f_lin| / |f| below {SMALL_DIFFERENCE:g} with its whole interval."
+        says = f"At no λ of the grid is |f − f_lin| / |f| below {LINEAR_UP_TO:g} with its whole interval."
     else:
         # From where on it holds for every larger lambda as well.
         from_here = rows["lambda_given"][close[::-1].cummin()[::-1]]
         says = (
-            f"|f − f_lin| / |f| is below {SMALL_DIFFERENCE:g}, interval included, from λ = {from_here.min():.3g} on."
+            f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g}, interval included, from λ = {from_here.min():.3g} on."
             if len(from_here)
-            else f"|f − f_lin| / |f| is below {SMALL_DIFFERENCE:g} at some λ, but not at the largest."
+            else f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g} at some λ, but not at the largest."
         )
     return says + started + always
 
 
 def _correlations(found: Findings) -> Iterator[str]:
-    table = found.correlations[found.correlations["outcome"] == OUTCOME]
     yield "## Does the spectrum at the pretrained point tell which layers to adapt?"
     yield ""
     yield (
-        "Spearman correlation across layer sets of what is known before fine-tuning with the evaluation loss after it, "
-        "at the smallest, a middle and the largest λ. A positive one means that layer sets with a larger number end "
-        "worse. In bold where the interval leaves out 0."
+        "Spearman correlation across layer sets of what is known before fine-tuning with the evaluation loss after it. "
+        "A positive one means that layer sets with a larger number end worse. Layer sets are correlated within a "
+        f"regime: linear where |f − f_lin| / |f| is at most {LINEAR_UP_TO:g} at that λ, on the geometric mean over "
+        "seeds, nonlinear elsewhere; a correlation over both would mix two questions."
     )
     yield ""
+    for regime in ("linear", "nonlinear"):
+        yield from _regime(found.regimes, regime)
+    yield "### One λ at a time"
+    yield ""
+    yield (
+        "All layer sets at the smallest, a middle and the largest λ of each task. In bold where the interval leaves "
+        "out 0; neighbouring λ repeat each other, and overlapping layer sets are not independent."
+    )
+    yield ""
+    yield from _single_lambdas(found)
+
+
+def _regime(regimes: pd.DataFrame, regime: str) -> Iterator[str]:
+    rows = regimes[regimes["regime"] == regime] if len(regimes) else regimes
+    yield f"### In the {regime} regime"
+    yield ""
+    if not len(rows) or rows["spearman"].isna().all():
+        yield "No λ has three layer sets in it."
+        yield ""
+        return
+    n_tasks = int(rows["spearman_tasks"].max())
+    yield (
+        f"One number a task, the mean over its {int(rows['n_lambdas'].max())} λ or fewer; p is the two-sided sign test "
+        f"over {n_tasks} task{'s' if n_tasks > 1 else ''}, which cannot fall below {2.0 ** (1 - n_tasks):.3g}."
+    )
+    yield ""
+    yield "| known before | median over tasks | above 0 in | p | given n_parameters | above 0 in | p |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for quantity in QUANTITIES:
+        for _, row in rows[rows["quantity"] == quantity].iterrows():
+            cells = [_over_tasks(row, name) for name in ("spearman", "partial_spearman")]
+            yield f"| `{quantity}` | {' | '.join(cells)} |"
+    yield ""
+
+
+def _over_tasks(row: "pd.Series[Any]", name: str) -> str:
+    if pd.isna(row[name]):
+        return "- | - | -"
+    return f"{row[name]:.2f} | {row[f'{name}_positive']} of {row[f'{name}_tasks']} | {row[f'{name}_p']:.2g}"
+
+
+def _single_lambdas(found: Findings) -> Iterator[str]:
+    of_outcome = found.correlations["outcome"] == OUTCOME
+    table = found.correlations[of_outcome & (found.correlations["regime"] == "all")]
+    regimes = found.linearity.set_index([*VARIANT, "lambda_given"])["regime"] if "regime" in found.linearity else None
     for names, rows in _by_variant(table):
         lambdas = sorted(rows["lambda_given"].unique())
         chosen = [lambdas[0], lambdas[len(lambdas) // 2], lambdas[-1]]
-        yield f"### {names}"
+        place = tuple(rows[VARIANT].iloc[0])
+        headings = [f"λ = {strength:.3g}" + _in_regime(regimes, (*place, strength)) for strength in chosen]
+        yield f"#### {names}"
         yield ""
-        yield f"| known before | {' | '.join(f'λ = {strength:.3g}' for strength in chosen)} |"
+        yield f"| known before | {' | '.join(headings)} |"
         yield f"| --- |{' ---: |' * len(chosen)}"
         for quantity in QUANTITIES:
             of_quantity = rows[rows["quantity"] == quantity].set_index("lambda_given")
@@ -140,20 +208,18 @@ def _correlations(found: Findings) -> Iterator[str]:
                 cells = [_coefficient(of_quantity.loc[strength], "spearman") for strength in chosen]
                 yield f"| `{quantity}` | {' | '.join(cells)} |"
         yield ""
-    yield _count(table)
-    yield ""
+    errors = table["spearman_interval_error"].dropna()
+    if len(errors):
+        yield (
+            f"The Monte Carlo standard error of the ends of these intervals is {errors.median():.2g} in the median and "
+            f"at most {errors.max():.2g}."
+        )
+        yield ""
 
 
-def _count(table: pd.DataFrame) -> str:
-    known = table[table["spearman"].notna() & table["spearman_low"].notna()]
-    away = int(((known["spearman_low"] > 0) | (known["spearman_high"] < 0)).sum())
-    partial = table[table["partial_spearman"].notna() & table["partial_spearman_low"].notna()]
-    left = int(((partial["partial_spearman_low"] > 0) | (partial["partial_spearman_high"] < 0)).sum())
-    return (
-        f"Over all tasks, λ and quantities, {away} of {len(known)} intervals of the Spearman correlation leave out 0, "
-        f"and {left} of {len(partial)} given the number of parameters; of quantities that tell nothing about one in "
-        "twenty would, and neighbouring λ repeat each other."
-    )
+def _in_regime(regimes: "pd.Series[Any] | None", place: tuple[Any, ...]) -> str:
+    named = None if regimes is None else regimes.get(place)
+    return f" ({named})" if isinstance(named, str) else ""
 
 
 def _choices(found: Findings) -> Iterator[str]:
@@ -161,21 +227,32 @@ def _choices(found: Findings) -> Iterator[str]:
     yield ""
     yield (
         "By how much the evaluation loss after fine-tuning of the chosen layer set exceeds that of the best one, on "
-        "average over λ; 0 is perfect. `random` is the mean over all layer sets, `all` the largest, `last` the highest "
-        "single layer."
+        "average over the λ of a regime; 0 is perfect. `random` is the mean over all layer sets, `all` the largest, "
+        "`last` the highest single layer. A λ is mixed where the interval of |f − f_lin| / |f| holds "
+        f"{LINEAR_UP_TO:g}."
     )
     yield ""
-    choices = found.choices
-    means = choices.groupby([*VARIANT, "chosen_by"], sort=False, dropna=False)["excess_loss"].mean().reset_index()
-    columns = [names for names, _ in _by_variant(means)]
-    yield f"| chosen by | {' | '.join(columns)} |"
-    yield f"| --- |{' ---: |' * len(columns)}"
-    for way in means["chosen_by"].unique():
-        cells = [
-            f"{float(rows.loc[rows['chosen_by'] == way, 'excess_loss'].iloc[0]):.4f}" for _, rows in _by_variant(means)
-        ]
-        yield f"| {way} | {' | '.join(cells)} |"
-    yield ""
+    place = [*VARIANT, "lambda_given"]
+    choices = found.choices.merge(
+        found.linearity[[*place, *(["regime"] if "regime" in found.linearity else [])]], on=place
+    )
+    if "regime" not in choices:
+        choices["regime"] = "unknown"
+    for regime, rows in choices.groupby(choices["regime"].fillna("unknown"), sort=True):
+        means = rows.groupby([*VARIANT, "chosen_by"], sort=False, dropna=False)["excess_loss"].mean().reset_index()
+        columns = dict(_by_variant(means))
+        yield f"### At λ that are {regime}"
+        yield ""
+        yield f"| chosen by | {' | '.join(columns)} |"
+        yield f"| --- |{' ---: |' * len(columns)}"
+        for way in means["chosen_by"].unique():
+            yield f"| {way} | {' | '.join(_excess(of_variant, way) for of_variant in columns.values())} |"
+        yield ""
+
+
+def _excess(means: pd.DataFrame, way: str) -> str:
+    values = means.loc[means["chosen_by"] == way, "excess_loss"]
+    return f"{float(values.iloc[0]):.4f}" if len(values) else "-"
 
 
 def _notes(found: Findings) -> Iterator[str]:
@@ -183,9 +260,9 @@ def _notes(found: Findings) -> Iterator[str]:
     yield ""
     yield from (f"- {line}" for line in found.provenance)
     yield (
-        "- `cells.parquet` and `correlations.parquet` are tables of the sweep, `linearity.csv` and `choices.csv` what "
-        "this page is made of, ready to be plotted. What the intervals cover, and what they do not: docs/numbers.md, "
-        "Correlations."
+        "- `cells.parquet` and `correlations.parquet` are tables of the sweep, `linearity.csv`, `regimes.csv` and "
+        "`choices.csv` what this page is made of, ready to be plotted. What the intervals cover, and what they do not: "
+        "docs/numbers.md, Correlations."
     )
 
 

@@ -9,7 +9,8 @@ from orchestrator.errors import ResultsError
 from orchestrator.export import write_table
 from orchestrator.report.choices import choices_made
 from orchestrator.report.linearity import linearity
-from orchestrator.report.page import Findings, page
+from orchestrator.report.page import OUTCOME, Findings, page
+from orchestrator.report.regimes import over_tasks
 from orchestrator.results import Results
 from orchestrator.store.files import explained
 
@@ -19,7 +20,8 @@ PAGE = "README.md"
 def write_report(results: Results, output: Path) -> Path:
     """Write a report of a sweep whose cells were trained; return its page.
 
-    Beside the page stand `spec.yaml`, `cells.parquet`, `correlations.parquet`, `linearity.csv` and `choices.csv`.
+    Beside the page stand `spec.yaml`, `cells.parquet`, `correlations.parquet`, `linearity.csv`,
+    `regimes.csv` and `choices.csv`.
 
     Args:
         results: the tables of the sweep.
@@ -38,12 +40,15 @@ def write_report(results: Results, output: Path) -> Path:
     trained = cells[cells["finetune_status"].notna()]
     if trained.empty:
         raise ResultsError("no cell of the sweep is trained yet; `ntksweep run` goes on")
+    correlations = results.correlations.to_pandas()
     found = Findings(
         spec=spec,
         n_cells=len(trained),
         n_diverged=int((trained["finetune_status"] == "diverged").sum()),
+        n_never_pulled=int((trained["finetune_pulled"] == 0).sum()),
         linearity=linearity(cells),
-        correlations=results.correlations.to_pandas(),
+        correlations=correlations,
+        regimes=over_tasks(correlations, OUTCOME),
         choices=choices_made(cells),
         provenance=_provenance(trained, len(cells)),
     )
@@ -53,6 +58,7 @@ def write_report(results: Results, output: Path) -> Path:
         write_table(results.cells, output / "cells.parquet", "parquet")
         write_table(results.correlations, output / "correlations.parquet", "parquet")
         found.linearity.to_csv(output / "linearity.csv", index=False, float_format="%.6g")
+        found.regimes.to_csv(output / "regimes.csv", index=False, float_format="%.6g")
         found.choices.to_csv(output / "choices.csv", index=False, float_format="%.6g")
         (output / PAGE).write_text(page(found), encoding="utf-8")
     return output / PAGE

@@ -42,8 +42,10 @@ class FinetuneSection(Section):
     regularizer: Literal["l2sp", "selective", "spd", "decoupled"] = Field(
         "l2sp",
         description="How lambda holds the weights near the pretrained ones: l2sp adds (lambda/2)|theta - theta_0|^2 to "
-        "the loss; selective adds its gradient only while descent leads away (arXiv 2602.08239, equation 8); decoupled "
-        "takes it from the weights beside the optimiser; spd projects after a step (arXiv 2411.01713).",
+        "the loss; selective adds its gradient at those steps at which descent on the loss R leads back by itself, "
+        "<grad R, theta - theta_0> >= 0, and nothing while it leads away (arXiv 2602.08239, equation 8); decoupled "
+        "takes it from the weights beside the optimiser; spd projects after a step (arXiv 2411.01713). The columns "
+        "*_pulled say how often lambda acted.",
         examples=["l2sp"],
     )
     optimiser: Literal["gradient_descent", "sgd", "adamw"] = Field(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from ntk_dist.bounds import added_block_bounds, first_order_extremes, violation
 from ntk_dist.decomposition import Decomposition
 from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.spectrum import condition_number, noise_floor, products_eps, unit_roundoff
+from ntk_dist.spectrum import condition_number, machine_epsilon, noise_floor, products_eps
 from ntk_dist.tridiagonal import TridiagonalDecomposition
 from orchestrator.errors import BrokenBoundError
 from orchestrator.stage import Stage
@@ -85,7 +85,7 @@ class _Kernels:
                 largest,
                 size=found.size,
                 trace=found.trace,
-                jacobian_eps=unit_roundoff(self._parameters["dtype"], self._parameters.get("row_dtype", "float64")),
+                jacobian_eps=machine_epsilon(self._parameters["dtype"], self._parameters.get("row_dtype", "float64")),
                 gram_eps=products_eps(self._parameters["gram_dtype"], tf32=self._parameters.get("tf32", False)),
             )
             self._ends[key] = {"sigma_max": largest, "sigma_min": smallest, "noise_floor": floor}

@@ -1,5 +1,7 @@
 """The stage `compare`: what training did, what the linearization says that it would do, and how far they are apart."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,8 +21,9 @@ def compute(stage: Stage, work: Work) -> Product:
     """Compare; for S cells and K looks the artifact holds the columns of `cells` (S,) and of `trajectories` (K, S).
 
     They are called `cells.<column>` and `trajectories.<column>`; `updates.<column>` (S, groups) are those of `updates`.
-    A cell's own numbers are those of the weights that it ends with. Looks that only one of the two models had, because
-    the other ended early, are left out.
+    A cell's own numbers are those of the weights that it ends with. K looks are those of the model that was trained
+    longest; `looks` (S,) says how many of them are a cell's, of one model or both. What a model did not have any more
+    is nan, and so is a difference of two where one had ended.
 
     Raises:
         BrokenBoundError: the weights are further from the pretrained ones than is possible.
@@ -30,7 +33,8 @@ def compute(stage: Stage, work: Work) -> Product:
         "finetune": _Run(problem, TrainedCells(work.input(stage, "trained"), stage.parameters.get("member"))),
         "linearized": _Run(problem, TrainedCells(work.input(stage, "linearized"))),
     }
-    n_looks = min(len(run.steps) for run in runs.values())
+    longest = max(runs.values(), key=lambda run: len(run.steps))
+    n_looks = len(longest.steps)
     initial = runs["finetune"].outputs
     first = {split: values[0, 0] for split, values in initial.items()}
 
@@ -41,11 +45,8 @@ def compute(stage: Stage, work: Work) -> Product:
         cells |= {f"{name}_{column}": values for column, values in run.cells().items()}
     kind: TaskKind = stage.parameters["task_kind"]
     for split in ("train", "eval"):
-        pairs = [run.outputs[split][:n_looks] for run in runs.values()]
-        looked = [output_difference(f, f_lin, first[split], kind=kind) for f, f_lin in zip(*pairs, strict=True)]
-        trajectories |= {
-            f"difference_{split}_{column}": np.stack([each[column] for each in looked]) for column in looked[0]
-        }
+        apart = _differences(runs["finetune"], runs["linearized"], split, kind, n_looks)
+        trajectories |= {f"difference_{split}_{column}": values for column, values in apart.items()}
         f, f_lin = (run.ended(split) for run in runs.values())
         ended = output_difference(f, f_lin, first[split], kind=kind)
         cells |= {f"difference_{split}_{column}": values for column, values in ended.items()}
@@ -59,7 +60,8 @@ def compute(stage: Stage, work: Work) -> Product:
         # A head outside the kernel is trained beside the layer set, last; the linearization leaves it where it is.
         still = np.zeros((len(weight_norm), weight_norm.shape[1] - run.updates.shape[1]))
         arrays[f"updates.{name}_update_norm"] = np.concatenate([run.updates, still], axis=1)
-    arrays |= {"steps": runs["finetune"].steps[:n_looks]}
+    looks = np.maximum(*(run.looks for run in runs.values()))
+    arrays |= {"steps": longest.steps, "looks": looks}
     facts = {f"{name}_status": run.trained.facts["status"] for name, run in runs.items()}
     return Product(facts, work.write_arrays(stage, arrays))
 
@@ -72,6 +74,7 @@ class _Run:
         self.trained = trained
         self.steps = trained.array("steps")
         self.kept = trained.array("kept")
+        self.looks = trained.array("looks")
         self.updates = trained.array("update_norm")
         self.outputs: dict[str, FloatArray] = {
             split: np.array(trained.array(f"{split}_outputs"), dtype=np.float64) for split in ("train", "eval")
@@ -81,15 +84,28 @@ class _Run:
         """Return the outputs (S, n, R) of the weights that each cell ends with."""
         return np.asarray(self.outputs[split][self.kept, np.arange(len(self.kept))])
 
+    def seen(self, look: int) -> npt.NDArray[np.bool_]:
+        """Return which cells (S,) had finite outputs then; those of a cell that had ended are nan."""
+        if look >= len(self.steps):
+            return np.zeros(len(self.looks), dtype=np.bool_)
+        finite = [np.isfinite(outputs[look]).all(axis=(1, 2)) for outputs in self.outputs.values()]
+        return np.asarray(np.logical_and.reduce(finite))
+
     def trajectory(self, n_looks: int) -> dict[str, FloatArray]:
-        """Return losses, metrics, distances and what was observed, (K, S) each."""
-        looks = [self._scores(*(self.outputs[split][look] for split in ("train", "eval"))) for look in range(n_looks)]
-        found = {name: np.stack([scores[name] for scores in looks]) for name in looks[0]}
-        found["distance"] = self.trained.array("distances")[:n_looks]
-        found["pulled"] = self.trained.array("pulled")[:n_looks]
-        for name in self.trained.names():
-            if name.startswith("observed."):
-                found[name.removeprefix("observed.")] = self.trained.array(name)[:n_looks]
+        """Return losses, metrics, distances, shares and what was observed, (K, S) each; nan where a cell had ended."""
+        found: dict[str, FloatArray] = {}
+        for look in range(n_looks):
+            seen = self.seen(look)
+            if seen.any():
+                scores = self._scores(*(self.outputs[split][look, seen] for split in ("train", "eval")))
+                _fill(found, scores, look, seen, n_looks)
+        since = np.maximum(1, np.diff(self.steps, prepend=0))[:, None]
+        others = {"distance": self.trained.array("distances")} | {
+            name: np.diff(self.trained.array(name), axis=0, prepend=0) / since for name in ("pulled", "pulled_tensors")
+        }
+        missing = np.full((n_looks - len(self.steps), len(self.looks)), np.nan)
+        for name, values in (others | self._observed()).items():
+            found[name] = np.concatenate([values, missing])
         return found
 
     def cells(self) -> dict[str, FloatArray]:
@@ -101,10 +117,24 @@ class _Run:
             "failed_step": np.array(failed, dtype=np.float64),
             "distance": self.trained.array("distances")[place],
         }
-        for name in self.trained.names():
-            if name.startswith("observed."):
-                found[name.removeprefix("observed.")] = self.trained.array(name)[place]
-        return found
+        updates = self.trained.array("ended.updates")
+        for name in ("pulled", "pulled_tensors"):
+            counted = self.trained.array(f"ended.{name}")
+            found[name] = np.divide(counted, updates, out=np.full_like(counted, np.nan), where=updates > 0)
+        return found | {name: values[place] for name, values in self._observed().items()}
+
+    def first_losses(self) -> FloatArray:
+        """Return the training losses (S,) before training."""
+        return self._scores(*(self.outputs[split][0] for split in ("train", "eval")))["train_loss"]
+
+    def _observed(self) -> dict[str, FloatArray]:
+        """Return what was observed, (K, S) each."""
+        prefix = "observed."
+        return {
+            name.removeprefix(prefix): self.trained.array(name)
+            for name in self.trained.names()
+            if name.startswith(prefix)
+        }
 
     def _scores(self, train: FloatArray, evaluation: FloatArray) -> dict[str, FloatArray]:
         """Return losses and metrics (S,) of outputs (S, n, R) of both splits."""
@@ -118,6 +148,30 @@ class _Run:
             scores[f"{split}_loss"] = np.einsum("snr,snr->s", residuals, residuals) / (2 * outputs.shape[1])
             scores |= problem.metrics(split, outputs)
         return scores
+
+
+def _differences(nonlinear: _Run, linearized: _Run, split: str, kind: TaskKind, n_looks: int) -> dict[str, FloatArray]:
+    """Return how far the two models' outputs are apart, (K, S) each; nan where one of them had ended."""
+    found: dict[str, FloatArray] = {}
+    for look in range(n_looks):
+        both = nonlinear.seen(look) & linearized.seen(look)
+        if both.any():
+            f, f_lin = (run.outputs[split][look, both] for run in (nonlinear, linearized))
+            apart = output_difference(f, f_lin, nonlinear.outputs[split][0, 0], kind=kind)
+            _fill(found, apart, look, both, n_looks)
+    return found
+
+
+def _fill(
+    found: dict[str, FloatArray],
+    values: Mapping[str, FloatArray],
+    look: int,
+    cells: npt.NDArray[np.bool_],
+    n_looks: int,
+) -> None:
+    """Put the values of some cells at a look where they belong in arrays (K, S), which begin as nan."""
+    for name, of_cells in values.items():
+        found.setdefault(name, np.full((n_looks, len(cells)), np.nan))[look, cells] = of_cells
 
 
 def _linearization(run: _Run, distance: FloatArray) -> dict[str, FloatArray]:
@@ -142,7 +196,7 @@ def _distance_bound(stage: Stage, run: _Run, cells: dict[str, FloatArray]) -> Fl
     if training["loss"] != "squared" or training["regularizer"] != "l2sp":
         return np.full(len(lambdas), np.nan)
     n = run.problem.n_train
-    first = n * run.trajectory(1)["train_loss"][0]
+    first = n * run.first_losses()
     bound = np.array([minimiser_distance_bound(float(loss), lambdas[[cell]])[0] for cell, loss in enumerate(first)])
     distance = cells["finetune_distance"]
     lowered = n * cells["finetune_train_loss"] + lambdas / 2 * distance**2 <= first

@@ -42,6 +42,7 @@ class Outcome:
         status: how it ended.
         failure: why it failed, if it did.
         message: what to tell the user of a failure.
+        trace: what raised it, for reports of faults; empty where the message says all.
         damaged: (kind, stage_id) of the damaged artifact, if one was met.
         seconds: time spent computing.
     """
@@ -49,6 +50,7 @@ class Outcome:
     status: Status
     failure: FailureClass | None = None
     message: str = ""
+    trace: str = ""
     damaged: tuple[str, str] | None = None
     seconds: float = 0.0
 
@@ -64,7 +66,8 @@ def failed(error: Exception) -> Outcome:
     if is_out_of_memory(error):
         return Outcome(Status.FAILED, FailureClass.MEMORY, _memory_message(error))
     if isinstance(error, SweepError) or _is_named(error):
-        return Outcome(Status.FAILED, FailureClass.INPUT, str(error))
+        trace = "" if error.__cause__ is None else "".join(traceback.format_exception(error))
+        return Outcome(Status.FAILED, FailureClass.INPUT, str(error), trace)
     return Outcome(Status.FAILED, FailureClass.CODE, "".join(traceback.format_exception(error)))
 
 

@@ -17,7 +17,7 @@ from orchestrator.stages.work import Product, Work
 def compute(stage: Stage, work: Work) -> Product:
     """Take rows in the model's precision and in float32; the facts have the relative errors of `PrecisionError`.
 
-    In a group every process compares its own batches, and the largest error counts.
+    In a group every process compares its own batches, each of which counts once, and the largest error counts.
     """
     half = _sample(stage, work, stage.parameters["dtype"])
     single = _sample(stage, work, "float32")
@@ -35,7 +35,9 @@ def _sample(stage: Stage, work: Work, dtype: str) -> RowSample:
     buckets = length_buckets(
         tokens.lengths, batch_tokens=work.batch_tokens(stage, p), batch_examples=work.halved(p["batch_examples"])
     )
-    return sample_rows(rows, [tokens.batch(positions) for positions, _ in work.group.rounds(buckets)])
+    rounds = list(work.group.rounds(buckets))
+    own = sum(counts for _, counts in rounds)  # what is run once more for others comes last
+    return sample_rows(rows, [tokens.batch(positions) for positions, _ in rounds], counted=own)
 
 
 def _worst(errors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -78,11 +78,12 @@ def _observer(inputs: Sequence[TrainingInputs], slices: Sequence[slice], n_examp
     """Return what has the kernel of each member followed at that member's origin."""
     changes = {own: own.kernel_change(n_examples) for own in dict.fromkeys(inputs)}
 
-    def observe(displacements: Sequence[Displacement]) -> Mapping[str, NDArray[np.float64]]:
+    def observe(displacements: Mapping[int, Displacement]) -> Mapping[str, NDArray[np.float64]]:
         found: list[Mapping[str, NDArray[np.float64]]] = []
         for own, chosen in zip(inputs, slices, strict=True):
+            of_member = {cell: moved for cell, moved in displacements.items() if chosen.start <= cell < chosen.stop}
             with starting_from(own.weights):
-                found.append(changes[own](displacements[chosen]))
+                found.append(changes[own](of_member))
         return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
     return observe

@@ -205,14 +205,14 @@ class Solver:
 
     def summary_settings(self) -> dict[str, float]:
         """Return what a summary of a spectrum needs to know of the spec: two sigmas and two roundoffs."""
-        from ntk_dist.spectrum import products_eps, unit_roundoff
+        from ntk_dist.spectrum import machine_epsilon, products_eps
 
         parameters = self.stage.parameters["problem"]
         compute, scorer = parameters["compute"], parameters["scorer"]
         return {
             "sigma": self.kernel["sigma"],
             "relative_sigma": self.kernel["relative_sigma"],
-            "jacobian_eps": unit_roundoff(scorer["dtype"], scorer.get("row_dtype", scorer["dtype"])),
+            "jacobian_eps": machine_epsilon(scorer["dtype"], scorer.get("row_dtype", scorer["dtype"])),
             "gram_eps": products_eps(compute["gram_dtype"], tf32=compute.get("tf32", False)),
         }
 

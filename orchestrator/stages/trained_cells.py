@@ -51,12 +51,13 @@ class TrainedCells:
 def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float], n_examples: int) -> dict[str, Array]:
     """Return the arrays of a run of S cells, looked at K times.
 
-    They are `steps` (K,); `train_outputs` (K, S, n, R), `eval_outputs` (K, S, m, R), `distances` and `pulled` (K, S) as
-    `finetune.training.run.Trajectory` has them; what was observed, `observed.<name>` (K, S); `kept` (S,), the look
-    whose weights a cell ends with; `lambda` (S,), absolute; `update_norm` and `weight_norm` (S, groups); the
-    displacement of each cell, `<cell>.<parameter>`; and, where the kernel is followed, `curvature` and
-    `linearization_error` (S,) of `finetune.training.smoothness`: not of a model that is divided among processes, which
-    cannot be differentiated twice.
+    They are `steps` (K,); `train_outputs` (K, S, n, R), `eval_outputs` (K, S, m, R), `distances`, `pulled` and
+    `pulled_tensors` (K, S) as `finetune.training.run.Trajectory` has them; what was observed, `observed.<name>` (K, S);
+    `looks` (S,), how many of those looks are the cell's; `ended.updates`, `ended.pulled` and `ended.pulled_tensors`
+    (S,) of `finetune.training.run.CellState` at its end; `kept` (S,), the look whose weights it ends with; `lambda`
+    (S,), absolute; `update_norm` and `weight_norm` (S, groups); the displacement of each cell, `<cell>.<parameter>`;
+    and, where the kernel is followed, `curvature` and `linearization_error` (S,) of `finetune.training.smoothness`: not
+    of a model that is divided among processes, which cannot be differentiated twice.
     """
     n_curved = 0 if has_divided(inputs.scorer.model) else n_examples
     with starting_from(inputs.weights):
@@ -65,9 +66,11 @@ def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float]
     arrays: dict[str, Array] = {
         "lambda": np.array(lambdas),
         "kept": np.array([cell.kept_record for cell in run.cells]),
+        "looks": np.array([cell.looks for cell in run.cells]),
         "update_norm": np.array([[update.update_norm for update in each] for each in updates]),
         "weight_norm": np.array([[update.weight_norm for update in each] for each in updates]),
         **_trajectory(run.trajectory),
+        **_ended(run.cells),
         **_displacements(run.cells),
     }
     if curved:
@@ -89,6 +92,11 @@ def _trajectory(seen: Trajectory) -> dict[str, Array]:
     arrays = {name: np.stack(getattr(seen, name)) for name in SEEN}
     observed = {f"observed.{name}": np.stack(values) for name, values in seen.observed.items()}
     return {"steps": np.array(seen.steps), **arrays, **observed}
+
+
+def _ended(cells: Sequence[CellState]) -> dict[str, Array]:
+    names = ("updates", "pulled", "pulled_tensors")
+    return {f"ended.{name}": np.array([getattr(cell, name) for cell in cells], dtype=np.float64) for name in names}
 
 
 def _displacements(cells: Sequence[CellState]) -> dict[str, Array]:

@@ -164,6 +164,8 @@ class TrainingInputs:
                 self._score_of_first(n_examples),
                 self._modules(self.groups),
                 self._modules(self.trained),
+                kind=self._parameters["problem"]["kernel"]["kind"],
+                outputs=self._outputs,
                 before_backward=self._sharded.before_backward if self._sharded else None,
             )
 

@@ -8,7 +8,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from orchestrator.statistics import COEFFICIENTS, average_over_seeds, bootstrap, correlations, percentile_interval
+from orchestrator.statistics import (
+    COEFFICIENTS,
+    average_over_seeds,
+    bootstrap,
+    correlations,
+    interval_error,
+    percentile_interval,
+)
 from orchestrator.tables.schema import CORRELATIONS, arrow_schema
 
 if TYPE_CHECKING:
@@ -50,19 +57,28 @@ OUTCOMES = (
 FEWEST = {name: 4 if name == "partial_spearman" else 3 for name in COEFFICIENTS}
 """Layer sets that a coefficient needs: with one fewer it is 1 or -1 whatever the values."""
 
+LINEAR_UP_TO = 0.1
+"""|f - f_lin| / |f| on evaluation examples up to which a layer set at a lambda is in the linear regime."""
+
+REGIMES = ("all", "linear", "nonlinear")
+"""Which layer sets of a lambda are correlated: all of them, those that linearization describes, or the others."""
+
+_ENDS = ("", "_low", "_high", "_interval_error")
 _OF_THE_SWEEP = ("sweep", "model", "lambda_scale")
 _OF_A_GROUP = ("task", "adapter_rank", "learning_rate", "n_train", "lambda_given")
 _STATUSES = ("finetune_status", "linearized_status")
 CELL_COLUMNS = (
     *_OF_THE_SWEEP, *_OF_A_GROUP, "seed", "layer_set", *_STATUSES, *ON_LOG_SCALE, *OUTCOMES, "majority_accuracy",
+    "difference_eval_relative",
 )  # fmt: skip
 """Columns of `cells` that the table is made of."""
 
 
 def correlations_of(cells: pa.Table) -> pa.RecordBatch:
-    """Return a row for every task, rank, learning rate, training-set size, lambda, quantity and outcome.
+    """Return a row for every task, rank, learning rate, training-set size, lambda, regime, quantity and outcome.
 
-    Quantities and outcomes that no cell has, such as the accuracy of a regression, have no rows.
+    Quantities and outcomes that no cell has, such as the accuracy of a regression, have no rows, nor have regimes that
+    no layer set is in.
 
     Args:
         cells: the columns `CELL_COLUMNS` of the table `cells`; cells that were not trained or diverged are left out.
@@ -96,19 +112,39 @@ def _rows_of(group: "pd.DataFrame", quantities: list[str], outcomes: list[str]) 
             values[position, of_seed, of_layer_set] = _numbers(group, name)
         return values
 
+    x, y, difference = array(quantities), array(outcomes), array(["difference_eval_relative"])[0]
     n_parameters = group.groupby("layer_set")["n_parameters"].first().to_numpy(dtype=np.float64)
-    found = _found(array(quantities), array(outcomes), n_parameters)
     majority = group.groupby("seed")["majority_accuracy"].first().mean()
-    for i, quantity in enumerate(quantities):
-        for j, outcome in enumerate(outcomes):
-            numbers = {name: float(values[i, j]) for name, values in found.items()} | {"majority_accuracy": majority}
-            yield {
-                "quantity": quantity,
-                "on_log_scale": ON_LOG_SCALE[quantity],
-                "outcome": outcome,
-                "n_seeds": len(seeds),
-                **{name: None if np.isnan(value) else value for name, value in numbers.items()},
-            }
+    found: dict[bytes, dict[str, FloatArray]] = {}
+    for regime, members in zip(REGIMES, _members_of_regimes(difference), strict=True):
+        if not members.any():
+            continue
+        if (key := members.tobytes()) not in found:  # most often all layer sets are in one regime
+            found[key] = _found(x[..., members], y[..., members], n_parameters[members])
+        for i, quantity in enumerate(quantities):
+            for j, outcome in enumerate(outcomes):
+                numbers = {name: float(values[i, j]) for name, values in found[key].items()}
+                numbers["majority_accuracy"] = majority
+                yield {
+                    "regime": regime,
+                    "quantity": quantity,
+                    "on_log_scale": ON_LOG_SCALE[quantity],
+                    "outcome": outcome,
+                    "n_seeds": len(seeds),
+                    **{name: None if np.isnan(value) else value for name, value in numbers.items()},
+                }
+
+
+def _members_of_regimes(difference: FloatArray) -> tuple[BoolArray, BoolArray, BoolArray]:
+    """Return which layer sets (L,) are in each of `REGIMES`, by their |f - f_lin| / |f| (S, L) in every seed.
+
+    The geometric mean over seeds decides, since differences of seeds are factors. Where a seed has no difference, as
+    where the linearization diverged, the regime is unknown.
+    """
+    known = np.isfinite(difference).all(axis=0)
+    logarithms = np.log(difference, out=np.full_like(difference, -np.inf), where=difference > 0)
+    small = logarithms.mean(axis=0) <= np.log(LINEAR_UP_TO)
+    return np.ones_like(known), known & small, known & ~small
 
 
 def _numbers(group: "pd.DataFrame", name: str) -> FloatArray:
@@ -133,7 +169,7 @@ def _found(quantities: FloatArray, outcomes: FloatArray, n_parameters: FloatArra
         n_parameters: of each layer set (L,).
     """
     shape = (len(quantities), len(outcomes))
-    found = {f"{name}{end}": np.full(shape, np.nan) for name in COEFFICIENTS for end in ("", "_low", "_high")}
+    found = {f"{name}{end}": np.full(shape, np.nan) for name in COEFFICIENTS for end in _ENDS}
     found["n_layer_sets"] = np.zeros(shape)
     for rows, has_rows in _equally_complete(quantities):
         for columns, has_columns in _equally_complete(outcomes):
@@ -173,9 +209,8 @@ def _coefficients(x: FloatArray, y: FloatArray, control: FloatArray) -> dict[str
     found: dict[str, FloatArray] = {}
     for name in names:
         found[name] = measured[name][0]
-        low, high = percentile_interval(draws[name])
-        # What is constant in the average may vary in draws of seeds; there is nothing that an interval could be of.
-        found[f"{name}_low"], found[f"{name}_high"] = (
-            np.where(np.isnan(found[name]), np.nan, end) for end in (low, high)
-        )
+        ends = (*percentile_interval(draws[name]), interval_error(draws[name]))
+        for end, values in zip(_ENDS[1:], ends, strict=True):
+            # What is constant in the average may vary in draws of seeds; there is nothing to have an interval of.
+            found[f"{name}{end}"] = np.where(np.isnan(found[name]), np.nan, values)
     return found

@@ -12,12 +12,14 @@ _ABOUT = {
     "additions": "One row a layer set, layer that it lacks, seed and training-set size: what adding the layer does to "
     "the spectrum, beside what bounds and predicts it; written with `kernel.additions: true`. "
     "[What is proven and what is not](numbers.md#additions).",
-    "trajectories": "One row a look at a cell while it is trained; written where the spec has a section `finetune`.",
+    "trajectories": "One row a look at a cell while its model or its linearization is trained; written where the spec "
+    "has a section `finetune`. Columns of the one that has ended before the other are null from there on, and so is "
+    "what compares the two.",
     "updates": "One row a cell and group that was trained; written where the spec has a section `finetune`.",
     "combinations": "One row two tasks, task to evaluate, operation, coefficient and lambda, of every layer set, seed "
     "and training-set size; written with `finetune.combinations`. [What is combined](training.md#combining-tasks).",
-    "correlations": "One row a quantity, outcome, lambda, training-set size, task, rank and learning rate: how well "
-    "the quantity tells layer sets apart; written where the spec has a section `finetune`. "
+    "correlations": "One row a quantity, outcome, regime, lambda, training-set size, task, rank and learning rate: how "
+    "well the quantity orders layer sets; written where the spec has a section `finetune`. "
     "[How to read it](numbers.md#correlations).",
 }
 

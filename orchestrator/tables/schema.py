@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised when columns are added; stands in the metadata of every file."""
 
 
@@ -137,8 +137,13 @@ RIDGE_COLUMNS = (
     ),
     Column("eval_loss", _REAL, "the same over evaluation examples"),
     Column("objective", _REAL, "(1/2)|J d - r|^2 + (lambda/2)|d|^2 at its minimum"),
-    Column("parameter_distance", _REAL, "|d|, the distance from the pretrained parameters"),
-    Column("parameter_distance_bound", _REAL, "|r| / (2 sqrt(lambda)), which |d| cannot exceed"),
+    Column(
+        "parameter_distance",
+        _REAL,
+        "|d|, the distance from the pretrained parameters; for `outputs: trace` and `kernel: sign` a norm in the "
+        "kernel's space, sqrt(tr a'Ka) for a = (K + lambda I)^-1 r, and not to be set beside distances of parameters",
+    ),
+    Column("parameter_distance_bound", _REAL, "|r| / (2 sqrt(lambda)), which |d| cannot exceed, in the same space"),
     Column("degrees_of_freedom", _REAL, "trace of K (K + lambda I)^-1"),
     Column("gcv", _REAL, "generalised cross-validation"),
     Column(
@@ -217,8 +222,27 @@ def _scores(model: str, whose: str) -> tuple[Column, ...]:
     return *losses, *metrics
 
 
+def _pulled(model: str, whose: str, steps: str) -> tuple[Column, ...]:
+    return (
+        Column(
+            f"{model}_pulled",
+            _REAL,
+            f"share of {steps} at which lambda changed a gradient or a weight, {whose}; 0 means that it never acted",
+        ),
+        Column(
+            f"{model}_pulled_tensors",
+            _REAL,
+            f"share of the trained tensors that lambda changed, averaged over {steps}, {whose}",
+        ),
+    )
+
+
 KERNEL_COLUMNS = (
-    Column("finetune_kernel_change", _REAL, "|K - K_0| / |K_0|, kernel of a few training examples"),
+    Column(
+        "finetune_kernel_change",
+        _REAL,
+        "|K - K_0| / |K_0|, kernel of a few training examples, with the outputs that the column `outputs` names",
+    ),
     Column("finetune_kernel_alignment", _REAL, "<K, K_0> / (|K| |K_0|) of the same"),
 )
 
@@ -249,6 +273,7 @@ TRAINING_COLUMNS = (
             Column(f"{model}_failed_step", _COUNT, f"updates before the loss exploded, {whose}; null if it did not"),
             *_scores(model, whose),
             Column(f"{model}_distance", _REAL, f"{_DISTANCE}, {whose}"),
+            *_pulled(model, whose, "all updates"),
         )
     ),
     Column(
@@ -344,7 +369,7 @@ TRAJECTORIES = (
         for column in (
             *_scores(model, whose),
             Column(f"{model}_distance", _REAL, f"{_DISTANCE}, {whose}"),
-            Column(f"{model}_pulled", _REAL, f"share of the steps since the last row at which lambda acted, {whose}"),
+            *_pulled(model, whose, "the updates since the row before"),
         )
     ),
     *KERNEL_COLUMNS,
@@ -435,7 +460,8 @@ _INTERVAL_ENDS = (("low", "lower"), ("high", "upper"))
 
 def _coefficient(name: str, meaning: str) -> tuple[Column, ...]:
     ends = (Column(f"{name}_{end}", _REAL, f"{which} end of its 95 % interval") for end, which in _INTERVAL_ENDS)
-    return Column(name, _REAL, meaning), *ends
+    error = Column(f"{name}_interval_error", _REAL, "Monte Carlo standard error of these ends: of the less certain one")
+    return Column(name, _REAL, meaning), *ends, error
 
 
 CORRELATIONS = (
@@ -445,10 +471,20 @@ CORRELATIONS = (
     Column("n_train", _COUNT, "training examples", "examples"),
     Column("lambda_given", _REAL, "lambda as the spec gives it"),
     Column("lambda_scale", _NAME, "absolute, or trace: in units of trace/M"),
+    Column(
+        "regime",
+        _NAME,
+        "layer sets that are correlated: all; linear, those whose geometric mean of difference_eval_relative over "
+        "seeds is at most 0.1 at this lambda; or nonlinear, the others",
+    ),
     Column("quantity", _NAME, "column of `cells` that is known without fine-tuning, or from the linearization alone"),
     Column("on_log_scale", _FLAG, "whether the quantity's logarithm is averaged and correlated"),
     Column("outcome", _NAME, "column of `cells` that fine-tuning ended with"),
-    Column("n_layer_sets", _COUNT, "layer sets that have both in every seed and did not diverge; others are left out"),
+    Column(
+        "n_layer_sets",
+        _COUNT,
+        "layer sets of the regime that have both in every seed and did not diverge; others are left out",
+    ),
     Column("n_seeds", _COUNT, "seeds over which a layer set is averaged before it is correlated"),
     *_coefficient("pearson", "Pearson correlation across layer sets; null for fewer than 3, or where one is constant"),
     *_coefficient("spearman", "Spearman correlation of the same"),

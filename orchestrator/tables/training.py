@@ -55,16 +55,18 @@ def _place(comparison: Comparison) -> tuple[int, slice]:
 
 
 def trajectory_columns(plan: Plan, solve: Solve, comparison: Comparison, artifact: Artifact) -> dict[str, Any]:
-    """Return columns with a row for every cell of a comparison and every look at it."""
-    steps = np.array(artifact.array("steps"))
+    """Return columns with a row for every cell of a comparison and every look at it while one of its models trained."""
+    looks = np.array(artifact.array("looks"))
+    steps = np.tile(artifact.array("steps")[:, None], len(looks))
     prefix = "trajectories."
-    values = {
-        name.removeprefix(prefix): np.array(artifact.array(name)).T.ravel()
-        for name in artifact.names()
-        if name.startswith(prefix)
+    by_name = {
+        name.removeprefix(prefix): artifact.array(name) for name in artifact.names() if name.startswith(prefix)
+    } | {"step": steps}
+    columns = _cell_columns(plan, solve, comparison, looks)
+    return columns | {
+        name: np.concatenate([values[:count, cell] for cell, count in enumerate(looks)])
+        for name, values in by_name.items()
     }
-    columns = _cell_columns(plan, solve, comparison, len(steps))
-    return columns | {"step": np.tile(steps, comparison.count)} | values
 
 
 def update_columns(plan: Plan, solve: Solve, comparison: Comparison, artifact: Artifact) -> dict[str, Any]:
@@ -81,7 +83,9 @@ def update_columns(plan: Plan, solve: Solve, comparison: Comparison, artifact: A
     return columns | {"group": groups * comparison.count} | values
 
 
-def _cell_columns(plan: Plan, solve: Solve, comparison: Comparison, rows_per_cell: int) -> dict[str, Any]:
+def _cell_columns(
+    plan: Plan, solve: Solve, comparison: Comparison, rows_per_cell: int | npt.NDArray[np.int64]
+) -> dict[str, Any]:
     """Return the columns that say which cell a row is about, for all cells of a comparison."""
     layer_set = solve.layer_sets[comparison.layer_set]
     lambdas = plan.lambdas[comparison.first : comparison.first + comparison.count]

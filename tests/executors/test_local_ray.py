@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,14 @@ def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_
     deep = tmp_path / ("deep" * 20)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
+    killed = Path(tempfile.mkdtemp(prefix="ntk-", dir="/tmp"))  # as a run leaves it that was killed: nobody locks it
+    (killed / "lock").touch()
     with LocalRay(workers=1) as workers:
         import ray
 
         session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
         assert session.is_dir()
         assert workers == 1
+        assert not killed.exists()
     assert not session.parent.exists()
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ, "a process started later would look for a token that is gone"

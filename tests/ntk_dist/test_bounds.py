@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ntk_dist.bounds import (
@@ -181,6 +181,7 @@ def test_first_order_eigenvalues_miss_by_the_second_order():
 
 
 @given(cases, ranks, scales, st.sampled_from([0.0, 1e-12, 1e-3, 1.0]))
+@example(Case(seed=14, M=13, p=13, rank=13, k=1, decay=0), 13, 1.0, 1e-12)
 def test_first_order_extremes_lie_between_what_rayleigh_and_weyl_say(case, rank, scale, resolution):
     K, S = added(case, rank, scale)
     s, U = np.linalg.eigh(K)
@@ -218,6 +219,15 @@ def test_first_order_extremes_do_not_depend_on_the_basis_of_an_eigenspace():
         np.testing.assert_allclose(found, (1.0, 12.0), rtol=1e-14)
     all_the_same = first_order_extremes(np.eye(3), np.zeros(3), S, resolution=0.0)
     np.testing.assert_allclose(all_the_same, (1.0, 5.0), rtol=1e-14)
+
+
+def test_multiples_of_the_identity_up_to_rounding_have_first_order_extremes():
+    """Where all eigenvalues agree to rounding, LAPACK's choice of one eigenpair by its place may find none."""
+    for seed in range(100):
+        K, S = added(Case(seed=seed, M=13, p=13, rank=13, k=1, decay=0), 13, 1.0)
+        s, U = np.linalg.eigh(K)
+        found = first_order_extremes(U, s, S, resolution=1e-12)
+        np.testing.assert_allclose(found, np.linalg.eigvalsh(K + S)[[0, -1]], rtol=1e-13)
 
 
 @given(cases, ranks, scales, lambdas)

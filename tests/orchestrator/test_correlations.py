@@ -20,6 +20,7 @@ from orchestrator.statistics import (
     average_over_seeds,
     bootstrap,
     correlations,
+    interval_error,
     percentile_interval,
 )
 from orchestrator.tables.correlations import CELL_COLUMNS, ON_LOG_SCALE, OUTCOMES, correlations_of
@@ -29,7 +30,7 @@ from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
-ENDS = [f"{name}{end}" for name in COEFFICIENTS for end in ("", "_low", "_high")]
+ENDS = [f"{name}{end}" for name in COEFFICIENTS for end in ("", "_low", "_high", "_interval_error")]
 
 SCIPY: Mapping[str, Callable[[Any, Any, Any], float]] = {
     "pearson": lambda x, y, _: float(stats.pearsonr(x, y).statistic),
@@ -170,6 +171,15 @@ def test_intervals_are_percentiles_of_the_draws_that_have_a_coefficient():
     assert all(np.isnan(end).all() for end in percentile_interval(most))
 
 
+def test_the_error_of_an_interval_is_how_much_its_ends_move_from_one_bootstrap_to_another():
+    draw = np.random.default_rng(8)
+    bootstraps = draw.lognormal(size=(400, 2000))
+    ends = np.array([percentile_interval(draws[:, None]) for draws in bootstraps])[..., 0]
+    errors = np.array([interval_error(draws[:, None]).item() for draws in bootstraps])
+    assert errors.mean() == pytest.approx(ends.std(axis=0).max(), rel=0.1)
+    assert np.isnan(interval_error(np.full((10, 1), np.nan))).all()
+
+
 @pytest.mark.parametrize("n_seeds", [1, 3])
 def test_intervals_hold_a_known_correlation_about_as_often_as_they_say(n_seeds: int):
     rho, n, n_trials = 0.6, 15, 120
@@ -219,6 +229,7 @@ def made_up(n_layer_sets: int = 6, n_seeds: int = 2, task_kind: str = "classific
             "sweep": "made up", "model": "m", "task": "t", "n_train": 10, "lambda_scale": "trace",
             "lambda_given": strength, "seed": seed, "layer_set": f"layers:{layer}", "n_parameters": 10 + layer // 2,
             "finetune_status": "finished", "linearized_status": "stopped early",
+            "difference_eval_relative": None,  # unknown: all layer sets alone are a regime
             "majority_accuracy": 0.5 + 0.1 * seed if task_kind == "classification" else None,
         }
         for seed in range(n_seeds) for layer in range(n_layer_sets) for strength in (0.1, 1.0)
@@ -281,6 +292,26 @@ def test_a_linearization_that_diverged_takes_its_own_loss_alone():
     assert {row["n_layer_sets"] for row in changed} == {5}
 
 
+def test_layer_sets_are_correlated_within_their_regime():
+    rows = made_up(9)
+    for row in rows:
+        layer, linear = int(row["layer_set"][-1]), row["lambda_given"] == 1.0 or row["layer_set"] < "layers:4"
+        # Two seeds whose geometric mean is 0.1 or more than that, whatever a single one says.
+        row["difference_eval_relative"] = (0.01, 1.0)[row["seed"]] if linear else (0.02, 1.0)[row["seed"]]
+        row["trace"], row["finetune_eval_loss"] = np.exp(layer), layer if linear else -layer
+    table = [row for row in table_of(rows).to_pylist() if row["quantity"] == "trace"]
+    of_loss = of(table, outcome="finetune_eval_loss")
+    found = {(row["lambda_given"], row["regime"]): (row["n_layer_sets"], row["spearman"]) for row in of_loss}
+    assert set(found) == {(0.1, "all"), (0.1, "linear"), (0.1, "nonlinear"), (1.0, "all"), (1.0, "linear")}
+    assert found[(0.1, "linear")] == (4, pytest.approx(1))
+    assert found[(0.1, "nonlinear")] == (5, pytest.approx(-1))
+    assert found[(1.0, "linear")] == found[(1.0, "all")] == (9, pytest.approx(1))
+    assert found[(0.1, "all")][1] < 0.5
+    alone = table_of([row for row in rows if row["layer_set"] < "layers:4"]).to_pylist()
+    for row in of(table, lambda_given=0.1, regime="linear"):
+        assert row | {"regime": "all"} in alone
+
+
 @pytest.mark.parametrize("value", [None, np.nan, np.inf, 0.0, -1.0])
 def test_a_number_that_does_not_exist_leaves_its_layer_set_out_of_its_own_pairs_alone(value: float | None):
     rows = made_up()
@@ -293,7 +324,7 @@ def test_a_number_that_does_not_exist_leaves_its_layer_set_out_of_its_own_pairs_
         assert (row["pearson"], row["pearson_low"]) != (None, None)
 
 
-@pytest.mark.parametrize(("n_layer_sets", "exist"), [(1, 0), (2, 0), (3, 9), (4, 12)])
+@pytest.mark.parametrize(("n_layer_sets", "exist"), [(1, 0), (2, 0), (3, 12), (4, 16)])
 def test_too_few_layer_sets_have_no_coefficients(n_layer_sets: int, exist: int):
     rows = table_of(made_up(n_layer_sets)).to_pylist()
     found = [sum(row[name] is not None for name in ENDS) for row in of(rows, quantity="gcv")]
@@ -357,6 +388,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 def test_the_table_of_a_sweep_is_what_pandas_and_scipy_make_of_its_cells(trained: Path):
     cells, rows = results_of(trained).cells.to_pandas(), results_of(trained).correlations.to_arrow().to_pylist()
+    rows = [row for row in rows if row["regime"] == "all"]
     assert len(rows) == 2 * len(ON_LOG_SCALE) * 5
     for name, on_log_scale in ON_LOG_SCALE.items():
         cells[name] = np.log(cells[name]) if on_log_scale else cells[name]
@@ -393,12 +425,13 @@ def test_files_of_trained_sweeps_carry_their_schema(trained: Path, table: str):
 def test_the_table_is_loaded_exported_and_missed_by_its_name(trained: Path, finished: Path, tmp_path: Path):
     results = load(trained.parent / "results")
     assert "correlations" in results.names
-    assert len(results.correlations) == 130
+    n_rows = len(results.correlations)
+    assert n_rows >= 130
     manifest = read_manifest(results.folder)
     assert manifest is not None
-    assert manifest["tables"]["correlations"]["rows"] == 130
+    assert manifest["tables"]["correlations"]["rows"] == n_rows
     output = tmp_path / "correlations.csv"
     assert ntksweep("export", trained.parent / "results", "--table", "correlations", "-o", output).status == 0
-    assert len(pd.read_csv(output)) == 130
+    assert len(pd.read_csv(output)) == n_rows
     with pytest.raises(ResultsError, match="no table `correlations`; give the spec a section `finetune` and run"):
         results_of(finished).correlations  # noqa: B018

@@ -1,9 +1,15 @@
 """Sweeps of models in half precision, and of models that a configuration alone describes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from finetune.sharding.group import ModelGroup
+from orchestrator.folder import ResultsFolder
+from orchestrator.spec import read_spec
+from orchestrator.stages import precision
+from orchestrator.stages.work import Work
 from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
 
 
@@ -21,6 +27,30 @@ def test_what_half_precision_costs_stands_beside_what_it_gave(tmp_path: Path):
     assert (errors < 3 * cells["kernel_precision_error"]).all()
     assert reference["row_precision_error"].isna().all()
     assert (cells["noise_floor"] > reference["noise_floor"]).all()
+
+
+class OneOfTwo(ModelGroup):
+    """A process of a group of two that hears of itself alone."""
+
+    def gathered(self, value: Any) -> list[Any]:
+        return [value]
+
+
+def test_a_group_samples_each_example_once(tmp_path: Path, tiny_model: Path):
+    """Two processes have one batch between them: one runs it for the other's sake, and it counts once."""
+    one_batch = {"model.dtype": "bfloat16", "compute.shard_examples": 32}
+    spec = read_spec(make_sweep(tmp_path, one_batch, model=tiny_model))
+    plan = run_spec(tmp_path / "sweep.yaml").plan
+    (stage,) = (stage for stage in plan.stages if stage.kind == "precision")
+    work = Work(plan.sweep, ResultsFolder(spec.folder))
+    alone = precision.compute(stage, work).facts
+    found = []
+    for rank in (0, 1):
+        work.group = OneOfTwo(rank, 2)
+        found.append(precision.compute(stage, work).facts)
+    assert [facts["n_examples"] for facts in (alone, *found)] == [8, 8, 0]
+    assert found[0] == alone
+    assert set(found[1]["groups"]) == set(alone["groups"])
 
 
 def test_rows_may_be_stored_in_half_the_space(tmp_path: Path):

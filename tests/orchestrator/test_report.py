@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.report.averages import mean_over
 from orchestrator.report.choices import choices_made
 from orchestrator.report.linearity import linearity
+from orchestrator.report.regimes import over_tasks, sign_test
 from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
@@ -36,7 +37,8 @@ def test_a_report_holds_a_page_and_the_tables_that_it_is_made_of(trained: Path, 
     assert answer.output.strip().endswith("README.md says what was found")
     names = {path.name for path in (tmp_path / "found").iterdir()}
     assert names == {
-        "README.md", "spec.yaml", "cells.parquet", "correlations.parquet", "linearity.csv", "choices.csv",
+        "README.md", "spec.yaml", "cells.parquet", "correlations.parquet", "linearity.csv", "regimes.csv",
+        "choices.csv",
     }  # fmt: skip
     assert pd.read_parquet(tmp_path / "found" / "cells.parquet").shape[0] == 18
     written = pd.read_csv(tmp_path / "found" / "linearity.csv")
@@ -99,6 +101,58 @@ def test_a_cell_that_diverged_is_counted_and_left_out(trained: Path):
     left = cells[(cells["lambda_given"] == 1.0) & (cells["layer_set"] != "layers:0")]
     assert row["n_diverged"] == 1
     assert row["finetune_distance"] == pytest.approx(np.exp(np.log(left["finetune_distance"]).mean()))
+
+
+def test_a_lambda_is_in_a_regime_by_its_whole_interval(trained: Path):
+    cells = results_of(trained).cells.to_pandas()
+    weakest, middle, strongest = sorted(cells["lambda_given"].unique())
+    cells["difference_eval_relative"] = cells["lambda_given"].map({weakest: 0.5, middle: 0.05, strongest: 0.01})
+    one = (cells["lambda_given"] == middle) & (cells["layer_set"] == "layers:0")
+    cells.loc[one, "difference_eval_relative"] = 0.9
+    assert linearity(cells)["regime"].tolist() == ["nonlinear", "mixed", "linear"]
+
+
+def test_the_share_of_cells_whose_error_is_within_its_bound_and_the_seeds_that_beat_the_majority(trained: Path):
+    cells = results_of(trained).cells.to_pandas()
+    cells["finetune_linearization_bound"] = cells["finetune_linearization_error"]
+    cells.loc[(cells["layer_set"] == "layers:0") & (cells["seed"] == 0), "finetune_linearization_bound"] /= 2
+    cells["majority_accuracy"] = np.where(cells["seed"] == 0, 1.0, -1.0)
+    table = linearity(cells)
+    assert table["linearization_bound_held"].tolist() == pytest.approx([5 / 6] * 3)
+    assert table["n_seeds_above_majority"].tolist() == [1] * 3
+
+
+def made_up_correlations() -> pd.DataFrame:
+    """Three tasks, two lambdas in each regime; `trace` orders layer sets in the nonlinear one alone."""
+    rows = [
+        {
+            "task": task, "lambda_given": strength, "regime": regime, "outcome": "finetune_eval_loss",
+            "quantity": "trace",
+            "spearman": -0.9 + position / 100 if strength < 2 else 0.1 * (position - 1) - 0.02 * strength,
+            "partial_spearman": None,
+        }
+        for position, task in enumerate(("a", "b", "c"))
+        for strength, of_lambda in ((0.5, "nonlinear"), (1.0, "nonlinear"), (10.0, "linear"), (20.0, "linear"))
+        for regime in ("all", of_lambda)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_within_a_regime_every_task_counts_once():
+    table = over_tasks(made_up_correlations(), "finetune_eval_loss").set_index("regime")
+    nonlinear = table.loc["nonlinear"]
+    assert nonlinear["spearman"] == pytest.approx(-0.89)
+    assert (nonlinear["spearman_positive"], nonlinear["spearman_tasks"], nonlinear["n_lambdas"]) == (0, 3, 2)
+    assert nonlinear["spearman_p"] == pytest.approx(2 * 0.5**3)  # six coefficients, but three tasks
+    assert table.loc["linear", "spearman"] == pytest.approx(-0.3)
+    assert np.isnan(nonlinear["partial_spearman"])
+    assert np.isnan(nonlinear["partial_spearman_p"])
+
+
+def test_a_sign_test_leaves_out_zeros_and_is_that_of_the_binomial_distribution():
+    assert sign_test(np.array([1.0, 2.0, 0.0, -1.0, 3.0])) == pytest.approx(2 * (1 + 4) / 16)
+    assert sign_test(np.array([1.0, -1.0])) == 1
+    assert np.isnan(sign_test(np.zeros(2)))
 
 
 def test_there_is_nothing_to_report_where_nothing_was_trained(finished: Path, tmp_path: Path):

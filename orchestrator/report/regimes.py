@@ -1,0 +1,50 @@
+"""Correlations within a regime of lambda, tested over tasks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+COEFFICIENTS = ("spearman", "partial_spearman")
+
+
+def over_tasks(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Return a row for each regime and quantity: how it orders layer sets by `outcome`, one number a task.
+
+    A task's number is the mean of its coefficients over all lambdas of the regime (and ranks, learning rates and
+    training-set sizes): neighbouring lambdas repeat each other and are no evidence of their own. Columns, for each of
+    `COEFFICIENTS`: its median over tasks, `<name>_positive`, the number of tasks in which it is above 0,
+    `<name>_tasks`, the number in which it exists, and `<name>_p`, the two-sided sign test over tasks. Tasks that share
+    examples are counted as if they did not.
+
+    Args:
+        correlations: the table `correlations`.
+        outcome: what is correlated with, one of its outcomes.
+    """
+    of_outcome = correlations[(correlations["outcome"] == outcome) & (correlations["regime"] != "all")]
+    rows: list[dict[str, Any]] = []
+    for (regime, quantity), group in of_outcome.groupby(["regime", "quantity"], sort=False):
+        place = {"regime": regime, "quantity": quantity, "n_lambdas": group["lambda_given"].nunique()}
+        rows.append(place | dict(_tests(group)))
+    return pd.DataFrame(rows)
+
+
+def _tests(group: pd.DataFrame) -> Iterator[tuple[str, Any]]:
+    for name in COEFFICIENTS:
+        of_tasks = group.groupby("task", dropna=False)[name].mean().dropna()
+        yield name, of_tasks.median()
+        yield f"{name}_positive", int((of_tasks > 0).sum())
+        yield f"{name}_tasks", len(of_tasks)
+        yield f"{name}_p", sign_test(of_tasks.to_numpy())
+
+
+def sign_test(values: "np.ndarray[Any, np.dtype[np.float64]]") -> float:
+    """Return the two-sided p-value of as many values above 0 as there are, if either sign were as likely.
+
+    Zeros are left out; nan where nothing is left. With n values it is never below 2^(1 - n).
+    """
+    from scipy.stats import binomtest
+
+    signs = np.sign(values[values != 0])
+    return float(binomtest(int((signs > 0).sum()), len(signs)).pvalue) if len(signs) else float("nan")

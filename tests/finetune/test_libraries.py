@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from finetune.errors import LabelWordError, ModelLoadError, ModelRunError
+from finetune.libraries import loading, running
+from ntk_dist.errors import NonFiniteError
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ImportError(
+                "This modeling file requires the following packages that were not found in your environment: "
+                "einops, flash_fft. Run `pip install einops flash_fft`"
+            ),
+            "pip install einops flash_fft",
+        ),
+        (ModuleNotFoundError("No module named 'sentencepiece'", name="sentencepiece"), "pip install sentencepiece"),
+        (ImportError("Loading it requires optimum (`pip install optimum[exporters]`)"), "optimum[exporters]"),
+        (ValueError("... Please pass the argument `trust_remote_code=True` ..."), "model.trust_remote_code: true"),
+        (ValueError("Transformers does not recognize this architecture."), "another version of transformers"),
+        (KeyError("hidden_act"), "KeyError: 'hidden_act'; it must be a folder with config.json"),
+        (AttributeError(), "AttributeError; it must be"),
+        (OSError(2, "No such file"), "No such file; it must be"),
+    ],
+)
+def test_what_a_library_raises_becomes_one_message_with_cause_and_fix(error: Exception, said: str):
+    with pytest.raises(ModelLoadError, match="the model of here cannot be loaded: ") as caught, loading("here"):
+        raise error
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is error
+
+
+def test_a_tokenizer_is_called_one_and_long_words_are_cut():
+    with pytest.raises(ModelLoadError, match="the tokenizer of here") as caught, loading("here", "tokenizer"):
+        raise TypeError("no\n" * 1000 + "\n\nsecond paragraph")
+    assert "save the model's own tokenizer there" in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LabelWordError("has an explanation"),
+        NonFiniteError("has one too"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("[1] Connection closed by peer"),
+    ],
+)
+@pytest.mark.parametrize("around", [loading, running])
+def test_what_others_understand_comes_through(error: Exception, around):
+    with pytest.raises(type(error)) as caught, around("here"):
+        raise error
+    assert caught.value is error
+
+
+def test_a_model_that_cannot_run_is_named():
+    with pytest.raises(ModelRunError, match=r"Some cannot be run .*: IndexError: out of range; "), running("Some"):
+        raise IndexError("out of range")

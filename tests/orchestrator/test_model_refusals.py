@@ -1,0 +1,87 @@
+"""Models that cannot be used, each told by `plan` before anything is computed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForSequenceClassification
+
+from orchestrator.errors import ExitCode
+from tests.orchestrator.sweeps import make_sweep, ntksweep
+from tests.tiny_models import save_tiny
+
+Change = Callable[[Path], Any]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep whose model each test makes anew."""
+    return make_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+def refused(spec: Path, *options: str) -> str:
+    """Plan; return the message, on one line, with which that is refused."""
+    answer = ntksweep("plan", spec, *options)
+    assert answer.status == ExitCode.WRONG_INPUT
+    assert "error: " in answer.errors
+    assert answer.output == ""
+    return answer.errors
+
+
+def configure(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("facts", "method"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "fp8"}, "fp8"),
+        ({"bits": 3}, "in a way that it does not name"),
+    ],
+)
+def test_a_quantized_checkpoint(spec: Path, facts: dict[str, Any], method: str):
+    configure(save_tiny("bert", spec.parent / "model"), quantization_config=facts)
+    assert f"is quantized ({method}, by quantization_config" in refused(spec)
+
+
+def test_an_adapter_beside_the_model(spec: Path):
+    from peft import LoraConfig, get_peft_model
+
+    folder = save_tiny("bert", spec.parent / "adapted")
+    base = AutoModelForSequenceClassification.from_pretrained(folder)
+    get_peft_model(base, LoraConfig(target_modules=["query"])).save_pretrained(folder)
+    changed = spec.with_name("adapted.yaml")
+    changed.write_text(spec.read_text().replace("path: model", "path: adapted"))
+    assert "holds an adapter (adapter_config.json) beside the model" in refused(changed)
+
+
+def test_code_that_needs_a_package_which_is_missing_or_trust(spec: Path):
+    folder = save_tiny("bert", spec.parent / "model")
+    (folder / "modeling.py").write_text("import no_such_package\nfrom transformers import BertModel as Model\n")
+    (folder / "configuration.py").write_text(
+        "import no_such_package\nfrom transformers import BertConfig\n\n\nclass Config(BertConfig):\n    pass\n"
+    )
+    configure(folder, model_type="theirs", auto_map={"AutoConfig": "configuration.Config"})
+    assert "set model.trust_remote_code: true if you trust its authors" in refused(spec)
+    trusting = spec.with_name("trusting.yaml")
+    trusting.write_text(spec.read_text().replace("path: model", "path: model\n  trust_remote_code: true"))
+    message = refused(trusting)
+    assert "pip install no_such_package" in message
+    assert "Traceback" not in message
+    # the original is below the message for those who ask for it
+    assert "ImportError: This modeling file requires" in refused(trusting, "--traceback")
+
+
+def test_a_configuration_that_makes_no_model(spec: Path):
+    configure(save_tiny("bert", spec.parent / "model"), num_attention_heads=3)
+    assert "cannot be loaded: " in refused(spec)
+
+
+def test_an_architecture_that_is_not_known(spec: Path):
+    configure(save_tiny("bert", spec.parent / "model"), model_type="of_tomorrow")
+    assert "it needs another version of transformers" in refused(spec)
