@@ -77,7 +77,7 @@ def test_what_spreadsheets_and_libraries_write(tmp_path, name, content, texts):
         ("a.jsonl", '{"text": 1900, "label": 0}\n', "holds 1900.*write it as a text"),
         ("a.jsonl", '{"text": "a", "label": 1' + "0" * 400 + "}\n", "has label 10000"),
         ("a.csv", "text,label\na,good\nb,bad\n", "line 2: row 0 .*'good'.* 0 for 'bad', 1 for 'good'"),
-        ("a.csv", "text,label\na,1\nb,2\nc,2\n", "no example of class 0; .*labels begin at 1: subtract 1"),
+        ("a.csv", "text,label\na,1\nb,2\nc,2\n", "no example of class 0; .*Labels begin at 1: subtract 1"),
         ("a.csv", "text,label\na,0\nb,1000000\n", "which makes 1000001 classes, but there are 2 rows"),
         ("a.csv", "text,label\n", "has no rows"),
         ("a.csv", "", "has no column 'text'"),
