@@ -16,6 +16,7 @@ from finetune.architecture import (
     linears,
     n_layers,
 )
+from finetune.checkpoint_fit import check_checkpoint
 from finetune.model import empty_model
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.tracked import check_groups
@@ -77,6 +78,7 @@ def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSett
     """
     language_model = head.kind == "label_words"
     network = empty_model(model, n_outputs=n_outputs, language_model=language_model)
+    check_checkpoint(model, network)
     targets = find_targets(network, adapter.targets)
     check_groups({target.group: dense_parts(target).tracked for target in targets})
     groups = [_target_facts(target, adapter) for target in targets]

@@ -1,7 +1,5 @@
 """Loading a pretrained model, with its weights or without them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,13 +13,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import logging as transformers_logging
 
-from finetune.architecture import base_prefix, check_dense, encoder_alone, reads_mask
+from finetune.architecture import check_dense, encoder_alone, reads_mask
+from finetune.checkpoint_fit import Fit, check_fit
 from finetune.checkpoint_kind import check_kind
 from finetune.device import check_device
-from finetune.errors import ModelLoadError, UnsupportedModelError
+from finetune.errors import UnsupportedModelError
 from finetune.libraries import loading
+from finetune.quiet import quiet
 from finetune.random_weights import random_model
 from finetune.settings import ModelSettings
 from finetune.sharding.weights import has_divided, part_of
@@ -76,7 +75,7 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     """
     config = load_config(settings, n_outputs)
     auto_class = _auto_class(config, language_model)
-    with loading(settings.path), _quiet(), torch.device("meta"):
+    with loading(settings.path), quiet(), torch.device("meta"):
         model: PreTrainedModel = auto_class.from_config(config, **_options(settings))
     check_dense(model)
     return model
@@ -103,27 +102,27 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
         # transformers does not say which of the files is damaged
         check_weight_files(settings)
     auto_class = _auto_class(config, language_model)
-    missing, mismatched = set[str](), set[str]()
-    with loading(settings.path), _quiet():
+    fit = Fit(frozenset())
+    with loading(settings.path), quiet():
         if settings.weights == "random":
             make = partial(auto_class.from_config, config, **_options(settings))
             model = random_model(make, device, settings.weights_seed)
         else:
-            model, missing, mismatched = _from_checkpoint(settings, auto_class, config, seed)
+            model, fit = _from_checkpoint(settings, auto_class, config, seed)
     check_dense(model)
     model.requires_grad_(False).eval()
-    check_fit(settings, model, missing, mismatched)
+    check_fit(settings, model, fit)
     _check_finite(model)
     if not has_divided(model):
         # of a divided model each part is already where DeepSpeed wants it
         model.to(device)
-    return LoadedModel(model, frozenset((missing | mismatched) & {name for name, _ in model.named_parameters()}))
+    return LoadedModel(model, (fit.missing | fit.mismatched) & {name for name, _ in model.named_parameters()})
 
 
 def _from_checkpoint(
     settings: ModelSettings, auto_class: Any, config: PreTrainedConfig, seed: int
-) -> tuple[PreTrainedModel, set[str], set[str]]:
-    """The model, the names of the parameters that the checkpoint lacks, and of those that have another shape there."""
+) -> tuple[PreTrainedModel, Fit]:
+    """The model, and how the checkpoint differs from it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, report = auto_class.from_pretrained(
@@ -134,7 +133,7 @@ def _from_checkpoint(
             output_loading_info=True,
             **_options(settings),
         )
-    return model, set(report["missing_keys"]), {entry[0] for entry in report["mismatched_keys"]}
+    return model, Fit.reported(report)
 
 
 def _auto_class(config: PreTrainedConfig, language_model: bool) -> Any:
@@ -158,33 +157,6 @@ def _options(settings: ModelSettings) -> dict[str, Any]:
     }
 
 
-def check_fit(settings: ModelSettings, model: PreTrainedModel, missing: set[str], mismatched: set[str]) -> None:
-    """Check that the weights are those of the architecture.
-
-    Args:
-        settings: where they come from.
-        model: the model, with or without them.
-        missing: names of parameters that the checkpoint lacks.
-        mismatched: names of those that have another shape in it.
-
-    Raises:
-        ModelLoadError: all of the base model is missing, or a part of it has another shape.
-    """
-    prefix = base_prefix(model)
-    wrong = sorted(name for name in mismatched if name.startswith(prefix))
-    if wrong:
-        raise ModelLoadError(
-            f"{settings.path}: {wrong[0]} has another shape in the weights than in config.json; the files "
-            "do not belong together"
-        )
-    parts = {name for name, _ in model.named_parameters() if name.startswith(prefix)}
-    if parts <= missing:
-        raise ModelLoadError(
-            f"{settings.path}: the weights hold none of the parameters of {type(model).__name__}; they "
-            "belong to another architecture than config.json says"
-        )
-
-
 def _check_finite(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         # of a model that is divided among processes each looks at its part
@@ -195,18 +167,3 @@ def _check_finite(model: PreTrainedModel) -> None:
                 f"the parameter {name} of the model holds NaN or infinite values; the checkpoint is damaged, "
                 "get it again"
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from printing bars and load reports; the scorer says what was missing."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers.utils.hub import cached_file, get_checkpoint_shard_files
 
 from finetune.errors import ModelLoadError
+from finetune.libraries import loading
 from finetune.settings import ModelSettings
 
 Tensors = dict[str, tuple[Callable[[int, int], Tensor], tuple[int, ...]]]
@@ -51,7 +52,7 @@ class WeightFiles:
 
 @contextmanager
 def weight_files(settings: ModelSettings) -> Iterator[WeightFiles]:
-    """Open the files of a checkpoint, which are closed at the end.
+    """Open the files of a checkpoint, which are closed at the end; those on the hub are fetched first.
 
     Raises:
         ModelLoadError: there are none, one that the index names is missing, one is cut short or has a damaged header,
@@ -73,6 +74,11 @@ def weight_files(settings: ModelSettings) -> Iterator[WeightFiles]:
         yield WeightFiles(found)
 
 
+def are_here(settings: ModelSettings) -> bool:
+    """Return whether there are weights in the folder, or in the hub's cache on this machine."""
+    return any(_cached(settings, name, local_files_only=True) for name in _WHOLE)
+
+
 def check_weight_files(settings: ModelSettings) -> None:
     """Look at the headers of all files of a checkpoint, without reading a weight.
 
@@ -86,12 +92,7 @@ def check_weight_files(settings: ModelSettings) -> None:
 def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
     """Return the files, and by tensor the name of the file that an index promises it in."""
     for name in _WHOLE:
-        try:
-            found = cached_file(
-                settings.path, name, revision=settings.revision, _raise_exceptions_for_missing_entries=False
-            )
-        except (OSError, ValueError) as error:
-            raise ModelLoadError(f"the model {settings.path} cannot be loaded: {error}") from error
+        found = _cached(settings, name)
         if found is None:
             continue
         if not name.endswith(".index.json"):
@@ -105,6 +106,19 @@ def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
     raise ModelLoadError(
         f"the model {settings.path} cannot be loaded: it has no weights, which would be in one of {', '.join(_WHOLE)}"
     )
+
+
+def _cached(settings: ModelSettings, name: str, *, local_files_only: bool = False) -> str | None:
+    with loading(settings.path):
+        found: str | None = cached_file(
+            settings.path,
+            name,
+            revision=settings.revision,
+            local_files_only=local_files_only,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=not local_files_only,
+        )
+    return found
 
 
 def _safetensors(file: Path, opened: ExitStack) -> Tensors:

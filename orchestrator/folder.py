@@ -1,8 +1,10 @@
 """A results folder: where its parts lie, which sweep it holds, and what a run does when the spec has changed."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -21,6 +23,7 @@ from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.claims import ClaimBook
 from orchestrator.store.journal import Journal
 from orchestrator.store.refusals import Refusals
+from orchestrator.store.sealed import unsealed
 from orchestrator.version import VERSION
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "ray", "datasets", "pyarrow")
@@ -107,8 +110,9 @@ class ResultsFolder:
         Raises:
             ResultsError: the folder holds something else, or its spec.yaml cannot be read.
         """
-        if not self.spec_path.exists():
-            if self.root.is_dir() and any(self._matters(path) for path in self.root.iterdir()):
+        if not os.path.lexists(self.spec_path):
+            foreign = self.root.is_dir() and any(self._matters(path) for path in self.root.iterdir())
+            if foreign and not self.lost_spec:
                 raise ResultsError(
                     f"{self.root} is not empty and holds no sweep (no spec.yaml); name another results.folder"
                 )
@@ -130,6 +134,17 @@ class ResultsFolder:
             )
         return sweep
 
+    @property
+    def lost_spec(self) -> bool:
+        """Whether the folder holds what a sweep left, but no spec.yaml, which running the spec again writes anew."""
+        return not os.path.lexists(self.spec_path) and (self._anything_finished() or self._plan_is_kept())
+
+    def _plan_is_kept(self) -> bool:
+        try:
+            return bool(unsealed(files.read_plain(self.plan_path)))
+        except (OSError, ValueError):
+            return False
+
     def _matters(self, path: Path) -> bool:
         # Whoever is about to submit the sweep takes a claim before anything is written.
         return not path.name.startswith(".") and path != self.root / "claims"
@@ -141,6 +156,11 @@ class ResultsFolder:
             ResultsError: it holds none.
         """
         sweep = self.stored()
+        if sweep is None and self.lost_spec:
+            raise ResultsError(
+                f"{self.spec_path} is gone; run the spec that the sweep was run with, which writes it again: what is "
+                "finished is found by its content"
+            )
         if sweep is None:
             raise ResultsError(f"there are no results at {self.root}; `ntksweep run SPEC` makes them")
         return sweep
@@ -153,13 +173,14 @@ class ResultsFolder:
             ResultsError: the folder holds another sweep.
         """
         stored = self.stored()
+        name = self._sweep_in_tables() if stored is None else stored.spec.name
+        if name not in (None, given.spec.name):
+            raise ResultsError(
+                f"{self.root} holds the sweep `{name}`, not `{given.spec.name}`; name another results.folder, or give "
+                "the sweep its name"
+            )
         if stored is None:
             return given
-        if stored.spec.name != given.spec.name:
-            raise ResultsError(
-                f"{self.root} holds the sweep `{stored.spec.name}`, not `{given.spec.name}`; name another "
-                "results.folder, or give the sweep its name"
-            )
         # Training may join a sweep, or be left out, without touching its other numbers.
         training = stored.spec.finetune is not None and given.spec.finetune is not None
         changes = differences(*_comparable(stored, given, training=training))
@@ -174,15 +195,23 @@ class ResultsFolder:
             "computed anew where they differ), or name another results.folder."
         )
 
+    def _sweep_in_tables(self) -> str | None:
+        """Return the name of the sweep that the tables are of, where they can say it."""
+        try:
+            return str(unsealed(files.read_plain(self.tables / "manifest.json"))["sweep"])
+        except (OSError, ValueError, KeyError):
+            return None
+
     def _anything_finished(self) -> bool:
         artifacts = self.root / "artifacts"
         return any(path.parent.name != "survey" for path in artifacts.glob("*/*.json"))
 
     def version_changes(self) -> list[str]:
         """Return a line for each library whose version differs from the one that the folder was last run with."""
-        if not self.spec_path.exists():
+        try:
+            before = dict(yaml.safe_load(self.spec_path.read_text(encoding="utf-8"))["versions"])
+        except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError):
             return []
-        before = yaml.safe_load(self.spec_path.read_text(encoding="utf-8"))["versions"]
         return [
             f"{name} was {before[name]} when this sweep was last run and is {now} now; last bits may differ"
             for name, now in versions().items()
@@ -195,8 +224,10 @@ class ResultsFolder:
         Raises:
             StorageError: the folder cannot be written.
         """
-        with files.explained(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.root.parent)
+        with files.explained(self.root), suppress(FileExistsError):
+            # Its owner's alone, as on a cluster; whoever shares it makes it himself, or opens it, and that stays.
+            self.root.mkdir(mode=0o700)
         text = stored_text(sweep)
         if not (self.spec_path.exists() and self.spec_path.read_text(encoding="utf-8") == text):
             files.replace(self.spec_path, text.encode())

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
+from orchestrator.store.files import is_plain, visible
+from orchestrator.store.journal import SUFFIX, event_of, lines_of
 
 
 class History:
@@ -14,24 +15,29 @@ class History:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._read: dict[str, int] = {}
+        self._telling: set[str] = set()
+        self._foreign: set[str] = set()
         self._times: dict[str, tuple[float, int]] = {}
         self._last: dict[str, Mapping[str, Any]] = {}
 
     def update(self) -> None:
         """Read what was written since the last look; a line that is still being written waits for the next."""
-        try:
-            with os.scandir(self._folder) as entries:
-                sizes = {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".jsonl")}
-        except FileNotFoundError:
-            return  # nothing has run yet
-        for name, size in sizes.items():
-            start = self._read.get(name, 0)
-            if size > start:
-                with self._folder.joinpath(name).open("rb") as stream:
-                    stream.seek(start)
-                    whole, newline, _ = stream.read().rpartition(b"\n")
-                self._read[name] = start + len(whole) + len(newline)
-                self._take(whole.splitlines())
+        self._foreign = set()
+        for entry in visible(self._folder):
+            if not entry.name.endswith(SUFFIX) or not is_plain(entry) or not os.access(entry.path, os.R_OK):
+                self._foreign.add(entry.name)
+                continue
+            start = self._read.get(entry.name, 0)
+            if entry.stat().st_size > start:
+                for lines, position in lines_of(Path(entry.path), start):
+                    self._read[entry.name] = position
+                    self._take(entry.name, lines)
+            if entry.name in self._read.keys() - self._telling:
+                self._foreign.add(entry.name)
+
+    def foreign(self) -> list[str]:
+        """Return the visible entries of the folder that are no journals, or may not be read, by name."""
+        return sorted(self._foreign)
 
     def mean_seconds(self) -> dict[str, float]:
         """Return the mean time of the finished stages of each kind, in seconds of one worker."""
@@ -42,18 +48,17 @@ class History:
         failed = [event for event in self._last.values() if event["event"] == "failed" and event.get("failure")]
         return {event["stage"]: event for event in sorted(failed, key=lambda event: event["time"])}
 
-    def _take(self, lines: list[bytes]) -> None:
-        for line in lines:
-            try:
-                event = from_json(line)
-            except ValueError:
+    def _take(self, journal: str, lines: list[bytes]) -> None:
+        for event in map(event_of, lines):
+            if event is None:
                 continue  # cut short by a kill or a full disk
+            self._telling.add(journal)
             kind = event["event"]
-            if kind not in ("started", "finished", "failed"):
+            if kind not in ("started", "finished", "failed") or not {"stage", "kind"} <= event.keys():
                 continue
             if kind == "finished":
                 seconds, count = self._times.get(event["kind"], (0.0, 0))
-                self._times[event["kind"]] = seconds + event["seconds"], count + 1
+                self._times[event["kind"]] = seconds + event.get("seconds", 0.0), count + 1
             last = self._last.get(event["stage"])
             if last is None or last["time"] <= event["time"]:
                 self._last[event["stage"]] = event

@@ -199,8 +199,12 @@ def keep_plan(plan: "Plan", folder: ResultsFolder) -> None:
         StorageError: the folder cannot be written.
     """
     content = sealed(index_of(plan, _key(stored_text(plan.sweep))).to_json())
-    if not (folder.plan_path.exists() and folder.plan_path.read_bytes() == content):
-        files.replace(folder.plan_path, content)
+    try:
+        if files.read_plain(folder.plan_path) == content:
+            return
+    except OSError:
+        pass
+    files.replace(folder.plan_path, content)
 
 
 def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanIndex:
@@ -228,7 +232,7 @@ def _key(spec_text: str) -> str:
 
 def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
     try:
-        data = unsealed(folder.plan_path.read_bytes())
+        data = unsealed(files.read_plain(folder.plan_path))
     except (OSError, ValueError):
         return None
     return PlanIndex.from_json(data) if data["key"] == key else None

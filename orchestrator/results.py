@@ -1,5 +1,8 @@
 """Loading results: the tables of a results folder as pyarrow datasets."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +12,17 @@ import pyarrow.dataset as ds
 
 from orchestrator.errors import OutdatedError, ResultsError
 from orchestrator.folder import ResultsFolder
+from orchestrator.tables.manifest import PART, table_names, verified_part
 from orchestrator.tables.schema import TABLES, arrow_schema
 
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+
+_VERIFYING = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 _HINTS = {
     "predictions": "set results.predictions: true and run",
@@ -29,7 +37,7 @@ _HINTS = {
 
 
 class Table:
-    """One table of a sweep. DuckDB and any other reader of Parquet can open `path` as well.
+    """One table of a sweep. DuckDB and any other reader of Parquet can open the files in `path` as well.
 
     Attributes:
         name: cells, spectra, predictions, densities, additions, trajectories, updates, combinations or correlations.
@@ -37,13 +45,17 @@ class Table:
         dataset: the table as a pyarrow dataset, nothing read yet.
     """
 
-    def __init__(self, name: str, path: Path) -> None:
+    def __init__(self, name: str, part: Path) -> None:
         self.name = name
-        self.path = path
-        self.dataset: ds.Dataset = ds.dataset(str(path), schema=arrow_schema(name, TABLES[name]), format="parquet")
+        self.path = part.parent
+        with self._explained():
+            self.dataset: ds.Dataset = ds.dataset(
+                [str(part)], schema=arrow_schema(name, TABLES[name]), format=_VERIFYING
+            )
 
     def __len__(self) -> int:
-        return int(self.dataset.count_rows())
+        with self._explained():
+            return int(self.dataset.count_rows())
 
     def to_arrow(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Return the rows as an Arrow table.
@@ -51,8 +63,21 @@ class Table:
         Args:
             columns: columns to read; None reads all.
             where: a pyarrow expression that rows must meet; None keeps all.
+
+        Raises:
+            ResultsError: the file was damaged since it was loaded.
         """
-        return self.dataset.to_table(columns=columns, filter=where)
+        with self._explained():
+            return self.dataset.to_table(columns=columns, filter=where)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ResultsError(
+                f"the table `{self.name}` in {self.path} cannot be read ({error}); `ntksweep run SPEC` writes it again"
+            ) from error
 
     def to_pandas(self, columns: list[str] | None = None) -> "pd.DataFrame":
         """Return the rows as a pandas data frame."""
@@ -81,11 +106,12 @@ class Results:
 
     def __init__(self, folder: ResultsFolder) -> None:
         self.folder = folder
+        self._verified: dict[Path, tuple[int, ...]] = {}
 
     @property
     def names(self) -> list[str]:
         """Names of the tables that there are."""
-        return [name for name in TABLES if (self.folder.tables / name).is_dir()]
+        return table_names(self.folder)
 
     @property
     def cells(self) -> Table:
@@ -136,17 +162,31 @@ class Results:
         """Return a table by name.
 
         Raises:
-            ResultsError: there is no such table, or it was not asked for.
+            ResultsError: there is no such table, it was not asked for, or it is damaged.
         """
         if name not in TABLES:
             raise ResultsError(f"there is no table `{name}`; tables: {', '.join(TABLES)}")
-        path = self.folder.tables / name
-        if not path.is_dir():
+        known = self.folder.tables / name / PART
+        if known in self._verified and self._verified[known] == _state(known):
+            return Table(name, known)
+        before = _state(known)
+        part = verified_part(self.folder, name)
+        if part is None:
             raise ResultsError(f"{self.folder.root} has no table `{name}`; {_HINTS.get(name, 'run the sweep first')}")
-        return Table(name, path)
+        self._verified[part] = before
+        return Table(name, part)
 
     def __repr__(self) -> str:
         return f"<ntksweep results at {self.folder.root}>"
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; nothing where there is none."""
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return ()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def load(path: str | Path) -> Results:

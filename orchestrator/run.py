@@ -1,6 +1,7 @@
 """Running a sweep: from a spec to tables, going on wherever an earlier run ended."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,8 +87,10 @@ def run(
     remove_leftovers(folder.root)
     found = surveys(sweep, store)
     plan = make_plan(sweep, found)
-    if is_finished(plan, folder):
+    damaged = noted_damage(plan, folder)
+    if not damaged and is_finished(plan, folder):
         with suppress(StorageError):  # a finished sweep may be archived where nobody writes
+            _restore_index(plan, folder)
             _clear_claims(plan, folder)
         return Ending(plan, Report(), plan.n_cells, was_finished=True)
     if spec.group_size > 1:
@@ -109,10 +112,11 @@ def run(
             return Schedule(plan, store, executor, progress, missing).run()
 
     try:
-        report, n_cells = work_off(plan, folder, progress, journal, compute)
+        report, n_cells = work_off(plan, folder, progress, journal, compute, also=damaged)
     except BaseException as error:
         journal.write("run", phase="stopped", why=type(error).__name__)
         raise
+    noted_damage(plan, folder)
     remove_leftovers(folder.root)
     journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures))
     return Ending(plan, report, n_cells, was_finished=not missing_stages(plan, store) and not report.computed)
@@ -128,8 +132,41 @@ def is_finished(plan: Plan, folder: ResultsFolder) -> bool:
     )
 
 
+def _restore_index(plan: Plan, folder: ResultsFolder) -> None:
+    """Write anew what says which sweep a finished folder holds, where that was lost; the numbers need none of it."""
+    if not os.path.lexists(folder.spec_path):
+        folder.write(plan.sweep)
+    if not os.path.lexists(folder.plan_path):
+        keep_plan(plan, folder)
+
+
+def noted_damage(plan: Plan, folder: ResultsFolder) -> list[str]:
+    """Set aside what somebody who only looked found damaged, and still is; return the stages to compute again for it.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    store, planned = folder.artifacts(), {(stage.kind, stage.stage_id) for stage in plan.stages}
+    damaged = []
+    for noted in store.noted():
+        intact = store.is_intact(*noted)
+        if not intact:
+            store.set_aside(*noted)
+        if intact or noted not in planned:
+            store.drop_note(*noted)
+        else:
+            damaged.append(noted[1])  # noted until it is computed, for this run may not come so far
+    return damaged
+
+
 def work_off(
-    plan: Plan, folder: ResultsFolder, progress: Progress, journal: Journal, compute: Callable[[list[Stage]], Report]
+    plan: Plan,
+    folder: ResultsFolder,
+    progress: Progress,
+    journal: Journal,
+    compute: Callable[[list[Stage]], Report],
+    *,
+    also: Sequence[str] = (),
 ) -> tuple[Report, int]:
     """Compute what is missing of a plan, and collect the tables; return what was done and the cells in the tables.
 
@@ -141,6 +178,7 @@ def work_off(
         progress: who is told how it goes.
         journal: where damaged artifacts are noted.
         compute: computes stages until they are finished, given up, or it is told to stop.
+        also: identities of stages that are to be computed whether or not anything needs them.
 
     Raises:
         SweepError: nothing more can be written, or an artifact is damaged again and again.
@@ -149,7 +187,7 @@ def work_off(
     total = Report()
     damaged: list[str] = []
     while True:
-        missing = missing_stages(plan, store, damaged)
+        missing = missing_stages(plan, store, [*also, *damaged])
         progress.begin(*_counts(plan, {stage.stage_id for stage in missing}))
         if missing:
             try:

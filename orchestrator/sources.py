@@ -17,11 +17,19 @@ from orchestrator.spec import Spec
 
 @dataclass(frozen=True)
 class FileFingerprint:
-    """A file's content, and the size and time of change by which an unchanged file is known without reading it."""
+    """A file's content, and the size and times by which an unchanged file is known without reading it.
+
+    Attributes:
+        sha256: checksum of the content.
+        size: its bytes.
+        modified_ns: when its content was changed last, which anybody may set back.
+        changed_ns: when anything of it was, its mode or that time among it, which nobody may.
+    """
 
     sha256: str
     size: int
     modified_ns: int
+    changed_ns: int
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> S
     Args:
         spec: the spec.
         folder: folder that relative paths start from, which is the spec file's.
-        known: fingerprints of an earlier run; a file of the same size and time of change is not read again.
+        known: fingerprints of an earlier run; a file of the same size and times is not read again.
 
     Raises:
         SourceError: a path does not exist, or the hub does not know the id or cannot be reached.
@@ -202,13 +210,17 @@ def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
 def _file_fingerprint(path: Path, known: FileFingerprint | None) -> FileFingerprint:
     try:
         facts = path.stat()
-        if known and (known.size, known.modified_ns) == (facts.st_size, facts.st_mtime_ns):
+        if known and _times(known) == (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns):
             return known
         with path.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from None
-    return FileFingerprint(content, facts.st_size, facts.st_mtime_ns)
+    return FileFingerprint(content, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def _times(known: FileFingerprint) -> tuple[int, int, int]:
+    return known.size, known.modified_ns, known.changed_ns
 
 
 def _hub_source(kind: str, name: str, revision: str | None, known: Source | None) -> Source:

@@ -2,15 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from orchestrator.errors import DamagedArtifactError
+from orchestrator.errors import DamagedArtifactError, StorageError
 from orchestrator.folder import ResultsFolder
 from orchestrator.history import History
 from orchestrator.kept_plan import PlanIndex
-from orchestrator.tables.manifest import cells_in, damaged_tables, read_manifest
+from orchestrator.stages.registry import KINDS
+from orchestrator.tables.manifest import cells_in, damaged_tables, foreign_in_tables, read_manifest
 
 
 class State(StrEnum):
@@ -89,6 +91,7 @@ class Status:
         failures: the last failure of every failed stage: kind, stage, failure, message;
             for a stage that fills cells also which: layer_sets, seed, n_train.
         damaged: artifacts and tables that do not match their checksums; empty unless they were verified.
+        foreign: what lies in the folder and ntksweep did not write, or may not read, by path; it is passed over.
         tables_complete: whether the tables have every row of the plan, also those that are about no cell.
     """
 
@@ -105,6 +108,7 @@ class Status:
     unmeasured: tuple[str, ...]
     failures: tuple[Mapping[str, Any], ...]
     damaged: tuple[str, ...]
+    foreign: tuple[str, ...]
     tables_complete: bool
 
     @property
@@ -133,6 +137,8 @@ def status_of(
 ) -> Status:
     """Return how a sweep stands; reads no artifact, lists folders only, unless it is to verify them.
 
+    What it then finds damaged it notes for the next run, if it may write there; else it changes nothing.
+
     Args:
         plan: the index of its plan.
         folder: its results folder.
@@ -141,7 +147,8 @@ def status_of(
     """
     history = history or History(folder.journals)
     # In this order a stage that goes on meanwhile is counted as what it was, or as what it is now.
-    held = folder.claims().held()
+    claims = folder.claims()
+    held = claims.held()
     store = folder.artifacts()
     finished = {kind: store.finished(kind) for kind in plan.stages}
     history.update()
@@ -176,6 +183,12 @@ def status_of(
             if states.get(stage_id) is State.FAILED
         ),
         damaged=tuple(_damaged(plan, folder, finished)) if verify else (),
+        foreign=(
+            *(f"artifacts/{name}" for name in store.foreign(("survey", *KINDS))),
+            *(f"claims/{name}" for name in claims.foreign()),
+            *(f"journal/{name}" for name in history.foreign()),
+            *(f"tables/{name}" for name in foreign_in_tables(folder)),
+        ),
         tables_complete=bool(manifest and manifest["complete"]),
     )
 
@@ -255,5 +268,7 @@ def _damaged(plan: PlanIndex, folder: ResultsFolder, finished: Mapping[str, Set[
         try:
             store.read(kind, stage_id).verify()
         except DamagedArtifactError as error:
+            with suppress(StorageError):
+                store.note_damage(kind, stage_id)
             yield f"{kind}/{stage_id}: {error.reason}"
     yield from (f"tables/{name}" for name in damaged_tables(folder))

@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from finetune.architecture import head_linears
+from finetune.checkpoint_fit import check_checkpoint
 from finetune.device import check_device
 from finetune.errors import UnsupportedModelError
-from finetune.model import LoadedModel, check_fit, empty_model
+from finetune.model import LoadedModel, empty_model
 from finetune.settings import ModelSettings
 from finetune.sharding.weights import part_of
 from finetune.weight_files import WeightFiles, weight_files
@@ -45,12 +46,12 @@ def load_in_parts(
     with no_init_weights():
         model = empty_model(settings, n_outputs=n_outputs, language_model=language_model)
     with weight_files(settings) as files:
+        check_checkpoint(settings, model)
         sources = _sources(model, files)
         expected = model.state_dict()
         mismatched = {name for name, source in sources.items() if files.shapes[source] != tuple(expected[name].shape)}
         sources = {name: source for name, source in sources.items() if name not in mismatched}
         missing = _tie(model, files, sources, expected.keys() - sources.keys() - mismatched)
-        check_fit(settings, model, missing, mismatched)
         _Filling(model, files, sources, settings.device, config).run()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -46,6 +46,7 @@ def status_view(
         Text(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables"),
         *_time_left(found),
         *_failures(found.failures),
+        *_foreign(found.foreign),
         *(Text(f"damaged: {name}", style="red") for name in found.damaged),
     ]
     if watched:
@@ -121,6 +122,16 @@ def _time_left(found: Status) -> Iterator[Text]:
     else:
         workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
         yield Text(f"time left: about {human_seconds(found.seconds_left)} on {workers}")
+
+
+def _foreign(paths: Sequence[str]) -> Iterator[Text]:
+    if paths:
+        more = f" and {len(paths) - FEW} more" if len(paths) > FEW else ""
+        yield Text(
+            f"passed over: {', '.join(paths[:FEW])}{more}; not written by ntksweep, or not readable for you: move them "
+            "out of the results folder, or have them made readable",
+            style="yellow",
+        )
 
 
 def _failures(failures: Sequence[Mapping[str, Any]]) -> Iterator[Text]:

@@ -60,7 +60,10 @@ def status(
         if verify and not found.damaged:
             console.print("every artifact and table matches its checksum")
         elif found.damaged:
-            console.print("`ntksweep run` computes damaged artifacts again when it reads them", highlight=False)
+            console.print(
+                "`ntksweep run SPEC`, or `ntksweep resume` on a cluster, sets what is damaged aside and makes it again",
+                highlight=False,
+            )
     if found.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)
     if not found.complete:

@@ -17,7 +17,7 @@ from orchestrator.executors.joined_ray import JoinedRay
 from orchestrator.executors.ray_workers import RayExecutor
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.plan import Plan, make_plan
-from orchestrator.run import work_off
+from orchestrator.run import noted_damage, work_off
 from orchestrator.schedule import Report, Schedule
 from orchestrator.sources import find_again
 from orchestrator.stage import Stage
@@ -74,7 +74,9 @@ class Pilot:
                 self._schedule.stop()
             return self._schedule.run()
 
-        report, n_cells = work_off(plan, self._folder, lines, self._folder.journal(), compute)
+        report, n_cells = work_off(
+            plan, self._folder, lines, self._folder.journal(), compute, also=noted_damage(plan, self._folder)
+        )
         lines.end(report, n_cells)
         return report
 

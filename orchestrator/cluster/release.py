@@ -54,7 +54,10 @@ def ran_out_of_memory(folder: ResultsFolder) -> Counter[str]:
     return Counter(
         event["stage"]
         for event in read_journals(folder.journals)
-        if event["event"] == "failed" and event.get("failure") == OUT_OF_MEMORY and event["time"] > since
+        if event["event"] == "failed"
+        and event.get("failure") == OUT_OF_MEMORY
+        and event["time"] > since
+        and "stage" in event
     )
 
 

@@ -4,10 +4,9 @@ The safetensors library writes a file from arrays that all are in memory; a shar
 so this module lays the format out itself: eight bytes that give the header's length, a JSON header, then the arrays.
 """
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.store.files import explained
+from orchestrator.store.checksums import ALGORITHM, checksum_of
+from orchestrator.store.files import explained, open_plain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
@@ -29,6 +29,7 @@ HEADER = "__header__"
 """The name under which checksums list the file's header."""
 
 _PIECE = 1 << 20
+_LONGEST_HEADER = 100_000_000  # bytes; the safetensors library has the same limit
 _ALIGNMENT = 64  # bytes; vector instructions give the same sums only from the same alignment
 
 
@@ -80,13 +81,13 @@ class ArrayFile:
             os.fsync(self._file)
 
     def finish(self) -> dict[str, str]:
-        """Flush the file to the disk, close it, and return the SHA-256 of the header and of each array."""
+        """Flush the file to the disk, close it, and return the checksums of the header and of each array."""
         self.flush()
         with explained(self.path):
             os.close(self._file)
         self._file = -1
         reader = ArrayReader(self.path)
-        return {name: reader.sha256(name) for name in (HEADER, *self._layout)}
+        return {name: reader.checksum(name) for name in (HEADER, *self._layout)}
 
     def discard(self) -> None:
         """Close the file, and remove it if it was created here."""
@@ -106,13 +107,23 @@ class ArrayFile:
 
 
 class ArrayReader:
-    """The arrays of a safetensors file, each mapped into memory only while it is held."""
+    """The arrays of a safetensors file, each mapped into memory only while it is held.
+
+    Attributes:
+        path: where the file is.
+        size: its bytes.
+
+    Raises:
+        OSError: it is not there, may not be read, or is no file itself.
+        ValueError: its header cannot be read.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
+            self.size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")
-            if length > os.fstat(stream.fileno()).st_size:
+            if length > min(self.size, _LONGEST_HEADER):
                 raise ValueError(f"{path.name} is shorter than its header says")
             self._header = _entries(stream.read(length))
         self._start = 8 + length
@@ -121,12 +132,17 @@ class ArrayReader:
         """Return the names of the arrays, in the file's order."""
         return list(self._header)
 
-    def sha256(self, name: str) -> str:
-        """Return the SHA-256 of one array's bytes, or of the `HEADER`, reading the file in pieces."""
-        if name == HEADER:
-            return _sha256(self.path, 0, self._start)
-        start, stop = self._header[name]["data_offsets"]
-        return _sha256(self.path, self._start + start, self._start + stop)
+    def checksum(self, name: str, algorithm: str = ALGORITHM) -> str:
+        """Return the checksum of one array's bytes, or of the `HEADER`, reading the file in pieces.
+
+        Raises:
+            OSError: the file is gone.
+            ValueError: the algorithm is not known.
+        """
+        start, stop = 0, self._start
+        if name != HEADER:
+            start, stop = (self._start + offset for offset in self._header[name]["data_offsets"])
+        return checksum_of(_pieces(self.path, start, stop), algorithm)
 
     def array(self, name: str) -> Array:
         """Map the array `name` into memory, read-only; its pages are released with the returned array."""
@@ -134,25 +150,27 @@ class ArrayReader:
         dtype, shape = np.dtype(_NUMPY_NAME[entry["dtype"]]), tuple(entry["shape"])
         if 0 in shape:
             return np.empty(shape, dtype)
-        return np.memmap(self.path, dtype, "r", self._start + entry["data_offsets"][0], shape)
+        with open_plain(self.path) as stream:
+            return np.memmap(stream, dtype, "r", self._start + entry["data_offsets"][0], shape)
 
 
 @lru_cache(maxsize=128)
 def _entries(header: bytes) -> dict[str, Any]:
     # Thousands of tiles have one layout; those that a process holds open share what it says.
-    entries = dict(json.loads(header))
+    try:
+        entries = dict(json.loads(header))
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
     entries.pop("__metadata__", None)
     return entries
 
 
-def _sha256(path: Path, start: int, stop: int) -> str:
-    found = hashlib.sha256()
-    with path.open("rb", buffering=0) as stream:
+def _pieces(path: Path, start: int, stop: int) -> Iterator[bytes]:
+    with open_plain(path) as stream:
         stream.seek(start)
         while start < stop and (piece := stream.read(min(_PIECE, stop - start))):
-            found.update(piece)
+            yield piece
             start += len(piece)
-    return found.hexdigest()
 
 
 def _header(layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> tuple[bytes, dict[str, int], int]:

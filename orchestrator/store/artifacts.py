@@ -2,21 +2,39 @@
 
 import errno
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from orchestrator.errors import DamagedArtifactError
-from orchestrator.identity import identity
+from orchestrator.identity import ID_LENGTH, identity
 from orchestrator.stage import Stage
 from orchestrator.store.arrays import HEADER, Array, ArrayFile, ArrayReader, Layout
-from orchestrator.store.files import explained, link_new, publish_new, temporary_beside
+from orchestrator.store.checksums import ALGORITHM
+from orchestrator.store.files import (
+    explained,
+    is_plain,
+    link_new,
+    make_folder,
+    move_aside,
+    publish_new,
+    read_plain,
+    temporary_beside,
+    visible,
+)
 from orchestrator.store.sealed import sealed, unsealed
 
-FORMAT = 1
+FORMAT = 2
 """Version of the record that stands beside the arrays of an artifact."""
+
+DAMAGED = "damaged"
+"""The folder, beside those of the kinds, of what was set aside."""
+
+_OWN = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}(\.json|\.[0-9a-f]{{12}}\.safetensors)")
+_NOTE = ".found"
 
 
 class Artifact:
@@ -32,7 +50,8 @@ class Artifact:
         self.provenance: Mapping[str, Any] = record["provenance"]
         self._stage = stage
         self._arrays = arrays
-        self._unverified = dict(record["arrays"]["sha256"]) if arrays else {}
+        self._algorithm = str(record["arrays"]["algorithm"]) if arrays else ""
+        self._unverified = dict(record["arrays"]["checksums"]) if arrays else {}
 
     def names(self) -> list[str]:
         """Return the names of its arrays."""
@@ -65,9 +84,11 @@ class Artifact:
             if name not in self._unverified or self._arrays is None:
                 continue
             try:
-                found = self._arrays.sha256(name)
+                found = self._arrays.checksum(name, self._algorithm)
             except OSError as error:  # another run may have set it aside in the meantime
                 found = type(error).__name__
+            except ValueError as error:
+                raise DamagedArtifactError(*self._stage, f"{self._arrays.path.name}: {error}") from None
             if found != self._unverified[name]:
                 raise DamagedArtifactError(*self._stage, f"{self._arrays.path.name}: {name} does not match")
             del self._unverified[name]
@@ -90,16 +111,22 @@ class ArtifactStore:
 
     def has(self, kind: str, stage_id: str) -> bool:
         """Tell whether a stage is finished."""
-        return self.record_path(kind, stage_id).exists()
+        # Also where the record is damaged in whatever way: `read` finds that, and `set_aside` makes room for another.
+        return os.path.lexists(self.record_path(kind, stage_id))
 
     def finished(self, kind: str) -> set[str]:
         """Return the identities of all finished stages of a kind, by one listing of a folder."""
-        try:
-            with os.scandir(self.root / kind) as entries:
-                names = [entry.name for entry in entries]
-        except FileNotFoundError:
-            return set()
-        return {name[:-5] for name in names if name.endswith(".json") and not name.startswith(".")}
+        return {entry.name[:-5] for entry in visible(self.root / kind) if entry.name.endswith(".json")}
+
+    def foreign(self, kinds: Collection[str]) -> list[str]:
+        """Return the visible entries that no stage of these kinds has left, by their paths below the folder.
+
+        Nothing reads them, and they do no harm.
+        """
+        folders = {*kinds, DAMAGED}
+        beside = [entry.name for entry in visible(self.root) if entry.name not in folders or is_plain(entry)]
+        within = [f"{kind}/{entry.name}" for kind in kinds for entry in visible(self.root / kind) if not _is_own(entry)]
+        return sorted(beside + within)
 
     def new_arrays(self, stage: Stage, layout: Layout) -> ArrayFile:
         """Create the array file of a stage; use it in a `with` block, which removes it if it is not published.
@@ -108,8 +135,7 @@ class ArtifactStore:
             StorageError: there is no space for it, or the folder cannot be written.
         """
         path = self.record_path(stage.kind, stage.stage_id).with_suffix(".safetensors")
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return ArrayFile(temporary_beside(path), layout)
 
     def publish(
@@ -127,22 +153,27 @@ class ArtifactStore:
         record_path = self.record_path(stage.kind, stage.stage_id)
         record: dict[str, Any] = {
             "format": FORMAT,
+            "kind": stage.kind,
+            "stage_id": stage.stage_id,
             "stage": stage.facts(),
             "facts": dict(facts),
             "provenance": dict(provenance),
             "arrays": None,
         }
+        make_folder(record_path.parent)
         with explained(record_path):
-            record_path.parent.mkdir(parents=True, exist_ok=True)
             array_path = None
             if arrays is not None:
                 checksums = arrays.finish()
-                array_path = record_path.with_name(f"{stage.stage_id}.{identity(checksums)[:12]}.safetensors")
+                array_path = record_path.with_name(_arrays_name(stage.stage_id, checksums))
                 record["arrays"] = {
-                    "file": array_path.name, "bytes": arrays.path.stat().st_size, "sha256": checksums,
+                    "file": array_path.name, "bytes": arrays.path.stat().st_size, "algorithm": ALGORITHM,
+                    "checksums": checksums,
                 }  # fmt: skip
                 if not link_new(arrays.path, array_path):
                     # Bytes left by a process that died just before its record, or by a damaged artifact.
+                    if not array_path.is_file() or array_path.is_symlink():
+                        move_aside(array_path, self.root / DAMAGED / stage.kind)
                     arrays.path.replace(array_path)
             won = publish_new(record_path, sealed(record))
             if not won and array_path is not None and self._record_of(record_path).get("file") != array_path.name:
@@ -151,7 +182,7 @@ class ArtifactStore:
 
     def _record_of(self, path: Path) -> dict[str, Any]:
         try:
-            return dict(unsealed(path.read_bytes())["arrays"] or {})
+            return dict(unsealed(read_plain(path))["arrays"] or {})
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
@@ -159,7 +190,7 @@ class ArtifactStore:
         """Return the artifact of a finished stage, kept open by this process.
 
         Raises:
-            DamagedArtifactError: its record is missing or does not match its checksum.
+            DamagedArtifactError: its record or its arrays are missing, another stage's, or do not match.
         """
         key = (kind, stage_id)
         if key not in self._opened:
@@ -170,16 +201,15 @@ class ArtifactStore:
         """Return the artifact of a finished stage, read afresh.
 
         Raises:
-            DamagedArtifactError: its record is missing or does not match its checksum.
+            DamagedArtifactError: its record or its arrays are missing, another stage's, or do not match.
         """
         path = self.record_path(kind, stage_id)
         try:
-            record = unsealed(path.read_bytes())
-            if record["arrays"] is None:
-                return Artifact((kind, stage_id), record, None)
-            artifact = Artifact((kind, stage_id), record, ArrayReader(path.with_name(record["arrays"]["file"])))
+            record = unsealed(read_plain(path))
+            _refuse_another(record, kind, stage_id)
+            artifact = Artifact((kind, stage_id), record, _arrays_of(record, path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedArtifactError(kind, stage_id, f"{path.name}: {error}") from None
+            raise DamagedArtifactError(kind, stage_id, f"{path.name}: {_why(error)}") from None
         artifact.verify(HEADER)
         return artifact
 
@@ -202,13 +232,73 @@ class ArtifactStore:
             StorageError: the folder cannot be written.
         """
         path = self.record_path(kind, stage_id)
-        aside = self.root / "damaged" / kind
-        with explained(aside):
-            aside.mkdir(parents=True, exist_ok=True)
-            for file in [path, *path.parent.glob(f"{stage_id}.*.safetensors")]:
-                if file.exists():
-                    file.replace(aside / file.name)
+        aside = self.root / DAMAGED / kind
+        for file in [path, *path.parent.glob(f"{stage_id}.*.safetensors")]:
+            move_aside(file, aside)
         self.forget(kind, stage_id)
+
+    def note_damage(self, kind: str, stage_id: str) -> None:
+        """Note for the next run that a stage was found damaged, by somebody who only looks.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        note = self._note(kind, stage_id)
+        make_folder(note.parent)
+        with explained(note):
+            note.touch()
+
+    def noted(self) -> list[tuple[str, str]]:
+        """Return kind and identity of the stages that were noted as damaged, whatever they are now."""
+        notes = [entry for kind in visible(self.root / DAMAGED) for entry in visible(Path(kind.path))]
+        return sorted(
+            (Path(note.path).parent.name, note.name.removesuffix(_NOTE)) for note in notes if note.name.endswith(_NOTE)
+        )
+
+    def drop_note(self, kind: str, stage_id: str) -> None:
+        """Forget that a stage was noted as damaged.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        with explained(self.root):
+            self._note(kind, stage_id).unlink(missing_ok=True)
+
+    def _note(self, kind: str, stage_id: str) -> Path:
+        return self.root / DAMAGED / kind / f"{stage_id}{_NOTE}"
+
+
+def _is_own(entry: os.DirEntry[str]) -> bool:
+    return _OWN.fullmatch(entry.name) is not None
+
+
+def _refuse_another(record: Mapping[str, Any], kind: str, stage_id: str) -> None:
+    """Raise a `ValueError` if a record is not of the stage that its name says, or of another version."""
+    if (record["kind"], record["stage_id"]) != (kind, stage_id):
+        raise ValueError(f"it is the record of {record['kind']}/{record['stage_id']}")
+    if record["format"] != FORMAT:
+        raise ValueError(f"it is of format {record['format']}, and this version reads {FORMAT}")
+
+
+def _arrays_of(record: Mapping[str, Any], path: Path) -> ArrayReader | None:
+    """Return the arrays beside the record at `path`, if it has any; raise a `ValueError` if they are not its own."""
+    arrays = record["arrays"]
+    if arrays is None:
+        return None
+    if arrays["file"] != _arrays_name(record["stage_id"], arrays["checksums"]):
+        raise ValueError(f"its arrays are in {arrays['file']!r}, which is no name of theirs")
+    reader = ArrayReader(path.with_name(arrays["file"]))
+    if reader.size != arrays["bytes"]:
+        raise ValueError(f"{arrays['file']} has {reader.size} bytes, not {arrays['bytes']}")
+    return reader
+
+
+def _arrays_name(stage_id: str, checksums: Mapping[str, str]) -> str:
+    return f"{stage_id}.{identity(checksums)[:12]}.safetensors"
+
+
+def _why(error: Exception) -> str:
+    return f"{error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def layout_of(arrays: Mapping[str, Array]) -> dict[str, tuple[str, tuple[int, ...]]]:

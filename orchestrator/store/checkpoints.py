@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from orchestrator.store.files import explained, replace
+from orchestrator.store.files import make_folder, read_plain, replace
 
 SAVED_EVERY = 30.0
 """Seconds between two checkpoints of a stage: the most work that a kill costs."""
@@ -23,7 +23,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class FileCheckpoint:
-    """The checkpoint of one stage: a file with the checksum of what follows it, replaced in one step.
+    """The checkpoint of one stage: a file with the checksum of its name and of what follows it, replaced in one step.
 
     One that does not match its checksum counts as none: the stage then begins anew.
     """
@@ -35,9 +35,9 @@ class FileCheckpoint:
     def load(self) -> Arrays | None:
         """Return what was saved last; None if nothing was, or if it is damaged."""
         try:
-            content = self._path.read_bytes()
+            content = read_plain(self._path)
             digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-            return dict(load(body)) if hashlib.sha256(body).digest() == digest else None
+            return dict(load(body)) if self._digest(body) == digest else None
         except (OSError, SafetensorError):
             return None
 
@@ -52,10 +52,13 @@ class FileCheckpoint:
             StorageError: the disk is full or the folder cannot be written.
         """
         body = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-        with explained(self._path):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        replace(self._path, hashlib.sha256(body).digest() + body)
+        make_folder(self._path.parent)
+        replace(self._path, self._digest(body) + body)
         self._next = time.monotonic() + SAVED_EVERY
+
+    def _digest(self, body: bytes) -> bytes:
+        # With the name, for the state of another stage would fit as well.
+        return hashlib.sha256(self._path.name.encode() + body).digest()
 
     def remove(self) -> None:
         """Remove it, if it may: the stage is finished."""

@@ -4,20 +4,36 @@ A claim is a file `<stage_id>.<generation>` that names its holder. It is created
 so one process wins. A claim whose holder is gone is taken over by creating the next generation, which again one process
 wins; nothing is ever renamed or rewritten, so there is no moment at which two hold the same generation. A generation
 counts only while those below it are the abandoned ones that it took over: they are looked at again once it is created.
+
+What lies in the folder and is no claim is passed over, and never removed.
 """
 
 import json
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from orchestrator.store.files import explained, host_name, process_namespace, publish_new, slurm_job
+from orchestrator.store.files import (
+    NotAFileError,
+    boot_id,
+    explained,
+    host_name,
+    make_folder,
+    open_plain,
+    process_namespace,
+    process_started,
+    publish_new,
+    slurm_job,
+    visible,
+)
 
 RENEWED_EVERY = 10.0
 """Seconds between renewals of the claims that a process holds."""
@@ -27,6 +43,18 @@ STALE_AFTER = 90.0
 
 CLOCK_KEPT = 1.0
 """Seconds for which one look at the file server's clock serves."""
+
+
+_NAME = re.compile(r"(?P<stage>[^.].*)\.(?P<generation>[1-9][0-9]{0,5})")
+_MOST_BYTES = 1 << 16
+_BEGINNING = b'{"host": '
+_FOREIGN: Mapping[str, Any] = {"foreign": True}
+"""Read in place of a holder where a file of a claim's name is none: claims appear whole, and power cuts empty them."""
+
+_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "host": (str,), "process_namespace": (str,), "boot": (str,), "process": (int,),
+    "process_started": (int, type(None)), "slurm_job": (str, type(None)), "taken": (int, float),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,9 +82,9 @@ class ClaimBook:
         self.process: dict[str, Any] = {
             "host": host_name(),
             "process_namespace": process_namespace(),
-            "boot": _boot(),
+            "boot": boot_id(),
             "process": os.getpid(),
-            "process_started": _started(os.getpid()),
+            "process_started": process_started(os.getpid()),
             "slurm_job": slurm_job(),
             "slurm_restart": os.environ.get("SLURM_RESTART_COUNT"),
         }
@@ -67,8 +95,7 @@ class ClaimBook:
         Raises:
             StorageError: the folder cannot be written.
         """
-        with explained(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
         holder = {**self.process, "taken": time.time()}
         content = json.dumps(holder).encode()
         passed_over: dict[Path, Mapping[str, Any]] = {}
@@ -101,7 +128,7 @@ class ClaimBook:
             self._held.discard(claim.path)
         if _read(claim.path) != claim.holder:
             return  # somebody took this process for dead and took over: what is there now is not ours to remove
-        self._remove(claim.stage_id, int(claim.path.suffix[1:]))
+        self._remove(claim.stage_id, _generation(claim.path))
 
     def release_all(self, process: Mapping[str, Any] | None = None) -> list[str]:
         """Give back whatever a process holds, this one unless another is named; return the stages.
@@ -118,9 +145,9 @@ class ClaimBook:
         dead = self.process if process is None else process
         released = []
         with explained(self.root):
-            for path in self.root.glob("[!.]*.*"):
-                holder = _read(path) or {}
-                if all(holder.get(key) == value for key, value in dead.items()):
+            for path in self._named():
+                holder = _read(path)
+                if holder and all(holder.get(key) == value for key, value in dead.items()):
                     path.unlink(missing_ok=True)
                     released.append(path.stem)
         return released
@@ -144,22 +171,30 @@ class ClaimBook:
                     self.release(claim)
             elif finished(stage_id) and _read(path) == holder:
                 # Also if the holder lives, and is about to do the same: who claims it next finds it finished.
-                self._remove(stage_id, int(path.suffix[1:]))
+                self._remove(stage_id, _generation(path))
 
-    def held(self) -> dict[str, dict[str, Any]]:
+    def held(self) -> dict[str, Mapping[str, Any]]:
         """Return the holder of every stage that a living process computes now, by stage."""
         return {stage_id: holder for stage_id, path, holder in self._newest() if not self._abandoned(path, holder)}
 
-    def _newest(self) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    def foreign(self) -> list[str]:
+        """Return the visible entries of the folder that are no claims, or may not be read, by name."""
+        return sorted(entry.name for entry in visible(self.root) if _is_foreign(Path(entry.path)))
+
+    def _named(self) -> list[Path]:
+        return [Path(entry.path) for entry in visible(self.root) if _NAME.fullmatch(entry.name)]
+
+    def _newest(self) -> Iterator[tuple[str, Path, Mapping[str, Any]]]:
         """Yield the newest claim on each stage, with its holder."""
-        newest: dict[str, int] = {}
-        for path in self.root.glob("[!.]*.*"):
-            newest[path.stem] = max(newest.get(path.stem, 0), int(path.suffix[1:]))
-        for stage_id, generation in newest.items():
-            path = self.root / f"{stage_id}.{generation}"
-            holder = _read(path)
-            if holder is not None:
-                yield stage_id, path, holder
+        found: dict[str, list[Path]] = {}
+        for path in self._named():
+            found.setdefault(path.stem, []).append(path)
+        for stage_id, paths in found.items():
+            for path in sorted(paths, key=_generation, reverse=True):
+                holder = _read(path)
+                if holder is not None and holder is not _FOREIGN:
+                    yield stage_id, path, holder
+                    break
 
     def _withdraw(self, path: Path, holder: Mapping[str, Any]) -> None:
         with explained(self.root):
@@ -169,8 +204,12 @@ class ClaimBook:
     def _remove(self, stage_id: str, last: int) -> None:
         with explained(self.root):
             # The oldest first: while one below the newest were missing, two could hold the stage.
-            for generation in range(1, last + 1):
-                self.root.joinpath(f"{stage_id}.{generation}").unlink(missing_ok=True)
+            for generation in range(1, last):
+                path = self.root / f"{stage_id}.{generation}"
+                if _read(path) is not _FOREIGN:
+                    with suppress(PermissionError):  # another user's, in a folder where each removes his own
+                        path.unlink(missing_ok=True)
+            self.root.joinpath(f"{stage_id}.{last}").unlink(missing_ok=True)
 
     def _hold(self, path: Path) -> None:
         with self._lock:
@@ -190,10 +229,12 @@ class ClaimBook:
                 except OSError:
                     continue  # released in the meantime, or the file system is away: the next round tries again
 
-    def _abandoned(self, path: Path, holder: dict[str, Any]) -> bool:
+    def _abandoned(self, path: Path, holder: Mapping[str, Any]) -> bool:
+        if holder is _FOREIGN:
+            return True
         if all(holder.get(key) == self.process[key] for key in ("host", "process_namespace")):
-            alive = holder["boot"] == self.process["boot"] and holder["process_started"] == _started(holder["process"])
-            return not alive
+            started = process_started(holder["process"]) if holder["boot"] == self.process["boot"] else None
+            return started is None or holder["process_started"] != started
         try:
             return self._now() - path.stat().st_mtime > STALE_AFTER
         except FileNotFoundError:
@@ -219,27 +260,37 @@ class ClaimBook:
             probe.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Return the holder that a claim names, None if there is no claim, nothing known if it cannot be read."""
+def _read(path: Path) -> Mapping[str, Any] | None:
+    """Return the holder that a claim names; None if there is no claim, nothing known if that cannot be told."""
     try:
-        return dict(json.loads(path.read_bytes()))
+        with open_plain(path) as stream:
+            content = stream.read(_MOST_BYTES)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
-        return {}  # a power cut can leave an empty file: its age tells
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except NotAFileError:
+        return _FOREIGN
     except OSError:
-        return "unknown"
-
-
-def _started(process: int) -> int | None:
-    """Return when a living process started, in clock ticks since boot, which nobody sets back as they do the clock."""
+        return {}  # of a user who lets nobody read it: its age tells
+    if not content.strip(b"\0"):
+        return {}  # a power cut can leave an empty file, zeros, or a part
     try:
-        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(fields[18])
+        holder = json.loads(content)
+    except (ValueError, RecursionError):
+        return {} if content.startswith(_BEGINNING) else _FOREIGN
+    return holder if _is_holder(holder) else _FOREIGN
+
+
+def _is_holder(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        field in found and isinstance(found[field], types) for field, types in _FIELDS.items()
+    )
+
+
+def _is_foreign(path: Path) -> bool:
+    if not _NAME.fullmatch(path.name):
+        return True
+    return _read(path) is _FOREIGN or (os.path.lexists(path) and not os.access(path, os.R_OK))
+
+
+def _generation(path: Path) -> int:
+    return int(path.suffix[1:])

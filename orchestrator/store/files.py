@@ -4,18 +4,23 @@ import errno
 import os
 import re
 import socket
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
-
-import psutil
 
 from orchestrator.errors import StorageError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
+_IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
+
+
+class NotAFileError(OSError):
+    """What stands where a file should be is none: a link, a folder, a pipe."""
 
 
 @cache
@@ -39,6 +44,23 @@ def process_namespace() -> str:
         return "0"
 
 
+def boot_id() -> str:
+    """Return what names this start of the operating system."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def process_started(process: int) -> int | None:
+    """Return when a living process started, in clock ticks since boot, which nobody sets back as they do the clock."""
+    try:
+        state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else int(fields[18])
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written into one clear error.
@@ -59,12 +81,109 @@ def explained(path: Path) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}). Nothing finished is lost; make the folder writable "
                 "and run the same command again"
             ) from error
+        if error.errno in _IN_THE_WAY:
+            raise in_the_way(path) from error
         raise
+
+
+def in_the_way(path: Path) -> StorageError:
+    """Return the error that something that is not ntksweep's lies at `path`, or where a folder above it should be."""
+    return StorageError(
+        f"{path} cannot be written: something else lies there, or where a folder above it should be. Move that away "
+        "and run the same command again"
+    )
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder, and those above it, unless it is there.
+
+    Raises:
+        StorageError: it cannot be created, or something else lies there.
+    """
+    with explained(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise in_the_way(path) from error
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file that is one itself: no link, which may lead anywhere, no folder, and no pipe, which never ends.
+
+    Raises:
+        NotAFileError: it is something else.
+        OSError: it is not there, or may not be read.
+    """
+    try:
+        stream = open(str(path), "rb", buffering=0, opener=_plainly)  # noqa: SIM115 - the caller closes it
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotAFileError(errno.EINVAL, "it is a link, not a file", str(path)) from None
+        if error.errno == errno.EISDIR:
+            raise NotAFileError(errno.EINVAL, "it is a folder, not a file", str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise NotAFileError(errno.EINVAL, "it is not a file", str(path))
+    return stream
+
+
+def _plainly(path: str, flags: int) -> int:
+    # Without waiting for who writes into a pipe.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def read_plain(path: Path) -> bytes:
+    """Return the content of a file that is one itself.
+
+    Raises:
+        NotAFileError: it is something else.
+        OSError: it is not there, or may not be read.
+    """
+    with open_plain(path) as stream:
+        return stream.read()
+
+
+def is_plain(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry of a folder is a file itself."""
+    return entry.is_file(follow_symlinks=False)
+
+
+def visible(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder, without hidden ones; none where there is no folder.
+
+    Raises:
+        StorageError: it may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as error:
+        raise StorageError(f"{folder} cannot be read ({error.strerror}); ask its owner to let you read it") from error
+
+
+def move_aside(path: Path, folder: Path) -> None:
+    """Move whatever lies at `path` into a folder, under a name that is still free there; nothing, if nothing is there.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    make_folder(folder)
+    with explained(folder), suppress(FileNotFoundError):
+        taken = 1
+        target = folder / path.name
+        while os.path.lexists(target):
+            taken += 1
+            target = folder / f"{path.name}.{taken}"
+        path.rename(target)
 
 
 def temporary_beside(path: Path) -> Path:
     """Return a name for a temporary file in the folder of `path` that no other process uses."""
-    return path.with_name(f".{path.name}.{_machine()}.{os.getpid()}.{_start_of_job()}.{uuid4().hex[:8]}.tmp")
+    process = f"{os.getpid()}-{process_started(os.getpid())}"
+    return path.with_name(f".{path.name}.{_machine()}.{process}.{_start_of_job()}.{uuid4().hex[:8]}.tmp")
 
 
 def _machine() -> str:
@@ -86,12 +205,14 @@ def remove_leftovers(root: Path, *, ended_nodes: Collection[str] = ()) -> None:
         root: the folder.
         ended_nodes: nodes on which no process of this very start of this Slurm job lives.
     """
-    here = re.compile(rf"\..+\.{re.escape(_machine())}\.(\d+)\.\w+\.\w+\.tmp")
+    here = re.compile(rf"\..+\.{re.escape(_machine())}\.(\d+)-(\w+)\.\w+\.\w+\.tmp")
     nodes = "|".join(map(re.escape, ended_nodes))
-    ended = re.compile(rf"\..+\.(?:{nodes})-\d+\.\d+\.{_start_of_job()}\.\w+\.tmp")
+    ended = re.compile(rf"\..+\.(?:{nodes})-\d+\.\d+-\w+\.{_start_of_job()}\.\w+\.tmp")
     for path in root.rglob(".*.tmp"):
         by_one_here = here.fullmatch(path.name)
-        if (by_one_here and not psutil.pid_exists(int(by_one_here[1]))) or (nodes and ended.fullmatch(path.name)):
+        # A later process may have the number of a dead one, but not its start.
+        by_the_dead = by_one_here and str(process_started(int(by_one_here[1]))) != by_one_here[2]
+        if by_the_dead or (nodes and ended.fullmatch(path.name)):
             with suppress(OSError):
                 path.unlink()
 

@@ -1,13 +1,24 @@
 """Journals: one append-only file a process, which explain what happened and prove that nothing was done twice."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from orchestrator.store.files import explained, host_name, slurm_job
+from pydantic_core import from_json
+
+from orchestrator.store.files import explained, host_name, make_folder, open_plain, slurm_job, visible
+
+_PIECE = 1 << 24
+"""Bytes that are read of a journal at once; no line is longer."""
+
+_TEXTS = ("stage", "kind", "failure", "message", "job")
+
+SUFFIX = ".jsonl"
+"""What names of journals end in."""
 
 
 class Journal:
@@ -21,7 +32,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         job = slurm_job()
         self._where = {"job": job} if job else {}
-        self.path = folder / f"{host_name()}-{os.getpid()}-{time.time_ns():x}.jsonl"
+        self.path = folder / f"{host_name()}-{os.getpid()}-{time.time_ns():x}{SUFFIX}"
         self._file: int | None = None
         self._torn = False
 
@@ -32,9 +43,10 @@ class Journal:
             StorageError: the disk is full or the folder cannot be written.
         """
         line = json.dumps({"time": time.time(), "event": event, **self._where, **facts}, separators=(",", ":")) + "\n"
+        if self._file is None:
+            make_folder(self.path.parent)
         with explained(self.path):
             if self._file is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             content = (b"\n" if self._torn else b"") + line.encode()
             # A disk that fills up takes a part of a line; the next event then begins a line of its own.
@@ -51,12 +63,58 @@ class Journal:
 
 
 def read_journals(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield every event of every process, oldest first; a line cut short by a kill is left out."""
+    """Yield every event of every process, oldest first; what is none, as a line cut short by a kill, is left out."""
     events: list[dict[str, Any]] = []
-    for path in folder.glob("*.jsonl"):
-        for line in path.read_bytes().splitlines():
-            try:
-                events.append({"journal": path.stem, **json.loads(line)})
-            except ValueError:
-                continue
+    for entry in visible(folder):
+        if entry.name.endswith(SUFFIX):
+            for lines, _ in lines_of(Path(entry.path), unfinished=True):
+                found = filter(None, map(event_of, lines))
+                events.extend({"journal": entry.name.removesuffix(SUFFIX), **event} for event in found)
     yield from sorted(events, key=lambda event: event["time"])
+
+
+def lines_of(path: Path, start: int = 0, *, unfinished: bool = False) -> Iterator[tuple[list[bytes], int]]:
+    """Yield the lines of a file that begin at or after a position, some at a time, with the position after them.
+
+    Of what is no file, or may not be read, there are none.
+
+    Args:
+        path: the file.
+        start: the position, in bytes.
+        unfinished: yield a last line without its end too, which may still be being written.
+    """
+    try:
+        with open_plain(path) as stream:
+            while True:
+                stream.seek(start)
+                piece = stream.read(_PIECE)
+                whole, newline, last = piece.rpartition(b"\n")
+                if newline:
+                    start += len(whole) + 1
+                    yield whole.splitlines(), start
+                elif len(piece) == _PIECE:  # no event is so long: it is passed over
+                    start += _PIECE
+                    yield [], start
+                else:
+                    if unfinished and last:
+                        yield [last], start + len(last)
+                    return
+    except OSError:
+        return
+
+
+def event_of(line: bytes) -> dict[str, Any] | None:
+    """Return the event that a line holds; None if it holds none."""
+    try:
+        event = from_json(line)
+    except ValueError:
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str) or not _is_number(event.get("time")):
+        return None
+    if not all(isinstance(event[name], str) for name in _TEXTS if name in event):
+        return None
+    return event if _is_number(event.get("seconds", 0)) else None
+
+
+def _is_number(found: Any) -> bool:
+    return isinstance(found, int | float) and math.isfinite(found)

@@ -6,7 +6,7 @@ until the user starts the sweep again: by then what was wrong may have been put 
 
 from pathlib import Path
 
-from orchestrator.store.files import explained, publish_new
+from orchestrator.store.files import explained, is_plain, make_folder, publish_new, read_plain, visible
 from orchestrator.store.sealed import sealed, unsealed
 
 
@@ -23,16 +23,17 @@ class Refusals:
             StorageError: the folder cannot be written.
         """
         path = self._path(stage_id)
-        with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            publish_new(path, sealed({"failure": failure, "message": message}))
+        make_folder(path.parent)
+        publish_new(path, sealed({"stage_id": stage_id, "failure": failure, "message": message}))
 
     def of(self, stage_id: str) -> tuple[str, str] | None:
         """Return class and message of the failure for which a stage is refused; None where it may be tried."""
         try:
-            record = unsealed(self._path(stage_id).read_bytes())
+            record = unsealed(read_plain(self._path(stage_id)))
         except (OSError, ValueError):
             return None
+        if record["stage_id"] != stage_id:
+            return None  # a copy of another one's
         return str(record["failure"]), str(record["message"])
 
     def clear(self) -> None:
@@ -42,8 +43,9 @@ class Refusals:
             StorageError: the folder cannot be written.
         """
         with explained(self.root):
-            for path in self.root.glob("*.json"):
-                path.unlink(missing_ok=True)
+            for entry in visible(self.root):
+                if entry.name.endswith(".json") and is_plain(entry):
+                    Path(entry.path).unlink(missing_ok=True)
 
     def _path(self, stage_id: str) -> Path:
         return self.root / f"{stage_id}.json"

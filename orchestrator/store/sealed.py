@@ -1,17 +1,19 @@
 """Small JSON records that begin with the checksum of all that follows, so that any changed byte is found."""
 
-import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-_BEFORE, _AFTER = b'{\n "checksum": "', b'",'
+from orchestrator.store.checksums import ALGORITHM, checksum_of
+
+_SEAL = re.compile(rb'\{\n "algorithm": "([a-z0-9]+)",\n "checksum": "([0-9a-f]+)",')
 
 
 def sealed(record: Mapping[str, Any]) -> bytes:
-    """Return `record`, which must not be empty, as JSON text with its checksum as first entry."""
+    """Return `record`, which must not be empty, as JSON text that begins with the name and value of its checksum."""
     rest = json.dumps(record, indent=1, allow_nan=False).encode()[1:]
-    return _BEFORE + hashlib.sha256(rest).hexdigest().encode() + _AFTER + rest
+    return f'{{\n "algorithm": "{ALGORITHM}",\n "checksum": "{checksum_of([rest])}",'.encode() + rest
 
 
 def unsealed(content: bytes) -> dict[str, Any]:
@@ -20,8 +22,10 @@ def unsealed(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: `content` is not, byte for byte, what was written.
     """
-    start = len(_BEFORE) + 2 * hashlib.sha256().digest_size + len(_AFTER)
-    rest = content[start:]
-    if content[:start] != _BEFORE + hashlib.sha256(rest).hexdigest().encode() + _AFTER:
+    seal = _SEAL.match(content)
+    if seal is None:
+        raise ValueError("its beginning does not match that of a record, which is a checksum")
+    rest = content[seal.end() :]
+    if checksum_of([rest], seal[1].decode()) != seal[2].decode():
         raise ValueError("the content does not match its checksum")
     return dict(json.loads(b"{" + rest))

@@ -3,17 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from functools import cache
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.plan_parts import Solve
 from orchestrator.store.artifacts import Artifact, ArtifactStore
-from orchestrator.store.files import explained, temporary_beside
 from orchestrator.tables.additions import ADDITIONS_SCHEMA, additions_of, unfinished_additions
 from orchestrator.tables.build import (
     CELLS_SCHEMA,
@@ -31,11 +28,11 @@ from orchestrator.tables.build import (
 )
 from orchestrator.tables.combinations import COMBINATIONS_SCHEMA, combinations_rows, unfinished_combinations
 from orchestrator.tables.correlations import CELL_COLUMNS, CORRELATIONS_SCHEMA, correlations_of
-from orchestrator.tables.manifest import PART, cells_in_complete_tables, sha256_of, write_manifest
+from orchestrator.tables.manifest import CLAIM, cells_in_complete_tables
+from orchestrator.tables.parts import NewTables
 
 BuildTrained = Callable[[Plan, Solve, Mapping[str, Artifact]], Iterator[pa.RecordBatch]]
 
-ROWS_A_GROUP = 1 << 17
 POLL_SECONDS = 0.2
 """Pause between looks at whether another run is done with the tables."""
 
@@ -50,16 +47,19 @@ def collect(plan: Plan, folder: ResultsFolder) -> int:
         StorageError: the disk is full or the folder cannot be written.
     """
     claims = folder.claims()
-    while (claim := claims.take("tables")) is None:
+    while (claim := claims.take(CLAIM)) is None:
         time.sleep(POLL_SECONDS)
     try:
         there = cells_in_complete_tables(plan, folder)  # of many allocations that end together, one has to write them
-        return _collect(plan, folder) if there is None else there
+        if there is not None:
+            return there
+        with NewTables(folder) as new:
+            return _collect(plan, folder, new)
     finally:
         claims.release(claim)
 
 
-def _collect(plan: Plan, folder: ResultsFolder) -> int:
+def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
     store = folder.artifacts()
     finished = {kind: store.finished(kind) for kind in ("solve", "compare")}
     # Before the rest, for others may finish some meanwhile.
@@ -88,27 +88,25 @@ def _collect(plan: Plan, folder: ResultsFolder) -> int:
         cells_of(plan, solve, artifact, compared(solve), first_in_train(*solve.stage.inputs["dataset"]))
         for solve, artifact in solved()
     )
-    written = {
-        "cells": _write(folder, "cells", CELLS_SCHEMA, cells),
-        "spectra": _write(folder, "spectra", SPECTRA_SCHEMA, (spectra_of(plan, *each) for each in distinct())),
-    }
+    new.write("cells", CELLS_SCHEMA, cells)
+    new.write("spectra", SPECTRA_SCHEMA, (spectra_of(plan, *each) for each in distinct()))
     if plan.sweep.spec.kernel.decomposition == "iterative":
         densities = (densities_of(plan, *each) for each in distinct())
-        written["densities"] = _write(folder, "densities", DENSITIES_SCHEMA, densities)
+        new.write("densities", DENSITIES_SCHEMA, densities)
     if plan.sweep.spec.results.predictions:
-        written["predictions"] = _write(folder, "predictions", PREDICTIONS_SCHEMA, _predictions(plan, store, solves))
+        new.write("predictions", PREDICTIONS_SCHEMA, _predictions(plan, store, solves))
     if plan.sweep.spec.kernel.additions:
-        written["additions"] = _write(folder, "additions", ADDITIONS_SCHEMA, additions_of(plan, store))
+        new.write("additions", ADDITIONS_SCHEMA, additions_of(plan, store))
     if plan.sweep.spec.finetune is not None:
-        written["trajectories"] = _write(folder, "trajectories", TRAJECTORIES_SCHEMA, trained(trajectories_of))
-        written["updates"] = _write(folder, "updates", UPDATES_SCHEMA, trained(updates_of))
-        written["correlations"] = _write(folder, "correlations", CORRELATIONS_SCHEMA, _correlations(folder))
+        new.write("trajectories", TRAJECTORIES_SCHEMA, trained(trajectories_of))
+        new.write("updates", UPDATES_SCHEMA, trained(updates_of))
+        new.write("correlations", CORRELATIONS_SCHEMA, _correlations(new))
     if plan.combinations:
-        written["combinations"] = _write(folder, "combinations", COMBINATIONS_SCHEMA, combinations_rows(plan, store))
+        new.write("combinations", COMBINATIONS_SCHEMA, combinations_rows(plan, store))
     n_cells = sum(finished_cells(plan, solve, finished["compare"]) for solve in solves)
     complete = n_cells == plan.n_cells and not unfilled
-    manifest = {"plan": plan.plan_id, "complete": complete, "cells": n_cells, "tables": written}
-    write_manifest(folder, manifest)
+    sweep = plan.sweep.spec.name
+    new.publish({"sweep": sweep, "plan": plan.plan_id, "complete": complete, "cells": n_cells})
     return n_cells
 
 
@@ -131,35 +129,5 @@ def _first_in_train(store: ArtifactStore, kind: str, stage_id: str) -> dict[str,
     return {split: np.array(dataset.array(f"{split}.first_in_train")) for split in ("train", "eval")}
 
 
-def _correlations(folder: ResultsFolder) -> Iterator[pa.RecordBatch]:
-    yield correlations_of(pq.read_table(folder.tables / "cells" / PART, columns=list(CELL_COLUMNS)))
-
-
-def _write(folder: ResultsFolder, table: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> dict[str, Any]:
-    path = folder.tables / table / PART
-    temporary = temporary_beside(path)
-    n_rows = 0
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-                for group in _grouped(batches):
-                    writer.write_table(group)
-                    n_rows += group.num_rows
-            facts = {"rows": n_rows, "bytes": temporary.stat().st_size, "sha256": sha256_of(temporary)}
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return facts
-
-
-def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Join small batches into row groups that readers like."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(each.num_rows for each in held) >= ROWS_A_GROUP:
-            yield pa.Table.from_batches(held)
-            held = []
-    if held:
-        yield pa.Table.from_batches(held)
+def _correlations(new: NewTables) -> Iterator[pa.RecordBatch]:
+    yield correlations_of(new.read("cells", list(CELL_COLUMNS)))

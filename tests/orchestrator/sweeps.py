@@ -150,7 +150,7 @@ def survey_of(
 
 def sources_of(model: str = "model", data: str = "data.parquet", *, content: str = "a") -> Sources:
     """Return sources as they would be found at two places, with the same files wherever they lie."""
-    print_of = FileFingerprint(content * 64, 1, 1)
+    print_of = FileFingerprint(content * 64, 1, 1, 1)
     return Sources(Source(model, files={"config.json": print_of}), Source(data, files={"data.parquet": print_of}))
 
 

@@ -22,6 +22,7 @@ from orchestrator.schedule import missing_stages
 from orchestrator.stage import _inputs_digest
 from orchestrator.stages.execute import provenance
 from orchestrator.status import Status, status_of
+from orchestrator.store import files
 from orchestrator.store.artifacts import layout_of
 from orchestrator.survey import keep_surveys
 from orchestrator.tables.schema import RIDGE_COLUMNS, SPECTRUM_COLUMNS
@@ -185,10 +186,12 @@ def test_a_finished_sweep_is_recognised_without_reading_its_artifacts(
     assert not is_finished(plan, folder)
     assert collect(plan, folder) == plan.n_cells
     read: list[str] = []
-    content = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.parent.name), content(path))[1])
+    opened = files._plainly
+    monkeypatch.setattr(
+        files, "_plainly", lambda path, how: (read.append(Path(path).parent.name), opened(path, how))[1]
+    )
     assert is_finished(plan, folder)
-    assert sorted(set(read)) == ["survey", "tables"]
+    assert sorted(set(read)) == ["cells", "spectra", "survey", "tables"]
 
 
 def test_loading_the_cells_reads_one_file(tmp_path: Path) -> None:

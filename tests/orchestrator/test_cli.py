@@ -17,7 +17,9 @@ from orchestrator.cli.app import app
 from orchestrator.cluster.profiles import read_profile
 from orchestrator.errors import ExitCode
 from orchestrator.executors.inline import InlineExecutor
+from orchestrator.folder import ResultsFolder
 from orchestrator.store.journal import read_journals
+from orchestrator.tables.manifest import facts_of, read_manifest, write_manifest
 from orchestrator.version import VERSION
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, write_spec
 
@@ -316,6 +318,10 @@ def test_the_loss_decides_whatever_the_accuracy_says(finished: Path, tmp_path: P
     place = table.column_names.index("eval_accuracy")
     changed = table.set_column(place, table.field(place), pc.multiply(table["eval_loss"], float(sign)))
     pq.write_table(changed, part)
+    folder = ResultsFolder(tmp_path / "results")
+    manifest = read_manifest(ResultsFolder(folder_of(finished))) or {}
+    manifest["tables"]["cells"] = facts_of(part, len(changed))
+    write_manifest(folder, manifest)
     shown = strict_json(ntksweep("show", tmp_path / "results", "--json").output)["layer_sets"]
     asked = strict_json(ntksweep("show", finished, "--json").output)["layer_sets"]
     assert [one["best_lambda"] for one in shown] == [one["best_lambda"] for one in asked]

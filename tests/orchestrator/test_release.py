@@ -49,10 +49,10 @@ def test_what_the_dead_were_writing_is_removed_and_nothing_else(
     folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
-    of_the_dead = folder.root / "artifacts/capture/.a.json.n1-4026531836.4711.12r0.0123abcd.tmp"
+    of_the_dead = folder.root / "artifacts/capture/.a.json.n1-4026531836.4711-1.12r0.0123abcd.tmp"
     others = [
         folder.root / f"artifacts/capture/.a.json.{whose}.0123abcd.tmp"
-        for whose in ("n2-4026531836.4711.12r0", "n1-4026531836.4712.12r1", "n1-4026531836.4712.13r0")
+        for whose in ("n2-4026531836.4711-1.12r0", "n1-4026531836.4712-1.12r1", "n1-4026531836.4712-1.13r0")
     ]
     for path in (of_the_dead, *others):
         path.touch()

@@ -1,11 +1,13 @@
 """Records that find every changed byte in themselves."""
 
+import hashlib
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.store import checksums
 from orchestrator.store.sealed import sealed, unsealed
 
 RECORD = {"name": "café", "numbers": [1, 1e-05, None, True], "nested": {"a": {"b": " "}}}
@@ -22,6 +24,7 @@ def test_a_record_comes_back_as_it_was(record: dict) -> None:
 
 def test_any_json_reader_can_read_it() -> None:
     read = json.loads(sealed(RECORD))
+    assert read.pop("algorithm") == "sha256"
     assert len(read.pop("checksum")) == 64
     assert read == RECORD
 
@@ -48,3 +51,14 @@ def test_bytes_added_at_the_end_are_found() -> None:
 def test_what_json_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         sealed({"x": float("nan")})
+
+
+def test_a_record_is_verified_by_the_algorithm_that_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = sealed(RECORD)
+    monkeypatch.setattr(checksums, "_KNOWN", {**checksums._KNOWN, "sha3": hashlib.sha3_256})
+    other = checksums.checksum_of([content[content.index(b'\n "name"') :]], "sha3")
+    assert unsealed(content.replace(b"sha256", b"sha3").replace(content.split(b'"')[7], other.encode())) == RECORD
+    with pytest.raises(
+        ValueError, match=r"algorithm 'md5' of its checksum does not match any known one \(sha256, sha3\)"
+    ):
+        unsealed(content.replace(b"sha256", b"md5"))
