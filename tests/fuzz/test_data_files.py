@@ -19,6 +19,8 @@ from finetune.errors import FinetuneError
 from finetune.settings import TaskSettings
 from finetune.task import read_examples
 
+pytestmark = pytest.mark.faults
+
 FILES = 2000 if os.environ.get("NTKSWEEP_FUZZ") == "full" else 100
 MOST_SECONDS = 10
 MOST_GROWTH_KB = 500 * 1024
