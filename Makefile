@@ -1,5 +1,6 @@
 # make demo   sets up what is missing and runs the quickstart
 # make test   sets up what is missing and runs the tests
+# make test-faults  kills runs two hundred times, and mutates as many inputs as there is time for
 # make lint   checks style, formatting and types
 # make clean  removes the virtual environment and what the demo fetched and computed
 
@@ -8,13 +9,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: demo test lint docs setup data clean
+.PHONY: demo test test-faults lint docs setup data clean
 
 demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
 
 test: data
 	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)
+
+test-faults: data
+	NTKSWEEP_KILLS=200 NTKSWEEP_FUZZ=full $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \
+		-m faults $(PYTEST_OPTIONS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -76,3 +76,16 @@ def code_targets(labels: ArrayLike, *, kind: TaskKind, n_outputs: int, outputs: 
     if outputs == "margin":
         return np.where(values == 1, 1.0, -1.0)[:, None]
     return arrange(np.where(np.arange(n_outputs) == values[:, None], 1.0, -1 / (n_outputs - 1)), outputs)
+
+
+def logit_targets(labels: ArrayLike, *, kind: TaskKind, n_outputs: int, outputs: OutputMode) -> NDArray[np.float64]:
+    """Logits (n, C) whose kernel outputs are the coded targets: what a head is fitted to.
+
+    For the margin they are ±1/2, so that their difference is the target ±1.
+
+    Args and errors: as `code_targets`.
+    """
+    if outputs != "margin":
+        return code_targets(labels, kind=kind, n_outputs=n_outputs, outputs="trace")
+    margins = code_targets(labels, kind=kind, n_outputs=n_outputs, outputs=outputs)
+    return np.concatenate([-margins, margins], axis=1) / 2

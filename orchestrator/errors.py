@@ -11,7 +11,10 @@ class ExitCode(IntEnum):
     WRONG_INPUT = 2
     UNFINISHED = 3
     STORAGE = 4
+    NO_RAY = 5
+    HUNG_UP = 129
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class SweepError(Exception):
@@ -50,6 +53,12 @@ class OutdatedError(SweepError):
 
 class WorkerStartError(SweepError):
     """Worker processes end before they can compute anything."""
+
+
+class RayFailedError(SweepError):
+    """Ray does not start, stands still, or was lost again and again; what is finished is kept."""
+
+    exit_code = ExitCode.NO_RAY
 
 
 class StorageError(SweepError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.sharding.group import ModelGroup
 from orchestrator.environment import refuse_missing_deepspeed
-from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
+from orchestrator.errors import DamagedArtifactError, RayFailedError, StorageError, SweepError
 from orchestrator.executors.choose import make_executor, worker_count
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
 from orchestrator.kept_plan import keep_plan
@@ -170,7 +170,7 @@ def work_off(
 ) -> tuple[Report, int]:
     """Compute what is missing of a plan, and collect the tables; return what was done and the cells in the tables.
 
-    Nothing is collected, and 0 cells are returned, if `compute` ended while work was left that others may be doing.
+    Nothing is collected, and 0 cells are returned, if `compute` left the rest to others, which are at it.
 
     Args:
         plan: the plan.
@@ -192,12 +192,16 @@ def work_off(
         if missing:
             try:
                 report = compute(missing)
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, RayFailedError):
                 with suppress(SweepError):
                     collect(plan, folder)  # what is finished can be looked at before the run goes on
                 raise
             total = replace(report, computed=total.computed + report.computed)
-            if total.stopped or total.left:
+            if total.left:
+                return total, 0
+            if total.stopped:
+                with suppress(SweepError):
+                    return total, collect(plan, folder)
                 return total, 0
         try:
             n_cells = collect(plan, folder)

@@ -138,7 +138,10 @@ class SeedPlanner:
     def _head(self) -> Stage | None:
         if self.spec.head.kind not in ("ridge", "logistic"):
             return None
-        return Stage("head", self._scorer(), _by_kind(self.dataset, self.batches))
+        # Of the kernel's outputs only the margin changes what a ridge probe is fitted to, and no logistic one.
+        outputs = self.spec.kernel.outputs
+        aims = {"outputs": outputs} if self.spec.head.kind == "ridge" and outputs == "margin" else {}
+        return Stage("head", self._scorer() | aims, _by_kind(self.dataset, self.batches))
 
     def _precision(self) -> Stage | None:
         """Return the stage that measures what half precision costs; None where the model is not in half precision."""

@@ -11,7 +11,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "survey": 1,
     "dataset": 1,
     "batches": 1,
-    "head": 1,
+    "head": 2,
     "precision": 2,
     "capture": 1,
     "gram": 1,

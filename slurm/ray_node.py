@@ -155,7 +155,7 @@ def _watch(ray: "subprocess.Popen[bytes]", ray_input: IO[bytes], address: Path) 
     Raises:
         _StopError: this process is told to stop, or nothing has been heard for `SILENT_SECONDS`.
     """
-    ready, silent = False, 0.0
+    ready, silent, heard = False, 0.0, b""
     while ray.poll() is None:
         if not ready and address.exists():
             ready = True
@@ -168,7 +168,9 @@ def _watch(ray: "subprocess.Popen[bytes]", ray_input: IO[bytes], address: Path) 
             # The other end is closed when the process that started this one ends, however it does.
             if not told:
                 raise _StopError
-            if BEGIN in told:
+            heard = heard[-len(BEGIN) :] + told  # a word may come in two parts
+            if BEGIN in heard:
+                heard = b""
                 ray_input.write(BEGIN + b"\n")
                 ray_input.flush()
         if silent > SILENT_SECONDS:
@@ -186,7 +188,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"{MARK}{message}", flush=True)
+    # In one piece, and on a line of its own: Ray, which writes to the same log, may be in the middle of a line.
+    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), f"\n{MARK}{message}\n".encode())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 
 from orchestrator.cli import clusters, devcluster, looking, selecting, sweeping, watching
 from orchestrator.cli.arguments import TRACEBACK, traceback_wanted
+from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import ExitCode, SweepError
 from orchestrator.version import VERSION
@@ -31,8 +33,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise _Interrupted from None
+        except KeyboardInterrupt as interrupt:
+            raise _Interrupted from interrupt
 
 
 app = typer.Typer(
@@ -41,7 +43,7 @@ app = typer.Typer(
     help="Sweep regularization strengths and layer choices of language-model fine-tuning through the neural tangent "
     "kernel.\n\nExample: ntksweep run examples/quickstart.yaml",
     epilog="Exit status: 0 done, 1 stages failed, 2 wrong input, 3 unfinished, 4 the disk is full or read-only, "
-    "130 interrupted.",
+    "5 Ray does not start or was lost too often, 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -96,6 +98,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     errors = Console(stderr=True)
     try:
+        stop_as_by_ctrl_c()
         app()
     except (SweepError, SlurmError) as error:
         errors.print("error:", style="bold red", end=" ")
@@ -103,6 +106,8 @@ def main() -> None:
         if traceback_wanted():
             traceback.print_exception(error)
         sys.exit(error.exit_code if isinstance(error, SweepError) else ExitCode.WRONG_INPUT)
-    except (_Interrupted, KeyboardInterrupt):
-        errors.print("\ninterrupted; what is finished is kept. Run the same command again to go on.", markup=False)
-        sys.exit(ExitCode.INTERRUPTED)
+    except (_Interrupted, KeyboardInterrupt) as interrupt:
+        message, status = ending(interrupt.__cause__ if isinstance(interrupt, _Interrupted) else interrupt)
+        with suppress(OSError):  # the terminal may be closed
+            errors.print(f"\n{message}", markup=False, soft_wrap=True)
+        sys.exit(status)

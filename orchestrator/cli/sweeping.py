@@ -12,6 +12,7 @@ from rich.console import Console
 from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument, as_typed, traceback_wanted
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
+from orchestrator.cli.stopping import end_at_once
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import Spec, read_spec
@@ -143,6 +144,7 @@ def run(
     checked = _override(read_spec(spec), executor, workers)
     with launched_group(checked) as group:
         if not group.leads:
+            end_at_once()  # it waits for the first one, in calls that answer no signal
             follow(checked, spec.parent, group)
             return
         with Bars(Console(stderr=True)) as bars:

@@ -1,5 +1,6 @@
 """The Ray executor: one actor a worker, on a Ray that this process starts or on that of an allocation."""
 
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -7,10 +8,11 @@ from itertools import islice, takewhile
 from types import TracebackType
 from typing import Any, Protocol
 
-from orchestrator.errors import WorkerStartError
+from orchestrator.errors import RayFailedError, WorkerStartError
 from orchestrator.executors.ray_actor import Task
 from orchestrator.executors.ray_endings import Ending, cause, ending_of, is_alive
 from orchestrator.executors.ray_teams import Member, Team, start_team
+from orchestrator.executors.ray_watch import ADVICE
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.stage import Stage
 from orchestrator.stages.failures import FailureClass, Outcome, Status
@@ -27,6 +29,12 @@ SHORT_SECONDS = 0.02
 
 LONG_SECONDS = 1.0
 """A call that took longer is followed by calls with one stage."""
+
+LOOK_SECONDS = 0.5
+"""Pause between looks at whether Ray is there still; calls to workers of a lost one never end."""
+
+UP_SECONDS = 300.0
+"""How long there may be no worker while some are being started; a shared file system can make Python slow to load."""
 
 MOST_TASKS_A_CALL = 16
 """Most stages that a worker is given at once; if it dies, all of them are begun again."""
@@ -51,6 +59,15 @@ class RayConnection(Protocol):
     def ran_out_of_memory(self, host: str) -> bool:
         """Tell whether what ran on a node was ended for the memory that it took."""
 
+    def lost(self) -> str | None:
+        """Return what of Ray has ended, if it has, and this process is to start it again."""
+
+    def end_workers(self, workers: Sequence[int]) -> None:
+        """Kill workers of a lost Ray, by their process numbers, and wait until they are gone."""
+
+    def start_again(self) -> None:
+        """Start a lost Ray again."""
+
 
 class RayExecutor:
     """Keeps workers busy; one that dies is replaced, where Ray has room for it, and its stage reported as lost.
@@ -71,8 +88,10 @@ class RayExecutor:
         self._following: dict[Any, Member] = {}
         self._ended: deque[tuple[Stage, Outcome]] = deque()
         self._tasks_a_call: dict[str, int] = {}
+        self._n_teams = 0
         self._kind = ""
         self._failed_starts = 0
+        self._seconds_without_worker = 0.0
 
     @property
     def capacity(self) -> int:
@@ -89,7 +108,8 @@ class RayExecutor:
                 f"there are {workers} workers, and a model group needs {self._team_size}: lower sharding.group_size, "
                 "or give the sweep more workers"
             )
-        for _ in range(workers // self._team_size):
+        self._n_teams = workers // self._team_size
+        for _ in range(self._n_teams):
             self._start_team()
         return self
 
@@ -111,24 +131,69 @@ class RayExecutor:
 
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
         """Wait for the first worker that is done, or lost; return None after `timeout` seconds, or if one is up."""
-        import ray
-
+        self._restart_if_lost()
         self._give_out()
         if self._ended:
             return self._ended.popleft()
         if not (self._in_flight or self._following or self._starting):
             time.sleep(timeout or 0.0)
             return None
-        awaited = [*self._in_flight, *self._following, *self._starting]
-        ended, _ = ray.wait(awaited, num_returns=1, timeout=timeout)
-        for done in ended:
-            if done in self._starting:
-                self._started(done)
-            elif done in self._following:
-                self._followed(done)
-            else:
-                self._take_back(done)
+        ended = self._wait(timeout)
+        if not self._restart_if_lost():
+            for done in ended:
+                if done in self._starting:
+                    self._started(done)
+                elif done in self._following:
+                    self._followed(done)
+                else:
+                    self._take_back(done)
         return self._ended.popleft() if self._ended else None
+
+    def _wait(self, timeout: float | None) -> list[Any]:
+        """Return the first call that ends, alone in a list; nothing after `timeout` seconds, or if Ray was lost."""
+        import ray
+
+        awaited = [*self._in_flight, *self._following, *self._starting]
+        left = math.inf if timeout is None else timeout
+        while True:
+            ended, _ = ray.wait(awaited, num_returns=1, timeout=min(LOOK_SECONDS, left))
+            left -= LOOK_SECONDS
+            if ended or left <= 0 or self._connection.lost():
+                return list(ended)
+            self._refuse_to_wait_for_ever()
+
+    def _refuse_to_wait_for_ever(self) -> None:
+        if self._idle or self._in_flight or self._following:
+            self._seconds_without_worker = 0.0
+            return
+        # Not by the clock, which goes on while Slurm or a user has suspended this process.
+        self._seconds_without_worker += LOOK_SECONDS
+        if self._seconds_without_worker > UP_SECONDS:
+            raise RayFailedError(f"no worker process was up after {UP_SECONDS:.0f} s; {ADVICE}")
+
+    def _restart_if_lost(self) -> bool:
+        """Start Ray again if it was lost; what workers had in hand failed, and others take their places."""
+        program = self._connection.lost()
+        if program is None:
+            return False
+        outcome = Outcome(Status.FAILED, FailureClass.NODE, f"Ray's {program} ended, and with it every worker")
+        tasks = [task for _, given in self._in_flight.values() for task in given]
+        self._end_workers_of_lost()
+        self._connection.start_again()
+        self._ended.extend((stage, outcome) for stage, _, _ in tasks)
+        for _ in range(self._n_teams):
+            self._start_team()
+        return True
+
+    def _end_workers_of_lost(self) -> None:
+        """Kill the workers of a Ray that was lost, and give back their claims."""
+        calls = [member for member, _ in self._in_flight.values()] + list(self._following.values())
+        members = [member.up.process for member in [*self._idle, *calls]]
+        self._connection.end_workers([process["process"] for process in members])
+        for member in calls:
+            self._folder.claims().release_all(member.up.process)
+        self._idle, self._in_flight, self._following, self._starting = [], {}, {}, {}
+        self._tasks_a_call.clear()
 
     def _needs_team(self, kind: str) -> bool:
         return self._team_size > 1 and kind in OF_THE_MODEL
@@ -218,7 +283,7 @@ class RayExecutor:
         except ray.exceptions.RayActorError as error:
             self._failed_starts += 1
             if self._failed_starts > MOST_FAILED_STARTS:
-                raise WorkerStartError(f"no worker process can be started: {error}") from None
+                raise RayFailedError(f"no worker process can be started: {error}") from None
             self._end_team(member.team, Outcome(Status.FAILED, FailureClass.WORKER, str(error)))
 
     def _end_team(self, team: Team, outcome: Outcome) -> None:
@@ -238,6 +303,9 @@ class RayExecutor:
         """Kill the workers that still compute, and give their claims back once they are dead."""
         import ray
 
+        if self._connection.lost():
+            self._end_workers_of_lost()
+            return
         calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
         for worker in calls.values():
             ray.kill(worker.actor)

@@ -179,7 +179,9 @@ class HeadSection(Section):
     kind: Literal["random", "pretrained", "ridge", "logistic", "label_words"] = Field(
         "random",
         description="random draws a new linear head; pretrained keeps the checkpoint's; ridge and logistic fit "
-        "a probe on the training examples; label_words reads the logits of `words` from a language "
+        "a probe on the training examples, ridge to the kernel's targets, logistic to the labels by cross-entropy, so "
+        "that its outputs are log-odds and not near the targets; label_words "
+        "reads the logits of `words` from a language "
         "model: at the {mask} of `task.template` of a masked one, at the end of the text of a causal one.",
         examples=["random"],
     )

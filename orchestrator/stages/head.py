@@ -4,7 +4,7 @@ import numpy as np
 
 from finetune.probe import fit_head
 from finetune.settings import TaskKind
-from finetune.targets import code_targets
+from finetune.targets import logit_targets
 from ntk_dist.batches import length_buckets
 from orchestrator.stage import Stage
 from orchestrator.stages.tokenized import read_tokens
@@ -27,6 +27,6 @@ def compute(stage: Stage, work: Work) -> Product:
     found = {position: row for each in work.group.gathered(own) for position, row in each.items()}
     features = [found[position] for position in range(len(labels))]
     kind: TaskKind = "regression" if labels.dtype.kind == "f" else "classification"
-    targets = code_targets(labels, kind=kind, n_outputs=p["n_outputs"], outputs="trace")
+    targets = logit_targets(labels, kind=kind, n_outputs=p["n_outputs"], outputs=p.get("outputs", "full"))
     weights = fit_head(p["head"]["kind"], np.stack(features), labels, targets, penalty=p["head"]["penalty"])
     return Product({}, work.write_arrays(stage, weights))

@@ -143,11 +143,16 @@ RIDGE_COLUMNS = (
     ),
     Column("parameter_distance_bound", _REAL, "|r| / (2 sqrt(lambda)), which |d| cannot exceed, in the same space"),
     Column("degrees_of_freedom", _REAL, "trace of K (K + lambda I)^-1"),
-    Column("gcv", _REAL, "generalised cross-validation"),
+    Column(
+        "gcv",
+        _REAL,
+        "generalised cross-validation; too low where the head is fitted, for the probe has seen the labels",
+    ),
     Column(
         "leave_one_out_loss",
         _REAL,
-        "train_loss of leave-one-example-out residuals; null without eigenvectors",
+        "train_loss of leave-one-example-out residuals; null without eigenvectors; too low where the head is fitted, "
+        "for the probe has seen the label that is left out",
     ),
     Column(
         "ridge_residual",

@@ -7,8 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
+from orchestrator.errors import RayFailedError
+from orchestrator.executors import local_ray
 from orchestrator.executors.local_ray import LocalRay
 
 pytestmark = pytest.mark.ray
@@ -56,3 +59,28 @@ def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_
         assert not killed.exists()
     assert not session.parent.exists()
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ, "a process started later would look for a token that is gone"
+
+
+def test_a_folder_that_ray_cannot_use_is_passed_over_for_a_shorter_or_emptier_one(tmp_path, monkeypatch):
+    deep = tmp_path / ("deep" * 30)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    assert local_ray.usable_root() == Path("/tmp")
+
+
+def test_where_every_folder_is_full_the_message_names_them_and_what_to_do(monkeypatch):
+    monkeypatch.setattr(local_ray, "NEEDED_BYTES", 1 << 60)
+    with pytest.raises(RayFailedError) as raised:
+        local_ray.usable_root()
+    assert raised.value.exit_code == 5
+    assert "/tmp is full (" in str(raised.value)
+    assert "make room in one of them, name another in TMPDIR of at most 26 bytes" in str(raised.value)
+
+
+def test_a_ray_that_does_not_come_up_is_one_message_and_nothing_of_it_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("ray._private.services.GCS_SERVER_EXECUTABLE", "/bin/false")
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "1")
+    before = psutil.Process().children(recursive=True)
+    with pytest.raises(RayFailedError, match=r"Ray does not start: .*the same command again"), LocalRay(workers=1):
+        pass
+    assert [each for each in psutil.Process().children(recursive=True) if each not in before] == []

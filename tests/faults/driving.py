@@ -72,6 +72,10 @@ class Command:
         """Press Ctrl-C: the terminal sends the signal to every process of the foreground."""
         os.killpg(self.pid, signal.SIGINT)
 
+    def terminate(self) -> None:
+        """Send SIGTERM to this process alone, as `kill`, containers and services do."""
+        os.kill(self.pid, signal.SIGTERM)
+
     def wait(self) -> Answer:
         """Wait until the process ends."""
         self._process.join(SECONDS)

@@ -1,11 +1,17 @@
-"""Ctrl-C ends a run cleanly: it says how to go on, and what is finished can be looked at."""
+"""Ctrl-C and SIGTERM end a run cleanly: it says how to go on, and what is finished can be looked at."""
 
 import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+import orchestrator.run
 from orchestrator import load
 from orchestrator.store.journal import read_journals
 from tests.faults.conftest import NewSweep
@@ -25,17 +31,26 @@ def solved(results: Path) -> int:
     return len(list((results / "artifacts" / "solve").glob("[!.]*.json")))
 
 
+@pytest.mark.parametrize(
+    ("tell", "word", "status"), [(Command.interrupt, "", 130), (Command.terminate, " by SIGTERM", 143)]
+)
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
-    executor: str, new_sweep: NewSweep, undisturbed: Path, expected: dict[str, pa.Table]
+    executor: str,
+    tell: Callable[[Command], None],
+    word: str,
+    status: int,
+    new_sweep: NewSweep,
+    undisturbed: Path,
+    expected: dict[str, pa.Table],
 ) -> None:
     spec = new_sweep()
     run = Command("run", spec, "--executor", executor, "--workers", "2", folder=spec.parent)
     # In the middle of the last kind of stage: some cells are finished, some are not.
     assert run.wait_for_events(count_events(undisturbed) - 7)
-    run.interrupt()
+    tell(run)
     answer = run.wait()
-    assert answer.status == 130
-    assert "interrupted; what is finished is kept. Run the same command again to go on." in answer.output
+    assert answer.status == status
+    assert f"interrupted{word}; what is finished is kept. Run the same command again to go on." in answer.output
     assert "Traceback" not in answer.output
 
     n_cells = 3 * solved(run.results)
@@ -44,9 +59,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     assert len(load(run.results).cells) == n_cells
     assert list((run.results / "claims").iterdir()) == [] or executor == "ray"
 
-    status = ntksweep("status", run.results, "--json", folder=spec.parent)
-    assert status.status == 3, "unfinished, but nothing has failed"
-    facts = json.loads(status.output)
+    stands = ntksweep("status", run.results, "--json", folder=spec.parent)
+    assert stands.status == 3, "unfinished, but nothing has failed"
+    facts = json.loads(stands.output)
     assert facts["cells_finished"] == facts["cells_in_tables"] == n_cells
     assert facts["failures"] == []
     assert sum(kind["running"] for kind in facts["kinds"]) == 0
@@ -85,3 +100,44 @@ def test_an_interrupted_stage_is_released_not_failed(new_sweep: NewSweep) -> Non
     events = list(read_journals(run.results / "journal"))
     assert not [event for event in events if event["event"] == "failed"]
     assert [event["phase"] for event in events if event["event"] == "run"] == ["began", "stopped"]
+
+
+def be_told_while_it_plans(number: int) -> None:
+    def make_plan(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    orchestrator.run.make_plan = make_plan
+
+
+def be_told_again_while_it_writes_tables(number: int) -> None:
+    def collect(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    orchestrator.run.collect = collect
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=str,
+)
+def test_a_run_that_is_told_to_stop_while_it_plans_stops(new_sweep: NewSweep, number: int, status: int) -> None:
+    spec = new_sweep()
+    answer = ntksweep("run", spec, folder=spec.parent, prepare=partial(be_told_while_it_plans, number))
+    assert answer.status == status
+    assert "Run the same command again to go on." in answer.output
+    assert "Traceback" not in answer.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_says_it_twice_does_not_wait_for_the_tables(new_sweep: NewSweep, number: int) -> None:
+    spec = new_sweep()
+    told_again = partial(be_told_again_while_it_writes_tables, number)
+    run = Command("run", spec, "--executor", "inline", folder=spec.parent, prepare=told_again)
+    assert run.wait_for_events(2)
+    run.interrupt()
+    answer = run.wait()
+    assert answer.status == 128 + number
+    assert "Traceback" not in answer.output

@@ -1,4 +1,7 @@
-"""Nothing lost, nothing twice: drivers and workers are killed at random moments of a sweep, which then goes on."""
+"""Nothing lost, nothing twice: drivers, workers and daemons of Ray are killed at random moments; the sweep goes on.
+
+As many kills as `NTKSWEEP_KILLS` says, spread over the whole run.
+"""
 
 import os
 import random
@@ -15,6 +18,8 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from orchestrator import load
+from orchestrator.executors import local_ray
 from orchestrator.store.claims import ClaimBook
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, count_events, ntksweep, workers_of
@@ -23,7 +28,17 @@ from tests.faults.tables import assert_same_tables
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("kills")]
 
-INLINE_DRIVERS, RAY_DRIVERS, RAY_WORKERS = 15, 4, 6  # 25 moments
+KILLS = int(os.environ.get("NTKSWEEP_KILLS", "0"))
+# Where there is no time for more, those that cost least are the most.
+FEW = {"inline": 13, "driver": 3, "worker": 6, "raylet": 2, "gcs_server": 2}
+MANY = {"inline": 3 * KILLS // 10, "driver": KILLS // 5, "worker": KILLS // 5, "raylet": 3 * KILLS // 20}
+NUMBER = MANY | {"gcs_server": KILLS - sum(MANY.values())} if KILLS else FEW
+
+
+def in_runs(kind: str, kills: int) -> list[range]:
+    """Return the numbers of the kills of a kind, in runs with a few kills each."""
+    numbers = range(NUMBER[kind])
+    return [numbers[start : start + kills] for start in range(0, len(numbers), kills)]
 
 
 @dataclass
@@ -82,7 +97,7 @@ def events(undisturbed: Path) -> int:
     return count_events(undisturbed)
 
 
-@pytest.mark.parametrize("number", range(INLINE_DRIVERS))
+@pytest.mark.parametrize("number", range(NUMBER["inline"]))
 def test_a_driver_that_computes_by_itself_is_killed(
     number: int, new_sweep: NewSweep, events: int, expected: dict[str, pa.Table]
 ) -> None:
@@ -122,7 +137,7 @@ def test_a_driver_is_killed_between_finishing_something_and_giving_its_claim_bac
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("number", range(RAY_DRIVERS))
+@pytest.mark.parametrize("number", range(NUMBER["driver"]))
 def test_a_driver_of_ray_is_killed_and_its_processes_die_by_themselves(
     number: int,
     new_sweep: NewSweep,
@@ -147,7 +162,7 @@ def test_a_driver_of_ray_is_killed_and_its_processes_die_by_themselves(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("numbers", [range(RAY_WORKERS // 2), range(RAY_WORKERS // 2, RAY_WORKERS)], ids=["a", "b"])
+@pytest.mark.parametrize("numbers", in_runs("worker", 3), ids=str)
 def test_workers_are_killed_and_the_run_goes_on_by_itself(
     numbers: range, new_sweep: NewSweep, events: int, expected: dict[str, pa.Table]
 ) -> None:
@@ -166,3 +181,63 @@ def test_workers_are_killed_and_the_run_goes_on_by_itself(
     assert_same_tables(run.results, expected)
     prove_nothing_was_computed_twice(run.results)
     nothing_is_left_of_the_killed(spec)
+
+
+def daemon(run: Command, program: str) -> psutil.Process | None:
+    """Return the living process of a run's Ray that is this program."""
+    with suppress(psutil.Error):
+        for child in psutil.Process(run.pid).children():
+            if child.name() == program and child.status() != psutil.STATUS_ZOMBIE:
+                return child
+    return None
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("program", "numbers"),
+    [(program, numbers) for program in ("raylet", "gcs_server") for numbers in in_runs(program, 2)],
+    ids=str,
+)
+def test_daemons_of_ray_are_killed_and_the_run_goes_on_by_itself(
+    program: str, numbers: range, new_sweep: NewSweep, events: int, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    run = Command("run", spec, "--executor", "ray", "--workers", "2", folder=spec.parent)
+    killed = 0
+    for event, pause in sorted(moment(f"{program} {number}", events) for number in numbers):
+        assert run.wait_for_events(event)
+        time.sleep(pause)
+        if (process := daemon(run, program)) is not None:
+            process.kill()
+            killed += 1
+            psutil.wait_procs([process], timeout=0.1)
+    answer = run.wait()
+    assert answer.status == 0, answer.output
+    assert killed
+    assert "node lost; trying again" in answer.output or killed < len(numbers)
+    assert_same_tables(run.results, expected)
+    prove_nothing_was_computed_twice(run.results)
+    nothing_is_left_of_the_killed(spec)
+
+
+def never_start_ray_again() -> None:
+    local_ray.MOST_RESTARTS = 0
+
+
+@pytest.mark.ray
+def test_a_run_whose_ray_is_killed_too_often_says_so_and_writes_the_tables(
+    new_sweep: NewSweep, events: int, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    run = Command("run", spec, "--executor", "ray", folder=spec.parent, prepare=never_start_ray_again)
+    assert run.wait_for_events(events - 12)
+    process = daemon(run, "raylet")
+    assert process is not None
+    process.kill()
+    answer = run.wait()
+    assert answer.status == 5
+    assert "error: Ray's raylet was killed 1 times in this run, perhaps because this machine has" in answer.output
+    assert "run the same command again" in answer.output
+    assert "Traceback" not in answer.output
+    assert 0 < len(load(run.results).cells) < len(expected["cells"])
+    goes_on_and_ends_as_if_nothing_had_been(spec, expected)

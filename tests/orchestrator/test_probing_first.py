@@ -12,7 +12,8 @@ from finetune.targets import code_targets
 from orchestrator.folder import ResultsFolder
 from orchestrator.spec import read_spec
 from orchestrator.stages.tokenized import read_tokens
-from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
+from tests.orchestrator.sweeps import make_sweep, plan_of, results_of, run_spec, write_data
+from tests.tiny_models import WORDS
 
 TRAINING = {"learning_rate": 0.01, "epochs": 4, "batch_examples": 4, "looks": 1, "kernel_examples": 4}
 
@@ -60,3 +61,30 @@ def losses_of_the_probe(spec: Path, kind: Any) -> dict[str, float]:
         targets = code_targets(labels, kind="classification", n_outputs=2, outputs="full").reshape(-1, 2)
         losses[split] = float(((outputs - targets) ** 2).sum() / (2 * len(labels)))
     return losses
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace", "margin"])
+def test_a_perfect_ridge_probe_leaves_no_residual(outputs: str, tmp_path: Path, tiny_model: Path):
+    """Fewer examples than features, so that nearly no penalty leaves nearly nothing of the kernel's targets."""
+    head = {"kind": "ridge", "in_kernel": False, "penalty": 1e-10}
+    changes = {"head": head, "kernel.outputs": outputs, "grid.layer_sets": ["all_layers"]}
+    spec = make_sweep(tmp_path, changes, model=tiny_model)
+    different = [f"{first} {second}" for first in WORDS[:4] for second in WORDS[:10]]
+    write_data(tmp_path / "data.parquet", text=different)
+    assert not run_spec(spec).report.failures
+    rows = results_of(spec).cells.to_arrow().to_pylist()
+    assert all(row["initial_train_loss"] < 1e-6 for row in rows)
+
+
+def test_the_margin_alone_changes_what_a_ridge_probe_is_fitted_to():
+    heads = {
+        (kind, outputs): next(
+            stage.stage_id
+            for stage in plan_of({"head": {"kind": kind}, "kernel.outputs": outputs}).stages
+            if stage.kind == "head"
+        )
+        for kind in ("ridge", "logistic")
+        for outputs in ("full", "trace", "margin")
+    }
+    assert heads["ridge", "full"] == heads["ridge", "trace"] != heads["ridge", "margin"]
+    assert heads["logistic", "full"] == heads["logistic", "trace"] == heads["logistic", "margin"]

@@ -23,11 +23,12 @@ folder = next(Path(word.partition("=")[2]) for word in sys.argv if word.startswi
 (folder.parent / "loaded").touch()
 
 def main():
-    """Start what outlives its parent and is deaf to SIGTERM, as a worker at work can be; then say that Ray is up."""
+    """Start what is deaf to SIGTERM, as a worker at work can be; then be up, in the middle of a line."""
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(1000)"
     start = [sys.executable, "-c", deaf]
     child = f"import subprocess; subprocess.Popen({start!r}, start_new_session=True, stdout=-1).stdout.readline()"
     subprocess.run([sys.executable, "-c", child], check=True)
+    print("half a line", end="", flush=True)
     folder.mkdir()
     (folder / "ray_current_cluster").touch()
     time.sleep(1000)

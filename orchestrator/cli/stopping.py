@@ -1,0 +1,47 @@
+"""Being told to stop: SIGTERM and SIGHUP end a command as Ctrl-C does."""
+
+import signal
+from types import FrameType
+
+from orchestrator.errors import ExitCode
+
+STATUSES = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGHUP: ExitCode.HUNG_UP}
+
+
+class StoppedError(KeyboardInterrupt):
+    """A signal told the command to stop.
+
+    Attributes:
+        signal: which.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+
+def stop_as_by_ctrl_c() -> None:
+    """Have SIGTERM, which containers, services and `kill` send, and SIGHUP, of a closed terminal, raise StoppedError.
+
+    One that is ignored, as SIGHUP is under nohup, stays so.
+    """
+    for number in STATUSES:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _stop)
+
+
+def end_at_once() -> None:
+    """Have SIGTERM end this process as it is."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def ending(error: BaseException | None) -> tuple[str, ExitCode]:
+    """Return what to say of an interrupt, and the exit status."""
+    by, status = "", ExitCode.INTERRUPTED
+    if isinstance(error, StoppedError):
+        by, status = f" by {error.signal.name}", STATUSES[error.signal]
+    return f"interrupted{by}; what is finished is kept. Run the same command again to go on.", status
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise StoppedError(number)
