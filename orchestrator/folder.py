@@ -12,8 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from orchestrator.documents.composing import compose
+from orchestrator.documents.files import UnreadableFileError, text_of
+from orchestrator.documents.node import YamlFault
+from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import ChangedError, ResultsError, SpecError
 from orchestrator.identity import identity
 from orchestrator.sources import Source, Sources, find_again
@@ -27,6 +29,9 @@ from orchestrator.store.sealed import unsealed
 from orchestrator.version import VERSION
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "ray", "datasets", "pyarrow")
+
+LARGEST_STORED = 256 * 2**20
+"""Bytes of a stored spec, which names every file of the model and the data."""
 
 
 class OnChange(StrEnum):
@@ -118,11 +123,11 @@ class ResultsFolder:
                 )
             return None
         try:
-            data = yaml.safe_load(self.spec_path.read_text(encoding="utf-8"))
+            data = self._stored_content()
             sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]))
             # Of what was written, not of what is made of it: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
-        except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, SpecError) as error:
+        except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
             raise ResultsError(
                 f"{self.spec_path} cannot be read ({type(error).__name__}); restore it, or remove it and run the spec "
                 "again: finished artifacts are found by their content"
@@ -133,6 +138,10 @@ class ResultsFolder:
                 "this file: finished artifacts are found by their content"
             )
         return sweep
+
+    def _stored_content(self) -> Any:
+        root = compose(text_of(self.spec_path, largest=LARGEST_STORED))
+        return None if root is None else root.value
 
     @property
     def lost_spec(self) -> bool:
@@ -209,8 +218,8 @@ class ResultsFolder:
     def version_changes(self) -> list[str]:
         """Return a line for each library whose version differs from the one that the folder was last run with."""
         try:
-            before = dict(yaml.safe_load(self.spec_path.read_text(encoding="utf-8"))["versions"])
-        except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError):
+            before = dict(self._stored_content()["versions"])
+        except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError):
             return []
         return [
             f"{name} was {before[name]} when this sweep was last run and is {now} now; last bits may differ"
@@ -242,7 +251,7 @@ def stored_text(sweep: Sweep) -> str:
         "spec": sweep.spec.model_dump(mode="json"),
     }
     heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
-    return heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return heading + to_yaml(content)
 
 
 @cache

@@ -11,6 +11,7 @@ from orchestrator.errors import SpecError
 from orchestrator.folder import Sweep
 from orchestrator.identity import identity
 from orchestrator.layer_sets import LayerSet, expand_layer_sets
+from orchestrator.plan_limits import refuse_too_many_layer_sets, refuse_too_many_stages
 from orchestrator.plan_parts import Solve, Variant
 from orchestrator.seed_plan import SeedPlanner
 from orchestrator.side_by_side import train_together
@@ -112,6 +113,7 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:
     additions: list[Additions] = []
     for position, ((choice, single), survey) in enumerate(zip(variants(sweep), surveys, strict=True)):
         variant = _variant(choice, single, survey)
+        refuse_too_many_stages(variant, len(surveys))
         own_stages, own_solves, own_additions = _stages_of(variant)
         found.append(variant)
         # Variants that differ in the learning rate alone add the same.
@@ -160,6 +162,7 @@ def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
     spec = sweep.spec
     try:
         _check_against(sweep, survey)
+        refuse_too_many_layer_sets(spec.grid.layer_sets, len({group.layer for group in survey.groups} - {None}))
         sets = tuple(expand_layer_sets(spec.grid.layer_sets, survey.groups, head_in_kernel=spec.head.in_kernel))
     except SpecError as error:
         raise SpecError(f"{choice}: {error}" if choice.task else str(error)) from None

@@ -8,26 +8,25 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ByteSize,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveInt,
     field_validator,
     model_validator,
 )
 
-from slurm.quantities import duration, expanded_folder, minutes_of, slurm_bytes
+from slurm.quantities import bytes_of, duration, expanded_folder, minutes_of, not_logical
 from slurm.sbatch_options import checked_options
+from slurm.shell_words import checked_command, checked_module, checked_program, checked_word
 
 LEAST_MEMORY = 100 * 10**6
 """Bytes below which `memory` is taken for a number whose unit was forgotten."""
 
-Word = Annotated[str, Field(pattern=r"^[^\s'\"\\;$`]+$")]
-"""A name as Slurm has them: nothing that a shell or a script would read as more than one word."""
-
+Word = Annotated[str, AfterValidator(checked_word)]
+Module = Annotated[str, AfterValidator(checked_module)]
 Folder = Annotated[Path, AfterValidator(expanded_folder)]
-Bytes = Annotated[ByteSize, BeforeValidator(slurm_bytes)]
+Bytes = Annotated[int, BeforeValidator(bytes_of), Field(le=2**60)]
+Count = Annotated[int, BeforeValidator(not_logical), Field(gt=0, le=100_000)]
+CountOrNone = Annotated[int, BeforeValidator(not_logical), Field(ge=0, le=100_000)]
 
 
 class Profile(BaseModel):
@@ -40,17 +39,17 @@ class Profile(BaseModel):
     )
     account: Word | None = Field(None, description="Account that is charged; null takes yours.", examples=["nlp"])
     qos: Word | None = Field(None, description="Quality of service; null takes the account's.", examples=["normal"])
-    nodes: PositiveInt = Field(1, description="Nodes of one allocation; one Ray runs over all of them.", examples=[2])
-    tasks_per_node: PositiveInt = Field(
+    nodes: Count = Field(1, description="Nodes of one allocation; one Ray runs over all of them.", examples=[2])
+    tasks_per_node: Count = Field(
         1, description="Worker processes on a node; each computes one stage at a time.", examples=[4]
     )
-    cpus_per_task: PositiveInt = Field(1, description="CPUs of one worker process.", examples=[8])
+    cpus_per_task: Count = Field(1, description="CPUs of one worker process.", examples=[8])
     memory: Bytes = Field(
         description="Memory of the allocation on each node, shared by its workers. GB is 10^9 bytes, GiB and Slurm's "
         "own G are 2^30.",
         examples=["64GB"],
     )
-    gpus_per_task: NonNegativeInt = Field(0, description="GPUs of one worker process.", examples=[1])
+    gpus_per_task: CountOrNone = Field(0, description="GPUs of one worker process.", examples=[1])
     gpu_type: Word | None = Field(
         None, description="Type of the GPUs, as `sinfo -o %G` lists it; null takes any.", examples=["a100"]
     )
@@ -59,25 +58,26 @@ class Profile(BaseModel):
         "Rounded up to whole minutes.",
         examples=["4h"],
     )
-    signal_seconds: Annotated[int, Field(ge=1, le=65535)] = Field(
+    signal_seconds: Annotated[int, BeforeValidator(not_logical), Field(ge=1, le=65535)] = Field(
         120,
         description="How long before its time limit an allocation is told to stop: it begins no further stage, and "
         "ends what it is at.",
         examples=[300],
     )
-    requeues: NonNegativeInt = Field(
+    requeues: CountOrNone = Field(
         3, description="How often an allocation is queued again after its time limit, while work is left.", examples=[3]
     )
     constraint: Word | None = Field(
         None, description="Features that the nodes must have, as `sinfo -o %f` lists them.", examples=["a100&nvlink"]
     )
     exclude: Word | None = Field(None, description="Nodes never to use.", examples=["node[07-09],node42"])
-    modules: tuple[Word, ...] = Field(
+    modules: tuple[Module, ...] = Field(
         (), description="Environment modules to load, in this order.", examples=[["python/3.11", "cuda/12.4"]]
     )
-    container: str | None = Field(
+    container: Annotated[str, AfterValidator(checked_command)] | None = Field(
         None,
-        description="Command put before Python, for a container that has ntksweep installed.",
+        description="Command put before Python, for a container that has ntksweep installed. No shell reads it: it "
+        "holds no variables and no operators such as &&, which belong to `setup`.",
         examples=["apptainer exec --nv /shared/images/ntksweep.sif"],
     )
     virtual_environment: Folder | None = Field(
@@ -86,7 +86,7 @@ class Profile(BaseModel):
         "see it.",
         examples=["/shared/envs/ntksweep"],
     )
-    python: str | None = Field(
+    python: Annotated[str, AfterValidator(checked_program)] | None = Field(
         None,
         description="Python on the nodes; null takes that of the virtual environment, `python3` in a container, else "
         "the one that `ntksweep submit` runs on.",
@@ -108,7 +108,7 @@ class Profile(BaseModel):
         examples=["/local"],
     )
     object_store: Bytes = Field(
-        ByteSize(200 * 10**6),
+        200 * 10**6,
         ge=80 * 10**6,
         description="Memory on each node for what Ray passes between processes; taken out of `memory`. ntksweep passes "
         "little: its data goes through files. Ray wants 80MB at least.",
@@ -130,22 +130,24 @@ class Profile(BaseModel):
         description="Further options of sbatch by their long names; true stands for an option without a value.",
         examples=[{"exclusive": True, "licenses": "matlab:1"}],
     )
-    allocations: PositiveInt = Field(
+    allocations: Count = Field(
         1, description="How many allocations work on the sweep; `--allocations` overrides it.", examples=[4]
     )
 
     @field_validator("time_limit", mode="before")
     @classmethod
     def _a_duration(cls, text: Any) -> str:
+        if isinstance(text, bool) or not isinstance(text, (str, int, float)):
+            raise ValueError("give a duration with a unit: 4h, 90m, 1d12h, 12:30:00 or 1-12:00:00")
         # YAML makes a number of 90, of which nobody knows whether it is minutes or seconds.
         minutes_of(str(text))
         return str(text)
 
     @field_validator("memory")
     @classmethod
-    def _has_a_unit(cls, memory: ByteSize) -> ByteSize:
+    def _has_a_unit(cls, memory: int) -> int:
         if memory < LEAST_MEMORY:
-            raise ValueError(f"{int(memory)} bytes are too few to start Python and Ray: write the unit, as in 64GB")
+            raise ValueError(f"{memory} bytes are too few to start Python and Ray: write the unit, as in 64GB")
         return memory
 
     @field_validator("slurm")
@@ -154,7 +156,7 @@ class Profile(BaseModel):
         try:
             SpecifierSet(text or "")
         except InvalidSpecifier:
-            raise ValueError(f"`{text}` does not say which versions: write >=21.08, or >=21.08,<25") from None
+            raise ValueError(f"`{str(text)[:60]}` does not say which versions: write >=21.08, or >=21.08,<25") from None
         return text
 
     @field_validator("sbatch")

@@ -2,6 +2,7 @@
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ _CLOCK = re.compile(r"(?:(?P<d>\d+)-(?=\d))?(?P<h>\d+):(?P<m>\d+):(?P<s>\d+)", r
 _DAYS = re.compile(r"(?P<d>\d+)-(?P<h>\d+)(?::(?P<m>\d+))?", re.ASCII)
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
-_SLURM_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGTP]?)(i?B|)\s*", re.IGNORECASE | re.ASCII)
+_POWER = {unit: power for power, unit in enumerate("KMGTP", start=1)}
+
+MOST_DIGITS = 9
+"""Digits of a number in a duration; 10^9 seconds are thirty years."""
 
 
 def minutes_of(text: str) -> int:
@@ -27,8 +32,11 @@ def minutes_of(text: str) -> int:
         if found := form.fullmatch(text.strip()):
             break
     if not text.strip() or found is None:
-        raise ValueError(f"`{text}` is no duration with a unit: write 4h, 90m, 1d12h, 12:30:00 or 1-12:00:00")
-    seconds = sum(int(number) * _SECONDS[unit] for unit, number in found.groupdict().items() if number)
+        raise ValueError(f"`{text[:60]}` is no duration with a unit: write 4h, 90m, 1d12h, 12:30:00 or 1-12:00:00")
+    parts = {unit: number for unit, number in found.groupdict().items() if number}
+    if any(len(number) > MOST_DIGITS for number in parts.values()):
+        raise ValueError(f"`{text[:60]}` is longer than any job may run")
+    seconds = sum(int(number) * _SECONDS[unit] for unit, number in parts.items())
     if seconds == 0:
         raise ValueError("a time limit of 0 would end the allocation before it begins")
     return -(-seconds // 60)
@@ -42,10 +50,30 @@ def duration(minutes: float) -> str:
     return "".join(parts) or "0m"
 
 
-def slurm_bytes(value: Any) -> Any:
-    """Return `64G`, as Slurm writes 64 GiB, with the unit that pydantic reads; anything else unchanged."""
-    if isinstance(value, str) and (found := _SLURM_SIZE.fullmatch(value)):
-        return f"{found[1]}{found[2].upper()}iB"
+def bytes_of(value: Any) -> int:
+    """Return a size in bytes: 64GB is 64 times 10^9, 64GiB and 64G, as Slurm writes it, 64 times 2^30.
+
+    Raises:
+        ValueError: it is neither a whole number nor a number with a unit.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"`{str(value)[:60]}` is no size; write the number and the unit, as in 64GB")
+    number, unit, suffix = found[1], found[2].upper(), found[3].lower()
+    base = 1000 if suffix == "b" else 1024
+    return int(Decimal(number) * base ** _POWER.get(unit, 0))
+
+
+def not_logical(value: Any) -> Any:
+    """Return a value that is to be a number, unless it is true or false, which Python takes for 1 and 0.
+
+    Raises:
+        ValueError: it is.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"`{str(value).lower()}` is a logical value to YAML; give a number")
     return value
 
 
@@ -53,9 +81,15 @@ def expanded_folder(folder: Path) -> Path:
     """Return a folder with ~ and variables filled in.
 
     Raises:
-        ValueError: a variable is not set here, or the path is relative.
+        ValueError: a variable is not set here, there is no such user, the path is relative, or no script could hold it.
     """
-    expanded = Path(os.path.expandvars(folder)).expanduser()
+    if not str(folder).isprintable():
+        raise ValueError("the path holds a character that cannot be seen, which scripts of jobs could not hold")
+    try:
+        expanded = Path(os.path.expandvars(folder)).expanduser()
+    except RuntimeError:
+        raise ValueError(f"`{folder.parts[0]}` is the home of a user that this machine does not know; write the path "
+                         "out") from None  # fmt: skip
     if unset := re.search(r"\$\{?(\w+)", str(expanded)):
         raise ValueError(f"the variable ${unset[1]} in `{folder}` is not set here; write the path out")
     if not expanded.is_absolute():

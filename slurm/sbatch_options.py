@@ -47,15 +47,15 @@ def checked_options(options: dict[str, str | int | bool]) -> dict[str, str | int
     for given, value in options.items():
         name = given.removeprefix("--").replace("_", "-")
         if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
-            raise ValueError(f"`{given}` is not the long name of an option of sbatch, such as `licenses`")
+            raise ValueError(f"`{given[:60]}` is not the long name of an option of sbatch, such as `licenses`")
         if name in _BY_KEY:
             raise ValueError(f"`{given}` is set by the key `{_BY_KEY[name]}` of the profile; use that")
         if name in _OURS:
             raise ValueError(f"`{given}` is for ntksweep alone to set; remove it")
         if value is False:
             raise ValueError(f"`{given}: false` says nothing to sbatch: leave the option out")
-        if isinstance(value, str) and not re.fullmatch(r"[^\n\r]+", value):
-            raise ValueError(f"the value of `{given}` must be one line")
+        if isinstance(value, str) and (not value or not value.isprintable()):
+            raise ValueError(f"the value of `{given}` must be one line of characters that can be seen")
         if name in checked:
             raise ValueError(f"`{name}` stands twice, once as `{given}`")
         checked[name] = value

@@ -23,7 +23,9 @@ def setup_lines(profile: Profile, results: Path) -> list[str]:
         profile: what the job enters.
         results: the results folder, which the node must see.
     """
-    modules = [_or_fault(f"module load {name}", f"the module {name} cannot be loaded") for name in profile.modules]
+    modules = [
+        _or_fault(f"module load {shlex.quote(name)}", f"the module {name} cannot be loaded") for name in profile.modules
+    ]
     first, spec = shlex.quote(python_command(profile)[0]), shlex.quote(str(results / "spec.yaml"))
     return [
         f"umask {UMASKS[profile.results]:03o}",

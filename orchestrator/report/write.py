@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
+from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import ResultsError
 from orchestrator.export import write_table
 from orchestrator.report.choices import choices_made
@@ -67,7 +67,7 @@ def write_report(results: Results, output: Path) -> Path:
 def _spec_text(results: Results) -> str:
     content = results.folder.existing().spec.model_dump(mode="json", exclude={"results"}, exclude_none=True)
     heading = "# The spec of this report, every key resolved; paths start from the folder of the spec that was run.\n"
-    return heading + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return heading + to_yaml(content)
 
 
 def _provenance(trained: pd.DataFrame, n_cells: int) -> list[str]:

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ByteSize, Discriminator, Field, PositiveInt, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from orchestrator.spec.quantities import Count, Memory, Processes
 from orchestrator.spec.sections import Section
 
 
@@ -22,7 +23,7 @@ def _kind_of_batch_tokens(value: Any) -> str:
 
 
 BatchTokens = Annotated[
-    Annotated[PositiveInt, Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
+    Annotated[Count, Tag("number")] | Annotated[Literal["auto"], Tag("auto")],
     Discriminator(_kind_of_batch_tokens),
 ]
 
@@ -37,20 +38,19 @@ class ComputeSection(Section):
         description="ray runs stages in parallel processes; inline in this process, for debuggers.",
         examples=["ray"],
     )
-    workers: PositiveInt | None = Field(
+    workers: Processes | None = Field(
         None, description="Number of worker processes; null takes one for every `threads` processors.",
         examples=[2],
     )  # fmt: skip
-    threads: PositiveInt = Field(
+    threads: Processes = Field(
         1,
         description="Threads of one stage. Part of the numbers: sums depend on it in the last bit.",
         examples=[1],
     )
-    memory_budget: ByteSize = Field(
-        ByteSize(2 * 10**9),
+    memory_budget: Memory = Field(
+        2 * 10**9,
         description="Most memory that one worker spends on Jacobians and kernel blocks, beside the model.",
         examples=["2GB"],
-        validate_default=True,
     )
     gram_dtype: Literal["float64", "float32"] = Field(
         "float64", description="Precision in which kernel blocks are accumulated.", examples=["float64"]
@@ -67,7 +67,7 @@ class ComputeSection(Section):
         "process. Part of the numbers: sums depend on it in the last bits.",
         examples=["cuda"],
     )
-    device_memory: ByteSize | None = Field(
+    device_memory: Memory | None = Field(
         None,
         description="Memory of what one process computes on, by which `plan` tells whether the model fits; null asks "
         "this machine, which may have no such GPU.",
@@ -92,7 +92,7 @@ class ComputeSection(Section):
         "CPU. The folder keeps what was found, so that its numbers stay; in another folder they agree to rounding.",
         examples=[2048, "auto"],
     )
-    shard_examples: PositiveInt | None = Field(
+    shard_examples: Count | None = Field(
         None,
         description="Examples captured by one stage; null takes the most, up to 256, that a share of the memory "
         "budget holds.",
@@ -103,7 +103,7 @@ class ComputeSection(Section):
 class ShardingSection(Section):
     """Groups of processes that share one model, through DeepSpeed's ZeRO."""
 
-    group_size: PositiveInt = Field(
+    group_size: Processes = Field(
         description="Processes, with a GPU each where compute.device is cuda, that run one model together. Workers are "
         "counted in processes, so that it must divide their number. Part of the numbers, in the last bits.",
         examples=[4],

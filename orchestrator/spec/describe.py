@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from orchestrator.documents.writing import to_yaml
 from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, LambdaSection, Logspace, SubsetsUpTo
 from orchestrator.spec.model import Spec
 from orchestrator.spec.sections import Section
@@ -104,7 +104,7 @@ def _flow(value: Any) -> str:
         value = str(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(int(value))
-    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip()
+    text = to_yaml(value, on_one_line=True).strip()
     return text.removesuffix("...").strip()
 
 

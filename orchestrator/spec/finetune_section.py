@@ -2,23 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from finetune.settings import Operation
+from orchestrator.spec.quantities import Count, CountOrNone, Number, Real, Share
 from orchestrator.spec.sections import Section
-
-PositiveFloat = Annotated[float, Field(gt=0)]
 
 
 class CombinationsSection(Section):
     """Weights trained on two tasks of the grid, combined and evaluated on both."""
 
-    coefficients: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+    coefficients: tuple[Annotated[float, Number, Field(ge=0, le=1)], ...] = Field(
         (0.25, 0.5, 0.75), description="The coefficients a.", examples=[[0.25, 0.5, 0.75]], min_length=1
     )
     operations: tuple[Operation, ...] = Field(
@@ -53,40 +47,40 @@ class FinetuneSection(Section):
         description="gradient_descent takes all examples at every step, as the theory does; the others take batches.",
         examples=["adamw"],
     )
-    learning_rate: PositiveFloat = Field(
+    learning_rate: Real = Field(
         description="Learning rate, of the loss and the penalty divided by the number of training examples.",
         examples=[1e-3],
     )
-    epochs: PositiveInt = Field(description="How often every training example is seen.", examples=[10])
-    batch_examples: PositiveInt = Field(16, description="Examples that go through the model at once.", examples=[16])
-    accumulation: PositiveInt = Field(
+    epochs: Count = Field(description="How often every training example is seen.", examples=[10])
+    batch_examples: Count = Field(16, description="Examples that go through the model at once.", examples=[16])
+    accumulation: Count = Field(
         1, description="Batches whose gradients make one step; gradient descent takes them all.", examples=[1]
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="The learning rate after the warm-up; linear and cosine end at 0.", examples=["linear"]
     )
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+    warmup: Share = Field(
         0.0, description="Share of the steps over which the learning rate rises from 0.", examples=[0.06]
     )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="Momentum of sgd.", examples=[0.9])
-    clip_norm: PositiveFloat | None = Field(
+    momentum: Share = Field(0.0, description="Momentum of sgd.", examples=[0.9])
+    clip_norm: Real | None = Field(
         None, description="Norm to which the gradient of a cell is cut; null leaves it.", examples=[1.0]
     )
-    patience: PositiveInt | None = Field(
+    patience: Count | None = Field(
         None,
         description="Looks without a better evaluation loss after which a cell stops and keeps its best weights; null "
         "trains to the end.",
         examples=[3],
     )
-    looks: PositiveInt = Field(
+    looks: Count = Field(
         10, description="How often all examples are looked at on the way: rows of `trajectories`.", examples=[10]
     )
-    kernel_examples: NonNegativeInt = Field(
+    kernel_examples: CountOrNone = Field(
         16,
         description="Training examples on which the kernel is followed while it moves; 0 does without.",
         examples=[16],
     )
-    side_by_side: PositiveInt = Field(
+    side_by_side: Count = Field(
         8,
         description="Cells of a layer set that are trained together in one process, which shares the frozen weights "
         "between them: lambdas, and what side_by_side_across names. Part of the numbers: their last bits depend on it.",

@@ -1,22 +1,40 @@
 """The section `grid` of a spec: regularization strengths, layer sets, seeds and training-set sizes."""
 
 import math
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from orchestrator.spec.quantities import Count, Layer, Number, Rank, Real, Seed
 from orchestrator.spec.sections import Name, Section, TaskSection
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+def _task_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ValueError("the name of a task has letters, digits, - _ and . only, begins with a letter or a digit, and "
+                         "has 100 characters at most")  # fmt: skip
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(_task_name)]
+
+MOST_STRENGTHS = 10_000
+"""Lambdas of a grid."""
+
+MOST_VARIANTS = 1_000
+"""Tasks times ranks times learning rates; before planning, model and data are looked at for each task and rank."""
+
+MOST_PROBLEMS = 100_000
+"""Variants times seeds times training-set sizes, each of which has stages of its own."""
 
 
 class Logspace(Section):
     """Numbers spaced evenly on a logarithmic scale, both ends included."""
 
-    start: PositiveFloat = Field(description="Smallest value.", examples=[1e-6])
-    stop: PositiveFloat = Field(description="Largest value.", examples=[1.0])
-    count: PositiveInt = Field(description="How many.", examples=[13])
+    start: Real = Field(description="Smallest value.", examples=[1e-6])
+    stop: Real = Field(description="Largest value.", examples=[1.0])
+    count: Annotated[int, Number, Field(gt=0, le=MOST_STRENGTHS)] = Field(description="How many.", examples=[13])
 
     def numbers(self) -> tuple[float, ...]:
         """Return the numbers, each a power of ten rounded to 12 digits so that every machine gets the same."""
@@ -29,8 +47,8 @@ class Logspace(Section):
 class LambdaSection(Section):
     """The regularization strengths lambda > 0 of (1/2)|J d - r|^2 + (lambda/2)|d|^2."""
 
-    values: tuple[PositiveFloat, ...] | None = Field(
-        None, description="The strengths themselves.", examples=[[1e-4, 1e-2, 1.0]]
+    values: tuple[Real, ...] | None = Field(
+        None, description="The strengths themselves.", examples=[[1e-4, 1e-2, 1.0]], max_length=MOST_STRENGTHS
     )
     logspace: Logspace | None = Field(
         None,
@@ -60,13 +78,15 @@ class LambdaSection(Section):
 class SubsetsUpTo(Section):
     """All sets of layers up to a size."""
 
-    subsets: PositiveInt = Field(description="Largest number of layers in a set.", examples=[3])
+    subsets: Annotated[int, Number, Field(gt=0, le=1_000)] = Field(
+        description="Largest number of layers in a set.", examples=[3]
+    )
 
 
 class ExplicitLayers(Section):
     """Sets of layers, listed."""
 
-    layers: tuple[Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)], ...] = Field(
+    layers: tuple[Annotated[tuple[Layer, ...], Field(min_length=1)], ...] = Field(
         description="Sets of layer numbers, counted from 0.", examples=[[[0, 1], [5]]], min_length=1
     )
 
@@ -99,11 +119,11 @@ class GridSection(Section):
         examples=[["each_layer", "prefixes", "suffixes"]],
         min_length=1,
     )
-    seeds: tuple[NonNegativeInt, ...] = Field(
+    seeds: tuple[Seed, ...] = Field(
         (0,), description="Seeds of sample, adapter and head, where those do not fix their own.",
         examples=[[0, 1, 2]], min_length=1,
     )  # fmt: skip
-    n_train: tuple[PositiveInt, ...] = Field(
+    n_train: tuple[Count, ...] = Field(
         description="Training-set sizes; a smaller set is the beginning of a larger one.",
         examples=[[400]],
         min_length=1,
@@ -115,16 +135,32 @@ class GridSection(Section):
         examples=[{"movies": {"data": "data/movies.parquet", "kind": "classification", "n_eval": 300}}],
         min_length=1,
     )
-    ranks: tuple[PositiveInt, ...] | None = Field(
+    ranks: tuple[Rank, ...] | None = Field(
         None,
         description="Several ranks of LoRA; null has the one of `adapter.rank`. alpha stays, so that updates are "
         "scaled by alpha / rank.",
         examples=[[1, 2, 4, 8, 16]],
         min_length=1,
     )
-    learning_rates: tuple[PositiveFloat, ...] | None = Field(
+    learning_rates: tuple[Real, ...] | None = Field(
         None,
         description="Several learning rates; null has the one of `finetune.learning_rate`.",
         examples=[[3e-4, 1e-3, 3e-3]],
         min_length=1,
     )
+
+    @model_validator(mode="after")
+    def _small_enough(self) -> "GridSection":
+        variants = {"tasks": self.tasks, "ranks": self.ranks, "learning_rates": self.learning_rates}
+        _refuse_more({f"grid.{axis}": len(values) for axis, values in variants.items() if values}, MOST_VARIANTS)
+        problems = variants | {"seeds": set(self.seeds), "n_train": set(self.n_train)}
+        _refuse_more({f"grid.{axis}": len(values) for axis, values in problems.items() if values}, MOST_PROBLEMS)
+        return self
+
+
+def _refuse_more(lengths: dict[str, int], most: int) -> None:
+    if math.prod(lengths.values()) > most:
+        product = " x ".join(f"{length:,} {axis}" for axis, length in lengths.items())
+        raise ValueError(
+            f"{product} make more than {most:,} combinations; give fewer, or divide them among several specs"
+        )

@@ -1,18 +1,18 @@
 """The sections of a spec: what is computed (model, task, adapter, head, kernel) and where it goes (results)."""
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    NonNegativeInt,
-    PositiveInt,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
+
+from orchestrator.spec.places import Folder, Place
+from orchestrator.spec.quantities import Count, Number, Rank, Real, Seed
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -41,7 +41,7 @@ class ModelSection(Section):
 
     came_later = frozenset({"weights", "weights_seed"})
 
-    path: Name = Field(
+    path: Place = Field(
         description="Folder of the model (relative to the spec file), or its id on the hub.",
         examples=["data/minilm", "FacebookAI/roberta-base"],
     )
@@ -67,7 +67,7 @@ class ModelSection(Section):
         "for tests and timings: the folder then needs config.json and a tokenizer alone.",
         examples=["random"],
     )
-    weights_seed: NonNegativeInt = Field(0, description="Seed of random weights.", examples=[0])
+    weights_seed: Seed = Field(0, description="Seed of random weights.", examples=[0])
 
 
 class TaskSection(Section):
@@ -75,7 +75,7 @@ class TaskSection(Section):
 
     came_later = frozenset({"sampling"})
 
-    data: Name = Field(
+    data: Place = Field(
         description="Parquet, CSV or JSONL file, a folder of them (relative to the spec file), or a dataset's "
         "id on the hub.",
         examples=["data/amazon.parquet", "nyu-mll/glue"],
@@ -97,10 +97,10 @@ class TaskSection(Section):
         "regression on the label itself. Both with squared loss.",
         examples=["classification"],
     )
-    classes: Annotated[int, Field(ge=2)] | None = Field(
+    classes: Annotated[int, Number, Field(ge=2, le=1_000_000)] | None = Field(
         None, description="Number of classes C; null takes the largest label plus one.", examples=[2]
     )
-    sign_cut: Annotated[float, Field(ge=0)] | None = Field(
+    sign_cut: Annotated[float, Number, Field(ge=0)] | None = Field(
         None,
         description="Make two classes of ratings: above the cut is 1, below minus the cut is 0, between is "
         "left out because its sign is ambiguous.",
@@ -112,8 +112,8 @@ class TaskSection(Section):
         "{mask}, where they are read; a causal one reads them at the end.",
         examples=["{text} It was"],
     )
-    max_length: PositiveInt = Field(128, description="Tokens kept of an example; longer ones are cut.", examples=[128])
-    n_eval: PositiveInt = Field(description="Number of evaluation examples.", examples=[300])
+    max_length: Count = Field(128, description="Tokens kept of an example; longer ones are cut.", examples=[128])
+    n_eval: Count = Field(description="Number of evaluation examples.", examples=[300])
     sampling: Literal["random", "balanced", "first"] = Field(
         "random",
         description="random draws examples; balanced draws as many training examples of each class, so that k examples "
@@ -121,7 +121,7 @@ class TaskSection(Section):
         "examples are held out, the split's last rows for them.",
         examples=["balanced"],
     )
-    sample_seed: int | None = Field(
+    sample_seed: Seed | None = Field(
         None,
         description="Seed that draws the examples; null takes the seed of the grid, so that every seed draws its own.",
         examples=[0],
@@ -154,10 +154,8 @@ class AdapterSection(Section):
         description="lora adapts `targets` through peft; none takes the weights and biases of `targets` themselves.",
         examples=["lora"],
     )
-    rank: PositiveInt = Field(8, description="Rank r of LoRA.", examples=[8])
-    alpha: Annotated[float, Field(gt=0)] = Field(
-        16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16]
-    )
+    rank: Rank = Field(8, description="Rank r of LoRA.", examples=[8])
+    alpha: Real = Field(16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16])
     targets: tuple[Name, ...] = Field(
         description="Names, or ends of names, of the linear modules to adapt in every layer.",
         examples=[["query", "value"]],
@@ -168,7 +166,7 @@ class AdapterSection(Section):
         description="zero starts LoRA's B at 0, so that the model is the pretrained one; random draws B as A.",
         examples=["zero"],
     )
-    seed: int | None = Field(
+    seed: Seed | None = Field(
         None, description="Seed of LoRA's A (and B); null takes the seed of the grid.", examples=[0]
     )
 
@@ -185,16 +183,14 @@ class HeadSection(Section):
         "model: at the {mask} of `task.template` of a masked one, at the end of the text of a causal one.",
         examples=["random"],
     )
-    seed: int | None = Field(None, description="Seed of a random head; null takes the seed of the grid.", examples=[0])
+    seed: Seed | None = Field(None, description="Seed of a random head; null takes the seed of the grid.", examples=[0])
     in_kernel: bool = Field(
         True,
         description="Whether the head is trained too: adds its block to every layer set. finetune.train_head can have "
         "it trained outside the kernel.",
         examples=[True],
     )
-    penalty: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="L2 penalty of a ridge or logistic probe.", examples=[1.0]
-    )
+    penalty: Real = Field(1.0, description="L2 penalty of a ridge or logistic probe.", examples=[1.0])
     words: tuple[str, ...] = Field(
         (), description="Words whose logits are the outputs, one a class, one token each.",
         examples=[[" terrible", " great"]],
@@ -225,10 +221,10 @@ class KernelSection(Section):
         "takes the difference of two logits (n rows).",
         examples=["full"],
     )
-    sigma: Annotated[float, Field(gt=0)] = Field(
+    sigma: Real = Field(
         1e-4, description="Added to the spectrum for the condition number with fixed sigma.", examples=[1e-4]
     )
-    relative_sigma: Annotated[float, Field(gt=0)] = Field(
+    relative_sigma: Real = Field(
         1e-6,
         description="The same in units of trace/M, for the condition number with trace-relative sigma.",
         examples=[1e-6],
@@ -275,7 +271,7 @@ class KernelSection(Section):
 class ResultsSection(Section):
     """Where results go and what is kept."""
 
-    folder: Path | None = Field(
+    folder: Folder | None = Field(
         None,
         description="Results folder (relative to the current folder); null takes results/<name>.",
         examples=["results/quickstart"],

@@ -69,7 +69,7 @@ def test_an_empty_grid(make: Make, key: str, value: Any):
 @pytest.mark.parametrize("strength", [0.0, -0.5])
 def test_a_lambda_that_is_not_positive(make: Make, strength: float):
     message = refused(make({"grid.lambdas": {"values": [strength, 1.0]}}))
-    assert "grid.lambdas.values.0: Input should be greater than 0" in message
+    assert f"grid.lambdas.values.0: `{strength:g}` must be greater than 0" in message
 
 
 # --- the model

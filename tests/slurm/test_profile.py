@@ -84,7 +84,7 @@ def test_what_cannot_be_meant_says_what_to_change(changes: dict[str, Any], expec
 @pytest.mark.parametrize("key", ["partition", "account", "qos", "gpu_type", "constraint", "exclude"])
 @pytest.mark.parametrize("text", ["a b", "a;b", "a\nb", "$(x)", "`x`", "'", ""])
 def test_a_name_never_brings_more_into_the_script_than_a_name(key: str, text: str):
-    assert "String should match pattern" in fault(**{key: text, "gpus_per_task": 1})
+    assert "no name as Slurm has them" in fault(**{key: text, "gpus_per_task": 1})
 
 
 @pytest.mark.parametrize("key", ["nodes", "tasks_per_node", "cpus_per_task", "allocations"])
@@ -109,3 +109,29 @@ def test_the_signal_comes_late_enough_to_be_told_from_a_preemption():
     assert profile(signal_seconds=660).signal_seconds == 660
     assert "2820 at most" in fault(time_limit="4h", signal_seconds=2821)
     assert profile(time_limit="10m", signal_seconds=570).signal_seconds == 570  # so short that every one counts
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"container": 'apptainer exec "x'}, "a quotation mark is not closed"),
+        ({"container": "module load x && apptainer exec y"}, "`&&` would reach it as it stands"),
+        ({"container": "apptainer exec $IMAGE"}, "`$IMAGE` would reach it as it stands"),
+        ({"container": "apptainer exec x; rm -r y"}, "no shell reads this command"),
+        ({"container": " "}, "not empty"),
+        ({"python": "python3\nrm"}, "one line of characters that can be seen"),
+        ({"modules": ["a;rm"]}, "is not the name of one module"),
+        ({"modules": ["a&&rm"]}, "is not the name of one module"),
+        ({"modules": ["$(rm)"]}, "is not the name of one module"),
+        ({"modules": ["`rm`"]}, "is not the name of one module"),
+        ({"modules": ["a|b"]}, "is not the name of one module"),
+        ({"modules": ["cuda python"]}, "list several as [a, b]"),
+        ({"local_scratch": "~nosuchuser/x"}, "a user that this machine does not know"),
+        ({"local_scratch": "/a\nb"}, "a character that cannot be seen"),
+        ({"nodes": True}, "`true` is a logical value to YAML"),
+        ({"time_limit": "9" * 30 + "h"}, "is longer than any job may run"),
+        ({"sbatch": {"comment": "a\x1bb"}}, "one line of characters that can be seen"),
+    ],
+)
+def test_nothing_of_a_profile_becomes_more_than_it_says_in_a_script(changes: dict[str, Any], said: str):
+    assert said in fault(**changes)

@@ -1,0 +1,79 @@
+"""Reading YAML that one pydantic model describes, with errors that name the line, the key and the nearest valid one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.documents.composing import compose
+from orchestrator.documents.faults import LONGEST_QUOTE, faults_of
+from orchestrator.documents.files import UnreadableFileError, text_of
+from orchestrator.documents.node import Node, YamlFault
+from orchestrator.errors import SweepError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+MANY_UNKNOWN = 3
+"""So many unknown keys, if they are most of a file's, are no misspellings."""
+
+
+@dataclass(frozen=True)
+class Document(Generic[Model]):
+    """A kind of file: the model that describes it, and how to speak of it.
+
+    Attributes:
+        model: what its content must be.
+        what: what it is called in messages.
+        beginning: how to get one to start from, as a clause.
+        error: what is raised about a file that is not valid.
+    """
+
+    model: type[Model]
+    what: str
+    beginning: str
+    error: type[SweepError]
+
+    def read(self, path: Path) -> Model:
+        """Read and check the file `path`.
+
+        Raises:
+            SweepError: of the class `error`: the file is missing, is not YAML, or is not valid; the message names each
+                fault.
+        """
+        try:
+            text = text_of(path)
+        except FileNotFoundError:
+            raise self.error(f"there is no {self.what} at {path}; {self.beginning}") from None
+        except UnreadableFileError as error:
+            raise self.error(f"the {self.what} {path} cannot be read: {error}") from None
+        return self.parse(text, name=str(path))
+
+    def parse(self, text: str, *, name: str) -> Model:
+        """Check YAML; `name` stands in messages for where it came from.
+
+        Raises:
+            SweepError: as `read`.
+        """
+        try:
+            root = compose(text)
+        except YamlFault as fault:
+            raise self.error(f"{name}: {fault}" if fault.is_yaml else f"{name} is not YAML: {fault}") from None
+        if root is None or not root.is_mapping:
+            raise self.error(f"{name} is empty or not a mapping; {self.beginning}")
+        self._refuse_another_file(root, name)
+        try:
+            return self.model.model_validate(root.value)
+        except ValidationError as error:
+            faults = faults_of(self.model, error, root)
+            heading = f"{name} is not a valid {self.what} ({len(faults)} fault{'s' if len(faults) > 1 else ''}):"
+            raise self.error("\n".join([heading, *(f"  {fault}" for fault in faults)])) from None
+
+    def _refuse_another_file(self, root: Node, name: str) -> None:
+        """Refuse a file of which most keys are unknown: it is of another kind, and its faults would fill the screen."""
+        unknown = [key[:LONGEST_QUOTE] for key in root.entries if key not in self.model.model_fields]
+        if len(unknown) >= MANY_UNKNOWN and 2 * len(unknown) > len(root.entries):
+            raise self.error(
+                f"{name} does not look like a {self.what}: {', '.join(unknown[:5])} are none of its keys; was another "
+                f"file meant? {self.beginning}"
+            )

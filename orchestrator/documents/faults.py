@@ -1,0 +1,228 @@
+"""What pydantic finds wrong with a file, as one line for each fault: where it stands, what is wrong, what to write."""
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from orchestrator.documents.node import Node
+
+Location = tuple[str | int, ...]
+
+LONGEST_QUOTE = 60
+"""Characters of a value that are quoted in a message."""
+
+MOST_FAULTS = 20
+"""Faults that are told; whoever has mended those sees the others."""
+
+
+def faults_of(model: type[BaseModel], error: ValidationError, root: Node) -> list[str]:
+    """Return a line for each fault that pydantic found.
+
+    Args:
+        model: what was expected.
+        error: what pydantic raised.
+        root: the file.
+    """
+    # A value that fits none of a union's members is reported once for each member: keep the most telling one.
+    # A member that does not know a key says nothing about its value.
+    by_place: dict[Location, list[str]] = {}
+    for fault in sorted(error.errors(include_url=False), key=_is_unknown_key):
+        place = _known_place(fault["loc"], root.value)
+        message = _unknown_key(model, fault["loc"]) if _is_unknown_key(fault) else _message(fault, _at(place, root))
+        by_place.setdefault(place, []).append(message)
+    outer = {place[:length] for place in by_place for length in range(1, len(place))}
+    innermost = [place for place in by_place if place not in outer]
+    lines = [f"{_where(place, root)}{by_place[place][0]}" for place in innermost]
+    return lines if len(lines) <= MOST_FAULTS else [*lines[:MOST_FAULTS], f"and {len(lines) - MOST_FAULTS} more"]
+
+
+def quoted(value: Any) -> str:
+    """Return a value between backquotes, cut where it is long."""
+    text = value if isinstance(value, str) else repr(value)
+    return f"`{text}`" if len(text) <= LONGEST_QUOTE else f"`{text[:LONGEST_QUOTE]}...`"
+
+
+def _is_unknown_key(fault: ErrorDetails) -> bool:
+    return fault["type"] == "extra_forbidden"
+
+
+def _message(fault: ErrorDetails, node: Node | None) -> str:
+    kind = fault["type"]
+    if kind in _MESSAGES:
+        return _MESSAGES[kind](fault, node)
+    if kind.partition("_")[0] in _TYPES:
+        return _wrong_type(fault, node)
+    return fault["msg"].removeprefix("Value error, ")
+
+
+_TYPES = {
+    "string": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "tuple": "a list, as in [a, b]",
+    "list": "a list, as in [a, b]",
+    "path": "a text",
+    "dict": "keys of its own, each on a line below it",
+    "model": "keys of its own, each on a line below it",
+}
+"""What a key takes, by the first word of pydantic's name for the fault."""
+
+
+def _wrong_type(fault: ErrorDetails, node: Node | None) -> str:
+    wanted = _TYPES[fault["type"].partition("_")[0]]
+    value = fault["input"]
+    if value is None and (node is None or not node.written):
+        return f"nothing stands here; give {wanted}"
+    if isinstance(value, (dict, list, tuple)):
+        found = "keys" if isinstance(value, dict) else "a list"
+        return f"{found} cannot stand here; give {wanted}"
+    written = node.written if node is not None and node.written else str(value)
+    if wanted == "a text":
+        return (
+            f"YAML reads {quoted(written)} as {_read_as(value)}, and this is a text: write it in quotes, as "
+            f'"{_cut(written)}"'
+        )
+    return f"{quoted(written)} is not {wanted}"
+
+
+def _read_as(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return f"the logical value {str(value).lower()}"
+    return "a number"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "..."
+
+
+def _missing(fault: ErrorDetails, node: Node | None) -> str:
+    return f"the key `{fault['loc'][-1]}` is missing"
+
+
+def _unknown_choice(fault: ErrorDetails, node: Node | None) -> str:
+    text = fault["msg"].replace("Input should be", "should be")
+    if not isinstance(fault["input"], str):
+        choices = re.findall(r"'([^']+)'", fault["msg"])
+        return f"this {text}" if not choices else f"give one of {', '.join(choices)}"
+    choices = re.findall(r"'([^']+)'", fault["msg"])
+    nearest = difflib.get_close_matches(fault["input"], choices, n=1, cutoff=0.5)
+    return f"{quoted(fault['input'])} {text}" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
+
+
+def _bound(words: str, name: str) -> Callable[[ErrorDetails, Node | None], str]:
+    def message(fault: ErrorDetails, node: Node | None) -> str:
+        bound = fault["ctx"][name]
+        written = f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+        return f"{quoted(fault['input'])} must be {words} {written}"
+
+    return message
+
+
+def _empty_list(fault: ErrorDetails, node: Node | None) -> str:
+    return "the list is empty; give at least one value"
+
+
+def _long_list(fault: ErrorDetails, node: Node | None) -> str:
+    return (
+        f"the list has {fault['ctx']['actual_length'] or 'too many'} values, and {fault['ctx']['max_length']:,} at most"
+    )
+
+
+def _empty_text(fault: ErrorDetails, node: Node | None) -> str:
+    return "the text is empty; write something"
+
+
+_MESSAGES: dict[str, Callable[[ErrorDetails, Node | None], str]] = {
+    "missing": _missing,
+    "literal_error": _unknown_choice,
+    "enum": _unknown_choice,
+    "too_short": _empty_list,
+    "too_long": _long_list,
+    "string_too_short": _empty_text,
+    "greater_than": _bound("greater than", "gt"),
+    "greater_than_equal": _bound("at least", "ge"),
+    "less_than": _bound("less than", "lt"),
+    "less_than_equal": _bound("at most", "le"),
+}
+
+
+def _unknown_key(model: type[BaseModel], location: Location) -> str:
+    key = str(location[-1])
+    valid = sorted({name for section in _sections_at(model, location[:-1]) for name in section.model_fields})
+    if key in valid:
+        return f"`{key}` does not go together with the other keys beside it; give one of {', '.join(valid)}"
+    nearest = difflib.get_close_matches(key[:LONGEST_QUOTE], valid, n=1, cutoff=0.5)
+    hint = f"did you mean `{nearest[0]}`?" if nearest else f"valid keys: {', '.join(valid)}"
+    return f"unknown key {quoted(key)}; {hint}"
+
+
+def _sections_at(model: type[BaseModel], location: Location) -> list[type[BaseModel]]:
+    """Return the section at a location, or all that can stand there."""
+    sections: list[type[BaseModel]] = [model]
+    for part in location:
+        # Other parts are positions in lists, and the names that pydantic gives a union's members.
+        inner = [section.model_fields[str(part)].annotation for section in sections if part in section.model_fields]
+        sections = [section for annotation in inner for section in _models_in(annotation)] or sections
+    return sections
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _known_place(location: Location, data: Any) -> Location:
+    """Return the part of a location that stands in the file: not the names that pydantic gives a union's members."""
+    place: list[str | int] = []
+    for part in location:
+        in_mapping = isinstance(data, dict) and part in data
+        in_list = isinstance(data, list) and isinstance(part, int) and part < len(data)
+        if in_mapping or in_list:
+            data = data[part]
+            place.append(part)
+    return tuple(place)
+
+
+def _where(place: Location, root: Node) -> str:
+    if not place:
+        return ""
+    dotted = ".".join(_cut(str(part)) for part in place)
+    return f"line {_line(place, root)}, {dotted}: "
+
+
+def _at(place: Location, root: Node) -> Node | None:
+    node = root
+    for part in place:
+        found = _below(part, node)
+        if found is None:
+            return None
+        node = found[1]
+    return node
+
+
+def _line(place: Location, root: Node) -> int:
+    line, node = root.line, root
+    for part in place:
+        found = _below(part, node)
+        if found is None:
+            break
+        line, node = found
+    return line
+
+
+def _below(part: str | int, node: Node) -> tuple[int, Node] | None:
+    """Return the line and the node of a key or of a position in a list."""
+    if node.is_mapping:
+        return node.entries.get(str(part))
+    if isinstance(part, int) and part < len(node.items):
+        return node.items[part].line, node.items[part]
+    return None

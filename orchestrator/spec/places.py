@@ -1,0 +1,48 @@
+"""Paths in a spec, refused where no file can have them, so that whoever opens them need not think of it."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+LONGEST_NAME, LONGEST_PATH = 255, 4000
+"""Bytes that the name of a file, and a whole path, may have; of a path a part is left for what lies below."""
+
+
+def _possible(text: str) -> str:
+    longest = max(len(os.fsencode(name)) for name in text.split("/"))
+    if longest > LONGEST_NAME:
+        raise ValueError(f"a name in this path has {longest} bytes, and the names of files have {LONGEST_NAME} at most")
+    if len(os.fsencode(text)) > LONGEST_PATH:
+        raise ValueError(f"the path has {len(os.fsencode(text))} bytes, and may have {LONGEST_PATH} at most")
+    if text.startswith("~"):
+        _home_of(text)
+    return text
+
+
+def _home_of(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.partition("/")[0]
+        raise ValueError(
+            f"`{user}` is the home of a user that this machine does not know; write the path out, or begin it with ./"
+        ) from None
+
+
+def _folder(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        raise ValueError("the path is empty; name a folder, or leave the key out")
+    if any(not character.isprintable() for character in value):
+        raise ValueError("the path holds a character that cannot be seen, which scripts of jobs could not hold")
+    return _home_of(_possible(value))
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_possible)]
+"""A file, a folder, or an id on the hub."""
+
+Folder = Annotated[Path, BeforeValidator(_folder)]
+"""A folder to write to; ~ is filled in."""

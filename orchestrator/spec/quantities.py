@@ -1,0 +1,57 @@
+"""The kinds of numbers that keys of a spec take, each with its bounds: none leads a plan or a worker astray."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from slurm.quantities import bytes_of, not_logical
+
+SMALLEST, LARGEST = 1e-100, 1e100
+"""Real numbers between which squares and quotients of two stay within what float64 holds."""
+
+
+def _real(number: float) -> float:
+    if number <= 0:
+        raise ValueError(f"`{number:g}` must be greater than 0")
+    if not SMALLEST <= number <= LARGEST:
+        raise ValueError(
+            f"`{number:g}` must lie between {SMALLEST:g} and {LARGEST:g}, where its square is still a number"
+        )
+    return number
+
+
+def _memory(value: Any) -> int:
+    size = bytes_of(value)
+    if not 10**6 <= size <= 10**15:
+        raise ValueError(f"`{value}` must lie between 1MB and 1PB: write the number and the unit, as in 64GB")
+    return size
+
+
+Number = BeforeValidator(not_logical)
+
+Seed = Annotated[int, Number, Field(ge=0, le=2**63 - 1)]
+"""A seed, as tables and random generators hold it."""
+
+Count = Annotated[int, Number, Field(gt=0, le=10**9)]
+"""Examples, tokens, steps."""
+
+CountOrNone = Annotated[int, Number, Field(ge=0, le=10**9)]
+"""The same, or none of them."""
+
+Processes = Annotated[int, Number, Field(gt=0, le=4096)]
+"""Processes or threads of one machine or group."""
+
+Rank = Annotated[int, Number, Field(gt=0, le=65_536)]
+"""A rank of LoRA."""
+
+Layer = Annotated[int, Number, Field(ge=0, le=10_000)]
+"""The number of a layer."""
+
+Real = Annotated[float, Number, AfterValidator(_real)]
+"""A strength, a scale or a rate: more than 0."""
+
+Share = Annotated[float, Number, Field(ge=0, lt=1)]
+"""A part of a whole, less than 1."""
+
+Memory = Annotated[int, BeforeValidator(_memory)]
+"""Bytes, written with their unit."""
