@@ -9,23 +9,27 @@ import pyarrow.parquet as pq
 
 from orchestrator.results import Table
 from orchestrator.standard_json import standard_json
+from orchestrator.store.files import explained, make_folder
 
 
 def write_table(table: Table, path: Path, file_format: str) -> int:
     """Write a table to `path` as csv, jsonl or parquet; return the number of rows.
 
     Lists, which CSV does not have, are written as JSON text; infinities, which JSON does not have, as null.
+
+    Raises:
+        StorageError: the file cannot be written.
     """
     rows = table.to_arrow()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if file_format == "parquet":
-        pq.write_table(rows, path, compression="zstd")
-    elif file_format == "csv":
-        pa_csv.write_csv(_flat(rows), path)
-    else:
-        with path.open("w", encoding="utf-8") as stream:
+    make_folder(path.parent)
+    with explained(path), path.open("wb") as stream:
+        if file_format == "parquet":
+            pq.write_table(rows, stream, compression="zstd")
+        elif file_format == "csv":
+            pa_csv.write_csv(_flat(rows), stream)
+        else:
             for batch in rows.to_batches(max_chunksize=10_000):
-                stream.writelines(standard_json(row) + "\n" for row in batch.to_pylist())
+                stream.writelines(f"{standard_json(row)}\n".encode() for row in batch.to_pylist())
     return len(rows)
 
 

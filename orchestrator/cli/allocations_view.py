@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.render import human_seconds
+from orchestrator.cli.terminal import line
 
 if TYPE_CHECKING:
     from orchestrator.cluster.allocations import Seen
@@ -20,7 +21,7 @@ def allocations_view(seen: "Seen") -> Iterator[RenderableType]:
     """Yield a table of the allocations of a sweep, and what is to be said of those that ended badly."""
     if seen.fault:
         yield Text()
-        yield Text(f"the scheduler could not be asked: {seen.fault}", style="yellow")
+        yield line(f"the scheduler could not be asked: {seen.fault}", style="yellow")
     if not seen.allocations:
         return
     by_interest = sorted(seen.allocations, key=lambda each: each.state.succeeded)
@@ -35,7 +36,7 @@ def allocations_view(seen: "Seen") -> Iterator[RenderableType]:
     yield Text()
     yield table
     if len(shown) < len(by_interest):
-        yield Text(f"and {len(by_interest) - len(shown)} more allocations", style="dim")
+        yield line(f"and {len(by_interest) - len(shown)} more allocations", style="dim")
     for each in shown:
         if each.words:
-            yield Text(f"{each.job}: {each.words}")
+            yield line(f"{each.job}: {each.words}")

@@ -3,16 +3,17 @@
 import os
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from orchestrator.cli import clusters, devcluster, looking, selecting, sweeping, watching
 from orchestrator.cli.arguments import TRACEBACK, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
+from orchestrator.cli.terminal import Terminal, printable, say
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import ExitCode, SweepError
 from orchestrator.version import VERSION
@@ -23,16 +24,29 @@ class _Interrupted(BaseException):
     """Ctrl-C, kept from typer, which would end the command without a word."""
 
 
+@contextmanager
+def _usage_errors_shown() -> Iterator[None]:
+    """Escape control characters in what typer says of a wrong argument, which it quotes."""
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "message"):  # the class has no public name
+            error.message = printable(str(error.message))
+        raise
+
+
 class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         # People write it behind the command that failed.
         if TRACEBACK in args:
             args = [TRACEBACK, *(each for each in args if each != TRACEBACK)]
-        return list(super().parse_args(ctx, args))
+        with _usage_errors_shown():
+            return list(super().parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _usage_errors_shown():
+                return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             raise _Interrupted from interrupt
 
@@ -53,7 +67,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"ntksweep {VERSION}")
+        say(f"ntksweep {VERSION}")
         raise typer.Exit
 
 
@@ -96,18 +110,18 @@ def main() -> None:
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    errors = Console(stderr=True)
+    errors = Terminal(stderr=True)
     try:
         stop_as_by_ctrl_c()
         app()
     except (SweepError, SlurmError) as error:
         errors.print("error:", style="bold red", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        errors.print(str(error), soft_wrap=True)
         if traceback_wanted():
-            traceback.print_exception(error)
+            errors.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, SweepError) else ExitCode.WRONG_INPUT)
     except (_Interrupted, KeyboardInterrupt) as interrupt:
         message, status = ending(interrupt.__cause__ if isinstance(interrupt, _Interrupted) else interrupt)
         with suppress(OSError):  # the terminal may be closed
-            errors.print(f"\n{message}", markup=False, soft_wrap=True)
+            errors.print(f"\n{message}", soft_wrap=True)
         sys.exit(status)

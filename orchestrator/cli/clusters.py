@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from orchestrator.cli.arguments import (
     FolderArgument,
@@ -18,6 +17,7 @@ from orchestrator.cli.arguments import (
     sweep_folder,
 )
 from orchestrator.cli.render import costs_table, human_seconds
+from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import SpecError
 from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import read_spec
@@ -108,19 +108,19 @@ def _nothing_is_missing(plan: "Plan", folder: ResultsFolder, *, as_json: bool) -
         return False
     collect(plan, folder)
     said = f"nothing is missing: {as_typed(folder.tables)} holds every cell"
-    Console(stderr=as_json).print(said, highlight=False, soft_wrap=True)
+    Terminal(stderr=as_json).print(said, soft_wrap=True)
     return True
 
 
 def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: bool, as_json: bool) -> None:
     from orchestrator.cluster.submitting import refuse_second_submission, send
 
-    console = Console(stderr=as_json)
+    console = Terminal(stderr=as_json)
     if not add:
         refuse_second_submission(folder)
     _print_offer(console, offer)
     if dry_run:
-        console.print("this was a dry run; nothing was submitted", highlight=False)
+        console.print("this was a dry run; nothing was submitted")
         return
     if not yes:
         _ask(offer)
@@ -128,36 +128,33 @@ def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: 
         offer,
         folder,
         add=add,
-        on_submitted=lambda job, size: console.print(f"submitted job {job}: {_allocations(size)}", highlight=False),
+        on_submitted=lambda job, size: console.print(f"submitted job {job}: {_allocations(size)}"),
     )
     if as_json:
         print(json.dumps(asdict(submission) | {"folder": str(folder.root)}, indent=1))
         return
     for command in ("status", "wait", "logs", "cancel"):
-        console.print(f"  ntksweep {command} {as_typed(folder.root)}", highlight=False, soft_wrap=True)
+        console.print(f"  ntksweep {command} {as_typed(folder.root)}", soft_wrap=True)
 
 
-def _print_offer(console: Console, offer: Any) -> None:
+def _print_offer(console: Terminal, offer: Any) -> None:
     from orchestrator.estimate import human_bytes
 
     profile = offer.profile
     console.print(costs_table(offer.costs))
     console.print()
     shape = f"{profile.nodes} node{'s' if profile.nodes > 1 else ''} for {human_seconds(profile.minutes * 60)}"
-    console.print(
-        f"{_allocations(offer.count)} of {shape}: at most {offer.most_node_hours:.3g} node hours", highlight=False
-    )
+    console.print(f"{_allocations(offer.count)} of {shape}: at most {offer.most_node_hours:.3g} node hours")
     guessed = "" if all(cost.measured for cost in offer.costs if cost.missing) else ", by the speed of this machine"
     console.print(
         f"about {human_seconds(offer.estimated_hours * 3600)} once they all run{guessed}; "
         f"{human_bytes(sum(cost.disk_bytes for cost in offer.costs))} on disk",
-        highlight=False,
     )
     if offer.count < offer.wanted:
-        console.print(f"{offer.wanted} were asked for; you may queue no more", style="yellow", highlight=False)
+        console.print(f"{offer.wanted} were asked for; you may queue no more", style="yellow")
     for text in offer.scripts:
         console.print()
-        console.print(text.strip(), markup=False, highlight=False, soft_wrap=True)
+        console.print(text.strip(), soft_wrap=True)
     console.print()
 
 
@@ -181,9 +178,9 @@ def cancel(path: FolderArgument, as_json: JsonOption = False) -> None:
         print(json.dumps({"cancelled": [each.job for each in living]}))
         return
     named = f": {', '.join(each.job for each in living)}" if living else ""
-    print(f"cancelled {_allocations(len(living))}{named}")
+    say(f"cancelled {_allocations(len(living))}{named}")
     if living:
-        print(f"go on with: ntksweep resume {as_typed(folder.root)}")
+        say(f"go on with: ntksweep resume {as_typed(folder.root)}")
 
 
 def wait(
@@ -203,7 +200,7 @@ def wait(
     folder = sweep_folder(path)
     ended = wait_for_allocations(folder, timeout)
     if not ended:
-        Console(stderr=True).print("allocations are still queued or running", highlight=False)
+        Terminal(stderr=True).print("allocations are still queued or running")
     status(path, as_json=as_json)
 
 
@@ -230,15 +227,15 @@ def logs(
             print(json.dumps([asdict(each) for each in traced], indent=1))
             return
         for event in traced:
-            print(event.line)
+            say(event.line)
         return
     found = logs_of(folder, job, lines)
     if as_json:
         print(json.dumps([asdict(each) for each in found], indent=1))
         return
     for each in found:
-        print(f"==> {each.path} <==")
-        print(each.text.rstrip() + "\n")
+        say(f"==> {each.path} <==")
+        say(each.text.rstrip() + "\n")
 
 
 def _allocations(count: int) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from orchestrator.cli.terminal import say
 from slurm.devcluster import ClusterSettings, DevCluster
 from slurm.devcluster.errors import NotUpError
 from slurm.devcluster.requirements import refuse_other_users, refuse_what_cannot_run
@@ -56,12 +57,12 @@ def up(
     seconds = time.monotonic() - begun
     option = f" --folder {shlex.quote(str(folder))}" if folder else ""
     command = f"ntksweep devcluster run{option}"
-    print(f"up in {seconds:.1f} s: {_describe(cluster.settings)}")
-    print("partitions main (preempted by high), high, small (one node, 10 minutes)")
-    print(f"  use it:      {command} sinfo")
-    print(f"  a shell:     {command} bash")
-    print(f"  end it:      ntksweep devcluster down{option}")
-    print(f"  its logs:    {cluster.folder / 'log'}")
+    say(f"up in {seconds:.1f} s: {_describe(cluster.settings)}")
+    say("partitions main (preempted by high), high, small (one node, 10 minutes)")
+    say(f"  use it:      {command} sinfo")
+    say(f"  a shell:     {command} bash")
+    say(f"  end it:      ntksweep devcluster down{option}")
+    say(f"  its logs:    {cluster.folder / 'log'}")
 
 
 @app.command()
@@ -75,7 +76,7 @@ def down(folder: FolderOption = None) -> None:
     if cluster is None:
         raise NotUpError(f"no development cluster is up in {_folder(folder)}; nothing is left to end")
     cluster.down()
-    print(f"down; logs and state are left in {cluster.folder}, which may be deleted")
+    say(f"down; logs and state are left in {cluster.folder}, which may be deleted")
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

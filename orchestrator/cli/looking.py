@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from orchestrator.cli.arguments import FolderArgument, JsonOption, as_typed, sweep_folder
 from orchestrator.cli.render import cells_table, checks_table, summary_table
+from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
 from orchestrator.standard_json import standard_json
 
@@ -48,7 +48,7 @@ def show(
     if as_json:
         print(standard_json(asdict(summary), indent=1))
         return
-    Console().print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
+    Terminal().print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
 
 
 _SHOWN = ("seed", "n_train", "lambda_given", "train_loss", "eval_loss", "eval_accuracy", "eval_pearson", "gcv")
@@ -76,7 +76,7 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
         print(standard_json(rows.to_pylist(), indent=1))
         return
     chosen = [name for name in dict.fromkeys((*_SHOWN, sort)) if rows[name].null_count < len(rows)]
-    Console().print(cells_table(rows.select(chosen)))
+    Terminal().print(cells_table(rows.select(chosen)))
 
 
 def export(
@@ -104,7 +104,7 @@ def export(
         raise ResultsError(f"the format cannot be told from `{output.name}`; end it in .csv, .jsonl or .parquet, "
                            "or give --format")  # fmt: skip
     count = write_table(load(sweep_folder(path).root).table(table), output, (file_format or Format(ending)).value)
-    print(f"{count} rows in {output}")
+    say(f"{count} rows in {output}")
 
 
 def report(
@@ -118,7 +118,7 @@ def report(
     from orchestrator.report.write import write_report
     from orchestrator.results import load
 
-    print(f"{as_typed(write_report(load(sweep_folder(path).root), output))} says what was found")
+    say(f"{as_typed(write_report(load(sweep_folder(path).root), output))} says what was found")
 
 
 def doctor(
@@ -134,6 +134,6 @@ def doctor(
     if as_json:
         print(json.dumps([asdict(check) for check in checks], indent=1))
     else:
-        Console().print(checks_table(checks))
+        Terminal().print(checks_table(checks))
     if any(check.required and not check.ok for check in checks):
         raise typer.Exit(ExitCode.WRONG_INPUT)

@@ -2,16 +2,17 @@
 
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from orchestrator.cli.terminal import Terminal
 
 
 class Bars:
     """Shows how a run goes; use it as a context manager."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._progress = Progress(
-            TextColumn("{task.description:<8}"),
+            TextColumn("{task.description:<8}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -39,7 +40,7 @@ class Bars:
 
     def note(self, message: str) -> None:
         """Print a message above the bars."""
-        self._progress.console.print(message, style="yellow", markup=False, highlight=False)
+        self._progress.console.print(message, style="yellow")
 
     def __enter__(self) -> "Bars":
         return self

@@ -5,11 +5,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.text import Text
 
 from orchestrator.cli.arguments import FolderArgument, JsonOption, sweep_folder
 from orchestrator.cli.render import number, rows_table
+from orchestrator.cli.terminal import Terminal
 from orchestrator.standard_json import standard_json
 
 if TYPE_CHECKING:
@@ -65,15 +66,15 @@ def select(
     if as_json:
         print(standard_json(asdict(ranking) | ({"greedy": asdict(selection)} if selection else {}), indent=1))
         return
-    console = Console()
+    console = Terminal()
     console.print(_ranking_table(ranking))
     for line in _what_it_rests_on(ranking):
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     if selection is not None:
         console.print()
         console.print(_selection_table(selection, criterion))
         for line in _about_selection(selection):
-            console.print(line, markup=False, highlight=False)
+            console.print(line)
 
 
 def _select_layers(folder: "ResultsFolder", criterion: "Criterion", n_layers: int, position: int) -> "Selection":
@@ -83,7 +84,7 @@ def _select_layers(folder: "ResultsFolder", criterion: "Criterion", n_layers: in
 
     sweep = folder.existing()
     plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
-    with Console(stderr=True).status("choosing layers"):
+    with Terminal(stderr=True).status("choosing layers"):
         return select_layers(plan.variants[position], plan.solves_of(position), folder, criterion, n_layers)
 
 

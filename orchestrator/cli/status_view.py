@@ -11,6 +11,7 @@ from rich.text import Text
 
 from orchestrator.cli.allocations_view import allocations_view
 from orchestrator.cli.render import human_seconds, number, rows_table
+from orchestrator.cli.terminal import line
 from orchestrator.status import Computing, Count, Status
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ def status_view(
     ]
     workers = [*_computing(found.computing), *(allocations_view(seen) if seen else ())]
     totals = [
-        Text(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables"),
+        line(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables"),
         *_time_left(found),
         *_failures(found.failures),
         *_foreign(found.foreign),
-        *(Text(f"damaged: {name}", style="red") for name in found.damaged),
+        *(line(f"damaged: {name}", style="red") for name in found.damaged),
     ]
     if watched:
         return [*totals, Text(), *stages, *workers, *grid]
@@ -71,7 +72,7 @@ def _grid(what: str, counts: Sequence[Count], every_row: bool) -> Iterator[Rende
     if not every_row and (more or finished):
         left_out = [f"{more} more {_are(more)} unfinished"] * bool(more)
         left_out += [f"{finished} {_are(finished)} finished"] * bool(finished)
-        yield Text(f"{' and '.join(left_out)}: --all shows every one", style="dim")
+        yield line(f"{' and '.join(left_out)}: --all shows every one", style="dim")
 
 
 def _are(count: int) -> str:
@@ -116,18 +117,18 @@ def _time_left(found: Status) -> Iterator[Text]:
     if found.cells_finished == found.cells and found.worker_seconds == 0:
         return
     if found.worker_seconds is None:
-        yield Text(f"time left: unknown until a stage is finished of: {', '.join(found.unmeasured)}")
+        yield line(f"time left: unknown until a stage is finished of: {', '.join(found.unmeasured)}")
     elif found.seconds_left is None:
-        yield Text(f"nobody computes now; {human_seconds(found.worker_seconds)} are left for one worker")
+        yield line(f"nobody computes now; {human_seconds(found.worker_seconds)} are left for one worker")
     else:
         workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
-        yield Text(f"time left: about {human_seconds(found.seconds_left)} on {workers}")
+        yield line(f"time left: about {human_seconds(found.seconds_left)} on {workers}")
 
 
 def _foreign(paths: Sequence[str]) -> Iterator[Text]:
     if paths:
         more = f" and {len(paths) - FEW} more" if len(paths) > FEW else ""
-        yield Text(
+        yield line(
             f"passed over: {', '.join(paths[:FEW])}{more}; not written by ntksweep, or not readable for you: move them "
             "out of the results folder, or have them made readable",
             style="yellow",
@@ -142,8 +143,8 @@ def _failures(failures: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
     for failure, events in by_class.items():
         last = events[-1]
         count = f"{len(events)} stages, the last one " if len(events) > 1 else ""
-        yield Text(f"failed ({failure}): {count}{last['kind']} {last['stage']}{_cells(last)}", style="red")
-        yield Text(str(last.get("message", "")).strip())
+        yield line(f"failed ({failure}): {count}{last['kind']} {last['stage']}{_cells(last)}", style="red")
+        yield line(str(last.get("message", "")).strip())
 
 
 def _cells(event: Mapping[str, Any]) -> str:

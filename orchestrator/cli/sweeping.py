@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument, as_typed, traceback_wanted
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.cli.stopping import end_at_once
+from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import Spec, read_spec
+from orchestrator.store.files import explained, make_folder
 
 
 def init(
@@ -30,19 +31,22 @@ def init(
     Example: ntksweep init my-sweep.yaml
     """
     path = path or Path("cluster.yaml" if profile else "sweep.yaml")
+    make_folder(path.parent)
     if path.exists() and not force:
         raise SpecError(f"{path} exists; name another file, or replace it with --force")
     if profile:
         from orchestrator.cluster.profiles import starting_profile
 
-        path.write_text(starting_profile(), encoding="utf-8")
-        print(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
+        with explained(path):
+            path.write_text(starting_profile(), encoding="utf-8")
+        say(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
         return
     from orchestrator.spec.describe import starting_spec
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
-    path.write_text(starting_spec(name), encoding="utf-8")
-    print(f"{path} is a spec to start from; then: ntksweep plan {path}")
+    with explained(path):
+        path.write_text(starting_spec(name), encoding="utf-8")
+    say(f"{path} is a spec to start from; then: ntksweep plan {path}")
 
 
 def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
@@ -81,14 +85,14 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
         }
         print(json.dumps(facts, indent=1))
     else:
-        console = Console()
+        console = Terminal()
         _print_plan(console, made, found, workers, notes)
-        console.print(f"results: {folder.root}", highlight=False, soft_wrap=True)
+        console.print(f"results: {folder.root}", soft_wrap=True)
     refuse_what_cannot_fit(made, folder)
     refuse_model_that_cannot_fit(sweep, made.variants[0].survey, device)
 
 
-def _print_plan(console: Console, made: Any, found: Any, workers: int, notes: list[str]) -> None:
+def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: list[str]) -> None:
 
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
@@ -101,12 +105,10 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, notes: li
     console.print(
         f"{made.n_cells} cells = {axes}{len(first.layer_sets)} layer sets x {len(made.lambdas)} lambdas x "
         f"{len(set(grid.seeds))} seeds x {len(set(grid.n_train))} training-set sizes",
-        highlight=False,
     )
     console.print(
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
         + (f"; {zero} groups have structurally zero parts, which are skipped" if zero else ""),
-        highlight=False,
     )
     console.print()
     console.print(costs_table(found))
@@ -116,13 +118,10 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, notes: li
     console.print(
         f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
         + (", estimated from the speed of this machine's matrix product (~)" if guessed else ""),
-        highlight=False,
     )
-    console.print(
-        "memory is that of one worker for Jacobians and kernels, beside the model and its activations", highlight=False
-    )
+    console.print("memory is that of one worker for Jacobians and kernels, beside the model and its activations")
     for note in notes:
-        console.print(note, markup=False, highlight=False)
+        console.print(note)
 
 
 def run(
@@ -149,7 +148,7 @@ def run(
             end_at_once()  # it waits for the first one, in calls that answer no signal
             follow(checked, spec.parent, group)
             return
-        with Bars(Console(stderr=True)) as bars:
+        with Bars(Terminal(stderr=True)) as bars:
             ending = run_sweep(checked, spec.parent, bars, on_change=on_change, group=group)
     folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report
@@ -192,31 +191,29 @@ def _print_ending(ending: Any, folder: ResultsFolder, *, show_trace: bool) -> No
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.results import Results
 
-    console = Console()
+    console = Terminal()
     if ending.n_cells:
         summary = summarise(Results(folder))
         console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
         if summary.majority_accuracy:
-            console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}", highlight=False)
+            console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}")
         console.print()
     for note in (*kernel_notes(ending.plan), *training_notes(ending.plan), *data_notes(ending.plan)):
-        console.print(note, markup=False, highlight=False)
+        console.print(note)
     if ending.was_finished:
-        console.print("the sweep was finished already; nothing to do", highlight=False)
+        console.print("the sweep was finished already; nothing to do")
     for failure in ending.report.failures[:5]:
         console.print(f"failed ({failure.failure}): {failure.stage.label}, stage {failure.stage.stage_id}", style="red")
-        console.print(failure.message.strip(), markup=False, highlight=False, soft_wrap=True)
+        console.print(failure.message.strip(), soft_wrap=True)
         if show_trace and failure.trace:
-            console.print(failure.trace.rstrip(), markup=False, highlight=False, soft_wrap=True)
+            console.print(failure.trace.rstrip(), soft_wrap=True)
     if ending.report.failures:
         n_failed = len(ending.report.failures)
         console.print(
             f"{n_failed} stage{'s' if n_failed > 1 else ''} failed and {ending.report.blocked} wait for them; when the "
             "cause is mended, run the same command again",
-            highlight=False,
         )
     console.print(
         f"{ending.n_cells} of {ending.plan.n_cells} cells in {as_typed(folder.tables)}/cells",
-        highlight=False,
         soft_wrap=True,
     )

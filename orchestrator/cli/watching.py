@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli.arguments import FolderArgument, JsonOption, results_folder
+from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import ExitCode
 from orchestrator.folder import ResultsFolder
 
@@ -53,16 +54,15 @@ def status(
 
         found = _watch(look, view, found)
     else:
-        console = Console()
+        console = Terminal()
         for part in status_view(found, every_row=every_row, seen=allocations()):
             # Long messages and paths are left to the terminal, so that they can be copied whole.
-            console.print(part, highlight=False, soft_wrap=isinstance(part, Text))
+            console.print(part, soft_wrap=isinstance(part, Text))
         if verify and not found.damaged:
             console.print("every artifact and table matches its checksum")
         elif found.damaged:
             console.print(
                 "`ntksweep run SPEC`, or `ntksweep resume` on a cluster, sets what is damaged aside and makes it again",
-                highlight=False,
             )
     if found.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)
@@ -109,7 +109,7 @@ def _jobs_as_json(seen: "Seen | None") -> dict[str, Any]:
 def _watch(look: "Callable[[], Status]", view: "Callable[[Status], Group]", found: "Status") -> "Status":
     """Show a sweep until it is complete or the user has seen enough; return how it stood last."""
     try:
-        with Live(view(found), auto_refresh=False) as live:
+        with Live(view(found), console=Terminal(), auto_refresh=False) as live:
             while not found.complete:
                 time.sleep(REFRESHED_EVERY)
                 found = look()

@@ -12,7 +12,7 @@ from orchestrator.report.linearity import linearity
 from orchestrator.report.page import OUTCOME, Findings, page
 from orchestrator.report.regimes import over_tasks
 from orchestrator.results import Results
-from orchestrator.store.files import explained
+from orchestrator.store.files import explained, make_folder
 
 PAGE = "README.md"
 
@@ -52,8 +52,8 @@ def write_report(results: Results, output: Path) -> Path:
         choices=choices_made(cells),
         provenance=_provenance(trained, len(cells)),
     )
+    make_folder(output)
     with explained(output):
-        output.mkdir(parents=True, exist_ok=True)
         (output / "spec.yaml").write_text(_spec_text(results), encoding="utf-8")
         write_table(results.cells, output / "cells.parquet", "parquet")
         write_table(results.correlations, output / "correlations.parquet", "parquet")
