@@ -65,8 +65,12 @@ class EmptyTextError(FinetuneError):
     """An example has no text, or its text has no token."""
 
 
+class TextError(FinetuneError):
+    """A text has something in it that is no character."""
+
+
 class LabelError(FinetuneError):
-    """A label is not a number, or stands outside the head."""
+    """A label is not a number, stands outside the head, or leaves classes that never occur."""
 
 
 class TooFewExamplesError(FinetuneError):

@@ -112,6 +112,7 @@ class TaskSettings:
             are left out.
         template: prompt with {text} (and {text_pair}, {mask}) in it, or None.
         max_length: tokens kept of an example.
+        distinct_texts: whether each text is kept once, and no training text that an evaluation split has.
     """
 
     data: str
@@ -126,3 +127,4 @@ class TaskSettings:
     sign_cut: float | None = None
     template: str | None = None
     max_length: int = 128
+    distinct_texts: bool = False

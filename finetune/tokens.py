@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoTokenizer
 
-from finetune.errors import EmptyTextError, PromptError, TooLongError
+from finetune.errors import EmptyTextError, ModelLoadError, PromptError, TooLongError
 from finetune.libraries import loading
+from finetune.limits import TextLimits, text_limits
 from finetune.settings import ModelSettings
 from ntk_dist.batches import Batch, pad
+
+_MOST_UNKNOWN = 0.8
+"""Share of unknown tokens above which a tokenizer cannot be that of the texts."""
+
+_FEWEST_TEXTS = 8
+"""Texts from which on that share says something."""
 
 _PLACEHOLDERS = re.compile(r"\{(text|text_pair|mask)\}")
 
@@ -77,9 +84,11 @@ def tokenize(
         EmptyTextError: a text without a token; names the example.
         TooLongError: a template that leaves no room for the text, or an example longer than the model takes.
         PromptError: a template with {mask} for a tokenizer without a mask token, or around a text that holds one.
-        ModelLoadError: there is no tokenizer at that path.
+        ModelLoadError: there is no tokenizer at that path, it has no vocabulary or a larger one than the model, or
+            knows nearly nothing of the texts.
     """
     tokenizer = load_tokenizer(model)
+    _check_knows_words(model, tokenizer)
     if template is None:
         encoded = _encode(tokenizer, list(texts), pairs, max_length)
     else:
@@ -91,14 +100,23 @@ def tokenize(
         raise EmptyTextError(f"example {example} ({texts[example]!r}) has no token; remove it from the data")
     if template is not None and "{mask}" in template:
         _check_one_mask(tokenizer, sequences)
-    _check_room(model, tokenizer, lengths)
+    limits = text_limits(model)
+    _check_room(limits, tokenizer, lengths)
+    _check_ids(model, limits, tokenizer, sequences)
+    _check_known(model, tokenizer, texts, sequences)
     types = encoded.get("token_type_ids")
     return TokenizedTexts(
         ids=np.concatenate([np.array(sequence, dtype=np.int32) for sequence in sequences]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         token_types=None if types is None else np.concatenate([np.array(t, dtype=np.int32) for t in types]),
-        pad_id=0 if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
+        pad_id=_pad_id(tokenizer, limits),
     )
+
+
+def _pad_id(tokenizer: Any, limits: TextLimits) -> int:
+    """Return an id that the model has: one for padding may have been added, or be missing, and is masked anyway."""
+    known = tokenizer.pad_token_id
+    return 0 if known is None or (limits.ids is not None and known >= limits.ids) else int(known)
 
 
 def load_tokenizer(model: ModelSettings) -> Any:
@@ -180,14 +198,48 @@ def _without_last_tokens(tokenizer: Any, text: str, count: int, example: int, ma
     return text[: spans[len(spans) - count][0]].rstrip()
 
 
-def _check_room(model: ModelSettings, tokenizer: Any, lengths: NDArray[np.int64]) -> None:
-    config = AutoConfig.from_pretrained(
-        model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
-    ).get_text_config()
-    rooms = [int(tokenizer.model_max_length), getattr(config, "max_position_embeddings", None)]
-    room = min(value for value in rooms if value)
+def _check_room(limits: TextLimits, tokenizer: Any, lengths: NDArray[np.int64]) -> None:
+    room = min(value for value in (int(tokenizer.model_max_length), limits.tokens) if value)
     if lengths.max() > room:
         raise TooLongError(
             f"example {int(lengths.argmax())} has {lengths.max()} tokens, but the model takes {room}; set "
             f"max_length to {room} or less"
+        )
+
+
+def _check_knows_words(model: ModelSettings, tokenizer: Any) -> None:
+    """Check that a tokenizer has a vocabulary: without its files transformers makes one of special tokens alone."""
+    added = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
+    if not set(tokenizer.get_vocab()) - added:
+        raise ModelLoadError(
+            f"the tokenizer of {model.path} knows no word: its vocabulary is missing (tokenizer.json, vocab.txt, ...); "
+            "save the model's own tokenizer beside config.json"
+        )
+
+
+def _check_ids(model: ModelSettings, limits: TextLimits, tokenizer: Any, sequences: list[list[int]]) -> None:
+    for example, sequence in enumerate(sequences):
+        if limits.ids is not None and max(sequence) >= limits.ids:
+            token = max(sequence)
+            raise ModelLoadError(
+                f"the tokenizer of {model.path} has {len(tokenizer)} tokens, but the model's embedding has "
+                f"{limits.ids} rows: example {example} holds {tokenizer.convert_ids_to_tokens(token)!r}, whose id is "
+                f"{token}; resize the embedding (resize_token_embeddings), or use the tokenizer of the model"
+            )
+
+
+def _check_known(model: ModelSettings, tokenizer: Any, texts: Sequence[str], sequences: list[list[int]]) -> None:
+    """Check that the texts are not nearly all unknown; special tokens are not counted."""
+    if tokenizer.unk_token_id is None:
+        return
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    words = [[token for token in sequence if token not in special] for sequence in sequences]
+    unknown = [sequence.count(tokenizer.unk_token_id) for sequence in words]
+    total = sum(map(len, words))
+    if len(texts) >= _FEWEST_TEXTS and sum(unknown) > _MOST_UNKNOWN * total:
+        example = next(i for i, count in enumerate(unknown) if count)
+        raise ModelLoadError(
+            f"the tokenizer of {model.path} knows almost nothing of these texts: {sum(unknown)} of {total} tokens are "
+            f"unknown to it, as in example {example} ({texts[example][:60]!r}); use the tokenizer of the model, and a "
+            "model of the texts' language"
         )

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finetune.data_folder import data_files, is_data
+from finetune.errors import DataLoadError
 from orchestrator.errors import SourceError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
-
-DATA_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 
 
 @dataclass(frozen=True)
@@ -160,13 +160,27 @@ def find_again(name: str, before: Source) -> Source:
 
 
 def _local(location: str, folder: Path) -> Path | None:
-    path = Path(os.path.abspath(folder / Path(location).expanduser()))  # noqa: PTH100 - keeps symbolic links
+    """Return the path of what lies here; nothing in a location is a pattern, and a leading ~ may be a home folder."""
+    path = _absolute(folder / location)
     if path.exists():
         return path
-    looks_like_path = location.startswith((".", "/", "~")) or location.endswith(DATA_SUFFIXES)
+    if location.startswith("~"):
+        try:
+            path = _absolute(Path(location).expanduser())
+        except RuntimeError:
+            raise SourceError(
+                f"there is nothing at {path} (from `{location}`), and no user of that name has a home folder here"
+            ) from None
+        if path.exists():
+            return path
+    looks_like_path = location.startswith((".", "/", "~")) or is_data(path)
     if looks_like_path or location.count("/") > 1:
         raise SourceError(f"there is nothing at {path} (from `{location}`); paths start from the spec's folder")
     return None
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - keeps symbolic links
 
 
 def _model_files(folder: Path) -> list[Path]:
@@ -177,15 +191,15 @@ def _model_files(folder: Path) -> list[Path]:
 
 
 def _data_files(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.suffix in DATA_SUFFIXES]
-    if not files:
-        raise SourceError(f"{path} holds no {', '.join(DATA_SUFFIXES)} file")
-    return files
+    try:
+        return data_files(path)
+    except DataLoadError as error:
+        raise SourceError(str(error)) from error
 
 
 def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
     # A single file is its content and its format, whatever it is called.
-    names = [path.relative_to(root).as_posix() if root.is_dir() else f"data{path.suffix}" for path in files]
+    names = [path.relative_to(root).as_posix() if root.is_dir() else f"data{path.suffix.lower()}" for path in files]
     # Size and time tell whether a file has changed, not whether it is a copy of another one.
     earlier = known.files if known and known.location == str(root) else {}
     with ThreadPoolExecutor() as pool:

@@ -8,8 +8,8 @@ from typing import Any
 from orchestrator.identity import identity
 
 NUMERICS_VERSION: Mapping[str, int] = {
-    "survey": 1,
-    "dataset": 1,
+    "survey": 2,
+    "dataset": 2,
     "batches": 1,
     "head": 2,
     "precision": 2,

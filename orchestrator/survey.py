@@ -31,6 +31,9 @@ class Survey:
         shared_pool: whether train and evaluation examples are drawn from one split.
         mean_tokens: mean tokens of an example, special tokens included, estimated on a part of the data.
         class_sizes: training examples there are of each class; empty for regression.
+        repeats_train: training examples whose text an earlier one has.
+        repeats_eval: evaluation examples of which that is true, where they have a split of their own.
+        shared_texts: evaluation examples of such a split whose text is a training example's too.
     """
 
     groups: tuple[GroupFacts, ...]
@@ -41,6 +44,9 @@ class Survey:
     shared_pool: bool
     mean_tokens: float
     class_sizes: tuple[int, ...] = ()
+    repeats_train: int = 0
+    repeats_eval: int = 0
+    shared_texts: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the survey as JSON."""
@@ -108,6 +114,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
     from finetune.errors import FinetuneError
     from finetune.inspection import inspect_model
     from finetune.label_words import check_label_words
+    from finetune.repeats import count_repeats, count_shared
     from finetune.task import read_examples
     from finetune.tokens import tokenize
     from ntk_dist.errors import NtkError
@@ -145,4 +152,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         shared_pool=examples.held_out,
         mean_tokens=float(tokens.lengths.mean()),
         class_sizes=examples.class_sizes,
+        repeats_train=count_repeats(examples.train),
+        repeats_eval=0 if examples.held_out else count_repeats(examples.evaluation),
+        shared_texts=0 if examples.held_out else count_shared(examples.train, examples.evaluation),
     )

@@ -57,6 +57,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
 
     Example: ntksweep plan examples/quickstart.yaml
     """
+    from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.estimate import costs, refuse_what_cannot_fit
     from orchestrator.executors.choose import worker_count
@@ -73,7 +74,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     found = costs(made, folder)
     workers = worker_count(sweep)
     device = this_device(checked, workers)
-    notes = [*fitting_notes(sweep, made.variants[0].survey, device), *kernel_notes(made), *training_notes(made)]
+    fitting = fitting_notes(sweep, made.variants[0].survey, device)
+    notes = [*fitting, *kernel_notes(made), *training_notes(made), *data_notes(made)]
     if as_json:
         facts = {
             "cells": made.n_cells,
@@ -130,7 +132,7 @@ def _print_plan(console: Console, made: Any, found: Any, workers: int, notes: li
         "memory is that of one worker for Jacobians and kernels, beside the model and its activations", highlight=False
     )
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, markup=False, highlight=False)
 
 
 def run(
@@ -199,6 +201,7 @@ def _of_tasks(values: dict[str, float]) -> str:
 
 
 def _print_ending(ending: Any, folder: ResultsFolder, *, show_trace: bool) -> None:
+    from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.summary import summarise
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.results import Results
@@ -210,8 +213,8 @@ def _print_ending(ending: Any, folder: ResultsFolder, *, show_trace: bool) -> No
         if summary.majority_accuracy:
             console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}", highlight=False)
         console.print()
-    for note in (*kernel_notes(ending.plan), *training_notes(ending.plan)):
-        console.print(note, highlight=False)
+    for note in (*kernel_notes(ending.plan), *training_notes(ending.plan), *data_notes(ending.plan)):
+        console.print(note, markup=False, highlight=False)
     if ending.was_finished:
         console.print("the sweep was finished already; nothing to do", highlight=False)
     for failure in ending.report.failures[:5]:

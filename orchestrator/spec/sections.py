@@ -78,15 +78,20 @@ class ModelSection(Section):
 class TaskSection(Section):
     """The sentences and what is to be predicted from them."""
 
-    came_later = frozenset({"sampling"})
+    came_later = frozenset({"sampling", "distinct_texts"})
 
     data: Place = Field(
-        description="Parquet, CSV or JSONL file, a folder of them (relative to the spec file), or a dataset's "
-        "id on the hub.",
+        description="Parquet, CSV, TSV or JSONL file, a folder of them (relative to the spec file), or a dataset's id "
+        "on the hub.",
         examples=["data/amazon.parquet", "nyu-mll/glue"],
     )
     config: str | None = Field(None, description="Configuration of a dataset on the hub.", examples=["sst2"])
-    train_split: Name = Field("train", description="Split that training examples are drawn from.", examples=["train"])
+    train_split: Name = Field(
+        "train",
+        description="Split that training examples are drawn from; in a folder the name of its file, "
+        "`train` for train.csv.",
+        examples=["train"],
+    )
     eval_split: Name | None = Field(
         None,
         description="Split that evaluation examples are drawn from; null holds them out from `train_split`.",
@@ -103,7 +108,9 @@ class TaskSection(Section):
         examples=["classification"],
     )
     classes: Annotated[int, Number, Field(ge=2, le=1_000_000)] | None = Field(
-        None, description="Number of classes C; null takes the largest label plus one.", examples=[2]
+        None,
+        description="Number of classes C; null takes the largest label plus one, and every label up to it must occur.",
+        examples=[2],
     )
     sign_cut: Annotated[float, Number, Field(ge=0)] | None = Field(
         None,
@@ -125,6 +132,13 @@ class TaskSection(Section):
         "of each of C classes are n_train = k C; first takes the first rows of each split, and where evaluation "
         "examples are held out, the split's last rows for them.",
         examples=["balanced"],
+    )
+    distinct_texts: bool = Field(
+        False,
+        description="Keep each text once, in every kind of sampling: of rows with the same text the first, and none of "
+        "a training split whose text is in `eval_split`. Without it texts that stand several times may be trained on "
+        "and evaluated: `plan` and the tables count them.",
+        examples=[True],
     )
     sample_seed: Seed | None = Field(
         None,

@@ -1,8 +1,6 @@
 """The stage `dataset`: the examples that a seed draws, tokenized once for all that read them."""
 
-import numpy as np
-from numpy.typing import NDArray
-
+from finetune.repeats import first_places
 from finetune.sampling import sample
 from finetune.settings import TaskSettings
 from finetune.task import Pool, read_examples
@@ -14,10 +12,11 @@ from orchestrator.store.arrays import Array
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Choose and tokenize; for each split the artifact holds `ids`, `offsets`, `token_types`, `labels` and `rows`.
+    """Choose and tokenize; for each split: `ids`, `offsets`, `token_types`, `labels`, `rows` and `first_in_train`.
 
     Tokens of all examples stand one after the other: example i has ids[offsets[i] : offsets[i + 1]]. `token_types` is
-    missing for tokenizers that give none; `rows` are the examples' rows in their split of the data.
+    missing for tokenizers that give none; `rows` are the examples' rows in their split of the data; `first_in_train` is
+    for each the position of the first training example with its text, or -1.
     """
     p = stage.parameters
     task = p["task"]
@@ -32,30 +31,27 @@ def compute(stage: Stage, work: Work) -> Product:
     )
     arrays: dict[str, Array] = {}
     pad_id = 0
-    for split, pool, positions in (
-        ("train", examples.train, drawn.train),
-        ("eval", examples.evaluation, drawn.evaluation),
-    ):
-        found, pad_id = _tokenized(work, settings, pool, positions)
+    trained_on = examples.train.at(drawn.train)
+    for split, pool in (("train", trained_on), ("eval", examples.evaluation.at(drawn.evaluation))):
+        found, pad_id = _tokenized(work, settings, pool)
+        found["first_in_train"] = first_places(trained_on, pool)
         arrays |= {f"{split}.{name}": array for name, array in found.items()}
     return Product({"pad_id": pad_id}, work.write_arrays(stage, arrays))
 
 
-def _tokenized(
-    work: Work, settings: TaskSettings, pool: Pool, positions: NDArray[np.int64]
-) -> tuple[dict[str, Array], int]:
+def _tokenized(work: Work, settings: TaskSettings, pool: Pool) -> tuple[dict[str, Array], int]:
     tokens = tokenize(
         model_settings(work.sweep),
-        [pool.texts[i] for i in positions],
-        pool.pairs and [pool.pairs[i] for i in positions],
+        pool.texts,
+        pool.pairs,
         template=settings.template,
         max_length=settings.max_length,
     )
     arrays: dict[str, Array] = {
         "ids": tokens.ids,
         "offsets": tokens.offsets,
-        "labels": pool.labels[positions],
-        "rows": pool.rows[positions],
+        "labels": pool.labels,
+        "rows": pool.rows,
     }
     if tokens.token_types is not None:
         arrays["token_types"] = tokens.token_types

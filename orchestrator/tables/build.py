@@ -41,7 +41,13 @@ TRAJECTORIES_SCHEMA = arrow_schema("trajectories", TRAJECTORIES)
 UPDATES_SCHEMA = arrow_schema("updates", UPDATES)
 
 
-def cells_of(plan: Plan, solve: Solve, artifact: Artifact, compared: Mapping[str, Artifact]) -> pa.RecordBatch:
+def cells_of(
+    plan: Plan,
+    solve: Solve,
+    artifact: Artifact,
+    compared: Mapping[str, Artifact],
+    first_in_train: Mapping[str, np.ndarray],
+) -> pa.RecordBatch:
     """Return the cells of a solve stage: for each of its layer sets, every lambda.
 
     Args:
@@ -49,6 +55,7 @@ def cells_of(plan: Plan, solve: Solve, artifact: Artifact, compared: Mapping[str
         solve: the solve stage.
         artifact: its artifact.
         compared: artifacts of those of its comparisons that are finished, by stage.
+        first_in_train: for each example of a split the position of the first training example with its text, or -1.
 
     Raises:
         DamagedArtifactError: the artifact does not match its checksums.
@@ -61,6 +68,7 @@ def cells_of(plan: Plan, solve: Solve, artifact: Artifact, compared: Mapping[str
         "cell_id": [cell for layer_set in sets for cell in cell_ids(solve, layer_set, lambdas, scale)],
         "lambda_given": np.tile(lambdas, len(sets)),
         "lambda_scale": scale,
+        **_copies(first_in_train, solve.n_train),
     }
     for name, values in _layer_set_columns(sets).items():
         columns[name] = [value for value in values for _ in range(n_lambdas)]
@@ -175,6 +183,15 @@ def _constants(plan: Plan, solve: Solve) -> dict[str, Any]:
     if variant.sweep.spec.adapter.kind != "lora":
         return constants
     return constants | {"rank_threshold": rank_threshold(solve.n_train, variant.sizes.rows_per_example)}
+
+
+def _copies(first_in_train: Mapping[str, np.ndarray], n_train: int) -> dict[str, int]:
+    """Return how many of `n_train` training examples repeat an earlier one, and how many evaluation examples do."""
+    train, evaluation = first_in_train["train"][:n_train], first_in_train["eval"]
+    return {
+        "repeats_in_train": int((train < np.arange(n_train)).sum()),
+        "eval_in_train": int(((evaluation >= 0) & (evaluation < n_train)).sum()),
+    }
 
 
 def _layer_set_columns(sets: Sequence[LayerSet]) -> dict[str, list[Any]]:

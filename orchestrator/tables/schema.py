@@ -76,6 +76,8 @@ GRID_COLUMNS = (
     Column("seed", _COUNT, "seed of the grid"),
     Column("n_train", _COUNT, "training examples", "examples"),
     Column("n_eval", _COUNT, "evaluation examples", "examples"),
+    Column("repeats_in_train", _COUNT, "training examples whose text an earlier one has", "examples"),
+    Column("eval_in_train", _COUNT, "evaluation examples whose text is a training example's too", "examples"),
     Column("layer_set", _NAME, "name of the layer set"),
     Column("n_layers", _COUNT, "layers that the set touches", "layers"),
     Column("lowest_layer", _COUNT, "lowest layer of the set; null if it touches none"),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +83,11 @@ def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
         for solve in solves:
             yield from build(plan, solve, compared(solve))
 
-    cells = (cells_of(plan, solve, artifact, compared(solve)) for solve, artifact in solved())
+    first_in_train = cache(lambda dataset: _first_in_train(store, *dataset))
+    cells = (
+        cells_of(plan, solve, artifact, compared(solve), first_in_train(*solve.stage.inputs["dataset"]))
+        for solve, artifact in solved()
+    )
     new.write("cells", CELLS_SCHEMA, cells)
     new.write("spectra", SPECTRA_SCHEMA, (spectra_of(plan, *each) for each in distinct()))
     if plan.sweep.spec.kernel.decomposition == "iterative":
@@ -117,6 +122,11 @@ def _predictions(plan: Plan, store: ArtifactStore, solves: list[Solve]) -> Itera
         (dataset,) = solve.stage.inputs["dataset"]
         rows = np.array(store.open(*dataset).array("eval.rows"))
         yield from predictions_of(plan, solve, store.read("solve", solve.stage.stage_id), rows)
+
+
+def _first_in_train(store: ArtifactStore, kind: str, stage_id: str) -> dict[str, np.ndarray]:
+    dataset = store.open(kind, stage_id)
+    return {split: np.array(dataset.array(f"{split}.first_in_train")) for split in ("train", "eval")}
 
 
 def _correlations(new: NewTables) -> Iterator[pa.RecordBatch]:

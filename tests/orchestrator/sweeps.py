@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from orchestrator.cli import main
-from orchestrator.folder import OnChange, Sweep
+from orchestrator.folder import OnChange, ResultsFolder, Sweep
 from orchestrator.layer_sets import HEAD, GroupFacts
 from orchestrator.plan import Plan, make_plan
 from orchestrator.results import Results, load
@@ -24,6 +24,7 @@ from orchestrator.run import Ending, run
 from orchestrator.sources import FileFingerprint, Source, Sources
 from orchestrator.spec import Spec, read_spec
 from orchestrator.survey import Survey
+from orchestrator.tables.manifest import PART, facts_of, read_manifest, write_manifest
 from tests.tiny_models import WORDS, save_tiny
 
 SPEC: Mapping[str, Any] = {
@@ -118,6 +119,17 @@ def run_spec(path: Path, *, on_change: OnChange = OnChange.REFUSE) -> Ending:
 def results_of(path: Path) -> Results:
     """Return the results of the spec at `path`."""
     return load(read_spec(path).folder)
+
+
+def rewrite_table(results: Path, name: str, rows: pa.Table) -> None:
+    """Put other rows in the place of a table's, as if a run had written them."""
+    folder = ResultsFolder(results)
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    path = folder.tables / name / PART
+    pq.write_table(rows, path)
+    manifest["tables"][name] = facts_of(path, len(rows))
+    write_manifest(folder, manifest)
 
 
 def groups_of(layers: int, targets: tuple[str, ...], *, n_parameters: int = 64, head: bool = True) -> list[GroupFacts]:

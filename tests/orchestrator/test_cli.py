@@ -17,11 +17,9 @@ from orchestrator.cli.app import app
 from orchestrator.cluster.profiles import read_profile
 from orchestrator.errors import ExitCode
 from orchestrator.executors.inline import InlineExecutor
-from orchestrator.folder import ResultsFolder
 from orchestrator.store.journal import read_journals
-from orchestrator.tables.manifest import facts_of, read_manifest, write_manifest
 from orchestrator.version import VERSION
-from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, write_spec
+from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, rewrite_table, write_spec
 
 COMMANDS = [
     "init", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "select", "export",
@@ -317,11 +315,7 @@ def test_the_loss_decides_whatever_the_accuracy_says(finished: Path, tmp_path: P
     table = pq.read_table(part)
     place = table.column_names.index("eval_accuracy")
     changed = table.set_column(place, table.field(place), pc.multiply(table["eval_loss"], float(sign)))
-    pq.write_table(changed, part)
-    folder = ResultsFolder(tmp_path / "results")
-    manifest = read_manifest(ResultsFolder(folder_of(finished))) or {}
-    manifest["tables"]["cells"] = facts_of(part, len(changed))
-    write_manifest(folder, manifest)
+    rewrite_table(tmp_path / "results", "cells", changed)
     shown = strict_json(ntksweep("show", tmp_path / "results", "--json").output)["layer_sets"]
     asked = strict_json(ntksweep("show", finished, "--json").output)["layer_sets"]
     assert [one["best_lambda"] for one in shown] == [one["best_lambda"] for one in asked]

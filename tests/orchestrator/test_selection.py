@@ -39,7 +39,7 @@ from orchestrator.selection.greedy import agreement, forward_selection, select_l
 from orchestrator.selection.ranking import rank
 from orchestrator.selection.stored import StoredKernels, layers_of
 from orchestrator.survey import surveys
-from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec, spec_of
+from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, rewrite_table, run_spec, spec_of
 from tests.tiny_models import save_tiny
 
 LAYERS = 4
@@ -90,7 +90,7 @@ def with_cells(spec: Path, tmp_path: Path, change: Callable[[pd.DataFrame], pd.D
     (part,) = (tmp_path / "results" / "tables" / "cells").iterdir()
     table = pq.read_table(part)
     changed = pa.Table.from_pandas(change(table.to_pandas()), schema=table.schema, preserve_index=False)
-    pq.write_table(changed, part)
+    rewrite_table(tmp_path / "results", "cells", changed)
     return tmp_path / "results"
 
 

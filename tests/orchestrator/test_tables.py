@@ -16,13 +16,10 @@ from scipy import stats
 import orchestrator
 from orchestrator import seed_plan
 from orchestrator.errors import ResultsError
-from orchestrator.folder import ResultsFolder
 from orchestrator.plan_parts import cell_ids
-from orchestrator.store.sealed import unsealed
 from orchestrator.tables.describe import tables_page
-from orchestrator.tables.manifest import MANIFEST, facts_of, write_manifest
 from orchestrator.tables.schema import PROVENANCE_COLUMNS, SCHEMA_VERSION, TABLES, TRAINING_COLUMNS, arrow_schema
-from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
+from tests.orchestrator.sweeps import make_sweep, results_of, rewrite_table, run_spec
 
 SWEEPS = ["finished", "finished_regression"]
 
@@ -134,11 +131,7 @@ def test_a_file_of_an_older_version_is_read_with_nulls(finished: Path, tmp_path:
 
     shutil.copytree(finished.parent / "results", tmp_path / "results")
     path = tmp_path / "results" / "tables" / "cells" / "part-0.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["gcv"]), path)
-    folder = ResultsFolder(tmp_path / "results")
-    manifest = unsealed((folder.tables / MANIFEST).read_bytes())
-    manifest["tables"]["cells"] = facts_of(path, 12)
-    write_manifest(folder, manifest)
+    rewrite_table(tmp_path / "results", "cells", pq.read_table(path).drop_columns(["gcv"]))
     read = orchestrator.load(tmp_path / "results").cells.to_arrow()
     assert read["gcv"].null_count == len(read) == 12
 

@@ -1,0 +1,61 @@
+"""Columns as a file or a data set on the hub holds them, and where each row stands there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune.errors import DataLoadError, MissingColumnError
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """N rows of the columns that a task names.
+
+    Attributes:
+        columns: their values by name, N each. Those of CSV and TSV files are all texts.
+        n_rows: N.
+        place: says for people where a row stands, for example "data.csv, line 5".
+    """
+
+    columns: Mapping[str, list[Any]]
+    n_rows: int
+    place: Callable[[int], str]
+
+
+def check_names(where: str, names: Sequence[str], wanted: Sequence[str], *, hint: str = "") -> None:
+    """Check that a file has the columns that are wanted, and none twice.
+
+    Args:
+        where: the file, or the data set.
+        names: names of its columns; empty ones do not count.
+        wanted: those that are needed.
+        hint: what a reader may have to know of such files.
+
+    Raises:
+        DataLoadError: a name stands twice.
+        MissingColumnError: a wanted name does not stand there; lists those that do.
+    """
+    for name in names:
+        if name and list(names).count(name) > 1:
+            raise DataLoadError(f"{where} has the column {name!r} twice; rename or remove one of them")
+    for name in wanted:
+        if name not in names:
+            listed = ", ".join(each if each == each.strip() and each else repr(each) for each in names)
+            raise MissingColumnError(f"{where} has no column {name!r}; its columns are: {listed}{hint}")
+
+
+def joined(parts: Sequence[Table]) -> Table:
+    """Return the rows of several tables, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = np.cumsum([part.n_rows for part in parts])
+
+    def place(row: int) -> str:
+        part = int(np.searchsorted(ends, row, side="right"))
+        within = row - int(ends[part]) + parts[part].n_rows
+        return f"{parts[part].place(within)} (row {within} there)"
+
+    columns = {name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns}
+    return Table(columns, int(ends[-1]), place)

@@ -1,0 +1,79 @@
+"""Opening files of text in UTF-8, and saying where one is in another encoding."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from finetune.errors import DataLoadError
+
+_MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+"""Byte order marks; the longer ones come first, for one begins as a shorter one does."""
+
+_OTHER_FILES = {b"PK\x03\x04": "a ZIP archive or a spreadsheet", b"\x1f\x8b": "a gzip archive", b"PAR1": "Parquet"}
+_EXCERPT = 20
+
+
+@contextmanager
+def opened(path: Path, *, newline: str) -> Iterator[TextIO]:
+    r"""Open a file of text in UTF-8, or in what its byte order mark says.
+
+    Args:
+        path: the file.
+        newline: as of `open`: "" ends lines at \n, \r\n and \r, and "\n" at \n alone.
+
+    Raises:
+        DataLoadError: the file cannot be opened, or, where the lines are read, is in another encoding; names the line
+            and the byte.
+    """
+    encoding = "utf-8-sig"
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+        for mark, of_mark in _MARKS.items():
+            if start.startswith(mark):
+                encoding = of_mark
+                break
+        with path.open(encoding=encoding, newline=newline) as text:
+            yield text
+    except UnicodeDecodeError as error:
+        raise _not_decoded(path, encoding, error) from error
+    except OSError as error:
+        raise DataLoadError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _not_decoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataLoadError:
+    if encoding != "utf-8-sig":
+        return DataLoadError(f"{path} begins as {encoding.upper()} and is not ({error.reason}); save it as UTF-8")
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as found:
+                return DataLoadError(
+                    f"{path}, line {number}: byte {line[found.start]:#04x} at position {found.start + 1} of the line "
+                    f"is not UTF-8 ({found.reason}); {_advice(path, line, found.start)}"
+                )
+    return DataLoadError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8")
+
+
+def _advice(path: Path, line: bytes, position: int) -> str:
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    for magic, kind in _OTHER_FILES.items():
+        if start.startswith(magic):
+            return (
+                f"it looks like {kind}, not like text: save it as Parquet, CSV or JSONL, under the name of its format"
+            )
+    excerpt = line[max(0, position - _EXCERPT) : position + _EXCERPT]
+    try:
+        shown = excerpt.decode("cp1252").strip()
+    except UnicodeDecodeError:
+        return "save the file as UTF-8"
+    if not shown.isprintable():
+        return "save the file as UTF-8, if it is text at all"
+    command = f"iconv -f WINDOWS-1252 -t UTF-8 {shlex.quote(path.name)}"
+    return (
+        f"in Latin-1 or Windows-1252 it would be {shown!r}: if that is right, save the file as UTF-8 ({command} > ...)"
+    )

@@ -1,0 +1,87 @@
+"""Tokenizers that are not there or not the model's, and the room that positions leave."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from finetune.errors import ModelLoadError, TooLongError
+from finetune.limits import text_limits
+from finetune.settings import ModelSettings
+from finetune.tokens import tokenize
+from tests.tiny_models import save_tiny
+
+
+def test_a_folder_without_vocabulary(tmp_path: Path):
+    save_tiny("bert", tmp_path)
+    for path in tmp_path.glob("token*"):
+        path.unlink()
+    with pytest.raises(ModelLoadError, match="knows no word: its vocabulary is missing"):
+        tokenize(ModelSettings(str(tmp_path)), ["the film"], template=None, max_length=10)
+
+
+def test_ids_beyond_the_embedding_and_a_padding_token_that_is_one(tmp_path: Path):
+    save_tiny("llama", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    size = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<fill>"})
+    tokenizer.add_tokens(["zebra"])
+    tokenizer.save_pretrained(tmp_path)
+    settings = ModelSettings(str(tmp_path))
+    # padding is masked, so that any id of the model does
+    assert tokenize(settings, ["the film"], template=None, max_length=10).pad_id == 0
+    with pytest.raises(
+        ModelLoadError,
+        match=rf"has {size + 2} tokens, .* has {size} rows: example 1 holds 'zebra', whose id is {size + 1}",
+    ):
+        tokenize(settings, ["the film", "a zebra"], template=None, max_length=10)
+
+
+def test_texts_that_are_nearly_all_unknown(tmp_path: Path):
+    settings = ModelSettings(str(save_tiny("bert", tmp_path)))
+    foreign = ["der Film war"] * 9
+    with pytest.raises(ModelLoadError, match=r"27 of 29 tokens are unknown to it, as in example 0 \('der Film war'\)"):
+        tokenize(settings, [*foreign, "the film"], template=None, max_length=10)
+    tokenize(settings, ["der Film war", *["the film"] * 9], template=None, max_length=10)
+
+
+SIZES = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "padding", "room"),
+    [
+        ("bert", 0, 34),
+        ("roberta", 1, 32),
+        ("roberta", 0, 33),
+        ("xlm-roberta", 1, 32),
+        ("camembert", 1, 32),
+        ("mpnet", 1, 32),
+        ("roberta-prelayernorm", 1, 32),
+        ("data2vec-text", 1, 32),
+        ("electra", 0, 34),
+        ("xlnet", 5, None),
+    ],
+)
+def test_positions_start_behind_that_of_padding(tmp_path: Path, model_type: str, padding: int, room: int | None):
+    sizes = {"vocab_size": 30, "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16} if room is None else SIZES
+    limit = {} if room is None else {"max_position_embeddings": 34}
+    config = AutoConfig.for_model(model_type, **sizes, **limit, pad_token_id=padding)
+    config.save_pretrained(tmp_path)
+    assert text_limits(ModelSettings(str(tmp_path))).tokens == room
+    if room is not None:
+        # one token more does not go through the model itself
+        import torch
+
+        model = AutoModel.from_config(config).eval()
+        with torch.no_grad():
+            model(torch.full((1, room), 7))
+            with pytest.raises((IndexError, RuntimeError)):
+                model(torch.full((1, room + 1), 7))
+
+
+def test_the_right_number_is_named(tmp_path: Path):
+    save_tiny("roberta", tmp_path)
+    AutoTokenizer.from_pretrained(tmp_path, model_max_length=1000).save_pretrained(tmp_path)
+    with pytest.raises(TooLongError, match="has 66 tokens, but the model takes 65; set max_length to 65"):
+        tokenize(ModelSettings(str(tmp_path)), ["the " * 80], template=None, max_length=66)
