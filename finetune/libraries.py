@@ -93,7 +93,10 @@ def _fix(error: Exception, what: str) -> str:
     if packages:
         return f"install what it needs (pip install {packages}), also where workers run, or use another model"
     if "trust_remote_code" in str(error):
-        return "its code comes with the checkpoint: set model.trust_remote_code: true if you trust its authors"
+        return (
+            "its code comes with the checkpoint: if you trust its authors, set model.trust_remote_code: true and give "
+            "the command --trust-remote-code"
+        )
     if "does not recognize this architecture" in str(error):
         return "it needs another version of transformers, or code that comes with the checkpoint"
     if what == "tokenizer":

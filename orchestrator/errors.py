@@ -35,6 +35,10 @@ class SourceError(SweepError):
     """The model or the data that the spec names cannot be found or read."""
 
 
+class UntrustedCodeError(SourceError):
+    """The spec asks for code that comes with the model, and the command line does not allow it."""
+
+
 class ChangedError(SweepError):
     """The results folder holds a sweep whose numbers differ from what the spec asks for now."""
 

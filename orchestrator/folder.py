@@ -44,10 +44,17 @@ class OnChange(StrEnum):
 
 @dataclass(frozen=True)
 class Sweep:
-    """A spec with the model and the data that it was resolved to."""
+    """A spec with the model and the data that it was resolved to.
+
+    Attributes:
+        spec: the spec.
+        sources: where its model and its data were found.
+        trusts_code: whether who started this command lets code that comes with the model run; never stored.
+    """
 
     spec: Spec
     sources: Sources
+    trusts_code: bool = False
 
     def numbers(self, *, training: bool = False) -> dict[str, Any]:
         """Return everything outside the grid that fixes the numbers, by dotted name.
@@ -196,7 +203,7 @@ class ResultsFolder:
         if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
             return given
         if on_change is OnChange.STORED:
-            return Sweep(stored.spec, _unchanged_sources(stored, given))
+            return Sweep(stored.spec, _unchanged_sources(stored, given), given.trusts_code)
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"
             + "\n".join(f"  {change}" for change in changes)

@@ -14,6 +14,7 @@ from orchestrator.folder import OnChange, ResultsFolder, Sweep
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan, make_plan
 from orchestrator.schedule import MOST_REPAIRS, Progress, Report, Schedule, missing_stages
+from orchestrator.settings import refuse_untrusted_code
 from orchestrator.sources import find_sources
 from orchestrator.spec import Spec
 from orchestrator.stage import Stage
@@ -42,20 +43,21 @@ class Ending:
     was_finished: bool
 
 
-def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder) -> Sweep:
+def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder, *, trusts_code: bool = False) -> Sweep:
     """Find the model and the data of a spec.
 
     Args:
         spec: the spec.
         spec_folder: folder that relative paths in the spec start from.
         folder: results folder, whose fingerprints save reading unchanged files again.
+        trusts_code: whether code that comes with the model may run.
 
     Raises:
         SourceError: the model or the data is not there.
         ResultsError: the folder holds something that is not a sweep.
     """
     stored = folder.stored()
-    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources if stored else None))
+    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources if stored else None), trusts_code)
 
 
 def run(
@@ -65,6 +67,7 @@ def run(
     *,
     on_change: OnChange = OnChange.REFUSE,
     group: ModelGroup | None = None,
+    trusts_code: bool = False,
 ) -> Ending:
     """Run a sweep until every cell is in the tables, or failed.
 
@@ -74,6 +77,7 @@ def run(
         progress: who is told how it goes.
         on_change: what to do if the results folder holds other numbers than the spec asks for.
         group: the processes that run it inline, of which this one is the first; None for this one alone.
+        trusts_code: whether code that comes with the model may run.
 
     Raises:
         SweepError: the spec, the model, the data or the results folder do not allow it; nothing was lost.
@@ -82,7 +86,7 @@ def run(
     from orchestrator.model_memory import refuse_model_that_cannot_fit, this_device
 
     folder = ResultsFolder(spec.folder)
-    sweep = folder.settle(resolve(spec, spec_folder, folder), on_change)
+    sweep = folder.settle(resolve(spec, spec_folder, folder, trusts_code=trusts_code), on_change)
     store = folder.artifacts()
     remove_leftovers(folder.root)
     found = surveys(sweep, store)
@@ -93,6 +97,7 @@ def run(
             _restore_index(plan, folder)
             _clear_claims(plan, folder)
         return Ending(plan, Report(), plan.n_cells, was_finished=True)
+    refuse_untrusted_code(sweep)
     if spec.group_size > 1:
         refuse_missing_deepspeed()
     refuse_what_cannot_fit(plan, folder)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import UntrustedCodeError
 from orchestrator.folder import Sweep
 from orchestrator.sources import Source
 
@@ -10,10 +11,28 @@ if TYPE_CHECKING:
     from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, TaskSettings
 
 
+def refuse_untrusted_code(sweep: Sweep) -> None:
+    """Check that code that comes with the model may run where the spec asks for it: the spec alone does not allow it.
+
+    Raises:
+        UntrustedCodeError: the command line does not allow it.
+    """
+    if sweep.spec.model.trust_remote_code and not sweep.trusts_code:
+        raise UntrustedCodeError(
+            f"model.trust_remote_code: true asks to run Python code that comes with {sweep.sources.model.location}; "
+            "read it, and if you trust its authors give this command --trust-remote-code"
+        )
+
+
 def model_settings(sweep: Sweep) -> "ModelSettings":
-    """Return which model to load, from where it was found."""
+    """Return which model to load, from where it was found.
+
+    Raises:
+        UntrustedCodeError: as `refuse_untrusted_code`.
+    """
     from finetune.settings import ModelSettings
 
+    refuse_untrusted_code(sweep)
     section, compute, source = sweep.spec.model, sweep.spec.compute, sweep.sources.model
     return ModelSettings(
         path=source.location,

@@ -46,7 +46,7 @@ def variants(sweep: Sweep) -> Iterator[tuple[Choice, Sweep]]:
     The numbers of a variant are those of a sweep that was written with its values alone.
     """
     for choice in choices(sweep.spec):
-        yield choice, Sweep(_chosen(sweep.spec, choice), _sources(sweep.sources, choice))
+        yield choice, Sweep(_chosen(sweep.spec, choice), _sources(sweep.sources, choice), sweep.trusts_code)
 
 
 def _chosen(spec: Spec, choice: Choice) -> Spec:

@@ -11,6 +11,9 @@ from orchestrator.folder import OnChange, ResultsFolder
 TRACEBACK = "--traceback"
 """An option of all commands, wherever it stands."""
 
+TRUST = "--trust-remote-code"
+"""The option that allows code that comes with a model; no file stands for it."""
+
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False)]
 FolderArgument = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="A results folder, or a spec file.", show_default=False)
@@ -18,6 +21,12 @@ FolderArgument = Annotated[
 OnChangeOption = Annotated[
     OnChange,
     typer.Option(help="If the results folder holds other numbers: refuse, keep the stored, or take the given ones."),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        TRUST, help="Let Python code that comes with the model run, where model.trust_remote_code asks for it."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

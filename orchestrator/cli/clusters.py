@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from orchestrator.cli.arguments import (
     JsonOption,
     OnChangeOption,
     SpecArgument,
+    TrustOption,
     as_typed,
     sweep_folder,
 )
@@ -46,6 +47,7 @@ def submit(
     yes: YesOption = False,
     add: AddOption = False,
     on_change: OnChangeOption = OnChange.REFUSE,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Submit a sweep to Slurm: say what it costs, show the script, ask, and leave the rest to the allocations.
@@ -60,7 +62,8 @@ def submit(
 
     checked, wanted = read_spec(spec), read_profile(profile)
     folder = ResultsFolder(checked.folder)
-    sweep = folder.settle(resolve(checked, spec.parent, folder), on_change)
+    given = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
+    sweep = folder.settle(given, on_change)
     plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return
@@ -78,6 +81,7 @@ def resume(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     add: AddOption = False,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Submit allocations for what is missing of a sweep; stages that failed are tried again.
@@ -89,7 +93,7 @@ def resume(
     from orchestrator.survey import surveys
 
     folder = sweep_folder(path)
-    sweep = folder.existing()
+    sweep = replace(folder.existing(), trusts_code=trust_remote_code)
     plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return
@@ -152,6 +156,8 @@ def _print_offer(console: Terminal, offer: Any) -> None:
     )
     if offer.count < offer.wanted:
         console.print(f"{offer.wanted} were asked for; you may queue no more", style="yellow")
+    if offer.submission.trust_remote_code:
+        console.print("the allocations may run Python code that comes with the model", style="yellow")
     for text in offer.scripts:
         console.print()
         console.print(text.strip(), soft_wrap=True)

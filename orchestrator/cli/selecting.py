@@ -1,14 +1,14 @@
 """The command that chooses layer sets before training: select."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
 from rich.text import Text
 
-from orchestrator.cli.arguments import FolderArgument, JsonOption, sweep_folder
+from orchestrator.cli.arguments import FolderArgument, JsonOption, TrustOption, sweep_folder
 from orchestrator.cli.render import number, rows_table
 from orchestrator.cli.terminal import Terminal
 from orchestrator.standard_json import standard_json
@@ -16,7 +16,7 @@ from orchestrator.standard_json import standard_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from orchestrator.folder import ResultsFolder
+    from orchestrator.folder import ResultsFolder, Sweep
     from orchestrator.selection.criteria import Criterion
     from orchestrator.selection.greedy import Selection
     from orchestrator.selection.ranking import Ranking
@@ -45,6 +45,7 @@ def select(
     rank: Annotated[
         int | None, typer.Option(help="The rank of LoRA to select for, where the grid has several.", metavar="R", min=1)
     ] = None,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Rank the layer sets of a sweep by what their kernels say before training, and say what that rests on.
@@ -58,11 +59,12 @@ def select(
     from orchestrator.variants import choices
 
     folder = sweep_folder(path)
-    spec = folder.existing().spec
+    sweep = replace(folder.existing(), trusts_code=trust_remote_code)
+    spec = sweep.spec
     criterion = criterion_named(by, spec)
     position = choose(spec, task, rank)
     ranking = rank_layer_sets(load(folder.root), criterion, choices(spec)[position])
-    selection = None if greedy is None else _select_layers(folder, criterion, greedy, position)
+    selection = None if greedy is None else _select_layers(sweep, folder, criterion, greedy, position)
     if as_json:
         print(standard_json(asdict(ranking) | ({"greedy": asdict(selection)} if selection else {}), indent=1))
         return
@@ -77,12 +79,13 @@ def select(
             console.print(line)
 
 
-def _select_layers(folder: "ResultsFolder", criterion: "Criterion", n_layers: int, position: int) -> "Selection":
+def _select_layers(
+    sweep: "Sweep", folder: "ResultsFolder", criterion: "Criterion", n_layers: int, position: int
+) -> "Selection":
     from orchestrator.plan import make_plan
     from orchestrator.selection.greedy import select_layers
     from orchestrator.survey import surveys
 
-    sweep = folder.existing()
     plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
     with Terminal(stderr=True).status("choosing layers"):
         return select_layers(plan.variants[position], plan.solves_of(position), folder, criterion, n_layers)

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.arguments import JsonOption, OnChangeOption, SpecArgument, as_typed, traceback_wanted
+from orchestrator.cli.arguments import (
+    JsonOption,
+    OnChangeOption,
+    SpecArgument,
+    TrustOption,
+    as_typed,
+    traceback_wanted,
+)
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.cli.stopping import end_at_once
@@ -49,7 +56,7 @@ def init(
     say(f"{path} is a spec to start from; then: ntksweep plan {path}")
 
 
-def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
+def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: JsonOption = False) -> None:
     """Say what a sweep would compute, what is there already, and what it costs; computes nothing.
 
     Example: ntksweep plan examples/quickstart.yaml
@@ -61,11 +68,12 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
     from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
     from orchestrator.plan import make_plan
     from orchestrator.run import resolve
+    from orchestrator.settings import refuse_untrusted_code
     from orchestrator.survey import surveys
 
     checked = read_spec(spec)
     folder = ResultsFolder(checked.folder)
-    sweep = resolve(checked, spec.parent, folder)
+    sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()))
     found = costs(made, folder)
     workers = worker_count(sweep)
@@ -88,6 +96,8 @@ def plan(spec: SpecArgument, as_json: JsonOption = False) -> None:
         console = Terminal()
         _print_plan(console, made, found, workers, notes)
         console.print(f"results: {folder.root}", soft_wrap=True)
+    if any(cost.missing for cost in found):
+        refuse_untrusted_code(sweep)
     refuse_what_cannot_fit(made, folder)
     refuse_model_that_cannot_fit(sweep, made.variants[0].survey, device)
 
@@ -126,11 +136,13 @@ def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: l
 
 def run(
     spec: SpecArgument,
+    *,
     executor: Annotated[
         str | None, typer.Option(help="ray or inline; overrides the spec.", metavar="ray|inline")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; overrides the spec.", min=1)] = None,
     on_change: OnChangeOption = OnChange.REFUSE,
+    trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a sweep, or go on with one that was interrupted.
@@ -146,10 +158,12 @@ def run(
     with launched_group(checked) as group:
         if not group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
-            follow(checked, spec.parent, group)
+            follow(checked, spec.parent, group, trusts_code=trust_remote_code)
             return
         with Bars(Terminal(stderr=True)) as bars:
-            ending = run_sweep(checked, spec.parent, bars, on_change=on_change, group=group)
+            ending = run_sweep(
+                checked, spec.parent, bars, on_change=on_change, group=group, trusts_code=trust_remote_code
+            )
     folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report
     if as_json:

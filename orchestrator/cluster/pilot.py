@@ -1,12 +1,15 @@
 """The driver of an allocation: it works a sweep off beside those of other allocations, until nothing is left for it.
 
-`python -m orchestrator.cluster.pilot FOLDER`, run by an allocation. On SIGTERM it begins no further stage and
-ends, with exit status 3, once those in flight have ended.
+`python -m orchestrator.cluster.pilot FOLDER [--trust-remote-code]`, run by an allocation. On SIGTERM it begins no
+further stage and ends, with exit status 3, once those in flight have ended.
 """
 
+import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -19,6 +22,7 @@ from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import noted_damage, work_off
 from orchestrator.schedule import Report, Schedule
+from orchestrator.settings import refuse_untrusted_code
 from orchestrator.sources import find_again
 from orchestrator.stage import Stage
 from orchestrator.store.claims import STALE_AFTER
@@ -30,10 +34,16 @@ LEAVE_AFTER = STALE_AFTER + 30
 
 
 class Pilot:
-    """One driver's work on a sweep."""
+    """One driver's work on a sweep.
 
-    def __init__(self, folder: ResultsFolder) -> None:
+    Args:
+        folder: its results folder.
+        trusts_code: whether code that comes with the model may run.
+    """
+
+    def __init__(self, folder: ResultsFolder, *, trusts_code: bool) -> None:
         self._folder = folder
+        self._trusts_code = trusts_code
         self._told_to_stop = False
         self._schedule: Schedule | None = None
 
@@ -50,7 +60,7 @@ class Pilot:
             SweepError: the results folder, the model or the data do not allow it.
         """
         folder = self._folder
-        plan = _plan_of(folder)
+        plan = _plan_of(folder, trusts_code=self._trusts_code)
         journal = folder.journal()
         journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
         try:
@@ -81,8 +91,9 @@ class Pilot:
         return report
 
 
-def _plan_of(folder: ResultsFolder) -> Plan:
-    sweep = folder.existing()
+def _plan_of(folder: ResultsFolder, *, trusts_code: bool) -> Plan:
+    sweep = replace(folder.existing(), trusts_code=trusts_code)
+    refuse_untrusted_code(sweep)
     _refuse_changed_sources(sweep)
     return make_plan(sweep, surveys(sweep, folder.artifacts()))
 
@@ -96,9 +107,17 @@ def _refuse_changed_sources(sweep: Sweep) -> None:
             )
 
 
-def main(root: Path) -> int:
-    """Work on the sweep in the folder `root`; return the exit status."""
-    pilot = Pilot(ResultsFolder(root))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Work on the sweep in a folder; return the exit status.
+
+    Args:
+        arguments: of the command line; None takes those of this process.
+    """
+    parser = argparse.ArgumentParser(prog="orchestrator.cluster.pilot")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--trust-remote-code", action="store_true")
+    given = parser.parse_args(arguments)
+    pilot = Pilot(ResultsFolder(given.folder), trusts_code=given.trust_remote_code)
     signal.signal(signal.SIGTERM, pilot.stop)
     try:
         report = pilot.run()
@@ -111,4 +130,4 @@ def main(root: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

@@ -24,6 +24,7 @@ class Submission:
         submission_id: its identity.
         sweep: name of the sweep.
         sizes: allocations in each job; a job of several is an array.
+        trust_remote_code: whether its allocations may run code that comes with the model.
         jobs: numbers of the jobs, in the order of `sizes`; fewer while, or if, they were not all submitted.
         profile: the profile, as JSON.
         accounting: whether the cluster keeps accounts of ended jobs.
@@ -37,6 +38,7 @@ class Submission:
     sizes: tuple[int, ...]
     profile: Mapping[str, Any]
     accounting: bool
+    trust_remote_code: bool = False
     jobs: tuple[str, ...] = ()
     time: float = field(default_factory=time.time)
     user: str = field(default_factory=getpass.getuser)

@@ -22,6 +22,7 @@ from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import keep_plan
 from orchestrator.model_memory import model_memory, refuse_model_that_cannot_fit, this_device
 from orchestrator.plan import Plan
+from orchestrator.settings import refuse_untrusted_code
 from orchestrator.store.files import explained
 from orchestrator.survey import keep_surveys
 from slurm.check import check_profile, refuse_exclusion, try_script
@@ -90,9 +91,11 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         count: allocations.
 
     Raises:
+        UntrustedCodeError: the spec asks for code that comes with the model, and the command line does not allow it.
         SlurmError: there is no Slurm, or the cluster cannot give what the profile asks for.
         BudgetError: a stage does not fit an allocation, or the results do not fit the disk.
     """
+    refuse_untrusted_code(plan.sweep)
     facts = read_facts()
     check_profile(profile, facts, results=folder.root)
     refuse_exclusion(profile, facts)
@@ -102,14 +105,19 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
     free = facts.free_submissions(profile.account, profile.qos)
     sizes = array_sizes(count, max_array_size=facts.max_array_size, free_submissions=free)
     submission = Submission(
-        new_submission_id(), plan.sweep.spec.name, tuple(sizes), profile.model_dump(mode="json"), facts.accounting
+        new_submission_id(),
+        plan.sweep.spec.name,
+        tuple(sizes),
+        profile.model_dump(mode="json"),
+        facts.accounting,
+        plan.sweep.trusts_code,
     )
     request = Request(
         profile=profile,
         name=submission.name,
         results=folder.root,
         logs=folder.logs / "slurm" / submission.submission_id,
-        driver=("-m", "orchestrator.cluster.pilot", str(folder.root)),
+        driver=pilot_command(folder, trusts_code=plan.sweep.trusts_code),
         cleanup=("-m", "orchestrator.cluster.release", str(folder.root)),
     )
     workers = sum(sizes) * profile.nodes * profile.tasks_per_node
@@ -117,6 +125,16 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
     for text in offer.scripts:
         try_script(text)
     return offer
+
+
+def pilot_command(folder: ResultsFolder, *, trusts_code: bool) -> tuple[str, ...]:
+    """Return what Python is given to work on a sweep in an allocation.
+
+    Args:
+        folder: the results folder.
+        trusts_code: whether code that comes with the model may run there.
+    """
+    return ("-m", "orchestrator.cluster.pilot", str(folder.root), *(["--trust-remote-code"] if trusts_code else []))
 
 
 def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callable[[str, int], None]) -> Submission:

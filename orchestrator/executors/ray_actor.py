@@ -43,14 +43,22 @@ class Worker:
         folder: the results folder.
         rank: its number in its model group.
         group_size: how many processes that has.
+        trusts_code: whether code that comes with the model may run.
     """
 
     def __init__(
-        self, spec: dict[str, Any], sources: dict[str, Any], folder: str, rank: int = 0, group_size: int = 1
+        self,
+        spec: dict[str, Any],
+        sources: dict[str, Any],
+        folder: str,
+        rank: int = 0,
+        group_size: int = 1,
+        *,
+        trusts_code: bool = False,
     ) -> None:
         with contextlib.suppress(OSError):
             os.chdir(Path(folder).parent)
-        self._sweep = Sweep(Spec.model_validate(spec), Sources.from_json(sources))
+        self._sweep = Sweep(Spec.model_validate(spec), Sources.from_json(sources), trusts_code)
         self._folder = ResultsFolder(Path(folder))
         self._worker = StageWorker(self._sweep, self._folder)
         self._rank, self._size = rank, group_size

@@ -75,6 +75,10 @@ def start_team(sweep: Sweep, folder: ResultsFolder, size: int, gpus: float) -> T
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                 team.placement, placement_group_bundle_index=rank
             )
-        actor = ray.remote(Worker).options(**options).remote(spec, sources, str(folder.root), rank, size)
+        actor = (
+            ray.remote(Worker)
+            .options(**options)
+            .remote(spec, sources, str(folder.root), rank, size, trusts_code=sweep.trusts_code)
+        )
         team.members.append(Member(actor, team))
     return team

@@ -39,13 +39,13 @@ def launched_group(spec: Spec) -> Iterator[ModelGroup]:
             dismiss(group)
 
 
-def follow(spec: Spec, spec_folder: Path, group: ModelGroup) -> None:
+def follow(spec: Spec, spec_folder: Path, group: ModelGroup, *, trusts_code: bool) -> None:
     """Take part in the run of the first process of a group, until that is over.
 
     Raises:
         SweepError: the model or the data are not there, or this process's part of a stage failed.
     """
     folder = ResultsFolder(spec.folder)
-    failure = Follower(resolve(spec, spec_folder, folder), folder, group).follow()
+    failure = Follower(resolve(spec, spec_folder, folder, trusts_code=trusts_code), folder, group).follow()
     if failure is not None:
         raise WorkerStartError(f"process {group.rank} of the model group failed ({failure.failure}): {failure.message}")

@@ -60,7 +60,12 @@ class ModelSection(Section):
         description="Attention implementation of transformers. Architectures without sdpa (Gemma 2) run eager anyway.",
         examples=["sdpa"],
     )
-    trust_remote_code: bool = Field(False, description="Run Python code that comes with the model.", examples=[False])
+    trust_remote_code: bool = Field(
+        False,
+        description="The model is loaded by Python code that comes with it. That code runs only if the command is "
+        "given --trust-remote-code too.",
+        examples=[False],
+    )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained",
         description="pretrained loads the checkpoint; random draws all weights as the architecture initialises them, "

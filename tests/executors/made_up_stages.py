@@ -31,6 +31,6 @@ def register() -> None:
 class Worker(ray_teams.Worker):
     """A worker that knows the kinds of this module."""
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         register()
-        super().__init__(*arguments)
+        super().__init__(*arguments, **options)

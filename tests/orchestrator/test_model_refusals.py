@@ -67,14 +67,14 @@ def test_code_that_needs_a_package_which_is_missing_or_trust(spec: Path):
         "import no_such_package\nfrom transformers import BertConfig\n\n\nclass Config(BertConfig):\n    pass\n"
     )
     configure(folder, model_type="theirs", auto_map={"AutoConfig": "configuration.Config"})
-    assert "set model.trust_remote_code: true if you trust its authors" in refused(spec)
+    assert "set model.trust_remote_code: true and give the command --trust-remote-code" in refused(spec)
     trusting = spec.with_name("trusting.yaml")
     trusting.write_text(spec.read_text().replace("path: model", "path: model\n  trust_remote_code: true"))
-    message = refused(trusting)
+    message = refused(trusting, "--trust-remote-code")
     assert "pip install no_such_package" in message
     assert "Traceback" not in message
     # the original is below the message for those who ask for it
-    assert "ImportError: This modeling file requires" in refused(trusting, "--traceback")
+    assert "ImportError: This modeling file requires" in refused(trusting, "--trust-remote-code", "--traceback")
 
 
 def test_a_configuration_that_makes_no_model(spec: Path):
