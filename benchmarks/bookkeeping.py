@@ -91,12 +91,14 @@ def publish_made_up(path: Path) -> Plan:
     sets = {solve.stage.stage_id: len(solve.layer_sets) for solve in plan.solves}
     for stage in plan.stages:
         count = sets.get(stage.stage_id)
-        if count is None:
+        if count is None and stage.kind != "dataset":
             store.publish(stage, {}, provenance(stage, 1, 0.01))
             continue
-        arrays = {column.name: np.ones(count) for column in SPECTRUM_COLUMNS}
-        arrays |= {column.name: np.ones((count, LAMBDAS)) for column in RIDGE_COLUMNS}
-        arrays |= {f"eigenvalues.{i}": np.ones(ROWS) for i in range(count)}
+        arrays = {f"{split}.first_in_train": np.arange(ROWS) for split in ("train", "eval")}
+        if count is not None:
+            arrays = {column.name: np.ones(count) for column in SPECTRUM_COLUMNS}
+            arrays |= {column.name: np.ones((count, LAMBDAS)) for column in RIDGE_COLUMNS}
+            arrays |= {f"eigenvalues.{i}": np.ones(ROWS) for i in range(count)}
         with store.new_arrays(stage, layout_of(arrays)) as file:
             for name, array in arrays.items():
                 file.write(name, array)

@@ -66,13 +66,15 @@ def made_up(plan: Plan, folder: ResultsFolder) -> None:
     sets = {solve.stage.stage_id: len(solve.layer_sets) for solve in plan.solves}
     for stage in plan.stages:
         origin = provenance(stage, 1, 0.01)
-        if stage.stage_id not in sets:
+        if stage.stage_id not in sets and stage.kind != "dataset":
             store.publish(stage, {}, origin)
             continue
-        n_sets = sets[stage.stage_id]
-        arrays = {column.name: np.ones(n_sets) for column in SPECTRUM_COLUMNS}
-        arrays |= {column.name: np.ones((n_sets, N_LAMBDAS)) for column in RIDGE_COLUMNS}
-        arrays |= {f"eigenvalues.{i}": np.ones(4) for i in range(n_sets)}
+        arrays = {f"{split}.first_in_train": np.arange(plan.solves[0].n_train) for split in ("train", "eval")}
+        if stage.stage_id in sets:
+            n_sets = sets[stage.stage_id]
+            arrays = {column.name: np.ones(n_sets) for column in SPECTRUM_COLUMNS}
+            arrays |= {column.name: np.ones((n_sets, N_LAMBDAS)) for column in RIDGE_COLUMNS}
+            arrays |= {f"eigenvalues.{i}": np.ones(4) for i in range(n_sets)}
         with store.new_arrays(stage, layout_of(arrays)) as file:
             for name, array in arrays.items():
                 file.write(name, array)

@@ -217,7 +217,7 @@ def test_a_mistake_in_a_task_is_told_once_and_where_it_is(task: str, films: str,
         ({"grid.ranks": [1, 2], "adapter.kind": "none"}, "grid.ranks are ranks of LoRA"),
         ({"grid.learning_rates": [0.1]}, "give the spec a section `finetune`"),
         ({"grid.ranks": [1, 1]}, "grid.ranks names a value twice"),
-        ({"grid.tasks": {"a b": {"data": "x"}}}, "should match pattern"),
+        ({"grid.tasks": {"a b": {"data": "x"}}}, "the name of a task has letters, digits"),
         ({"grid.tasks": {"x": {"data": "x", "kind": "regression"}}, "kernel.outputs": "margin"}, "task x: .* margin"),
     ],
 )
