@@ -76,7 +76,8 @@ def test_a_submission_that_was_killed_before_it_wrote_anything_is_in_nobodys_way
     sweep = new_sweep()
     claims = sweep.results / "claims"
     claims.mkdir(parents=True)
-    (claims / "submission.1").write_text(json.dumps(ClaimBook(claims).process | {"process_started": -1}))
+    dead = ClaimBook(claims).process | {"process_started": -1, "taken": 0.0}
+    (claims / "submission.1").write_text(json.dumps(dead))
     sent = login.submit(sweep, sbatch=HELD)
     assert sent.status == 0, sent.output
     assert list(claims.iterdir()) == []
