@@ -218,8 +218,8 @@ def test_a_gpu_gives_most_of_what_is_free_or_kept_by_torch(monkeypatch: pytest.M
     ("given", "message"),
     [
         ("atuo", "line 2, compute.batch_tokens: `atuo` should be 'auto'; did you mean `auto`?"),
-        ("0", "line 2, compute.batch_tokens: Input should be greater than 0"),
-        ("1.5", "line 2, compute.batch_tokens: Input should be a valid integer"),
+        ("0", "line 2, compute.batch_tokens: `0` must be greater than 0"),
+        ("1.5", "line 2, compute.batch_tokens: `1.5` is not a whole number"),
     ],
 )
 def test_what_is_no_batch_size_is_told_as_what_it_was_meant_to_be(given: str, message: str):
