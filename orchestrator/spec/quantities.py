@@ -22,8 +22,8 @@ def _real(number: float) -> float:
 
 def _memory(value: Any) -> int:
     size = bytes_of(value)
-    if not 10**6 <= size <= 10**15:
-        raise ValueError(f"`{value}` must lie between 1MB and 1PB: write the number and the unit, as in 64GB")
+    if not 10**3 <= size <= 10**15:
+        raise ValueError(f"`{value}` must lie between 1KB and 1PB: write the number and the unit, as in 64GB")
     return size
 
 

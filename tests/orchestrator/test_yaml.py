@@ -184,7 +184,7 @@ def test_words_that_are_logical_values_to_other_readers_are_words():
         ("grid.lambdas", {"values": [1e300]}, "must lie between 1e-100 and 1e+100"),
         ("grid.layer_sets", [{"subsets": 10**9}], "must be at most 1,000"),
         ("head.penalty", 1e-320, "must lie between"),
-        ("compute.memory_budget", "9" * 15 + "GB", "must lie between 1MB and 1PB"),
+        ("compute.memory_budget", "9" * 15 + "GB", "must lie between 1KB and 1PB"),
         ("grid.seeds", list(range(60_000)) + list(range(60_000, 120_000)), "make more than 100,000 combinations"),
         ("results.folder", "~nosuchuser/x", "`~nosuchuser` is the home of a user that this machine does not know"),
         ("model.path", "~nosuchuser/x", "`~nosuchuser` is the home of a user that this machine does not know"),
