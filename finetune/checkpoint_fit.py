@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from finetune.architecture import base_prefix
 from finetune.errors import ModelLoadError
@@ -61,7 +61,8 @@ class _Case:
     """A model and the tensors of a checkpoint, which are equal if they are described by the same text."""
 
     text: str
-    model: PreTrainedModel = field(compare=False)
+    kind: type[PreTrainedModel] = field(compare=False)  # not the model itself, which whoever keeps a case would keep
+    config: PretrainedConfig = field(compare=False)
     shapes: dict[str, tuple[int, ...]] = field(compare=False)
 
 
@@ -81,7 +82,7 @@ def check_checkpoint(settings: ModelSettings, model: PreTrainedModel) -> None:
         shapes = files.shapes
     text = f"{type(model)} {model.config.to_json_string(use_diff=False)} {sorted(shapes.items())}"
     with loading(settings.path):
-        fit = _fit(_Case(text, model, shapes))
+        fit = _fit(_Case(text, type(model), model.config, shapes))
     check_fit(settings, model, fit)
 
 
@@ -91,9 +92,9 @@ def _fit(case: _Case) -> Fit:
     """Have transformers load tensors without numbers: names change on the way by rules of its own."""
     tensors = {name: torch.empty(shape, device="meta") for name, shape in case.shapes.items()}
     with quiet():
-        _, report = type(case.model).from_pretrained(
+        _, report = case.kind.from_pretrained(
             None,
-            config=case.model.config,
+            config=case.config,
             state_dict=tensors,
             device_map={"": "meta"},
             ignore_mismatched_sizes=True,
