@@ -18,7 +18,7 @@ from finetune.adapter import (
     lora_parts,
     without_gradient,
 )
-from finetune.architecture import HEAD_GROUP, Target, final_linear, find_layers, find_targets, is_decoder
+from finetune.architecture import HEAD_GROUP, Target, base_model, final_linear, find_layers, find_targets, is_decoder
 from finetune.errors import HeadError, UnsupportedModelError
 from finetune.head import draw_missing, head_parts, prepare_head
 from finetune.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
@@ -27,6 +27,7 @@ from finetune.model import LoadedModel, load_model
 from finetune.precision import KeepDouble
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.sharding.weights import has_divided
+from finetune.trials import Call, at_once, find_example_axes
 from ntk_dist.batches import Batch, pad
 from ntk_dist.capture import jacobian_rows
 from ntk_dist.tracked import TrackedLinear, check_groups
@@ -47,6 +48,7 @@ class Scorer:
         zero_parts: by group, the parts whose gradient is always zero and which are skipped: LoRA's A where B
             is zero, B where A is zero, everything below a head of zeros.
         drawn: names of the parameters that were drawn because no checkpoint gave them.
+        example_axes: by linear module the axis of its input on which examples stand, see `ntk_dist.example_axes`.
         layers: those that `rows` runs again instead of keeping their activations; none keeps all activations.
     """
 
@@ -66,6 +68,7 @@ class Scorer:
         self.trained = {name: group.trained for name, group in parts.items()}
         self.zero_parts = {name: group.zero for name, group in parts.items() if group.zero}
         self.drawn = drawn
+        self.example_axes: Mapping[nn.Module, int | None] = {}
         self.layers: Sequence[nn.Module] = ()
         self._last_token = is_decoder(model)
         self._mask = None if words is None else words.mask
@@ -159,7 +162,7 @@ class Scorer:
         return KeepDouble() if self.final.weight.dtype == torch.float64 else nullcontext()
 
     def _last_hidden(self, batch: Batch) -> Tensor:
-        hidden: Tensor = self.model.base_model(**_inputs(batch), use_cache=False).last_hidden_state
+        hidden: Tensor = base_model(self.model)(**_inputs(batch), use_cache=False).last_hidden_state
         # by the mask, not by comparing with a padding id, which may also be a real token
         return hidden[torch.arange(len(batch), device=hidden.device), batch.last_positions]
 
@@ -222,8 +225,10 @@ def build_scorer(
     scorer = Scorer(network, final, kept, drawn, words=words)
     if model.checkpointing:
         scorer.layers = list(find_layers(network))
-    if words is not None and not has_divided(network):
-        take_words(scorer)
+    if not has_divided(network):
+        if words is not None:
+            take_words(scorer)
+        find_example_axes(scorer)
     return scorer
 
 
@@ -236,11 +241,7 @@ def _group_parts(
     return {target.group: lora_parts(model, target) for target in targets}
 
 
-def _at_once(call: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-    return call(batch)
-
-
-def take_words(scorer: Scorer, run: Callable[[Callable[[Batch], Tensor], Batch], Tensor] = _at_once) -> None:
+def take_words(scorer: Scorer, run: Call = at_once) -> None:
     """Have a scorer score its label words alone, compared with the model's own logits once: some models scale them.
 
     Args:

@@ -24,6 +24,7 @@ from finetune.sharding.weights import (
     make_whole,
     zero_config,
 )
+from finetune.trials import find_example_axes
 from ntk_dist.batches import Batch
 from ntk_dist.tracked import TrackedLinear
 
@@ -61,9 +62,10 @@ class ShardedScorer:
         with keeping_no_modules():
             deepspeed.initialize(model=root, config=config)
         self._logits, self._backward = partial(root, self.scorer.logits), _BackwardAgain(root)
-        if self.scorer.words is not None:
-            with keeping_no_modules():
+        with keeping_no_modules():
+            if self.scorer.words is not None:
                 take_words(self.scorer, root)
+            find_example_axes(self.scorer, root)
 
     @property
     def groups(self) -> dict[str, list[TrackedLinear]]:
