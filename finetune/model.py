@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from finetune.architecture import check_dense, encoder_alone, reads_mask
+from finetune.architecture import encoder_alone, reads_mask
 from finetune.checkpoint_fit import Fit, check_fit
 from finetune.checkpoint_kind import check_kind
 from finetune.device import check_device
@@ -69,15 +69,13 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     """The model without weights, on the meta device.
 
     Raises:
-        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture, or it is
-            a mixture of experts.
+        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture.
         HeadError: as `finetune.architecture.reads_mask`.
     """
     config = load_config(settings, n_outputs)
     auto_class = _auto_class(config, language_model)
     with loading(settings.path), quiet(), torch.device("meta"):
         model: PreTrainedModel = auto_class.from_config(config, **_options(settings))
-    check_dense(model)
     return model
 
 
@@ -109,7 +107,7 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
             model = random_model(make, device, settings.weights_seed)
         else:
             model, fit = _from_checkpoint(settings, auto_class, config, seed)
-    check_dense(model)
+    _keep_double(model, settings)
     model.requires_grad_(False).eval()
     check_fit(settings, model, fit)
     _check_finite(model)
@@ -154,7 +152,18 @@ def _options(settings: ModelSettings) -> dict[str, Any]:
         # caps its scores; by its name it would be refused there
         "attn_implementation": None if settings.attention == "sdpa" else settings.attention,
         "trust_remote_code": settings.trust_remote_code,
+        # the product of all experts at once does not know double precision
+        **({"experts_implementation": "eager"} if settings.dtype == "float64" else {}),
     }
+
+
+def _keep_double(model: PreTrainedModel, settings: ModelSettings) -> None:
+    """Have a model in double precision hold no parameter in single precision, as architectures ask for routers."""
+    if settings.dtype != "float64" or has_divided(model):
+        return
+    for parameter in model.parameters():
+        if parameter.dtype == torch.float32:
+            parameter.data = parameter.data.double()
 
 
 def _check_finite(model: PreTrainedModel) -> None:

@@ -4,14 +4,15 @@ Inside a group the parameters stand in the order of its modules; each weight in 
 in) for `torch.nn.Linear` and (in, out) for transformers' `Conv1D`, followed by the bias.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ntk_dist.errors import TiedWeightsError
+from ntk_dist.errors import NotRecordedError, TiedWeightsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,3 +75,26 @@ def check_groups(groups: Groups) -> None:
                         "out of the targets"
                     )
                 seen[key] = (group, linear.name)
+
+
+@torch.no_grad()
+def check_products(linears: Iterable[TrackedLinear]) -> None:
+    """Check that modules of classes derived from a linear one return the product of their input and weight, and no more.
+
+    Raises:
+        NotRecordedError: one does not; names it and its class.
+    """
+    for linear in linears:
+        module = linear.module
+        plain = nn.Linear if isinstance(module, nn.Linear) else Conv1D
+        if type(module).forward is plain.forward:
+            continue
+        weight = module.weight
+        size = weight.shape[1 if plain is nn.Linear else 0]
+        inputs = torch.linspace(-1, 1, 2 * size, dtype=weight.dtype, device=weight.device).view(2, size)
+        found, expected = module(inputs), plain.forward(module, inputs)
+        if not isinstance(found, Tensor) or found.shape != expected.shape or not torch.allclose(found, expected):
+            raise NotRecordedError(
+                f"{linear.name} is a {type(module).__name__}, which returns something else than the product of its "
+                "input and weight, so that its rows cannot be recorded; leave it out of the targets"
+            )

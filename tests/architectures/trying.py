@@ -1,0 +1,234 @@
+"""One architecture, tried: its rows in a padded batch beside plain autograd on one example at a time."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from finetune import scorer as scorers
+from finetune.architecture import base_prefix, is_decoder, linears, reads_mask
+from finetune.errors import FinetuneError
+from finetune.label_words import WordIds
+from finetune.model import LoadedModel, empty_model, load_config, load_model
+from finetune.precision import KeepDouble
+from finetune.scorer import Scorer, build_scorer
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from ntk_dist.batches import pad
+from ntk_dist.errors import NotRecordedError, NtkError
+from tests.architectures.tiny_configs import VOCABULARY, tiny_config
+from tests.single_example import reference_rows, relative_error
+
+Use = Literal["classifier", "label words"]
+Result = Literal["right", "refused", "not built", "wrong"]
+
+MOST_PARAMETERS = 3_000_000
+LIMIT = 1e-10
+_WORDS, _MASK = [7, 8, 9], 5
+_N_OUTPUTS = len(_WORDS)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        result: what it came to.
+        reason: the message, or what differs; empty where it is right.
+        without: names of linear modules that cannot be targets; all others were.
+    """
+
+    result: Result
+    reason: str = ""
+    without: tuple[str, ...] = ()
+
+
+def architectures() -> list[tuple[str, Use]]:
+    """Every architecture of the installed transformers, for each use that its auto classes know."""
+    classifiers, causal = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    found: list[tuple[str, Use]] = []
+    for model_type in sorted({*classifiers, *causal}):
+        if model_type in classifiers:
+            found.append((model_type, "classifier"))
+        if model_type in causal or model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+            found.append((model_type, "label words"))
+    return found
+
+
+def try_architecture(model_type: str, use: Use, folder: Path) -> Outcome:
+    """Return how a tiny model of the architecture does; what is neither a message nor a number comes through."""
+    language_model = use == "label words"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            config = tiny_config(model_type)
+            config.num_labels = _N_OUTPUTS
+            config.save_pretrained(folder)
+            _build(config, language_model)
+    except Exception as error:  # whatever an architecture says of its own configuration
+        return Outcome("not built", f"{type(error).__name__}: {error}")
+    settings = ModelSettings(str(folder), dtype="float64", weights="random")
+    without: list[str] = []
+    while True:
+        try:
+            scorer, texts, scores, rows = _rows(settings, language_model, without)
+        except NotRecordedError as error:
+            # the message says to leave the module out of the targets
+            without.append(str(error).split()[0])
+        except (FinetuneError, NtkError) as error:
+            return Outcome("refused", f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER"))
+        else:
+            names = dict.fromkeys(name.rpartition(".")[2] for name in without)
+            return replace(_compared(scorer, texts, scores, rows), without=tuple(names))
+
+
+def _build(config: PreTrainedConfig, language_model: bool) -> None:
+    """Build a model without weights by transformers alone.
+
+    Raises:
+        ValueError: it is not tiny.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        return
+    auto: Any = AutoModelForSequenceClassification
+    if language_model:
+        auto = AutoModelForMaskedLM if reads_mask(config) else AutoModelForCausalLM
+    with torch.device("meta"):
+        network = auto.from_config(config)
+    size = sum(parameter.numel() for parameter in network.parameters())
+    if size > MOST_PARAMETERS:
+        name, parameter = max(network.named_parameters(), key=lambda named: named[1].numel())
+        raise ValueError(f"{size} parameters, {name} {tuple(parameter.shape)}")
+
+
+def _rows(
+    settings: ModelSettings, language_model: bool, without: list[str]
+) -> tuple[Scorer, list[np.ndarray[Any, Any]], Tensor, dict[str, Tensor]]:
+    network = empty_model(settings, n_outputs=_N_OUTPUTS, language_model=language_model)
+    head = HeadSettings("label_words", False, words=("a", "b", "c")) if language_model else HeadSettings("random")
+    scorer = _scorer(settings, head, every_linear(network, without))
+    texts = _texts(None if scorer.words is None else scorer.words.mask)
+    return scorer, texts, *scorer.rows(pad(texts, pad_id=0), torch.nn.Identity())
+
+
+def every_linear(network: PreTrainedModel, without: list[str]) -> tuple[str, ...]:
+    """Targets that cover every linear module of a base model but some, as short as they name one a layer."""
+    prefix = base_prefix(network)
+    left_out = {re.sub(r"\d+", "#", name) for name in without}
+    paths = [
+        name.removeprefix(prefix)
+        for name in linears(network)
+        if name.startswith(prefix) and re.sub(r"\d+", "#", name) not in left_out
+    ]
+    inside: dict[str, list[str]] = {}
+    for path in paths:
+        inside.setdefault(re.sub(r"^.*?\d+\.", "", path, count=1), []).append(path)
+    found: list[str] = []
+    for target, named in inside.items():
+        matched = [path for path in paths if path == target or path.endswith(f".{target}")]
+        layers = {re.search(r"\d+", path)[0] if re.search(r"\d+", path) else None for path in matched}  # type: ignore[index]
+        found += [target] if matched == named and len(layers) == len(matched) else named
+    # one without any is asked for something that others have
+    return tuple(found) or ("query",)
+
+
+def _scorer(settings: ModelSettings, head: HeadSettings, targets: tuple[str, ...]) -> Scorer:
+    with _known_words():
+        return build_scorer(
+            settings, AdapterSettings("none", 1, 1.0, targets), head,
+            n_outputs=_N_OUTPUTS, adapter_seed=0, head_seed=0, load=_load_larger,
+        )  # fmt: skip
+
+
+def _load_larger(settings: ModelSettings, **options: Any) -> LoadedModel:
+    """Load a model with larger weights than usual, so that nothing is nearly linear, and with biases."""
+    loaded = load_model(settings, **options)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in loaded.model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6)
+            elif name.endswith("bias") and parameter.is_floating_point():
+                parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype) * 0.1)
+    return loaded
+
+
+@contextmanager
+def _known_words() -> Iterator[None]:
+    """Inside, label words have these ids: a tokenizer of every architecture cannot be made."""
+    original = scorers.word_ids
+
+    def ids(model: ModelSettings, _words: object, n_outputs: int) -> WordIds:
+        return WordIds(_WORDS, _MASK if reads_mask(load_config(model, n_outputs)) else None)
+
+    scorers.word_ids = ids  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        scorers.word_ids = original
+
+
+def _texts(mask: int | None) -> list[np.ndarray[Any, Any]]:
+    draw = np.random.default_rng(0)
+    texts = [draw.integers(10, VOCABULARY - 2, length) for length in (3, 7, 11, 7)]
+    if mask is not None:
+        for text in texts:
+            text[1] = mask
+    return texts
+
+
+def _compared(scorer: Scorer, texts: list[np.ndarray[Any, Any]], scores: Tensor, rows: dict[str, Tensor]) -> Outcome:
+    alone = _alone(scorer, texts)
+    expected_scores = torch.cat([alone(i).detach() for i in range(len(texts))])
+    expected = reference_rows(alone, len(texts), scorer.groups)
+    wrong = {"the outputs": relative_error(scores, expected_scores)}
+    total = sum(float(values.norm()) ** 2 for values in expected.values()) ** 0.5
+    for group, values in expected.items():
+        # a gradient that cancels out is no better than the rounding of what it is the difference of
+        wrong[group] = float((rows[group] - values).norm()) / max(float(values.norm()), 1e-6 * total, 1e-300)
+    worst = max(wrong, key=lambda name: wrong[name])
+    if all(error < LIMIT for error in wrong.values()):
+        return Outcome("right")
+    return Outcome("wrong", f"{worst} by {wrong[worst]:.1e}")
+
+
+def _alone(scorer: Scorer, texts: list[np.ndarray[Any, Any]]) -> Callable[[int], Tensor]:
+    """Return what transformers itself gives for one example without padding, (1, C)."""
+    model = scorer.model
+    embedding = None if scorer.words is None else model.get_output_embeddings()
+    # some go through no graph unless what enters their layers is in one
+    model.get_input_embeddings().weight.requires_grad_(True)
+    without_cache = {"use_cache": False} if is_decoder(model) else {}
+
+    def scores(i: int) -> Tensor:
+        ids = torch.from_numpy(texts[i])[None]
+        # the words' own head is the library's no more
+        head = None if embedding is None else vars(embedding).pop("forward", None)
+        try:
+            with torch.enable_grad(), KeepDouble():
+                logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache).logits
+        finally:
+            if head is not None:
+                vars(embedding)["forward"] = head
+        if scorer.words is None:
+            return logits
+        at = -1 if scorer.words.mask is None else 1
+        return logits[:, at, _WORDS]
+
+    return scores
