@@ -30,7 +30,7 @@ from finetune.sharding.weights import has_divided
 from finetune.trials import Call, at_once, find_example_axes
 from ntk_dist.batches import Batch, pad
 from ntk_dist.capture import jacobian_rows
-from ntk_dist.tracked import TrackedLinear, check_groups, check_products
+from ntk_dist.tracked import TrackedLinear, check_alone, check_groups, check_products
 
 
 class Scorer:
@@ -201,7 +201,7 @@ def build_scorer(
     Raises:
         FinetuneError: a named subclass says whether model, head, target or group is wrong.
         NonFiniteError: a weight of the checkpoint is NaN or infinite.
-        TiedWeightsError: a parameter belongs to two groups.
+        TiedWeightsError: a parameter belongs to two groups, or to a module outside of them, too.
         NotRecordedError: as `ntk_dist.tracked.check_products`.
     """
     if head_weights is not None and head.kind not in ("ridge", "logistic"):
@@ -225,6 +225,7 @@ def build_scorer(
     wanted = list(parts) if groups is None else groups
     check_group_names(wanted, parts)
     kept = {name: parts[name] for name in parts if name in wanted}
+    check_alone((linear for group in kept.values() for linear in group.trained), network)
     if not has_divided(network):
         check_products(linear for group in kept.values() for linear in group.trained)
     scorer = Scorer(network, final, kept, drawn, words=words)

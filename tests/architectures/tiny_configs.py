@@ -67,7 +67,7 @@ def _takes(made: Any, default: Any, name: str) -> bool:
         return False
     try:
         value = getattr(default, name, None)
-    except ValueError:
+    except Exception:  # of a class that only newer releases have
         # it differs between layers
         return True
     if value is None:
@@ -80,22 +80,49 @@ def _is_settable(made: Any, name: str) -> bool:
     return not isinstance(found, property) or found.fset is not None
 
 
+_DOTS3: dict[str, Any] = {
+    "swa_num_attention_heads": 2, "swa_num_key_value_heads": 2, "swa_q_lora_rank": 8, "swa_kv_lora_rank": 8,
+    "swa_head_dim": 12, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
+}  # fmt: skip
+_QWEN4: dict[str, Any] = {
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 4,
+    "indexer_compress_ratio": 2, "hc_count": 2, "hc_lowrank": 8, "ngram_vocab_size_base": 50, "heads_per_ngram": 2,
+    "split_ngram_parts": 2, "make_ngram_vocab_size_divisible_by": 4,
+}  # fmt: skip
 # what the rules above get wrong
 _OVERRIDES: dict[str, dict[str, Any]] = {
     "axk1": {"head_dim": 4},
     "codegen": {"n_head": 4, "num_attention_heads": 4, "rotary_dim": 4},
     "deepseek_v3": {"head_dim": 4},
+    "blt": {
+        "encoder_hash_byte_group_vocab": 16, "encoder_config": {"hidden_size_global": 16},
+        "decoder_config": {"hidden_size_global": 16},
+    },
+    "cohere_compass_text": {
+        "rope_parameters": {
+            kind: {"rope_type": "default", "rope_theta": 10000.0} for kind in ("full_attention", "sliding_attention")
+        },
+    },
+    "dots3_note": {"text_config": _DOTS3, "vision_config": {"mlp_layer_types": ["dense", "dense"], "adapter_in_dim": 16, "adapter_out_dim": 16}, "audio_config": {"adapter_input_size": 16, "adapter_out_dim": 16}},
+    "dots3_note_text": _DOTS3,
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
     "gemma3n_text": {"num_kv_shared_layers": 0},
-    "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
-    "gemma4_unified_assistant": {"text_config": {"hidden_size_per_layer_input": 0}},
     "gptj": {"rotary_dim": 4},
     "layoutlmv3": {"coordinate_size": 2, "shape_size": 4, "input_size": 16, "patch_size": 8},
-    "lfm2_moe": {"num_dense_layers": 1},
+    "lfm2_moe": {"num_dense_layers": 1, "layer_types": ["conv", "full_attention"]},
     "lilt": {"hidden_size": 24, "channel_shrink_ratio": 2},
-    "longcat_flash": {"expert_ffn_hidden_size": 8, "zero_expert_num": 2},
+    "longcat_flash": {"expert_ffn_hidden_size": 8, "zero_expert_num": 2, "head_dim": 4},
     "luke": {"entity_vocab_size": 8, "entity_emb_size": 8},
     "mamba2": {"num_heads": 4, "head_dim": 8},
+    "mimo_v2_flash": {"num_key_value_heads": 1},
+    "phi4_multimodal": {
+        "audio_config": {
+            "nemo_conv_channels": 8, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16, "num_blocks": 1,
+        },
+    },
+    "qwen4_exp": {"text_config": _QWEN4},
+    "qwen4_exp_text": _QWEN4,
     "roc_bert": {
         "pronunciation_vocab_size": 16, "shape_vocab_size": 16, "pronunciation_embed_dim": 8, "shape_embed_dim": 8,
     },
