@@ -225,10 +225,11 @@ def build_scorer(
     wanted = list(parts) if groups is None else groups
     check_group_names(wanted, parts)
     kept = {name: parts[name] for name in parts if name in wanted}
-    check_alone((linear for group in kept.values() for linear in group.trained), network)
-    if not has_divided(network):
-        check_products(linear for group in kept.values() for linear in group.trained)
     scorer = Scorer(network, final, kept, drawn, words=words)
+    trained = [linear for group in kept.values() for linear in group.trained]
+    check_alone(trained, network)
+    if not has_divided(network):
+        check_products(trained)
     if model.checkpointing:
         scorer.layers = list(find_layers(network))
     if not has_divided(network):

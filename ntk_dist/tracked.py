@@ -82,14 +82,14 @@ def check_alone(linears: Iterable[TrackedLinear], model: nn.Module) -> None:
     Raises:
         TiedWeightsError: one does, whose part of the gradient would be missing; names both.
     """
-    holders: dict[int, list[str]] = {}
+    holders: dict[int, list[tuple[str, nn.Module]]] = {}
     for name, module in model.named_modules():
         for parameter in module._parameters.values():
             if parameter is not None:
-                holders.setdefault(id(parameter), []).append(name)
+                holders.setdefault(id(parameter), []).append((name, module))
     for linear in linears:
         for parameter in linear.parameters:
-            others = [name for name in holders.get(id(parameter), []) if name != linear.name]
+            others = [name for name, module in holders.get(id(parameter), []) if module is not linear.module]
             if others:
                 raise TiedWeightsError(
                     f"{linear.name} and {others[0]} are tied: they share a parameter, and rows would hold what "
