@@ -1,4 +1,4 @@
-"""What every architecture came to, as docs/models.md tells it; run as a program this tries them all and writes it down."""
+"""What every architecture came to; run as a program this tries them all and writes it down for docs/models.md."""
 
 import json
 import tempfile

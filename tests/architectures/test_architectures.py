@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
@@ -11,23 +12,20 @@ from tests.architectures.trying import Outcome, Use, architectures, try_architec
 
 ALL = architectures()
 EXPECTED = expected()
-# what their tiny configurations do not build is told by these
-MISSING = ("pillow", "timm", "detectron2")
 
 
-@pytest.fixture(scope="module")
-def tried() -> dict[tuple[str, Use], Outcome]:
-    return {}
+def _case(model_type: str, use: Use) -> Any:
+    known_wrong = EXPECTED.get((model_type, use), Outcome("right")).result == "wrong"
+    marks = [pytest.mark.xfail(reason="what shares a batch changes its numbers")] if known_wrong else []
+    return pytest.param(model_type, use, marks=marks, id=f"{model_type}-{use.replace(' ', '-')}")
 
 
-@pytest.mark.parametrize(("model_type", "use"), ALL, ids=["-".join(each).replace(" ", "-") for each in ALL])
-def test_it_is_right_or_refused_by_name(
-    tmp_path: Path, tried: dict[tuple[str, Use], Outcome], model_type: str, use: Use
-):
+@pytest.mark.parametrize(("model_type", "use"), [_case(*each) for each in ALL])
+def test_it_is_right_or_refused_by_name(tmp_path: Path, model_type: str, use: Use):
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
     try:
-        found = tried[model_type, use] = try_architecture(model_type, use, tmp_path)
+        found = try_architecture(model_type, use, tmp_path)
     finally:
         transformers.logging.set_verbosity(verbosity)
     assert found.result != "wrong", found.reason

@@ -104,7 +104,10 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
             kind: {"rope_type": "default", "rope_theta": 10000.0} for kind in ("full_attention", "sliding_attention")
         },
     },
-    "dots3_note": {"text_config": _DOTS3, "vision_config": {"mlp_layer_types": ["dense", "dense"], "adapter_in_dim": 16, "adapter_out_dim": 16}, "audio_config": {"adapter_input_size": 16, "adapter_out_dim": 16}},
+    "dots3_note": {
+        "text_config": _DOTS3, "audio_config": {"adapter_input_size": 16, "adapter_out_dim": 16},
+        "vision_config": {"mlp_layer_types": ["dense", "dense"], "adapter_in_dim": 16, "adapter_out_dim": 16},
+    },
     "dots3_note_text": _DOTS3,
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 4},
     "gemma3n_text": {"num_kv_shared_layers": 0},
