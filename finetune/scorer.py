@@ -62,6 +62,8 @@ class Scorer:
         words: WordIds | None = None,
     ) -> None:
         self.model = model.eval()
+        # no pass goes on from another one, and layers that run again would find what they left in a cache
+        model.config.use_cache = model.config.get_text_config().use_cache = False
         self.final = final
         self.words = words
         self.groups: dict[str, list[TrackedLinear]] = {name: group.tracked for name, group in parts.items()}
