@@ -104,7 +104,8 @@ class PrefixCache:
             join(kept.rows, group)
             shortest, longest = buckets[0][0], buckets[-1][-1]
             self._check(kept, [shortest])
-            self._check(kept, [shortest, longest])
+            for positions in self._scorer.at_once([shortest, longest]):
+                self._check(kept, positions)
         self._kept = kept
 
     @contextmanager
