@@ -72,7 +72,7 @@ class TrialTexts:
         )
 
     def level(self) -> Batch | None:
-        """Return the first text of the pair beside the second one cut to its length; None if it cannot be told apart."""
+        """Return the pair cut to the length of the first text; None if there is no longer one."""
         length, whole = self.short.input_ids.shape[1], self.pair.input_ids.shape[1]
         if len(self.pair) == 1 or length == whole:
             return None
@@ -121,16 +121,16 @@ class _Trial:
             again = self._as_loaded(batch)
             if not self._agree(again, before):
                 raise BatchingError(
-                    f"{self._name} gives a text other numbers each time: it draws at random{self._where(batch, batch)}, "
-                    "and has no Jacobian; look in its config.json for a setting without random numbers, or use another "
-                    "model"
+                    f"{self._name} gives a text other numbers each time: it draws at random{self._where(batch, batch)}"
+                    ", and has no Jacobian; look in its config.json for a setting without random numbers, or use "
+                    "another model"
                 )
 
     def check_together(self) -> None:
         self._check_one_after_another()
         texts = self._texts
         if len(texts.pair) > 1:
-            self._check_beside(texts.pair, 0, "a longer one, which pads it", texts.level())
+            self._check_beside(texts.pair, 0, "a longer one", texts.level())
         if len(texts.crowd) > 1:
             self._check_beside(texts.crowd, len(texts.crowd) - 1, f"{len(texts.crowd) - 1} others", None)
 
@@ -190,19 +190,15 @@ class _Trial:
 
     def _where(self, batch: Batch, other: Batch, position: int = 0) -> str:
         """Name the first module, of those that say which output is whose, that differs for the first example."""
-        n_tokens = batch.input_ids.shape[1]
-        expected: dict[tuple[str, int], Tensor] = {}
-        for key, output in self._outputs(batch, 0, n_tokens):
-            expected[key] = output
-        for (name, call), output in self._outputs(other, position, n_tokens):
+        expected = dict(self._outputs(batch, 0))
+        for (name, call), output in self._outputs(other, position):
             before = expected.get((name, call))
-            if before is None or before.shape != output.shape or not output.is_floating_point():
-                continue
-            if _relative(output, before, float(before.norm())) > self._bound:
+            own = None if before is None else _cropped(output, before)
+            if own is not None and before is not None and _relative(own, before, float(before.norm())) > self._bound:
                 return f", first in {name} ({type(self._model.get_submodule(name)).__name__})"
         return ""
 
-    def _outputs(self, batch: Batch, position: int, n_tokens: int) -> list[tuple[tuple[str, int], Tensor]]:
+    def _outputs(self, batch: Batch, position: int) -> list[tuple[tuple[str, int], Tensor]]:
         """Return by module and call the outputs for one example, as they are finished; those in front come first."""
         found: list[tuple[tuple[str, int], Tensor]] = []
         calls: dict[str, int] = {}
@@ -210,10 +206,8 @@ class _Trial:
         def note(name: str, output: object) -> None:
             first = output[0] if isinstance(output, tuple) and output else output
             calls[name] = calls.get(name, 0) + 1
-            if isinstance(first, Tensor) and first.ndim and len(first) == len(batch):
-                own = first[position].detach()
-                padded = own.ndim > 0 and len(own) == batch.input_ids.shape[1]
-                found.append(((name, calls[name]), (own[:n_tokens] if padded else own).clone()))
+            if isinstance(first, Tensor) and first.ndim and len(first) == len(batch) and first.is_floating_point():
+                found.append(((name, calls[name]), first[position].detach().clone()))
 
         handles = [
             module.register_forward_hook(lambda _module, _args, output, name=name: note(name, output))
@@ -252,7 +246,7 @@ class _Found:
 
 
 def one_score(logits: Tensor) -> Tensor:
-    """Return one combination (B, 1) of all logits (B, C), whose rows depend on everything that those of C outputs do."""
+    """Return one combination (B, 1) of all logits (B, C), so that one row says what there is to say of C."""
     weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)
     return (logits * weights).sum(dim=1, keepdim=True)
 
@@ -272,6 +266,13 @@ def _rounding(model: nn.Module, roundoff: float) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _cropped(output: Tensor, before: Tensor) -> Tensor | None:
+    """Return of an output what it has in front on each axis, as large as another; None if it is smaller."""
+    if output.ndim != before.ndim or any(own < size for own, size in zip(output.shape, before.shape, strict=True)):
+        return None
+    return output[tuple(slice(size) for size in before.shape)]
 
 
 def _relative(found: Tensor, expected: Tensor, size: float) -> float:

@@ -112,9 +112,8 @@ def _kept(buffer: Tensor | None) -> tuple[Tensor | None, int, Tensor | None]:
 
 def _refill(container: Any, contents: Any) -> None:
     """Have a container hold what it held before; one that does already is left alone."""
-    if len(container) == len(contents) and all(
-        a is b for a, b in zip(_parts(container), _parts(contents), strict=True)
-    ):
+    now, before = _parts(container), _parts(contents)
+    if len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True)):
         return
     container.clear()
     container.extend(contents) if isinstance(container, list) else container.update(contents)

@@ -86,7 +86,8 @@ class PrefixCache:
             NtkError: `batch_tokens` is below 1.
         """
         kept: _KeptStates | None = None
-        buckets = length_buckets(tokens.lengths, batch_tokens=batch_tokens) if self._frozen else []
+        together = length_buckets(tokens.lengths, batch_tokens=batch_tokens) if self._frozen else []
+        buckets = [positions for bucket in together for positions in self._scorer.at_once(bucket)]
         for positions, counts in group.rounds(buckets):
             batch = tokens.batch(positions)
             output = self._run(batch)

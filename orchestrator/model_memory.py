@@ -78,7 +78,7 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
 
 
 def _tokens_at_once(spec: Spec) -> int:
-    """Return the tokens of a batch; where it is chosen to fit, or is one text, those of the longest that there may be."""
+    """Return the tokens of a batch; those of the longest text where one makes a batch, or as many as fit."""
     if spec.compute.batching == "together" and spec.compute.batch_tokens != "auto":
         return spec.compute.batch_tokens
     return max(task.max_length for task in (spec.grid.tasks or {"": spec.task}).values())

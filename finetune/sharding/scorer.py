@@ -67,7 +67,8 @@ class ShardedScorer:
     @property
     def model(self) -> nn.Module:
         """See `Scorer.model`."""
-        return self.scorer.model
+        model: nn.Module = self.scorer.model
+        return model
 
     @property
     def groups(self) -> dict[str, list[TrackedLinear]]:
