@@ -43,7 +43,7 @@ class TrialTexts:
     Attributes:
         short: a text.
         long: a longer one, or one of the same length where there is none.
-        pair: one that shares batches with the first.
+        pair: the first, and one that shares batches with it, if one does.
         crowd: several that do, the first among them last.
     """
 
@@ -64,7 +64,7 @@ class TrialTexts:
         lengths = texts.lengths
         order = np.argsort(lengths, kind="stable")
         first, others = order[:1], order[1:]
-        second = [number for number in others if 2 * lengths[number] <= batch_tokens][-1:] or others[:1]
+        second = [number for number in others[: len(others) * (crowd > 1)] if 2 * lengths[number] <= batch_tokens][-1:]
         nearest = enumerate(others[: crowd - 1], 2)
         beside = [number for n_texts, number in nearest if n_texts * lengths[number] <= batch_tokens]
         return cls(

@@ -156,7 +156,7 @@ def _batching_memory(plan: Plan, stage: Stage) -> int:
 
 def _tried_together(stage: Stage) -> int:
     """Return the most texts that the stage `batching` takes through the model at once."""
-    return 1 if stage.parameters.get("batching") == "alone" else max(2, min(CROWD, stage.parameters["batch_examples"]))
+    return 1 if stage.parameters.get("batching") == "alone" else min(CROWD, int(stage.parameters["batch_examples"]))
 
 
 def _precision_memory(plan: Plan, stage: Stage) -> int:

@@ -35,7 +35,8 @@ class SeedPlanner:
         self.dataset = self._dataset()
         self.batches = self._batches()
         self.head = self._head()
-        self.batching = self._batching()
+        self.batching = Stage("batching", self._rows_parameters(), self._model_inputs())
+        self.batching_trained = self._batching_trained()
         self.precision = self._precision()
         self.train = self._captures("train", sizes.train_shards)
         self.eval = self._captures("eval", sizes.eval_shards)
@@ -46,6 +47,8 @@ class SeedPlanner:
         """Yield everything that several layer sets need."""
         yield self.dataset
         yield from [stage for stage in (self.batches, self.head, self.batching, self.precision) if stage]
+        if self.batching_trained not in (None, self.batching):
+            yield self.batching_trained
         yield from [*self.train, *self.eval]
         yield from [*self.tiles.values(), *self.eval_tiles.values()]
 
@@ -86,6 +89,7 @@ class SeedPlanner:
         shards = self.sizes.shards_of(n_train)
         return {
             **self._model_inputs(),
+            **_by_kind(self.batching_trained),
             "train": tuple(_ref(stage) for stage in self.train[:shards]),
             "eval": tuple(_ref(stage) for stage in self.eval),
         }
@@ -145,9 +149,17 @@ class SeedPlanner:
         aims = {"outputs": outputs} if self.spec.head.kind == "ridge" and outputs == "margin" else {}
         return Stage("head", self._scorer() | aims, _by_kind(self.dataset, self.batches))
 
-    def _batching(self) -> Stage:
-        """Return the stage that refuses a model in which what shares a batch changes an example's numbers."""
-        return Stage("batching", self._rows_parameters(), self._model_inputs())
+    def _batching_trained(self) -> Stage | None:
+        """Return the trial of the batches of training, whose examples are of any length; None where nothing trains."""
+        if self.spec.finetune is None:
+            return None
+        parameters = self._rows_parameters()
+        if self.spec.compute.batching == "together" and parameters["batch_tokens"] != "auto":
+            parameters |= {
+                "batch_tokens": max(parameters["batch_tokens"], 2 * self.spec.task.max_length),
+                "batch_examples": max(parameters["batch_examples"], 2),
+            }
+        return Stage("batching", parameters, self._model_inputs())
 
     def _precision(self) -> Stage | None:
         """Return the stage that measures what half precision costs; None where the model is not in half precision."""

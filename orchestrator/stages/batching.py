@@ -31,7 +31,7 @@ def compute(stage: Stage, work: Work) -> Product:
     )
     head = work.input(stage, "head") if "head" in stage.inputs else None
     loaded = work.scorer(p, head, p["groups"])
-    crowd = max(2, min(CROWD, work.halved(p["batch_examples"])))
+    crowd = work.halved(min(CROWD, p["batch_examples"]))
     chosen = TrialTexts.of(texts, batch_tokens=work.batch_tokens(stage, p), crowd=crowd)
     rows = partial(loaded.rows, outputs=one_score, row_dtype=getattr(torch, p["dtype"]))
     check_batching(loaded.model, rows, chosen, alone=p.get("batching") == "alone")

@@ -20,7 +20,7 @@ from orchestrator.tables.manifest import PART, write_manifest
 from tests.orchestrator.sweeps import plan_of
 
 GRID = {"grid.seeds": [0, 1], "grid.lambdas": {"values": [0.1, 1.0, 10.0]}, "compute.shard_examples": 16}
-"""Two seeds, three layer sets, three lambdas, 18 cells: per seed a dataset, a trial, two captures, two tiles, three solves."""
+"""Two seeds, three layer sets, three lambdas, 18 cells: a seed: dataset, trial, two captures, two tiles, three solves."""
 
 
 class Sweep:
@@ -69,7 +69,8 @@ def by_name(counts: tuple[Count, ...]) -> dict[str | float, tuple[int, ...]]:
 def test_a_sweep_that_has_not_begun_is_missing(sweep: Sweep):
     found = sweep.status()
     assert by_name(found.kinds) == {
-        "dataset": (0, 0, 0, 2), "batching": (0, 0, 0, 2), "capture": (0, 0, 0, 4), "gram": (0, 0, 0, 4), "solve": (0, 0, 0, 6),
+        "dataset": (0, 0, 0, 2), "batching": (0, 0, 0, 2), "capture": (0, 0, 0, 4), "gram": (0, 0, 0, 4),
+        "solve": (0, 0, 0, 6),
     }  # fmt: skip
     assert by_name(found.layer_sets) == dict.fromkeys(("layers:0", "layers:1", "layers:0-1"), (0, 0, 0, 6))
     assert by_name(found.lambdas) == dict.fromkeys((0.1, 1.0, 10.0), (0, 0, 0, 6))
