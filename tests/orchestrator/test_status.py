@@ -20,7 +20,7 @@ from orchestrator.tables.manifest import PART, write_manifest
 from tests.orchestrator.sweeps import plan_of
 
 GRID = {"grid.seeds": [0, 1], "grid.lambdas": {"values": [0.1, 1.0, 10.0]}, "compute.shard_examples": 16}
-"""Two seeds, three layer sets, three lambdas, 18 cells; a seed has a dataset, a trial, two shards, two tiles, three solves."""
+"""2 seeds, 3 layer sets, 3 lambdas, 18 cells; per seed a dataset, a trial, two captures, two tiles, three solves."""
 
 
 class Sweep:
