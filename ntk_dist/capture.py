@@ -58,7 +58,8 @@ def jacobian_rows(
             in the batch.
         TiedWeightsError: a parameter is tracked twice.
         InputLayoutError: a module's input has no example axis.
-        NotRecordedError: the scores depend on a tracked module that was not called, in this pass.
+        NotRecordedError: the scores depend on a tracked module that was not called, in this pass, or an adapter was
+            not.
     """
     check_groups(groups)
     recorders = recorders_of(groups)

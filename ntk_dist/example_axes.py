@@ -88,7 +88,7 @@ def by_example(values: Tensor, n_examples: int, axis: int | None, name: str) -> 
         raise InputLayoutError(
             f"{name} was called with a tensor of shape {tuple(values.shape)} in a batch of {n_examples} examples, none "
             "of whose axes is that of the examples, so that its rows cannot be told apart by example; leave it out of "
-            "the targets, or let every example go through the model alone (compute.batch_tokens: 1)"
+            "the targets, or let every example go through the model by itself (compute.batching: alone)"
         )
     size = values.shape[axis] // n_examples
     parts = values.reshape(*values.shape[:axis], n_examples, size, *values.shape[axis + 1 :])

@@ -1,7 +1,8 @@
 """What tracked modules see and where their outputs stand in the graph, kept by forward hooks.
 
 Not every module is called: an architecture may read its weight directly, or run the parts of a layer without the layer.
-What is not called records nothing, and counts as zero only if the outputs do not depend on it.
+What is not called records nothing, and counts as zero only if the outputs do not depend on it. An adapter that is not
+called is no zero: the model goes past it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntk_dist.errors import NotRecordedError
 from ntk_dist.tracked import Groups, TrackedLinear
+
+_ADVICE = "leave it out of the targets, and compute.checkpointing out if that is set"
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,22 @@ def recorded(recorders: Sequence[Recorder]) -> list[tuple[Recorder, Call]]:
 
 
 def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -> None:
-    """Check that the scores do not depend on modules that were not called.
+    """Check that the scores do not depend on modules that were not called, and that all adapters were.
 
     Args:
         recorders: of all tracked modules, after a pass.
         score: runs the model once more, where there are such modules.
 
     Raises:
-        NotRecordedError: they do; names the module.
+        NotRecordedError: they do, or an adapter was not; names the module.
     """
     silent = [recorder.linear for recorder in recorders if not recorder.called]
+    for linear in silent:
+        if linear.adapter:
+            raise NotRecordedError(
+                f"{linear.name} was not called: the model never runs the module that it adapts, reads that module's "
+                f"weight directly, or runs it apart from its layer, so that the adapter changes nothing; {_ADVICE}"
+            )
     if not silent:
         return
     parameters = [parameter for linear in silent for parameter in linear.parameters]
@@ -124,6 +133,5 @@ def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -
         if any(gradient is not None for gradient in gradients):
             raise NotRecordedError(
                 f"{linear.name} takes part in the outputs without being called as a module: the model reads its weight "
-                "directly, or runs it apart from its layer. So its rows cannot be recorded; leave it out of the "
-                "targets, and compute.checkpointing out if that is set"
+                f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
             )

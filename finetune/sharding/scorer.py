@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finetune.architecture import head_linears
 from finetune.model import LoadedModel, load_model
-from finetune.scorer import Scorer, build_scorer, take_words
+from finetune.scorer import Scorer, build_scorer, try_out
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
 from finetune.sharding.loading import load_in_parts
 from finetune.sharding.memory import give_back, keep_large_blocks_apart
@@ -24,7 +24,6 @@ from finetune.sharding.weights import (
     make_whole,
     zero_config,
 )
-from finetune.trials import find_example_axes
 from ntk_dist.batches import Batch
 from ntk_dist.tracked import TrackedLinear
 
@@ -63,9 +62,13 @@ class ShardedScorer:
             deepspeed.initialize(model=root, config=config)
         self._logits, self._backward = partial(root, self.scorer.logits), _BackwardAgain(root)
         with keeping_no_modules():
-            if self.scorer.words is not None:
-                take_words(self.scorer, root)
-            find_example_axes(self.scorer, root)
+            try_out(self.scorer, root)
+
+    @property
+    def model(self) -> nn.Module:
+        """See `Scorer.model`."""
+        model: nn.Module = self.scorer.model
+        return model
 
     @property
     def groups(self) -> dict[str, list[TrackedLinear]]:

@@ -62,16 +62,34 @@ class StackedModel:
     ) -> Tensor:
         """Return what `outputs` does, with these displacements in the place of the cells' own."""
         origins = [self.origins[cell] for cell in cells]
+        chosen = [np.asarray(positions[origin]) for origin in origins]
+        if not self._scorer.alone:
+            return self._at_once(moved, split, chosen, origins)
+        return torch.cat(
+            [
+                torch.cat(
+                    [self._at_once([each], split, [alone], [origin]) for alone in self._scorer.at_once(own)], dim=1
+                )
+                for each, own, origin in zip(moved, chosen, origins, strict=True)
+            ]
+        )
+
+    def _at_once(
+        self, moved: Sequence[Displacement], split: Split, positions: Sequence[Positions], origins: Sequence[int]
+    ) -> Tensor:
+        """Return the outputs (S, B, R) of one pass, for the examples at B positions of each cell's origin."""
         sizes = [len(start.texts[split]) for start in self._starts]
         firsts = np.cumsum([0, *sizes[:-1]])
-        batch = self._texts[split].batch(np.concatenate([firsts[origin] + positions[origin] for origin in origins]))
+        batch = self._texts[split].batch(
+            np.concatenate([firsts[origin] + own for origin, own in zip(origins, positions, strict=True)])
+        )
         with (
-            self._cached(split, [positions[origin] for origin in origins], origins, batch),
+            self._cached(split, positions, origins, batch),
             displaced_stack(self._apart, moved, [self._starts[origin].weights for origin in origins]),
-            shared_products(self._scorer.model, len(cells)),
+            shared_products(self._scorer.model, len(moved)),
         ):
             scores = kernel_outputs(self._scorer.logits(batch), self._outputs)
-        return scores.view(len(cells), -1, scores.shape[1])
+        return scores.view(len(moved), -1, scores.shape[1])
 
     def lengths(self, split: Split) -> list[NDArray[np.int64]]:
         """See `Trainable.lengths`: tokens."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,19 +20,21 @@ from transformers.models.auto.modeling_auto import (
 
 from finetune import scorer as scorers
 from finetune.architecture import base_prefix, is_decoder, linears, reads_mask
-from finetune.errors import FinetuneError, HeadError, UnsupportedModelError
+from finetune.batching import TrialTexts, check_batching, one_score
+from finetune.errors import BatchingError, FinetuneError, HeadError, UnsupportedModelError
 from finetune.label_words import WordIds
 from finetune.model import LoadedModel, empty_model, load_config, load_model
+from finetune.model_state import undone
 from finetune.precision import KeepDouble
 from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from ntk_dist.batches import pad
-from ntk_dist.errors import NotRecordedError, NtkError, TiedWeightsError
+from finetune.tokens import TokenizedTexts
+from ntk_dist.errors import InputLayoutError, NotRecordedError, NtkError, TiedWeightsError
 from tests.architectures.tiny_configs import VOCABULARY, tiny_config
 from tests.single_example import reference_rows, relative_error
 
 Use = Literal["classifier", "label words"]
-Result = Literal["right", "refused", "not built", "wrong"]
+Result = Literal["right", "right alone", "refused", "not built", "wrong"]
 
 MOST_PARAMETERS = 3_000_000
 LIMIT = 1e-10
@@ -45,7 +47,7 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        result: what it came to.
+        result: what it came to; "right alone" is refused in batches, and right with `compute.batching: alone`.
         reason: the message, or what differs; empty where it is right.
         without: names of linear modules that cannot be targets; all others were.
     """
@@ -83,31 +85,53 @@ def try_architecture(model_type: str, use: Use, folder: Path) -> Outcome:
     if size > MOST_PARAMETERS:
         name, parameter = max(network.named_parameters(), key=lambda named: named[1].numel())
         return Outcome("not built", f"{size} parameters, {name} {tuple(parameter.shape)}")
-    without: list[str] = []
-    while True:
-        try:
-            scorer, texts, scores, rows = _rows(settings, network, language_model, without)
-        except (NotRecordedError, TiedWeightsError) as error:
-            # the message says to leave the module out of the targets
-            without.append(str(error).split()[0])
-        except (FinetuneError, NtkError) as error:
-            return _refused(error, folder)
-        else:
-            names = dict.fromkeys(re.sub(r"^.*\d+\.", "", name) for name in without)
-            return replace(_compared(scorer, texts, scores, rows), without=tuple(names))
+    try:
+        return _tried(settings, network, language_model, checked=_uses(model_type)[0] == use)
+    except (BatchingError, InputLayoutError) as error:
+        refused = _refused(error, folder)
+    except (FinetuneError, NtkError) as error:
+        return _refused(error, folder)
+    alone = _tried(replace(settings, alone=True), network, language_model, checked=True)
+    return replace(refused, result="right alone", without=alone.without) if alone.result == "right" else refused
+
+
+def _uses(model_type: str) -> list[Use]:
+    return [use for other, use in architectures() if other == model_type]
 
 
 def _refused(error: Exception, folder: Path) -> Outcome:
     return Outcome("refused", f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER"))
 
 
-def _rows(
-    settings: ModelSettings, network: PreTrainedModel, language_model: bool, without: list[str]
-) -> tuple[Scorer, list[np.ndarray[Any, Any]], Tensor, dict[str, Tensor]]:
+def _tried(settings: ModelSettings, network: PreTrainedModel, language_model: bool, *, checked: bool) -> Outcome:
+    """Return whether rows are right, with as many targets as can be.
+
+    Args:
+        settings: the model.
+        network: the same without weights.
+        language_model: whether label words are scored.
+        checked: whether what is right has to pass what sweeps try before they capture, too.
+
+    Raises:
+        FinetuneError, NtkError: the model is refused; a wrong one only by what sweeps try before they capture.
+    """
     head = HeadSettings("label_words", False, words=("a", "b")) if language_model else HeadSettings("random")
-    scorer = _scorer(settings, head, every_linear(network, without))
-    texts = _texts(None if scorer.words is None else scorer.words.mask)
-    return scorer, texts, *scorer.rows(pad(texts, pad_id=0), torch.nn.Identity())
+    without: list[str] = []
+    while True:
+        try:
+            scorer = _scorer(settings, head, every_linear(network, without))
+            texts = _texts(None if scorer.words is None else scorer.words.mask)
+            scores, rows = scorer.rows(texts.batch(range(len(texts))), torch.nn.Identity())
+            break
+        except (NotRecordedError, TiedWeightsError) as error:
+            # the message says to leave the module out of the targets
+            without.append(str(error).split()[0])
+    outcome = _compared(scorer, texts, scores, rows)
+    if checked or outcome.result == "wrong":
+        trial = TrialTexts.of(texts, batch_tokens=2048, crowd=len(texts))
+        check_batching(scorer.model, partial(scorer.rows, outputs=one_score), trial, alone=settings.alone)
+    names = dict.fromkeys(re.sub(r"^.*\d+\.", "", name) for name in without)
+    return replace(outcome, without=tuple(names))
 
 
 def every_linear(network: PreTrainedModel, without: list[str]) -> tuple[str, ...]:
@@ -167,16 +191,15 @@ def _known_words() -> Iterator[None]:
         scorers.word_ids = original
 
 
-def _texts(mask: int | None) -> list[np.ndarray[Any, Any]]:
-    draw = np.random.default_rng(0)
-    texts = [draw.integers(10, VOCABULARY - 2, length) for length in (5, 11, 7)]
+def _texts(mask: int | None) -> TokenizedTexts:
+    offsets = np.cumsum([0, 5, 11, 7])
+    ids = np.random.default_rng(0).integers(10, VOCABULARY - 2, offsets[-1]).astype(np.int32)
     if mask is not None:
-        for text in texts:
-            text[1] = mask
-    return texts
+        ids[offsets[:-1] + 1] = mask
+    return TokenizedTexts(ids, offsets, None, 0)
 
 
-def _compared(scorer: Scorer, texts: list[np.ndarray[Any, Any]], scores: Tensor, rows: dict[str, Tensor]) -> Outcome:
+def _compared(scorer: Scorer, texts: TokenizedTexts, scores: Tensor, rows: dict[str, Tensor]) -> Outcome:
     alone = cache(_alone(scorer, texts))
     expected = reference_rows(alone, len(texts), scorer.groups)
     expected_scores = torch.cat([alone(i).detach() for i in range(len(texts))])
@@ -191,7 +214,7 @@ def _compared(scorer: Scorer, texts: list[np.ndarray[Any, Any]], scores: Tensor,
     return Outcome("wrong", f"{worst} by {wrong[worst]:.1e}")
 
 
-def _alone(scorer: Scorer, texts: list[np.ndarray[Any, Any]]) -> Callable[[int], Tensor]:
+def _alone(scorer: Scorer, texts: TokenizedTexts) -> Callable[[int], Tensor]:
     """Return what transformers itself gives for one example without padding, (1, C)."""
     model = scorer.model
     embedding = None if scorer.words is None else model.get_output_embeddings()
@@ -200,11 +223,11 @@ def _alone(scorer: Scorer, texts: list[np.ndarray[Any, Any]]) -> Callable[[int],
     without_cache = {"use_cache": False} if is_decoder(model) else {}
 
     def scores(i: int) -> Tensor:
-        ids = torch.from_numpy(texts[i])[None]
+        ids = texts.batch([i]).input_ids
         # the words' own head is the library's no more
         head = None if embedding is None else vars(embedding).pop("forward", None)
         try:
-            with torch.enable_grad(), KeepDouble():
+            with torch.enable_grad(), KeepDouble(), undone(model):
                 logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), **without_cache).logits
         finally:
             if head is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import FunnelConfig, LongformerConfig, OPTConfig, PreTrainedConfig
+from transformers import CTRLConfig, FunnelConfig, LongformerConfig, OPTConfig, PreTrainedConfig
 
 from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
@@ -26,13 +26,20 @@ FUNNEL = FunnelConfig(
     vocab_size=40, d_model=16, block_sizes=[1, 1], n_head=2, d_head=8, d_inner=24, num_decoder_layers=1
 )
 
+CTRL = CTRLConfig(vocab_size=40, n_embd=16, dff=24, n_layer=2, n_head=2, n_positions=40, pad_token_id=0)
+
 
 def scorer_of(
-    config: PreTrainedConfig, folder: Path, targets: tuple[str, ...], *, checkpointing: bool = False
+    config: PreTrainedConfig,
+    folder: Path,
+    targets: tuple[str, ...],
+    *,
+    checkpointing: bool = False,
+    adapter: AdapterSettings | None = None,
 ) -> Scorer:
     config.save_pretrained(folder)
     model = ModelSettings(str(folder), dtype="float64", weights="random", checkpointing=checkpointing)
-    adapter = AdapterSettings("none", 1, 1.0, targets)
+    adapter = adapter or AdapterSettings("none", 1, 1.0, targets)
     return build_scorer(model, adapter, HeadSettings("random"), n_outputs=2, adapter_seed=0, head_seed=0)
 
 
@@ -59,3 +66,12 @@ def test_layers_that_are_not_called_as_layers_are_no_zero(tmp_path: Path):
     scorer = scorer_of(FUNNEL, tmp_path, ("q_head",), checkpointing=True)
     with pytest.raises(NtkError, match=r"q_head .*leave it out of the targets, and compute\.checkpointing out"):
         scorer.rows(pad([np.arange(5, 11), np.arange(9, 12)], pad_id=0), torch.nn.Identity())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_layers_of_ctrl_are_right_or_refused(tmp_path: Path, checkpointing: bool):
+    scorer = scorer_of(CTRL, tmp_path, ("Wq", "Wv", "dense"), checkpointing=checkpointing)
+    texts = [np.arange(5, 11), np.arange(9, 12)]
+    _, rows = scorer.rows(pad(texts, pad_id=0), torch.nn.Identity())
+    expected = reference_rows(lambda i: scorer.logits(pad([texts[i]], pad_id=0)), 2, scorer.groups)
+    assert all(relative_error(rows[name], values) < 1e-9 for name, values in expected.items())

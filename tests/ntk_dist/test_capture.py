@@ -87,7 +87,7 @@ def test_positions_of_a_batch_may_be_flattened():
 def test_a_module_without_an_axis_of_examples_is_refused():
     network, _, x = make(2)
     groups = {"first": [TrackedLinear(network.first, "layer.0.first", example_axis=None)]}
-    with pytest.raises(InputLayoutError, match=r"layer\.0\.first .*batch of 7.*batch_tokens: 1"):
+    with pytest.raises(InputLayoutError, match=r"layer\.0\.first .*batch of 7.*batching: alone"):
         jacobian_rows(lambda: network.first(x).mean(dim=1), groups)
 
 
