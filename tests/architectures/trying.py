@@ -125,7 +125,10 @@ def _tried(settings: ModelSettings, network: PreTrainedModel, language_model: bo
             break
         except (NotRecordedError, TiedWeightsError) as error:
             # the message says to leave the module out of the targets
-            without.append(str(error).split()[0])
+            name = str(error).split()[0]
+            if name in without:
+                raise
+            without.append(name)
     outcome = _compared(scorer, texts, scores, rows)
     if checked or outcome.result == "wrong":
         trial = TrialTexts.of(texts, batch_tokens=2048, crowd=len(texts))
@@ -210,8 +213,24 @@ def _compared(scorer: Scorer, texts: TokenizedTexts, scores: Tensor, rows: dict[
         wrong[group] = float((rows[group] - values).norm()) / max(float(values.norm()), 1e-6 * total, 1e-300)
     worst = max(wrong, key=lambda name: wrong[name])
     if all(error < LIMIT for error in wrong.values()):
-        return Outcome("right")
+        silent = [group for group, values in expected.items() if not bool(values.any())]
+        unknown = next((group for group in silent if _changes(scorer, group, alone.__wrapped__)), None)
+        return Outcome("right") if unknown is None else Outcome("wrong", f"{unknown}, whose gradient is unknown")
     return Outcome("wrong", f"{worst} by {wrong[worst]:.1e}")
+
+
+@torch.no_grad()
+def _changes(scorer: Scorer, group: str, alone: Callable[[int], Tensor]) -> bool:
+    """Whether the outputs of an example depend on the parameters of a group."""
+    before = alone(0)
+    parameters = [parameter for linear in scorer.groups[group] for parameter in linear.parameters]
+    kept = [parameter.clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.mul_(1.01).add_(0.01)
+    after = alone(0)
+    for parameter, own in zip(parameters, kept, strict=True):
+        parameter.copy_(own)
+    return relative_error(after, before) > 1e-9
 
 
 def _alone(scorer: Scorer, texts: TokenizedTexts) -> Callable[[int], Tensor]:
