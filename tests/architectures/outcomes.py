@@ -18,10 +18,15 @@ def expected() -> dict[tuple[str, Use], Outcome]:
     """The outcomes that are written down, by architecture and use."""
     written: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
     return {
-        (model_type, use): Outcome(**found | {"without": tuple(found["without"])})
+        (model_type, use): Outcome(found["result"], found["reason"], tuple(found["without"]), tuple(found["targets"]))
         for model_type, uses in written["architectures"].items()
         for use, found in uses.items()
     }
+
+
+def release() -> str:
+    """The release of transformers whose architectures are written down."""
+    return str(json.loads(FILE.read_text(encoding="utf-8"))["transformers"])
 
 
 def write() -> None:

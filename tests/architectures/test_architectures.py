@@ -2,25 +2,19 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import transformers
 
-from tests.architectures.outcomes import expected
-from tests.architectures.trying import Outcome, Use, architectures, try_architecture
+from tests.architectures.outcomes import expected, release
+from tests.architectures.trying import Use, architectures, try_architecture
 
 ALL = architectures()
 EXPECTED = expected()
+RELEASE = release()
 
 
-def _case(model_type: str, use: Use) -> Any:
-    known_wrong = EXPECTED.get((model_type, use), Outcome("right")).result == "wrong"
-    marks = [pytest.mark.xfail(reason="what shares a batch changes its numbers")] if known_wrong else []
-    return pytest.param(model_type, use, marks=marks, id=f"{model_type}-{use.replace(' ', '-')}")
-
-
-@pytest.mark.parametrize(("model_type", "use"), [_case(*each) for each in ALL])
+@pytest.mark.parametrize(("model_type", "use"), ALL, ids=[f"{each[0]}-{each[1].split()[0]}" for each in ALL])
 def test_it_is_right_or_refused_by_name(tmp_path: Path, model_type: str, use: Use):
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
@@ -31,15 +25,14 @@ def test_it_is_right_or_refused_by_name(tmp_path: Path, model_type: str, use: Us
     assert found.result != "wrong", found.reason
     # one that is not written down, of another release of transformers, is tried like the others
     before = EXPECTED.get((model_type, use), found)
-    assert found.result == before.result, found.reason or "docs/models.md calls it " + before.result
-    assert found.without == before.without
+    assert found.result == before.result, f"{found.reason or 'it is right'}; docs/models.md calls it {before.result}"
+    if transformers.__version__ == RELEASE:
+        assert (found.without, found.targets) == (before.without, before.targets)
 
 
 def test_most_of_what_can_be_built_is_right():
     by_type: dict[str, set[str]] = {}
     for (model_type, _), outcome in EXPECTED.items():
         by_type.setdefault(model_type, set()).add(outcome.result)
-    results = Counter(
-        "right" if "right" in found else "refused" for found in by_type.values() if found != {"not built"}
-    )
+    results = Counter("right" if "right" in found else "other" for found in by_type.values() if found != {"not built"})
     assert results["right"] >= 0.85 * results.total()

@@ -50,11 +50,13 @@ class Outcome:
         result: what it came to; "right alone" is refused in batches, and right with `compute.batching: alone`.
         reason: the message, or what differs; empty where it is right.
         without: names of linear modules that cannot be targets; all others were.
+        targets: last parts of the names of all linear modules of the base model.
     """
 
     result: Result
     reason: str = ""
     without: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
 
 def architectures() -> list[tuple[str, Use]]:
@@ -78,29 +80,45 @@ def try_architecture(model_type: str, use: Use, folder: Path) -> Outcome:
             tiny_config(model_type).save_pretrained(folder)
         network = empty_model(settings, n_outputs=_N_OUTPUTS, language_model=language_model)
     except (UnsupportedModelError, HeadError) as error:
-        return _refused(error, folder)
+        return _refused(error)
     except Exception as error:  # whatever an architecture says of its own configuration
         return Outcome("not built", f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER"))
     size = sum(parameter.numel() for parameter in network.parameters())
     if size > MOST_PARAMETERS:
         name, parameter = max(network.named_parameters(), key=lambda named: named[1].numel())
         return Outcome("not built", f"{size} parameters, {name} {tuple(parameter.shape)}")
+    found = _in_batches_or_alone(settings, network, use, checked=_uses(model_type)[0] == use)
+    reason = found.reason.replace(str(folder), "FOLDER")
+    return replace(found, reason=reason, targets=_names_of_linears(network))
+
+
+def _in_batches_or_alone(settings: ModelSettings, network: PreTrainedModel, use: Use, *, checked: bool) -> Outcome:
+    language_model = use == "label words"
     try:
-        return _tried(settings, network, language_model, checked=_uses(model_type)[0] == use)
+        return _tried(settings, network, language_model, checked=checked)
     except (BatchingError, InputLayoutError) as error:
-        refused = _refused(error, folder)
+        refused = _refused(error)
     except (FinetuneError, NtkError) as error:
-        return _refused(error, folder)
+        return _refused(error)
     alone = _tried(replace(settings, alone=True), network, language_model, checked=True)
     return replace(refused, result="right alone", without=alone.without) if alone.result == "right" else refused
+
+
+def _names_of_linears(network: PreTrainedModel) -> tuple[str, ...]:
+    try:
+        prefix = base_prefix(network)
+    except UnsupportedModelError:
+        return ()
+    inside = [name.rpartition(".")[2] for name in linears(network) if name.startswith(prefix)]
+    return tuple(dict.fromkeys(name for name in inside if not name.isdigit()))
 
 
 def _uses(model_type: str) -> list[Use]:
     return [use for other, use in architectures() if other == model_type]
 
 
-def _refused(error: Exception, folder: Path) -> Outcome:
-    return Outcome("refused", f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER"))
+def _refused(error: Exception) -> Outcome:
+    return Outcome("refused", f"{type(error).__name__}: {error}")
 
 
 def _tried(settings: ModelSettings, network: PreTrainedModel, language_model: bool, *, checked: bool) -> Outcome:
