@@ -13,7 +13,7 @@ from ntk_dist.primal import PrimalDecomposition
 from ntk_dist.schur import SchurDecomposition
 from ntk_dist.tridiagonal import TridiagonalDecomposition
 
-LAMBDAS = np.array([1e-3, 0.1, 1.0, 30.0, 1e9])
+LAMBDAS = np.array([1e-2, 0.1, 1.0, 30.0, 1e9])
 N_EXAMPLES, PENALTY = 9, 0.3
 
 
@@ -118,7 +118,7 @@ def test_leave_one_out_is_what_refitting_the_start_too_gives(case: Regression):
         path = decomposition.ridge_path(
             case.residual, LAMBDAS, leave_one_out=True, rows_per_example=case.R, start=case.start()
         )
-        np.testing.assert_allclose(path.leave_one_out, expected, rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(path.leave_one_out, expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("case", REGRESSIONS, ids=str)
@@ -129,7 +129,7 @@ def test_a_large_lambda_leaves_the_starts_own_leave_one_out(case: Regression):
         path = decomposition.ridge_path(
             case.residual, np.array([1e14]), leave_one_out=True, rows_per_example=case.R, start=case.start()
         )
-        np.testing.assert_allclose(path.leave_one_out[0], own, rtol=1e-10, atol=1e-11)
+        np.testing.assert_allclose(path.leave_one_out[0], own, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("case", REGRESSIONS, ids=str)
@@ -156,7 +156,7 @@ def test_gcv_counts_what_the_start_was_fitted_with(case: Regression):
 
 def test_any_start_that_can_be_fitted_without_an_example():
     """A start that is not linear in the labels, each of whose rows moves along directions of its own."""
-    case = Regression(2, 1, 3, 40)
+    case = Regression(2, 1, 3, 5)
     features = np.column_stack([case.x, np.ones(case.n)])
     weights = case.draw(3, 2, 4)
     others = weights + case.draw(4, case.n, 2, 4)
@@ -166,7 +166,7 @@ def test_any_start_that_can_be_fitted_without_an_example():
     expected = case.refitted(lambda i: features @ others[i].T)
     for decomposition in (EigenDecomposition(case.K), case.primal(eigenvectors=True)):
         path = decomposition.ridge_path(residual, LAMBDAS, leave_one_out=True, rows_per_example=2, start=start)
-        np.testing.assert_allclose(path.leave_one_out, expected, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(path.leave_one_out, expected, rtol=0, atol=1e-11)
         assert np.isnan(path.gcv).all()
     for without_vectors in (TridiagonalDecomposition(case.K), case.primal(eigenvectors=False)):
         path = without_vectors.ridge_path(residual, LAMBDAS, rows_per_example=2, start=start)
