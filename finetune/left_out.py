@@ -28,9 +28,9 @@ class LeftOut:
 def ridge_hat(features: FloatArray, targets: FloatArray, penalty: float) -> tuple[FloatArray, FloatArray]:
     """Return a factor Phi (n, q) of the probe's hat matrix H = Phi Phi', and p_i / (1 - H_ii), (n, C).
 
-    H = 11'/n + Pc (Pc'Pc + penalty I)^{-1} Pc' with Pc the centred features, for the intercept has no penalty; p is the
-    residual of the probe. Without example i the logits lose H[:, i] p_i / (1 - H_ii), also where the penalty is so small
-    that 1 - H_ii is. nan for a single example, without which nothing is left to fit.
+    H = 11'/n + Pc (Pc'Pc + penalty I)^{-1} Pc' with Pc the centred features, for the intercept has no penalty; p is
+    the residual of the probe. Without example i the logits lose H[:, i] p_i / (1 - H_ii), exact also where the penalty
+    is so small that 1 - H_ii is. nan for a single example, without which nothing is left to fit.
 
     Args:
         features: (n, d) inputs of the head.

@@ -36,7 +36,8 @@ def logistic_refits(
     Args:
         features: (n, d) inputs of the head, more than one example of every class.
         labels: (n,) classes.
-        weight, bias: (C, d) and (C,) of the fitted probe.
+        weight: (C, d), of the fitted probe.
+        bias: (C,), of the fitted probe.
         penalty: strength of the L2 penalty, above 0.
 
     Raises:
@@ -55,7 +56,7 @@ def logistic_refits(
 
 
 class _Refits:
-    """Probes theta (m, C, q), the m-th fitted without the m-th of some examples; q inputs, the last one the intercept."""
+    """Probes theta (m, C, q), each fitted without one example; q inputs, the last one the intercept."""
 
     def __init__(self, inputs: FloatArray, labels: NDArray[np.integer], theta: FloatArray, penalty: float) -> None:
         self._inputs = inputs

@@ -80,7 +80,7 @@ class EigenDecomposition:
                 right = alphas + start.changes_through(self.eigenvectors, projected, weights)
             left_out = solve_blocks(inverse, right)
         dof = degrees_of_freedom(self.eigenvalues, lambdas)
-        return dual_path(alphas, squared_distance, dof, lambdas, left_out, start_dof)
+        return dual_path(alphas, squared_distance, dof, lambdas, leave_one_out=left_out, start_dof=start_dof)
 
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y for targets Y (M, k)."""

@@ -20,8 +20,8 @@ class PrimalDecomposition:
     """The p x p Gram matrix of the features, decomposed; rows are streamed and never held together.
 
     `train_blocks` gives a fresh iterator over the feature rows, as blocks (rows, p) that together are the
-    (M, p) features in order; it is called once here, twice in `ridge_path` (three times with a fitted start) and once in
-    `quadratic_form`.
+    (M, p) features in order; it is called once here, twice in `ridge_path`, three times with a fitted start, and once
+    in `quadratic_form`.
     `decompose` decomposes the Gram matrix (p, p), whose lower triangle alone is filled and which it may overwrite;
     with eigenvectors leave-one-out residuals are available. For those, and with a fitted start, blocks hold whole
     examples.

@@ -26,8 +26,8 @@ class RidgePath:
     squared_distance: (L,), |d|^2 summed over the k targets; nan for an unsymmetric kernel.
     degrees_of_freedom: (L,), tr K (K + lambda I)^{-1}.
     leave_one_out: (L, M, k), residuals of each example under the fit to all the others, or None.
-    start_degrees_of_freedom: (L,), lambda tr (K + lambda I)^{-1} H, what an f_0 = H y that was fitted to the same labels
-        adds to the degrees of freedom; 0 where f_0 has not seen them, nan where that is not known.
+    start_degrees_of_freedom: (L,), lambda tr (K + lambda I)^{-1} H, what an f_0 = H y that was fitted to the same
+        labels adds to the degrees of freedom; 0 where f_0 has not seen them, nan where that is not known.
     """
 
     lambdas: FloatArray
@@ -55,8 +55,9 @@ class RidgePath:
     def gcv(self) -> FloatArray:
         """Generalised cross-validation (1/M)|residual|^2 / (1 - dof/M)^2, (L,), summed over the k targets.
 
-        Golub, Heath and Wahba, Technometrics 21 (1979), equation 1.4. dof is the trace of the matrix S that takes labels
-        to predictions: with B = (K + lambda I)^{-1} and f_0 = H y it is H + K B (I - H), so that I - S = lambda B (I - H).
+        Golub, Heath and Wahba, Technometrics 21 (1979), equation 1.4. dof is the trace of the matrix S that takes
+        labels to predictions: with B = (K + lambda I)^{-1} and f_0 = H y it is H + K B (I - H), so that
+        I - S = lambda B (I - H).
         """
         M = self.train_residuals.shape[1]
         squares = np.einsum("lmk,lmk->l", self.train_residuals, self.train_residuals)
@@ -104,6 +105,7 @@ def dual_path(
     squared_distance: FloatArray,
     dof: FloatArray,
     lambdas: FloatArray,
+    *,
     leave_one_out: FloatArray | None = None,
     start_dof: FloatArray | None = None,
 ) -> RidgePath:

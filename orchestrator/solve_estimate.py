@@ -20,11 +20,24 @@ def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
         return _iterative_memory(sizes, M, M_eval, len(plan.lambdas))
     # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
     copies = 3 if kernel.eigenvectors or kernel.kind == "asymmetric_sign" else 1
-    path = 3 * len(plan.lambdas) * (M + M_eval) * 8
+    path = 3 * len(plan.lambdas) * (M + M_eval) * 8 + _start_memory(plan, stage, layer_set)
     if stage.parameters["method"] == "primal":
         p = layer_set.n_parameters * sizes.features_per_parameter
         return copies * 8 * p * p + BLOCK_BYTES + len(plan.lambdas) * 8 * p + path
     return copies * 8 * M * M + 8 * M_eval * M + path
+
+
+def _start_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
+    """Return the bytes of what a fitted head was fitted with, and of its products with the decomposition."""
+    if "left_out" not in stage.inputs:
+        return 0
+    sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
+    n, R = stage.parameters["problem"]["n_train"], sizes.kernel_rows_per_example
+    q = min(sizes.n_train, int(survey.model["hidden_size"])) + 1
+    size = n * R
+    if stage.parameters["method"] == "primal":
+        size = layer_set.n_parameters * sizes.features_per_parameter
+    return 8 * q * (n * (1 + survey.n_outputs) + 3 * R * size)
 
 
 def solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:

@@ -23,7 +23,9 @@ def test_ridge_is_what_fitting_again_without_the_example_gives(shape, penalty):
     for i in range(len(x)):
         rest = np.arange(len(x)) != i
         expected = ridge(x[rest], t[rest], penalty, x)
-        np.testing.assert_allclose(logits_without(found, logits, i), expected, rtol=0, atol=1e-12 / min(penalty, 1) ** 0.5)
+        np.testing.assert_allclose(
+            logits_without(found, logits, i), expected, rtol=0, atol=1e-12 / min(penalty, 1) ** 0.5
+        )
 
 
 def ridge(x: np.ndarray, t: np.ndarray, penalty: float, points: np.ndarray) -> np.ndarray:

@@ -1,0 +1,32 @@
+"""Which estimates of the error on new examples a kernel regression has, and why the others are empty."""
+
+from collections.abc import Mapping
+from typing import Any
+
+FITTED_HEADS = frozenset({"ridge", "logistic"})
+"""Kinds of heads that are fitted to the labels of the training examples."""
+
+
+def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool = True) -> dict[str, str]:
+    """Return why `gcv` or `leave_one_out_loss` is null, by column; only those that are.
+
+    Args:
+        head: the kind of head.
+        kernel: the section `kernel` of the spec.
+        decomposed: whether the kernel is decomposed.
+    """
+    if not decomposed:
+        return dict.fromkeys(
+            ("gcv", "leave_one_out_loss"), "kernel.decomposition: iterative finds too little of the kernel"
+        )
+    asymmetric = kernel["kind"] == "asymmetric_sign"
+    missing = {}
+    if head == "logistic":
+        missing["gcv"] = "a logistic head is not linear in the labels that it is fitted to"
+    elif head in FITTED_HEADS and asymmetric:
+        missing["gcv"] = "the asymmetric_sign kernel has none under a fitted head"
+    if asymmetric:
+        missing["leave_one_out_loss"] = "the asymmetric_sign kernel has no leave-one-out residuals"
+    elif not kernel["eigenvectors"]:
+        missing["leave_one_out_loss"] = "it needs kernel.eigenvectors: true"
+    return missing
