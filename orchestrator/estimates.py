@@ -3,8 +3,24 @@
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.stage import Stage
+
 FITTED_HEADS = frozenset({"ridge", "logistic"})
 """Kinds of heads that are fitted to the labels of the training examples."""
+
+
+ESTIMATES = ("gcv", "leave_one_out_loss")
+"""Columns of the estimates of the error on new examples that rest on the training examples alone."""
+
+NEEDS_EIGENVECTORS = "it needs kernel.eigenvectors: true"
+"""Why a sweep lacks leave-one-out residuals that a run with eigenvectors would add."""
+
+
+def is_iterative(stage: Stage) -> bool:
+    """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
+    # With few parameters the matrix is as small as they are, and decomposing it tells more.
+    iterative = stage.parameters["problem"]["kernel"].get("decomposition") == "iterative"
+    return bool(iterative and stage.parameters["method"] == "dual")
 
 
 def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool = True) -> dict[str, str]:
@@ -16,9 +32,7 @@ def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool 
         decomposed: whether the kernel is decomposed.
     """
     if not decomposed:
-        return dict.fromkeys(
-            ("gcv", "leave_one_out_loss"), "kernel.decomposition: iterative finds too little of the kernel"
-        )
+        return dict.fromkeys(ESTIMATES, "kernel.decomposition: iterative finds no eigenvectors")
     asymmetric = kernel["kind"] == "asymmetric_sign"
     missing = {}
     if head == "logistic":
@@ -28,5 +42,5 @@ def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool 
     if asymmetric:
         missing["leave_one_out_loss"] = "the asymmetric_sign kernel has no leave-one-out residuals"
     elif not kernel["eigenvectors"]:
-        missing["leave_one_out_loss"] = "it needs kernel.eigenvectors: true"
+        missing["leave_one_out_loss"] = NEEDS_EIGENVECTORS
     return missing

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ntk_dist.bounds import ridge_distance_bound
 from ntk_dist.decomposition import Decomposition
 from ntk_dist.ridge import RidgePath
-from orchestrator.estimates import missing_estimates
+from orchestrator.estimates import is_iterative, missing_estimates
 from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks, sum_tiles
 from orchestrator.stages.fitted_start import load_start
@@ -65,13 +65,6 @@ def _solver(stage: Stage, work: Work) -> "Solver":
 
         return IterativeSolver(stage, work)
     return Solver(stage, work)
-
-
-def is_iterative(stage: Stage) -> bool:
-    """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
-    # With few parameters the matrix is as small as they are, and decomposing it tells more.
-    iterative = stage.parameters["problem"]["kernel"].get("decomposition") == "iterative"
-    return bool(iterative and stage.parameters["method"] == "dual")
 
 
 class Solver:

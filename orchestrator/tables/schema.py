@@ -148,8 +148,8 @@ RIDGE_COLUMNS = (
     Column(
         "gcv",
         _REAL,
-        "generalised cross-validation, (1/M) |y - f|^2 / (1 - trace S/M)^2 for f = S y, the fit of a ridge head counted; "
-        "null under a logistic head",
+        "generalised cross-validation, (1/M) |y - f|^2 / (1 - trace S/M)^2 for f = S y, the fit of a ridge head being "
+        "part of S; null under a logistic head",
     ),
     Column(
         "leave_one_out_loss",

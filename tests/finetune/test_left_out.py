@@ -59,6 +59,41 @@ def test_logistic_is_what_fitting_again_without_the_example_gives(n, d, C, penal
     for i in (0, 7, n - 1):
         rest = np.arange(n) != i
         expected = logistic(x[rest], labels[rest], C, penalty, x)
+        tolerance = 1e-12 / min(penalty, 1) ** 0.5
+        np.testing.assert_allclose(logits_without(found, logits, i), expected, rtol=0, atol=tolerance)
+
+
+def ridge(x: np.ndarray, t: np.ndarray, penalty: float, points: np.ndarray) -> np.ndarray:
+    """Least squares with rows that stand for the penalty."""
+    mean = x.mean(axis=0)
+    rows = np.vstack([x - mean, np.sqrt(penalty) * np.eye(x.shape[1])])
+    right = np.vstack([t - t.mean(axis=0), np.zeros((x.shape[1], t.shape[1]))])
+    return (points - mean) @ np.linalg.lstsq(rows, right, rcond=None)[0] + t.mean(axis=0)
+
+
+def test_the_factor_is_that_of_the_hat_matrix():
+    x = np.random.default_rng(1).normal(size=(7, 3))
+    factor, _ = ridge_hat(x, np.zeros((7, 1)), 0.5)
+    np.testing.assert_allclose(factor @ factor.T, ridge(x, np.eye(7), 0.5, x), atol=1e-14)
+
+
+def test_nothing_is_left_of_one_example():
+    _, changes = ridge_hat(np.ones((1, 3)), np.ones((1, 2)), 1.0)
+    assert np.isnan(changes).all()
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1.0])
+@pytest.mark.parametrize(("n", "d", "C"), [(24, 4, 2), (24, 4, 3), (15, 40, 3)])
+def test_logistic_is_what_fitting_again_without_the_example_gives(n, d, C, penalty):
+    rng = np.random.default_rng(2)
+    labels = np.arange(n) % C
+    x = rng.normal(size=(n, d)) + 0.8 * labels[:, None]
+    head = fit_head("logistic", x, labels, np.zeros((n, C)), penalty=penalty)
+    logits = x @ head["weight"].T + head["bias"]
+    found = logistic_refits(x, labels, head["weight"], head["bias"], penalty=penalty)
+    for i in (0, 7, n - 1):
+        rest = np.arange(n) != i
+        expected = logistic(x[rest], labels[rest], C, penalty, x)
         np.testing.assert_allclose(logits_without(found, logits, i), expected, rtol=0, atol=max(1e-9, 1e-10 / penalty))
 
 

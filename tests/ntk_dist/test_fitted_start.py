@@ -40,12 +40,12 @@ class Regression:
         return self.draw(1, self.n, self.R * self.k)
 
     @property
-    def J(self) -> np.ndarray:
+    def jacobian(self) -> np.ndarray:
         return self.draw(2, self.n * self.R, self.p)
 
     @property
-    def K(self) -> np.ndarray:
-        return np.asfortranarray(self.J @ self.J.T)
+    def kernel(self) -> np.ndarray:
+        return np.asfortranarray(self.jacobian @ self.jacobian.T)
 
     def rows(self, values: np.ndarray) -> np.ndarray:
         """(n, R k) as the kernel's rows and targets, (n R, k)."""
@@ -72,18 +72,18 @@ class Regression:
         found = np.empty((len(LAMBDAS), self.n * self.R, self.k))
         for i in range(self.n):
             out = np.arange(i * self.R, (i + 1) * self.R)
-            rest = np.setdiff1d(np.arange(len(self.K)), out)
+            rest = np.setdiff1d(np.arange(len(self.kernel)), out)
             r = self.rows(self.y - f_without(i))
             for position, value in enumerate(LAMBDAS):
-                alpha = np.linalg.solve(self.K[np.ix_(rest, rest)] + value * np.eye(len(rest)), r[rest])
-                found[position, out] = r[out] - self.K[np.ix_(out, rest)] @ alpha
+                alpha = np.linalg.solve(self.kernel[np.ix_(rest, rest)] + value * np.eye(len(rest)), r[rest])
+                found[position, out] = r[out] - self.kernel[np.ix_(out, rest)] @ alpha
         return found
 
     def primal(self, *, eigenvectors: bool) -> PrimalDecomposition:
         step = 4 * self.R
         return PrimalDecomposition(
-            lambda: (self.J[first : first + step] for first in range(0, len(self.J), step)),
-            len(self.J),
+            lambda: (self.jacobian[first : first + step] for first in range(0, len(self.jacobian), step)),
+            len(self.jacobian),
             self.p,
             decompose=EigenDecomposition if eigenvectors else TridiagonalDecomposition,
         )
@@ -114,7 +114,7 @@ def without(regression: Regression) -> Callable[[int], np.ndarray]:
 @pytest.mark.parametrize("case", REGRESSIONS, ids=str)
 def test_leave_one_out_is_what_refitting_the_start_too_gives(case: Regression):
     expected = case.refitted(without(case))
-    for decomposition in (EigenDecomposition(case.K), case.primal(eigenvectors=True)):
+    for decomposition in (EigenDecomposition(case.kernel), case.primal(eigenvectors=True)):
         path = decomposition.ridge_path(
             case.residual, LAMBDAS, leave_one_out=True, rows_per_example=case.R, start=case.start()
         )
@@ -125,7 +125,7 @@ def test_leave_one_out_is_what_refitting_the_start_too_gives(case: Regression):
 def test_a_large_lambda_leaves_the_starts_own_leave_one_out(case: Regression):
     f = without(case)
     own = case.rows(np.stack([case.y[i] - f(i)[i] for i in range(case.n)]))
-    for decomposition in (EigenDecomposition(case.K), case.primal(eigenvectors=True)):
+    for decomposition in (EigenDecomposition(case.kernel), case.primal(eigenvectors=True)):
         path = decomposition.ridge_path(
             case.residual, np.array([1e14]), leave_one_out=True, rows_per_example=case.R, start=case.start()
         )
@@ -135,19 +135,19 @@ def test_a_large_lambda_leaves_the_starts_own_leave_one_out(case: Regression):
 @pytest.mark.parametrize("case", REGRESSIONS, ids=str)
 def test_gcv_counts_what_the_start_was_fitted_with(case: Regression):
     """Against the matrix that takes the labels to the predictions, put together."""
-    M = len(case.K)
+    M = len(case.kernel)
     H = np.kron(case.hat, np.eye(case.R))
     residuals = case.residual
     for decomposition in (
-        EigenDecomposition(case.K),
-        TridiagonalDecomposition(case.K),
+        EigenDecomposition(case.kernel),
+        TridiagonalDecomposition(case.kernel),
         case.primal(eigenvectors=True),
         case.primal(eigenvectors=False),
     ):
         path = decomposition.ridge_path(residuals, LAMBDAS, rows_per_example=case.R, start=case.start())
         for position, value in enumerate(LAMBDAS):
-            B = np.linalg.inv(case.K + value * np.eye(M))
-            S = H + case.K @ B @ (np.eye(M) - H)
+            B = np.linalg.inv(case.kernel + value * np.eye(M))
+            S = H + case.kernel @ B @ (np.eye(M) - H)
             left = case.rows(case.y) - S @ case.rows(case.y)
             np.testing.assert_allclose(path.train_residuals[position], left, atol=1e-9)
             expected = np.sum(left**2) / M / (np.trace(np.eye(M) - S) / M) ** 2
@@ -164,11 +164,11 @@ def test_any_start_that_can_be_fitted_without_an_example():
     start = FittedStart(features, weights - others, changes, linear=False)
     residual = case.rows(case.y - features @ weights.T)
     expected = case.refitted(lambda i: features @ others[i].T)
-    for decomposition in (EigenDecomposition(case.K), case.primal(eigenvectors=True)):
+    for decomposition in (EigenDecomposition(case.kernel), case.primal(eigenvectors=True)):
         path = decomposition.ridge_path(residual, LAMBDAS, leave_one_out=True, rows_per_example=2, start=start)
         np.testing.assert_allclose(path.leave_one_out, expected, rtol=0, atol=1e-11)
         assert np.isnan(path.gcv).all()
-    for without_vectors in (TridiagonalDecomposition(case.K), case.primal(eigenvectors=False)):
+    for without_vectors in (TridiagonalDecomposition(case.kernel), case.primal(eigenvectors=False)):
         path = without_vectors.ridge_path(residual, LAMBDAS, rows_per_example=2, start=start)
         assert np.isnan(path.gcv).all()
 
@@ -177,7 +177,7 @@ def test_examples_in_chunks_are_those_of_one_piece(monkeypatch: pytest.MonkeyPat
     case = Regression(3, 1, 3, 40)
 
     def left_out() -> np.ndarray:
-        return EigenDecomposition(case.K).ridge_path(
+        return EigenDecomposition(case.kernel).ridge_path(
             case.residual, LAMBDAS, leave_one_out=True, rows_per_example=3, start=case.start()
         ).leave_one_out  # fmt: skip
 
@@ -188,7 +188,7 @@ def test_examples_in_chunks_are_those_of_one_piece(monkeypatch: pytest.MonkeyPat
 
 def test_an_unsymmetric_kernel_has_no_gcv_with_a_fitted_start():
     case = Regression(1, 1, 3, 40)
-    path = SchurDecomposition(case.K.copy(order="F")).ridge_path(case.residual, LAMBDAS, start=case.start())
+    path = SchurDecomposition(case.kernel.copy(order="F")).ridge_path(case.residual, LAMBDAS, start=case.start())
     assert np.isnan(path.gcv).all()
     assert path.leave_one_out is None
 
@@ -199,4 +199,4 @@ def test_refuses_shapes_that_do_not_belong_together():
     with pytest.raises(KernelShapeError, match="directions"):
         FittedStart(start.features, start.directions[:, :, 1:], start.changes, linear=True)
     with pytest.raises(KernelShapeError, match="9 examples of 1 rows each, got 8"):
-        start.times_transposed(case.J[:8])
+        start.times_transposed(case.jacobian[:8])
