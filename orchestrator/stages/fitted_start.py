@@ -10,11 +10,10 @@ from orchestrator.stage import Stage
 from orchestrator.stages.work import Work
 
 
-def load_start(stage: Stage, work: Work, mode: OutputMode, n_train: int) -> tuple[FittedStart | None, str]:
+def load_start(stage: Stage, work: Work, mode: OutputMode) -> tuple[FittedStart | None, str]:
     """Return what leave-one-out and GCV of a solve stage need of its fitted head, or None and why there is none.
 
-    The reason is empty where no head was fitted to labels, or where nothing asks for it. The head may have been fitted
-    to more examples than the `n_train` of the stage, the first of them; the others stay in the fit.
+    The reason is empty where no head was fitted to labels, or where nothing asks for it.
     """
     if "left_out" not in stage.inputs:
         return None, ""
@@ -28,6 +27,4 @@ def load_start(stage: Stage, work: Work, mode: OutputMode, n_train: int) -> tupl
         directions = np.array(artifact.array("directions"))
         n, C, _ = directions.shape
         found = LeftOut(np.array(artifact.array("features")), directions, np.broadcast_to(np.eye(C), (n, C, C)))
-    first = slice(n_train)
-    changes = changes_of_outputs(found.changes[first], mode)
-    return FittedStart(found.features[first], found.directions[first], changes, linear), ""
+    return FittedStart(found.features, found.directions, changes_of_outputs(found.changes, mode), linear), ""

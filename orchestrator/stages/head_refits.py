@@ -11,7 +11,8 @@ from orchestrator.stages.work import Product, Work
 def compute(stage: Stage, work: Work) -> Product:
     """Fit the head again; the artifact holds `features` and `directions` of `finetune.left_out.LeftOut`.
 
-    They are (n, q) and (n, C, q). Where some example cannot be left out, it holds no arrays, and its facts say why under `impossible`.
+    They are (n, q) and (n, C, q). Where some example cannot be left out, it holds no arrays, and its facts say why
+    under `impossible`.
     """
     head = work.input(stage, "head")
     labels = np.array(work.input(stage, "dataset").array("train.labels"))

@@ -85,7 +85,7 @@ class Solver:
         self.work = work
         self.kernel = stage.parameters["problem"]["kernel"]
         self.problem: Problem = load_problem(stage, work)
-        self.start, why = load_start(stage, work, self.kernel["outputs"], self.problem.n_train)
+        self.start, why = load_start(stage, work, self.kernel["outputs"])
         head = stage.parameters["problem"]["scorer"]["head"]["kind"]
         self.missing = missing_estimates(head, self.kernel, decomposed=not is_iterative(stage))
         if why:
