@@ -13,6 +13,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "batches": 1,
     "head": 3,
     "head_refits": 1,
+    "batching": 1,
     "precision": 2,
     "capture": 1,
     "gram": 1,
