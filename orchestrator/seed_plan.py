@@ -48,7 +48,9 @@ class SeedPlanner:
     def shared_stages(self) -> Iterator[Stage]:
         """Yield everything that several layer sets need."""
         yield self.dataset
-        yield from [stage for stage in (self.batches, self.head, self.head_refits, self.batching, self.precision) if stage]
+        yield from [
+            stage for stage in (self.batches, self.head, self.head_refits, self.batching, self.precision) if stage
+        ]
         if self.batching_trained not in (None, self.batching):
             yield self.batching_trained
         yield from [*self.train, *self.eval]
