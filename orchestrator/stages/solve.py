@@ -44,7 +44,7 @@ def compute(stage: Stage, work: Work) -> Product:
     solver = _solver(stage, work)
     columns: dict[str, list[Any]] = {}
     arrays: dict[str, Array] = {}
-    facts: dict[str, Any] = {"missing_estimates": solver.missing}
+    facts: dict[str, Any] = {"missing_estimates": solver.missing} if solver.missing else {}
     for position, groups in enumerate(stage.parameters["layer_sets"]):
         numbers, lists = solver.numbers(groups)
         if solver.decomposer.fallbacks:
