@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import transformers
 
+from docs import write_models
 from tests.architectures.outcomes import expected, release
 from tests.architectures.trying import Use, architectures, try_architecture
 
@@ -36,3 +37,7 @@ def test_most_of_what_can_be_built_is_right():
         by_type.setdefault(model_type, set()).add(outcome.result)
     results = Counter("right" if "right" in found else "other" for found in by_type.values() if found != {"not built"})
     assert results["right"] >= 0.85 * results.total()
+
+
+def test_the_page_tells_what_was_found():
+    assert write_models.PAGE.read_text(encoding="utf-8") == write_models.page(), "run `python docs/write_models.py`"

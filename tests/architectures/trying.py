@@ -80,7 +80,7 @@ def try_architecture(model_type: str, use: Use, folder: Path) -> Outcome:
             tiny_config(model_type).save_pretrained(folder)
         network = empty_model(settings, n_outputs=_N_OUTPUTS, language_model=language_model)
     except (UnsupportedModelError, HeadError) as error:
-        return _refused(error)
+        return Outcome("refused", f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER"))
     except Exception as error:  # whatever an architecture says of its own configuration
         return Outcome("not built", f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER"))
     size = sum(parameter.numel() for parameter in network.parameters())
