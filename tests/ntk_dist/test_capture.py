@@ -206,7 +206,7 @@ class Hidden(torch.autograd.Function):
 
 
 def test_a_module_that_is_called_out_of_sight_is_named():
-    seen, hidden = nn.Linear(4, 4), nn.Linear(4, 2)
+    seen, hidden = nn.Linear(4, 2), nn.Linear(2, 2)
     inputs = torch.randn(3, 4)
     groups = {"a": [TrackedLinear(seen, "seen")], "b": [TrackedLinear(hidden, "hidden")]}
     with pytest.raises(NotRecordedError, match="hidden takes part in the outputs"):
