@@ -111,6 +111,7 @@ def survey_stage(variant: Sweep) -> Stage:
 
 
 def _look(sweep: Sweep, choice: Choice) -> Survey:
+    from finetune.dry_run import dry_run
     from finetune.errors import FinetuneError
     from finetune.inspection import inspect_model
     from finetune.label_words import check_label_words
@@ -136,6 +137,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
             template=task.template,
             max_length=task.max_length,
         )
+        dry_run(model, adapter, head, tokens, n_outputs=examples.n_outputs)
     except (FinetuneError, NtkError) as error:
         raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error
     model_facts = asdict(facts)
