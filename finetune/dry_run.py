@@ -31,7 +31,13 @@ _LAYERS = 2
 
 
 def dry_run(
-    model: ModelSettings, adapter: AdapterSettings, head: HeadSettings, texts: TokenizedTexts, *, n_outputs: int
+    model: ModelSettings,
+    adapter: AdapterSettings,
+    head: HeadSettings,
+    texts: TokenizedTexts,
+    *,
+    n_outputs: int,
+    batch_tokens: int | None = None,
 ) -> None:
     """Check that a model can be run and differentiated, with its adapter and head, without its weights.
 
@@ -45,13 +51,14 @@ def dry_run(
         head: what gives the outputs; of a probe the random head before it.
         texts: tokenized as the examples will be.
         n_outputs: number of outputs C.
+        batch_tokens: tokens of a batch, padding included; where two texts are too many, one is run alone.
 
     Raises:
         FinetuneError, NtkError: as `build_scorer` and `Scorer.rows`; a `ModelRunError` where a library raises.
     """
     # as if of random weights: nothing but the configuration is looked for
     config = load_config(replace(model, weights="random"), n_outputs)
-    own = _Trial(_text(config), model, adapter, head, _two_short(texts), n_outputs, config)
+    own = _Trial(_text(config), model, adapter, head, _short_batch(texts, batch_tokens), n_outputs, config)
     if _size(own) > _SMALL and (shallow := _shallow(config)) is not None:
         cut = replace(own, config=shallow, text=_text(shallow))
         # where the copy fails, it may be for the layers that it lacks
@@ -82,11 +89,13 @@ def _text(config: PreTrainedConfig) -> str:
     return str(config.to_json_string(use_diff=False))
 
 
-def _two_short(texts: TokenizedTexts) -> Batch:
+def _short_batch(texts: TokenizedTexts, tokens: int | None) -> Batch:
     """Return the shortest text beside the shortest of the longer ones, so that one is padded."""
     order = np.argsort(texts.lengths, kind="stable")
     longer = order[texts.lengths[order] > texts.lengths[order[0]]]
-    return texts.batch(list(dict.fromkeys([order[0], *(longer[:1] if len(longer) else order[1:2])])))
+    chosen = [order[0], *(longer[:1] if len(longer) else order[1:2])]
+    alone = tokens is not None and tokens < len(chosen) * texts.lengths[chosen].max()
+    return texts.batch(chosen[:1] if alone else chosen)
 
 
 def _shallow(config: PreTrainedConfig) -> PreTrainedConfig | None:

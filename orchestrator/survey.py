@@ -137,7 +137,15 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
             template=task.template,
             max_length=task.max_length,
         )
-        dry_run(model, adapter, head, tokens, n_outputs=examples.n_outputs)
+        batch_tokens = sweep.spec.compute.batch_tokens
+        dry_run(
+            model,
+            adapter,
+            head,
+            tokens,
+            n_outputs=examples.n_outputs,
+            batch_tokens=None if batch_tokens == "auto" else batch_tokens,
+        )
     except (FinetuneError, NtkError) as error:
         raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error
     model_facts = asdict(facts)
