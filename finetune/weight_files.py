@@ -103,6 +103,15 @@ def are_here(settings: ModelSettings) -> bool:
     return Path(settings.path).is_dir() or any(_cached(settings, name, local_files_only=True) for name in _WHOLE)
 
 
+def are_pickled(settings: ModelSettings) -> bool:
+    """Return whether the weights that would be loaded are in PyTorch's own format, which is a pickle.
+
+    Raises:
+        ModelLoadError: as `weight_files`.
+    """
+    return settings.weights == "pretrained" and any(file.suffix != ".safetensors" for file in _find(settings)[0])
+
+
 def check_weight_files(settings: ModelSettings) -> None:
     """Look at the headers of all files of a checkpoint, without reading a weight.
 

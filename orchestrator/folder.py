@@ -34,6 +34,13 @@ LARGEST_STORED = 256 * 2**20
 """Bytes of a stored spec, which names every file of the model and the data."""
 
 
+_FOLDERS = ("artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints")
+"""Folders of a results folder."""
+
+_LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
+"""Folders of a results folder that hold folders, some at most."""
+
+
 class OnChange(StrEnum):
     """Which side a run keeps when spec and results folder do not ask for the same numbers."""
 
@@ -100,6 +107,23 @@ class ResultsFolder:
         self.submissions = self.root / "submissions"
         self.checkpoints = self.root / "checkpoints"
 
+    def refuse_links(self) -> None:
+        """Raise an error if one of its folders is a link: whoever looks at a folder of others reads nothing beside it.
+
+        Files that are links are refused where they are read.
+
+        Raises:
+            ResultsError: names the link.
+            StorageError: a folder may not be read.
+        """
+        for part in _LISTED:
+            for entry in files.visible(self.root / part):
+                if entry.is_symlink() and (part or entry.name in _FOLDERS) and entry.is_dir():
+                    raise ResultsError(
+                        f"{entry.path} is a link, and ntksweep follows none within a results folder, which may come "
+                        "from somebody else: put what it leads to in its place"
+                    )
+
     def artifacts(self) -> ArtifactStore:
         """Return the artifacts of the folder."""
         return ArtifactStore(self.root / "artifacts")
@@ -120,8 +144,9 @@ class ResultsFolder:
         """Return the sweep that the folder holds; None if it is empty or does not exist.
 
         Raises:
-            ResultsError: the folder holds something else, or its spec.yaml cannot be read.
+            ResultsError: the folder holds something else, its spec.yaml cannot be read, or it has links within it.
         """
+        self.refuse_links()
         if not os.path.lexists(self.spec_path):
             foreign = self.root.is_dir() and any(self._matters(path) for path in self.root.iterdir())
             if foreign and not self.lost_spec:
@@ -136,7 +161,7 @@ class ResultsFolder:
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
             raise ResultsError(
-                f"{self.spec_path} cannot be read ({type(error).__name__}); restore it, or remove it and run the spec "
+                f"{self.spec_path} cannot be read ({_why(error)}); restore it, or remove it and run the spec "
                 "again: finished artifacts are found by their content"
             ) from None
         if not intact:
@@ -147,7 +172,7 @@ class ResultsFolder:
         return sweep
 
     def _stored_content(self) -> Any:
-        root = compose(text_of(self.spec_path, largest=LARGEST_STORED))
+        root = compose(text_of(self.spec_path, largest=LARGEST_STORED, links=False))
         return None if root is None else root.value
 
     @property
@@ -353,6 +378,10 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, UnreadableFileError | YamlFault) else type(error).__name__
 
 
 def _spec_hash(sweep: Sweep) -> str:

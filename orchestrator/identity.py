@@ -2,10 +2,19 @@
 
 import hashlib
 import json
+import re
 from typing import Any
 
 ID_LENGTH = 24
 """Hexadecimal digits kept of a SHA-256: 96 bits, so that a billion identities collide with probability 1e-11."""
+
+
+_IDENTITY = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
+
+
+def is_identity(text: Any) -> bool:
+    """Tell whether something is written as an identity is."""
+    return isinstance(text, str) and _IDENTITY.fullmatch(text) is not None
 
 
 def canonical_json(value: Any) -> str:

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.folder import ResultsFolder, stored_text
-from orchestrator.identity import digest, identity
+from orchestrator.identity import digest, identity, is_identity
 from orchestrator.stage import NUMERICS_VERSION
 from orchestrator.store import files
 from orchestrator.store.sealed import sealed, unsealed
@@ -215,11 +215,15 @@ def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanInd
         known: an index read earlier, returned if it still holds.
 
     Raises:
-        SweepError: the folder holds no sweep, or it can be planned no more.
+        SweepError: the folder holds no sweep, or keeps no survey to plan it by.
     """
-    if not folder.spec_path.is_file():
+    folder.refuse_links()
+    try:
+        stored = files.read_plain(folder.spec_path)
+    except OSError:
         folder.existing()  # says what is wrong
-    key = _key(folder.spec_path.read_text(encoding="utf-8", errors="replace"))
+        raise
+    key = _key(stored.decode("utf-8", errors="replace"))
     if known is not None and known.key == key:
         return known
     return _kept(folder, key) or _planned(folder, key)
@@ -233,14 +237,21 @@ def _key(spec_text: str) -> str:
 def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
     try:
         data = unsealed(files.read_plain(folder.plan_path))
-    except (OSError, ValueError):
+        index = PlanIndex.from_json(data) if data["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
-    return PlanIndex.from_json(data) if data["key"] == key else None
+    return index if index is None or _names_stages(index) else None
+
+
+def _names_stages(index: PlanIndex) -> bool:
+    """Tell whether an index names kinds and identities of stages alone, which are looked up as files."""
+    named = [*index.surveys, *(stage_id for stages in index.stages.values() for stage_id in stages)]
+    return index.stages.keys() <= NUMERICS_VERSION.keys() and all(map(is_identity, named))
 
 
 def _planned(folder: ResultsFolder, key: str) -> PlanIndex:
     from orchestrator.plan import make_plan
-    from orchestrator.survey import surveys
+    from orchestrator.survey import kept_surveys
 
     sweep = folder.existing()
-    return index_of(make_plan(sweep, surveys(sweep, folder.artifacts())), key)
+    return index_of(make_plan(sweep, kept_surveys(sweep, folder.artifacts())), key)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.errors import DamagedArtifactError, SourceError
+from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
 from orchestrator.folder import Sweep
 from orchestrator.identity import identity
 from orchestrator.layer_sets import GroupFacts
@@ -74,6 +74,23 @@ def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
     return [found[survey_stage(variant).stage_id] for _, variant in variants(sweep)]
 
 
+def kept_surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
+    """Return the survey of each variant of a sweep as it is kept in `store`: neither model nor data is looked at.
+
+    Raises:
+        ResultsError: one is not there, or is damaged.
+    """
+    found = [(_kept(variant, store), survey_stage(variant)) for _, variant in variants(sweep)]
+    for survey, stage in found:
+        if survey is None:
+            path = store.record_path(stage.kind, stage.stage_id)
+            raise ResultsError(
+                f"what the sweep is planned by, a survey of its model and data, is not at {path}, or is damaged; "
+                "commands that only look load no model: `ntksweep run SPEC` looks at both again and keeps it"
+            )
+    return [survey for survey, _ in found if survey is not None]
+
+
 def all_kept(sweep: Sweep, store: ArtifactStore) -> bool:
     """Tell whether `store` keeps the survey of every variant of a sweep, undamaged."""
     return all(_kept(variant, store) is not None for _, variant in variants(sweep))
@@ -97,7 +114,7 @@ def _kept(variant: Sweep, store: ArtifactStore) -> Survey | None:
     stage = survey_stage(variant)
     try:
         return Survey.from_json(store.open(stage.kind, stage.stage_id).facts)
-    except DamagedArtifactError:
+    except (DamagedArtifactError, KeyError, TypeError, ValueError):  # another version's, or made by hand
         return None
 
 

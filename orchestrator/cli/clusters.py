@@ -35,6 +35,9 @@ AllocationsOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check and print everything, submit nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Submit without asking.")]
+TRUST_PROFILE = "--trust-profile"
+"""The option that allows the commands of a profile that a results folder keeps, where nobody is asked."""
+
 AddOption = Annotated[bool, typer.Option("--add", help="Submit beside allocations that are queued or running.")]
 
 
@@ -81,6 +84,9 @@ def resume(
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     add: AddOption = False,
+    trust_profile: Annotated[
+        bool, typer.Option(TRUST_PROFILE, help="With --yes: run the commands of the profile that the folder keeps.")
+    ] = False,
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -88,7 +94,7 @@ def resume(
 
     Example: ntksweep resume results/quickstart --allocations 1
     """
-    from orchestrator.cluster.submitting import prepare, profile_to_resume_with
+    from orchestrator.cluster.submitting import commands_of, prepare, profile_to_resume_with
     from orchestrator.plan import make_plan
     from orchestrator.survey import surveys
 
@@ -98,8 +104,26 @@ def resume(
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return
     wanted = profile_to_resume_with(folder, profile)
+    kept = commands_of(wanted) if profile is None else []
+    if kept:
+        _show_commands(kept, folder, is_allowed=dry_run or not yes or trust_profile, as_json=as_json)
     offer = prepare(plan, folder, wanted, allocations or wanted.allocations)
     _offer(offer, folder, dry_run=dry_run, yes=yes, add=add, as_json=as_json)
+
+
+def _show_commands(commands: list[str], folder: ResultsFolder, *, is_allowed: bool, as_json: bool) -> None:
+    """Show what the profile of a folder, which may come from somebody else, would have jobs run."""
+    said = [
+        f"the profile is the one that {as_typed(folder.root)} keeps; jobs run these lines of it as you:",
+        *(f"  {each}" for each in commands),
+    ]
+    if not is_allowed:
+        raise SpecError(
+            "\n".join(said)
+            + f"\n--yes alone does not allow that: add {TRUST_PROFILE} if they are yours, name your own "
+            "file with --profile, or leave out --yes to be asked"
+        )
+    Terminal(stderr=as_json).print("\n".join(said), style="yellow", soft_wrap=True)
 
 
 def _nothing_is_missing(plan: "Plan", folder: ResultsFolder, *, as_json: bool) -> bool:

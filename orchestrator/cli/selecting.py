@@ -84,9 +84,9 @@ def _select_layers(
 ) -> "Selection":
     from orchestrator.plan import make_plan
     from orchestrator.selection.greedy import select_layers
-    from orchestrator.survey import surveys
+    from orchestrator.survey import kept_surveys
 
-    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
+    plan = make_plan(sweep, kept_surveys(sweep, folder.artifacts()))
     with Terminal(stderr=True).status("choosing layers"):
         return select_layers(plan.variants[position], plan.solves_of(position), folder, criterion, n_layers)
 

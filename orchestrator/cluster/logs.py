@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 from orchestrator.errors import ResultsError
 from orchestrator.folder import ResultsFolder
+from orchestrator.store.files import is_plain, read_plain, visible
 from slurm.ray_node import MARK
 from slurm.script import FAULT_MARK
 
@@ -35,13 +37,14 @@ def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
     Raises:
         ResultsError: there are none.
     """
-    paths = _paths(folder, "*", job) if job else _root(folder).glob("*/*_log.*")
-    found = [path for path in paths if path.stat().st_size]
+    submissions = [entry.name for entry in visible(_root(folder))]
+    paths = (path for each in submissions for path in _paths(folder, each, job))
+    found = [(path, facts.st_mtime) for path in paths if (facts := path.lstat()).st_size]
     if not found:
         of = f"job {job}" if job else "jobs"
         raise ResultsError(f"there are no logs of {of} in {_root(folder)}; jobs that never began leave none")
-    found.sort(key=lambda path: path.stat().st_mtime)
-    return [Log(str(path), "\n".join(_lines(path)[-lines:])) for path in found]
+    found.sort(key=itemgetter(1))
+    return [Log(str(path), "\n".join(_lines(path)[-lines:])) for path, _ in found]
 
 
 def last_words(folder: ResultsFolder, submission_id: str, job: str) -> str:
@@ -63,9 +66,18 @@ def _tells(line: str) -> bool:
     return bool(line.strip()) and not line.startswith((MARK, "srun: "))
 
 
-def _paths(folder: ResultsFolder, submission_id: str, job: str) -> Iterator[Path]:
-    for pattern in (f"{job}_0_log.*", f"{job}_nodes/*.log"):
-        yield from _root(folder).glob(f"{submission_id}/{pattern}")
+def _paths(folder: ResultsFolder, submission_id: str, job: str | None) -> Iterator[Path]:
+    """Yield the logs of a submission, or of one of its jobs with those of its nodes: files themselves, never links."""
+    for entry in visible(_root(folder) / submission_id):
+        name, marked, _ = entry.name.rpartition("_log.")
+        if marked and is_plain(entry) and job in (None, name.removesuffix("_0")):
+            yield Path(entry.path)
+        elif job is not None and entry.name == f"{job}_nodes" and entry.is_dir(follow_symlinks=False):
+            yield from (Path(each.path) for each in visible(Path(entry.path)) if is_plain(each) and _is_log(each.name))
+
+
+def _is_log(name: str) -> bool:
+    return name.endswith(".log")
 
 
 def _root(folder: ResultsFolder) -> Path:
@@ -73,4 +85,7 @@ def _root(folder: ResultsFolder) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines()
+    try:
+        return read_plain(path).decode(errors="replace").splitlines()
+    except OSError as error:
+        return [f"{path.name} cannot be read ({error.strerror})"]

@@ -9,8 +9,11 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 from uuid import uuid4
+
+from pydantic import Field, TypeAdapter
 
 from orchestrator.folder import ResultsFolder
 from orchestrator.store import files
@@ -33,13 +36,13 @@ class Submission:
         host: from where.
     """
 
-    submission_id: str
-    sweep: str
+    submission_id: Annotated[str, Field(pattern=r"^[0-9a-z]+$")]
+    sweep: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     sizes: tuple[int, ...]
     profile: Mapping[str, Any]
     accounting: bool
     trust_remote_code: bool = False
-    jobs: tuple[str, ...] = ()
+    jobs: tuple[Annotated[str, Field(pattern=r"^[0-9]+$")], ...] = ()
     time: float = field(default_factory=time.time)
     user: str = field(default_factory=getpass.getuser)
     host: str = field(default_factory=files.host_name)
@@ -57,6 +60,9 @@ class Submission:
     def with_job(self, job: str) -> "Submission":
         """Return the submission with one more job."""
         return replace(self, jobs=(*self.jobs, job))
+
+
+_RECORD = TypeAdapter(Submission)
 
 
 def new_submission_id() -> str:
@@ -88,12 +94,18 @@ def forget_submission(folder: ResultsFolder, submission: Submission) -> None:
 
 
 def read_submissions(folder: ResultsFolder) -> list[Submission]:
-    """Return all submissions of a sweep, oldest first; a record that cannot be read is left out."""
+    """Return all submissions of a sweep, oldest first.
+
+    What cannot be read, or says what no submission does, is left out: jobs and files are looked up by what it says.
+    """
     found = []
-    for path in folder.submissions.glob("[!.]*.json"):
-        try:
-            data = json.loads(path.read_bytes())
-            found.append(Submission(**{**data, "sizes": tuple(data["sizes"]), "jobs": tuple(data["jobs"])}))
-        except (OSError, ValueError, KeyError, TypeError):
+    for entry in files.visible(folder.submissions):
+        if not entry.name.endswith(".json"):
             continue
+        try:
+            submission = _RECORD.validate_json(files.read_plain(Path(entry.path)))
+        except (OSError, ValueError):
+            continue
+        if f"{submission.submission_id}.json" == entry.name:
+            found.append(submission)
     return sorted(found, key=lambda submission: submission.time)

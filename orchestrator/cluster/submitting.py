@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from orchestrator.cluster.allocations import alive, allocations_of
 from orchestrator.cluster.profiles import read_profile
 from orchestrator.cluster.records import (
@@ -32,6 +34,9 @@ from slurm.profile import Profile
 from slurm.quantities import counted
 from slurm.script import UMASKS
 from slurm.submission import Request, SubmissionError, script, submit
+
+COMMANDS = ("modules", "setup", "container", "virtual_environment", "python", "sbatch")
+"""Keys of a profile by which jobs run something."""
 
 
 class AlreadySubmittedError(SweepError):
@@ -276,11 +281,29 @@ def profile_to_resume_with(folder: ResultsFolder, path: Path | None) -> Profile:
 
     Raises:
         ProfileFileError: the file is not valid.
-        ResultsError: the sweep was never submitted, and no file is given.
+        ResultsError: the sweep was never submitted, or what the folder kept is no profile, and no file is given.
     """
     if path is not None:
         return read_profile(path)
     submissions = read_submissions(folder)
     if not submissions:
         raise ResultsError(f"{folder.root} was never submitted to a cluster; name a profile with --profile")
-    return Profile.model_validate(submissions[-1].profile)
+    try:
+        return Profile.model_validate(submissions[-1].profile)
+    except ValidationError:
+        raise ResultsError(
+            f"{folder.submissions}/{submissions[-1].submission_id}.json holds no profile that this version reads; name "
+            "one with --profile"
+        ) from None
+
+
+def commands_of(profile: Profile) -> list[str]:
+    """Return what a profile has jobs run as you, line by line: `key: command`."""
+    chosen = profile.model_dump(mode="json", exclude_defaults=True, include=set(COMMANDS))
+    return [f"{key}: {line}" for key in COMMANDS if chosen.get(key) for line in _lines(chosen[key])]
+
+
+def _lines(value: str | list[str] | dict[str, str | int | bool]) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{option}={given}" for option, given in value.items()]
+    return [value] if isinstance(value, str) else value

@@ -11,7 +11,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.plan_parts import cell_ids
 from orchestrator.stage import Stage
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import surveys
+from orchestrator.survey import kept_surveys
 
 _TELLING = ("started", "finished", "failed", "existing", "damaged", "released")
 
@@ -48,10 +48,10 @@ def trace_cell(folder: ResultsFolder, cell_id: str) -> list[TracedEvent]:
     """Return everything that happened to the stages that a cell needs, in the order in which they are needed.
 
     Raises:
-        ResultsError: the sweep has no such cell.
+        ResultsError: the sweep has no such cell, or keeps no survey to plan it by.
     """
     sweep = folder.existing()
-    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
+    plan = make_plan(sweep, kept_surveys(sweep, folder.artifacts()))
     stages = list(_below(plan, *_filling(plan, cell_id)))
     events: dict[str, list[dict[str, Any]]] = {}
     for event in read_journals(folder.journals):

@@ -1,5 +1,6 @@
 """The text of a file that somebody wrote, whatever else lies where it should."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -12,14 +13,19 @@ class UnreadableFileError(Exception):
     """A file cannot be read as text; the message says why, as the end of a sentence."""
 
 
-def text_of(path: Path, *, largest: int = LARGEST) -> str:
+def text_of(path: Path, *, largest: int = LARGEST, links: bool = True) -> str:
     """Return the text of a file.
+
+    Args:
+        path: the file.
+        largest: bytes that it may have.
+        links: whether it may be a link to the file.
 
     Raises:
         FileNotFoundError: there is none.
         UnreadableFileError: it is a folder, a device or a pipe, is too large, is not UTF-8, or may not be read.
     """
-    content = _content(path, largest)
+    content = _content(path, largest, 0 if links else os.O_NOFOLLOW)
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UnreadableFileError("it is UTF-16; save it as UTF-8")
     try:
@@ -32,10 +38,10 @@ def text_of(path: Path, *, largest: int = LARGEST) -> str:
         ) from None
 
 
-def _content(path: Path, largest: int) -> bytes:
+def _content(path: Path, largest: int, flags: int) -> bytes:
     try:
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
         try:
             mode = os.fstat(descriptor).st_mode
             if stat.S_ISDIR(mode):
@@ -49,6 +55,10 @@ def _content(path: Path, largest: int) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if flags and error.errno == errno.ELOOP:
+            raise UnreadableFileError(
+                "it is a link, and no link is followed there; put the file itself there"
+            ) from None
         raise UnreadableFileError(f"{error.strerror}; name a file that you may read") from None
     except ValueError:  # a NUL in its name
         raise UnreadableFileError("its name holds a character that no file name can hold") from None

@@ -9,6 +9,7 @@ import numpy as np
 
 from finetune.errors import FinetuneError
 from finetune.weight_condition import weight_condition_numbers
+from finetune.weight_files import are_pickled
 from orchestrator.errors import SourceError
 from orchestrator.plan_parts import Variant
 from orchestrator.selection.criteria import Criterion
@@ -66,8 +67,11 @@ def weight_conditions(variant: Variant, groups_of: Mapping[int, Sequence[str]]) 
     try:
         if find_again("model", source).content_id != source.content_id:
             return {}, f"the model at {source.location} is no longer the one that the sweep was run with"
+        settings = model_settings(sweep)
+        if are_pickled(settings):
+            return {}, f"the weights at {source.location} are pickled, and a look at results loads no pickle"
         of_groups = weight_condition_numbers(
-            model_settings(sweep),
+            settings,
             adapter_settings(sweep.spec.adapter.model_dump(mode="json")),
             head_settings(sweep.spec.head.model_dump(mode="json")),
             n_outputs=variant.survey.n_outputs,

@@ -54,9 +54,12 @@ def read_manifest(folder: ResultsFolder) -> dict[str, Any] | None:
 
 def _manifest(folder: ResultsFolder) -> dict[str, Any] | None:
     try:
-        return unsealed(read_plain(folder.tables / MANIFEST))
-    except (OSError, ValueError):
+        manifest = unsealed(read_plain(folder.tables / MANIFEST))
+        names = list(manifest["tables"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
+    # Files are looked up by them.
+    return manifest if all(name.isidentifier() for name in names) else None
 
 
 def cells_in_complete_tables(plan: "Plan", folder: ResultsFolder) -> int | None:

@@ -50,7 +50,7 @@ def test_the_batch_process_is_killed_an_allocation_is_cancelled_another_is_queue
         assert [each["state"] for each in killed.status()["allocations"]] == ["FAILED"]
         assert [each["state"] for each in cancelled.status()["allocations"]] == ["CANCELLED"]
     for sweep in (killed, cancelled):
-        sweep.ntksweep("resume", sweep.results, "--yes")
+        sweep.ntksweep("resume", sweep.results, "--yes", "--trust-profile")
     for sweep in (killed, cancelled, requeued):
         assert sweep.wait() == 0, sweep.log()
         sweep.ended_as_if_nothing_had_been(expected)

@@ -100,7 +100,7 @@ def test_a_submission_that_is_killed_on_the_way_is_known_and_resumed(
     (unrecorded,) = sweep.jobs()
     assert records(sweep) == [[]]
     assert living(login, sweep) == [unrecorded]
-    for again in (login.submit(sweep), login.run(sweep, "resume", sweep.results, "--yes")):
+    for again in (login.submit(sweep), login.run(sweep, "resume", sweep.results, "--yes", "--trust-profile")):
         assert again.status == 2
         assert f"1 allocation of this sweep may still work on it: {unrecorded} (" in again.output
     assert login.must(sweep, "cancel", sweep.results).splitlines()[0] == f"cancelled 1 allocation: {unrecorded}"
@@ -136,7 +136,7 @@ def test_a_submission_that_is_killed_on_the_way_is_known_and_resumed(
     there = {line.split()[0]: int(line.split()[2]) for line in planned.splitlines()[1:5]}
     assert there["dataset"] > 0
     assert sum(there.values()) == sum(count["finished"] for count in login.status(sweep)["kinds"])
-    said = login.must(sweep, "resume", sweep.results, "--allocations=2", "--yes")
+    said = login.must(sweep, "resume", sweep.results, "--allocations=2", "--yes", "--trust-profile")
     assert said.count("submitted job") == 2
     assert login.must(sweep, "wait", sweep.results)
     sweep.ended_as_if_nothing_had_been(expected)

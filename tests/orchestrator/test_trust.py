@@ -192,12 +192,15 @@ def test_select_leaves_out_what_needs_the_model_unless_its_code_is_allowed(finis
     ]
 
 
-def test_select_and_resume_refuse_where_they_would_have_to_look_at_the_model(finished: Trap, tmp_path: Path):
+def test_without_a_survey_resume_needs_the_option_and_select_looks_at_no_model(finished: Trap, tmp_path: Path):
     copy = tmp_path / "results"
     shutil.copytree(finished.results.root, copy)
     shutil.rmtree(copy / "artifacts" / "survey")
-    finished.refused("select", copy, "--greedy", "1")
     finished.refused("resume", copy, "--dry-run")
+    answer = ntksweep("select", copy, "--greedy", "1", ALLOWED)
+    assert answer.status == ExitCode.WRONG_INPUT
+    assert "commands that only look load no model" in answer.errors
+    assert not finished.ran()
 
 
 def test_going_on_with_a_sweep_asks_before_a_stage_begins(finished: Trap):

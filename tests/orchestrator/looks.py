@@ -1,0 +1,111 @@
+"""Looks at a results folder with every command that only looks, and prints as JSON what they did; run by a test.
+
+    python -m tests.orchestrator.looks RESULTS CELL WRITTEN OUTSIDE
+
+One place of the folder after the other is moved to OUTSIDE, where a link leads in its place.
+"""
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from orchestrator.cli import main
+from tests.opened import Opened
+
+HEAVY = ("torch", "transformers", "peft", "ray", "datasets")
+"""Libraries that load models, or whatever is pickled."""
+
+
+def commands(results: Path, cell: str, written: Path) -> list[list[str]]:
+    looks = [
+        ["status", "--verify"], ["show"], ["logs"], ["logs", "--job", "12"], ["logs", "--cell", cell],
+        ["export", "--output", f"{written}/x.csv"], ["report", "--output", f"{written}/page"],
+        ["select", "--greedy", "1"],
+    ]  # fmt: skip
+    return [[name, str(results), *options] for name, *options in looks]
+
+
+def look(command: list[str]) -> tuple[int, str]:
+    """Return the exit status of a command, and what it said."""
+    said = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["ntksweep", *command]),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(said),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            return int(ended.code or 0), said.getvalue()
+    return 0, said.getvalue()
+
+
+def places(root: Path) -> Iterator[list[Path]]:
+    """Yield what is replaced together: each folder, each file at the top, and of other folders the files of a kind."""
+    inside = sorted(root.rglob("*"))
+    yield from ([path] for path in inside if path.is_dir())
+    alike: dict[tuple[Path, str], list[Path]] = {}
+    for path in inside:
+        if path.is_file():
+            alike.setdefault((path.parent, path.name if path.parent == root else path.suffix), []).append(path)
+    yield from alike.values()
+    yield unreported(inside)
+
+
+def unreported(inside: list[Path]) -> list[Path]:
+    """Return the files that a report does not need, which are replaced all at once for it, as it takes longest."""
+    return [path for path in inside if path.is_file() and "tables" not in path.parts and path.name != "spec.yaml"]
+
+
+@contextlib.contextmanager
+def moved_out(found: list[Path], outside: Path) -> Iterator[None]:
+    """Move files or folders out, and leave links to them."""
+    for number, path in enumerate(found):
+        path.rename(outside / f"{number}{path.suffix}")
+        path.symlink_to(outside / f"{number}{path.suffix}")
+    try:
+        yield
+    finally:
+        for number, path in enumerate(found):
+            path.unlink()
+            (outside / f"{number}{path.suffix}").rename(path)
+
+
+def main_of_test(results: Path, cell: str, written: Path, outside: Path) -> None:
+    unpickled: list[str] = []
+    sys.addaudithook(lambda event, _: unpickled.append(event) if event == "pickle.find_class" else None)
+    looks = commands(results, cell, written)
+    plain: dict[str, Any] = {}
+    for command in looks:
+        status, said = look(command)
+        plain[" ".join(command[:1] + command[2:])] = {
+            "status": status, "said": said, "loaded": [name for name in HEAVY if name in sys.modules],
+        }  # fmt: skip
+    plain_unpickled = list(unpickled)
+    linked = []
+    spared = set(unreported(sorted(results.rglob("*"))))
+    for found in places(results):
+        with moved_out(found, outside):
+            opened = Opened(outside)
+            for command in looks:
+                if command[0] == "report" and len(found) < len(spared) and set(found) <= spared:
+                    continue
+                status, said = look(command)
+                for path in opened.taken():
+                    linked.append([str(found[0]), command[0], f"opened {path}"])
+                if "Traceback" in said or status not in (0, 1, 2, 3):
+                    linked.append([str(found[0]), command[0], said])
+            opened.close()
+    shutil.rmtree(outside)
+    modules = [name for name in sys.modules if name.startswith("transformers_modules")]
+    json.dump({"plain": plain, "unpickled": plain_unpickled, "modules": modules, "linked": linked}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main_of_test(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
