@@ -18,8 +18,8 @@ _READ_BY_TRANSFORMERS = (
 def damage(file: Path) -> str | None:
     """Return what is wrong with a file and what to do, to follow its name; None where nothing is seen.
 
-    Sees pointers of Git LFS that stand in for a file, and JSON that holds no object. Of other files the first bytes alone
-    are read.
+    Sees pointers of Git LFS that stand in for a file, and JSON that holds no object. Of other files the first bytes
+    alone are read.
     """
     try:
         with file.open("rb") as stream:

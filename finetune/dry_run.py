@@ -41,9 +41,9 @@ def dry_run(
 ) -> None:
     """Check that a model can be run and differentiated, with its adapter and head, without its weights.
 
-    A copy with random weights, on the processor, gives outputs and rows of two short texts. A model that is not small is
-    tried with its first two layers alone. Where that fails, or layers cannot be left out, it is tried whole if it is
-    not large; of a large one the first stage that runs it tells.
+    A copy with random weights, on the processor, gives outputs and rows of two short texts. A model that is not small
+    is tried with its first two layers alone. Where that fails, or layers cannot be left out, it is tried whole if it
+    is not large; of a large one the first stage that runs it tells.
 
     Args:
         model: the model.
@@ -123,7 +123,7 @@ def _size(trial: _Trial) -> float:
             network = model_from(trial.model, trial.config, language_model=trial.language_model)
     except FinetuneError:
         return float("inf")
-    return sum(parameter.numel() for parameter in network.parameters())
+    return float(sum(parameter.numel() for parameter in network.parameters()))
 
 
 def _passes(trial: _Trial) -> bool:

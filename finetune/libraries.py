@@ -103,19 +103,28 @@ def _missing_packages(error: Exception) -> str | None:
     return error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
 
 
+_TRUST = (
+    "its code comes with the checkpoint: if you trust its authors, set model.trust_remote_code: true and give the "
+    "command --trust-remote-code"
+)
+
+_KNOWN = {
+    "trust_remote_code": _TRUST,
+    "does not recognize this architecture": "it needs another version of transformers, or code that comes with the "
+    "checkpoint",
+    "Unrecognized configuration class": "transformers has no such model of this architecture; use one of texts that "
+    "has",
+}
+"""What to do, by words that transformers uses."""
+
+
 def _fix(error: Exception, path: str, what: str) -> str:
     packages = _missing_packages(error)
     if packages:
         return f"install what it needs (pip install {packages}), also where workers run, or use another model"
-    if "trust_remote_code" in str(error):
-        return (
-            "its code comes with the checkpoint: if you trust its authors, set model.trust_remote_code: true and give "
-            "the command --trust-remote-code"
-        )
-    if "does not recognize this architecture" in str(error):
-        return "it needs another version of transformers, or code that comes with the checkpoint"
-    if "Unrecognized configuration class" in str(error):
-        return "transformers has no such model of this architecture; use one of texts that has"
+    known = next((fix for words, fix in _KNOWN.items() if words in str(error)), None)
+    if known is not None:
+        return known
     if isinstance(error, ImportError):
         return "what comes with it was written for other versions of what it needs"
     if what == "tokenizer":

@@ -219,10 +219,12 @@ def _pickled(file: Path, _opened: ExitStack) -> Tensors:
     except pickle.UnpicklingError as error:
         objects = re.search(r"GLOBAL ([\w.]+)", str(error))
         if objects is None:
-            raise ModelLoadError(f"the weight file {file} {_unreadable(file, ValueError('no pickle of tensors'))}") from error
+            raise ModelLoadError(
+                f"the weight file {file} {_unreadable(file, ValueError('no pickle of tensors'))}"
+            ) from error
         raise ModelLoadError(
-            f"the weight file {file} holds more than tensors ({objects[1]}), and Python objects of a file are never loaded, "
-            "as they can run code; get the checkpoint in safetensors"
+            f"the weight file {file} holds more than tensors ({objects[1]}), and Python objects of a file are never "
+            "loaded, as they can run code; get the checkpoint in safetensors"
         ) from error
     except Exception as error:
         # unpickling damaged bytes raises whatever they spell

@@ -48,7 +48,7 @@ def test_a_backward_pass_of_its_own(tmp_path: Path):
 
 def test_lengths_that_an_architecture_does_not_take(tmp_path: Path):
     settings = described(tmp_path, "nystromformer", **SIZES, segment_means_seq_len=64, num_landmarks=4)
-    with pytest.raises(ModelRunError, match="Nystromformer.* cannot be run on these texts.*use another architecture"):
+    with pytest.raises(ModelRunError, match=r"Nystromformer.* cannot be run on these texts.*use another architecture"):
         dry_run(settings, lora("query"), HeadSettings("random"), texts_of(settings), n_outputs=2)
 
 
@@ -62,16 +62,14 @@ def test_label_words_behind_a_bias_that_is_not_the_embedding_s(tmp_path: Path):
     AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
     settings = ModelSettings(str(tmp_path), dtype="float64")
     texts = texts_of(settings, "{text} it was {mask}")
-    with pytest.raises(UnsupportedModelError, match="EsmForMaskedLM changes its logits .* use a random or ridge head"):
+    with pytest.raises(UnsupportedModelError, match=r"EsmForMaskedLM changes its logits .* use a random or ridge head"):
         dry_run(settings, lora("query"), WORDS, texts, n_outputs=2)
     dry_run(settings, lora("query"), HeadSettings("random"), texts, n_outputs=2)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
 @pytest.mark.parametrize("words", [False, True], ids=["head", "words"])
-def test_what_runs_passes_whole_and_shallow(
-    tmp_path: Path, kind: Kind, words: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_runs_passes_whole_and_shallow(tmp_path: Path, kind: Kind, words: bool, monkeypatch: pytest.MonkeyPatch):
     if words and kind == "t5_gated":
         pytest.skip("an encoder alone has no words")
     masked = words and kind in ("bert", "roberta")
