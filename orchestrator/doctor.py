@@ -2,15 +2,15 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from orchestrator.environment import refuse_what_is_too_old, requirements, shortfall
-from orchestrator.errors import OutdatedError
+from orchestrator.errors import OutdatedError, StorageError
 from orchestrator.estimate import human_bytes
+from orchestrator.store.files import publish_new
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ def _basics() -> Iterator[Check]:
 
 
 def _storage(folder: Path) -> Iterator[Check]:
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(path))  # noqa: PTH112
     free = human_bytes(shutil.disk_usage(existing).free)
     try:
-        with tempfile.TemporaryDirectory(dir=existing) as temporary:
-            first = Path(temporary) / "first"
-            first.touch()
-            os.link(first, Path(temporary) / "second")
+        probe = existing / f".ntksweep-doctor-{os.getpid()}"
+        publish_new(probe, b"", durable=False)
+        probe.unlink()
         yield Check("results", f"folder {existing}", True, True, f"writable, hard links work, {free} free")
-    except OSError as error:
+    except (OSError, StorageError) as error:
+        reason = error.__cause__ if isinstance(error, StorageError) else error
         advice = "name a folder that you may write to, on a file system with hard links"
-        yield Check("results", f"folder {existing}", False, True, f"{error.strerror}", advice)
+        yield Check("results", f"folder {existing}", False, True, getattr(reason, "strerror", ""), advice)
 
 
 def _machine() -> Iterator[Check]:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from orchestrator.results import Table
 from orchestrator.standard_json import standard_json
-from orchestrator.store.files import explained, make_folder
+from orchestrator.store.files import explained_output, make_folder
 
 
 def write_table(table: Table, path: Path, file_format: str) -> int:
@@ -22,7 +22,7 @@ def write_table(table: Table, path: Path, file_format: str) -> int:
     """
     rows = table.to_arrow()
     make_folder(path.parent)
-    with explained(path), path.open("wb") as stream:
+    with explained_output(path), path.open("wb") as stream:
         if file_format == "parquet":
             pq.write_table(rows, stream, compression="zstd")
         elif file_format == "csv":

@@ -107,15 +107,20 @@ class ResultsFolder:
         self.submissions = self.root / "submissions"
         self.checkpoints = self.root / "checkpoints"
 
-    def refuse_links(self) -> None:
-        """Raise an error if one of its folders is a link: whoever looks at a folder of others reads nothing beside it.
+    def check_folders(self) -> None:
+        """Raise an error if it is no folder, or one of its own is a link: looks read nothing beside it.
 
         Files that are links are refused where they are read.
 
         Raises:
-            ResultsError: names the link.
+            ResultsError: names the link, or what is no folder.
             StorageError: a folder may not be read.
         """
+        if obstacle := files.obstacle(self.root):
+            raise ResultsError(
+                f"no results can be at {self.root}, for {obstacle} is not a folder; name another one, in a spec as "
+                "results.folder"
+            )
         for part in _LISTED:
             for entry in files.visible(self.root / part):
                 if entry.is_symlink() and (part or entry.name in _FOLDERS) and entry.is_dir():
@@ -146,7 +151,7 @@ class ResultsFolder:
         Raises:
             ResultsError: the folder holds something else, its spec.yaml cannot be read, or it has links within it.
         """
-        self.refuse_links()
+        self.check_folders()
         if not os.path.lexists(self.spec_path):
             foreign = self.root.is_dir() and any(self._matters(path) for path in self.root.iterdir())
             if foreign and not self.lost_spec:

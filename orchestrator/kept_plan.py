@@ -217,7 +217,7 @@ def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanInd
     Raises:
         SweepError: the folder holds no sweep, or keeps no survey to plan it by.
     """
-    folder.refuse_links()
+    folder.check_folders()
     try:
         stored = files.read_plain(folder.spec_path)
     except OSError:

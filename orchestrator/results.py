@@ -196,7 +196,7 @@ def load(path: str | Path) -> Results:
         ResultsError: there are no results at `path`.
     """
     folder = ResultsFolder(Path(path))
-    folder.refuse_links()
+    folder.check_folders()
     if not folder.tables.is_dir():
         folder.existing()
         raise ResultsError(f"{folder.root} has no tables yet; `ntksweep run` writes them as cells are finished")

@@ -13,6 +13,13 @@ _MOUNTS = Path("/proc/self/mounts")
 
 def folder_faults(profile: Profile, results: Path) -> Iterator[str]:
     """Yield why the nodes cannot see the results folder: it is not where the profile says, or on this machine alone."""
+    path = str(results.absolute())
+    if not path.isprintable() or "%" in path or "\\" in path:
+        yield (
+            f"results: {path!r} holds a character with a meaning of its own in scripts or in Slurm's names of logs: %, "
+            "a backslash, or one that cannot be seen; set the spec's results.folder to a path without it"
+        )
+        return
     folder = results.absolute().resolve()
     if profile.shared_scratch:
         if not any(folder.is_relative_to(shared.resolve()) for shared in profile.shared_scratch):

@@ -1,12 +1,15 @@
 """Arguments and options that several commands share."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from orchestrator.errors import SpecError
 from orchestrator.folder import OnChange, ResultsFolder
+from orchestrator.spec.places import possible
 
 TRACEBACK = "--traceback"
 """An option of all commands, wherever it stands."""
@@ -14,9 +17,30 @@ TRACEBACK = "--traceback"
 TRUST = "--trust-remote-code"
 """The option that allows code that comes with a model; no file stands for it."""
 
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False)]
+
+def possible_path(path: Path | None) -> Path | None:
+    """Return a path that the user gave; ~ is filled in where no shell has done it, as behind the = of an option.
+
+    Raises:
+        SpecError: no file can have that name.
+    """
+    if path is None or os.path.lexists(path):
+        return path
+    try:
+        return Path(possible(str(path))).expanduser()
+    except ValueError as error:
+        raise SpecError(f"`{str(path)[:60]}`: {error}") from None
+
+
+SpecArgument = Annotated[
+    Path,
+    typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False, callback=possible_path),
+]
 FolderArgument = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="A results folder, or a spec file.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="FOLDER", help="A results folder, or a spec file.", show_default=False, callback=possible_path
+    ),
 ]
 OnChangeOption = Annotated[
     OnChange,
@@ -33,7 +57,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 def results_folder(path: Path) -> ResultsFolder:
     """Return the results folder that a `FolderArgument` names, whether it holds anything or not."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - a folder of others may not be entered
         return ResultsFolder(path)
     from orchestrator.spec import read_spec
 

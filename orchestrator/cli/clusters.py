@@ -15,6 +15,7 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
+    possible_path,
     sweep_folder,
 )
 from orchestrator.cli.render import costs_table, human_seconds
@@ -28,7 +29,14 @@ if TYPE_CHECKING:
 
 ProfileOption = Annotated[
     Path,
-    typer.Option("--profile", "-p", metavar="PROFILE", help="The cluster's YAML file.", show_default=False),
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="PROFILE",
+        help="The cluster's YAML file.",
+        show_default=False,
+        callback=possible_path,
+    ),
 ]
 AllocationsOption = Annotated[
     int | None, typer.Option(help="Allocations that share the sweep; overrides the profile.", min=1)
@@ -78,7 +86,10 @@ def resume(
     path: FolderArgument,
     *,
     profile: Annotated[
-        Path | None, typer.Option("--profile", "-p", metavar="PROFILE", help="Another profile than the last one.")
+        Path | None,
+        typer.Option(
+            "--profile", "-p", metavar="PROFILE", help="Another profile than the last one.", callback=possible_path
+        ),
     ] = None,
     allocations: AllocationsOption = None,
     dry_run: DryRunOption = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.arguments import FolderArgument, JsonOption, as_typed, sweep_folder
+from orchestrator.cli.arguments import FolderArgument, JsonOption, as_typed, possible_path, sweep_folder
 from orchestrator.cli.render import cells_table, checks_table, summary_table
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
@@ -81,7 +81,9 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
 
 def export(
     path: FolderArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="File to write.", show_default=False, callback=possible_path)
+    ],
     table: Annotated[
         str,
         typer.Option(
@@ -109,7 +111,9 @@ def export(
 
 def report(
     path: FolderArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", show_default=False)],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write to.", show_default=False, callback=possible_path)
+    ],
 ) -> None:
     """Write a page of what a trained sweep found, with intervals, and the tables that it is made of.
 
@@ -122,7 +126,8 @@ def report(
 
 
 def doctor(
-    folder: Annotated[Path, typer.Option(help="Where results would go.")] = Path("results"), as_json: JsonOption = False
+    folder: Annotated[Path, typer.Option(help="Where results would go.", callback=possible_path)] = Path("results"),
+    as_json: JsonOption = False,
 ) -> None:
     """Check this installation, and say what is missing for which feature.
 

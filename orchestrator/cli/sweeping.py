@@ -1,6 +1,7 @@
 """The commands that make and run a sweep: init, plan, run."""
 
 import json
+import os
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
+    possible_path,
     traceback_wanted,
 )
 from orchestrator.cli.progress import Bars
@@ -23,12 +25,15 @@ from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import Spec, read_spec
-from orchestrator.store.files import explained, make_folder
+from orchestrator.store.files import explained_output, make_folder, refuse_unwritable
 
 
 def init(
     path: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="File to write; sweep.yaml or cluster.yaml if not given.")
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="File to write; sweep.yaml or cluster.yaml if not given.", callback=possible_path
+        ),
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Write a cluster profile instead of a spec.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
@@ -39,19 +44,19 @@ def init(
     """
     path = path or Path("cluster.yaml" if profile else "sweep.yaml")
     make_folder(path.parent)
-    if path.exists() and not force:
+    if os.path.exists(path) and not force:  # noqa: PTH110 - a folder of others may not be entered
         raise SpecError(f"{path} exists; name another file, or replace it with --force")
     if profile:
         from orchestrator.cluster.profiles import starting_profile
 
-        with explained(path):
+        with explained_output(path):
             path.write_text(starting_profile(), encoding="utf-8")
         say(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
         return
     from orchestrator.spec.describe import starting_spec
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
-    with explained(path):
+    with explained_output(path):
         path.write_text(starting_spec(name), encoding="utf-8")
     say(f"{path} is a spec to start from; then: ntksweep plan {path}")
 
@@ -98,6 +103,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
         console.print(f"results: {folder.root}", soft_wrap=True)
     if any(cost.missing for cost in found):
         refuse_untrusted_code(sweep)
+        refuse_unwritable(folder.root)
     refuse_what_cannot_fit(made, folder)
     refuse_model_that_cannot_fit(sweep, made.variants[0].survey, device)
 

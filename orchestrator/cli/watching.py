@@ -1,6 +1,7 @@
 """The command that says how a sweep stands, once or as it goes on."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -93,7 +94,7 @@ def looking_at(folder: ResultsFolder, *, verify: bool = False) -> "Callable[[], 
 
 def _allocations(folder: ResultsFolder) -> "Callable[[], Seen | None]":
     """Return a function that looks how the allocations of a sweep stand; None if it was never submitted."""
-    if not folder.submissions.is_dir():
+    if not os.path.isdir(folder.submissions):  # noqa: PTH112 - a folder of others may not be entered
         return lambda: None
     from orchestrator.cluster.allocations import Watched
 

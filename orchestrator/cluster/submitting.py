@@ -25,7 +25,7 @@ from orchestrator.kept_plan import keep_plan
 from orchestrator.model_memory import model_memory, refuse_model_that_cannot_fit, this_device
 from orchestrator.plan import Plan
 from orchestrator.settings import refuse_untrusted_code
-from orchestrator.store.files import explained
+from orchestrator.store.files import make_folder, refuse_unwritable
 from orchestrator.survey import keep_surveys
 from slurm.check import check_profile, refuse_exclusion, try_script
 from slurm.facts import read_facts
@@ -101,6 +101,7 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         BudgetError: a stage does not fit an allocation, or the results do not fit the disk.
     """
     refuse_untrusted_code(plan.sweep)
+    refuse_unwritable(folder.root)
     facts = read_facts()
     check_profile(profile, facts, results=folder.root)
     refuse_exclusion(profile, facts)
@@ -156,8 +157,7 @@ def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callab
         SlurmError: Slurm refused.
         StorageError: the results folder cannot be written.
     """
-    with explained(folder.root):
-        folder.root.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.root.parent)
     claims = folder.claims()
     with _readable_for(offer.profile):
         claim = claims.take("submission")

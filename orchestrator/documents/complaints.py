@@ -6,6 +6,9 @@ import yaml
 
 from orchestrator.documents.node import YamlFault
 
+LAST_RESORT = "YAML has another meaning for this"
+"""How the message begins on a complaint for which there are no words here; none is known."""
+
 _QUOTE = "a text that begins so must be in quotes"
 
 _CONTEXTS = (
@@ -57,4 +60,4 @@ def _words(problem: str, context: str) -> str:
     for part, words in (*(each for each in _CONTEXTS if each[0] in context), *_PROBLEMS):
         if part in problem or part in context:
             return words
-    return f"YAML has another meaning for this ({problem}); put texts with special characters in quotes"
+    return f"{LAST_RESORT} ({problem}); put texts with special characters in quotes"

@@ -15,6 +15,9 @@ Location = tuple[str | int, ...]
 LONGEST_QUOTE = 60
 """Characters of a value that are quoted in a message."""
 
+LAST_RESORT = "this is not what the key takes"
+"""How the message begins on a fault for which there are no words here; none is known."""
+
 MOST_FAULTS = 20
 """Faults that are told; whoever has mended those sees the others."""
 
@@ -56,7 +59,9 @@ def _message(fault: ErrorDetails, node: Node | None) -> str:
         return _MESSAGES[kind](fault, node)
     if kind.partition("_")[0] in _TYPES:
         return _wrong_type(fault, node)
-    return fault["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return str(fault["ctx"]["error"])
+    return f"{LAST_RESORT} ({fault['msg']}): {quoted(fault['input'])}"
 
 
 _TYPES = {

@@ -12,7 +12,7 @@ from orchestrator.report.linearity import linearity
 from orchestrator.report.page import OUTCOME, Findings, page
 from orchestrator.report.regimes import over_tasks
 from orchestrator.results import Results
-from orchestrator.store.files import explained, make_folder
+from orchestrator.store.files import explained_output, make_folder
 
 PAGE = "README.md"
 
@@ -53,7 +53,7 @@ def write_report(results: Results, output: Path) -> Path:
         provenance=_provenance(trained, len(cells)),
     )
     make_folder(output)
-    with explained(output):
+    with explained_output(output):
         (output / "spec.yaml").write_text(_spec_text(results), encoding="utf-8")
         write_table(results.cells, output / "cells.parquet", "parquet")
         write_table(results.correlations, output / "correlations.parquet", "parquet")

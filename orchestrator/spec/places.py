@@ -10,7 +10,12 @@ LONGEST_NAME, LONGEST_PATH = 255, 4000
 """Bytes that the name of a file, and a whole path, may have; of a path a part is left for what lies below."""
 
 
-def _possible(text: str) -> str:
+def possible(text: str) -> str:
+    """Return a path that a file can have.
+
+    Raises:
+        ValueError: a name or all of it is too long, or it begins with the home of a user who does not exist.
+    """
     longest = max(len(os.fsencode(name)) for name in text.split("/"))
     if longest > LONGEST_NAME:
         raise ValueError(f"a name in this path has {longest} bytes, and the names of files have {LONGEST_NAME} at most")
@@ -38,10 +43,10 @@ def _folder(value: Any) -> Any:
         raise ValueError("the path is empty; name a folder, or leave the key out")
     if any(not character.isprintable() for character in value):
         raise ValueError("the path holds a character that cannot be seen, which scripts of jobs could not hold")
-    return _home_of(_possible(value))
+    return _home_of(possible(value))
 
 
-Place = Annotated[str, Field(min_length=1), AfterValidator(_possible)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(possible)]
 """A file, a folder, or an id on the hub."""
 
 Folder = Annotated[Path, BeforeValidator(_folder)]

@@ -16,6 +16,7 @@ from orchestrator.errors import StorageError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
+_IMPOSSIBLE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENOTSUP)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
 
 
@@ -83,6 +84,11 @@ def explained(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in _IN_THE_WAY:
             raise in_the_way(path) from error
+        if error.errno in _IMPOSSIBLE:
+            raise StorageError(
+                f"{path} cannot be written ({error.strerror}): this file system cannot hold it, or fails; name another "
+                "place, with shorter names where they are long, and run the same command again"
+            ) from error
         raise
 
 
@@ -92,6 +98,20 @@ def in_the_way(path: Path) -> StorageError:
         f"{path} cannot be written: something else lies there, or where a folder above it should be. Move that away "
         "and run the same command again"
     )
+
+
+@contextmanager
+def explained_output(path: Path) -> Iterator[None]:
+    """Do as `explained` for a file that a user named, which may be a link that leads nowhere.
+
+    Raises:
+        StorageError: in place of the operating system's error.
+    """
+    with explained(path):
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise nothing_above(path) from error
 
 
 def make_folder(path: Path) -> None:
@@ -105,6 +125,36 @@ def make_folder(path: Path) -> None:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise in_the_way(path) from error
+        except FileNotFoundError as error:  # a link that leads nowhere, or a file system that makes no folders
+            raise nothing_above(path) from error
+
+
+def nothing_above(path: Path) -> StorageError:
+    """Return the error that the folder in which `path` should be is none that can be written to."""
+    return StorageError(
+        f"{path} cannot be written: the folder that it should lie in is not there, or takes nothing new; name another "
+        "place, or make that folder"
+    )
+
+
+def obstacle(path: Path) -> Path | None:
+    """Return what keeps a folder from lying at `path`: what is there, or above it, and is none; None if nothing is."""
+    there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    return None if os.path.isdir(there) else there  # noqa: PTH112 - which raises nothing
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise an error if the folder `path`, or the one in which it would be made, cannot be written here.
+
+    Raises:
+        StorageError: says which.
+    """
+    there = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{there} cannot be written by you, and results would go to {path}; name another results.folder, or have "
+            "this one made writable"
+        )
 
 
 def open_plain(path: Path) -> BinaryIO:
@@ -162,6 +212,8 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
         return []
     except PermissionError as error:
         raise StorageError(f"{folder} cannot be read ({error.strerror}); ask its owner to let you read it") from error
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be read ({error.strerror}); name another folder") from error
 
 
 def move_aside(path: Path, folder: Path) -> None:
