@@ -117,7 +117,7 @@ def test_weights_that_are_no_numbers(make: Make, tmp_path: Path, number: float):
     spec = make({"model.path": "model"})
     answer = ntksweep("run", spec)
     assert answer.status == ExitCode.FAILED_STAGES
-    assert "failed (input): capture" in answer.output
+    assert "failed (input): batching" in answer.output
     assert name in answer.output
     assert "Traceback" not in answer.output
     # wrong input fails the same way again: no stage was begun twice
