@@ -310,7 +310,7 @@ def test_training_joins_a_finished_sweep_and_other_training_is_refused(tmp_path:
     with pytest.raises(ChangedError, match=r"finetune\.learning_rate: 0\.05 in the folder, 0\.01 now"):
         run_spec(spec)
     again = run_spec(spec, on_change=OnChange.GIVEN)
-    assert again.report.computed == len(added)
+    assert again.report.computed == len([stage for stage in added if stage.kind != "batching"])
 
 
 def test_a_cell_is_finished_once_it_is_trained_and_counted_by_lambda(tmp_path: Path, tiny_model: Path):
