@@ -83,6 +83,10 @@ CASES = {
         pairs=True,
     ),
     "positions behind that of padding": Case("mpnet", ("attn.v",), {"pad_token_id": 1}),
+    "windows that are put in a row": Case("longformer", ("query", "value"), {"attention_window": [4, 4]}),
+    "pooled on the way": Case(
+        "funnel", ("q_head", "v_head"), {"block_sizes": [1, 2], "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 24}
+    ),
     "half of each head turned": Case("gpt_neox", ("dense_4h_to_h",), {}, True, LEFT),
     "texts that stand twice": Case("electra", ("query",), texts=("a dull plot", "a dull plot", "good", "good", "good")),
 }
