@@ -18,6 +18,22 @@ MANY_UNKNOWN = 3
 """So many unknown keys, if they are most of a file's, are no misspellings."""
 
 
+MOST_KEYS, MOST_KEYS_IN_ALL = 1_000, 20_000
+"""Keys of one mapping, and of all of a file: each may have a fault, and to find them all takes a moment each."""
+
+
+def crowded(root: Node) -> int | None:
+    """Return the line of the mapping with which a file has more keys than any needs; None if it has not."""
+    total, waiting = 0, [root]
+    while waiting:
+        node = waiting.pop()
+        total += len(node.entries)
+        if len(node.entries) > MOST_KEYS or total > MOST_KEYS_IN_ALL:
+            return node.line
+        waiting += [*node.items, *(value for _, value in node.entries.values())]
+    return None
+
+
 @dataclass(frozen=True)
 class Document(Generic[Model]):
     """A kind of file: the model that describes it, and how to speak of it.
@@ -62,6 +78,11 @@ class Document(Generic[Model]):
         if root is None or not root.is_mapping:
             raise self.error(f"{name} is empty or not a mapping; {self.beginning}")
         self._refuse_another_file(root, name)
+        if line := crowded(root):
+            raise self.error(
+                f"{name}: line {line}: more than {MOST_KEYS:,} keys stand here or, aliases counted as what they say, "
+                f"more than {MOST_KEYS_IN_ALL:,} in the whole file, which no {self.what} needs; remove some"
+            )
         try:
             return self.model.model_validate(root.value)
         except ValidationError as error:

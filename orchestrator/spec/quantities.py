@@ -53,5 +53,8 @@ Real = Annotated[float, Number, AfterValidator(_real)]
 Share = Annotated[float, Number, Field(ge=0, lt=1)]
 """A part of a whole, less than 1."""
 
+First = Field(fail_fast=True)
+"""Says of a list that its first fault is told alone: of 100,000 values each may have one."""
+
 Memory = Annotated[int, BeforeValidator(_memory)]
 """Bytes, written with their unit."""
