@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.documents.composing import compose
-from orchestrator.documents.faults import LONGEST_QUOTE, faults_of
+from orchestrator.documents.faults import LONGEST_QUOTE, faults_of, one_line
 from orchestrator.documents.files import UnreadableFileError, text_of
 from orchestrator.documents.node import Node, YamlFault
 from orchestrator.errors import SweepError
@@ -74,7 +74,8 @@ class Document(Generic[Model]):
         try:
             root = compose(text)
         except YamlFault as fault:
-            raise self.error(f"{name}: {fault}" if fault.is_yaml else f"{name} is not YAML: {fault}") from None
+            said = one_line(str(fault))
+            raise self.error(f"{name}: {said}" if fault.is_yaml else f"{name} is not YAML: {said}") from None
         if root is None or not root.is_mapping:
             raise self.error(f"{name} is empty or not a mapping; {self.beginning}")
         self._refuse_another_file(root, name)
@@ -92,7 +93,7 @@ class Document(Generic[Model]):
 
     def _refuse_another_file(self, root: Node, name: str) -> None:
         """Refuse a file of which most keys are unknown: it is of another kind, and its faults would fill the screen."""
-        unknown = [key[:LONGEST_QUOTE] for key in root.entries if key not in self.model.model_fields]
+        unknown = [one_line(key[:LONGEST_QUOTE]) for key in root.entries if key not in self.model.model_fields]
         if len(unknown) >= MANY_UNKNOWN and 2 * len(unknown) > len(root.entries):
             raise self.error(
                 f"{name} does not look like a {self.what}: {', '.join(unknown[:5])} are none of its keys; was another "

@@ -49,7 +49,9 @@ def in_memory() -> Iterator[None]:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_GROWTH_KB
 
 
-_PLACED = re.compile(r"line \d|empty or not a mapping|none of its keys|the key `|^  \w+[.:_ ]|^  and \d+ more")
+_PLACED = re.compile(
+    r"line \d|empty or not a mapping|it is UTF-16|none of its keys|the key `|^  \w+[.:_ ]|^  and \d+ more"
+)
 """What says where a fault is: the line, or the key, or that the whole file is at fault."""
 
 
