@@ -173,7 +173,8 @@ def _unknown_key(model: type[BaseModel], location: Location) -> str:
     if key in valid:
         return f"`{key}` does not go together with the other keys beside it; give one of {', '.join(valid)}"
     plain = key[:LONGEST_QUOTE].strip().lower().replace("-", "_")
-    nearest = difflib.get_close_matches(plain, valid, n=1, cutoff=0.5)
+    # Of a key that is one elsewhere, indentation is the likelier mistake.
+    nearest = difflib.get_close_matches(plain, valid, n=1, cutoff=0.8 if plain in _homes(model) else 0.5)
     hints = [f"did you mean `{nearest[0]}`?"] if nearest else []
     if plain in _homes(model):
         hints.append(_homes(model)[plain])
