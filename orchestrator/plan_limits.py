@@ -62,12 +62,13 @@ def refuse_too_many_stages(variant: Variant, n_variants: int) -> None:
             f"{tiles:,} kernel tiles; set compute.shard_examples larger, or give fewer seeds or examples"
         )
     each = _stages_of_a_layer_set(variant, strengths)
-    if seeds * (shards + tiles) + problems * len(variant.layer_sets) * each > MOST_STAGES:
+    by_set = problems * len(variant.layer_sets) * each
+    if seeds * (shards + tiles) + by_set > MOST_STAGES:
         raise SpecError(
-            f"the plan would have about {problems * len(variant.layer_sets) * each:,} stages that solve and train, and "
-            f"{MOST_STAGES:,} stages are the most: {problems:,} sets of task, rank, learning rate, seed and training-set "
-            f"size, and {len(variant.layer_sets):,} layer sets with {each} stages each; give fewer, or divide them among "
-            "several specs"
+            f"the plan would have about {by_set:,} stages that solve and train, and {MOST_STAGES:,} stages are the "
+            f"most: {problems:,} sets of task, rank, learning rate, seed and training-set size, and "
+            f"{len(variant.layer_sets):,} layer sets with {each} stages each; give fewer, or divide them among several "
+            "specs"
         )
     cells = problems * len(variant.layer_sets) * strengths
     if cells > MOST_CELLS:

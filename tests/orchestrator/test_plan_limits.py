@@ -9,7 +9,7 @@ from orchestrator import plan_limits
 from orchestrator.errors import SpecError
 from tests.orchestrator.sweeps import groups_of, ntksweep, plan_of, survey_of, write_data, write_spec
 
-MANY_LAYERS = survey_of(groups=groups_of(48, ("query", "value")), pool=10**9)
+MANY_LAYERS = survey_of(groups=groups_of(48, ("query", "value"), n_parameters=10**8), pool=10**9)
 TRAINED = {"learning_rate": 0.1, "epochs": 1, "side_by_side": 2}
 
 
@@ -28,11 +28,11 @@ TRAINED = {"learning_rate": 0.1, "epochs": 1, "side_by_side": 2}
         ),
         (
             {"grid.seeds": list(range(40)), "grid.layer_sets": [{"subsets": 3}], "grid.lambdas": {"values": [1.0]}},
-            "the plan would have about 737,920 stages that solve and train, and 500,000 stages are the most: 40 sets of "
-            "task, rank, learning rate, seed and training-set size, and 18,448 layer sets with 1 stages each; give fewer",
+            "the plan would have about 738,880 stages that solve and train, and 500,000 stages are the most: 40 sets "
+            "of task, rank, learning rate, seed and training-set size, and 18,472 layer sets with 1 stages each",
         ),
         (
-            {"grid.seeds": list(range(100)), "grid.layer_sets": [{"subsets": 2}], "finetune": TRAINED},
+            {"grid.seeds": list(range(200)), "grid.layer_sets": [{"subsets": 2}], "finetune": TRAINED},
             "1,176 layer sets with 4 stages each",
         ),
         (
