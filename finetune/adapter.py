@@ -64,7 +64,10 @@ def lora_pair(model: PreTrainedModel, target: Target) -> tuple[nn.Linear, nn.Lin
 def lora_parts(model: PreTrainedModel, target: Target) -> GroupParts:
     """A and B of one module: the gradient for A is zero where B is zero, and the other way round."""
     a, b = lora_pair(model, target)
-    linears = {name: TrackedLinear(module, f"{target.path}.{name}") for name, module in (("lora_A", a), ("lora_B", b))}
+    linears = {
+        name: TrackedLinear(module, f"{target.path}.{name}", adapter=True)
+        for name, module in (("lora_A", a), ("lora_B", b))
+    }
     zero = ["lora_A"] * is_zero(b) + ["lora_B"] * is_zero(a)
     tracked = [linear for name, linear in linears.items() if name not in zero]
     return GroupParts(tracked, zero, list(linears.values()))

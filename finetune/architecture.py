@@ -90,19 +90,33 @@ def has_head(model: PreTrainedModel) -> bool:
     return "ForSequenceClassification" in type(model).__name__
 
 
-def base_prefix(model: PreTrainedModel) -> str:
-    """Path of the base model, with the dot that follows it.
+def base_model(model: PreTrainedModel) -> nn.Module:
+    """The model without its head.
 
     Raises:
         UnsupportedModelError: the model has no base model of its own.
     """
-    for name, module in model.named_modules():
-        if module is model.base_model and name:
-            return f"{name}."
+    named: nn.Module = model.base_model
+    if named is not model:
+        return named
+    # some architectures call it otherwise than they say
+    inside: list[nn.Module] = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    if len(inside) == 1:
+        return inside[0]
     raise UnsupportedModelError(
         f"{type(model).__name__} does not keep its base model apart from its head; use an architecture of "
         "transformers that does (BERT, RoBERTa, GPT-2, Llama, ...)"
     )
+
+
+def base_prefix(model: PreTrainedModel) -> str:
+    """Path of the base model, with the dot that follows it.
+
+    Raises:
+        UnsupportedModelError: as `base_model`.
+    """
+    base = base_model(model)
+    return next(f"{name}." for name, module in model.named_modules() if module is base)
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear | Conv1D]:
@@ -182,7 +196,7 @@ def find_layers(model: PreTrainedModel) -> nn.ModuleList:
     """
     lists = {
         path: module
-        for path, module in model.base_model.named_modules()
+        for path, module in base_model(model).named_modules()
         # a list inside another one belongs to a layer: experts, or the parts of a block
         if isinstance(module, nn.ModuleList) and not any(part.isdigit() for part in path.split("."))
     }

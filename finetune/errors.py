@@ -21,6 +21,10 @@ class UnsupportedModelError(FinetuneError):
     """The architecture is one that the scorer does not understand."""
 
 
+class BatchingError(UnsupportedModelError):
+    """What shares a batch with an example, or came before it, changes its numbers."""
+
+
 class TargetError(FinetuneError):
     """A target module or a group matches nothing in the model."""
 

@@ -9,6 +9,7 @@ from finetune.adapter import dense_parts
 from finetune.architecture import (
     HEAD_GROUP,
     Target,
+    base_model,
     final_linear,
     find_targets,
     head_linears,
@@ -97,7 +98,7 @@ def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSett
         n_parameters=sum(p.numel() for p in parameters),
         weight_bytes=_bytes(network),
         largest_layer_bytes=_largest_layer_bytes(network),
-        linear_width=sum(sum(module.weight.shape) for module in linears(network.base_model).values()),
+        linear_width=sum(sum(module.weight.shape) for module in linears(base_model(network)).values()),
         model_type=str(network.config.model_type),
         is_decoder=is_decoder(network),
     )

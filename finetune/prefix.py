@@ -86,7 +86,8 @@ class PrefixCache:
             NtkError: `batch_tokens` is below 1.
         """
         kept: _KeptStates | None = None
-        buckets = length_buckets(tokens.lengths, batch_tokens=batch_tokens) if self._frozen else []
+        together = length_buckets(tokens.lengths, batch_tokens=batch_tokens) if self._frozen else []
+        buckets = [positions for bucket in together for positions in self._scorer.at_once(bucket)]
         for positions, counts in group.rounds(buckets):
             batch = tokens.batch(positions)
             output = self._run(batch)
@@ -104,7 +105,8 @@ class PrefixCache:
             join(kept.rows, group)
             shortest, longest = buckets[0][0], buckets[-1][-1]
             self._check(kept, [shortest])
-            self._check(kept, [shortest, longest])
+            for positions in self._scorer.at_once([shortest, longest]):
+                self._check(kept, positions)
         self._kept = kept
 
     @contextmanager

@@ -18,15 +18,17 @@ from finetune.adapter import (
     lora_parts,
     without_gradient,
 )
-from finetune.architecture import HEAD_GROUP, Target, final_linear, find_layers, find_targets, is_decoder
+from finetune.architecture import HEAD_GROUP, Target, base_model, final_linear, find_layers, find_targets, is_decoder
 from finetune.errors import HeadError, UnsupportedModelError
 from finetune.head import draw_missing, head_parts, prepare_head
 from finetune.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
 from finetune.libraries import running
 from finetune.model import LoadedModel, load_model
+from finetune.model_state import undone
 from finetune.precision import KeepDouble
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.sharding.weights import has_divided
+from finetune.trials import Call, at_once, find_example_axes
 from ntk_dist.batches import Batch, pad
 from ntk_dist.capture import jacobian_rows
 from ntk_dist.tracked import TrackedLinear, check_groups
@@ -47,7 +49,9 @@ class Scorer:
         zero_parts: by group, the parts whose gradient is always zero and which are skipped: LoRA's A where B
             is zero, B where A is zero, everything below a head of zeros.
         drawn: names of the parameters that were drawn because no checkpoint gave them.
+        example_axes: by linear module the axis of its input on which examples stand, see `ntk_dist.example_axes`.
         layers: those that `rows` runs again instead of keeping their activations; none keeps all activations.
+        alone: whether every example of a batch goes through the model by itself, and finds it as it was loaded.
     """
 
     def __init__(
@@ -58,15 +62,21 @@ class Scorer:
         drawn: list[str],
         *,
         words: WordIds | None = None,
+        alone: bool = False,
     ) -> None:
         self.model = model.eval()
+        self.alone = alone
+        # no pass goes on from another one, and layers that run again would find what they left in a cache
+        model.config.use_cache = model.config.get_text_config().use_cache = False
         self.final = final
         self.words = words
         self.groups: dict[str, list[TrackedLinear]] = {name: group.tracked for name, group in parts.items()}
         self.trained = {name: group.trained for name, group in parts.items()}
         self.zero_parts = {name: group.zero for name, group in parts.items() if group.zero}
         self.drawn = drawn
+        self.example_axes: Mapping[nn.Module, int | None] = {}
         self.layers: Sequence[nn.Module] = ()
+        self._in_a_pass = False
         self._last_token = is_decoder(model)
         self._mask = None if words is None else words.mask
         self._softcap = None
@@ -79,14 +89,21 @@ class Scorer:
         """Where the model computes."""
         return self.final.weight.device
 
+    def at_once(self, positions: Sequence[int] | NDArray[np.integer]) -> list[NDArray[np.int64]]:
+        """Return which of some examples go through the model together: all of them, or each alone."""
+        chosen = np.asarray(positions, dtype=np.int64)
+        return list(chosen[:, None]) if self.alone else [chosen]
+
     def logits(self, batch: Batch) -> Tensor:
         """Logits (B, C), differentiable where the caller's hooks make them so.
 
         Raises:
             PromptError: a masked language model is read, and an example has no mask, or several.
         """
+        if self.alone and len(batch) > 1:
+            return torch.cat([self.logits(example) for example in batch.apart()])
         there = batch.to(self.device)
-        with running(type(self.model).__name__), self._exactly():
+        with self._pass(), self._exactly():
             if not self._last_token:
                 logits = _at_least_single(self.model(**_inputs(there)).logits)
                 return logits if self._mask is None else logits[at_mask(there, self._mask)]
@@ -96,7 +113,7 @@ class Scorer:
     def vocabulary_logits(self, batch: Batch) -> Tensor:
         """Logits (B, T, vocabulary) of all words at all tokens, as the language model itself gives them."""
         without_cache = {"use_cache": False} if self._last_token else {}
-        with running(type(self.model).__name__), self._exactly():
+        with self._pass(), self._exactly():
             logits: Tensor = self.model(**_inputs(batch.to(self.device)), **without_cache).logits
         return logits
 
@@ -120,13 +137,28 @@ class Scorer:
             around_layers: gives the context in which `run` runs it, for layers that run again.
             before_backward: see `jacobian_rows`.
         """
+        if self.alone and len(batch) > 1:
+            found = [
+                self.rows(
+                    example,
+                    outputs,
+                    row_dtype=row_dtype,
+                    run=run,
+                    around_layers=around_layers,
+                    before_backward=before_backward,
+                )
+                for example in batch.apart()
+            ]
+            return torch.cat([each for each, _ in found]), {
+                name: torch.cat([own[name] for _, own in found]) for name in self.groups
+            }
 
         @contextmanager
         def around() -> Iterator[None]:
             with self._exactly(), around_layers():
                 yield
 
-        with running(type(self.model).__name__):
+        with self._pass():
             scores, rows = jacobian_rows(
                 lambda: outputs((run or self.logits)(batch)),
                 self.groups,
@@ -145,6 +177,8 @@ class Scorer:
             batch: the examples.
             run: runs the model; None runs `logits`.
         """
+        if self.alone and len(batch) > 1:
+            return torch.cat([self.features(example, run) for example in batch.apart()])
         seen: list[Tensor] = []
         handle = self.final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
         try:
@@ -154,12 +188,23 @@ class Scorer:
         features = _at_least_single(seen[0]).cpu()
         return features if self._mask is None else features[at_mask(batch.to(features.device), self._mask)]
 
+    @contextmanager
+    def _pass(self) -> Iterator[None]:
+        """Inside, the model runs; where examples go alone, what it changes of itself is undone at the very end."""
+        outermost = self.alone and not self._in_a_pass
+        with running(type(self.model).__name__), undone(self.model) if outermost else nullcontext():
+            self._in_a_pass = self.alone
+            try:
+                yield
+            finally:
+                self._in_a_pass = self.alone and not outermost
+
     def _exactly(self) -> AbstractContextManager[object]:
         # the mode looks at every operation, which only a float64 model has a use for
         return KeepDouble() if self.final.weight.dtype == torch.float64 else nullcontext()
 
     def _last_hidden(self, batch: Batch) -> Tensor:
-        hidden: Tensor = self.model.base_model(**_inputs(batch), use_cache=False).last_hidden_state
+        hidden: Tensor = base_model(self.model)(**_inputs(batch), use_cache=False).last_hidden_state
         # by the mask, not by comparing with a padding id, which may also be a real token
         return hidden[torch.arange(len(batch), device=hidden.device), batch.last_positions]
 
@@ -219,11 +264,11 @@ def build_scorer(
     wanted = list(parts) if groups is None else groups
     check_group_names(wanted, parts)
     kept = {name: parts[name] for name in parts if name in wanted}
-    scorer = Scorer(network, final, kept, drawn, words=words)
+    scorer = Scorer(network, final, kept, drawn, words=words, alone=model.alone)
     if model.checkpointing:
         scorer.layers = list(find_layers(network))
-    if words is not None and not has_divided(network):
-        take_words(scorer)
+    if not has_divided(network):
+        try_out(scorer)
     return scorer
 
 
@@ -236,17 +281,30 @@ def _group_parts(
     return {target.group: lora_parts(model, target) for target in targets}
 
 
-def _at_once(call: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
-    return call(batch)
+def try_out(scorer: Scorer, run: Call = at_once) -> None:
+    """Have a scorer know what only passes through its model tell, and leave the model as it was.
+
+    Args:
+        scorer: with all adapters and its head.
+        run: calls a function that runs the model on a batch, where that takes more than the call; all processes of a
+            divided model do it alike.
+
+    Raises:
+        UnsupportedModelError: as `take_words`.
+    """
+    with undone(scorer.model):
+        if scorer.words is not None:
+            take_words(scorer, run)
+        if not scorer.alone:
+            find_example_axes(scorer, run)
 
 
-def take_words(scorer: Scorer, run: Callable[[Callable[[Batch], Tensor], Batch], Tensor] = _at_once) -> None:
+def take_words(scorer: Scorer, run: Call = at_once) -> None:
     """Have a scorer score its label words alone, compared with the model's own logits once: some models scale them.
 
     Args:
         scorer: of label words.
-        run: calls a function that runs the model on a batch, where that takes more than the call; all processes of a
-            divided model do it alike.
+        run: see `try_out`.
 
     Raises:
         UnsupportedModelError: the model does something else to its logits.

@@ -24,6 +24,7 @@ class ModelSettings:
         weights_seed: seed of random weights.
         device: where the model computes.
         checkpointing: keep activations at layer boundaries alone, and compute the rest again going backward.
+        alone: every example goes through the model by itself, and finds it as it was loaded.
     """
 
     path: str
@@ -35,6 +36,7 @@ class ModelSettings:
     weights_seed: int = 0
     device: Literal["cpu", "cuda"] = "cpu"
     checkpointing: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,17 @@ class Batch:
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
+    def apart(self) -> list["Batch"]:
+        """Return each example as a batch of its own, without padding."""
+        return [
+            Batch(
+                self.input_ids[i : i + 1, :length],
+                self.attention_mask[i : i + 1, :length],
+                None if self.token_type_ids is None else self.token_type_ids[i : i + 1, :length],
+            )
+            for i, length in enumerate(self.attention_mask.sum(dim=1).tolist())
+        ]
+
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; itself if it is there."""
         if self.input_ids.device == device:

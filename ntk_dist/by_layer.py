@@ -62,6 +62,7 @@ class LayerByLayer:
         ready: called before each backward pass with the number of those before it through the same graph.
 
     Attributes:
+        recorders: of all tracked modules.
         outside: recorders of the modules outside the layers, which record in the forward pass.
     """
 
@@ -73,6 +74,7 @@ class LayerByLayer:
         ready: Callable[[int], None],
     ) -> None:
         self._layers = list(layers)
+        self.recorders = recorders
         self._inside: dict[nn.Module, list[Recorder]] = {}
         for layer in layers:
             modules = set(layer.modules())
@@ -106,7 +108,11 @@ class LayerByLayer:
         while self._runs:
             # The last run, whose gradients are complete, and which nothing needs any more.
             run, arrived = self._runs.pop(), gradients.pop()
-            if arrived:
+            if not arrived:
+                for recorder in self._inside[run.layer]:
+                    # nothing comes back to the layer, whatever is called in it
+                    recorder.called = True
+            else:
                 for output, gradient in self._back_through(run, arrived, sums).items():
                     self._back_outside(run.hidden, gradient, output, gradients, sums)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ntk_dist.by_layer import LayerByLayer
 from ntk_dist.errors import NtkError
-from ntk_dist.recording import Recorder, hooked, recorded, recorders_of
+from ntk_dist.recording import Recorder, check_recorded, hooked, recorded, recorders_of
 from ntk_dist.row_sums import RowSums, check_finite
 from ntk_dist.tracked import Groups, check_groups
 
@@ -58,6 +58,8 @@ def jacobian_rows(
             in the batch.
         TiedWeightsError: a parameter is tracked twice.
         InputLayoutError: a module's input has no example axis.
+        NotRecordedError: the scores depend on a tracked module that was not called, in this pass, or an adapter was
+            not.
     """
     check_groups(groups)
     recorders = recorders_of(groups)
@@ -73,6 +75,7 @@ def jacobian_rows(
         _backward(scores, recorders, sums, ready)
     else:
         again.backward(scores, sums)
+    check_recorded(recorders if again is None else again.recorders, score)
     return sums.rounded(scores.detach(), "a score"), sums.finished()
 
 

@@ -13,5 +13,9 @@ class TiedWeightsError(NtkError):
     """One parameter is tracked twice, so that its gradient would be counted twice."""
 
 
+class NotRecordedError(NtkError):
+    """A tracked module takes part in the outputs without being called as a module."""
+
+
 class InputLayoutError(NtkError):
     """A tracked module got an input whose rows cannot be told apart by example."""

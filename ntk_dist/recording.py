@@ -1,6 +1,11 @@
-"""What tracked modules see and where their outputs stand in the graph, kept by forward hooks."""
+"""What tracked modules see and where their outputs stand in the graph, kept by forward hooks.
 
-from collections.abc import Iterator, Sequence
+Not every module is called: an architecture may read its weight directly, or run the parts of a layer without the layer.
+What is not called records nothing, and counts as zero only if the outputs do not depend on it. An adapter that is not
+called is no zero: the model goes past it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -8,7 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from ntk_dist.errors import NotRecordedError
 from ntk_dist.tracked import Groups, TrackedLinear
+
+_ADVICE = "leave it out of the targets, and compute.checkpointing out if that is set"
 
 
 @dataclass(frozen=True)
@@ -35,15 +43,21 @@ class Recorder:
         group: its group.
         start: its first column in the rows of the group.
         calls: its calls so far.
+        called: whether it was ever called with a graph.
     """
 
     linear: TrackedLinear
     group: str
     start: int
     calls: list[Call] = field(default_factory=list)
+    called: bool = False
 
     def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
         """Record a call; return the outputs as the model is to go on with them."""
+        if not torch.is_grad_enabled():
+            # the model asks for no gradient here: an index that it chooses by, say
+            return outputs
+        self.called = True
         if not outputs.requires_grad:
             # nothing before this module is tracked: the graph starts here
             outputs = outputs.detach().requires_grad_()
@@ -80,3 +94,44 @@ def hooked(recorders: Sequence[Recorder]) -> Iterator[None]:
 def recorded(recorders: Sequence[Recorder]) -> list[tuple[Recorder, Call]]:
     """Return all calls with their recorders."""
     return [(recorder, call) for recorder in recorders for call in recorder.calls]
+
+
+def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -> None:
+    """Check that the scores do not depend on modules that were not called, and that all adapters were.
+
+    Args:
+        recorders: of all tracked modules, after a pass.
+        score: runs the model once more, where there are such modules.
+
+    Raises:
+        NotRecordedError: they do, or an adapter was not; names the module.
+    """
+    silent = [recorder.linear for recorder in recorders if not recorder.called]
+    for linear in silent:
+        if linear.adapter:
+            raise NotRecordedError(
+                f"{linear.name} was not called: the model never runs the module that it adapts, reads that module's "
+                f"weight directly, or runs it apart from its layer, so that the adapter changes nothing; {_ADVICE}"
+            )
+    if not silent:
+        return
+    parameters = [parameter for linear in silent for parameter in linear.parameters]
+    before = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            scores = score()
+            if not scores.requires_grad:
+                return
+            found = iter(torch.autograd.grad(scores.sum(), parameters, allow_unused=True))
+    finally:
+        for parameter, required in zip(parameters, before, strict=True):
+            parameter.requires_grad_(required)
+    for linear in silent:
+        gradients = [next(found) for _ in linear.parameters]
+        if any(gradient is not None for gradient in gradients):
+            raise NotRecordedError(
+                f"{linear.name} takes part in the outputs without being called as a module: the model reads its weight "
+                f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
+            )

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ntk_dist.errors import InputLayoutError, NonFiniteError, NtkError
+from ntk_dist.errors import NonFiniteError, NtkError
+from ntk_dist.example_axes import by_example
 from ntk_dist.recording import Call, Recorder
 from ntk_dist.tracked import Groups, TrackedLinear
 
@@ -90,8 +91,7 @@ class RowSums:
 
 def _add_call(columns: Tensor, linear: TrackedLinear, inputs: Tensor, gradient: Tensor, *, first: bool) -> None:
     """Add the gradients of one call, (B, its parameters), to columns that are still zero at the first."""
-    a = _by_example(inputs, len(columns), linear.name)
-    b = _by_example(gradient, len(columns), linear.name)
+    a, b = (by_example(values, len(columns), linear.example_axis, linear.name) for values in (inputs, gradient))
     n_weights = 0
     if linear.weight:
         left, right = (b, a) if isinstance(linear.module, nn.Linear) else (a, b)
@@ -121,17 +121,6 @@ def _keeps_sums(weights: Tensor, left: Tensor, right: Tensor) -> bool:
     halves = left.dtype == right.dtype and left.dtype in (torch.float16, torch.bfloat16)
     # before torch 2.8 the sums could not be had before they were rounded
     return weights.is_cuda and weights.dtype == torch.float32 and halves and hasattr(torch.ops.aten.bmm, "dtype")
-
-
-def _by_example(values: Tensor, size: int, name: str) -> Tensor:
-    """(B, positions, features) from whatever leading axes the module was called with."""
-    if size != 1 and (values.ndim < 2 or values.shape[0] != size):
-        raise InputLayoutError(
-            f"{name} was called with a tensor of shape {tuple(values.shape)} in a batch of {size} examples, "
-            "so its positions cannot be told apart by example; leave it out of the targets, or set "
-            "batch_tokens to 1 so that examples go one at a time"
-        )
-    return values.reshape(size, -1, values.shape[-1])
 
 
 def check_finite(values: Tensor, what: str) -> None:

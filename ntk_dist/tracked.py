@@ -23,12 +23,17 @@ class TrackedLinear:
         name: its path in the model, for messages.
         weight: whether the weight is tracked.
         bias: whether the bias is tracked; only where the module has one.
+        example_axis: axis of its input on which the examples of a batch stand, see `ntk_dist.example_axes`; None where
+            there is none, so that examples have to go through it alone.
+        adapter: whether it is part of an adapter, which does nothing where it is not called.
     """
 
     module: nn.Linear | Conv1D
     name: str
     weight: bool = True
     bias: bool = False
+    example_axis: int | None = 0
+    adapter: bool = False
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -9,6 +9,9 @@ MOST_TOKENS = 65_536
 SEVERAL = 4
 """Examples of the larger of the two batches that are measured."""
 
+CROWD = 8
+"""Most examples of the batches in which it is tried whether examples stay apart."""
+
 
 @dataclass(frozen=True)
 class MemoryLine:

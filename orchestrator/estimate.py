@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.additions_estimate import additions_disk, additions_flops, additions_memory
-from orchestrator.batch_size import SEVERAL
+from orchestrator.batch_size import CROWD, SEVERAL
 from orchestrator.combinations_estimate import combine_disk, combine_flops, combine_memory
 from orchestrator.errors import BudgetError
 from orchestrator.executors.choose import worker_count
@@ -129,6 +129,7 @@ def memory_bytes(plan: Plan, stage: Stage) -> int:
     """Return the memory that a stage takes for Jacobians and blocks, beside the model and its activations."""
     by_kind: dict[str, Callable[[Plan, Stage], int]] = {
         "batches": _capture_memory,
+        "batching": _batching_memory,
         "precision": _precision_memory,
         "capture": _capture_memory,
         "gram": _gram_memory,
@@ -145,6 +146,17 @@ def _capture_memory(plan: Plan, stage: Stage) -> int:
     sizes = plan.of(stage).sizes
     # Rows of a batch, and their copy on the way to the file.
     return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
+
+
+def _batching_memory(plan: Plan, stage: Stage) -> int:
+    sizes = plan.of(stage).sizes
+    # One row of each text of a batch, and those of three texts that are compared.
+    return (_tried_together(stage) + 3) * sizes.n_parameters * sizes.row_bytes
+
+
+def _tried_together(stage: Stage) -> int:
+    """Return the most texts that the stage `batching` takes through the model at once."""
+    return 1 if stage.parameters.get("batching") == "alone" else min(CROWD, int(stage.parameters["batch_examples"]))
 
 
 def _precision_memory(plan: Plan, stage: Stage) -> int:
@@ -169,6 +181,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
         "dataset": _dataset_cost,
         "batches": _batches_cost,
         "head": _head_cost,
+        "batching": _batching_cost,
         "precision": _precision_cost,
         "capture": _capture_cost,
         "gram": _gram_cost,
@@ -197,6 +210,13 @@ def _head_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
     return 2.0 * model["n_parameters"] * plan.of(stage).survey.mean_tokens * plan.of(stage).sizes.n_train, model[
         "hidden_size"
     ] * 8
+
+
+def _batching_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    survey = plan.of(stage).survey
+    # Forward and back for one output: two texts a few times, and a batch of them.
+    n_texts = 8 + _tried_together(stage)
+    return 4.0 * int(survey.model["n_parameters"]) * survey.mean_tokens * n_texts, 0
 
 
 def _precision_cost(plan: Plan, stage: Stage) -> tuple[float, int]:

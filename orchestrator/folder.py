@@ -74,10 +74,10 @@ class Sweep:
         spec = self.spec.model_dump(mode="json")
         spec["model"] |= {"path": None, "content": self.sources.model.content_id}
         spec["task"] = self._task_numbers(spec)
-        kept = ["threads", "gram_dtype", "batch_tokens", "shard_examples"]
+        kept = ["threads", "gram_dtype", "batch_tokens", "batching", "shard_examples"]
         if spec["compute"]["shard_examples"] is None:
             kept.append("memory_budget")  # chooses the shards, and with them the order of sums
-        spec["compute"] = {key: spec["compute"][key] for key in kept}
+        spec["compute"] = {key: spec["compute"][key] for key in kept if key in spec["compute"]}
         # What stands beside the other numbers and changes none may join a sweep and leave it.
         spec["kernel"].pop("additions", None)
         spec.get("finetune", {}).pop("combinations", None)

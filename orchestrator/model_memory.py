@@ -78,8 +78,8 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
 
 
 def _tokens_at_once(spec: Spec) -> int:
-    """Return the tokens of a batch; where it is chosen to fit those of the longest text, which must go through."""
-    if spec.compute.batch_tokens != "auto":
+    """Return the tokens of a batch; those of the longest text where one makes a batch, or as many as fit."""
+    if spec.compute.batching == "together" and spec.compute.batch_tokens != "auto":
         return spec.compute.batch_tokens
     return max(task.max_length for task in (spec.grid.tasks or {"": spec.task}).values())
 
@@ -111,7 +111,7 @@ def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[s
         )
     else:
         holds += "every process holds all of it" if spec.group_size > 1 else "every worker holds all of it"
-    automatic = spec.compute.batch_tokens == "auto"
+    automatic = spec.compute.tokens_at_once == "auto"
     tokens = f"{_tokens_at_once(spec)} tokens" + (" (larger batches are chosen to fit)" if automatic else "")
     takes = (
         f"with about {human_bytes(memory.activations)} of activations for {tokens} a process takes "
@@ -121,7 +121,8 @@ def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[s
         return [holds, f"{takes} of its GPU, which this machine lacks: compute.device_memory says how much there is"]
     fits = f" of {human_bytes(device.memory)} ({device.name})"
     if memory.certain <= device.memory < memory.on_device:
-        lower = "task.max_length" if automatic else "compute.batch_tokens"
+        by_text = automatic or spec.compute.batching == "alone"
+        lower = "task.max_length" if by_text else "compute.batch_tokens"
         besides = "" if spec.compute.checkpointing else ", or set compute.checkpointing: true"
         fits += f": too much, if the estimate holds; lower {lower}{besides}"
     return [holds, takes + fits]

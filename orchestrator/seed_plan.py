@@ -35,6 +35,8 @@ class SeedPlanner:
         self.dataset = self._dataset()
         self.batches = self._batches()
         self.head = self._head()
+        self.batching = Stage("batching", self._rows_parameters(), self._model_inputs())
+        self.batching_trained = self._batching_trained()
         self.precision = self._precision()
         self.train = self._captures("train", sizes.train_shards)
         self.eval = self._captures("eval", sizes.eval_shards)
@@ -44,7 +46,9 @@ class SeedPlanner:
     def shared_stages(self) -> Iterator[Stage]:
         """Yield everything that several layer sets need."""
         yield self.dataset
-        yield from [stage for stage in (self.batches, self.head, self.precision) if stage]
+        yield from [stage for stage in (self.batches, self.head, self.batching, self.precision) if stage]
+        if self.batching_trained not in (None, self.batching):
+            yield self.batching_trained
         yield from [*self.train, *self.eval]
         yield from [*self.tiles.values(), *self.eval_tiles.values()]
 
@@ -85,6 +89,7 @@ class SeedPlanner:
         shards = self.sizes.shards_of(n_train)
         return {
             **self._model_inputs(),
+            **_by_kind(self.batching_trained),
             "train": tuple(_ref(stage) for stage in self.train[:shards]),
             "eval": tuple(_ref(stage) for stage in self.eval),
         }
@@ -109,6 +114,7 @@ class SeedPlanner:
             "weights_seed": spec.model.weights_seed if spec.model.weights == "random" else None,
             "device": spec.compute.device if spec.compute.device != "cpu" else None,
             "sharding": spec.sharding.model_dump(mode="json") if spec.sharding else None,
+            "batching": spec.compute.batching if spec.compute.batching != "together" else None,
         }
         adapter_seed, head_seed = spec.adapter.seed, spec.head.seed
         return {
@@ -120,7 +126,7 @@ class SeedPlanner:
             "head": spec.head.model_dump(mode="json", exclude={"seed"}),
             "head_seed": self.seed if head_seed is None else head_seed,
             "n_outputs": self.survey.n_outputs,
-            "batch_tokens": spec.compute.batch_tokens,
+            "batch_tokens": spec.compute.tokens_at_once,
             "threads": spec.compute.threads,
             **{name: value for name, value in unusual.items() if value is not None},
         }
@@ -130,7 +136,7 @@ class SeedPlanner:
 
     def _batches(self) -> Stage | None:
         """Return the stage that finds how many tokens a batch may have; None where the spec says it."""
-        if self.spec.compute.batch_tokens != "auto":
+        if self.spec.compute.tokens_at_once != "auto":
             return None
         # Memory is no parameter: what was found once stays, whatever there is later.
         return Stage("batches", self._rows_parameters(), _by_kind(self.dataset))
@@ -142,6 +148,18 @@ class SeedPlanner:
         outputs = self.spec.kernel.outputs
         aims = {"outputs": outputs} if self.spec.head.kind == "ridge" and outputs == "margin" else {}
         return Stage("head", self._scorer() | aims, _by_kind(self.dataset, self.batches))
+
+    def _batching_trained(self) -> Stage | None:
+        """Return the trial of the batches of training, whose examples are of any length; None where nothing trains."""
+        if self.spec.finetune is None:
+            return None
+        parameters = self._rows_parameters()
+        if self.spec.compute.batching == "together" and parameters["batch_tokens"] != "auto":
+            parameters |= {
+                "batch_tokens": max(parameters["batch_tokens"], 2 * self.spec.task.max_length),
+                "batch_examples": max(parameters["batch_examples"], 2),
+            }
+        return Stage("batching", parameters, self._model_inputs())
 
     def _precision(self) -> Stage | None:
         """Return the stage that measures what half precision costs; None where the model is not in half precision."""
@@ -162,7 +180,8 @@ class SeedPlanner:
         }
 
     def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
-        inputs, parameters = self._model_inputs(), self._rows_parameters() | {"split": split}
+        inputs = self._model_inputs() | _by_kind(self.batching)
+        parameters = self._rows_parameters() | {"split": split}
         return [Stage("capture", parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]
 
     def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:

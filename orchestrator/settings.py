@@ -44,6 +44,7 @@ def model_settings(sweep: Sweep) -> "ModelSettings":
         weights_seed=section.weights_seed,
         device=compute.device,
         checkpointing=compute.checkpointing,
+        alone=compute.batching == "alone",
     )
 
 

@@ -12,6 +12,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "dataset": 2,
     "batches": 1,
     "head": 2,
+    "batching": 1,
     "precision": 2,
     "capture": 1,
     "gram": 1,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from finetune.architecture import head_linears
 from finetune.model import LoadedModel, load_model
-from finetune.scorer import Scorer, build_scorer, take_words
+from finetune.scorer import Scorer, build_scorer, try_out
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
 from finetune.sharding.loading import load_in_parts
 from finetune.sharding.memory import give_back, keep_large_blocks_apart
@@ -61,9 +61,14 @@ class ShardedScorer:
         with keeping_no_modules():
             deepspeed.initialize(model=root, config=config)
         self._logits, self._backward = partial(root, self.scorer.logits), _BackwardAgain(root)
-        if self.scorer.words is not None:
-            with keeping_no_modules():
-                take_words(self.scorer, root)
+        with keeping_no_modules():
+            try_out(self.scorer, root)
+
+    @property
+    def model(self) -> nn.Module:
+        """See `Scorer.model`."""
+        model: nn.Module = self.scorer.model
+        return model
 
     @property
     def groups(self) -> dict[str, list[TrackedLinear]]:

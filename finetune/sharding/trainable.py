@@ -55,8 +55,10 @@ class ShardedModel(StackedModel):
         self._check_agreement(split, positions, cells)
         n_examples = len(positions[0])
         places = list(range(self._group.rank, n_examples, self._group.size))
-        # Where there are fewer examples than processes, some work on one that does not count.
-        own = [each[places or [0]] for each in positions]
+        # Where there are fewer examples than processes, some work on one that does not count; where each takes a pass
+        # of its own, all processes take equally many.
+        n_own = -(-n_examples // self._group.size) if self._scorer.alone else max(1, len(places))
+        own = [each[[*places, *[0] * (n_own - len(places))]] for each in positions]
         part = self.outputs_at(self._moved(cells), split, own, cells)
         return from_all(part, places, n_examples)
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,7 +22,7 @@ class KernelChange:
     The kernel is that of all parameters of its groups, also of those whose gradient is zero at the pretrained point.
 
     Args:
-        score: runs the model on m examples and returns their outputs (m, R).
+        scores: each runs the model on some of the m examples and returns their outputs (b, R).
         groups: by group the modules of the kernel.
         trained: by group the modules that are displaced.
         kind: which kernel of the rows.
@@ -32,7 +33,7 @@ class KernelChange:
 
     def __init__(
         self,
-        score: Callable[[], Tensor],
+        scores: Sequence[Callable[[], Tensor]],
         groups: Mapping[str, Sequence[TrackedLinear]],
         trained: Mapping[str, Sequence[TrackedLinear]],
         *,
@@ -40,7 +41,7 @@ class KernelChange:
         outputs: OutputMode = "full",
         before_backward: Callable[[int], None] | None = None,
     ) -> None:
-        self._score = score
+        self._scores = scores
         self._before_backward = before_backward
         self._kind = kind
         self._outputs = outputs
@@ -71,8 +72,10 @@ class KernelChange:
 
     def _kernel(self, displacement: Displacement | None) -> NDArray[np.float64]:
         with displaced_stack(self._trained if displacement else [], [displacement] if displacement else []):
-            _, rows = jacobian_rows(self._score, self._groups, before_backward=self._before_backward)
-        products = [self._block(values) for values in rows.values()]
+            found = [
+                jacobian_rows(score, self._groups, before_backward=self._before_backward)[1] for score in self._scores
+            ]
+        products = [self._block(torch.cat([rows[name] for rows in found])) for name in self._groups]
         return np.asarray(np.sum(products, axis=0), dtype=np.float64)
 
     def _block(self, rows: Tensor) -> NDArray[np.float64]:

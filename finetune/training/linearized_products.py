@@ -1,6 +1,6 @@
 """The linearized model without Jacobian rows: outputs f_0 + J d by products with J, for layer sets of any size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -64,15 +64,22 @@ class LinearizedProducts:
         """See `Trainable.outputs`."""
         (of_origin,) = positions
         chosen = np.asarray(of_origin, dtype=np.int64)
-        batch = self._texts[split].batch(chosen)
-        cached = self._prefixes[split].reading(chosen, batch) if split in self._prefixes else nullcontext()
-        with cached:
-            linearization = Linearization(
-                lambda: kernel_outputs(self._scorer.logits(batch), self._outputs), self._groups
-            )
+        passes = [self._pass(split, together) for together in self._scorer.at_once(chosen)]
+        linearization = Linearization(lambda: torch.cat([each() for each in passes]), self._groups)
         changes = [_times(linearization, self.displacements[cell]) for cell in cells]
         moved = torch.stack(changes)
         return self._initial[split][torch.from_numpy(chosen)].to(moved.device) + moved
+
+    def _pass(self, split: Split, positions: NDArray[np.int64]) -> Callable[[], Tensor]:
+        """Return what runs the model at theta_0 on some examples at once."""
+        batch = self._texts[split].batch(positions)
+
+        def scores() -> Tensor:
+            cached = self._prefixes[split].reading(positions, batch) if split in self._prefixes else nullcontext()
+            with cached:
+                return kernel_outputs(self._scorer.logits(batch), self._outputs)
+
+        return scores
 
     def lengths(self, split: Split) -> list[NDArray[np.int64]]:
         """See `Trainable.lengths`: tokens."""

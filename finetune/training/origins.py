@@ -84,7 +84,12 @@ def linears_apart(scorer: Scorer, trained: Sequence[TrackedLinear], origins: Seq
     return [
         *(linear for linear in trained if not differs(linear.module)),
         *(
-            TrackedLinear(module, names.get(id(module), name), bias=module.bias is not None)
+            TrackedLinear(
+                module,
+                names.get(id(module), name),
+                bias=module.bias is not None,
+                example_axis=scorer.example_axes.get(module),
+            )
             for name, module in _linear_modules(scorer.model).items()
             if differs(module)
         ),

@@ -49,5 +49,7 @@ def _forward(module: nn.Linear | Conv1D, n_cells: int, inputs: Tensor) -> Tensor
 
 
 def _equal_parts(inputs: Tensor, n_cells: int) -> bool:
+    if len(inputs) % n_cells:
+        return False
     first, *others = inputs.chunk(n_cells)
     return all(torch.equal(first, other) for other in others)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from finetune.prefix import reading_together
 from finetune.scorer import Scorer
@@ -21,6 +20,7 @@ from finetune.training.origins import Origin, joined, linears_apart
 from finetune.training.shared_products import shared_products
 from finetune.training.trainable import Displacement, Positions, Split, unmoved
 from ntk_dist.batches import Batch
+from ntk_dist.example_axes import by_example, from_examples
 from ntk_dist.features import OutputMode
 from ntk_dist.tracked import TrackedLinear
 
@@ -62,16 +62,34 @@ class StackedModel:
     ) -> Tensor:
         """Return what `outputs` does, with these displacements in the place of the cells' own."""
         origins = [self.origins[cell] for cell in cells]
+        chosen = [np.asarray(positions[origin]) for origin in origins]
+        if not self._scorer.alone:
+            return self._at_once(moved, split, chosen, origins)
+        return torch.cat(
+            [
+                torch.cat(
+                    [self._at_once([each], split, [alone], [origin]) for alone in self._scorer.at_once(own)], dim=1
+                )
+                for each, own, origin in zip(moved, chosen, origins, strict=True)
+            ]
+        )
+
+    def _at_once(
+        self, moved: Sequence[Displacement], split: Split, positions: Sequence[Positions], origins: Sequence[int]
+    ) -> Tensor:
+        """Return the outputs (S, B, R) of one pass, for the examples at B positions of each cell's origin."""
         sizes = [len(start.texts[split]) for start in self._starts]
         firsts = np.cumsum([0, *sizes[:-1]])
-        batch = self._texts[split].batch(np.concatenate([firsts[origin] + positions[origin] for origin in origins]))
+        batch = self._texts[split].batch(
+            np.concatenate([firsts[origin] + own for origin, own in zip(origins, positions, strict=True)])
+        )
         with (
-            self._cached(split, [positions[origin] for origin in origins], origins, batch),
+            self._cached(split, positions, origins, batch),
             displaced_stack(self._apart, moved, [self._starts[origin].weights for origin in origins]),
-            shared_products(self._scorer.model, len(cells)),
+            shared_products(self._scorer.model, len(moved)),
         ):
             scores = kernel_outputs(self._scorer.logits(batch), self._outputs)
-        return scores.view(len(cells), -1, scores.shape[1])
+        return scores.view(len(moved), -1, scores.shape[1])
 
     def lengths(self, split: Split) -> list[NDArray[np.int64]]:
         """See `Trainable.lengths`: tokens."""
@@ -106,7 +124,7 @@ def displaced_stack(
                 for kind, parameter in linear.named_parameters()
             }
             # An attribute of the instance comes before the method of its class.
-            linear.module.__dict__["forward"] = partial(_stacked_forward, linear.module, stacked, len(displacements))
+            linear.module.__dict__["forward"] = partial(_stacked_forward, linear, stacked, len(displacements))
         yield
     finally:
         for linear in linears:
@@ -125,12 +143,13 @@ def _stacked(
     return start + torch.stack([each[name] for each in displacements])
 
 
-def _stacked_forward(module: nn.Linear | Conv1D, stacked: Mapping[str, Tensor], n_cells: int, inputs: Tensor) -> Tensor:
-    """Multiply (S B, ..., d_in) with weights (S, ...): the outputs are (S B, ..., d_out)."""
+def _stacked_forward(linear: TrackedLinear, stacked: Mapping[str, Tensor], n_cells: int, inputs: Tensor) -> Tensor:
+    """Multiply (S B, ..., d_in), or S B on another axis, with weights (S, ...): the outputs are (S B, ..., d_out)."""
+    module = linear.module
     weight: Tensor = stacked.get("weight", module.weight)
     bias: Tensor | None = stacked["bias"][:, None] if "bias" in stacked else module.bias
-    rows = inputs.reshape(n_cells, -1, inputs.shape[-1])
+    rows = by_example(inputs, n_cells, linear.example_axis, linear.name)
     products = rows @ (weight.mT if isinstance(module, nn.Linear) else weight)
     if bias is not None:
         products = products + bias
-    return products.reshape(*inputs.shape[:-1], products.shape[-1])
+    return from_examples(products, inputs.shape[:-1], linear.example_axis)

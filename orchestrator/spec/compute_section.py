@@ -31,7 +31,7 @@ BatchTokens = Annotated[
 class ComputeSection(Section):
     """Where and how the stages run."""
 
-    came_later = frozenset({"device", "tf32", "row_dtype", "checkpointing", "device_memory"})
+    came_later = frozenset({"device", "tf32", "row_dtype", "checkpointing", "device_memory", "batching"})
 
     executor: Literal["ray", "inline"] = Field(
         "ray",
@@ -92,12 +92,25 @@ class ComputeSection(Section):
         "CPU. The folder keeps what was found, so that its numbers stay; in another folder they agree to rounding.",
         examples=[2048, "auto"],
     )
+    batching: Literal["together", "alone"] = Field(
+        "together",
+        description="together lets examples of similar length share a batch, which a trial before anything is captured "
+        "allows only where that changes no numbers; alone takes every example through the model by itself and leaves "
+        "the model as it was loaded, in more time: for architectures in which padding, other texts or those that came "
+        "before change an example's numbers (FNet, ConvBERT, BigBird, ...). batch_tokens then means nothing.",
+        examples=["together"],
+    )
     shard_examples: Count | None = Field(
         None,
         description="Examples captured by one stage; null takes the most, up to 256, that a share of the memory "
         "budget holds.",
         examples=[256],
     )
+
+    @property
+    def tokens_at_once(self) -> int | Literal["auto"]:
+        """Most tokens of a batch: 1, and with it one example, where every example goes alone."""
+        return 1 if self.batching == "alone" else self.batch_tokens
 
 
 class ShardingSection(Section):

@@ -9,6 +9,7 @@ _MODULES = {
     "dataset": "orchestrator.stages.dataset",
     "batches": "orchestrator.stages.batches",
     "head": "orchestrator.stages.head",
+    "batching": "orchestrator.stages.batching",
     "precision": "orchestrator.stages.precision",
     "capture": "orchestrator.stages.capture",
     "gram": "orchestrator.stages.gram",
@@ -23,7 +24,7 @@ _MODULES = {
 KINDS = tuple(_MODULES)
 """Kinds of stages that workers compute, in the order in which a sweep needs them."""
 
-OF_THE_MODEL = frozenset({"batches", "head", "precision", "capture", "finetune", "side_by_side", "combine"})
+OF_THE_MODEL = frozenset({"batches", "head", "batching", "precision", "capture", "finetune", "side_by_side", "combine"})
 """Kinds of stages that run the model, in its precision, and which a model group computes together."""
 
 

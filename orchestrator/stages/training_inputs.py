@@ -23,7 +23,7 @@ from finetune.training.origins import Origin, differing_weights, starting_from
 from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
-from finetune.training.trainable import Displacement, Split, Trainable
+from finetune.training.trainable import Displacement, Positions, Split, Trainable
 from ntk_dist.tracked import TrackedLinear
 from orchestrator.layer_sets import HEAD
 from orchestrator.stage import Stage
@@ -161,7 +161,7 @@ class TrainingInputs:
         """Return what follows the kernel of the first training examples while it moves."""
         with starting_from(self.weights):
             return KernelChange(
-                self._score_of_first(n_examples),
+                self._scores_of_first(n_examples),
                 self._modules(self.groups),
                 self._modules(self.trained),
                 kind=self._parameters["problem"]["kernel"]["kind"],
@@ -171,15 +171,19 @@ class TrainingInputs:
 
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:
         """Return how curved the outputs of the first training examples are on the way to trained weights."""
-        return smoothness(self._score_of_first(n_examples), self._modules(self.trained), displacement)
+        passes = self._scores_of_first(n_examples)
+        return smoothness(lambda: torch.cat([score() for score in passes]), self._modules(self.trained), displacement)
 
     def _modules(self, groups: Sequence[str]) -> dict[str, list[TrackedLinear]]:
         return {group: self.scorer.trained[group] for group in groups}
 
-    def _score_of_first(self, n_examples: int) -> Callable[[], Tensor]:
+    def _scores_of_first(self, n_examples: int) -> list[Callable[[], Tensor]]:
         """Return what runs the model on the first training examples, past the layers whose states are kept."""
-        positions = range(n_examples)
-        batch = read_tokens(self._dataset, "train", 0, n_examples).batch(positions)
+        return [self._score(positions) for positions in self.scorer.at_once(range(n_examples))]
+
+    def _score(self, positions: Positions) -> Callable[[], Tensor]:
+        """Return what runs the model on some training examples at once."""
+        batch = self._texts["train"].batch(positions)
         prefix = self._prefixes.get("train")
 
         def score() -> Tensor:

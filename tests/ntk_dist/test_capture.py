@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_dist.capture import jacobian_rows
-from ntk_dist.errors import InputLayoutError, NonFiniteError, NtkError, TiedWeightsError
+from ntk_dist.errors import InputLayoutError, NonFiniteError, NotRecordedError, NtkError, TiedWeightsError
 from ntk_dist.tracked import TrackedLinear
 from tests.single_example import reference_rows, relative_error
 
@@ -72,15 +72,31 @@ def test_a_batch_of_one_may_flatten_its_positions():
     assert relative_error(rows["conv"], reference_rows(lambda _: score(), 1, flat)["conv"]) < 1e-12
 
 
-def test_flattened_positions_of_a_batch_are_refused():
+def test_positions_of_a_batch_may_be_flattened():
+    network, _, x = make(2)
+    groups = {"first": [TrackedLinear(network.first, "layer.0.first", bias=True)]}
+
+    def score(first: int, last: int) -> Tensor:
+        return network.first(x[first:last].flatten(0, 1)).view(last - first, 3, 5).mean(dim=1)
+
+    _, rows = jacobian_rows(lambda: score(0, 7), groups)
+    expected = reference_rows(lambda i: score(i, i + 1), 7, groups)
+    assert relative_error(rows["first"], expected["first"]) < 1e-10
+
+
+def test_a_module_without_an_axis_of_examples_is_refused():
+    network, _, x = make(2)
+    groups = {"first": [TrackedLinear(network.first, "layer.0.first", example_axis=None)]}
+    with pytest.raises(InputLayoutError, match=r"layer\.0\.first .*batch of 7.*batching: alone"):
+        jacobian_rows(lambda: network.first(x).mean(dim=1), groups)
+
+
+def test_a_weight_that_is_read_without_its_module_is_refused():
+    """As Mamba reads that of dt_proj: no hook sees it, and its rows were zero."""
     network, _, x = make(2)
     groups = {"first": [TrackedLinear(network.first, "layer.0.first")]}
-
-    def score() -> Tensor:
-        return network.first(x.flatten(0, 1)).view(7, 3, 5).mean(dim=1)
-
-    with pytest.raises(InputLayoutError, match=r"layer\.0\.first .*\(21, .*batch of 7.*batch_tokens to 1"):
-        jacobian_rows(score, groups)
+    with pytest.raises(NotRecordedError, match=r"layer\.0\.first takes part in the outputs without being called"):
+        jacobian_rows(lambda: (x @ network.first.weight.T).mean(dim=1), groups)
 
 
 def test_the_caller_may_have_turned_gradients_off():

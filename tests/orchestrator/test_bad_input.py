@@ -117,7 +117,7 @@ def test_weights_that_are_no_numbers(make: Make, tmp_path: Path, number: float):
     spec = make({"model.path": "model"})
     answer = ntksweep("run", spec)
     assert answer.status == ExitCode.FAILED_STAGES
-    assert "failed (input): capture" in answer.output
+    assert "failed (input): batching" in answer.output
     assert name in answer.output
     assert "Traceback" not in answer.output
     # wrong input fails the same way again: no stage was begun twice
@@ -161,7 +161,7 @@ def test_label_words_of_a_model_without_its_language_model_head(make: Make, tmp_
     head = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": False}
     answer = ntksweep("run", make({"model.path": "masked", "head": head, "task.template": "{text} it was {mask}"}))
     assert answer.status == ExitCode.FAILED_STAGES
-    assert "failed (input): capture" in answer.output
+    assert "failed (input): batching" in answer.output
     assert "saved without its language-model head" in answer.output
 
 

@@ -20,7 +20,7 @@ from orchestrator.tables.manifest import PART, write_manifest
 from tests.orchestrator.sweeps import plan_of
 
 GRID = {"grid.seeds": [0, 1], "grid.lambdas": {"values": [0.1, 1.0, 10.0]}, "compute.shard_examples": 16}
-"""Two seeds, three layer sets, three lambdas, 18 cells: per seed a dataset, two captures, two tiles, three solves."""
+"""2 seeds, 3 layer sets, 3 lambdas, 18 cells; per seed a dataset, a trial, two captures, two tiles, three solves."""
 
 
 class Sweep:
@@ -69,7 +69,8 @@ def by_name(counts: tuple[Count, ...]) -> dict[str | float, tuple[int, ...]]:
 def test_a_sweep_that_has_not_begun_is_missing(sweep: Sweep):
     found = sweep.status()
     assert by_name(found.kinds) == {
-        "dataset": (0, 0, 0, 2), "capture": (0, 0, 0, 4), "gram": (0, 0, 0, 4), "solve": (0, 0, 0, 6),
+        "dataset": (0, 0, 0, 2), "batching": (0, 0, 0, 2), "capture": (0, 0, 0, 4), "gram": (0, 0, 0, 4),
+        "solve": (0, 0, 0, 6),
     }  # fmt: skip
     assert by_name(found.layer_sets) == dict.fromkeys(("layers:0", "layers:1", "layers:0-1"), (0, 0, 0, 6))
     assert by_name(found.lambdas) == dict.fromkeys((0.1, 1.0, 10.0), (0, 0, 0, 6))
@@ -154,8 +155,8 @@ def test_a_claim_that_a_power_cut_emptied_is_somebodys(sweep: Sweep):
 def test_the_time_left_is_what_stages_took_times_those_left_over_workers(sweep: Sweep):
     found = sweep.status()
     assert (found.worker_seconds, found.seconds_left) == (None, None)
-    assert found.unmeasured == ("dataset", "capture", "gram", "solve")
-    sweep.finish(*sweep.stages("dataset"), *sweep.stages("capture"))
+    assert found.unmeasured == ("dataset", "batching", "capture", "gram", "solve")
+    sweep.finish(*sweep.stages("dataset"), *sweep.stages("batching"), *sweep.stages("capture"))
     sweep.finish(*sweep.stages("gram")[:2], seconds=5.0)
     found = sweep.status()
     assert (found.worker_seconds, found.unmeasured) == (None, ("solve",))
@@ -228,7 +229,7 @@ def test_the_json_holds_everything_and_adds_up(sweep: Sweep):
     sweep.claim(sweep.stages("solve")[1])
     sweep.fail(sweep.stages("solve")[2])
     facts = json.loads(json.dumps(sweep.status().to_json(), allow_nan=False))
-    assert [kind["kind"] for kind in facts["kinds"]] == ["dataset", "capture", "gram", "solve"]
+    assert [kind["kind"] for kind in facts["kinds"]] == ["dataset", "batching", "capture", "gram", "solve"]
     assert [count["layer_set"] for count in facts["layer_sets"]] == ["layers:0", "layers:1", "layers:0-1"]
     assert [count["lambda"] for count in facts["lambdas"]] == [0.1, 1.0, 10.0]
     for count in (*facts["kinds"], *facts["layer_sets"], *facts["lambdas"]):

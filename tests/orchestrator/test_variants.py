@@ -98,7 +98,7 @@ def test_a_task_joins_a_finished_sweep_and_leaves_it(tmp_path: Path, tiny_model:
     run_spec(spec)
     spec = write_spec(tmp_path, {"model.path": str(tiny_model)} | SMALL)
     ending = run_spec(spec)
-    assert {stage.kind for stage in ending.plan.stages} == {"dataset", "capture", "gram", "solve"}
+    assert {stage.kind for stage in ending.plan.stages} == {"dataset", "batching", "capture", "gram", "solve"}
     of_ratings = [stage for stage in ending.plan.stages if ending.plan.variant_of[stage.stage_id] == 1]
     assert ending.report.computed == len(of_ratings)
     assert set(results_of(spec).cells.to_pandas()["task"]) == {"films", "ratings"}

@@ -86,7 +86,7 @@ class Training:
             return None
         batch = texts_of(Path(self.case.model))["train"].batch(range(self.followed))
         trained = {name: scorer.trained[name] for name in self.groups(scorer)}
-        return KernelChange(lambda: scorer.logits(batch), trained, trained, **options)
+        return KernelChange([lambda: scorer.logits(batch)], trained, trained, **options)
 
 
 def run_whole(training: Training, dtype: str) -> Found:

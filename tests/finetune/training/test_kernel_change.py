@@ -63,7 +63,7 @@ def test_change_and_alignment_are_those_of_the_dense_kernel(folder: Path):
     seen = set()
     for kind, outputs in product(get_args(KernelKind), get_args(OutputMode)):
         score = partial(_outputs_of, scorer, batch, outputs)
-        found = KernelChange(score, groups, groups, kind=kind, outputs=outputs)({5: moved})
+        found = KernelChange([score], groups, groups, kind=kind, outputs=outputs)({5: moved})
         rows = [each[:, 1:] - each[:, :1] if outputs == "margin" else each for each in of_logits]
         first, last = (dense_kernel(each, kind, outputs) for each in rows)
         expected = np.linalg.norm(last - first) / np.linalg.norm(first)
@@ -82,7 +82,7 @@ def test_weights_that_are_not_finite_have_no_kernel_and_stop_nobody(folder: Path
     scorer = scorer_of(folder)
     groups = {"head": scorer.trained["head"]}
     batch = texts_of(folder)["train"].batch(range(EXAMPLES))
-    change = KernelChange(lambda: scorer.logits(batch), groups, groups)
+    change = KernelChange([lambda: scorer.logits(batch)], groups, groups)
     names = {f"{linear.name}.{part}": p for linear in groups["head"] for part, p in linear.named_parameters()}
     wild = {name: torch.full_like(parameter, torch.inf) for name, parameter in names.items()}
     still = {name: torch.zeros_like(parameter) for name, parameter in names.items()}

@@ -1,0 +1,280 @@
+"""Whether an example has the same outputs and rows whatever shares its batch or came before it: measured, not assumed.
+
+Architectures in which it has not: FNet's Fourier transform and ConvBERT's convolution see padding, BigBird changes its
+attention at a short text, experts of a limited capacity take whoever comes first.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetune.architecture import linears
+from finetune.errors import BatchingError
+from finetune.model_state import ModelState, undone
+from finetune.tokens import TokenizedTexts
+from ntk_dist.batches import Batch
+
+Rows = Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
+"""Scores (B, R) and Jacobian rows (B, R, p_g) by group of a batch, as the `rows` of a scorer gives them."""
+
+EXACT = 1e-9
+"""Largest relative error in double precision."""
+
+ROUNDOFFS = 50
+"""Largest relative error in single precision, in unit roundoffs, or in what one of them does to the numbers."""
+
+_LARGEST = 1e-2
+_SMALL_GROUP = 1e-3
+"""Rows of a group that are smaller than this share of all rows are compared with that share."""
+
+_ALONE = (
+    "set compute.batching: alone, with which every text goes through the model by itself and finds it as it was loaded"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TrialTexts:
+    """The texts that are tried.
+
+    Attributes:
+        short: a text.
+        long: a longer one, or one of the same length where there is none.
+        pair: the first, and one that shares batches with it, if one does.
+        crowd: several that do, the first among them last.
+    """
+
+    short: Batch
+    long: Batch
+    pair: Batch
+    crowd: Batch
+
+    @classmethod
+    def of(cls, texts: TokenizedTexts, *, batch_tokens: int, crowd: int) -> "TrialTexts":
+        """Choose the shortest and the longest of n texts, and those that share batches with the shortest.
+
+        Args:
+            texts: at least one.
+            batch_tokens: most tokens of a batch.
+            crowd: most texts of a batch.
+        """
+        lengths = texts.lengths
+        order = np.argsort(lengths, kind="stable")
+        first, others = order[:1], order[1:]
+        second = [number for number in others[: len(others) * (crowd > 1)] if 2 * lengths[number] <= batch_tokens][-1:]
+        nearest = enumerate(others[: crowd - 1], 2)
+        beside = [number for n_texts, number in nearest if n_texts * lengths[number] <= batch_tokens]
+        return cls(
+            texts.batch(first), texts.batch(order[-1:]), texts.batch([*first, *second]), texts.batch([*beside, *first])
+        )
+
+    def level(self) -> Batch | None:
+        """Return the pair cut to the length of the first text; None if there is no longer one."""
+        length, whole = self.short.input_ids.shape[1], self.pair.input_ids.shape[1]
+        if len(self.pair) == 1 or length == whole:
+            return None
+        types = self.pair.token_type_ids
+        return Batch(
+            self.pair.input_ids[:, :length],
+            torch.ones_like(self.pair.input_ids[:, :length]),
+            None if types is None else types[:, :length],
+        )
+
+
+def check_batching(model: nn.Module, rows: Rows, texts: TrialTexts, *, alone: bool) -> None:
+    """Check that scores and rows of an example do not depend on what shares its batch, came before it, or on chance.
+
+    In double precision they have to agree to 1e-9 of their norm; in single precision to 50 unit roundoffs, or 50 times
+    what it does to the numbers that every linear module rounds once more, if that is more.
+
+    Args:
+        model: the model, whose modules are named in messages; left as it was.
+        rows: gives scores and rows of a batch.
+        texts: what is tried.
+        alone: whether every example goes through the model by itself, so that only chance is left.
+
+    Raises:
+        BatchingError: they do.
+    """
+    trial = _Trial(model, rows, texts)
+    with undone(model):
+        trial.check_repeated() if alone else trial.check_together()
+
+
+class _Trial:
+    """The passes; all of them find the model as it was loaded, unless it says otherwise."""
+
+    def __init__(self, model: nn.Module, rows: Rows, texts: TrialTexts) -> None:
+        self._model = model
+        self._rows = rows
+        self._texts = texts
+        self._name = type(model).__name__
+        self._long = self._as_loaded(texts.long)
+        self._short = self._as_loaded(texts.short)
+        self._bound = self._largest_error()
+
+    def check_repeated(self) -> None:
+        for batch, before in ((self._texts.short, self._short), (self._texts.long, self._long)):
+            again = self._as_loaded(batch)
+            if not self._agree(again, before):
+                raise BatchingError(
+                    f"{self._name} gives a text other numbers each time: it draws at random{self._where(batch, batch)}"
+                    ", and has no Jacobian; look in its config.json for a setting without random numbers, or use "
+                    "another model"
+                )
+
+    def check_together(self) -> None:
+        self._check_one_after_another()
+        texts = self._texts
+        if len(texts.pair) > 1:
+            self._check_beside(texts.pair, 0, "a longer one", texts.level())
+        if len(texts.crowd) > 1:
+            self._check_beside(texts.crowd, len(texts.crowd) - 1, f"{len(texts.crowd) - 1} others", None)
+
+    def _check_one_after_another(self) -> None:
+        """Check a text after a longer one, and the longer one after that, in a model that nobody puts back."""
+        texts = self._texts
+        with undone(self._model):
+            first = self._take(texts.long)
+            before = ModelState(self._model)
+            short = self._take(texts.short)
+            change = before.first_change()
+            again = self._take(texts.long)
+        if self._agree(short, self._short) and self._agree(again, first) and self._agree(first, self._long):
+            return
+        self.check_repeated()
+        what = f", which changes {change}" if change else ""
+        order = "a longer text after a shorter one" if self._agree(short, self._short) else "a text after a longer one"
+        raise BatchingError(
+            f"{self._name} gives {order} other numbers than by itself: it keeps something from one text to the next"
+            f"{what}; {_ALONE}, or use another model"
+        )
+
+    def _check_beside(self, batch: Batch, position: int, whom: str, level: Batch | None) -> None:
+        found = self._as_loaded(batch, position)
+        if self._agree(found, self._short):
+            return
+        self.check_repeated()
+        where = self._where(self._texts.short, batch, position)
+        if level is None or not self._agree(self._as_loaded(level), self._short):
+            why = f"it computes across the texts of a batch{where}"
+            whom = whom if level is None else "one of the same length"
+        else:
+            why = f"padding reaches the text itself{where}"
+        raise BatchingError(
+            f"{self._name} gives a text of {self._texts.short.input_ids.shape[1]} tokens other numbers beside {whom} "
+            f"than by itself ({found.error(self._short):.1e} of their norm): {why}; {_ALONE}, or use another model"
+        )
+
+    def _take(self, batch: Batch, position: int = 0) -> "_Found":
+        return _Found.of(self._rows(batch), position)
+
+    def _as_loaded(self, batch: Batch, position: int = 0) -> "_Found":
+        with undone(self._model):
+            return self._take(batch, position)
+
+    def _agree(self, found: "_Found", expected: "_Found") -> bool:
+        return found.error(expected) <= self._bound
+
+    def _largest_error(self) -> float:
+        dtype = self._short.scores.dtype
+        if dtype == torch.float64:
+            return EXACT
+        roundoff = torch.finfo(dtype).eps / 2
+        with _rounding(self._model, roundoff):
+            noise = self._as_loaded(self._texts.short).error(self._short)
+        return min(ROUNDOFFS * max(roundoff, noise), _LARGEST)
+
+    def _where(self, batch: Batch, other: Batch, position: int = 0) -> str:
+        """Name the first module, of those that say which output is whose, that differs for the first example."""
+        expected = dict(self._outputs(batch, 0))
+        for (name, call), output in self._outputs(other, position):
+            before = expected.get((name, call))
+            own = None if before is None else _cropped(output, before)
+            if own is not None and before is not None and _relative(own, before, float(before.norm())) > self._bound:
+                return f", first in {name} ({type(self._model.get_submodule(name)).__name__})"
+        return ""
+
+    def _outputs(self, batch: Batch, position: int) -> list[tuple[tuple[str, int], Tensor]]:
+        """Return by module and call the outputs for one example, as they are finished; those in front come first."""
+        found: list[tuple[tuple[str, int], Tensor]] = []
+        calls: dict[str, int] = {}
+
+        def note(name: str, output: object) -> None:
+            first = output[0] if isinstance(output, tuple) and output else output
+            calls[name] = calls.get(name, 0) + 1
+            if isinstance(first, Tensor) and first.ndim and len(first) == len(batch) and first.is_floating_point():
+                found.append(((name, calls[name]), first[position].detach().clone()))
+
+        handles = [
+            module.register_forward_hook(lambda _module, _args, output, name=name: note(name, output))
+            for name, module in self._model.named_modules()
+            if name
+        ]
+        try:
+            self._as_loaded(batch, position)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Scores (R,) and rows (R, p_g) of one example."""
+
+    scores: Tensor
+    rows: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, found: tuple[Tensor, Mapping[str, Tensor]], position: int) -> "_Found":
+        scores, rows = found
+        return cls(scores[position].clone(), {name: values[position].clone() for name, values in rows.items()})
+
+    def error(self, expected: "_Found") -> float:
+        """Return the largest relative error, of the scores and of each group."""
+        errors = [_relative(self.scores, expected.scores, float(expected.scores.norm()))]
+        sizes = {name: float(values.norm()) for name, values in expected.rows.items()}
+        least = _SMALL_GROUP * sum(size**2 for size in sizes.values()) ** 0.5
+        errors += [
+            _relative(self.rows[name], values, max(least, sizes[name])) for name, values in expected.rows.items()
+        ]
+        return max(errors)
+
+
+def one_score(logits: Tensor) -> Tensor:
+    """Return one combination (B, 1) of all logits (B, C), so that one row says what there is to say of C."""
+    weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)
+    return (logits * weights).sum(dim=1, keepdim=True)
+
+
+@contextmanager
+def _rounding(model: nn.Module, roundoff: float) -> Iterator[None]:
+    """Inside, every number that a linear module returns is off by one unit roundoff, up or down."""
+    draw = torch.Generator().manual_seed(0)
+
+    def rounded(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, output.shape, generator=draw).to(output) * 2 - 1
+        return output * (1 + roundoff * signs)
+
+    handles = [module.register_forward_hook(rounded) for module in linears(model).values()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _cropped(output: Tensor, before: Tensor) -> Tensor | None:
+    """Return of an output what it has in front on each axis, as large as another; None if it is smaller."""
+    if output.ndim != before.ndim or any(own < size for own, size in zip(output.shape, before.shape, strict=True)):
+        return None
+    return output[tuple(slice(size) for size in before.shape)]
+
+
+def _relative(found: Tensor, expected: Tensor, size: float) -> float:
+    difference = float((found - expected).norm())
+    return difference / size if size else difference

@@ -1,0 +1,40 @@
+"""The stage `batching`: whether an example has the same numbers whatever shares its batch; captures wait for it."""
+
+from functools import partial
+
+import torch
+
+from finetune.batching import TrialTexts, check_batching, one_score
+from finetune.training.origins import joined
+from orchestrator.batch_size import CROWD
+from orchestrator.stage import Stage
+from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.work import Product, Work
+
+HALF = ("bfloat16", "float16")
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Compare the shortest of all texts by itself, beside others and before and after the longest; leaves no numbers.
+
+    Of a model in half precision the same model in single precision is tried, in which rounding hides less.
+
+    Raises:
+        BatchingError: it has other numbers there.
+    """
+    p = dict(stage.parameters)
+    in_half = p["dtype"] in HALF
+    p |= {"dtype": "float32"} if in_half else {}
+    dataset = work.input(stage, "dataset")
+    texts = joined(
+        [read_tokens(dataset, split, 0, len(dataset.array(f"{split}.labels"))) for split in ("train", "eval")]
+    )
+    head = work.input(stage, "head") if "head" in stage.inputs else None
+    loaded = work.scorer(p, head, p["groups"])
+    crowd = work.halved(min(CROWD, p["batch_examples"]))
+    chosen = TrialTexts.of(texts, batch_tokens=work.batch_tokens(stage, p), crowd=crowd)
+    rows = partial(loaded.rows, outputs=one_score, row_dtype=getattr(torch, p["dtype"]))
+    check_batching(loaded.model, rows, chosen, alone=p.get("batching") == "alone")
+    if in_half:
+        work.forget_scorer()
+    return Product({})
