@@ -43,6 +43,17 @@ def arrange(values: ArrayLike, outputs: OutputMode) -> NDArray[np.float64]:
     return array.reshape(-1, 1) if outputs == "full" else array
 
 
+def changes_of_outputs(changes: ArrayLike, outputs: OutputMode) -> NDArray[np.float64]:
+    """Changes (..., C) of an example's logits as those of its kernel outputs, (..., R, k), R rows with k targets each.
+
+    "full": (..., C, 1); "trace": (..., 1, C); "margin": (..., 1, 1), logit 1 minus logit 0.
+    """
+    array = np.asarray(changes, dtype=np.float64)
+    if outputs == "margin":
+        return (array[..., 1:] - array[..., :1])[..., None]
+    return array[..., :, None] if outputs == "full" else array[..., None, :]
+
+
 def code_targets(labels: ArrayLike, *, kind: TaskKind, n_outputs: int, outputs: OutputMode) -> NDArray[np.float64]:
     """What kernel regression should predict, (M, k) as `arrange` lays it out.
 

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from ntk_dist.fitted_start import FittedStart
 from ntk_dist.kernel_matrix import FloatArray
 from ntk_dist.ridge import RidgePath
 
@@ -30,11 +31,14 @@ class Decomposition(Protocol):
         *,
         leave_one_out: bool = False,
         rows_per_example: int = 1,
+        start: FittedStart | None = None,
     ) -> RidgePath:
         """Solve (K + lambda I) alpha = r for residual r (M, k) and every one of lambdas (L,), absolute.
 
         `leave_one_out` asks for leave-one-example-out residuals, an example being `rows_per_example`
-        consecutive rows; decompositions without eigenvectors leave them None.
+        consecutive rows; decompositions without eigenvectors leave them None. `start` says how f_0, from which the
+        residual is taken, was fitted to the same labels: then it is fitted again without the example too, the kernel
+        staying as it is, and counts in generalised cross-validation.
         Raises LambdaError for lambda <= 0, KernelShapeError for a residual of other length.
         """
 
@@ -51,3 +55,6 @@ class ShiftedSolver(Protocol):
 
     def solve(self, right: FloatArray, lambdas: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return x = (A + lambda I)^{-1} right, (L, q, k), for right (q, k), and tr x^T A x, (L,)."""
+
+    def inverse_form(self, right: FloatArray, lambdas: FloatArray) -> FloatArray:
+        """Return tr right^T (A + lambda I)^{-1} right, (L,), for right (q, k)."""

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import scipy.linalg
 
+from ntk_dist.fitted_start import FittedStart
 from ntk_dist.kernel_matrix import FloatArray, as_lapack, check_finite
 from ntk_dist.leave_one_out import block_diagonals, solve_blocks
 from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major
@@ -57,20 +58,29 @@ class EigenDecomposition:
         *,
         leave_one_out: bool = False,
         rows_per_example: int = 1,
+        start: FittedStart | None = None,
     ) -> RidgePath:
         """See `Decomposition.ridge_path`.
 
         Leaving out example i, its residual is ([(K + lambda I)^{-1}]_ii)^{-1} alpha_i, where i stands for all
-        of its rows (Rasmussen and Williams 2006, equation 5.12, for one row).
+        of its rows (Rasmussen and Williams 2006, equation 5.12, for one row). With a fitted start alpha_i has the
+        residual of the start without i, r + f_0 - F_i, in the place of r.
         """
         residual, lambdas = check_path(residual, lambdas, self.size)
         alphas, squared_distance = self.solve(residual, lambdas)
-        left_out = None
+        weights = self._inverse(lambdas)
+        projected = None if start is None else start.times_transposed(self.eigenvectors)
+        left_out = start_dof = None
+        if start is not None and projected is not None:
+            start_dof = lambdas * _weighted(weights, projected) if start.linear else np.full(len(lambdas), np.nan)
         if leave_one_out:
-            inverse = block_diagonals(self.eigenvectors, self._inverse(lambdas), rows_per_example)
-            left_out = solve_blocks(inverse, alphas)
+            inverse = block_diagonals(self.eigenvectors, weights, rows_per_example)
+            right = alphas
+            if start is not None and projected is not None:
+                right = alphas + start.changes_through(self.eigenvectors, projected, weights)
+            left_out = solve_blocks(inverse, right)
         dof = degrees_of_freedom(self.eigenvalues, lambdas)
-        return dual_path(alphas, squared_distance, dof, lambdas, left_out)
+        return dual_path(alphas, squared_distance, dof, lambdas, leave_one_out=left_out, start_dof=start_dof)
 
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y for targets Y (M, k)."""
@@ -91,6 +101,16 @@ class EigenDecomposition:
         solved = (columns.T @ self.eigenvectors.T).T
         return lambda_major(solved, len(lambdas)), np.maximum(quadratic, 0.0)
 
+    def inverse_form(self, right: FloatArray, lambdas: FloatArray) -> FloatArray:
+        """See `ShiftedSolver.inverse_form`."""
+        return _weighted(self._inverse(lambdas), (self.eigenvectors.T @ right)[None])
+
     def _inverse(self, lambdas: FloatArray) -> FloatArray:
         shifted = self.eigenvalues + lambdas[:, None]
         return 1.0 / np.where(shifted == 0, np.nan, shifted)
+
+
+def _weighted(weights: FloatArray, projected: FloatArray) -> FloatArray:
+    """Return sum_{c,i} w_li |P_ci|^2, (L,), for weights w (L, r) and projections P (R, r, q)."""
+    sums: FloatArray = weights @ np.einsum("cij,cij->i", projected, projected)
+    return sums

@@ -7,6 +7,7 @@ from scipy.linalg import blas
 
 from ntk_dist.eigen import EigenDecomposition
 from ntk_dist.errors import NonFiniteError
+from ntk_dist.fitted_start import FittedStart
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
 from ntk_dist.leave_one_out import block_diagonals, solve_blocks
 from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom
@@ -19,9 +20,11 @@ class PrimalDecomposition:
     """The p x p Gram matrix of the features, decomposed; rows are streamed and never held together.
 
     `train_blocks` gives a fresh iterator over the feature rows, as blocks (rows, p) that together are the
-    (M, p) features in order; it is called once here, twice in `ridge_path` and once in `quadratic_form`.
+    (M, p) features in order; it is called once here, twice in `ridge_path`, three times with a fitted start, and once
+    in `quadratic_form`.
     `decompose` decomposes the Gram matrix (p, p), whose lower triangle alone is filled and which it may overwrite;
-    with eigenvectors leave-one-out residuals are available (blocks must then hold whole examples).
+    with eigenvectors leave-one-out residuals are available. For those, and with a fitted start, blocks hold whole
+    examples.
     Raises KernelShapeError if the blocks do not add up to (M, p), NonFiniteError.
     """
 
@@ -56,18 +59,33 @@ class PrimalDecomposition:
         *,
         leave_one_out: bool = False,
         rows_per_example: int = 1,
+        start: FittedStart | None = None,
     ) -> RidgePath:
-        """See `Decomposition.ridge_path`; `solution` is d = (G + lambda I)^{-1} J^T r, (L, p, k)."""
+        """See `Decomposition.ridge_path`; `solution` is d = (G + lambda I)^{-1} J^T r, (L, p, k).
+
+        lambda (K + lambda I)^{-1} = I - J (G + lambda I)^{-1} J^T stands for the inverse of the dual form.
+        """
         residual, lambdas = check_path(residual, lambdas, self.size)
         d, _ = self._gram.solve(self._transposed_times(residual), lambdas)
         eigen = self._gram if leave_one_out and isinstance(self._gram, EigenDecomposition) else None
         residuals = np.empty((len(lambdas), *residual.shape))
         left_out = None if eigen is None else np.empty_like(residuals)
+        start_features = None if start is None else self._transposed_times_start(start)
+        projected = None
+        if eigen is not None and start_features is not None:
+            projected = eigen.eigenvectors.T @ start_features
         for rows, block in self._blocks():
             residuals[:, rows] = residual[rows] - np.tensordot(d, block, axes=(1, 1)).transpose(0, 2, 1)
             if eigen is not None and left_out is not None:
-                hat = _hat_blocks(eigen, block, lambdas, rows_per_example)
-                left_out[:, rows] = solve_blocks(np.eye(rows_per_example) - hat, residuals[:, rows])
+                inverse = 1.0 / (np.maximum(eigen.eigenvalues, 0.0) + lambdas[:, None])
+                vectors = block @ eigen.eigenvectors
+                hat = block_diagonals(vectors, inverse, rows_per_example)
+                right = residuals[:, rows]
+                if start is not None and projected is not None:
+                    examples = _examples(rows, rows_per_example)
+                    seen = start.changes_through(vectors, projected, inverse, examples)
+                    right = right + start.own_changes(examples) - seen
+                left_out[:, rows] = solve_blocks(np.eye(rows_per_example) - hat, right)
         return RidgePath(
             lambdas=lambdas,
             train_residuals=residuals,
@@ -75,12 +93,33 @@ class PrimalDecomposition:
             squared_distance=np.einsum("lpk,lpk->l", d, d),
             degrees_of_freedom=degrees_of_freedom(self.eigenvalues, lambdas),
             leave_one_out=left_out,
+            start_degrees_of_freedom=self._start_dof(start, start_features, lambdas),
         )
 
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y = |J^T Y|^2 for targets Y (M, k)."""
         projected = self._transposed_times(targets)
         return float(np.vdot(projected, projected))
+
+    def _start_dof(
+        self, start: FittedStart | None, start_features: FloatArray | None, lambdas: FloatArray
+    ) -> FloatArray:
+        """Return lambda tr (K + lambda I)^{-1} H, (L,), with J^T X_c of the start (R, p, q)."""
+        if start is None or start_features is None:
+            return np.zeros(len(lambdas))
+        if not start.linear:
+            return np.full(len(lambdas), np.nan)
+        forms = [self._gram.inverse_form(each, lambdas) for each in start_features]
+        whole = start.rows_per_example * float(np.vdot(start.features, start.features))
+        return np.asarray(whole - np.sum(forms, axis=0))
+
+    def _transposed_times_start(self, start: FittedStart) -> FloatArray:
+        """Return J^T X_c for each row c of an example, (R, p, q)."""
+        R = start.rows_per_example
+        result = np.zeros((R, self.n_features, start.features.shape[1]))
+        for rows, block in self._blocks():
+            result += start.times_transposed(block, _examples(rows, R))
+        return result
 
     def _transposed_times(self, targets: FloatArray) -> FloatArray:
         result = np.zeros((self.n_features, targets.shape[1]))
@@ -99,7 +138,5 @@ class PrimalDecomposition:
             raise KernelShapeError(f"the feature blocks hold {start} rows, {self.size} were announced")
 
 
-def _hat_blocks(gram: EigenDecomposition, block: FloatArray, lambdas: FloatArray, rows_per_example: int) -> FloatArray:
-    """Return the diagonal blocks of J (G + lambda I)^{-1} J^T for the rows of one block."""
-    inverse = 1.0 / (np.maximum(gram.eigenvalues, 0.0) + lambdas[:, None])
-    return block_diagonals(block @ gram.eigenvectors, inverse, rows_per_example)
+def _examples(rows: slice, rows_per_example: int) -> slice:
+    return slice(rows.start // rows_per_example, rows.stop // rows_per_example)

@@ -26,6 +26,8 @@ class RidgePath:
     squared_distance: (L,), |d|^2 summed over the k targets; nan for an unsymmetric kernel.
     degrees_of_freedom: (L,), tr K (K + lambda I)^{-1}.
     leave_one_out: (L, M, k), residuals of each example under the fit to all the others, or None.
+    start_degrees_of_freedom: (L,), lambda tr (K + lambda I)^{-1} H, what an f_0 = H y that was fitted to the same
+        labels adds to the degrees of freedom; 0 where f_0 has not seen them, nan where that is not known.
     """
 
     lambdas: FloatArray
@@ -34,6 +36,7 @@ class RidgePath:
     squared_distance: FloatArray
     degrees_of_freedom: FloatArray
     leave_one_out: FloatArray | None
+    start_degrees_of_freedom: FloatArray
 
     def eval_fit(self, rows: FloatArray) -> FloatArray:
         """Return the change of the outputs, J_eval d, (L, m, k) for `rows` (m, q).
@@ -52,12 +55,15 @@ class RidgePath:
     def gcv(self) -> FloatArray:
         """Generalised cross-validation (1/M)|residual|^2 / (1 - dof/M)^2, (L,), summed over the k targets.
 
-        Golub, Heath and Wahba, Technometrics 21 (1979), equation 1.4.
+        Golub, Heath and Wahba, Technometrics 21 (1979), equation 1.4. dof is the trace of the matrix S that takes
+        labels to predictions: with B = (K + lambda I)^{-1} and f_0 = H y it is H + K B (I - H), so that
+        I - S = lambda B (I - H).
         """
         M = self.train_residuals.shape[1]
         squares = np.einsum("lmk,lmk->l", self.train_residuals, self.train_residuals)
         with np.errstate(divide="ignore", invalid="ignore"):
-            result: FloatArray = squares / M / (1 - self.degrees_of_freedom / M) ** 2
+            dof = self.degrees_of_freedom + self.start_degrees_of_freedom
+            result: FloatArray = squares / M / (1 - dof / M) ** 2
         return result
 
 
@@ -99,7 +105,9 @@ def dual_path(
     squared_distance: FloatArray,
     dof: FloatArray,
     lambdas: FloatArray,
+    *,
     leave_one_out: FloatArray | None = None,
+    start_dof: FloatArray | None = None,
 ) -> RidgePath:
     """Return the path of the dual coefficients alphas (L, M, k), (K + lambda I)^{-1} r."""
     return RidgePath(
@@ -109,4 +117,5 @@ def dual_path(
         squared_distance=squared_distance,
         degrees_of_freedom=dof,
         leave_one_out=leave_one_out,
+        start_degrees_of_freedom=np.zeros(len(lambdas)) if start_dof is None else start_dof,
     )

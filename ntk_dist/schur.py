@@ -6,6 +6,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import lapack
 
+from ntk_dist.fitted_start import FittedStart
 from ntk_dist.kernel_matrix import FloatArray, as_lapack, check_finite
 from ntk_dist.ridge import RidgePath, check_path, dual_path, lambda_major
 
@@ -14,7 +15,8 @@ class SchurDecomposition:
     """An unsymmetric K (M, M) in real Schur form; each further lambda costs O(M^2).
 
     K is overwritten when it is in Fortran order (another order is copied) and must not be used afterwards.
-    |d| is not a function of such a kernel and comes out nan; leave-one-out residuals come out None.
+    |d| is not a function of such a kernel and comes out nan; leave-one-out residuals come out None,
+    and generalised cross-validation with a fitted start nan.
     Raises KernelShapeError, NonFiniteError.
     """
 
@@ -48,6 +50,7 @@ class SchurDecomposition:
         *,
         leave_one_out: bool = False,
         rows_per_example: int = 1,
+        start: FittedStart | None = None,
     ) -> RidgePath:
         """See `Decomposition.ridge_path`; degrees of freedom are Re sum_i t_i / (t_i + lambda)."""
         residual, lambdas = check_path(residual, lambdas, self.size)
@@ -60,7 +63,8 @@ class SchurDecomposition:
         t = self.complex_eigenvalues
         with np.errstate(divide="ignore", invalid="ignore"):
             dof = (t / (t + lambdas[:, None])).sum(axis=1).real
-        return dual_path(alphas, np.full(len(lambdas), np.nan), dof, lambdas)
+        unknown = np.full(len(lambdas), np.nan)
+        return dual_path(alphas, unknown, dof, lambdas, start_dof=None if start is None else unknown)
 
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y for targets Y (M, k)."""

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from ntk_dist.errors import NonFiniteError
+from ntk_dist.fitted_start import FittedStart
 from ntk_dist.kernel_matrix import FloatArray, as_lapack
 from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major
 
@@ -59,11 +60,17 @@ class TridiagonalDecomposition:
         *,
         leave_one_out: bool = False,
         rows_per_example: int = 1,
+        start: FittedStart | None = None,
     ) -> RidgePath:
         """See `Decomposition.ridge_path`; without eigenvectors leave_one_out stays None."""
         residual, lambdas = check_path(residual, lambdas, self.size)
         alphas, squared_distance = self.solve(residual, lambdas)
-        return dual_path(alphas, squared_distance, degrees_of_freedom(self.eigenvalues, lambdas), lambdas)
+        start_dof = None
+        if start is not None:
+            forms = [self.inverse_form(X, lambdas) for X in start.in_rows()] if start.linear else [np.array(np.nan)]
+            start_dof = lambdas * np.sum(forms, axis=0)
+        dof = degrees_of_freedom(self.eigenvalues, lambdas)
+        return dual_path(alphas, squared_distance, dof, lambdas, start_dof=start_dof)
 
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y for targets Y (M, k)."""
@@ -81,6 +88,12 @@ class TridiagonalDecomposition:
             solved[:, i * k : (i + 1) * k] = z
             quadratic[i] = max(float(np.vdot(z, self._times_t(z))), 0.0)
         return lambda_major(self._apply_q(solved, transpose=False), len(lambdas)), quadratic
+
+    def inverse_form(self, right: FloatArray, lambdas: FloatArray) -> FloatArray:
+        """See `ShiftedSolver.inverse_form`: one product with Q, then O(M k) for each lambda."""
+        rotated = self._apply_q(right, transpose=True)
+        solved = (solve_shifted(self._diagonal, self._off, rotated, float(shift)) for shift in lambdas)
+        return np.array([np.vdot(rotated, z) for z in solved])
 
     def _times_t(self, z: FloatArray) -> FloatArray:
         product: FloatArray = self._diagonal[:, None] * z

@@ -181,6 +181,7 @@ def _stage_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
         "dataset": _dataset_cost,
         "batches": _batches_cost,
         "head": _head_cost,
+        "head_refits": _head_refits_cost,
         "batching": _batching_cost,
         "precision": _precision_cost,
         "capture": _capture_cost,
@@ -206,10 +207,19 @@ def _batches_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
 
 
 def _head_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
-    model = plan.of(stage).survey.model
-    return 2.0 * model["n_parameters"] * plan.of(stage).survey.mean_tokens * plan.of(stage).sizes.n_train, model[
-        "hidden_size"
-    ] * 8
+    sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
+    n, d = sizes.n_train, int(survey.model["hidden_size"])
+    features = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n
+    # The singular value decomposition of the features takes about 6 n d^2 (Golub and Van Loan, figure 8.6.1).
+    return features + 6.0 * max(n, d) * min(n, d) ** 2, 8 * (n + survey.n_outputs) * (d + 1)
+
+
+def _head_refits_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
+    sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
+    n, C = sizes.n_train, survey.n_outputs
+    q = min(n, int(survey.model["hidden_size"])) + 1
+    # Products with the Hessians of all refits, twice n^2 q C additions and multiplications each; about 40 are needed.
+    return 40 * 4.0 * n * n * q * C, 8 * n * q * (C + 1)
 
 
 def _batching_cost(plan: Plan, stage: Stage) -> tuple[float, int]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.additions_plan import AdditionsPlanner
+from orchestrator.estimates import FITTED_HEADS, missing_estimates
 from orchestrator.finetune_plan import FinetunePlanner
 from orchestrator.identity import identity
 from orchestrator.layer_sets import LayerSet
@@ -35,6 +36,7 @@ class SeedPlanner:
         self.dataset = self._dataset()
         self.batches = self._batches()
         self.head = self._head()
+        self.head_refits = self._head_refits()
         self.batching = Stage("batching", self._rows_parameters(), self._model_inputs())
         self.batching_trained = self._batching_trained()
         self.precision = self._precision()
@@ -46,7 +48,9 @@ class SeedPlanner:
     def shared_stages(self) -> Iterator[Stage]:
         """Yield everything that several layer sets need."""
         yield self.dataset
-        yield from [stage for stage in (self.batches, self.head, self.batching, self.precision) if stage]
+        yield from [
+            stage for stage in (self.batches, self.head, self.head_refits, self.batching, self.precision) if stage
+        ]
         if self.batching_trained not in (None, self.batching):
             yield self.batching_trained
         yield from [*self.train, *self.eval]
@@ -142,12 +146,28 @@ class SeedPlanner:
         return Stage("batches", self._rows_parameters(), _by_kind(self.dataset))
 
     def _head(self) -> Stage | None:
-        if self.spec.head.kind not in ("ridge", "logistic"):
+        if self.spec.head.kind not in FITTED_HEADS:
             return None
         # Of the kernel's outputs only the margin changes what a ridge probe is fitted to, and no logistic one.
         outputs = self.spec.kernel.outputs
         aims = {"outputs": outputs} if self.spec.head.kind == "ridge" and outputs == "margin" else {}
         return Stage("head", self._scorer() | aims, _by_kind(self.dataset, self.batches))
+
+    def _head_refits(self) -> Stage | None:
+        """Return the stage that fits a logistic head again without each example; None where nothing needs that."""
+        head = self.spec.head
+        if head.kind != "logistic" or "leave_one_out_loss" in missing_estimates(head.kind, self._kernel()):
+            return None
+        return Stage("head_refits", {"penalty": head.penalty}, _by_kind(self.dataset, self.head))
+
+    def _left_out(self) -> Stage | None:
+        """Return the stage that says how outputs before training change without one example; None if none does."""
+        if self.head is None or len(missing_estimates(self.spec.head.kind, self._kernel())) == 2:
+            return None
+        return self.head if self.spec.head.kind == "ridge" else self.head_refits
+
+    def _kernel(self) -> dict[str, Any]:
+        return self.spec.kernel.model_dump(mode="json", exclude={"additions"})
 
     def _batching_trained(self) -> Stage | None:
         """Return the trial of the batches of training, whose examples are of any length; None where nothing trains."""
@@ -232,7 +252,6 @@ class SeedPlanner:
         )
 
     def _problem(self, n_train: int) -> dict[str, Any]:
-        kernel = self.spec.kernel.model_dump(mode="json", exclude={"additions"})
         compute = {
             "gram_dtype": self.spec.compute.gram_dtype,
             "shard_examples": self.sizes.shard_examples,
@@ -241,7 +260,7 @@ class SeedPlanner:
         return {
             "dataset": self.dataset.stage_id,
             "scorer": self._scorer(),
-            "kernel": kernel,
+            "kernel": self._kernel(),
             "compute": compute,
             "n_train": n_train,
         }
@@ -255,6 +274,9 @@ class SeedPlanner:
         }
         if self.precision:
             inputs["precision"] = (_ref(self.precision),)
+        left_out = self._left_out()
+        if left_out and (method == "primal" or self.spec.kernel.decomposition == "full"):
+            inputs["left_out"] = (_ref(left_out),)
         if method == "dual":
             inputs["tiles"] = tuple(_ref(t) for (row, column), t in self.tiles.items() if max(row, column) < shards)
             inputs["eval_tiles"] = tuple(_ref(t) for (_, column), t in self.eval_tiles.items() if column < shards)

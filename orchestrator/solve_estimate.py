@@ -1,5 +1,6 @@
 """What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
 
+from orchestrator.estimates import is_iterative
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.sizes import Sizes
@@ -16,15 +17,28 @@ def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
     sizes, kernel = plan.of(stage).sizes, plan.sweep.spec.kernel
     n_train = stage.parameters["problem"]["n_train"]
     M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
-    if _is_iterative(stage):
+    if is_iterative(stage):
         return _iterative_memory(sizes, M, M_eval, len(plan.lambdas))
     # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
     copies = 3 if kernel.eigenvectors or kernel.kind == "asymmetric_sign" else 1
-    path = 3 * len(plan.lambdas) * (M + M_eval) * 8
+    path = 3 * len(plan.lambdas) * (M + M_eval) * 8 + _start_memory(plan, stage, layer_set)
     if stage.parameters["method"] == "primal":
         p = layer_set.n_parameters * sizes.features_per_parameter
         return copies * 8 * p * p + BLOCK_BYTES + len(plan.lambdas) * 8 * p + path
     return copies * 8 * M * M + 8 * M_eval * M + path
+
+
+def _start_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
+    """Return the bytes of what a fitted head was fitted with, and of its products with the decomposition."""
+    if "left_out" not in stage.inputs:
+        return 0
+    sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
+    n, R = stage.parameters["problem"]["n_train"], sizes.kernel_rows_per_example
+    q = min(sizes.n_train, int(survey.model["hidden_size"])) + 1
+    size = n * R
+    if stage.parameters["method"] == "primal":
+        size = layer_set.n_parameters * sizes.features_per_parameter
+    return 8 * q * int(n * (1 + survey.n_outputs) + 3 * R * size)
 
 
 def solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
@@ -37,7 +51,7 @@ def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, i
     sizes = plan.of(stage).sizes
     M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
     p = layer_set.n_parameters * sizes.features_per_parameter
-    if _is_iterative(stage):
+    if is_iterative(stage):
         return _iterative_cost(sizes, M, len(plan.lambdas), predictions=stage.parameters["predictions"])
     primal = stage.parameters["method"] == "primal"
     size = p if primal else M
@@ -48,11 +62,6 @@ def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, i
     if stage.parameters["predictions"]:
         disk += 8 * len(plan.lambdas) * sizes.kernel_rows(sizes.n_eval)
     return flops, disk
-
-
-def _is_iterative(stage: Stage) -> bool:
-    kernel = stage.parameters["problem"]["kernel"]
-    return bool(kernel.get("decomposition") == "iterative" and stage.parameters["method"] == "dual")
 
 
 def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_lambdas: int) -> int:

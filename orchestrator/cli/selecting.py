@@ -28,13 +28,13 @@ def select(
     path: FolderArgument,
     *,
     by: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="condition_fixed, condition_relative, effective_rank, alignment, gcv, leave_one_out, eval_loss or "
-            "train_loss.",
+            "train_loss; without it gcv, or leave_one_out where gcv is empty.",
             metavar="CRITERION",
         ),
-    ] = "gcv",
+    ] = None,
     greedy: Annotated[
         int | None,
         typer.Option(help="Choose so many layers one at a time, from stored kernel blocks.", metavar="K", min=1),
@@ -54,14 +54,14 @@ def select(
     """
     from orchestrator.results import load
     from orchestrator.selection.choosing import choose
-    from orchestrator.selection.criteria import criterion_named
+    from orchestrator.selection.criteria import criterion_named, usual_criterion
     from orchestrator.selection.ranking import rank as rank_layer_sets
     from orchestrator.variants import choices
 
     folder = sweep_folder(path)
     sweep = replace(folder.existing(), trusts_code=trust_remote_code)
     spec = sweep.spec
-    criterion = criterion_named(by, spec)
+    criterion = usual_criterion(spec) if by is None else criterion_named(by, spec)
     position = choose(spec, task, rank)
     ranking = rank_layer_sets(load(folder.root), criterion, choices(spec)[position])
     selection = None if greedy is None else _select_layers(sweep, folder, criterion, greedy, position)

@@ -1,5 +1,6 @@
 """What people should know of how a plan trains, and of what its kernel measures, beside its costs."""
 
+from orchestrator.estimates import FITTED_HEADS, missing_estimates
 from orchestrator.plan import Plan
 from orchestrator.training_memory import by_rows
 
@@ -18,10 +19,24 @@ NORM_OF_THE_KERNEL = (
 def kernel_notes(plan: Plan) -> list[str]:
     """Return a sentence for each way in which a column about the kernel is not what its name suggests."""
     kernel = plan.sweep.spec.kernel
+    notes = _empty_estimates(plan)
     keys = {"kernel.kind: sign": kernel.kind == "sign", "kernel.outputs: trace": kernel.outputs == "trace"}
     if kernel.kind == "asymmetric_sign" or not any(keys.values()):
-        return []  # without symmetry there is no such norm, and the column is empty
-    return [NORM_OF_THE_KERNEL.format(keys=", ".join(key for key, is_set in keys.items() if is_set))]
+        return notes  # without symmetry there is no such norm, and the column is empty
+    return [*notes, NORM_OF_THE_KERNEL.format(keys=", ".join(key for key, is_set in keys.items() if is_set))]
+
+
+def _empty_estimates(plan: Plan) -> list[str]:
+    """Return why a sweep under a fitted head has no GCV; no note where it has."""
+    spec = plan.sweep.spec
+    missing = missing_estimates(spec.head.kind, spec.kernel.model_dump(mode="json"))
+    if spec.head.kind not in FITTED_HEADS or "gcv" not in missing:
+        return []
+    other = missing.get("leave_one_out_loss")
+    return [
+        f"head.kind: {spec.head.kind}: gcv is empty, for {missing['gcv']}; "
+        + (f"so is leave_one_out_loss, for {other}" if other else "leave_one_out_loss is not")
+    ]
 
 
 def training_notes(plan: Plan) -> list[str]:

@@ -1,13 +1,14 @@
 """What layer sets can be ranked by before training: numbers of kernels and ridge paths, none of trained models."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from orchestrator.errors import ResultsError, SpecError
+from orchestrator.estimates import ESTIMATES, NEEDS_EIGENVECTORS, missing_estimates
 from orchestrator.spec import Spec
 
 
@@ -76,12 +77,14 @@ CRITERIA = (
     Criterion(
         "gcv", "gcv", False, False, True,
         "generalised cross-validation, an estimate of the linearized model's squared error on new examples; rests on "
-        "the training examples, their labels and the model's outputs before training.",
+        "the training examples, their labels and the model's outputs before training. That a ridge head was fitted to "
+        "these labels is counted.",
     ),
     Criterion(
         "leave_one_out", "leave_one_out_loss", False, False, True,
-        "loss of the linearized model on each training example when it is fitted to the others; rests on the training "
-        "examples, their labels and the model's outputs before training.",
+        "loss of the linearized model on each training example when it is fitted to the others, and so is a ridge or "
+        "logistic head, the kernel being held; rests on the training examples, their labels and the model's outputs "
+        "before training.",
     ),
     Criterion(
         "eval_loss", "eval_loss", False, False, True,
@@ -106,14 +109,42 @@ def criterion_named(name: str, spec: Spec) -> Criterion:
     by_name = {criterion.name: criterion for criterion in CRITERIA}
     if name not in by_name:
         raise SpecError(f"there is no criterion `{name}`; {_hint(name, list(by_name))}")
-    if name == "leave_one_out" and spec.kernel.kind == "asymmetric_sign":
-        raise ResultsError("the asymmetric_sign kernel has no leave-one-out residuals; take `--by gcv`")
-    if name == "leave_one_out" and not spec.kernel.eigenvectors:
+    criterion = by_name[name]
+    missing = _missing(spec)
+    if criterion.column in missing:
+        others = [each.name for each in CRITERIA if each.column in ESTIMATES and each.column not in missing]
         raise ResultsError(
-            "leave_one_out needs eigenvectors, which this sweep was run without: set kernel.eigenvectors: true and run "
-            "with `--on-change given` (the kernel blocks are used again), or take `--by gcv`"
+            f"{name} is empty in this sweep, for {missing[criterion.column]}{_with_eigenvectors(missing)}; take "
+            f"`--by {others[0] if others else 'alignment'}`"
         )
-    return by_name[name]
+    return criterion
+
+
+def usual_criterion(spec: Spec) -> Criterion:
+    """Return what layer sets of a sweep are ranked by if nobody says: gcv, or leave_one_out where that is empty.
+
+    Raises:
+        ResultsError: the sweep has neither; the message says why, and what there is.
+    """
+    missing = _missing(spec)
+    for criterion in CRITERIA:
+        if criterion.column in ESTIMATES and criterion.column not in missing:
+            return criterion
+    raise ResultsError(
+        f"this sweep has no gcv, for {missing['gcv']}, and no leave_one_out, for {missing['leave_one_out_loss']}"
+        f"{_with_eigenvectors(missing)}; or name another criterion, such as `--by alignment`"
+    )
+
+
+def _missing(spec: Spec) -> dict[str, str]:
+    return missing_estimates(spec.head.kind, spec.kernel.model_dump(mode="json"))
+
+
+def _with_eigenvectors(missing: Mapping[str, str]) -> str:
+    """Return how to get leave-one-out losses, where eigenvectors are all they lack."""
+    if missing.get("leave_one_out_loss") != NEEDS_EIGENVECTORS:
+        return ""
+    return ": set it and run with `--on-change given` (the kernel blocks are used again)"
 
 
 def _hint(name: str, names: Sequence[str]) -> str:

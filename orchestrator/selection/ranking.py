@@ -79,7 +79,8 @@ def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -
     names = plan_index(results.folder).layer_sets
     seeds, lambdas, n_train = set(spec.grid.seeds), spec.grid.lambdas.numbers(), max(spec.grid.n_train)
     chosen = cells_of(choice or Choice())
-    columns = [*chosen, "layer_set", "seed", "n_train", "n_parameters", "condition_number_resolved", criterion.column]
+    about = ["layer_set", "seed", "n_train", "n_parameters", "condition_number_resolved", "missing_estimates"]
+    columns = [*chosen, *about, criterion.column]
     cells = results.cells.to_pandas(columns)
     for name, value in {**chosen, "n_train": n_train}.items():
         cells = cells[cells[name] == value]
@@ -87,6 +88,7 @@ def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -
     whole = [name for name in names if name in by_set and len(by_set[name]) == len(seeds) * len(lambdas)]
     if not whole:
         raise ResultsError("no layer set of the sweep is finished; `ntksweep run` goes on")
+    _refuse_empty(pd.concat([by_set[name] for name in whole]), criterion)
     ranked = [_ranked(name, by_set[name], criterion) for name in whole]
     resolved = pd.concat([by_set[name].drop_duplicates("seed")["condition_number_resolved"] for name in whole])
     return Ranking(
@@ -101,6 +103,15 @@ def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -
         n_kernels=len(resolved),
         n_unresolved=int((~resolved.astype(bool)).sum()),
     )
+
+
+def _refuse_empty(cells: pd.DataFrame, criterion: Criterion) -> None:
+    """Raise ResultsError where no cell has a value, and say why if the cells do."""
+    if cells[criterion.column].notna().any():
+        return
+    reasons = [text for text in cells["missing_estimates"].dropna().unique() if f"{criterion.column}: " in text]
+    why = f" ({reasons[0]})" if reasons else ""
+    raise ResultsError(f"{criterion.column} is empty in every cell{why}; rank by another criterion")
 
 
 def _task(spec: Spec, choice: Choice | None) -> TaskSection:

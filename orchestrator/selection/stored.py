@@ -106,7 +106,12 @@ class StoredKernels:
         except DamagedArtifactError as error:
             # A finished sweep needs its blocks no more, so `run` alone would not look at them.
             blocks = f"part of the kernel blocks of layers {compress(self.layers)}"
-            what = {"gram": blocks, "capture": "outputs before training"}.get(error.kind, "labels")
+            what = {
+                "gram": blocks,
+                "capture": "outputs before training",
+                "head": "the fitted head",
+                "head_refits": "the head without each example",
+            }.get(error.kind, "labels")
             raise ResultsError(
                 f"the artifact {error.kind}/{error.stage_id} ({what}) is gone or damaged; to get it again, remove "
                 f"{self._record} and run the sweep: it computes that and what is missing below it anew"

@@ -251,7 +251,7 @@ class KernelSection(Section):
     eigenvectors: bool = Field(
         False,
         description="Compute eigenvectors too: gives leave-one-out losses, at about 2.5 times the time of the "
-        "decomposition.",
+        "decomposition; a logistic head is fitted again without each example.",
         examples=[False],
     )
     decomposition: Literal["full", "iterative"] = Field(

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from finetune.left_out import ridge_hat
 from finetune.probe import fit_head
 from finetune.settings import TaskKind
 from finetune.targets import logit_targets
@@ -12,7 +13,11 @@ from orchestrator.stages.work import Product, Work
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Fit the head; the artifact holds its `weight` (C, d) and `bias` (C,)."""
+    """Fit the head; the artifact holds its `weight` (C, d) and `bias` (C,).
+
+    For leave-one-out it holds besides what `finetune.left_out.ridge_hat` returns of a ridge head, `hat_factor` (n, q)
+    and `left_out_changes` (n, C), and of a logistic one the `features` (n, d) that it was fitted to.
+    """
     p = stage.parameters
     dataset = work.input(stage, "dataset")
     labels = np.array(dataset.array("train.labels"))
@@ -25,8 +30,13 @@ def compute(stage: Stage, work: Work) -> Product:
         if counts:
             own |= zip(positions.tolist(), rows, strict=True)
     found = {position: row for each in work.group.gathered(own) for position, row in each.items()}
-    features = [found[position] for position in range(len(labels))]
+    features = np.stack([found[position] for position in range(len(labels))])
     kind: TaskKind = "regression" if labels.dtype.kind == "f" else "classification"
     targets = logit_targets(labels, kind=kind, n_outputs=p["n_outputs"], outputs=p.get("outputs", "full"))
-    weights = fit_head(p["head"]["kind"], np.stack(features), labels, targets, penalty=p["head"]["penalty"])
-    return Product({}, work.write_arrays(stage, weights))
+    head, penalty = p["head"]["kind"], p["head"]["penalty"]
+    arrays: dict[str, np.ndarray] = dict(fit_head(head, features, labels, targets, penalty=penalty))
+    if head == "ridge":
+        arrays["hat_factor"], arrays["left_out_changes"] = ridge_hat(features.astype(np.float64), targets, penalty)
+    else:
+        arrays["features"] = features
+    return Product({}, work.write_arrays(stage, arrays))

@@ -9,6 +9,7 @@ _MODULES = {
     "dataset": "orchestrator.stages.dataset",
     "batches": "orchestrator.stages.batches",
     "head": "orchestrator.stages.head",
+    "head_refits": "orchestrator.stages.head_refits",
     "batching": "orchestrator.stages.batching",
     "precision": "orchestrator.stages.precision",
     "capture": "orchestrator.stages.capture",

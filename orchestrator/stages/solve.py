@@ -14,8 +14,10 @@ import numpy.typing as npt
 from ntk_dist.bounds import ridge_distance_bound
 from ntk_dist.decomposition import Decomposition
 from ntk_dist.ridge import RidgePath
+from orchestrator.estimates import is_iterative, missing_estimates
 from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks, sum_tiles
+from orchestrator.stages.fitted_start import load_start
 from orchestrator.stages.problem import Problem, load_problem
 from orchestrator.stages.split import dual_shares, primal_shares
 from orchestrator.stages.work import Product, Work
@@ -36,12 +38,13 @@ def compute(stage: Stage, work: Work) -> Product:
     The artifact holds, for S layer sets and L lambdas, the arrays of `spectrum_scalars` (S,), those of `path_scalars`
     (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`. Where
     `kernel.decomposition` is iterative, what stands for the eigenvalues is that of `IterativeSolver.numbers`. Its facts
-    say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for.
+    say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for, and under
+    `missing_estimates` why columns are nan.
     """
     solver = _solver(stage, work)
     columns: dict[str, list[Any]] = {}
     arrays: dict[str, Array] = {}
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"missing_estimates": solver.missing} if solver.missing else {}
     for position, groups in enumerate(stage.parameters["layer_sets"]):
         numbers, lists = solver.numbers(groups)
         if solver.decomposer.fallbacks:
@@ -57,9 +60,7 @@ def compute(stage: Stage, work: Work) -> Product:
 
 
 def _solver(stage: Stage, work: Work) -> "Solver":
-    # With few parameters the matrix is as small as they are, and decomposing it tells more.
-    iterative = stage.parameters["problem"]["kernel"].get("decomposition") == "iterative"
-    if iterative and stage.parameters["method"] == "dual":
+    if is_iterative(stage):
         from orchestrator.stages.iterative import IterativeSolver
 
         return IterativeSolver(stage, work)
@@ -72,6 +73,8 @@ class Solver:
     Attributes:
         kernel: the section `kernel` of the spec.
         problem: targets and initial outputs.
+        start: how the initial outputs change without an example, where a head was fitted to its label.
+        missing: why `gcv` or `leave_one_out_loss` is nan, by column.
         predictions: evaluation outputs of the layer set that was solved last, (L, M_eval, k).
         shares: what the split of the kernel says of the layer set that was decomposed last; empty without the head.
         decomposer: what decomposes symmetric kernels, and keeps why a GPU did not.
@@ -82,6 +85,11 @@ class Solver:
         self.work = work
         self.kernel = stage.parameters["problem"]["kernel"]
         self.problem: Problem = load_problem(stage, work)
+        self.start, why = load_start(stage, work, self.kernel["outputs"])
+        head = stage.parameters["problem"]["scorer"]["head"]["kind"]
+        self.missing = missing_estimates(head, self.kernel, decomposed=not is_iterative(stage))
+        if why:
+            self.missing["leave_one_out_loss"] = why
         self.train = work.inputs(stage, "train")
         self.eval = work.inputs(stage, "eval")
         dual = stage.parameters["method"] == "dual"
@@ -174,8 +182,9 @@ class Solver:
         path = decomposition.ridge_path(
             problem.residual,
             self.lambdas(decomposition.trace, decomposition.size),
-            leave_one_out=self.kernel["eigenvectors"],
+            leave_one_out="leave_one_out_loss" not in self.missing,
             rows_per_example=problem.rows_per_example,
+            start=self.start,
         )
         change = np.concatenate([path.eval_fit(block) for block in rows], axis=1)
         self.predictions = problem.eval_initial + change
@@ -222,7 +231,7 @@ class Solver:
         residual_norm = float(np.linalg.norm(problem.residual))
         squared_residual = _sum_of_squares(path.train_residuals)
         eval_residuals = problem.eval_targets - self.predictions
-        left_out = path.leave_one_out
+        left_out, unknown = path.leave_one_out, np.full(len(path.lambdas), np.nan)
         return {
             "lambda": path.lambdas,
             "train_loss": squared_residual / (2 * problem.n_train),
@@ -231,10 +240,8 @@ class Solver:
             "parameter_distance": np.sqrt(path.squared_distance),
             "parameter_distance_bound": ridge_distance_bound(residual_norm, path.lambdas),
             "degrees_of_freedom": path.degrees_of_freedom,
-            "gcv": path.gcv,
-            "leave_one_out_loss": np.full(len(path.lambdas), np.nan)
-            if left_out is None
-            else _sum_of_squares(left_out) / (2 * problem.n_train),
+            "gcv": unknown if "gcv" in self.missing else path.gcv,
+            "leave_one_out_loss": unknown if left_out is None else _sum_of_squares(left_out) / (2 * problem.n_train),
             **problem.metrics("train", problem.targets - path.train_residuals),
             **problem.metrics("eval", self.predictions),
         }

@@ -74,6 +74,8 @@ def cells_of(
         columns[name] = [value for value in values for _ in range(n_lambdas)]
     fallbacks = artifact.facts.get("fallbacks", {})
     columns["fallback"] = [fallbacks.get(str(position)) for position in range(len(sets)) for _ in range(n_lambdas)]
+    missing = artifact.facts.get("missing_estimates", {})
+    columns["missing_estimates"] = "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
     stored = set(artifact.names())
     for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
         if column.name in stored:

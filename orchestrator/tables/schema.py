@@ -148,14 +148,16 @@ RIDGE_COLUMNS = (
     Column(
         "gcv",
         _REAL,
-        "generalised cross-validation; too low where the head is fitted, for the probe has seen the labels",
+        "generalised cross-validation, (1/M) |y - f|^2 / (1 - trace S/M)^2 for f = S y, the fit of a ridge head being "
+        "part of S; null under a logistic head",
     ),
     Column(
         "leave_one_out_loss",
         _REAL,
-        "train_loss of leave-one-example-out residuals; null without eigenvectors; too low where the head is fitted, "
-        "for the probe has seen the label that is left out",
+        "train_loss of leave-one-example-out residuals, a fitted head being fitted without the example too and the "
+        "kernel held; null without eigenvectors",
     ),
+    Column("missing_estimates", _NAME, "why gcv or leave_one_out_loss is null; null where neither is"),
     Column(
         "ridge_residual",
         _REAL,

@@ -144,7 +144,7 @@ def test_an_unknown_criterion_is_told_with_the_nearest():
 
 
 def test_leave_one_out_needs_eigenvectors_of_a_symmetric_kernel():
-    with pytest.raises(ResultsError, match=r"set kernel\.eigenvectors: true .* or take `--by gcv`"):
+    with pytest.raises(ResultsError, match=r"needs kernel\.eigenvectors: true: set it .*; take `--by gcv`"):
         criterion_named("leave_one_out", spec_of())
     with pytest.raises(ResultsError, match="asymmetric_sign kernel has no leave-one-out"):
         criterion_named("leave_one_out", spec_of({"kernel.kind": "asymmetric_sign"}))
@@ -508,6 +508,6 @@ def test_select_explains_wrong_input(swept: Path, finished_regression: Path, tmp
     answer = ntksweep("select", swept, "--by", "gvc")
     assert (answer.status, answer.output) == (2, "")
     assert "there is no criterion `gvc`; did you mean `gcv`?" in answer.errors
-    assert "needs eigenvectors" in ntksweep("select", finished_regression, "--by", "leave_one_out").errors
+    assert "needs kernel.eigenvectors" in ntksweep("select", finished_regression, "--by", "leave_one_out").errors
     assert "--greedy 9: the sweep's layer sets touch 4 layers" in ntksweep("select", swept, "--greedy", "9").errors
     assert "there are no results at" in ntksweep("select", tmp_path / "none").errors

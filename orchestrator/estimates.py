@@ -1,0 +1,46 @@
+"""Which estimates of the error on new examples a kernel regression has, and why the others are empty."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.stage import Stage
+
+FITTED_HEADS = frozenset({"ridge", "logistic"})
+"""Kinds of heads that are fitted to the labels of the training examples."""
+
+
+ESTIMATES = ("gcv", "leave_one_out_loss")
+"""Columns of the estimates of the error on new examples that rest on the training examples alone."""
+
+NEEDS_EIGENVECTORS = "it needs kernel.eigenvectors: true"
+"""Why a sweep lacks leave-one-out residuals that a run with eigenvectors would add."""
+
+
+def is_iterative(stage: Stage) -> bool:
+    """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
+    # With few parameters the matrix is as small as they are, and decomposing it tells more.
+    iterative = stage.parameters["problem"]["kernel"].get("decomposition") == "iterative"
+    return bool(iterative and stage.parameters["method"] == "dual")
+
+
+def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool = True) -> dict[str, str]:
+    """Return why `gcv` or `leave_one_out_loss` is null, by column; only those that are.
+
+    Args:
+        head: the kind of head.
+        kernel: the section `kernel` of the spec.
+        decomposed: whether the kernel is decomposed.
+    """
+    if not decomposed:
+        return dict.fromkeys(ESTIMATES, "kernel.decomposition: iterative finds no eigenvectors")
+    asymmetric = kernel["kind"] == "asymmetric_sign"
+    missing = {}
+    if head == "logistic":
+        missing["gcv"] = "a logistic head is not linear in the labels that it is fitted to"
+    elif head in FITTED_HEADS and asymmetric:
+        missing["gcv"] = "the asymmetric_sign kernel has none under a fitted head"
+    if asymmetric:
+        missing["leave_one_out_loss"] = "the asymmetric_sign kernel has no leave-one-out residuals"
+    elif not kernel["eigenvectors"]:
+        missing["leave_one_out_loss"] = NEEDS_EIGENVECTORS
+    return missing

@@ -1,0 +1,30 @@
+"""How the outputs before training change without one training example, where a head was fitted to its label."""
+
+import numpy as np
+
+from finetune.left_out import LeftOut, ridge_left_out
+from finetune.targets import changes_of_outputs
+from ntk_dist.features import OutputMode
+from ntk_dist.fitted_start import FittedStart
+from orchestrator.stage import Stage
+from orchestrator.stages.work import Work
+
+
+def load_start(stage: Stage, work: Work, mode: OutputMode) -> tuple[FittedStart | None, str]:
+    """Return what leave-one-out and GCV of a solve stage need of its fitted head, or None and why there is none.
+
+    The reason is empty where no head was fitted to labels, or where nothing asks for it.
+    """
+    if "left_out" not in stage.inputs:
+        return None, ""
+    artifact = work.input(stage, "left_out")
+    if "impossible" in artifact.facts:
+        return None, artifact.facts["impossible"]
+    linear = stage.inputs["left_out"][0][0] == "head"
+    if linear:
+        found = ridge_left_out(*(np.array(artifact.array(name)) for name in ("hat_factor", "left_out_changes")))
+    else:
+        directions = np.array(artifact.array("directions"))
+        n, C, _ = directions.shape
+        found = LeftOut(np.array(artifact.array("features")), directions, np.broadcast_to(np.eye(C), (n, C, C)))
+    return FittedStart(found.features, found.directions, changes_of_outputs(found.changes, mode), linear), ""

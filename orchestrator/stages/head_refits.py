@@ -1,0 +1,33 @@
+"""The stage `head_refits`: a logistic head fitted again without each of its training examples, for leave-one-out."""
+
+import numpy as np
+
+from finetune.errors import ProbeError
+from finetune.logistic_refits import logistic_refits
+from orchestrator.stage import Stage
+from orchestrator.stages.work import Product, Work
+
+
+def compute(stage: Stage, work: Work) -> Product:
+    """Fit the head again; the artifact holds `features` and `directions` of `finetune.left_out.LeftOut`.
+
+    They are (n, q) and (n, C, q). Where some example cannot be left out, it holds no arrays, and its facts say why
+    under `impossible`.
+    """
+    head = work.input(stage, "head")
+    labels = np.array(work.input(stage, "dataset").array("train.labels"))
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() == 1:
+        single = classes[counts.argmin()]
+        return _impossible(f"class {single} has one training example, without which the probe cannot be fitted")
+    features, weight, bias = (np.array(head.array(name), np.float64) for name in ("features", "weight", "bias"))
+    try:
+        found = logistic_refits(features, labels, weight, bias, penalty=stage.parameters["penalty"])
+    except ProbeError as error:
+        return _impossible(str(error))
+    arrays = {"features": found.features, "directions": found.directions}
+    return Product({}, work.write_arrays(stage, arrays))
+
+
+def _impossible(why: str) -> Product:
+    return Product({"impossible": why})
