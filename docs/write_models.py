@@ -26,7 +26,7 @@ _REASONS = {
     r"goes backward by a rule of its own": "goes backward by a rule of its own, past its linear modules",
     r"no linear layer with \d+ outputs": "its head does not end in a linear layer of its own",
     r"no output embedding": "has no output embedding",
-    r"does not compute the logit of a word": "the logit of a word depends on more than its row of the output embedding",
+    r"changes its logits after the output": "the logit of a word depends on more than its row of the output embedding",
     r"linear module of the model, which has none": "has no linear modules but others in their place",
     r"NaN or infinite": "its outputs are NaN in double precision",
     r"requires the (?:PIL|timm) library": "needs pillow and timm to be built",

@@ -254,7 +254,7 @@ def build_scorer(
     targets = find_targets(network, adapter.targets)
     words = word_ids(model, head.words, n_outputs) if language_model else None
     if words is not None:
-        check_word_head(loaded, model.path)
+        check_word_head(network, loaded.missing, model.path)
         drawn, final = draw_missing(loaded, head_seed), word_head(network, words.words)
     else:
         drawn = prepare_head(loaded, head, n_outputs=n_outputs, seed=head_seed, weights=head_weights)
@@ -325,19 +325,19 @@ def take_words(scorer: Scorer, run: Call = at_once) -> None:
         try:
             scored = run(scorer.logits, batch)
         except ModelRunError as error:
-            # something that has the size of the vocabulary stands behind the output embedding
-            raise UnsupportedModelError(_changed_logits(scorer.model)) from error
+            # the same tokens went through, with the logits of all words
+            raise _changes_logits(scorer) from error
     # in half precision the model rounds its logits a few times more
     rounding = 4 * torch.finfo(own.dtype).eps
     relative, absolute = max(1e-3, rounding), max(1e-5, rounding * float(own.abs().max()))
     if scored.shape != own.shape or not torch.allclose(scored, own.to(scored.dtype), rtol=relative, atol=absolute):
-        raise UnsupportedModelError(_changed_logits(scorer.model))
+        raise _changes_logits(scorer)
 
 
-def _changed_logits(model: PreTrainedModel) -> str:
-    return (
-        f"{type(model).__name__} does not compute the logit of a word by its output embedding and that word alone, as "
-        "label words are read here; use a random, ridge or logistic head"
+def _changes_logits(scorer: Scorer) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(scorer.model).__name__} changes its logits after the output embedding, by a bias of its own or "
+        "otherwise, in a way that is not known here, so that label words cannot be scored; use a random or ridge head"
     )
 
 
