@@ -74,8 +74,7 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     """
     config = load_config(settings, n_outputs)
     with loading(settings.path), quiet(), torch.device("meta"):
-        model = model_from(settings, config, language_model=language_model)
-    return model
+        return model_from(settings, config, language_model=language_model)
 
 
 def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int) -> LoadedModel:
