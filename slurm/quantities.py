@@ -91,8 +91,8 @@ def expanded_folder(folder: Path) -> Path:
         raise ValueError("the path holds a character that cannot be seen, which scripts of jobs could not hold")
     if len(os.fsencode(folder)) > LONGEST_PATH or any(len(os.fsencode(name)) > LONGEST_NAME for name in folder.parts):
         raise ValueError(
-            f"the path, or a name in it, is longer than a file system takes: {LONGEST_NAME} bytes a name, {LONGEST_PATH} "
-            "in all"
+            f"the path, or a name in it, is longer than a file system takes: {LONGEST_NAME} bytes a name, "
+            f"{LONGEST_PATH} in all"
         )
     try:
         expanded = Path(os.path.expandvars(folder)).expanduser()
