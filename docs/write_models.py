@@ -23,7 +23,7 @@ _REASONS = {
     r"computes across the texts of a batch": "computes across the texts of a batch",
     r"keeps something from one text to the next": "keeps something from one text to the next",
     r"none of whose axes is that of the examples": "lays the examples of a batch out in a way of its own",
-    r"goes backward by a rule of its own": "goes backward by a rule of its own, past its linear modules",
+    r"has turned gradients off": "goes backward by a rule of its own, past its linear modules",
     r"no linear layer with \d+ outputs": "its head does not end in a linear layer of its own",
     r"no output embedding": "has no output embedding",
     r"changes its logits after the output": "the logit of a word depends on more than its row of the output embedding",
@@ -60,7 +60,8 @@ checkpoint, meets the same checks in a sweep. `docs/write_models.py` writes this
 
 Linear modules are what `adapter.targets` may name, by the last part of their names; where that stands for several
 modules of a layer, more of the name tells them apart. Those in the last column cannot be targets, and a message says
-why: a model reads their weights directly, they return more than a product, or two layers share them.
+why: a model reads their weights directly, runs them where gradients are off, they return more than a product, or two
+layers share them.
 
 | `model_type` | classifier | label words | linear modules | not as targets |
 | --- | --- | --- | --- | --- |
