@@ -55,6 +55,10 @@ class Fit:
             frozenset(entry[0] for entry in report["mismatched_keys"]),
         )
 
+    def drawn(self, model: PreTrainedModel) -> frozenset[str]:
+        """Return the names of the model's parameters that the checkpoint does not give."""
+        return (self.missing | self.mismatched) & {name for name, _ in model.named_parameters()}
+
 
 @dataclass(frozen=True)
 class _Case:
@@ -66,8 +70,11 @@ class _Case:
     shapes: dict[str, tuple[int, ...]] = field(compare=False)
 
 
-def check_checkpoint(settings: ModelSettings, model: PreTrainedModel) -> None:
+def check_checkpoint(settings: ModelSettings, model: PreTrainedModel) -> frozenset[str]:
     """Check that a checkpoint fits a model, from the headers of its files alone; one that is not here yet passes.
+
+    Returns:
+        Names of the parameters that will be drawn, as `LoadedModel.missing`; none where no weights are here.
 
     Args:
         settings: where the checkpoint is.
@@ -77,13 +84,14 @@ def check_checkpoint(settings: ModelSettings, model: PreTrainedModel) -> None:
         ModelLoadError: as `check_fit` and `finetune.weight_files.weight_files`.
     """
     if settings.weights == "random" or not are_here(settings):
-        return
+        return frozenset()
     with weight_files(settings) as files:
         shapes = files.shapes
     text = f"{type(model)} {model.config.to_json_string(use_diff=False)} {sorted(shapes.items())}"
     with loading(settings.path):
         fit = _fit(_Case(text, type(model), model.config, shapes))
     check_fit(settings, model, fit)
+    return fit.drawn(model)
 
 
 # a sweep of several tasks asks for each of them
@@ -120,8 +128,8 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
     wrong = [name for name in order if name in fit.mismatched]
     if wrong:
         raise ModelLoadError(
-            f"{settings.path}: {wrong[0]}{_more(wrong)} has another shape in the weights than in config.json; the "
-            "files do not belong together: get the checkpoint again"
+            f"{settings.path}: the weights hold {wrong[0]}{_more(wrong)} in another shape than config.json describes; "
+            "the files do not belong together: get the checkpoint again"
         )
     held = _unused(model, prefix, fit.unexpected)
     if quantized := [name for name in held if _QUANTIZED.search(name)]:

@@ -1,6 +1,6 @@
 """The head: drawn, kept from the checkpoint, or fitted by a probe."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ def prepare_head(
     heads = head_linears(model)
     final_name, final = final_linear(model, n_outputs)
     if settings.kind == "pretrained":
-        _check_pretrained(loaded, heads, n_outputs)
+        check_pretrained_head(model, loaded.missing, n_outputs=n_outputs)
     drawn = set(draw_missing(loaded, seed))
     if settings.kind != "pretrained":
         for name, module in heads.items():
@@ -75,9 +75,19 @@ def head_parts(model: PreTrainedModel, n_outputs: int) -> GroupParts:
     return GroupParts([linear for linear in linears if linear.name not in zero], zero, linears)
 
 
-def _check_pretrained(loaded: LoadedModel, heads: Mapping[str, nn.Linear], n_outputs: int) -> None:
-    for name in heads:
-        if f"{name}.weight" in loaded.missing:
+def check_pretrained_head(model: PreTrainedModel, missing: Collection[str], *, n_outputs: int) -> None:
+    """Check that a checkpoint has the head.
+
+    Args:
+        model: with or without weights.
+        missing: names of the parameters that the checkpoint does not give.
+        n_outputs: outputs of the head.
+
+    Raises:
+        HeadError: it has none, or one with another number of outputs.
+    """
+    for name in head_linears(model):
+        if f"{name}.weight" in missing:
             raise HeadError(
                 f"the checkpoint has no {name} with {n_outputs} outputs; use a random or a ridge head, or a "
                 "checkpoint that was fine-tuned on this task"

@@ -18,6 +18,8 @@ from finetune.architecture import (
     n_layers,
 )
 from finetune.checkpoint_fit import check_checkpoint
+from finetune.head import check_pretrained_head
+from finetune.label_words import check_word_head
 from finetune.model import empty_model
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.tracked import check_groups
@@ -74,17 +76,22 @@ def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSett
     """The facts that a plan needs. A head of zeros, which weights alone can tell, is not foreseen.
 
     Raises:
-        FinetuneError: a named subclass says whether model, head or target is wrong.
+        FinetuneError: a named subclass says whether model, head or target is wrong; also where the checkpoint lacks a
+            head that it should bring.
         TiedWeightsError: a parameter belongs to two groups.
     """
     language_model = head.kind == "label_words"
     network = empty_model(model, n_outputs=n_outputs, language_model=language_model)
-    check_checkpoint(model, network)
+    missing = check_checkpoint(model, network)
     targets = find_targets(network, adapter.targets)
     check_groups({target.group: dense_parts(target).tracked for target in targets})
     groups = [_target_facts(target, adapter) for target in targets]
-    if not language_model:
+    if language_model:
+        check_word_head(network, missing, model.path)
+    else:
         final = final_linear(network, n_outputs)[1]
+        if head.kind == "pretrained":
+            check_pretrained_head(network, missing, n_outputs=n_outputs)
         if head.in_kernel:
             size = sum(p.numel() for module in head_linears(network).values() for p in module.parameters())
             if head.kind in ("ridge", "logistic") and "bias" not in dict(final.named_parameters()):

@@ -1,5 +1,6 @@
 """Label words: the logits of one word a class, read at the mask of a prompt or at its end, as outputs."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel
 
 from finetune.architecture import base_prefix, reads_mask
 from finetune.errors import HeadError, LabelWordError, PromptError
-from finetune.model import LoadedModel, load_config
+from finetune.model import load_config
 from finetune.settings import HeadSettings, ModelSettings
 from finetune.sharding.weights import whole
 from finetune.tokens import load_tokenizer
@@ -128,14 +129,19 @@ def at_mask(batch: Batch, mask: int) -> tuple[Tensor, Tensor]:
     return torch.arange(len(batch), device=found.device), found.long().argmax(dim=1)
 
 
-def check_word_head(loaded: LoadedModel, path: str) -> None:
+def check_word_head(model: PreTrainedModel, missing: Collection[str], path: str) -> None:
     """Check that the checkpoint holds everything between the base model and its words.
+
+    Args:
+        model: the language model, with or without weights.
+        missing: names of the parameters that the checkpoint does not give.
+        path: where it is.
 
     Raises:
         HeadError: it does not; words scored by drawn weights would mean nothing.
     """
-    prefix = base_prefix(loaded.model)
-    absent = sorted(name for name in loaded.missing if not name.startswith(prefix))
+    prefix = base_prefix(model)
+    absent = sorted(name for name in missing if not name.startswith(prefix))
     if absent:
         raise HeadError(
             f"{path} has no {absent[0]}: it was saved without its language-model head, so that its label words mean "

@@ -1,11 +1,14 @@
 """One message, with cause and fix, for whatever a library raises while it loads a model or runs it."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from finetune.damaged_files import damaged_file
 from finetune.errors import FinetuneError, ModelLoadError, ModelRunError
 from finetune.sharding.processes import is_lost_connection
 from ntk_dist.errors import NtkError
@@ -15,7 +18,8 @@ from ntk_dist.errors import NtkError
 def loading(path: str, what: str = "model") -> Iterator[None]:
     """Raise whatever a library raises inside as a `ModelLoadError`; the original is its cause.
 
-    Too little memory, a lost process of a group, and errors that have an explanation already come through as they are.
+    Too little memory, a lost process of a group, a signal, and errors that have an explanation already come through as
+    they are.
 
     Args:
         path: folder or id of the model.
@@ -29,7 +33,8 @@ def loading(path: str, what: str = "model") -> Iterator[None]:
     except Exception as error:  # code of many authors raises whatever it likes, that of a checkpoint too
         if _comes_through(error):
             raise
-        raise ModelLoadError(f"the {what} of {path} cannot be loaded: {_cause(error)}; {_fix(error, what)}") from error
+        reason = damaged_file(path) or f"{_cause(error)}; {_fix(error, path, what)}"
+        raise ModelLoadError(f"the {what} of {path} cannot be loaded: {reason}") from error
 
 
 @contextmanager
@@ -62,16 +67,24 @@ def running(name: str) -> Iterator[None]:
 def _comes_through(error: Exception) -> bool:
     if isinstance(error, FinetuneError | NtkError | MemoryError | torch.OutOfMemoryError) or is_lost_connection(error):
         return True
+    if isinstance(error, _signals()):
+        return True
     # torch has no class for it on a CPU.
     words = ("out of memory", "not enough memory", "allocate memory")
     return isinstance(error, RuntimeError | OSError) and any(each in str(error) for each in words)
 
 
+def _signals() -> tuple[type[Exception], ...]:
+    """Return the errors that a signal becomes under torchrun, whose module is loaded where there is one."""
+    elastic = sys.modules.get("torch.distributed.elastic.multiprocessing.api")
+    return () if elastic is None else (elastic.SignalException,)
+
+
 def _cause(error: Exception) -> str:
     """Return what a library says in one line, after the class of the error where that says more."""
     said = str(error).strip()
-    # What other Python processes than this one would print is not for people.
-    line = re.sub(r"\s+", " ", said.split("\n\n")[0])
+    # What other Python processes than this one would print is not for people, nor are lists of all architectures.
+    line = re.sub(r"\s+", " ", said.split("\n\n")[0]).partition(" Model type should be one of ")[0]
     line = line if len(line) <= 300 else line[:300].rstrip() + "..."
     plain = isinstance(error, OSError | ValueError | ImportError) and line
     return (line if plain else f"{type(error).__name__}{': ' * bool(line)}{line}").rstrip(".")
@@ -85,22 +98,39 @@ def _missing_packages(error: Exception) -> str | None:
     advised = re.search(r"pip install ([\w.\-\[\]]+)", str(error))
     if listed:
         return " ".join(listed[1].replace(",", " ").split())
-    return advised[1] if advised else error.name
+    if advised:
+        return advised[1]
+    return error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
 
 
-def _fix(error: Exception, what: str) -> str:
+_TRUST = (
+    "its code comes with the checkpoint: if you trust its authors, set model.trust_remote_code: true and give the "
+    "command --trust-remote-code"
+)
+
+_KNOWN = {
+    "trust_remote_code": _TRUST,
+    "does not recognize this architecture": "it needs another version of transformers, or code that comes with the "
+    "checkpoint",
+    "Unrecognized configuration class": "transformers has no such model of this architecture; use one of texts that "
+    "has",
+}
+"""What to do, by words that transformers uses."""
+
+
+def _fix(error: Exception, path: str, what: str) -> str:
     packages = _missing_packages(error)
     if packages:
         return f"install what it needs (pip install {packages}), also where workers run, or use another model"
-    if "trust_remote_code" in str(error):
-        return (
-            "its code comes with the checkpoint: if you trust its authors, set model.trust_remote_code: true and give "
-            "the command --trust-remote-code"
-        )
-    if "does not recognize this architecture" in str(error):
-        return "it needs another version of transformers, or code that comes with the checkpoint"
+    known = next((fix for words, fix in _KNOWN.items() if words in str(error)), None)
+    if known is not None:
+        return known
+    if isinstance(error, ImportError):
+        return "what comes with it was written for other versions of what it needs"
     if what == "tokenizer":
         return "its files belong beside config.json: save the model's own tokenizer there"
+    if not isinstance(error, OSError) and Path(path, "config.json").is_file():
+        return "correct what its config.json says, or get the checkpoint again"
     return "it must be a folder with config.json and weights, or an id on the hub"
 
 

@@ -1,6 +1,7 @@
 """What a model takes of texts: which token ids, and how many tokens."""
 
 from dataclasses import dataclass
+from inspect import signature
 
 import torch
 from torch import nn
@@ -19,10 +20,12 @@ class TextLimits:
     Attributes:
         ids: rows of its input embedding: token ids are below.
         tokens: tokens for which it has positions.
+        types: types of tokens that it tells apart, as the first and the second text of a pair; 0 where it takes none.
     """
 
     ids: int | None
     tokens: int | None
+    types: int | None = None
 
 
 def text_limits(settings: ModelSettings) -> TextLimits:
@@ -44,12 +47,19 @@ def text_limits(settings: ModelSettings) -> TextLimits:
     except ModelLoadError:
         # code that comes with a model need not have a class without a head
         return TextLimits(None, tokens)
-    return TextLimits(_rows(model), _positions(model, tokens))
+    return TextLimits(_rows(model), _positions(model, tokens), _types(model))
 
 
 def _rows(model: PreTrainedModel) -> int | None:
     embedding = model.get_input_embeddings()
     return int(embedding.num_embeddings) if isinstance(embedding, nn.Embedding) else None
+
+
+def _types(model: PreTrainedModel) -> int | None:
+    if "token_type_ids" not in signature(model.forward).parameters:
+        return 0
+    said = getattr(model.config.get_text_config(), "type_vocab_size", None)
+    return said if isinstance(said, int) else None
 
 
 def _positions(model: PreTrainedModel, said: int | None) -> int | None:

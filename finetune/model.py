@@ -49,7 +49,7 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
         UnsupportedModelError: the model is an encoder-decoder other than T5, of which the encoder is taken, or as
             `finetune.checkpoint_kind.check_kind`.
     """
-    with loading(settings.path):
+    with loading(settings.path), quiet():
         config = AutoConfig.from_pretrained(
             settings.path,
             revision=settings.revision,
@@ -74,9 +74,8 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
         HeadError: as `finetune.architecture.reads_mask`.
     """
     config = load_config(settings, n_outputs)
-    auto_class = _auto_class(config, language_model)
     with loading(settings.path), quiet(), torch.device("meta"):
-        model: PreTrainedModel = auto_class.from_config(config, **_options(settings))
+        model = model_from(settings, config, language_model=language_model)
     check_dense(model)
     return model
 
@@ -101,14 +100,12 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
     if settings.weights == "pretrained":
         # transformers does not say which of the files is damaged
         check_weight_files(settings)
-    auto_class = _auto_class(config, language_model)
     fit = Fit(frozenset())
     with loading(settings.path), quiet():
         if settings.weights == "random":
-            make = partial(auto_class.from_config, config, **_options(settings))
-            model = random_model(make, device, settings.weights_seed)
+            model = drawn_model(settings, config, language_model=language_model, device=device)
         else:
-            model, fit = _from_checkpoint(settings, auto_class, config, seed)
+            model, fit = _from_checkpoint(settings, _auto_class(config, language_model), config, seed)
     check_dense(model)
     model.requires_grad_(False).eval()
     check_fit(settings, model, fit)
@@ -116,7 +113,21 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
     if not has_divided(model):
         # of a divided model each part is already where DeepSpeed wants it
         model.to(device)
-    return LoadedModel(model, (fit.missing | fit.mismatched) & {name for name, _ in model.named_parameters()})
+    return LoadedModel(model, fit.drawn(model))
+
+
+def drawn_model(
+    settings: ModelSettings, config: PreTrainedConfig, *, language_model: bool, device: torch.device
+) -> PreTrainedModel:
+    """The model that a configuration describes, with random weights."""
+    make = partial(model_from, settings, config, language_model=language_model)
+    return random_model(make, device, settings.weights_seed)
+
+
+def model_from(settings: ModelSettings, config: PreTrainedConfig, *, language_model: bool) -> PreTrainedModel:
+    """The model that a configuration describes, as its architecture initialises itself."""
+    model: PreTrainedModel = _auto_class(config, language_model).from_config(config, **_options(settings))
+    return model
 
 
 def _from_checkpoint(

@@ -19,7 +19,7 @@ from finetune.adapter import (
     without_gradient,
 )
 from finetune.architecture import HEAD_GROUP, Target, base_model, final_linear, find_layers, find_targets, is_decoder
-from finetune.errors import HeadError, UnsupportedModelError
+from finetune.errors import HeadError, ModelRunError, UnsupportedModelError
 from finetune.head import draw_missing, head_parts, prepare_head
 from finetune.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
 from finetune.libraries import running
@@ -251,7 +251,7 @@ def build_scorer(
     targets = find_targets(network, adapter.targets)
     words = word_ids(model, head.words, n_outputs) if language_model else None
     if words is not None:
-        check_word_head(loaded, model.path)
+        check_word_head(network, loaded.missing, model.path)
         drawn, final = draw_missing(loaded, head_seed), word_head(network, words.words)
     else:
         drawn = prepare_head(loaded, head, n_outputs=n_outputs, seed=head_seed, weights=head_weights)
@@ -316,15 +316,23 @@ def take_words(scorer: Scorer, run: Call = at_once) -> None:
         own = run(scorer.vocabulary_logits, batch)[:, -1, words]
         if mask is not None:
             score_words_alone(scorer.model, scorer.final)
-        scored = run(scorer.logits, batch)
+        try:
+            scored = run(scorer.logits, batch)
+        except ModelRunError as error:
+            # the same tokens went through, with the logits of all words
+            raise _changes_logits(scorer) from error
     # in half precision the model rounds its logits a few times more
     rounding = 4 * torch.finfo(own.dtype).eps
     relative, absolute = max(1e-3, rounding), max(1e-5, rounding * float(own.abs().max()))
     if scored.shape != own.shape or not torch.allclose(scored, own.to(scored.dtype), rtol=relative, atol=absolute):
-        raise UnsupportedModelError(
-            f"{type(scorer.model).__name__} changes its logits after the output embedding in a way that is "
-            "not known here; use a random or ridge head"
-        )
+        raise _changes_logits(scorer)
+
+
+def _changes_logits(scorer: Scorer) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{type(scorer.model).__name__} changes its logits after the output embedding, by a bias of its own or "
+        "otherwise, in a way that is not known here, so that label words cannot be scored; use a random or ridge head"
+    )
 
 
 def _at_least_single(values: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class TokenizedTexts:
     Attributes:
         ids: int32, the token ids of all examples, one after the other.
         offsets: (n + 1,) int64; example i has ids[offsets[i] : offsets[i + 1]].
-        token_types: int32 like `ids`, for models that take them.
+        token_types: int32 like `ids`, for models that tell them apart.
         pad_id: the id that fills batches up.
     """
 
@@ -84,8 +84,8 @@ def tokenize(
         EmptyTextError: a text without a token; names the example.
         TooLongError: a template that leaves no room for the text, or an example longer than the model takes.
         PromptError: a template with {mask} for a tokenizer without a mask token, or around a text that holds one.
-        ModelLoadError: there is no tokenizer at that path, it has no vocabulary or a larger one than the model, or
-            knows nearly nothing of the texts.
+        ModelLoadError: there is no tokenizer at that path, it has no vocabulary or a larger one than the model, has
+            more types of tokens, or knows nearly nothing of the texts.
     """
     tokenizer = load_tokenizer(model)
     _check_knows_words(model, tokenizer)
@@ -104,13 +104,26 @@ def tokenize(
     _check_room(limits, tokenizer, lengths)
     _check_ids(model, limits, tokenizer, sequences)
     _check_known(model, tokenizer, texts, sequences)
-    types = encoded.get("token_type_ids")
+    types = _types(model, limits, encoded.get("token_type_ids"))
     return TokenizedTexts(
         ids=np.concatenate([np.array(sequence, dtype=np.int32) for sequence in sequences]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         token_types=None if types is None else np.concatenate([np.array(t, dtype=np.int32) for t in types]),
         pad_id=_pad_id(tokenizer, limits),
     )
+
+
+def _types(model: ModelSettings, limits: TextLimits, found: list[list[int]] | None) -> list[list[int]] | None:
+    """Return the types of the tokens; None where the model does not tell them apart, as RoBERTa with its one type."""
+    if found is None or limits.types in (0, 1):
+        return None
+    largest = max(max(types) for types in found)
+    if limits.types is not None and largest >= limits.types:
+        raise ModelLoadError(
+            f"the tokenizer of {model.path} gives tokens the type {largest}, but the model has {limits.types} types of "
+            "tokens (type_vocab_size), counted from 0; use the tokenizer of the model"
+        )
+    return found
 
 
 def _pad_id(tokenizer: Any, limits: TextLimits) -> int:

@@ -44,6 +44,7 @@ class Recorder:
         start: its first column in the rows of the group.
         calls: its calls so far.
         called: whether it was ever called with a graph.
+        hidden: whether it was ever called without one.
     """
 
     linear: TrackedLinear
@@ -51,11 +52,13 @@ class Recorder:
     start: int
     calls: list[Call] = field(default_factory=list)
     called: bool = False
+    hidden: bool = False
 
     def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
         """Record a call; return the outputs as the model is to go on with them."""
         if not torch.is_grad_enabled():
             # the model asks for no gradient here: an index that it chooses by, say
+            self.hidden = True
             return outputs
         self.called = True
         if not outputs.requires_grad:
@@ -104,8 +107,15 @@ def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -
         score: runs the model once more, where there are such modules.
 
     Raises:
-        NotRecordedError: they do, or an adapter was not; names the module.
+        NotRecordedError: they do, or an adapter was not, or a module ran without a graph alone; names the module.
     """
+    for recorder in recorders:
+        if recorder.hidden and not recorder.called:
+            raise NotRecordedError(
+                f"{recorder.linear.name} runs only where the model has turned gradients off, as architectures with a "
+                "backward pass of their own do (Reformer), so that its rows cannot be recorded; leave it out of the "
+                "targets, or use another architecture"
+            )
     silent = [recorder.linear for recorder in recorders if not recorder.called]
     for linear in silent:
         if linear.adapter:

@@ -10,8 +10,8 @@ from orchestrator.spec.grid_section import LayerSetChoice, SubsetsUpTo
 MOST_LAYER_SETS = 100_000
 """Layer sets that one choice of a grid may describe."""
 
-MOST_STAGES = 2_000_000
-"""Stages of a plan; planning takes a minute for each million."""
+MOST_STAGES = 500_000
+"""Stages of a plan, each with files of its own; planning takes a minute for each million."""
 
 MOST_CELLS = 100_000_000
 """Cells of a grid, each a row of the tables."""
@@ -53,17 +53,36 @@ def refuse_too_many_stages(variant: Variant, n_variants: int) -> None:
     train, evaluation = sizes.shards_of(sizes.n_train), sizes.shards_of(sizes.n_eval)
     shards = train + evaluation
     tiles = sizes.dual_train_shards * (sizes.dual_train_shards + 1) // 2 + sizes.dual_train_shards * evaluation
+    problems = seeds * len(set(grid.n_train))
+    strengths = len(grid.lambdas.numbers())
     if seeds * (shards + tiles) > MOST_STAGES:
         raise SpecError(
             f"the plan would have {seeds * (shards + tiles):.3g} stages, and {MOST_STAGES:,} are the most: {seeds:,} "
             f"seeds, each with {shards:,} shards of {sizes.shard_examples} examples and "
             f"{tiles:,} kernel tiles; set compute.shard_examples larger, or give fewer seeds or examples"
         )
-    problems = seeds * len(set(grid.n_train))
-    cells = problems * len(variant.layer_sets) * len(grid.lambdas.numbers())
+    each = _stages_of_a_layer_set(variant, strengths)
+    by_set = problems * len(variant.layer_sets) * each
+    if seeds * (shards + tiles) + by_set > MOST_STAGES:
+        raise SpecError(
+            f"the plan would have about {by_set:,} stages that solve and train, and {MOST_STAGES:,} stages are the "
+            f"most: {problems:,} sets of task, rank, learning rate, seed and training-set size, and "
+            f"{len(variant.layer_sets):,} layer sets with {each} stages each; give fewer, or divide them among several "
+            "specs"
+        )
+    cells = problems * len(variant.layer_sets) * strengths
     if cells > MOST_CELLS:
         raise SpecError(
             f"the grid would have {cells:,} cells, and {MOST_CELLS:,} are the most: {problems:,} sets of task, "
             f"rank, learning rate, seed and training-set size, {len(variant.layer_sets):,} layer sets and "
-            f"{len(grid.lambdas.numbers()):,} lambdas; give fewer"
+            f"{strengths:,} lambdas; give fewer"
         )
+
+
+def _stages_of_a_layer_set(variant: Variant, strengths: int) -> int:
+    """Return how many stages solve and train a layer set of one seed and training-set size, at most."""
+    finetune = variant.sweep.spec.finetune
+    if finetune is None:
+        return 1
+    # The model, its linearization, and their comparison.
+    return 1 + 3 * -(-strengths // finetune.side_by_side)

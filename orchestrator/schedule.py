@@ -14,7 +14,7 @@ from orchestrator.plan import Plan
 from orchestrator.retries import Retries
 from orchestrator.stage import Stage
 from orchestrator.stages.failures import FailureClass, Outcome, Status
-from orchestrator.stages.registry import KINDS
+from orchestrator.stages.registry import KINDS, OF_THE_MODEL
 from orchestrator.store.artifacts import ArtifactStore
 
 MOST_REPAIRS = 3
@@ -203,7 +203,11 @@ class Schedule:
         if stage.stage_id not in self._counted:
             self._counted.add(stage.stage_id)
             self._progress.advance(stage.kind)
-        self._ready.extend(self._open.finish(stage))
+        ready = self._open.finish(stage)
+        # a worker goes on with the model that it has loaded, before that of another seed
+        next_ones = [each for each in ready if {stage.kind, each.kind} <= OF_THE_MODEL]
+        self._ready.extendleft(reversed(next_ones))
+        self._ready.extend(each for each in ready if each not in next_ones)
 
     def _failed(self, stage: Stage, outcome: Outcome) -> None:
         failure = outcome.failure or FailureClass.CODE

@@ -1,6 +1,7 @@
 """Where the model and the data are, and fingerprints that tell when they change."""
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -184,10 +185,25 @@ def _absolute(path: Path) -> Path:
 
 
 def _model_files(folder: Path) -> list[Path]:
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (folder / "config.json").is_file():
+        raise SourceError(
+            f"{folder} holds an adapter alone{_base_of(adapter)}, and no model: merge it into its model "
+            "(merge_and_unload of peft) and save the result"
+        )
     if not (folder / "config.json").is_file():
         raise SourceError(f"{folder} is not a model folder of transformers: it has no config.json")
     hidden_or_prose = (".md", ".gitattributes")
     return [p for p in folder.iterdir() if p.is_file() and not p.name.endswith(hidden_or_prose)]
+
+
+def _base_of(adapter: Path) -> str:
+    """Return of which model an adapter says that it is."""
+    try:
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return f" (of {base})" if isinstance(base, str) else ""
 
 
 def _data_files(path: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from orchestrator.folder import Sweep
 from orchestrator.identity import identity
 from orchestrator.layer_sets import GroupFacts
 from orchestrator.settings import adapter_settings, head_settings, model_settings, task_settings
+from orchestrator.spec import Spec
 from orchestrator.stage import Stage
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.variants import Choice, variants
@@ -127,7 +128,14 @@ def survey_stage(variant: Sweep) -> Stage:
     return Stage("survey", {"of": identity(parts)})
 
 
+def _batch_tokens(spec: Spec) -> int | None:
+    """Return the tokens of a batch, as few as make every example go alone where they do; None where they are chosen."""
+    tokens = 1 if spec.compute.batching == "alone" else spec.compute.batch_tokens
+    return None if tokens == "auto" else tokens
+
+
 def _look(sweep: Sweep, choice: Choice) -> Survey:
+    from finetune.dry_run import dry_run
     from finetune.errors import FinetuneError
     from finetune.inspection import inspect_model
     from finetune.label_words import check_label_words
@@ -152,6 +160,14 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
             examples.train.pairs and examples.train.pairs[:SURVEYED_TEXTS],
             template=task.template,
             max_length=task.max_length,
+        )
+        dry_run(
+            model,
+            adapter,
+            head,
+            tokens,
+            n_outputs=examples.n_outputs,
+            batch_tokens=_batch_tokens(sweep.spec),
         )
     except (FinetuneError, NtkError) as error:
         raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error

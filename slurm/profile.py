@@ -71,7 +71,7 @@ class Profile(BaseModel):
         None, description="Features that the nodes must have, as `sinfo -o %f` lists them.", examples=["a100&nvlink"]
     )
     exclude: Word | None = Field(None, description="Nodes never to use.", examples=["node[07-09],node42"])
-    modules: tuple[Module, ...] = Field(
+    modules: Annotated[tuple[Module, ...], Field(fail_fast=True)] = Field(
         (), description="Environment modules to load, in this order.", examples=[["python/3.11", "cuda/12.4"]]
     )
     container: Annotated[str, AfterValidator(checked_command)] | None = Field(
@@ -92,11 +92,11 @@ class Profile(BaseModel):
         "the one that `ntksweep submit` runs on.",
         examples=["/opt/python/3.12/bin/python3"],
     )
-    setup: tuple[str, ...] = Field(
+    setup: Annotated[tuple[str, ...], Field(fail_fast=True)] = Field(
         (), description="Lines of shell to run before Python starts, after the modules.",
         examples=[["export HF_HOME=/scratch/huggingface"]],
     )  # fmt: skip
-    shared_scratch: tuple[Folder, ...] = Field(
+    shared_scratch: Annotated[tuple[Folder, ...], Field(fail_fast=True)] = Field(
         (),
         description="Folders that every node sees under the same path. If any are given, the results folder must lie "
         "under one of them. ~ and variables such as $USER are filled in.",

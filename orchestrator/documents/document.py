@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.documents.composing import compose
-from orchestrator.documents.faults import LONGEST_QUOTE, faults_of
+from orchestrator.documents.faults import LONGEST_QUOTE, faults_of, one_line
 from orchestrator.documents.files import UnreadableFileError, text_of
 from orchestrator.documents.node import Node, YamlFault
 from orchestrator.errors import SweepError
@@ -16,6 +16,22 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MANY_UNKNOWN = 3
 """So many unknown keys, if they are most of a file's, are no misspellings."""
+
+
+MOST_KEYS, MOST_KEYS_IN_ALL = 1_000, 20_000
+"""Keys of one mapping, and of all of a file: each may have a fault, and to find them all takes a moment each."""
+
+
+def crowded(root: Node) -> int | None:
+    """Return the line of the mapping with which a file has more keys than any needs; None if it has not."""
+    total, waiting = 0, [root]
+    while waiting:
+        node = waiting.pop()
+        total += len(node.entries)
+        if len(node.entries) > MOST_KEYS or total > MOST_KEYS_IN_ALL:
+            return node.line
+        waiting += [*node.items, *(value for _, value in node.entries.values())]
+    return None
 
 
 @dataclass(frozen=True)
@@ -58,10 +74,16 @@ class Document(Generic[Model]):
         try:
             root = compose(text)
         except YamlFault as fault:
-            raise self.error(f"{name}: {fault}" if fault.is_yaml else f"{name} is not YAML: {fault}") from None
+            said = one_line(str(fault))
+            raise self.error(f"{name}: {said}" if fault.is_yaml else f"{name} is not YAML: {said}") from None
         if root is None or not root.is_mapping:
             raise self.error(f"{name} is empty or not a mapping; {self.beginning}")
         self._refuse_another_file(root, name)
+        if line := crowded(root):
+            raise self.error(
+                f"{name}: line {line}: more than {MOST_KEYS:,} keys stand here or, aliases counted as what they say, "
+                f"more than {MOST_KEYS_IN_ALL:,} in the whole file, which no {self.what} needs; remove some"
+            )
         try:
             return self.model.model_validate(root.value)
         except ValidationError as error:
@@ -71,7 +93,7 @@ class Document(Generic[Model]):
 
     def _refuse_another_file(self, root: Node, name: str) -> None:
         """Refuse a file of which most keys are unknown: it is of another kind, and its faults would fill the screen."""
-        unknown = [key[:LONGEST_QUOTE] for key in root.entries if key not in self.model.model_fields]
+        unknown = [one_line(key[:LONGEST_QUOTE]) for key in root.entries if key not in self.model.model_fields]
         if len(unknown) >= MANY_UNKNOWN and 2 * len(unknown) > len(root.entries):
             raise self.error(
                 f"{name} does not look like a {self.what}: {', '.join(unknown[:5])} are none of its keys; was another "

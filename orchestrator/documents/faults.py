@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -39,8 +40,13 @@ def faults_of(model: type[BaseModel], error: ValidationError, root: Node) -> lis
         by_place.setdefault(place, []).append(message)
     outer = {place[:length] for place in by_place for length in range(1, len(place))}
     innermost = [place for place in by_place if place not in outer]
-    lines = [f"{_where(place, root)}{by_place[place][0]}" for place in innermost]
+    lines = [one_line(f"{_where(place, root)}{by_place[place][0]}") for place in innermost]
     return lines if len(lines) <= MOST_FAULTS else [*lines[:MOST_FAULTS], f"and {len(lines) - MOST_FAULTS} more"]
+
+
+def one_line(text: str) -> str:
+    """Return a text with what is not seen, line breaks too, as Python writes it in a literal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def quoted(value: Any) -> str:
@@ -87,7 +93,9 @@ def _wrong_type(fault: ErrorDetails, node: Node | None) -> str:
     if isinstance(value, (dict, list, tuple)):
         found = "keys" if isinstance(value, dict) else "a list"
         return f"{found} cannot stand here; give {wanted}"
-    written = node.written if node is not None and node.written else str(value)
+    written = node.written if node is not None and (node.written or node.quoted) else str(value)
+    if wanted == _TYPES["model"] or wanted == _TYPES["list"]:
+        return f"{quoted(written)} cannot stand here; give {wanted}"
     if wanted == "a text":
         return (
             f"YAML reads {quoted(written)} as {_read_as(value)}, and this is a text: write it in quotes, as "
@@ -164,9 +172,28 @@ def _unknown_key(model: type[BaseModel], location: Location) -> str:
     valid = sorted({name for section in _sections_at(model, location[:-1]) for name in section.model_fields})
     if key in valid:
         return f"`{key}` does not go together with the other keys beside it; give one of {', '.join(valid)}"
-    nearest = difflib.get_close_matches(key[:LONGEST_QUOTE], valid, n=1, cutoff=0.5)
-    hint = f"did you mean `{nearest[0]}`?" if nearest else f"valid keys: {', '.join(valid)}"
-    return f"unknown key {quoted(key)}; {hint}"
+    plain = key[:LONGEST_QUOTE].strip().lower().replace("-", "_")
+    # Of a key that is one elsewhere, indentation is the likelier mistake.
+    nearest = difflib.get_close_matches(plain, valid, n=1, cutoff=0.8 if plain in _homes(model) else 0.5)
+    hints = [f"did you mean `{nearest[0]}`?"] if nearest else []
+    if plain in _homes(model):
+        hints.append(_homes(model)[plain])
+    return f"unknown key {quoted(key)}; {' '.join(hints) or 'valid keys: ' + ', '.join(valid)}"
+
+
+@cache
+def _homes(model: type[BaseModel]) -> dict[str, str]:
+    """Return for each key of a file what to say of where it belongs."""
+    found = {key: f"`{key}` begins at the left margin" for key in model.model_fields}
+    waiting = [
+        (name, section) for name, field in model.model_fields.items() for section in _models_in(field.annotation)
+    ]
+    while waiting:
+        name, section = waiting.pop(0)
+        for key, field in section.model_fields.items():
+            found.setdefault(key, f"`{key}` is a key of `{name}`: put it there")
+            waiting += [(f"{name}.{key}", inner) for inner in _models_in(field.annotation)]
+    return found
 
 
 def _sections_at(model: type[BaseModel], location: Location) -> list[type[BaseModel]]:

@@ -44,6 +44,8 @@ def meaning(written: str, tag: str | None, *, quoted: bool, line: int) -> Any:
     value = plain_meaning(written, line)
     if kind is float and type(value) is int:
         return float(value)
+    if type(value) is not kind and not written:
+        raise YamlFault(line, f"nothing stands behind the tag `{tag_as_written(tag)}`; leave the tag out")
     if type(value) is not kind:
         raise YamlFault(line, f"`{written}` is not what its tag `{tag_as_written(tag)}` says; leave the tag out")
     return value

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from orchestrator.documents.writing import to_yaml
+from orchestrator.spec.bounds import bounds_of
 from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, LambdaSection, Logspace, SubsetsUpTo
 from orchestrator.spec.model import Spec
 from orchestrator.spec.sections import Section
@@ -70,7 +71,7 @@ def key_table(section: type[BaseModel]) -> Iterator[str]:
     yield "| --- | --- | --- | --- |"
     for key, field in section.model_fields.items():
         default = "required" if field.is_required() else f"`{_flow(_default(field))}`"
-        meaning = (field.description or "").replace("|", "\\|")
+        meaning = " ".join(filter(None, [field.description, bounds_of(field)])).replace("|", "\\|")
         yield f"| `{key}` | {meaning} | {default} | `{_flow(_example(field))}` |"
 
 

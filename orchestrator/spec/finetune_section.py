@@ -5,17 +5,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from finetune.settings import Operation
-from orchestrator.spec.quantities import Count, CountOrNone, Number, Real, Share
+from orchestrator.spec.quantities import Count, CountOrNone, First, Number, Real, Share
 from orchestrator.spec.sections import Section
 
 
 class CombinationsSection(Section):
     """Weights trained on two tasks of the grid, combined and evaluated on both."""
 
-    coefficients: tuple[Annotated[float, Number, Field(ge=0, le=1)], ...] = Field(
+    coefficients: Annotated[tuple[Annotated[float, Number, Field(ge=0, le=1)], ...], First] = Field(
         (0.25, 0.5, 0.75), description="The coefficients a.", examples=[[0.25, 0.5, 0.75]], min_length=1
     )
-    operations: tuple[Operation, ...] = Field(
+    operations: Annotated[tuple[Operation, ...], First] = Field(
         ("interpolation", "addition", "negation"),
         description="With displacements d_i and d_j of two tasks: interpolation (1 - a) d_i + a d_j, addition "
         "a (d_i + d_j), negation -a d_i of either (arXiv 2305.12827).",
@@ -86,7 +86,7 @@ class FinetuneSection(Section):
         "between them: lambdas, and what side_by_side_across names. Part of the numbers: their last bits depend on it.",
         examples=[8],
     )
-    side_by_side_across: tuple[Literal["learning_rates", "seeds"], ...] | None = Field(
+    side_by_side_across: Annotated[tuple[Literal["learning_rates", "seeds"], ...], First] | None = Field(
         None,
         description="What else than lambda may differ between cells that are trained side by side. A value that joins "
         "its axis later then has others trained again.",

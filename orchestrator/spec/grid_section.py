@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from orchestrator.spec.quantities import Count, Layer, Number, Rank, Real, Seed
+from orchestrator.spec.quantities import Count, First, Layer, Number, Rank, Real, Seed
 from orchestrator.spec.sections import Name, Section, TaskSection
 
 
@@ -47,7 +47,7 @@ class Logspace(Section):
 class LambdaSection(Section):
     """The regularization strengths lambda > 0 of (1/2)|J d - r|^2 + (lambda/2)|d|^2."""
 
-    values: tuple[Real, ...] | None = Field(
+    values: Annotated[tuple[Real, ...], First] | None = Field(
         None, description="The strengths themselves.", examples=[[1e-4, 1e-2, 1.0]], max_length=MOST_STRENGTHS
     )
     logspace: Logspace | None = Field(
@@ -86,7 +86,7 @@ class SubsetsUpTo(Section):
 class ExplicitLayers(Section):
     """Sets of layers, listed."""
 
-    layers: tuple[Annotated[tuple[Layer, ...], Field(min_length=1)], ...] = Field(
+    layers: Annotated[tuple[Annotated[tuple[Layer, ...], First, Field(min_length=1)], ...], First] = Field(
         description="Sets of layer numbers, counted from 0.", examples=[[[0, 1], [5]]], min_length=1
     )
 
@@ -94,7 +94,7 @@ class ExplicitLayers(Section):
 class ExplicitGroups(Section):
     """Sets of groups, listed."""
 
-    groups: tuple[Annotated[tuple[Name, ...], Field(min_length=1)], ...] = Field(
+    groups: Annotated[tuple[Annotated[tuple[Name, ...], First, Field(min_length=1)], ...], First] = Field(
         description="Sets of group names, as `ntksweep plan` lists them.",
         examples=[[["3.query", "3.value"], ["head"]]],
         min_length=1,
@@ -112,18 +112,18 @@ class GridSection(Section):
         description="Regularization strengths.",
         examples=[{"logspace": {"start": 1e-6, "stop": 1.0, "count": 13}, "scale": "trace"}],
     )
-    layer_sets: tuple[LayerSetChoice, ...] = Field(
+    layer_sets: Annotated[tuple[LayerSetChoice, ...], First] = Field(
         description="Which layers are adapted together. Families: each_layer, prefixes (0; 0-1; 0-2; ...), suffixes "
         "(last; last two; ...), pairs, all_layers, each_target (one target module in all layers), {subsets: k}; or "
         "listed: {layers: [[0, 1], [5]]}, {groups: [[3.query]]}. Sets that coincide count once.",
         examples=[["each_layer", "prefixes", "suffixes"]],
         min_length=1,
     )
-    seeds: tuple[Seed, ...] = Field(
+    seeds: Annotated[tuple[Seed, ...], First] = Field(
         (0,), description="Seeds of sample, adapter and head, where those do not fix their own.",
         examples=[[0, 1, 2]], min_length=1,
     )  # fmt: skip
-    n_train: tuple[Count, ...] = Field(
+    n_train: Annotated[tuple[Count, ...], First] = Field(
         description="Training-set sizes; a smaller set is the beginning of a larger one.",
         examples=[[400]],
         min_length=1,
@@ -135,14 +135,14 @@ class GridSection(Section):
         examples=[{"movies": {"data": "data/movies.parquet", "kind": "classification", "n_eval": 300}}],
         min_length=1,
     )
-    ranks: tuple[Rank, ...] | None = Field(
+    ranks: Annotated[tuple[Rank, ...], First] | None = Field(
         None,
         description="Several ranks of LoRA; null has the one of `adapter.rank`. alpha stays, so that updates are "
         "scaled by alpha / rank.",
         examples=[[1, 2, 4, 8, 16]],
         min_length=1,
     )
-    learning_rates: tuple[Real, ...] | None = Field(
+    learning_rates: Annotated[tuple[Real, ...], First] | None = Field(
         None,
         description="Several learning rates; null has the one of `finetune.learning_rate`.",
         examples=[[3e-4, 1e-3, 3e-3]],

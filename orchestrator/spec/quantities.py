@@ -1,5 +1,6 @@
 """The kinds of numbers that keys of a spec take, each with its bounds: none leads a plan or a worker astray."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -8,6 +9,19 @@ from slurm.quantities import bytes_of, not_logical
 
 SMALLEST, LARGEST = 1e-100, 1e100
 """Real numbers between which squares and quotients of two stay within what float64 holds."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """Bounds of numbers that a validator checks, for those who describe them.
+
+    Attributes:
+        lowest: the lowest number, as people write it.
+        highest: the highest.
+    """
+
+    lowest: str
+    highest: str
 
 
 def _real(number: float) -> float:
@@ -47,11 +61,14 @@ Rank = Annotated[int, Number, Field(gt=0, le=65_536)]
 Layer = Annotated[int, Number, Field(ge=0, le=10_000)]
 """The number of a layer."""
 
-Real = Annotated[float, Number, AfterValidator(_real)]
+Real = Annotated[float, Number, AfterValidator(_real), Between(f"{SMALLEST:g}", f"{LARGEST:g}")]
 """A strength, a scale or a rate: more than 0."""
 
 Share = Annotated[float, Number, Field(ge=0, lt=1)]
 """A part of a whole, less than 1."""
 
-Memory = Annotated[int, BeforeValidator(_memory)]
+First = Field(fail_fast=True)
+"""Says of a list that its first fault is told alone: of 100,000 values each may have one."""
+
+Memory = Annotated[int, BeforeValidator(_memory), Between("1KB", "1PB")]
 """Bytes, written with their unit."""

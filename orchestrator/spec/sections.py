@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from orchestrator.spec.places import Folder, Place
-from orchestrator.spec.quantities import Count, Number, Rank, Real, Seed
+from orchestrator.spec.quantities import Count, First, Number, Rank, Real, Seed
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -175,7 +175,7 @@ class AdapterSection(Section):
     )
     rank: Rank = Field(8, description="Rank r of LoRA.", examples=[8])
     alpha: Real = Field(16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16])
-    targets: tuple[Name, ...] = Field(
+    targets: Annotated[tuple[Name, ...], First] = Field(
         description="Names, or ends of names, of the linear modules to adapt in every layer.",
         examples=[["query", "value"]],
         min_length=1,
@@ -210,7 +210,7 @@ class HeadSection(Section):
         examples=[True],
     )
     penalty: Real = Field(1.0, description="L2 penalty of a ridge or logistic probe.", examples=[1.0])
-    words: tuple[str, ...] = Field(
+    words: Annotated[tuple[str, ...], First] = Field(
         (), description="Words whose logits are the outputs, one a class, one token each.",
         examples=[[" terrible", " great"]],
     )  # fmt: skip

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import CTRLConfig, FunnelConfig, LongformerConfig, OPTConfig, PreTrainedConfig
 
 from finetune.scorer import Scorer, build_scorer
-from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from finetune.settings import AdapterKind, AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.batches import pad
-from ntk_dist.errors import NtkError
+from ntk_dist.capture import jacobian_rows
+from ntk_dist.errors import NotRecordedError, NtkError
+from ntk_dist.tracked import TrackedLinear
 from tests.single_example import reference_rows, relative_error
 
 LONGFORMER = LongformerConfig(
@@ -61,11 +64,33 @@ def test_rows_are_those_of_each_example_alone(
         assert relative_error(rows[name], values) < 1e-9, name
 
 
-def test_layers_that_are_not_called_as_layers_are_no_zero(tmp_path: Path):
+@pytest.mark.parametrize(("kind", "said"), [("none", "takes part"), ("lora", "lora_B was not called")])
+def test_layers_that_are_not_called_as_layers_are_no_zero(tmp_path: Path, kind: AdapterKind, said: str):
     """Funnel's layers stand in lists of lists, whose parts alone are called."""
-    scorer = scorer_of(FUNNEL, tmp_path, ("q_head",), checkpointing=True)
-    with pytest.raises(NtkError, match=r"q_head .*leave it out of the targets, and compute\.checkpointing out"):
+    adapter = AdapterSettings(kind, 2, 4.0, ("q_head",))
+    scorer = scorer_of(FUNNEL, tmp_path, (), checkpointing=True, adapter=adapter)
+    with pytest.raises(NtkError, match=rf"q_head.*{said}.*leave it out of the targets, and compute\.checkpointing out"):
         scorer.rows(pad([np.arange(5, 11), np.arange(9, 12)], pad_id=0), torch.nn.Identity())
+
+
+class ReadsAWeight(nn.Module):
+    """Reads the weight of a linear module that it never calls, as some architectures do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(3, 3, bias=False, dtype=torch.float64)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ self.inside.weight.T
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_module_that_is_never_called_is_refused_by_name(adapted: bool):
+    model = ReadsAWeight().requires_grad_(False)
+    beside = nn.Linear(3, 2, dtype=torch.float64).requires_grad_(False)
+    linear = TrackedLinear(beside if adapted else model.inside, "inside", adapter=adapted)
+    with pytest.raises(NotRecordedError, match=r"inside .*leave it out of the targets"):
+        jacobian_rows(lambda: model(torch.ones(4, 3, dtype=torch.float64)), {"group": [linear]})
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

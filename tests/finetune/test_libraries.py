@@ -1,5 +1,8 @@
+import signal
+
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from finetune.errors import LabelWordError, ModelLoadError, ModelRunError
 from finetune.libraries import loading, running
@@ -22,6 +25,8 @@ from ntk_dist.errors import NonFiniteError
         (ValueError("Transformers does not recognize this architecture."), "another version of transformers"),
         (KeyError("hidden_act"), "KeyError: 'hidden_act'; it must be a folder with config.json"),
         (AttributeError(), "AttributeError; it must be"),
+        (ImportError("cannot import name 'gone' from 'torch'", name="torch"), "written for other versions"),
+        (ModuleNotFoundError("No module named 'flash.layers'", name="flash.layers"), "pip install flash)"),
         (OSError(2, "No such file"), "No such file; it must be"),
     ],
 )
@@ -49,6 +54,7 @@ def test_a_tokenizer_is_called_one_and_long_words_are_cut():
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
         RuntimeError("[1] Connection closed by peer"),
+        SignalException("told to end", signal.SIGTERM),
     ],
 )
 @pytest.mark.parametrize("around", [loading, running])

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from finetune.errors import ModelLoadError, TooLongError
@@ -85,3 +86,25 @@ def test_the_right_number_is_named(tmp_path: Path):
     AutoTokenizer.from_pretrained(tmp_path, model_max_length=1000).save_pretrained(tmp_path)
     with pytest.raises(TooLongError, match="has 66 tokens, but the model takes 65; set max_length to 65"):
         tokenize(ModelSettings(str(tmp_path)), ["the " * 80], template=None, max_length=66)
+
+
+@pytest.mark.parametrize(("kind", "known"), [("bert", 2), ("bert", 1), ("roberta", 1), ("distilbert", 0)])
+def test_types_of_tokens_reach_models_that_tell_them_apart(tmp_path: Path, kind: str, known: int):
+    save_tiny("bert", tmp_path)
+    changes = {"type_vocab_size": known} if known else {}
+    AutoConfig.for_model(kind, vocab_size=30, **changes).save_pretrained(tmp_path)
+    settings = ModelSettings(str(tmp_path))
+    assert text_limits(settings).types == known
+    types = tokenize(settings, ["the film"], ["a plot"], template=None, max_length=16).token_types
+    assert (types is None) == (known < 2)
+
+
+def test_a_tokenizer_with_more_types_than_the_model(tmp_path: Path):
+    save_tiny("bert", tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<cls>:2 $A <sep>", pair="<cls>:2 $A <sep> $B:1 <sep>:1", special_tokens=[("<cls>", 2), ("<sep>", 3)]
+    )
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelLoadError, match=r"gives tokens the type 2, but the model has 2 types of tokens"):
+        tokenize(ModelSettings(str(tmp_path)), ["the film"], template=None, max_length=16)

@@ -2,6 +2,7 @@
 
 import decimal
 import json
+import tempfile
 
 import numpy as np
 import pyarrow as pa
@@ -149,3 +150,26 @@ def test_each_text_is_kept_once_where_that_is_asked_for(tmp_path):
     assert apart.train.rows.tolist() == [0, 1, 4]
     plain = read_examples(TaskSettings(str(tmp_path), "classification", eval_split="validation"))
     assert np.array_equal(first_places(plain.train, plain.evaluation), [3, -1, -1])
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.json", "a.parquet"])
+def test_reading_a_file_leaves_nothing_anywhere(tmp_path, monkeypatch, name):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for variable in ("TMPDIR", "HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(elsewhere))
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    monkeypatch.setattr(tempfile, "mkdtemp", None)  # a killed process would leave it behind
+    rows = {"text": ["a", "b"], "label": [0, 1]}
+    path = tmp_path / name
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(rows), path)
+    elif path.suffix in (".jsonl", ".json"):
+        lines = [json.dumps({"text": text, "label": label}) for text, label in zip(*rows.values(), strict=True)]
+        path.write_text("\n".join(lines) if path.suffix == ".jsonl" else f"[{','.join(lines)}]")
+    else:
+        between = "," if path.suffix == ".csv" else "\t"
+        path.write_text(f"text{between}label\na{between}0\nb{between}1\n")
+    before = set(tmp_path.rglob("*"))
+    assert examples(path).texts == rows["text"]
+    assert set(tmp_path.rglob("*")) == before

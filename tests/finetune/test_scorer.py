@@ -308,7 +308,7 @@ def test_weights_of_another_shape(folders, tmp_path):
         tensors["encoder.layer.0.output.dense.weight"] = torch.zeros(3, 3)
 
     folder = edit(folders["bert"], tmp_path / "m", cut)
-    with pytest.raises(ModelLoadError, match=r"bert\.encoder\.layer\.0\.output\.dense\.weight has another shape"):
+    with pytest.raises(ModelLoadError, match=r"bert\.encoder\.layer\.0\.output\.dense\.weight in another shape"):
         build(folder)
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 
 from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import SpecError, SweepError
-from orchestrator.estimate import costs, refuse_what_cannot_fit
+from orchestrator.estimate import refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder, Sweep, stored_text
 from orchestrator.kept_plan import index_of
 from orchestrator.plan import make_plan
@@ -71,7 +71,6 @@ def plan(spec: Spec, folder: Path) -> None:
     sweep = Sweep(spec, type(found)(found.model, found.data, tasks))
     made = make_plan(sweep, [survey_of() for _ in variants(sweep)])
     results = ResultsFolder(folder / "results")
-    costs(made, results)
     index_of(made)
     refuse_what_cannot_fit(made, results)
     assert parse_spec(to_yaml(spec.model_dump(mode="json"))) == spec

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, NystromformerConfig
 
 from orchestrator.errors import ExitCode
 from tests.orchestrator.sweeps import make_sweep, ntksweep
@@ -75,6 +75,27 @@ def test_code_that_needs_a_package_which_is_missing_or_trust(spec: Path):
     assert "Traceback" not in message
     # the original is below the message for those who ask for it
     assert "ImportError: This modeling file requires" in refused(trusting, "--trust-remote-code", "--traceback")
+
+
+def test_an_adapter_alone(spec: Path):
+    folder = save_tiny("bert", spec.parent / "alone")
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base"}')
+    changed = spec.with_name("alone.yaml")
+    changed.write_text(spec.read_text().replace("path: model", "path: alone"))
+    assert "holds an adapter alone (of someone/base), and no model: merge it into its model" in refused(changed)
+
+
+def test_an_architecture_that_only_fails_when_it_is_run(spec: Path):
+    folder = save_tiny("bert", spec.parent / "model")
+    config = NystromformerConfig(
+        vocab_size=23, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        max_position_embeddings=64, pad_token_id=0, segment_means_seq_len=64, num_landmarks=4,
+    )  # fmt: skip
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    message = refused(spec)
+    assert "NystromformerForSequenceClassification cannot be run on these texts" in message
+    assert "use another architecture" in message
 
 
 def test_a_configuration_that_makes_no_model(spec: Path):

@@ -1,5 +1,6 @@
 """YAML as people write it: what it stands for, and what each way to break it is answered with."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,8 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path):
         ("adapter.rank", "eight", "`eight` is not a whole number"),
         ("adapter.rank", "8.5", "`8.5` is not a whole number"),
         ("head.in_kernel", "maybe", "`maybe` is not true or false"),
-        ("adapter", "3", "`3` is not keys of its own"),
-        ("adapter.targets", "query", "`query` is not a list, as in [a, b]"),
+        ("adapter", "3", "`3` cannot stand here; give keys of its own"),
+        ("adapter.targets", "query", "`query` cannot stand here; give a list, as in [a, b]"),
         ("compute.memory_budget", "lots", "`lots` is no size; write the number and the unit, as in 64GB"),
     ],
 )  # fmt: skip
@@ -196,6 +197,64 @@ def test_what_lies_beyond_the_bounds_is_told_by_name(key: str, value: Any, said:
     message = spec_fault(yaml.safe_dump(changed(SPEC, {key: value}), sort_keys=False))
     assert said in message
     assert key in message or "grid" in message
+
+
+@pytest.mark.parametrize(
+    ("tree", "said"),
+    [
+        ({"max_length": 8}, "max_length: unknown key `max_length`; `max_length` is a key of `task`: put it there"),
+        ({"adapter.head": 1}, "unknown key `head`; `head` begins at the left margin"),
+        ({"grid.rank": 4}, "unknown key `rank`; did you mean `ranks`? `rank` is a key of `adapter`: put it there"),
+        ({"adapter.TARGETS": ["x"]}, "unknown key `TARGETS`; did you mean `targets`?"),
+        ({"task.n\u00a0_eval": 1}, "unknown key `n\\xa0_eval`; did you mean `n_eval`?"),
+        ({"adapter.kind": "\nlora\x1b"}, "adapter.kind: `\\nlora\\x1b` should be 'lora' or 'none'"),
+    ],
+)  # fmt: skip
+def test_a_key_in_the_wrong_place_is_told_where_it_belongs_on_one_line(tree: dict[str, Any], said: str):
+    message = spec_fault(to_yaml(changed(SPEC, tree)))
+    assert said in message
+    assert len(message.splitlines()) == 2
+
+
+WRITTEN = {
+    "a tag in a word": ("name: tiny", "name: ti!!int _ny", "a name has letters"),
+    "a tag on a text": ("kind: classification", 'kind: !!int "x"', "line 7: `x` is not what its tag `!!int` says"),
+    "a tag on nothing": ("rank: 2", 'rank: !!float ""', "nothing stands behind the tag `!!float`"),
+    "no such date": ("dtype: float64", "dtype: 2001-02-30", "line 4, model.dtype: `2001-02-30` should be 'float32'"),
+    "no such month": ("path: model", "path: 2001-99-99", None),
+    "more than any count": ("rank: 2", f"rank: 1{'0' * 30}", "must be at most 65,536"),
+    "digits without end": ("name: tiny", f"name: {'9' * 5000}", "line 1: a number of 5000 digits"),
+    "a text between keys": ("model:", '"\\UFFFFFFFF"e\nmodel:', "line 2: an escape with \\U names no character"),
+    "a brace in a word": ("path: model", "path: mo}del", None),
+    "a character without a face": ("path: model", 'path: "\\x00"', "line 3: a text holds U+0000"),
+    "a plus": ("name: tiny", "name: +", "a name has letters"),
+    "brackets": ("targets:", f"targets: {'[' * 1000}", "more than 30 deep"),
+    "a list that ends early": ("path: model", "path: [model", "not YAML"),
+    "a comment for a value": ("rank: 2", "rank: #2", "nothing stands here; give a whole number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRITTEN)
+def test_what_editors_and_strangers_leave_in_a_spec(case: str):
+    old, new, said = WRITTEN[case]
+    text = yaml.safe_dump(dict(SPEC), sort_keys=False)
+    assert old in text
+    spoilt = text.replace(old, new, 1)
+    if said is None:
+        assert parse_spec(spoilt)
+    else:
+        assert said in spec_fault(spoilt)
+
+
+def test_of_a_list_its_first_fault_is_told_and_of_a_mapping_with_thousands_of_keys_the_number():
+    began = time.process_time()
+    message = spec_fault(with_value("grid.seeds", f"[{', '.join(['x'] * 20_000)}]"))
+    assert message.count("\n") == 1
+    assert "grid.seeds.0: `x` is not a whole number" in message
+    keys = "".join(f"  key{number}: 1\n" for number in range(1001))
+    message = spec_fault(f"{yaml.safe_dump(dict(SPEC))}head:\n{keys}")
+    assert "more than 1,000 keys stand here" in message
+    assert time.process_time() - began < 5
 
 
 def test_the_largest_seed_is_accepted():

@@ -33,9 +33,15 @@ class Case:
     outputs: int = 2
     batch_examples: int = 2
     checkpointing: bool = False
+    alone: bool = False
 
     def settings(self) -> tuple[ModelSettings, AdapterSettings, HeadSettings]:
-        model = ModelSettings(self.model, dtype=self.dtype, checkpointing=self.checkpointing)  # type: ignore[arg-type]
+        model = ModelSettings(
+            self.model,
+            dtype=self.dtype,  # type: ignore[arg-type]
+            checkpointing=self.checkpointing,
+            alone=self.alone,
+        )
         adapter = AdapterSettings(self.adapter, 2, 4.0, self.targets, "random")  # type: ignore[arg-type]
         return model, adapter, HeadSettings(self.head)  # type: ignore[arg-type]
 

@@ -29,6 +29,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
     momentum = replace(ADAM, optimiser="sgd", momentum=0.9, accumulation=2, schedule="linear", steps=6)
     return {
         "momentum": Training(bert, momentum, followed=3),
+        "alone": Training(replace(bert, alone=True), momentum, lowest=1, followed=3),
         "all weights": Training(replace(bert, adapter="none"), replace(momentum, batch_examples=1, steps=9)),
         "seeds": Training(llama, replace(ADAM, clip_norm=1.0), lowest=1, seeds=(1, 2)),
         "kept states of T5": Training(t5, replace(ADAM, regularizer="selective", steps=4), lowest=1),
@@ -66,7 +67,7 @@ def assert_near_whole(found: Found, training: Training) -> None:
         assert np.linalg.norm(found[part] - values) <= LIMIT * np.linalg.norm(values), part
 
 
-@pytest.mark.parametrize("name", ["momentum", "all weights", "seeds", "kept states of T5"])
+@pytest.mark.parametrize("name", ["momentum", "alone", "all weights", "seeds", "kept states of T5"])
 def test_two_processes_train_the_whole_models_cells(trainings: dict[str, Training], left: Path, name: str):
     assert_near_whole(found_by(left, name), trainings[name])
 

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +85,10 @@ class Training:
     def observer(self, scorer: Scorer, **options: Any) -> Observer | None:
         if not self.followed:
             return None
-        batch = texts_of(Path(self.case.model))["train"].batch(range(self.followed))
+        texts = texts_of(Path(self.case.model))["train"]
+        passes = [partial(scorer.logits, texts.batch(each)) for each in scorer.at_once(range(self.followed))]
         trained = {name: scorer.trained[name] for name in self.groups(scorer)}
-        return KernelChange([lambda: scorer.logits(batch)], trained, trained, **options)
+        return KernelChange(passes, trained, trained, **options)
 
 
 def run_whole(training: Training, dtype: str) -> Found:
