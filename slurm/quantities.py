@@ -14,6 +14,9 @@ _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGTP]?)(i?B|)\s*", re.IGNORECASE | re.ASCII)
 _POWER = {unit: power for power, unit in enumerate("KMGTP", start=1)}
 
+LONGEST_NAME, LONGEST_PATH = 255, 4000
+"""Bytes of a file's name and of a whole path; of the latter a part is left for what lies below."""
+
 MOST_DIGITS = 9
 """Digits of a number in a duration; 10^9 seconds are thirty years."""
 
@@ -86,6 +89,11 @@ def expanded_folder(folder: Path) -> Path:
     """
     if not str(folder).isprintable():
         raise ValueError("the path holds a character that cannot be seen, which scripts of jobs could not hold")
+    if len(os.fsencode(folder)) > LONGEST_PATH or any(len(os.fsencode(name)) > LONGEST_NAME for name in folder.parts):
+        raise ValueError(
+            f"the path, or a name in it, is longer than a file system takes: {LONGEST_NAME} bytes a name, "
+            f"{LONGEST_PATH} in all"
+        )
     try:
         expanded = Path(os.path.expandvars(folder)).expanduser()
     except RuntimeError:
@@ -94,7 +102,7 @@ def expanded_folder(folder: Path) -> Path:
     if unset := re.search(r"\$\{?(\w+)", str(expanded)):
         raise ValueError(f"the variable ${unset[1]} in `{folder}` is not set here; write the path out")
     if not expanded.is_absolute():
-        raise ValueError(f"`{folder}` must begin with /: a relative folder is another one on every node")
+        raise ValueError(f"`{str(folder)[:60]}` must begin with /: a relative folder is another one on every node")
     return expanded
 
 

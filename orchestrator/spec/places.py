@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-LONGEST_NAME, LONGEST_PATH = 255, 4000
-"""Bytes that the name of a file, and a whole path, may have; of a path a part is left for what lies below."""
+from slurm.quantities import LONGEST_NAME, LONGEST_PATH
 
 
 def possible(text: str) -> str:

@@ -128,6 +128,8 @@ def test_the_signal_comes_late_enough_to_be_told_from_a_preemption():
         ({"modules": ["cuda python"]}, "list several as [a, b]"),
         ({"local_scratch": "~nosuchuser/x"}, "a user that this machine does not know"),
         ({"local_scratch": "/a\nb"}, "a character that cannot be seen"),
+        ({"virtual_environment": "/" + "n" * 300}, "longer than a file system takes"),
+        ({"local_scratch": "/" + "n/" * 3000}, "longer than a file system takes"),
         ({"nodes": True}, "`true` is a logical value to YAML"),
         ({"time_limit": "9" * 30 + "h"}, "is longer than any job may run"),
         ({"sbatch": {"comment": "a\x1bb"}}, "one line of characters that can be seen"),
