@@ -41,12 +41,14 @@ def insert_lora(model: PreTrainedModel, settings: AdapterSettings, targets: Sequ
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=0.0,
-        target_modules=[target.path for target in targets],
+        target_modules=[f"model.{target.path}" for target in targets],
     )
     # peft draws from the global generator, and says that it adapts to Conv1D's transposed weights
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        inject_adapter_in_model(config, model)
+        # inside another module peft does not know the architecture: of some it takes targets for experts, which had
+        # their names in old checkpoints, and adapts other parameters
+        inject_adapter_in_model(config, nn.ModuleDict({"model": model}))
     for target in targets:
         a, b = lora_pair(model, target)
         draw_fan_in(a.weight, seed, f"{target.path}.lora_A")

@@ -252,6 +252,8 @@ def build_scorer(
     loaded = load(model, n_outputs=n_outputs, language_model=language_model, seed=head_seed)
     network = loaded.model
     targets = find_targets(network, adapter.targets)
+    if not has_divided(network):
+        check_products(TrackedLinear(target.module, target.path) for target in targets)
     words = word_ids(model, head.words, n_outputs) if language_model else None
     if words is not None:
         check_word_head(network, loaded.missing, model.path)
@@ -270,8 +272,6 @@ def build_scorer(
     scorer = Scorer(network, final, kept, drawn, words=words, alone=model.alone)
     trained = [linear for group in kept.values() for linear in group.trained]
     check_alone(trained, network)
-    if not has_divided(network):
-        check_products(trained)
     if model.checkpointing:
         scorer.layers = list(find_layers(network))
     if not has_divided(network):

@@ -9,7 +9,9 @@ import pytest
 import torch
 from transformers import (
     AutoModel,
+    Ernie4_5_MoeConfig,
     HunYuanMoEV1Config,
+    MambaConfig,
     MixtralConfig,
     PhimoeConfig,
     PreTrainedConfig,
@@ -245,13 +247,46 @@ def test_experts_leave_examples_apart(tmp_path: Path, name: str, dtype: Any):
         assert relative_error(rows[group], values) < LIMITS[dtype], group
 
 
-def test_a_router_that_is_more_than_a_product_is_no_target(tmp_path: Path):
+@pytest.mark.parametrize("kind", ["lora", "none"])
+def test_a_router_that_is_more_than_a_product_is_no_target(tmp_path: Path, kind: Any):
     PhimoeConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2).save_pretrained(tmp_path)
     with pytest.raises(NotRecordedError, match=r"0\.mlp\.router is a PhimoeTopKRouter, which .*leave it out"):
         build_scorer(
-            ModelSettings(str(tmp_path), weights="random"), AdapterSettings("none", 1, 1.0, ("mlp.router",)),
+            ModelSettings(str(tmp_path), weights="random"), AdapterSettings(kind, 1, 1.0, ("mlp.router",)),
             HeadSettings("random"), n_outputs=2, adapter_seed=0, head_seed=0,
         )  # fmt: skip
+
+
+ERNIE = Ernie4_5_MoeConfig(
+    **SIZES | {"moe_intermediate_size": 8, "moe_num_experts": 4, "moe_k": 2, "moe_num_shared_experts": 1},
+    moe_layer_start_index=1,
+)
+MAMBA = MambaConfig(vocab_size=23, hidden_size=16, num_hidden_layers=2, state_size=4)
+
+
+@pytest.mark.parametrize(
+    ("config", "targets"),
+    [(ERNIE, ("gate_proj", "down_proj")), (MAMBA, ("in_proj", "out_proj"))],
+    ids=["ernie", "mamba"],
+)
+def test_targets_are_adapted_whatever_peft_knows_of_their_architecture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: PreTrainedConfig, targets: tuple[str, ...]
+):
+    """Ernie's dense layer and shared experts have the names that experts had in its checkpoints."""
+    config.save_pretrained(tmp_path)
+    monkeypatch.setattr(scorer_module, "word_ids", lambda *_: WordIds([5, 6], None))
+    scorer = build_scorer(
+        ModelSettings(str(tmp_path), dtype="float64", weights="random"),
+        AdapterSettings("lora", 2, 4.0, targets, "random"), WORDS, n_outputs=2, adapter_seed=0, head_seed=0,
+    )  # fmt: skip
+    texts = [np.arange(5, 11), np.arange(7, 10)]
+    _, rows = scorer.rows(pad(texts, pad_id=0), torch.nn.Identity())
+    alone: Callable[[int], torch.Tensor] = lambda i: scorer.logits(pad([texts[i]], pad_id=0))  # noqa: E731
+    expected = reference_rows(alone, 2, scorer.groups)
+    assert {name.split(".")[0] for name in rows} == {"0", "1"}
+    for group, values in expected.items():
+        assert bool(values.any()), group
+        assert relative_error(rows[group], values) < 1e-9, group
 
 
 # --- double precision
