@@ -31,7 +31,7 @@ from orchestrator.spec import read_spec
 from orchestrator.stages.execute import provenance
 from orchestrator.store.artifacts import layout_of
 from orchestrator.survey import keep_surveys, surveys
-from orchestrator.tables.schema import RIDGE_COLUMNS, SPECTRUM_COLUMNS
+from orchestrator.tables.cell_columns import RIDGE_COLUMNS, SPECTRUM_COLUMNS
 from orchestrator.tables.write import collect
 
 LAMBDAS = 48

@@ -12,8 +12,9 @@ import pyarrow.dataset as ds
 
 from orchestrator.errors import OutdatedError, ResultsError
 from orchestrator.folder import ResultsFolder
+from orchestrator.tables.columns import arrow_schema
 from orchestrator.tables.manifest import PART, table_names, verified_part
-from orchestrator.tables.schema import TABLES, arrow_schema
+from orchestrator.tables.schema import TABLES
 
 if TYPE_CHECKING:
     import pandas as pd

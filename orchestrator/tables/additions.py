@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from orchestrator.plan import Plan
 from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.tables.columns import arrow_schema
 from orchestrator.tables.constants import variant_constants
-from orchestrator.tables.schema import ADDITIONS, arrow_schema
+from orchestrator.tables.schema import ADDITIONS
 
 ADDITIONS_SCHEMA = arrow_schema("additions", ADDITIONS)
 

@@ -12,19 +12,10 @@ from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.plan_parts import Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
+from orchestrator.tables.cell_columns import CELLS, RIDGE_COLUMNS, SPECTRUM_COLUMNS
+from orchestrator.tables.columns import Column, arrow_schema
 from orchestrator.tables.constants import variant_constants
-from orchestrator.tables.schema import (
-    CELLS,
-    DENSITIES,
-    PREDICTIONS,
-    RIDGE_COLUMNS,
-    SPECTRA,
-    SPECTRUM_COLUMNS,
-    TRAJECTORIES,
-    UPDATES,
-    Column,
-    arrow_schema,
-)
+from orchestrator.tables.schema import DENSITIES, PREDICTIONS, SPECTRA, TRAJECTORIES, UPDATES
 from orchestrator.tables.training import (
     compared_in,
     training_columns,

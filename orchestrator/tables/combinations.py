@@ -10,7 +10,8 @@ from orchestrator.combinations import SIDES, combinations_of
 from orchestrator.combinations_plan import Combination
 from orchestrator.plan import Plan
 from orchestrator.store.artifacts import Artifact, ArtifactStore
-from orchestrator.tables.schema import COMBINATIONS, arrow_schema
+from orchestrator.tables.columns import arrow_schema
+from orchestrator.tables.schema import COMBINATIONS
 
 COMBINATIONS_SCHEMA = arrow_schema("combinations", COMBINATIONS)
 

@@ -16,7 +16,8 @@ from orchestrator.statistics import (
     interval_error,
     percentile_interval,
 )
-from orchestrator.tables.schema import CORRELATIONS, arrow_schema
+from orchestrator.tables.columns import arrow_schema
+from orchestrator.tables.schema import CORRELATIONS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,6 +1,7 @@
 """The reference page of the tables, written from their schemas."""
 
-from orchestrator.tables.schema import SCHEMA_VERSION, TABLES
+from orchestrator.tables.columns import SCHEMA_VERSION
+from orchestrator.tables.schema import TABLES
 
 _ABOUT = {
     "cells": "One row a cell of the grid.",

@@ -25,7 +25,7 @@ from orchestrator.status import Status, status_of
 from orchestrator.store import files
 from orchestrator.store.artifacts import layout_of
 from orchestrator.survey import keep_surveys
-from orchestrator.tables.schema import RIDGE_COLUMNS, SPECTRUM_COLUMNS
+from orchestrator.tables.cell_columns import RIDGE_COLUMNS, SPECTRUM_COLUMNS
 from orchestrator.tables.write import collect
 from tests.orchestrator.sweeps import groups_of, plan_of, survey_of
 

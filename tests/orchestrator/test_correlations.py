@@ -23,9 +23,11 @@ from orchestrator.statistics import (
     interval_error,
     percentile_interval,
 )
+from orchestrator.tables.cell_columns import CELLS
+from orchestrator.tables.columns import SCHEMA_VERSION, arrow_schema
 from orchestrator.tables.correlations import CELL_COLUMNS, ON_LOG_SCALE, OUTCOMES, correlations_of
 from orchestrator.tables.manifest import read_manifest
-from orchestrator.tables.schema import CELLS, SCHEMA_VERSION, TABLES, arrow_schema
+from orchestrator.tables.schema import TABLES
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -17,8 +17,10 @@ import orchestrator
 from orchestrator import seed_plan
 from orchestrator.errors import ResultsError
 from orchestrator.plan_parts import cell_ids
+from orchestrator.tables.cell_columns import PROVENANCE_COLUMNS, TRAINING_COLUMNS
+from orchestrator.tables.columns import SCHEMA_VERSION, arrow_schema
 from orchestrator.tables.describe import tables_page
-from orchestrator.tables.schema import PROVENANCE_COLUMNS, SCHEMA_VERSION, TABLES, TRAINING_COLUMNS, arrow_schema
+from orchestrator.tables.schema import TABLES
 from tests.orchestrator.sweeps import make_sweep, results_of, rewrite_table, run_spec
 
 SWEEPS = ["finished", "finished_regression"]

@@ -21,7 +21,8 @@ from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import read_spec
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.store import checkpoints
-from orchestrator.tables.schema import TABLES, arrow_schema
+from orchestrator.tables.columns import arrow_schema
+from orchestrator.tables.schema import TABLES
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import changed, make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of
 

@@ -1,0 +1,128 @@
+"""What a column is, and columns that more than one table has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 5
+"""Raised when columns are added; stands in the metadata of every file."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: its name.
+        type: its Arrow type.
+        meaning: what it holds.
+        unit: unit of its numbers; empty for pure numbers and names.
+        provenance: whether it says where a number comes from rather than what it is; provenance may differ between two
+            runs of one sweep, nothing else may, but for last bits where `halvings` is not 0.
+    """
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    unit: str = ""
+    provenance: bool = False
+
+
+def arrow_schema(table: str, columns: Sequence[Column]) -> pa.Schema:
+    """Return the Arrow schema of a table, meanings and units in the fields' metadata."""
+    fields = [
+        pa.field(
+            column.name,
+            column.type,
+            metadata={
+                "meaning": column.meaning,
+                "unit": column.unit,
+                "provenance": "yes" if column.provenance else "no",
+            },
+        )
+        for column in columns
+    ]
+    return pa.schema(fields, metadata={"ntksweep_table": table, "ntksweep_schema_version": str(SCHEMA_VERSION)})
+
+
+NAME, COUNT, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+
+TASK = Column("task", NAME, "name of the task in grid.tasks; else file name or hub id of the data")
+RANK = Column("adapter_rank", COUNT, "rank r of LoRA; null without adapter")
+LEARNING_RATE = Column("learning_rate", REAL, "learning rate of fine-tuning; null where nothing is trained")
+VARIANT_COLUMNS = (TASK, RANK, LEARNING_RATE)
+
+METRICS = (
+    ("accuracy", "accuracy"),
+    ("mcc", "Matthews correlation"),
+    ("f1", "F1, averaged over classes"),
+    ("pearson", "Pearson correlation"),
+    ("spearman", "Spearman correlation"),
+    ("r2", "share of variance explained"),
+)
+
+SPLITS = (("train", "training examples"), ("eval", "evaluation examples"))
+MODELS = (("finetune", "of the trained model"), ("linearized", "of the trained linearization"))
+DISTANCE = "|theta - theta_0| over all trained parameters"
+
+
+def scores(model: str, whose: str) -> tuple[Column, ...]:
+    """Return the columns of losses and metrics of a model; `whose` says of which, for people."""
+    losses = (
+        Column(f"{model}_{split}_loss", REAL, f"half the mean squared residual over {examples}, {whose}")
+        for split, examples in SPLITS
+    )
+    metrics = (
+        Column(f"{model}_{split}_{metric}", REAL, f"{meaning} on {examples}, {whose}")
+        for split, examples in SPLITS
+        for metric, meaning in METRICS
+    )
+    return *losses, *metrics
+
+
+def pulled(model: str, whose: str, steps: str) -> tuple[Column, ...]:
+    """Return the columns that say how often, of `steps`, lambda changed something of a model."""
+    return (
+        Column(
+            f"{model}_pulled",
+            REAL,
+            f"share of {steps} at which lambda changed a gradient or a weight, {whose}; 0 means that it never acted",
+        ),
+        Column(
+            f"{model}_pulled_tensors",
+            REAL,
+            f"share of the trained tensors that lambda changed, averaged over {steps}, {whose}",
+        ),
+    )
+
+
+KERNEL_COLUMNS = (
+    Column(
+        "finetune_kernel_change",
+        REAL,
+        "|K - K_0| / |K_0|, kernel of a few training examples, with the outputs that the column `outputs` names",
+    ),
+    Column("finetune_kernel_alignment", REAL, "<K, K_0> / (|K| |K_0|) of the same"),
+)
+
+DIFFERENCE_COLUMNS = tuple(
+    Column(f"difference_{split}_{name}", REAL, f"{meaning} on {examples}", unit)
+    for split, examples in SPLITS
+    for name, meaning, unit in (
+        ("relative", "|f - f_lin| / |f| of the trained model f and the trained linearization f_lin", ""),
+        ("relative_to_change", "|f - f_lin| / |f - f_0|, relative to what training changed", ""),
+        ("kl", "mean KL divergence of softmax f_lin from softmax f", "nats"),
+        ("agreement", "share on which both say the same class", ""),
+    )
+)
+
+SET_COLUMNS = (
+    Column("sweep", NAME, "name of the sweep"),
+    *VARIANT_COLUMNS,
+    Column("seed", COUNT, "seed of the grid"),
+    Column("n_train", COUNT, "training examples", "examples"),
+    Column("kernel", NAME, "sgd, sign or asymmetric_sign"),
+    Column("outputs", NAME, "which outputs the kernel keeps: full, trace or margin"),
+    Column("layer_set", NAME, "name of the layer set"),
+)
