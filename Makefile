@@ -34,6 +34,7 @@ lint: setup
 
 docs: setup
 	$(BIN)/python docs/write_reference.py
+	$(BIN)/python docs/write_models.py
 
 setup: $(INSTALLED)
 

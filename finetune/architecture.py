@@ -70,21 +70,6 @@ def encoder_alone(config: PreTrainedConfig) -> bool:
     return str(config.model_type) == "t5"
 
 
-def check_dense(model: PreTrainedModel) -> None:
-    """Check that every linear module sees every token.
-
-    Raises:
-        UnsupportedModelError: the model is a mixture of experts, whose modules see the tokens that are sent to them, of
-            all examples at once, so that rows cannot be told apart by example.
-    """
-    for name, module in model.named_modules():
-        if "expert" in f"{name.rpartition('.')[2]} {type(module).__name__}".lower():
-            raise UnsupportedModelError(
-                f"{type(model).__name__} is a mixture of experts ({name}), each of which sees tokens of all examples, "
-                "so that their rows cannot be told apart; use a dense model (Llama, Mistral, Qwen3, Gemma 2, ...)"
-            )
-
-
 def has_head(model: PreTrainedModel) -> bool:
     """Whether the model is a classifier rather than a language model."""
     return "ForSequenceClassification" in type(model).__name__
@@ -240,6 +225,11 @@ def _locate(path: str) -> tuple[int | None, str]:
 
 
 def _nothing_matches(target: str, paths: list[str]) -> str:
+    if not paths:
+        return (
+            f"target {target!r} matches no linear module of the model, which has none (torch.nn.Linear, or Conv1D of "
+            "transformers): its layers are modules of other kinds; use another architecture"
+        )
     names = Counter(path.rpartition(".")[2] for path in paths)
     nearest = difflib.get_close_matches(target.rpartition(".")[2], list(names), n=1, cutoff=0.4)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""

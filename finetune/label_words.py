@@ -103,10 +103,10 @@ def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
 
 
 def score_words_alone(model: PreTrainedModel, head: nn.Linear) -> None:
-    """Have a masked language model score the label words instead of its vocabulary, in place.
+    """Have a language model score the label words instead of its vocabulary, in place.
 
-    What stands between base model and vocabulary (dense layer, activation, norm) differs between architectures
-    and runs as it is; the output embedding keeps its parameters.
+    What stands between base model and vocabulary (dense layer, activation, norm), and behind it (a factor, a soft cap),
+    differs between architectures and runs as it is; the output embedding keeps its parameters.
     """
     # an attribute of the instance comes before the method of its class
     vars(_output_embedding(model))["forward"] = head

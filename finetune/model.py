@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from finetune.architecture import check_dense, encoder_alone, reads_mask
+from finetune.architecture import encoder_alone, reads_mask
 from finetune.checkpoint_fit import Fit, check_fit
 from finetune.checkpoint_kind import check_kind
 from finetune.device import check_device
@@ -69,15 +69,12 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     """The model without weights, on the meta device.
 
     Raises:
-        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture, or it is
-            a mixture of experts.
+        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture.
         HeadError: as `finetune.architecture.reads_mask`.
     """
     config = load_config(settings, n_outputs)
     with loading(settings.path), quiet(), torch.device("meta"):
-        model = model_from(settings, config, language_model=language_model)
-    check_dense(model)
-    return model
+        return model_from(settings, config, language_model=language_model)
 
 
 def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int) -> LoadedModel:
@@ -106,7 +103,6 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
             model = drawn_model(settings, config, language_model=language_model, device=device)
         else:
             model, fit = _from_checkpoint(settings, _auto_class(config, language_model), config, seed)
-    check_dense(model)
     model.requires_grad_(False).eval()
     check_fit(settings, model, fit)
     _check_finite(model)
@@ -121,7 +117,7 @@ def drawn_model(
 ) -> PreTrainedModel:
     """The model that a configuration describes, with random weights."""
     make = partial(model_from, settings, config, language_model=language_model)
-    return random_model(make, device, settings.weights_seed)
+    return _in_double(random_model(make, device, settings.weights_seed), settings)
 
 
 def model_from(settings: ModelSettings, config: PreTrainedConfig, *, language_model: bool) -> PreTrainedModel:
@@ -144,7 +140,7 @@ def _from_checkpoint(
             output_loading_info=True,
             **_options(settings),
         )
-    return model, Fit.reported(report)
+    return _in_double(model, settings), Fit.reported(report)
 
 
 def _auto_class(config: PreTrainedConfig, language_model: bool) -> Any:
@@ -165,7 +161,18 @@ def _options(settings: ModelSettings) -> dict[str, Any]:
         # caps its scores; by its name it would be refused there
         "attn_implementation": None if settings.attention == "sdpa" else settings.attention,
         "trust_remote_code": settings.trust_remote_code,
+        # the product of all experts at once does not know double precision
+        **({"experts_implementation": "eager"} if settings.dtype == "float64" else {}),
     }
+
+
+def _in_double(model: PreTrainedModel, settings: ModelSettings) -> PreTrainedModel:
+    """Return a model in double precision without parameters in single precision, as architectures ask for routers."""
+    if settings.dtype == "float64" and not has_divided(model):
+        for parameter in model.parameters():
+            if parameter.dtype == torch.float32:
+                parameter.data = parameter.data.double()
+    return model
 
 
 def _check_finite(model: PreTrainedModel) -> None:

@@ -1,7 +1,7 @@
 """Double precision where architectures ask for single precision by name."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,8 +13,22 @@ class KeepDouble(TorchFunctionMode):
 
     Norms, rotary embeddings and softmax of many architectures compute in float32 whatever the model's
     precision, to protect float16. With a float64 model that would round every hidden state to single
-    precision.
+    precision. What is made without a precision is in double, too.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._before: list[torch.dtype] = []
+
+    def __enter__(self) -> Self:
+        self._before.append(torch.get_default_dtype())
+        torch.set_default_dtype(torch.float64)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        torch.set_default_dtype(self._before.pop())
 
     def __torch_function__(
         self,

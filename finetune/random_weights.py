@@ -29,7 +29,7 @@ def random_model(make: Callable[[], PreTrainedModel], device: torch.device, seed
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         # Weights are drawn below, by name: the model's own draws depend on their order, and take as long again.
-        with no_init_weights(), device:
+        with no_init_weights(), device, _Marked():
             model = make()
         model.tie_weights()
         _draw_weights(model, seed)
@@ -45,6 +45,29 @@ def _draw_weights(model: PreTrainedModel, seed: int) -> None:
         parameters = [parameter for part in parts for parameter in part.parameters(recurse=False)]
         with gathered(parameters), _DrawnByName(names, seed):
             owner._init_weights(module)
+            _draw_left_out(module, model)
+
+
+def _draw_left_out(module: nn.Module, model: PreTrainedModel) -> None:
+    """Draw the parameters of a module that the rule of its architecture passes over."""
+    deviation = getattr(model.config.get_text_config(), "initializer_range", None) or 0.02
+    for parameter in module.parameters(recurse=False):
+        if parameter.numel() and bool(parameter.flatten()[0].isnan()):
+            nn.init.normal_(parameter, std=deviation) if parameter.ndim > 1 else nn.init.zeros_(parameter)
+
+
+class _Marked(TorchFunctionMode):
+    """Inside, what is made without values is NaN, so that it can be told from what has some."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **dict(kwargs or {}))
+        return made.fill_(torch.nan) if func is torch.empty and made.is_floating_point() else made
 
 
 class _DrawnByName(TorchFunctionMode):

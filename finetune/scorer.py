@@ -31,7 +31,7 @@ from finetune.sharding.weights import has_divided
 from finetune.trials import Call, at_once, find_example_axes
 from ntk_dist.batches import Batch, pad
 from ntk_dist.capture import jacobian_rows
-from ntk_dist.tracked import TrackedLinear, check_groups
+from ntk_dist.tracked import TrackedLinear, check_alone, check_groups, check_products
 
 
 class Scorer:
@@ -78,10 +78,6 @@ class Scorer:
         self.layers: Sequence[nn.Module] = ()
         self._in_a_pass = False
         self._last_token = is_decoder(model)
-        self._mask = None if words is None else words.mask
-        self._softcap = None
-        if words is not None and words.mask is None:
-            self._softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
         check_groups(self.groups)
 
     @property
@@ -104,18 +100,15 @@ class Scorer:
             return torch.cat([self.logits(example) for example in batch.apart()])
         there = batch.to(self.device)
         with self._pass(), self._exactly():
-            if not self._last_token:
-                logits = _at_least_single(self.model(**_inputs(there)).logits)
-                return logits if self._mask is None else logits[at_mask(there, self._mask)]
-            logits = _at_least_single(self.final(self._last_hidden(there)))
-            return logits if self._softcap is None else self._softcap * torch.tanh(logits / self._softcap)
+            if self.words is None and self._last_token:
+                return _at_least_single(self.final(self._last_hidden(there)))
+            logits = _at_least_single(self._whole(there))
+            return logits if self.words is None else logits[self._read_at(there)]
 
     def vocabulary_logits(self, batch: Batch) -> Tensor:
         """Logits (B, T, vocabulary) of all words at all tokens, as the language model itself gives them."""
-        without_cache = {"use_cache": False} if self._last_token else {}
         with self._pass(), self._exactly():
-            logits: Tensor = self.model(**_inputs(batch.to(self.device)), **without_cache).logits
-        return logits
+            return self._whole(batch.to(self.device))
 
     def rows(
         self,
@@ -186,7 +179,7 @@ class Scorer:
         finally:
             handle.remove()
         features = _at_least_single(seen[0]).cpu()
-        return features if self._mask is None else features[at_mask(batch.to(features.device), self._mask)]
+        return features if self.words is None else features[self._read_at(batch.to(features.device))]
 
     @contextmanager
     def _pass(self) -> Iterator[None]:
@@ -203,10 +196,19 @@ class Scorer:
         # the mode looks at every operation, which only a float64 model has a use for
         return KeepDouble() if self.final.weight.dtype == torch.float64 else nullcontext()
 
+    def _whole(self, batch: Batch) -> Tensor:
+        without_cache = {"use_cache": False} if self._last_token else {}
+        logits: Tensor = self.model(**_inputs(batch), **without_cache).logits
+        return logits
+
     def _last_hidden(self, batch: Batch) -> Tensor:
         hidden: Tensor = base_model(self.model)(**_inputs(batch), use_cache=False).last_hidden_state
-        # by the mask, not by comparing with a padding id, which may also be a real token
-        return hidden[torch.arange(len(batch), device=hidden.device), batch.last_positions]
+        return hidden[_last_tokens(batch)]
+
+    def _read_at(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the index (B,), (B,) of the tokens at which label words are read."""
+        assert self.words is not None
+        return _last_tokens(batch) if self.words.mask is None else at_mask(batch, self.words.mask)
 
 
 def build_scorer(
@@ -241,7 +243,8 @@ def build_scorer(
     Raises:
         FinetuneError: a named subclass says whether model, head, target or group is wrong.
         NonFiniteError: a weight of the checkpoint is NaN or infinite.
-        TiedWeightsError: a parameter belongs to two groups.
+        TiedWeightsError: a parameter belongs to two groups, or to a module outside of them, too.
+        NotRecordedError: as `ntk_dist.tracked.check_products`.
     """
     if head_weights is not None and head.kind not in ("ridge", "logistic"):
         raise HeadError(f"a {head.kind} head takes no probe weights; use ridge or logistic")
@@ -265,6 +268,10 @@ def build_scorer(
     check_group_names(wanted, parts)
     kept = {name: parts[name] for name in parts if name in wanted}
     scorer = Scorer(network, final, kept, drawn, words=words, alone=model.alone)
+    trained = [linear for group in kept.values() for linear in group.trained]
+    check_alone(trained, network)
+    if not has_divided(network):
+        check_products(trained)
     if model.checkpointing:
         scorer.layers = list(find_layers(network))
     if not has_divided(network):
@@ -300,22 +307,21 @@ def try_out(scorer: Scorer, run: Call = at_once) -> None:
 
 
 def take_words(scorer: Scorer, run: Call = at_once) -> None:
-    """Have a scorer score its label words alone, compared with the model's own logits once: some models scale them.
+    """Have a scorer score its label words alone, compared with the model's own logits once.
 
     Args:
         scorer: of label words.
         run: see `try_out`.
 
     Raises:
-        UnsupportedModelError: the model does something else to its logits.
+        UnsupportedModelError: the logit of a word depends on more than its row of the output embedding.
     """
     assert scorer.words is not None
     words, mask = scorer.words.words, scorer.words.mask
     batch = pad([np.array(words if mask is None else [*words, mask])], pad_id=0).to(scorer.device)
     with torch.no_grad():
         own = run(scorer.vocabulary_logits, batch)[:, -1, words]
-        if mask is not None:
-            score_words_alone(scorer.model, scorer.final)
+        score_words_alone(scorer.model, scorer.final)
         try:
             scored = run(scorer.logits, batch)
         except ModelRunError as error:
@@ -337,6 +343,11 @@ def _changes_logits(scorer: Scorer) -> UnsupportedModelError:
 
 def _at_least_single(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _last_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
+    # by the mask, not by comparing with a padding id, which may also be a real token
+    return torch.arange(len(batch), device=batch.input_ids.device), batch.last_positions
 
 
 def _inputs(batch: Batch) -> dict[str, Tensor]:

@@ -4,14 +4,15 @@ Inside a group the parameters stand in the order of its modules; each weight in 
 in) for `torch.nn.Linear` and (in, out) for transformers' `Conv1D`, followed by the bias.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ntk_dist.errors import TiedWeightsError
+from ntk_dist.errors import NotRecordedError, TiedWeightsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,54 @@ def check_groups(groups: Groups) -> None:
                     other_group, other_name = seen[key]
                     raise TiedWeightsError(
                         f"{linear.name} (group {group}) and {other_name} (group {other_group}) are tied: "
-                        "they share a parameter, whose gradient would be counted twice; take one of them "
-                        "out of the targets"
+                        "they share a parameter, whose gradient would be counted twice; leave both out of the targets"
                     )
                 seen[key] = (group, linear.name)
+
+
+def check_alone(linears: Iterable[TrackedLinear], model: nn.Module) -> None:
+    """Check that no other module of a model computes with a parameter of these.
+
+    Raises:
+        TiedWeightsError: one does, whose part of the gradient would be missing; names both.
+    """
+    holders: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), []).append((name, module))
+    for linear in linears:
+        for parameter in linear.parameters:
+            others = [name for name, module in holders.get(id(parameter), []) if module is not linear.module]
+            if others:
+                raise TiedWeightsError(
+                    f"{linear.name} and {others[0]} are tied: they share a parameter, and rows would hold what "
+                    f"{linear.name} adds to its gradient alone; leave both out of the targets"
+                )
+
+
+@torch.no_grad()
+def check_products(linears: Iterable[TrackedLinear]) -> None:
+    """Check that modules of classes derived from linear ones return the product of their input and weight alone.
+
+    Raises:
+        NotRecordedError: one does not; names it and its class.
+    """
+    for linear in linears:
+        module = linear.module
+        plain = nn.Linear if isinstance(module, nn.Linear) else Conv1D
+        if type(module).forward is plain.forward:
+            continue
+        weight = module.weight
+        size = weight.shape[1 if plain is nn.Linear else 0]
+        inputs = torch.linspace(-1, 1, 2 * size, dtype=weight.dtype, device=weight.device).view(2, size)
+        expected: Tensor = plain.forward(module, inputs)
+        try:
+            found: object = module(inputs)
+        except Exception:  # code of many authors raises whatever it likes
+            found = None
+        if not isinstance(found, Tensor) or found.shape != expected.shape or not torch.allclose(found, expected):
+            raise NotRecordedError(
+                f"{linear.name} is a {type(module).__name__}, which returns something else than the product of its "
+                "input and weight, so that its rows cannot be recorded; leave it out of the targets"
+            )

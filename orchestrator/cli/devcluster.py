@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from orchestrator.cli.arguments import possible_path
 from orchestrator.cli.terminal import say
 from slurm.devcluster import ClusterSettings, DevCluster
 from slurm.devcluster.errors import NotUpError
@@ -27,7 +28,9 @@ USUAL = ClusterSettings()
 
 FolderOption = Annotated[
     Path | None,
-    typer.Option(help="Holds the cluster's state and logs.", show_default="~/.cache/ntksweep/devcluster"),
+    typer.Option(
+        help="Holds the cluster's state and logs.", show_default="~/.cache/ntksweep/devcluster", callback=possible_path
+    ),
 ]
 NodesOption = Annotated[int, typer.Option(help="How many nodes.")]
 CpusOption = Annotated[int, typer.Option(help="Processors that Slurm counts on a node.")]

@@ -129,6 +129,12 @@ def _what_it_rests_on(ranking: "Ranking") -> Iterator[str]:
             "(condition_number_resolved is false): their plain condition_number is noise, and what stands here "
             "compares sigma_max with s, not with sigma_min."
         )
+    if criterion.column == "gcv" and ranking.n_repeats:
+        yield (
+            f"{ranking.n_repeats} training examples of a seed repeat an earlier text: their kernel is singular, and "
+            "gcv then falls towards 0 with lambda, whatever the error is; take `--by leave_one_out`, or "
+            "task.distinct_texts: true."
+        )
     if ranking.unfinished:
         yield f"Not finished, and not ranked: {', '.join(ranking.unfinished)}"
 

@@ -40,8 +40,17 @@ def faults_of(model: type[BaseModel], error: ValidationError, root: Node) -> lis
         by_place.setdefault(place, []).append(message)
     outer = {place[:length] for place in by_place for length in range(1, len(place))}
     innermost = [place for place in by_place if place not in outer]
-    lines = [one_line(f"{_where(place, root)}{by_place[place][0]}") for place in innermost]
+    lines = [one_line(f"{_where(place, root)}{_most_telling(model, place, by_place[place])}") for place in innermost]
     return lines if len(lines) <= MOST_FAULTS else [*lines[:MOST_FAULTS], f"and {len(lines) - MOST_FAULTS} more"]
+
+
+def _most_telling(model: type[BaseModel], place: Location, messages: list[str]) -> str:
+    """Return what is told of a value: its first fault, and that keys could stand there too, where that was another."""
+    told, *others = messages
+    if told in others or not any(each.endswith(_TYPES["model"]) for each in others):
+        return told
+    keys = [key for section in _sections_at(model, place) for key in section.model_fields]
+    return f"{told}{' Or' if told.endswith('?') else '; or'} a mapping with one of the keys {', '.join(keys)}"
 
 
 def one_line(text: str) -> str:

@@ -48,6 +48,7 @@ class Ranking:
         lambda_scale: absolute, or trace: in units of trace/M.
         n_kernels: kernels of the ranked layer sets: one a set and seed.
         n_unresolved: those whose smallest eigenvalue does not exceed the noise floor.
+        n_repeats: most training examples of a seed that repeat the text of an earlier one.
     """
 
     criterion: Criterion
@@ -60,6 +61,7 @@ class Ranking:
     lambda_scale: str
     n_kernels: int
     n_unresolved: int
+    n_repeats: int
 
 
 def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -> Ranking:
@@ -79,8 +81,8 @@ def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -
     names = plan_index(results.folder).layer_sets
     seeds, lambdas, n_train = set(spec.grid.seeds), spec.grid.lambdas.numbers(), max(spec.grid.n_train)
     chosen = cells_of(choice or Choice())
-    about = ["layer_set", "seed", "n_train", "n_parameters", "condition_number_resolved", "missing_estimates"]
-    columns = [*chosen, *about, criterion.column]
+    about = ["layer_set", "seed", "n_train", "n_parameters", "condition_number_resolved"]
+    columns = [*chosen, *about, "missing_estimates", "repeats_in_train", criterion.column]
     cells = results.cells.to_pandas(columns)
     for name, value in {**chosen, "n_train": n_train}.items():
         cells = cells[cells[name] == value]
@@ -102,6 +104,7 @@ def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -
         lambda_scale=spec.grid.lambdas.scale,
         n_kernels=len(resolved),
         n_unresolved=int((~resolved.astype(bool)).sum()),
+        n_repeats=int(max(by_set[name]["repeats_in_train"].max() for name in whole)),
     )
 
 

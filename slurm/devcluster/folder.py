@@ -39,7 +39,10 @@ def hold(folder: Path) -> Iterator[int]:
         FolderTakenError: It holds something else than a cluster's files.
     """
     _refuse_foreign(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from None
     held = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -95,11 +98,17 @@ def _refuse_foreign(folder: Path) -> None:
         return
     except NotADirectoryError:
         raise FolderTakenError(f"{folder} is no folder; name another one with --folder") from None
+    except OSError as error:
+        raise _unusable(folder, error) from None
     if names and _LOCK not in names:
         raise FolderTakenError(
             f"the folder {folder} holds something other than a development cluster ({min(names)}, ...), whose files "
             "would be lost there; name an empty or a new one with --folder"
         )
+
+
+def _unusable(folder: Path, error: OSError) -> FolderTakenError:
+    return FolderTakenError(f"{folder} cannot be used ({error.strerror}); name another one with --folder")
 
 
 def _make(path: Path, mode: int) -> None:

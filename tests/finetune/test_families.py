@@ -1,28 +1,38 @@
 """What is each family's own: windows, caps, scaled embeddings, position biases, tied embeddings; what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
     AutoModel,
+    HunYuanMoEV1Config,
     MixtralConfig,
-    MixtralForCausalLM,
+    PhimoeConfig,
     PreTrainedConfig,
     Qwen2MoeConfig,
     T5EncoderModel,
     T5ForConditionalGeneration,
     T5ForSequenceClassification,
+    XGLMConfig,
+    XLNetConfig,
 )
 
+from finetune import scorer as scorer_module
 from finetune.encoder import T5EncoderForSequenceClassification
-from finetune.errors import HeadError, TargetError, UnsupportedModelError
+from finetune.errors import HeadError, TargetError
 from finetune.inspection import inspect_model
+from finetune.label_words import WordIds
 from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import TokenizedTexts, tokenize
+from ntk_dist.batches import pad
 from ntk_dist.capture import jacobian_rows
+from ntk_dist.errors import NotRecordedError
+from tests.single_example import reference_rows, relative_error
 from tests.tiny_models import ALL_TARGETS, DECODERS, KINDS, TIED, Kind, save_tiny
 
 TEXTS = ("the film was great", "a dull plot", "it was very good and the acting was not bright", "good")
@@ -204,25 +214,66 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("head", [HeadSettings("random"), WORDS])
-@pytest.mark.parametrize(
-    "config",
-    [
-        MixtralConfig(**SIZES, num_local_experts=2),
-        Qwen2MoeConfig(**SIZES, moe_intermediate_size=8, num_experts=2, num_experts_per_tok=1),
-    ],
-    ids=["mixtral", "qwen2_moe"],
-)
-def test_experts_are_refused_without_reading_a_weight(tmp_path: Path, config: PreTrainedConfig, head: HeadSettings):
-    config.save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match=r"mixture of experts \(.*mlp\.experts\).*use a dense model"):
-        inspect_model(ModelSettings(str(tmp_path)), AdapterSettings("lora", 2, 4.0, ("q_proj",)), head, n_outputs=2)
+EXPERTS: dict[str, PreTrainedConfig] = {
+    "mixtral": MixtralConfig(**SIZES, num_local_experts=4),
+    "qwen2_moe": Qwen2MoeConfig(**SIZES, moe_intermediate_size=8, num_experts=4, num_experts_per_tok=2),
+}
+# in half precision a token next to the border between two experts may take the other one beside longer texts
+LIMITS = {"float64": 1e-10, "float32": 2e-5, "bfloat16": 0.1}
 
 
-def test_experts_are_refused_even_if_only_attention_is_adapted(tmp_path: Path):
-    MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=2)).save_pretrained(tmp_path)
-    with pytest.raises(UnsupportedModelError, match="mixture of experts"):
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("name", EXPERTS)
+def test_experts_leave_examples_apart(tmp_path: Path, name: str, dtype: Any):
+    EXPERTS[name].save_pretrained(tmp_path)
+    scorer, double = (
         build_scorer(
-            ModelSettings(str(tmp_path)), AdapterSettings("lora", 2, 4.0, ("q_proj",)), HeadSettings("random"),
+            ModelSettings(str(tmp_path), dtype=precision, weights="random"),
+            AdapterSettings("none", 1, 1.0, ("q_proj", "o_proj")), HeadSettings("random"),
             n_outputs=2, adapter_seed=0, head_seed=0,
+        )
+        for precision in (dtype, "float64")
+    )  # fmt: skip
+    # the same weights, rounded
+    double.model.load_state_dict(scorer.model.state_dict())
+    texts = [np.arange(4, 7), np.arange(5, 16), np.arange(9, 14)]
+    scores, rows = scorer.rows(pad(texts, pad_id=0), torch.nn.Identity())
+    alone: Callable[[int], torch.Tensor] = lambda i: double.logits(pad([texts[i]], pad_id=0))  # noqa: E731
+    expected = reference_rows(alone, len(texts), double.groups)
+    assert relative_error(scores, torch.cat([alone(i).detach() for i in range(len(texts))])) < LIMITS[dtype]
+    for group, values in expected.items():
+        assert relative_error(rows[group], values) < LIMITS[dtype], group
+
+
+def test_a_router_that_is_more_than_a_product_is_no_target(tmp_path: Path):
+    PhimoeConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2).save_pretrained(tmp_path)
+    with pytest.raises(NotRecordedError, match=r"0\.mlp\.router is a PhimoeTopKRouter, which .*leave it out"):
+        build_scorer(
+            ModelSettings(str(tmp_path), weights="random"), AdapterSettings("none", 1, 1.0, ("mlp.router",)),
+            HeadSettings("random"), n_outputs=2, adapter_seed=0, head_seed=0,
         )  # fmt: skip
+
+
+# --- double precision
+
+XLNET = XLNetConfig(vocab_size=23, d_model=16, n_layer=1, n_head=2, d_inner=24)
+XGLM = XGLMConfig(vocab_size=23, d_model=16, num_layers=1, attention_heads=2, ffn_dim=24, max_position_embeddings=32)
+HUNYUAN = HunYuanMoEV1Config(**SIZES, head_dim=4, num_experts=2, moe_topk=1, pad_token_id=0)
+
+
+@pytest.mark.parametrize("config", [XLNET, XGLM, HUNYUAN], ids=lambda config: config.model_type)
+def test_what_architectures_make_in_single_precision_is_double(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: PreTrainedConfig
+):
+    """Positions, the smallest number of a precision, the weights of routers."""
+    config.save_pretrained(tmp_path)
+    monkeypatch.setattr(scorer_module, "word_ids", lambda *_: WordIds([5, 6], None))
+    scorer = build_scorer(
+        ModelSettings(str(tmp_path), dtype="float64", weights="random"),
+        AdapterSettings("none", 1, 1.0, ("layer_1" if config is XLNET else "q_proj",)), WORDS,
+        n_outputs=2, adapter_seed=0, head_seed=0,
+    )  # fmt: skip
+    assert {parameter.dtype for parameter in scorer.model.parameters()} == {torch.float64}
+    _, rows = scorer.rows(pad([np.arange(5, 11)], pad_id=0), torch.nn.Identity())
+    assert all(bool(values.any()) for values in rows.values())
+    assert torch.get_default_dtype() == torch.float32

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM, BertConfig, FlaubertConfig, GPT2Config, XLMRobertaConfig
+from transformers import AutoModelForMaskedLM, BertConfig, BertLMHeadModel, FlaubertConfig, GPT2Config, XLMRobertaConfig
 
 from finetune.architecture import reads_mask
 from finetune.errors import HeadError, LabelWordError, PromptError, TooLongError, UnsupportedModelError
@@ -187,13 +187,15 @@ def test_a_configuration_says_whether_masks_are_read():
     assert not reads_mask(GPT2Config())
 
 
-def test_a_bert_that_was_made_a_decoder_is_no_masked_model(folders, tmp_path):
+def test_a_bert_that_was_made_a_decoder_is_read_at_the_last_token(folders, tmp_path):
     def make_decoder(_tensors, config):
         config |= {"is_decoder": True, "architectures": ["BertLMHeadModel"]}
 
-    # which scores words by more than its output embedding, as causal language models are read here
-    with pytest.raises(UnsupportedModelError, match="BertLMHeadModel changes its logits"):
-        build(edited(folders["bert"], tmp_path / "m", make_decoder), "bert")
+    folder = edited(folders["bert"], tmp_path / "m", make_decoder)
+    batch = tokens_of(folder, template="{text} it was").batch(range(len(TEXTS)))
+    model = BertLMHeadModel.from_pretrained(folder, dtype=torch.float64).eval()
+    own = model(batch.input_ids, batch.attention_mask).logits[torch.arange(len(TEXTS)), batch.last_positions]
+    assert torch.allclose(build(folder, "bert").logits(batch), own[:, VOCABULARY], rtol=1e-5)
 
 
 # --- prompts

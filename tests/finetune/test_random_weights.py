@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import OpenAIGPTConfig
 
 from finetune.device import check_device
 from finetune.errors import DeviceError, ModelLoadError
@@ -48,6 +49,19 @@ def test_every_weight_depends_on_the_seed_and_its_name_alone(models: dict[str, M
         constant = bool((value == value.flatten()[0]).all())
         assert constant == torch.equal(value, other[name]), name
         assert value.ndim == 1 or not constant, name
+
+
+def test_what_the_rule_of_an_architecture_passes_over_is_drawn_too(tmp_path: Path):
+    """That of the first GPT does not know its own linear modules."""
+    OpenAIGPTConfig(vocab_size=23, n_embd=16, n_layer=1, n_head=2, n_positions=8).save_pretrained(tmp_path)
+    settings = ModelSettings(str(tmp_path), weights="random")
+    first, again = weights(settings), weights(settings)
+    for name, value in first.items():
+        assert torch.equal(value, again[name]), name
+        if name.endswith("c_fc.weight"):
+            assert float(value.std()) == pytest.approx(0.02, rel=0.2)
+    name = "transformer.h.0.attn.c_attn.weight"
+    assert not torch.equal(weights(replace(settings, weights_seed=1))[name], first[name])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+)
 
 from finetune.errors import HeadError, LabelWordError, ModelLoadError, TargetError, UnsupportedModelError
 from finetune.label_words import word_ids
@@ -242,17 +248,43 @@ def test_label_words_must_be_single_tokens(folders, words, message):
         build(folders["llama"], LLAMA_LORA, HeadSettings("label_words", in_kernel=False, words=words))
 
 
-def test_soft_capped_logits(folders, monkeypatch):
-    from transformers import LlamaConfig
-
-    plain = build(folders["llama"], LLAMA_LORA, HeadSettings("label_words", False, words=("bad", "great")))
-    batch = batch_of(folders["llama"])
-    monkeypatch.setattr(LlamaConfig, "final_logit_softcapping", 0.5, raising=False)
-    capped = Scorer(plain.model, plain.final, {}, [], words=plain.words)
-    assert torch.allclose(capped.logits(batch), 0.5 * torch.tanh(plain.logits(batch) / 0.5))
-    # a Llama does not cap, so that a configuration which says so is caught by comparing with its own logits
-    with pytest.raises(UnsupportedModelError, match="changes its logits"):
-        build(folders["llama"], LLAMA_LORA, HeadSettings("label_words", False, words=("bad", "great")))
+@pytest.mark.parametrize(
+    "config",
+    [
+        CohereConfig(logit_scale=0.3),
+        Gemma2Config(
+            final_logit_softcapping=0.5,
+            head_dim=8,
+            query_pre_attn_scalar=8,
+            layer_types=["full_attention"],
+            num_hidden_layers=1,
+        ),
+        GraniteConfig(logits_scaling=7.0),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_what_a_language_model_does_behind_its_vocabulary_is_done_to_words(folders, tmp_path, config):
+    config.update({
+        "vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24,
+        "num_key_value_heads": 2, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0,
+    })  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    for file in folders["llama"].glob("token*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    words = HeadSettings("label_words", False, words=("bad", "great"))
+    scorer = build(tmp_path, AdapterSettings("none", 1, 1.0, ("q_proj",)), words)
+    # before: the model itself, whose vocabulary is not scored any more afterwards
+    batch, whole = (
+        batch_of(tmp_path),
+        load_model(ModelSettings(str(tmp_path), dtype="float64"), n_outputs=2, language_model=True, seed=0).model,
+    )
+    ids = word_ids(ModelSettings(str(tmp_path)), words.words, 2).words
+    own = Scorer(whole, scorer.final, {}, []).vocabulary_logits(batch)
+    expected = own[torch.arange(len(batch)), batch.last_positions][:, ids]
+    assert torch.allclose(scorer.logits(batch), expected, rtol=1e-12)
+    features = scorer.features(batch)
+    assert features.shape == (len(batch), 16)
+    assert not torch.allclose(scorer.final(features), expected, rtol=1e-3)
 
 
 # --- bad input
@@ -285,6 +317,19 @@ def test_tied_weights_in_two_groups_are_refused(folders):
         return loaded
 
     with pytest.raises(TiedWeightsError, match=r"1\.query.*0\.query"):
+        build(folders["bert"], AdapterSettings("none", 1, 1.0, ("query",)), load=tie)
+
+
+def test_a_weight_that_another_module_computes_with_too_is_refused(folders):
+    def tie(*args, **kwargs):
+        loaded = load_model(*args, **kwargs)
+        layers = loaded.model.bert.encoder.layer
+        layers[1].attention.self.key.weight = layers[0].attention.self.query.weight
+        return loaded
+
+    with pytest.raises(
+        TiedWeightsError, match=r"0\.attention\.self\.query and .*1\.attention\.self\.key are tied.*both"
+    ):
         build(folders["bert"], AdapterSettings("none", 1, 1.0, ("query",)), load=tie)
 
 

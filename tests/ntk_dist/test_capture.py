@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -189,3 +191,23 @@ def test_an_input_that_is_overwritten_is_noticed():
 
     with pytest.raises(NtkError, match="changes the input of first in place"):
         jacobian_rows(score, {"first": groups["first"]})
+
+
+class Hidden(torch.autograd.Function):
+    """Runs a module out of sight, and goes backward by a rule of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, module: nn.Module) -> Tensor:
+        return module(inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient, None
+
+
+def test_a_module_that_is_called_out_of_sight_is_named():
+    seen, hidden = nn.Linear(4, 2), nn.Linear(2, 2)
+    inputs = torch.randn(3, 4)
+    groups = {"a": [TrackedLinear(seen, "seen")], "b": [TrackedLinear(hidden, "hidden")]}
+    with pytest.raises(NotRecordedError, match="hidden runs only where the model has turned gradients off"):
+        jacobian_rows(lambda: Hidden.apply(seen(inputs), hidden), groups)

@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ntk_dist.errors import TiedWeightsError
-from ntk_dist.tracked import TrackedLinear, check_groups
+from ntk_dist.errors import NotRecordedError, TiedWeightsError
+from ntk_dist.tracked import TrackedLinear, check_alone, check_groups, check_products
 
 
 def test_parameters_are_counted_as_tracked():
@@ -47,3 +47,38 @@ def test_parameters_without_storage_are_told_apart():
     with torch.device("meta"):
         modules = [nn.Linear(3, 3), nn.Linear(3, 3)]
     check_groups({str(i): [TrackedLinear(module, str(i), bias=True)] for i, module in enumerate(modules)})
+
+
+def test_a_parameter_of_a_module_that_is_not_tracked_too_is_named():
+    model = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3), "c": nn.Linear(3, 3)})
+    model["c"].weight = model["a"].weight
+    check_alone([TrackedLinear(model["b"], "b", bias=True)], model)
+    # one module under two names is one module
+    model["d"] = model["b"]
+    check_alone([TrackedLinear(model["b"], "b", bias=True)], model)
+    with pytest.raises(TiedWeightsError, match="a and c are tied"):
+        check_alone([TrackedLinear(model["a"], "a")], model)
+
+
+class Scaled(nn.Linear):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(inputs)
+
+
+class Written(nn.Linear):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs @ self.weight.T + self.bias
+
+
+class Pair(nn.Linear):
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return super().forward(inputs), inputs
+
+
+@pytest.mark.parametrize("kind", [Scaled, Pair])
+def test_a_linear_module_that_is_more_than_a_product_is_named(kind: type[nn.Linear]):
+    check_products(
+        [TrackedLinear(Written(3, 5), "a"), TrackedLinear(Conv1D(5, 3), "b"), TrackedLinear(nn.Linear(3, 5), "c")]
+    )
+    with pytest.raises(NotRecordedError, match=f"router is a {kind.__name__}, which returns something else"):
+        check_products([TrackedLinear(kind(3, 5), "router")])

@@ -14,6 +14,7 @@ from finetune.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.targets import kernel_outputs
 from orchestrator.folder import ResultsFolder
+from orchestrator.plan import Plan
 from orchestrator.plan_parts import Solve
 from orchestrator.spec import read_spec
 from orchestrator.stages.tokenized import read_tokens
@@ -45,12 +46,12 @@ class Examples:
     logits: np.ndarray
 
 
-def examples_of(spec: Path, solve: Solve, groups: tuple[str, ...]) -> Examples:
+def examples_of(spec: Path, plan: Plan, solve: Solve, groups: tuple[str, ...]) -> Examples:
     """Return all examples that the head is fitted to, in float64, each alone in its batch."""
     read = read_spec(spec)
     store = ResultsFolder(read.folder).artifacts()
     dataset = store.open(*solve.stage.inputs["dataset"][0])
-    capture = next(s for s in run_spec(spec).plan.stages if (s.kind, s.stage_id) == solve.stage.inputs["train"][0])
+    capture = next(s for s in plan.stages if (s.kind, s.stage_id) == solve.stage.inputs["train"][0])
     head = store.open(*capture.inputs["head"][0])
     labels = np.array(dataset.array("train.labels"))
     seed = solve.stage.parameters["problem"]["scorer"]["adapter_seed"]
@@ -76,9 +77,9 @@ def examples_of(spec: Path, solve: Solve, groups: tuple[str, ...]) -> Examples:
 class Reference:
     """The regression of the first n examples, dense."""
 
-    def __init__(self, spec: Path, solve: Solve, groups: tuple[str, ...]) -> None:
+    def __init__(self, spec: Path, plan: Plan, solve: Solve, groups: tuple[str, ...]) -> None:
         self.mode, self.n = read_spec(spec).kernel.outputs, solve.n_train
-        self.examples = examples_of(spec, solve, groups)
+        self.examples = examples_of(spec, plan, solve, groups)
         J = self.examples.jacobian
         C = J.shape[1]
         if self.mode == "trace":
@@ -135,12 +136,12 @@ class Reference:
         return float(np.sum((value * B @ r) ** 2) / M / (1 - np.trace(S) / M) ** 2)
 
 
-def solved(spec: Path) -> Iterator[tuple[Reference, dict[str, Any]]]:
+def solved(spec: Path, plan: Plan) -> Iterator[tuple[Reference, dict[str, Any]]]:
     """Yield each cell of a finished sweep beside its reference."""
     rows = results_of(spec).cells.to_arrow().to_pylist()
-    for solve in run_spec(spec).plan.solves:
+    for solve in plan.solves:
         for layer_set in solve.layer_sets:
-            reference = Reference(spec, solve, layer_set.groups)
+            reference = Reference(spec, plan, solve, layer_set.groups)
             for row in rows:
                 if (row["seed"], row["n_train"], row["layer_set"]) == (solve.seed, solve.n_train, layer_set.name):
                     yield reference, row
@@ -162,7 +163,7 @@ def test_a_ridge_head_is_left_out_as_if_it_were_fitted_again(name: str, tmp_path
     assert not ending.report.failures
     methods = {solve.stage.parameters["method"] for solve in ending.plan.solves}
     assert methods == ({"dual"} if name == "trace" else {"dual", "primal"})
-    for reference, row in solved(spec):
+    for reference, row in solved(spec, ending.plan):
         expected = reference.leave_one_out_loss(row["lambda"], reference.ridge)
         assert row["leave_one_out_loss"] == pytest.approx(expected, rel=1e-9)
         assert row["gcv"] == pytest.approx(reference.gcv(row["lambda"]), rel=1e-9)
@@ -177,8 +178,9 @@ def test_a_ridge_head_is_left_out_as_if_it_were_fitted_again(name: str, tmp_path
 def test_a_logistic_head_is_fitted_again_and_has_no_gcv(tmp_path: Path, tiny_model: Path):
     spec = make_sweep(tmp_path, CHANGES | LOGISTIC, model=tiny_model)
     write_data(tmp_path / "data.parquet", classes=3)
-    assert not run_spec(spec).report.failures
-    for reference, row in solved(spec):
+    ending = run_spec(spec)
+    assert not ending.report.failures
+    for reference, row in solved(spec, ending.plan):
         expected = reference.leave_one_out_loss(row["lambda"], reference.logistic)
         assert row["leave_one_out_loss"] == pytest.approx(expected, rel=1e-8)
         assert row["gcv"] is None
@@ -220,7 +222,9 @@ def test_a_sweep_goes_on_with_the_same_numbers(tmp_path: Path, tiny_model: Path)
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({"head.kind": "random"}, None),
+        ({"head.kind": "random", "kernel.eigenvectors": True}, None),
+        ({"head.kind": "pretrained", "kernel.eigenvectors": True}, None),
+        ({"head": {"kind": "label_words", "words": ["a", "b"], "in_kernel": False}, "kernel.eigenvectors": True}, None),
         ({"head.kind": "ridge"}, "head"),
         ({"head.kind": "ridge", "kernel.eigenvectors": True}, "head"),
         ({"head.kind": "ridge", "kernel.kind": "asymmetric_sign"}, None),

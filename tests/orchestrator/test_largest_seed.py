@@ -16,10 +16,15 @@ TRAINED = {"learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, 
     "changes",
     [
         {"model.weights": "random", "model.weights_seed": LARGEST, "finetune": TRAINED, "task.sampling": "balanced"},
-        {"kernel.decomposition": "iterative", "adapter.seed": LARGEST, "adapter.initialisation": "random"},
+        {
+            "kernel.decomposition": "iterative",
+            "adapter.seed": LARGEST,
+            "adapter.initialisation": "random",
+            "task.distinct_texts": True,
+            "head.seed": LARGEST,
+            "grid.seeds": [LARGEST, LARGEST - 1],
+        },
         {"head": {"kind": "logistic"}, "task.sample_seed": LARGEST},
-        {"head": {"kind": "ridge", "in_kernel": False}, "adapter.kind": "none", "kernel.additions": True},
-        {"head.seed": LARGEST, "task.distinct_texts": True, "grid.seeds": [LARGEST, LARGEST - 1]},
     ],
     ids=", ".join,
 )

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
+from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
 from tests.orchestrator.test_training import DESCENT, reference
 from tests.tiny_models import Kind, save_tiny
 
@@ -31,18 +31,3 @@ def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, kind:
     for row in rows:
         for column, expected in reference(path, groups[row["layer_set"]], row["lambda"]).items():
             assert row[column] == pytest.approx(expected, rel=1e-8), (row["layer_set"], column)
-
-
-def test_a_mixture_of_experts_is_refused_by_the_plan(tmp_path: Path):
-    from transformers import MixtralConfig
-
-    save_tiny("llama", tmp_path / "model")
-    MixtralConfig(
-        vocab_size=23, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        intermediate_size=32, num_local_experts=2,
-    ).save_pretrained(tmp_path / "model")  # fmt: skip
-    path = make_sweep(tmp_path, {"adapter.targets": ["q_proj"]}, model=tmp_path / "model")
-    answer = ntksweep("plan", path)
-    assert answer.status != 0
-    assert "mixture of experts" in answer.errors
-    assert "use a dense model" in answer.errors

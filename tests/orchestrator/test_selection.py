@@ -474,6 +474,18 @@ def test_select_says_what_belongs_to_the_criterion(swept: Path, tmp_path: Path):
     )
 
 
+def test_select_warns_of_gcv_where_texts_repeat(swept: Path, tmp_path: Path):
+    def change(cells: pd.DataFrame) -> pd.DataFrame:
+        cells["repeats_in_train"] = np.where(cells["seed"] == 1, 3, 0)
+        return cells
+
+    said = "3 training examples of a seed repeat an earlier text"
+    folder = with_cells(swept, tmp_path, change)
+    assert said in " ".join(ntksweep("select", folder).output.split())
+    assert said not in " ".join(ntksweep("select", folder, "--by", "leave_one_out").output.split())
+    assert "repeat an earlier text" not in ntksweep("select", swept).output
+
+
 def test_select_shows_greedy_steps_beside_baselines(swept: Path):
     answer = ntksweep("select", folder_of(swept).root, "--by", "alignment", "--greedy", "2")
     assert answer.status == 0

@@ -205,6 +205,9 @@ def test_what_lies_beyond_the_bounds_is_told_by_name(key: str, value: Any, said:
         ({"max_length": 8}, "max_length: unknown key `max_length`; `max_length` is a key of `task`: put it there"),
         ({"adapter.head": 1}, "unknown key `head`; `head` begins at the left margin"),
         ({"grid.rank": 4}, "unknown key `rank`; did you mean `ranks`? `rank` is a key of `adapter`: put it there"),
+        ({"grid.layer_sets": ["all_layer"]}, "'each_target'; did you mean `all_layers`? Or a mapping with one of the "
+         "keys subsets, layers, groups"),
+        ({"grid.layer_sets": [3]}, "pairs, all_layers, each_target; or a mapping with one of the keys subsets"),
         ({"adapter.TARGETS": ["x"]}, "unknown key `TARGETS`; did you mean `targets`?"),
         ({"task.n\u00a0_eval": 1}, "unknown key `n\\xa0_eval`; did you mean `n_eval`?"),
         ({"adapter.kind": "\nlora\x1b"}, "adapter.kind: `\\nlora\\x1b` should be 'lora' or 'none'"),

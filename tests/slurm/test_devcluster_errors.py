@@ -10,6 +10,7 @@ from slurm.devcluster import ClusterSettings, DevCluster, requirements
 from slurm.devcluster.configuration import gres_conf, slurm_conf
 from slurm.devcluster.daemons import daemons
 from slurm.devcluster.errors import CannotRunHereError, DevClusterError, FolderTakenError
+from slurm.devcluster.folder import hold
 
 
 @pytest.fixture
@@ -103,3 +104,18 @@ def test_a_node_answers_only_after_it_has_registered_anew(said: str, accepted: b
     node = next(daemon for daemon in daemons(ClusterSettings(nodes=1)) if daemon.name == "slurmd.n1")
     started = int(datetime(2026, 3, 1, 10, 0, 5).timestamp())
     assert node.accepts(said, started) is accepted
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("file", "is no folder"), ("file/x", "is no folder"), ("dangling", "cannot be used (File exists)"),
+    ("dangling/x", "cannot be used (File exists)"), ("loop", "cannot be used (Too many levels of symbolic links)"),
+    ("n" * 300, "cannot be used (File name too long)"),
+])  # fmt: skip
+def test_a_place_where_no_folder_can_be_is_told(name: str, said: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(FolderTakenError) as raised, hold(tmp_path / name):
+        pass
+    assert said in str(raised.value)
+    assert str(raised.value).endswith("name another one with --folder")
