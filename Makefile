@@ -1,5 +1,6 @@
 # make demo   sets up what is missing and runs the quickstart
 # make test   sets up what is missing and runs the tests
+# make test-lowest  runs them with the lowest versions that pyproject.toml allows, in an environment of its own
 # make test-faults  kills runs two hundred times, and mutates as many inputs as there is time for
 # make lint   checks style, formatting and types
 # make clean  removes the virtual environment and what the demo fetched and computed
@@ -8,8 +9,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+CONSTRAINTS ?= constraints.txt
+EXTRAS ?= demo,test,lint
 
-.PHONY: demo test test-faults lint docs setup data clean
+.PHONY: demo test test-lowest test-faults lint docs setup data clean
 
 demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
@@ -20,6 +23,9 @@ test: data
 test-faults: data
 	NTKSWEEP_KILLS=200 NTKSWEEP_FUZZ=full $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \
 		-m faults $(PYTEST_OPTIONS)
+
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=demo,test
 
 lint: setup
 	$(BIN)/ruff check .
@@ -35,11 +41,11 @@ setup: $(INSTALLED)
 data: setup
 	$(BIN)/python examples/fetch_quickstart.py
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit("ntksweep needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) examples/data results/quickstart
+	rm -rf $(VENV) .venv-lowest examples/data results/quickstart

@@ -18,8 +18,10 @@ from finetune.model_state import ModelState, undone
 from finetune.tokens import TokenizedTexts
 from ntk_dist.batches import Batch
 
-Rows = Callable[[Batch], tuple[Tensor, Mapping[str, Tensor]]]
+Found = tuple[Tensor, Mapping[str, Tensor]]
 """Scores (B, R) and Jacobian rows (B, R, p_g) by group of a batch, as the `rows` of a scorer gives them."""
+
+Rows = Callable[[Batch], Found]
 
 EXACT = 1e-9
 """Largest relative error in double precision."""
@@ -170,14 +172,14 @@ class _Trial:
             f"than by itself ({found.error(self._short):.1e} of their norm): {why}; {_ALONE}, or use another model"
         )
 
-    def _take(self, batch: Batch, position: int = 0) -> "_Found":
-        return _Found.of(self._rows(batch), position)
+    def _take(self, batch: Batch, position: int = 0) -> "_Example":
+        return _Example.of(self._rows(batch), position)
 
-    def _as_loaded(self, batch: Batch, position: int = 0) -> "_Found":
+    def _as_loaded(self, batch: Batch, position: int = 0) -> "_Example":
         with undone(self._model):
             return self._take(batch, position)
 
-    def _agree(self, found: "_Found", expected: "_Found") -> bool:
+    def _agree(self, found: "_Example", expected: "_Example") -> bool:
         return found.error(expected) <= self._bound
 
     def _largest_error(self) -> float:
@@ -224,18 +226,18 @@ class _Trial:
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class _Example:
     """Scores (R,) and rows (R, p_g) of one example."""
 
     scores: Tensor
     rows: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, found: tuple[Tensor, Mapping[str, Tensor]], position: int) -> "_Found":
+    def of(cls, found: Found, position: int) -> "_Example":
         scores, rows = found
         return cls(scores[position].clone(), {name: values[position].clone() for name, values in rows.items()})
 
-    def error(self, expected: "_Found") -> float:
+    def error(self, expected: "_Example") -> float:
         """Return the largest relative error, of the scores and of each group."""
         errors = [_relative(self.scores, expected.scores, float(expected.scores.norm()))]
         sizes = {name: float(values.norm()) for name, values in expected.rows.items()}
@@ -244,6 +246,11 @@ class _Found:
             _relative(self.rows[name], values, max(least, sizes[name])) for name, values in expected.rows.items()
         ]
         return max(errors)
+
+
+def largest_error(found: Found, expected: Found, position: int) -> float:
+    """Return the largest relative error of an example of a batch against what it gave alone."""
+    return _Example.of(found, position).error(_Example.of(expected, 0))
 
 
 def one_score(logits: Tensor) -> Tensor:

@@ -3,18 +3,20 @@
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
+from finetune.batching import Found, TrialTexts, check_batching, largest_error, one_score
 from finetune.errors import FinetuneError, ModelLoadError
 from finetune.libraries import loading
 from finetune.model import LoadedModel, drawn_model, load_config, model_from
+from finetune.model_state import undone
 from finetune.quiet import quiet
-from finetune.scorer import build_scorer
+from finetune.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.tokens import TokenizedTexts
 from ntk_dist.batches import Batch
@@ -25,6 +27,12 @@ _SMALL = 30_000_000
 
 _LARGE = 150_000_000
 """Parameters beyond which nothing is copied, for `plan` has to be quick and small."""
+
+_TOKENS = 64
+"""Tokens of the longer text, if there is one."""
+
+_DIFFERENT = 1e-3
+"""Relative error of a text beside another above which it is looked at closely."""
 
 _LAYERS = 2
 """Layers of a shallow copy."""
@@ -38,6 +46,7 @@ def dry_run(
     *,
     n_outputs: int,
     batch_tokens: int | None = None,
+    together: bool = True,
 ) -> None:
     """Check that a model can be run and differentiated, with its adapter and head, without its weights.
 
@@ -52,13 +61,15 @@ def dry_run(
         texts: tokenized as the examples will be.
         n_outputs: number of outputs C.
         batch_tokens: tokens of a batch, padding included; where two texts are too many, one is run alone.
+        together: whether texts of any two lengths may share a batch, so that it is checked that they stay apart.
 
     Raises:
-        FinetuneError, NtkError: as `build_scorer` and `Scorer.rows`; a `ModelRunError` where a library raises.
+        FinetuneError, NtkError: as `build_scorer` and `Scorer.rows`; a `ModelRunError` where a library raises; a
+            `BatchingError` where the two change each other's numbers.
     """
     # as if of random weights: nothing but the configuration is looked for
     config = load_config(replace(model, weights="random"), n_outputs)
-    own = _Trial(_text(config), model, adapter, head, _short_batch(texts, batch_tokens), n_outputs, config)
+    own = _Trial(_text(config), model, adapter, head, _short_batch(texts, batch_tokens), n_outputs, config, together)
     if _size(own) > _SMALL and (shallow := _shallow(config)) is not None:
         cut = replace(own, config=shallow, text=_text(shallow))
         # where the copy fails, it may be for the layers that it lacks
@@ -79,6 +90,7 @@ class _Trial:
     batch: Batch = field(compare=False)
     n_outputs: int
     config: PreTrainedConfig = field(compare=False)
+    together: bool
 
     @property
     def language_model(self) -> bool:
@@ -90,10 +102,12 @@ def _text(config: PreTrainedConfig) -> str:
 
 
 def _short_batch(texts: TokenizedTexts, tokens: int | None) -> Batch:
-    """Return the shortest text beside the shortest of the longer ones, so that one is padded."""
+    """Return the shortest text beside a longer one of few tokens, so that one is padded."""
     order = np.argsort(texts.lengths, kind="stable")
     longer = order[texts.lengths[order] > texts.lengths[order[0]]]
-    chosen = [order[0], *(longer[:1] if len(longer) else order[1:2])]
+    most = _TOKENS if tokens is None else min(_TOKENS, tokens // 2)
+    fitting = longer[texts.lengths[longer] <= most]
+    chosen = [order[0], *(fitting[-1:] if len(fitting) else longer[:1] if len(longer) else order[1:2])]
     alone = tokens is not None and tokens < len(chosen) * texts.lengths[chosen].max()
     return texts.batch(chosen[:1] if alone else chosen)
 
@@ -158,7 +172,20 @@ def _run(trial: _Trial) -> None:
         scorer = build_scorer(
             settings, trial.adapter, trial.head, n_outputs=trial.n_outputs, adapter_seed=0, head_seed=0, load=load
         )
-        scorer.rows(trial.batch, lambda logits: logits[:, :2])
+        with undone(scorer.model):
+            found = scorer.rows(trial.batch, one_score)
+            compared = trial.together and settings.dtype in ("float32", "float64") and len(trial.batch) > 1
+            is_apart = not compared or _seem_apart(scorer, trial.batch, found)
+        if not is_apart:
+            short, long = trial.batch.apart()
+            texts = TrialTexts(short, long, trial.batch, short)
+            check_batching(scorer.model, partial(scorer.rows, outputs=one_score), texts, alone=False)
     except NonFiniteError:
         # of weights that nobody uses
         return
+
+
+def _seem_apart(scorer: Scorer, batch: Batch, found: Found) -> bool:
+    """Tell, roughly, whether the texts of a batch have the same numbers by themselves, one after the other."""
+    alone = [scorer.rows(each, one_score) for each in batch.apart()]
+    return all(largest_error(found, each, position) <= _DIFFERENT for position, each in enumerate(alone))

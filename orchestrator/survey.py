@@ -134,6 +134,12 @@ def _batch_tokens(spec: Spec) -> int | None:
     return None if tokens == "auto" else tokens
 
 
+def _shares_batches(spec: Spec) -> bool:
+    """Tell whether examples share batches, as far as the spec tells: a batch has a quarter of a shard's."""
+    shard = spec.compute.shard_examples
+    return spec.compute.batching == "together" and (shard is None or shard // 4 > 1 or spec.finetune is not None)
+
+
 def _look(sweep: Sweep, choice: Choice) -> Survey:
     from finetune.dry_run import dry_run
     from finetune.errors import FinetuneError
@@ -168,6 +174,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
             tokens,
             n_outputs=examples.n_outputs,
             batch_tokens=_batch_tokens(sweep.spec),
+            together=_shares_batches(sweep.spec),
         )
     except (FinetuneError, NtkError) as error:
         raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error

@@ -11,12 +11,14 @@ from transformers import (
     AutoTokenizer,
     BigBirdConfig,
     BigBirdForSequenceClassification,
+    ConvBertConfig,
+    ConvBertForSequenceClassification,
     FNetConfig,
     FNetForSequenceClassification,
     PreTrainedModel,
 )
 
-from tests.orchestrator.sweeps import make_sweep, results_of, run_spec, write_data, write_spec
+from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec, write_data, write_spec
 from tests.tiny_models import WORDS, save_tiny
 
 SMALL = {
@@ -53,6 +55,11 @@ def big_bird() -> PreTrainedModel:
     return BigBirdForSequenceClassification(config)
 
 
+def conv_bert() -> PreTrainedModel:
+    torch.manual_seed(0)
+    return ConvBertForSequenceClassification(ConvBertConfig(**SMALL, embedding_size=16, conv_kernel_size=3))
+
+
 def one_at_a_time(folder: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
     """Return scores (n, C) and rows (n C, p) of the training examples, each the first that a new model sees."""
     import pyarrow.parquet as pq
@@ -77,14 +84,13 @@ def one_at_a_time(folder: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
         (big_bird, "query", "bert.attention_type of BigBirdModel from 'block_sparse' to 'original_full'"),
     ],
 )
-def test_it_is_refused_by_its_mechanism_and_right_where_every_example_goes_alone(
+def test_plan_refuses_it_by_its_mechanism_and_it_is_right_where_every_example_goes_alone(
     tmp_path: Path, model: Any, target: str, said: str
 ):
-    ending = run_spec(make(tmp_path, model(), target, {}))
-    (failure,) = ending.report.failures
-    assert failure.stage.kind == "batching"
-    assert said in failure.message
-    assert "set compute.batching: alone" in failure.message
+    answer = ntksweep("plan", make(tmp_path, model(), target, {}))
+    assert answer.status == 2
+    assert said in answer.errors
+    assert "set compute.batching: alone" in answer.errors
 
     products = {**TRAINING, "linearization": "products"}
     spec = write_spec(
@@ -102,6 +108,15 @@ def test_it_is_refused_by_its_mechanism_and_right_where_every_example_goes_alone
     cell = results.cells.to_pandas().iloc[0]
     targets = np.where(np.arange(2) == np.arange(N_TRAIN)[:, None] % 2, 1.0, -1.0)
     assert cell["initial_train_loss"] == pytest.approx(((targets - scores) ** 2).sum() / (2 * N_TRAIN), rel=1e-10)
+
+
+def test_what_plan_cannot_see_is_refused_before_anything_is_captured(tmp_path: Path):
+    """A copy in half precision tells nothing; the stage tries the model itself, in single precision."""
+    ending = run_spec(make(tmp_path, conv_bert(), "query", {"model.dtype": "bfloat16"}))
+    (failure,) = ending.report.failures
+    assert failure.stage.kind == "batching"
+    assert "first in convbert.encoder.layer.0.attention.self.key_conv_attn_layer.depthwise" in failure.message
+    assert not list((tmp_path / "results" / "artifacts").glob("capture/*"))
 
 
 def test_alone_changes_no_number_of_a_model_whose_examples_stay_apart(tmp_path: Path):

@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
+import tomllib
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from orchestrator import doctor, environment
 from orchestrator.cli import app as cli
@@ -32,6 +34,8 @@ def installed(**versions: str) -> Callable[[str], str]:
 
 # --- too old
 
+TORCH = next(str(r.specifier) for r in map(Requirement, requires("ntksweep") or ()) if r.name == "torch")
+
 
 @pytest.mark.parametrize("python", [(3, 10, 14), (3, 9, 0), (2, 7, 18)])
 def test_an_old_python_is_told_with_what_to_do(python: tuple[int, ...]):
@@ -47,19 +51,33 @@ def test_a_new_python_will_do(python: tuple[int, ...]):
 
 def test_an_old_torch_is_told_with_what_to_install():
     with pytest.raises(
-        OutdatedError, match=r"torch 2.5.1\+cpu is installed, ntksweep needs >=2.6; pip install 'torch>"
+        OutdatedError, match=rf"torch 2.5.1\+cpu is installed, ntksweep needs {TORCH}; pip install 'torch>"
     ):
         refuse_what_is_too_old(installed=installed(torch="2.5.1+cpu"))
 
 
 def test_a_missing_torch_is_told_with_what_to_install():
-    with pytest.raises(OutdatedError, match=r"torch is not installed; pip install 'torch>=2.6'"):
+    with pytest.raises(OutdatedError, match=rf"torch is not installed; pip install 'torch{TORCH}'"):
         refuse_what_is_too_old(installed=installed())
 
 
-@pytest.mark.parametrize("torch", ["2.6", "2.6.0+cu124", "2.13.0+cpu", "3.0.0.dev20260101"])
+@pytest.mark.parametrize("torch", [TORCH.removeprefix(">="), "2.11.0+cu130", "2.13.0+cpu", "3.0.0.dev20260101"])
 def test_a_new_torch_will_do(torch: str):
     refuse_what_is_too_old(installed=installed(torch=torch))
+
+
+def test_the_lowest_versions_are_those_of_the_tests_with_the_lowest_versions():
+    root = Path(__file__).parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    lines = (root / "constraints-lowest.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["test"], *extras["polars"], *extras["sharded"]]:
+        needed = Requirement(text)
+        lowest = next(part.version for part in needed.specifier if part.operator == ">=")
+        if needed.name != "torch":
+            assert Version(pinned[needed.name]) == Version(lowest), needed.name
+        assert pinned[needed.name] in needed.specifier, needed.name
 
 
 def test_divided_models_need_deepspeed():
