@@ -173,7 +173,7 @@ def damaged(cases: dict[str, Case], tmp_path_factory: pytest.TempPathFactory) ->
     weights[name][-1, -1] = torch.nan  # in the part of the last process
     save_file(weights, nan, metadata={"format": "pt"})
     return {
-        "missing": (missing.parent, f"ModelLoadError: .*{missing} is missing"),
+        "missing": (missing.parent, f"ModelLoadError: .*{missing}; get it again"),
         "cut": (cut.parent, f"ModelLoadError: .*{cut} cannot be read"),
         "header": (header.parent, f"ModelLoadError: .*{header} cannot be read"),
         "swapped": (swapped.parent, f"ModelLoadError: .*{swapped} holds no "),
