@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from finetune.batching import Found, TrialTexts, check_batching, largest_error, one_score
 from finetune.errors import FinetuneError, ModelLoadError
-from finetune.libraries import loading
+from finetune.libraries import is_want_of_memory, loading
 from finetune.model import LoadedModel, drawn_model, load_config, model_from
 from finetune.model_state import undone
 from finetune.quiet import quiet
@@ -52,7 +52,7 @@ def dry_run(
 
     A copy with random weights, on the processor, gives outputs and rows of two short texts. A model that is not small
     is tried with its first two layers alone. Where that fails, or layers cannot be left out, it is tried whole if it
-    is not large; of a large one the first stage that runs it tells.
+    is not large; of a large one, and where memory is too small for a copy, the first stage that runs it tells.
 
     Args:
         model: the model.
@@ -67,16 +67,22 @@ def dry_run(
         FinetuneError, NtkError: as `build_scorer` and `Scorer.rows`; a `ModelRunError` where a library raises; a
             `BatchingError` where the two change each other's numbers.
     """
-    # as if of random weights: nothing but the configuration is looked for
-    config = load_config(replace(model, weights="random"), n_outputs)
-    own = _Trial(_text(config), model, adapter, head, _short_batch(texts, batch_tokens), n_outputs, config, together)
-    if _size(own) > _SMALL and (shallow := _shallow(config)) is not None:
-        cut = replace(own, config=shallow, text=_text(shallow))
-        # where the copy fails, it may be for the layers that it lacks
-        if _size(cut) <= _LARGE and _passes(cut):
-            return
-    if _size(own) <= _LARGE:
-        _run(own)
+    try:
+        # as if of random weights: nothing but the configuration is looked for
+        config = load_config(replace(model, weights="random"), n_outputs)
+        own = _Trial(
+            _text(config), model, adapter, head, _short_batch(texts, batch_tokens), n_outputs, config, together
+        )
+        if _size(own) > _SMALL and (shallow := _shallow(config)) is not None:
+            cut = replace(own, config=shallow, text=_text(shallow))
+            # where the copy fails, it may be for the layers that it lacks
+            if _size(cut) <= _LARGE and _passes(cut):
+                return
+        if _size(own) <= _LARGE:
+            _run(own)
+    except Exception as error:
+        if not is_want_of_memory(error):
+            raise
 
 
 @dataclass(frozen=True)

@@ -65,9 +65,13 @@ def running(name: str) -> Iterator[None]:
 
 
 def _comes_through(error: Exception) -> bool:
-    if isinstance(error, FinetuneError | NtkError | MemoryError | torch.OutOfMemoryError) or is_lost_connection(error):
-        return True
-    if isinstance(error, _signals()):
+    explained = isinstance(error, FinetuneError | NtkError)
+    return explained or is_want_of_memory(error) or is_lost_connection(error) or isinstance(error, _signals())
+
+
+def is_want_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory was too small."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     # torch has no class for it on a CPU.
     words = ("out of memory", "not enough memory", "allocate memory")

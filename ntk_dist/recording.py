@@ -125,23 +125,26 @@ def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -
             )
     if not silent:
         return
-    parameters = [parameter for linear in silent for parameter in linear.parameters]
-    before = [parameter.requires_grad for parameter in parameters]
+    if not _takes_part(silent, score):
+        return
+    named = next((linear for linear in silent if _takes_part([linear], score)), silent[0])
+    raise NotRecordedError(
+        f"{named.name} takes part in the outputs without being called as a module: the model reads its weight "
+        f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
+    )
+
+
+@torch.no_grad()
+def _takes_part(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -> bool:
+    """Whether the scores change with the sign of some parameters: a graph may leave out what they depend on."""
+    parameters = {id(parameter): parameter for linear in linears for parameter in linear.parameters}.values()
+    before = score()
     try:
         for parameter in parameters:
-            parameter.requires_grad_(True)
-        with torch.enable_grad():
-            scores = score()
-            if not scores.requires_grad:
-                return
-            found = iter(torch.autograd.grad(scores.sum(), parameters, allow_unused=True))
+            parameter.neg_()
+        after = score()
     finally:
-        for parameter, required in zip(parameters, before, strict=True):
-            parameter.requires_grad_(required)
-    for linear in silent:
-        gradients = [next(found) for _ in linear.parameters]
-        if any(gradient is not None for gradient in gradients):
-            raise NotRecordedError(
-                f"{linear.name} takes part in the outputs without being called as a module: the model reads its weight "
-                f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
-            )
+        for parameter in parameters:
+            parameter.neg_()
+    change = torch.linalg.vector_norm(after - before)
+    return bool(change > torch.finfo(before.dtype).eps ** 0.5 * torch.linalg.vector_norm(before))

@@ -147,3 +147,10 @@ def test_the_blocked_import_above_does_block():
     ran = import_without(["orchestrator.stages.capture"], ["torch"])
     assert ran.returncode == 1
     assert "torch" in ran.stderr.splitlines()[-1]
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Of two such files in folders that are no packages pytest collects one."""
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").is_file()]
+    names = [path.name for path in files]
+    assert sorted(set(names)) == sorted(names)

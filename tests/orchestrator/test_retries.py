@@ -154,6 +154,7 @@ def test_cells_say_only_what_happened_below_them(spec: Path, monkeypatch: pytest
             raise error
         return pad(sequences, **options)
 
+    monkeypatch.setattr("finetune.dry_run.dry_run", lambda *_, **__: None)  # the stages are to fail
     monkeypatch.setattr(tokens, "pad", call)
     run_spec(spec)
     cells = results_of(spec).cells.to_pandas()
