@@ -125,13 +125,33 @@ def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -
             )
     if not silent:
         return
-    if not _takes_part(silent, score):
-        return
-    named = next((linear for linear in silent if _takes_part([linear], score)), silent[0])
-    raise NotRecordedError(
-        f"{named.name} takes part in the outputs without being called as a module: the model reads its weight "
-        f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
-    )
+    named = _with_gradient(silent, score)
+    if named is None and _takes_part(silent, score):
+        named = next((linear for linear in silent if _takes_part([linear], score)), silent[0])
+    if named is not None:
+        raise NotRecordedError(
+            f"{named.name} takes part in the outputs without being called as a module: the model reads its weight "
+            f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
+        )
+
+
+def _with_gradient(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -> TrackedLinear | None:
+    """Return the first module through which the graph of the scores goes, if any."""
+    parameters = [parameter for linear in linears for parameter in linear.parameters]
+    before = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            scores = score()
+            if not scores.requires_grad:
+                return None
+            found = iter(torch.autograd.grad(scores.sum(), parameters, allow_unused=True))
+    finally:
+        for parameter, required in zip(parameters, before, strict=True):
+            parameter.requires_grad_(required)
+    gradients = [(linear, [next(found) for _ in linear.parameters]) for linear in linears]
+    return next((linear for linear, own in gradients if any(each is not None for each in own)), None)
 
 
 @torch.no_grad()
