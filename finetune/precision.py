@@ -13,7 +13,8 @@ class KeepDouble(TorchFunctionMode):
 
     Norms, rotary embeddings and softmax of many architectures compute in float32 whatever the model's
     precision, to protect float16. With a float64 model that would round every hidden state to single
-    precision. What is made without a precision is in double, too.
+    precision. What is made without a precision is in double, too, and whole numbers and masks become so: CANINE makes
+    its mask single and multiplies it by the smallest number of double precision, which overflows to 0 times infinity.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,8 @@ class KeepDouble(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
+        if func is Tensor.float and not args[0].is_floating_point() and not args[0].is_complex():
+            return args[0].double()
         if any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in args):
             if func is Tensor.float:
                 return args[0]

@@ -131,10 +131,13 @@ def check_finite(values: Tensor, what: str) -> None:
     """
     bad = _first_bad(values)
     if bad is not None:
-        raise NonFiniteError(
-            f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or use dtype float64 if the "
-            "model overflows (bfloat16 instead of float16)"
+        fix = (
+            "the model divides by zero there, or the mask of its attention overflows in double precision: use dtype "
+            "float32"
+            if values.dtype == torch.float64
+            else "use dtype float64 if the model overflows (bfloat16 instead of float16)"
         )
+        raise NonFiniteError(f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or {fix}")
 
 
 def _first_bad(values: Tensor) -> int | None:
