@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -104,7 +105,18 @@ def _cause(error: Exception | SystemExit) -> str:
     if isinstance(error, SystemExit):
         return f"its code ends the process (SystemExit{': ' * bool(line)}{line})"
     plain = isinstance(error, OSError | ValueError | ImportError) and line
-    return (line if plain else f"{type(error).__name__}{': ' * bool(line)}{line}").rstrip(".")
+    told = (line if plain else f"{type(error).__name__}{': ' * bool(line)}{line}").rstrip(".")
+    place = _own_code(error)
+    return told if place is None else f"its own code ({place}) raises {told}"
+
+
+def _own_code(error: BaseException) -> str | None:
+    """Return file and line of a checkpoint's own code that raised an error; None if it was other code."""
+    last: tuple[FrameType, int] | None = next(iter(reversed(list(traceback.walk_tb(error.__traceback__)))), None)
+    file = None if last is None else Path(last[0].f_code.co_filename)
+    if last is None or file is None or _OWN_CODE not in file.parts:
+        return None
+    return f"{file.name}, line {last[1]}"
 
 
 def _missing_packages(error: BaseException) -> str | None:
@@ -125,6 +137,9 @@ _TRUST = (
     "command --trust-remote-code"
 )
 
+_OWN_CODE = "transformers_modules"
+"""Folder into which transformers copies code that comes with a checkpoint."""
+
 _ENDS = "take the call of sys.exit or exit out of the code that comes with the checkpoint, or use another model"
 
 _KNOWN = {
@@ -141,11 +156,12 @@ def _fix(error: Exception | SystemExit, path: str, what: str) -> str:
     packages = _missing_packages(error)
     if packages:
         return f"install what it needs (pip install {packages}), also where workers run, or use another model"
-    known = (
-        _ENDS
-        if isinstance(error, SystemExit)
-        else next((fix for said, fix in _KNOWN.items() if said in str(error)), None)
-    )
+    if isinstance(error, SystemExit):
+        known = _ENDS
+    elif _own_code(error) is not None:
+        known = "correct it there, or get the checkpoint again"
+    else:
+        known = next((fix for said, fix in _KNOWN.items() if said in str(error)), None)
     if known is not None:
         return known
     if isinstance(error, ImportError):
