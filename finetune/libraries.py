@@ -156,6 +156,7 @@ def _fix(error: Exception | SystemExit, path: str, what: str) -> str:
     packages = _missing_packages(error)
     if packages:
         return f"install what it needs (pip install {packages}), also where workers run, or use another model"
+    known: str | None
     if isinstance(error, SystemExit):
         known = _ENDS
     elif _own_code(error) is not None:
