@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ntk_dist.device_faults import device_answers, is_broken_device
 from ntk_dist.eigen import SYEVD_LIMIT
 from ntk_dist.kernel_matrix import FloatArray
 from ntk_dist.symmetric import DeviceFailure
@@ -17,10 +18,11 @@ MATRICES = 4
 
 def free_bytes(device: torch.device) -> int | None:
     """Return the free memory of a GPU, what torch keeps for later counted in; None for a processor."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         return None
-    torch.cuda.empty_cache()
-    return int(torch.cuda.mem_get_info(device)[0])
+    module = torch.get_device_module(device)
+    module.empty_cache()
+    return int(module.mem_get_info(device)[0])
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class DeviceEigh:
     def __call__(self, A: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return eigenvalues (M,) and eigenvectors of A (M, M) in Fortran order, which the latter overwrite.
 
-        Raises DeviceFailure, leaving A as it was, where the device has no room, raises, or returns nan or inf.
+        Raises DeviceFailure, leaving A as it was, where the device has no room, raises, or returns nan or inf; what it
+        raised where it is broken, or takes no more orders.
         """
         self._check_room(len(A))
         host = torch.from_numpy(A.T)
@@ -50,6 +53,8 @@ class DeviceEigh:
             found: FloatArray = values.cpu().numpy()
             host.copy_(vectors.mT)
         except RuntimeError as error:  # also LinAlgError, OutOfMemoryError; what cuSOLVER refuses has no class
+            if is_broken_device(str(error)) or not device_answers():
+                raise  # the stage belongs elsewhere, and what this process computes next too
             raise DeviceFailure(f"eigh on {self.device} failed: {_first_line(error)}") from None
         return found, A
 

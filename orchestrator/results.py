@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 
 from orchestrator.errors import OutdatedError, ResultsError
 from orchestrator.folder import ResultsFolder
@@ -19,8 +19,11 @@ from orchestrator.tables.schema import TABLES
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
-    import pyarrow.compute as pc
-    import pyarrow.dataset as ds
+
+
+_VERIFYING = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 
 _HINTS = {
     "predictions": "set results.predictions: true and run",
@@ -40,29 +43,22 @@ class Table:
     Attributes:
         name: cells, spectra, predictions, densities, additions, trajectories, updates, combinations or correlations.
         path: folder of its Parquet files.
+        dataset: the table as a pyarrow dataset, nothing read yet.
     """
 
     def __init__(self, name: str, part: Path) -> None:
         self.name = name
         self.path = part.parent
-        self._part = part
-        self._schema = arrow_schema(name, TABLES[name])
-
-    @cached_property
-    def dataset(self) -> "ds.Dataset":
-        """The table as a pyarrow dataset, nothing read yet."""
-        import pyarrow.dataset as ds  # loads pandas, where that is installed
-
-        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-        verifying = ds.ParquetFileFormat(default_fragment_scan_options=options)
         with self._explained():
-            return ds.dataset([str(self._part)], schema=self._schema, format=verifying)
+            self.dataset: ds.Dataset = ds.dataset(
+                [str(part)], schema=arrow_schema(name, TABLES[name]), format=_VERIFYING
+            )
 
     def __len__(self) -> int:
         with self._explained():
             return int(self.dataset.count_rows())
 
-    def to_arrow(self, columns: list[str] | None = None, where: "pc.Expression | None" = None) -> pa.Table:
+    def to_arrow(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
         """Return the rows as an Arrow table.
 
         Args:
@@ -73,17 +69,7 @@ class Table:
             ResultsError: the file was damaged since it was loaded.
         """
         with self._explained():
-            if where is None and (columns is None or set(columns) <= set(self._schema.names)):
-                return self._read(columns or self._schema.names)
             return self.dataset.to_table(columns=columns, filter=where)
-
-    def _read(self, columns: list[str]) -> pa.Table:
-        """Return columns of the schema, as the dataset would, without loading what it is made with."""
-        schema = pa.schema([self._schema.field(name) for name in columns], self._schema.metadata)
-        with pq.ParquetFile(self._part, page_checksum_verification=True) as file:
-            if not set(columns) <= set(file.schema_arrow.names):
-                return self.dataset.to_table(columns=columns)
-            return file.read(columns).select(columns).cast(schema)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

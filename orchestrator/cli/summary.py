@@ -69,7 +69,7 @@ def summarise(results: Results) -> Summary:
     metric = "eval_accuracy" if classification else "eval_pearson"
     # What is shown rests on nothing that was trained: it is the same for every learning rate.
     rates = cells["learning_rate"]
-    cells = cells.filter(pc.or_(pc.is_null(rates), pc.fill_null(pc.equal(rates, rates[0]), fill_value=False)))
+    cells = cells.filter(pc.or_kleene(pc.is_null(rates), pc.equal(rates, rates[0])))
     found = [_best(rows, metric) for rows in _by_layer_set(cells, metric)]
     n_seeds = pc.count_distinct(cells["seed"]).as_py()
     return Summary(found, metric, n_seeds, _majority(cells))
@@ -90,7 +90,7 @@ def _without_nan(cells: pa.Table) -> pa.Table:
     for position, field in enumerate(cells.schema):
         if pa.types.is_floating(field.type):
             values = cells.column(position)
-            known = pc.if_else(pc.is_nan(values), pa.scalar(None, field.type), values)
+            known = pc.if_else(pc.is_nan(values), pa.nulls(len(values), field.type), values)
             cells = cells.set_column(position, field.name, known)
     return cells
 
