@@ -168,8 +168,11 @@ def run(
     from orchestrator.folder import ResultsFolder
     from orchestrator.run import run as run_sweep
     from orchestrator.spec import read_spec
+    from slurm.gpus import allocator_settings
 
     checked = _override(read_spec(spec), executor, workers)
+    if checked.compute.device == "cuda":
+        os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
     with launched_group(checked) as group:
         if not group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
