@@ -1,8 +1,7 @@
 """The device of torch that products and decompositions are made on, and the way back from it."""
 
-from collections.abc import Mapping
-
 import os
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
