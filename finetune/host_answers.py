@@ -12,7 +12,19 @@ from ntk_dist.batches import Batch
 
 _ASKED = frozenset(
     function
-    for name in ("all", "any", "sum", "eq", "ne", "logical_not", "bitwise_not")
+    for name in (
+        "all",
+        "any",
+        "sum",
+        "eq",
+        "ne",
+        "logical_not",
+        "bitwise_not",
+        "view",
+        "reshape",
+        "unsqueeze",
+        "squeeze",
+    )
     for owner in (torch, Tensor)
     if (function := getattr(owner, name, None)) is not None
 ) | {Tensor.__eq__, Tensor.__ne__, Tensor.__invert__, Tensor.__getitem__}

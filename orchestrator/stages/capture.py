@@ -7,6 +7,7 @@ import torch
 
 from finetune.targets import kernel_outputs, rows_per_example
 from ntk_dist.batches import length_buckets
+from ntk_dist.row_sums import in_turn
 from orchestrator.stage import Stage
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Product, Work
@@ -36,8 +37,9 @@ def compute(stage: Stage, work: Work) -> Product:
     batch_tokens, batch_examples = work.batch_tokens(stage, p), work.halved(p["batch_examples"])
     batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples)
     outputs, row_dtype = partial(kernel_outputs, outputs=p["outputs"]), getattr(torch, dtype)
-    for positions, counts in work.group.rounds(batches):
-        scores, rows = scorer.rows(tokens.batch(positions), outputs, row_dtype=row_dtype)
+    rounds = list(work.group.rounds(batches))
+    begun = (scorer.begin_rows(tokens.batch(positions), outputs, row_dtype=row_dtype) for positions, _ in rounds)
+    for (positions, counts), (scores, rows) in zip(rounds, in_turn(begun), strict=True):
         for place, position in enumerate(positions if counts else ()):
             file.write(SCORES, scores[place : place + 1].numpy(), int(position))
             for group, values in rows.items():

@@ -12,7 +12,7 @@ from finetune.tokens import tokenize
 from tests.devices.conftest import Pretending
 from tests.devices.rows import TEXTS
 from tests.pretended_device import COUNTED, WAITED_AT
-from tests.tiny_models import ALL_TARGETS, Kind, save_tiny
+from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
 
 pytestmark = pytest.mark.xdist_group("pretended device")
 
@@ -32,7 +32,9 @@ def traffic(folder: Path, kind: Kind, dtype: ModelDType) -> tuple[dict[str, int]
     return dict(COUNTED), list(WAITED_AT), n_bytes
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("bert", "float32"), ("llama", "float64"), ("llama", "bfloat16")])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*((kind, "float32") for kind in FAMILIES), ("llama", "float64"), ("llama", "bfloat16")]
+)
 def test_the_host_waits_twice_a_batch_and_gets_rows_and_scores_alone(
     kind: Kind, dtype: ModelDType, pretending: Pretending, tmp_path: Path
 ):
