@@ -100,8 +100,7 @@ def publish_made_up(path: Path) -> Plan:
             arrays |= {column.name: np.ones((count, LAMBDAS)) for column in RIDGE_COLUMNS}
             arrays |= {f"eigenvalues.{i}": np.ones(ROWS) for i in range(count)}
         with store.new_arrays(stage, layout_of(arrays)) as file:
-            for name, array in arrays.items():
-                file.write(name, array)
+            file.write(arrays)
             store.publish(stage, {}, provenance(stage, 1, 0.01), file)
     collect(plan, folder)
     return plan

@@ -21,8 +21,8 @@ from orchestrator.stages.fitted_start import load_start
 from orchestrator.stages.problem import Problem, load_problem
 from orchestrator.stages.split import dual_shares, primal_shares
 from orchestrator.stages.work import Product, Work
-from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
+from orchestrator.store.batched import Array
 
 if TYPE_CHECKING:
     from ntk_dist.eigen import Eigh

@@ -12,8 +12,9 @@ from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.identity import identity
 from orchestrator.settings import adapter_settings, head_settings, model_settings
 from orchestrator.stage import Stage
-from orchestrator.store.arrays import Array, ArrayFile, Layout
+from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
+from orchestrator.store.batched import Array, BatchedLayout
 from orchestrator.store.checkpoints import FileCheckpoint
 
 if TYPE_CHECKING:
@@ -106,16 +107,16 @@ class Work:
         below = [int(self.store.open(*needed).provenance.get("most_halvings", 0)) for needed in stage.needs()]
         return {"halvings": self.halvings, "most_halvings": max([self.halvings, *below])}
 
-    def new_arrays(self, stage: Stage, layout: Layout) -> ArrayFile:
+    def new_arrays(self, stage: Stage, layout: Layout, batched: BatchedLayout | None = None) -> ArrayFile:
         """Create the array file of a stage, which `discard` removes unless the stage is published.
 
         In a group the first process creates it, and the others write to the same.
         """
         if self.group.leads:
-            file = self.store.new_arrays(stage, layout)
+            file = self.store.new_arrays(stage, layout, batched)
             self.group.agreed(str(file.path))
         else:
-            file = ArrayFile(Path(self.group.agreed()), layout, new=False)
+            file = ArrayFile(Path(self.group.agreed()), layout, batched, new=False)
         self._unpublished.append(file)
         return file
 
@@ -123,8 +124,8 @@ class Work:
         """Create the array file of a stage from arrays in memory."""
         whole = {name: np.atleast_1d(array) for name, array in arrays.items()}
         file = self.new_arrays(stage, layout_of(whole))
-        for name, array in whole.items() if self.group.leads else ():
-            file.write(name, array)
+        if self.group.leads:
+            file.write(whole)
         return file
 
     def checkpoint(self, stage: Stage) -> "Checkpoint":
@@ -142,9 +143,16 @@ class Work:
 
     def met(self, peak_memory: int) -> int:
         """Wait until every process of the group has written its share; return the largest of their peaks of memory."""
-        for file in self._unpublished:
-            file.flush()
-        return max(map(int, self.group.gathered(peak_memory)))
+        if self.group.size == 1:
+            return peak_memory
+        if not self.group.leads:
+            for file in self._unpublished:
+                file.flush()
+        found = self.group.gathered((peak_memory, [file.written for file in self._unpublished]))
+        for _, written in found:
+            for file, parts in zip(self._unpublished, written, strict=True):
+                file.also_written(parts)
+        return max(int(peak) for peak, _ in found)
 
     def published(self) -> None:
         """Remove the checkpoints of the stage at hand: it is finished."""

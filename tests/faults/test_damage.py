@@ -46,9 +46,8 @@ def flip(path: Path, start: int = 0, stop: int | None = None) -> None:
 
 
 def flip_array(path: Path, name: str) -> None:
-    reader = ArrayReader(path)
-    begin, end = reader._header[name]["data_offsets"]
-    flip(path, reader._start + begin, reader._start + end)
+    places = [place for place in ArrayReader(path).places(name) if place[1] > place[0]]
+    flip(path, *random.Random(name).choice(places))
 
 
 def some(results: Path, kind: str, suffix: str) -> Path:

@@ -76,8 +76,7 @@ def made_up(plan: Plan, folder: ResultsFolder) -> None:
             arrays |= {column.name: np.ones((n_sets, N_LAMBDAS)) for column in RIDGE_COLUMNS}
             arrays |= {f"eigenvalues.{i}": np.ones(4) for i in range(n_sets)}
         with store.new_arrays(stage, layout_of(arrays)) as file:
-            for name, array in arrays.items():
-                file.write(name, array)
+            file.write(arrays)
             store.publish(stage, {}, origin, file)
 
 
