@@ -161,7 +161,7 @@ class BatchRows:
         for (was, is_now), values, (what, before) in zip(pairs, self._values.values(), self._described, strict=True):
             if not (was and is_now) and (bad := _first_bad(values)) is not None:
                 raise NonFiniteError(
-                    _too_large(values, what, bad) if was and values.dtype != before else _bad(what, bad)
+                    _too_large(values, what, bad) if was and values.dtype != before else _bad(before, what, bad)
                 )
 
 
@@ -212,11 +212,13 @@ def _total(values: Tensor) -> Tensor:
     return values.sum(dtype=torch.promote_types(values.dtype, torch.float32)).double()
 
 
-def _bad(what: str, bad: int) -> str:
-    return (
-        f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or use dtype float64 if the "
-        "model overflows (bfloat16 instead of float16)"
+def _bad(dtype: torch.dtype, what: str, bad: int) -> str:
+    fix = (
+        "use dtype float32 if the model asks for numbers that float64 has no room for"
+        if dtype == torch.float64
+        else "use dtype float64 if the model overflows (bfloat16 instead of float16)"
     )
+    return f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or {fix}"
 
 
 def _too_large(values: Tensor, what: str, bad: int) -> str:

@@ -30,6 +30,7 @@ WAITED_AT: list[str] = []
 
 DEVICE = "pretend:0"
 HOST = torch.device("cpu")
+MEMORY = 2**33
 
 _ROUNDED_ITS_OWN_WAY = {
     getattr(aten, name).default for name in ("cos", "sin", "exp", "exp2", "log", "log2", "tanh", "sigmoid")
@@ -126,7 +127,8 @@ class _Module:
 
     Event = _Event
     Stream = _Stream
-    memory = 2**33
+    memory = MEMORY
+    fraction = 1.0
 
     def stream(self, stream: _Stream) -> _Stream:
         return stream
@@ -175,6 +177,12 @@ class _Module:
 
     def mem_get_info(self, device: object = None) -> tuple[int, int]:
         return self.memory, self.memory
+
+    def get_per_process_memory_fraction(self, device: object = None) -> float:
+        return self.fraction
+
+    def set_per_process_memory_fraction(self, fraction: float, device: object = None) -> None:
+        self.fraction = fraction
 
     def memory_reserved(self, device: object = None) -> int:
         return 0
