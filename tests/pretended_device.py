@@ -106,6 +106,9 @@ class _Event:
 
 
 class _Stream:
+    def __init__(self, device: object = None) -> None:
+        pass
+
     def __enter__(self) -> "_Stream":
         return self
 
@@ -123,8 +126,12 @@ class _Module:
     """What `torch.get_device_module` gives: as `torch.cuda`, of a device with 8 GiB that nothing takes."""
 
     Event = _Event
+    Stream = _Stream
     memory = MEMORY
     fraction = 1.0
+
+    def stream(self, stream: _Stream) -> _Stream:
+        return stream
 
     def is_available(self) -> bool:
         return True
