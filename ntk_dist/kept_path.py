@@ -28,8 +28,18 @@ TOLERANCE = 1e-15
 """Directions of the space that are smaller than this, relative to the largest, are rounding errors."""
 
 
+class _InCOrder:
+    """Arrays in the order that they have in a file: sums over them then have the same bits before and after."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, each.name)
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, each.name, np.ascontiguousarray(value))
+
+
 @dataclass(frozen=True, eq=False)
-class KeptLeftOut:
+class KeptLeftOut(_InCOrder):
     """What leave-one-out residuals need of a kernel that was decomposed with eigenvectors, r of them.
 
     (K + lambda I)^{-1} = U diag(w) U^T is linear in its weights w, (r,), which lie in a space with a basis as well, and
@@ -48,7 +58,7 @@ class KeptLeftOut:
 
 
 @dataclass(frozen=True, eq=False)
-class KeptPath:
+class KeptPath(_InCOrder):
     """What is left of a decomposition of K = J J^T, M rows, or of J^T J: q rows of either, k targets, m basis vectors.
 
     matrix: T, (q, q).

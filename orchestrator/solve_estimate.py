@@ -1,11 +1,23 @@
 """What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
 
+from collections.abc import Iterable
+
 from orchestrator.estimates import is_iterative
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES
+
+
+def decompositions(plan: Plan, missing: Iterable[Stage]) -> tuple[int, int]:
+    """Return how many kernels the missing solve stages are to decompose, and how many those of the plan do."""
+
+    def count(stages: Iterable[Stage]) -> int:
+        solves = {stage.stage_id: stage for stage in stages if stage.kind == "solve" and not is_iterative(stage)}
+        return sum(len(stage.parameters["layer_sets"]) for stage in solves.values())
+
+    return count(missing), count(plan.stages)
 
 
 def solves_memory(plan: Plan, stage: Stage) -> int:
@@ -21,11 +33,35 @@ def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
         return _iterative_memory(sizes, M, M_eval, len(plan.lambdas))
     # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
     copies = 3 if kernel.eigenvectors or kernel.kind == "asymmetric_sign" else 1
-    path = 3 * len(plan.lambdas) * (M + M_eval) * 8 + _start_memory(plan, stage, layer_set)
-    if stage.parameters["method"] == "primal":
-        p = layer_set.n_parameters * sizes.features_per_parameter
-        return copies * 8 * p * p + BLOCK_BYTES + len(plan.lambdas) * 8 * p + path
-    return copies * 8 * M * M + 8 * M_eval * M + path
+    primal = stage.parameters["method"] == "primal"
+    size = layer_set.n_parameters * sizes.features_per_parameter if primal else M
+    # The solutions that span those of all lambdas stand beside what is made of them.
+    path = 3 * 8 * size * _path_vectors(sizes) + 2 * _kept_bytes(plan, stage, layer_set)
+    rows = BLOCK_BYTES if primal else 8 * M_eval * M
+    return copies * 8 * size * size + rows + path + _start_memory(plan, stage, layer_set)
+
+
+def _path_vectors(sizes: Sizes) -> int:
+    """Return how many solutions span those of all lambdas, at most."""
+    from ntk_dist.kept_path import node_lambdas
+
+    return (len(node_lambdas(1.0)) + 1) * _targets(sizes)
+
+
+def _kept_bytes(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
+    """Return the bytes of what is kept of a decomposition, at most."""
+    sizes, kernel = plan.of(stage).sizes, plan.sweep.spec.kernel
+    M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
+    primal = stage.parameters["method"] == "primal"
+    size = layer_set.n_parameters * sizes.features_per_parameter if primal else M
+    vectors = min(size, _path_vectors(sizes))
+    numbers = vectors * (size + M + sizes.kernel_rows(sizes.n_eval)) + (4 + _targets(sizes)) * size
+    if kernel.kind == "asymmetric_sign":
+        return 8 * (numbers + size * size)
+    if kernel.eigenvectors:
+        weights = min(size, _path_vectors(sizes) // _targets(sizes))
+        numbers += weights * (size + M * sizes.kernel_rows_per_example)
+    return 8 * numbers
 
 
 def _start_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
@@ -57,11 +93,9 @@ def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, i
     size = p if primal else M
     # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
     decomposition = (9.0 if plan.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
-    flops = decomposition + 2.0 * size * size * len(plan.lambdas) + (2.0 * M * p * p if primal else 0.0)
-    disk = 8 * (size + 40 * len(plan.lambdas))
-    if stage.parameters["predictions"]:
-        disk += 8 * len(plan.lambdas) * sizes.kernel_rows(sizes.n_eval)
-    return flops, disk
+    vectors = min(size, _path_vectors(sizes))
+    flops = decomposition + 4.0 * size * size * vectors + (2.0 * M * p * p if primal else 0.0)
+    return flops, _kept_bytes(plan, stage, layer_set)
 
 
 def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_lambdas: int) -> int:

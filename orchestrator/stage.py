@@ -17,7 +17,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "precision": 3,
     "capture": 2,
     "gram": 1,
-    "solve": 2,
+    "solve": 3,
     "additions": 2,
     "finetune": 4,
     "side_by_side": 3,
