@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ntk_dist.device_faults import device_answers, is_broken_device
 from ntk_dist.eigen import SYEVD_LIMIT
 from ntk_dist.kernel_matrix import FloatArray
 from ntk_dist.symmetric import DeviceFailure
@@ -39,7 +40,8 @@ class DeviceEigh:
     def __call__(self, A: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return eigenvalues (M,) and eigenvectors of A (M, M) in Fortran order, which the latter overwrite.
 
-        Raises DeviceFailure, leaving A as it was, where the device has no room, raises, or returns nan or inf.
+        Raises DeviceFailure, leaving A as it was, where the device has no room, raises, or returns nan or inf; what it
+        raised where it is broken, or takes no more orders.
         """
         self._check_room(len(A))
         host = torch.from_numpy(A.T)
@@ -50,6 +52,8 @@ class DeviceEigh:
             found: FloatArray = values.cpu().numpy()
             host.copy_(vectors.mT)
         except RuntimeError as error:  # also LinAlgError, OutOfMemoryError; what cuSOLVER refuses has no class
+            if is_broken_device(str(error)) or not device_answers():
+                raise  # the stage belongs elsewhere, and what this process computes next too
             raise DeviceFailure(f"eigh on {self.device} failed: {_first_line(error)}") from None
         return found, A
 

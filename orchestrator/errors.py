@@ -65,6 +65,12 @@ class RayFailedError(SweepError):
     exit_code = ExitCode.NO_RAY
 
 
+class GpuFailedError(SweepError):
+    """No GPU of a run is left that takes orders; what is finished is kept."""
+
+    exit_code = ExitCode.FAILED_STAGES
+
+
 class StorageError(SweepError):
     """The results folder cannot be written: the disk is full, or the folder is read-only."""
 

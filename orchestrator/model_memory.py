@@ -94,9 +94,14 @@ def this_device(spec: Spec, workers: int) -> Device | None:
         return Device(psutil.virtual_memory().total // workers, f"this machine's, shared by {workers}")
     import torch
 
+    from ntk_dist.device_share import part_of_gpu
+
     if not torch.cuda.is_available():
         return None
-    return Device(torch.cuda.get_device_properties(0).total_memory, "this machine's GPU")
+    whole, sharing = torch.cuda.get_device_properties(0).total_memory, spec.compute.workers_per_gpu
+    if sharing == 1:
+        return Device(whole, "this machine's GPU")
+    return Device(part_of_gpu(whole, sharing), f"this machine's GPU, shared by {sharing}")
 
 
 def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[str]:

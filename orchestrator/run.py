@@ -8,8 +8,9 @@ from pathlib import Path
 
 from finetune.sharding.group import ModelGroup
 from orchestrator.environment import refuse_missing_deepspeed
-from orchestrator.errors import DamagedArtifactError, RayFailedError, StorageError, SweepError
+from orchestrator.errors import DamagedArtifactError, GpuFailedError, RayFailedError, StorageError, SweepError
 from orchestrator.executors.choose import make_executor, worker_count
+from orchestrator.executors.gpus import refuse_more_workers_than_gpus_hold
 from orchestrator.folder import OnChange, ResultsFolder, Sweep
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan, make_plan
@@ -101,7 +102,9 @@ def run(
     if spec.group_size > 1:
         refuse_missing_deepspeed()
     refuse_what_cannot_fit(plan, folder)
-    refuse_model_that_cannot_fit(sweep, plan.variants[0].survey, this_device(spec, worker_count(sweep)))
+    workers = worker_count(sweep)
+    refuse_more_workers_than_gpus_hold(spec, workers)
+    refuse_model_that_cannot_fit(sweep, plan.variants[0].survey, this_device(spec, workers))
     for change in folder.version_changes():
         progress.note(change)
     # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.
@@ -197,7 +200,7 @@ def work_off(
         if missing:
             try:
                 report = compute(missing)
-            except (KeyboardInterrupt, RayFailedError):
+            except (KeyboardInterrupt, RayFailedError, GpuFailedError):
                 with suppress(SweepError):
                     collect(plan, folder)  # what is finished can be looked at before the run goes on
                 raise

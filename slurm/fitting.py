@@ -59,7 +59,7 @@ def _gpu_faults(profile: Profile, partition: Partition, partitions: Mapping[str,
         yield f"{key}: partition {partition.name} has no {gpus}; {hint}"
     elif wanted > most:
         yield (
-            f"gpus_per_task: {_workers(profile)} with {counted(profile.gpus_per_task, 'GPU')} each need {wanted} on "
+            f"gpus_per_task: {_workers(profile)} with {_gpus_each(profile)} each need {wanted} on "
             f"a node; a node of partition {partition.name} has {most} at most"
         )
 
@@ -81,6 +81,12 @@ def _size_faults(profile: Profile, partition: Partition) -> Iterator[str]:
 
 def _workers(profile: Profile) -> str:
     return counted(profile.tasks_per_node, "worker")
+
+
+def _gpus_each(profile: Profile) -> str:
+    if profile.workers_per_gpu > 1:
+        return f"1/{profile.workers_per_gpu} of a GPU"
+    return counted(int(profile.gpus_per_task), "GPU")
 
 
 def _feature_faults(profile: Profile, partition: Partition) -> Iterator[str]:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from slurm.quantities import bytes_of, duration, expanded_folder, minutes_of, not_logical
+from slurm.quantities import bytes_of, duration, expanded_folder, gpu_part, minutes_of, not_logical
 from slurm.sbatch_options import checked_options
 from slurm.shell_words import checked_command, checked_module, checked_program, checked_word
 
@@ -49,7 +49,12 @@ class Profile(BaseModel):
         "own G are 2^30.",
         examples=["64GB"],
     )
-    gpus_per_task: CountOrNone = Field(0, description="GPUs of one worker process.", examples=[1])
+    gpus_per_task: Annotated[float, BeforeValidator(gpu_part), Field(ge=0, le=100_000)] = Field(
+        0,
+        description="GPUs of one worker process: a whole number, or 0.5, 0.33, 0.25, ... for two, three, four workers "
+        "on a GPU, each with an equal part of its memory.",
+        examples=[1],
+    )
     gpu_type: Word | None = Field(
         None, description="Type of the GPUs, as `sinfo -o %G` lists it; null takes any.", examples=["a100"]
     )
@@ -206,7 +211,16 @@ class Profile(BaseModel):
     @property
     def gpus_per_node(self) -> int:
         """GPUs of the allocation on each node."""
-        return self.tasks_per_node * self.gpus_per_task
+        return (
+            -(-self.tasks_per_node // self.workers_per_gpu) * max(1, int(self.gpus_per_task))
+            if self.gpus_per_task
+            else 0
+        )
+
+    @property
+    def workers_per_gpu(self) -> int:
+        """How many workers share a GPU."""
+        return round(1 / self.gpus_per_task) if 0 < self.gpus_per_task < 1 else 1
 
     @property
     def memory_mebibytes(self) -> int:

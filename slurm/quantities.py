@@ -1,5 +1,6 @@
 """Durations, sizes and folders as people who know Slurm write them."""
 
+import math
 import os
 import re
 from decimal import Decimal
@@ -109,3 +110,23 @@ def expanded_folder(folder: Path) -> Path:
 def counted(count: int, noun: str) -> str:
     """Write a number of things: `1 node`, `2 nodes`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def gpu_part(value: Any) -> Any:
+    """Return how many GPUs a worker has, if that is a whole number or the part of one that several workers share.
+
+    Raises:
+        ValueError: such a part would leave the rest of a GPU to nobody.
+    """
+    not_logical(value)
+    try:
+        part = float(value)
+    except (TypeError, ValueError):
+        return value  # pydantic says what it is not
+    shared = 0.001 <= part < 1 and abs(part * round(1 / part) - 1) <= 0.02
+    if part > 0 and math.isfinite(part) and not shared and not part.is_integer():
+        raise ValueError(
+            f"{part:g} GPUs are neither whole ones nor a part that as many workers fill: write 1, 2, ..., or 0.5, "
+            "0.33, 0.25, ... for two, three, four workers on a GPU"
+        )
+    return value

@@ -12,13 +12,14 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
 from slurm.errors import SlurmError
+from slurm.gpus import visible_gpus
 from slurm.ports import held_ports
 from slurm.private_folder import private_folder, remove
 from slurm.processes import adopt_orphans, die_with_parent, kill_descendants, start_child
@@ -66,6 +67,7 @@ def main() -> None:
     adopt_orphans()
     count = len(NODE_PORTS) + len(HEAD_PORTS) + 1 + 2 * options.workers + SPARE_WORKER_PORTS
     try:
+        refuse_missing_gpus(options.gpus, os.environ)
         with (
             private_folder(options.scratch) as folder,
             held_ports(count, options.job, options.rank) as ports,
@@ -77,6 +79,26 @@ def main() -> None:
         sys.exit(str(error))
     _say("ended")
     sys.exit(status)
+
+
+class MissingGpusError(SlurmError):
+    """A node gives this job fewer GPUs than it asked for."""
+
+
+def refuse_missing_gpus(wanted: int, environment: Mapping[str, str]) -> None:
+    """Raise an error if this job's GPUs on this node are fewer than those it asked for.
+
+    Raises:
+        MissingGpusError: says which there are.
+    """
+    listed = visible_gpus(environment)
+    if listed is None or len(listed) >= wanted:
+        return  # a cluster without device files names none
+    raise MissingGpusError(
+        f"the job asked for {wanted} GPUs on this node and has {len(listed)} there "
+        f"(CUDA_VISIBLE_DEVICES={environment['CUDA_VISIBLE_DEVICES']}): see what `setup` and `modules` of the profile "
+        "do to that variable, or have the node's gres.conf seen to"
+    )
 
 
 def ray_command(options: argparse.Namespace, folder: Path, ports: Sequence[int]) -> list[str]:

@@ -266,6 +266,12 @@ def _refuse_groups_that_are_not_whole(plan: Plan, profile: Profile) -> None:
             "cpu"
         )
 
+    if spec.group_size > 1 and profile.workers_per_gpu > 1:
+        raise BudgetError(
+            f"the profile's gpus_per_task puts {profile.workers_per_gpu} workers on a GPU, and each process of a model "
+            "group (sharding.group_size) needs one for itself, for NCCL connects no two on one: set gpus_per_task: 1"
+        )
+
 
 def _refuse_dashboard_without_its_packages(profile: Profile) -> None:
     elsewhere = profile.container or profile.virtual_environment or profile.python

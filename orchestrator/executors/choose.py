@@ -5,11 +5,12 @@ import os
 from finetune.sharding.group import ModelGroup
 from orchestrator.errors import SpecError
 from orchestrator.executors.base import Executor
+from orchestrator.executors.gpus import gpus_here, room_on_gpus
 from orchestrator.folder import ResultsFolder, Sweep
 
 
 def worker_count(sweep: Sweep) -> int:
-    """Return the number of workers: as the spec says, else one for every `threads` processors of this process.
+    """Return the number of workers: as the spec says, else as many as have GPUs, or `threads` processors each.
 
     Model groups are whole: there are as many workers as one has, or a multiple.
 
@@ -23,8 +24,12 @@ def worker_count(sweep: Sweep) -> int:
         raise SpecError(
             f"{compute.workers} workers make no whole groups of sharding.group_size: {size}; give a multiple of {size}"
         )
-    groups = len(os.sched_getaffinity(0)) // compute.threads // size
-    return compute.workers or max(1, groups) * size
+    if compute.workers is not None:
+        return compute.workers
+    room = room_on_gpus(sweep.spec)
+    if room is None:
+        room = len(os.sched_getaffinity(0)) // compute.threads
+    return max(1, room // size) * size
 
 
 def make_executor(sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> Executor:
@@ -42,4 +47,7 @@ def make_executor(sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> Exe
     from orchestrator.executors.local_ray import LocalRay
     from orchestrator.executors.ray_workers import RayExecutor
 
-    return RayExecutor(sweep, folder, LocalRay(worker_count(sweep), on_gpus=sweep.spec.compute.device == "cuda"))
+    compute = sweep.spec.compute
+    gpus = gpus_here() if compute.device == "cuda" else 0
+    ray = LocalRay(worker_count(sweep), gpus=gpus, workers_per_gpu=compute.workers_per_gpu)
+    return RayExecutor(sweep, folder, ray)

@@ -5,7 +5,7 @@ from collections import deque
 from types import TracebackType
 
 from finetune.sharding.group import ModelGroup
-from orchestrator.errors import WorkerStartError
+from orchestrator.errors import GpuFailedError, WorkerStartError
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.stage import Stage
 from orchestrator.stages.execute import StageWorker
@@ -25,7 +25,7 @@ class InlineExecutor:
     capacity = 1
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ModelGroup | None = None) -> None:
-        self._worker = StageWorker(sweep, folder)
+        self._worker = StageWorker(sweep, folder, sweep.spec.compute.workers_per_gpu)
         self._worker.group = group or ModelGroup()
         self._waiting: deque[tuple[Stage, int, int]] = deque()
 
@@ -43,6 +43,12 @@ class InlineExecutor:
         if outcome.status is Status.FAILED and stage.kind in OF_THE_MODEL and self._worker.group.size > 1:
             # The others of the group wait in the middle of the stage, and only their end frees them.
             raise WorkerStartError(f"{stage.label} failed ({outcome.failure}): {outcome.message}")
+        if outcome.spent:
+            raise GpuFailedError(
+                f"{stage.label} failed ({outcome.failure}): {outcome.message.strip()}; this process can compute "
+                "no more on its GPU: run the same command again, elsewhere if the GPU is at fault; what is finished "
+                "is kept"
+            )
         return stage, outcome
 
     def __enter__(self) -> "InlineExecutor":

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from orchestrator.executors.ray_watch import Watchdog, own_answer_to_sigterm
+from slurm.gpus import gpus_of_a_worker
 from slurm.ray_step import killed_for_memory
 
 CONNECT_SECONDS = 180.0
@@ -31,7 +32,7 @@ class JoinedRay:
                 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
             resources = ray.cluster_resources()
         workers = int(resources.get("CPU", 0))
-        self.gpus_per_worker = resources.get("GPU", 0.0) / max(1, workers)
+        self.gpus_per_worker = gpus_of_a_worker(max(1, workers), int(resources.get("GPU", 0)))
         return workers
 
     def __exit__(

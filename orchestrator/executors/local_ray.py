@@ -15,6 +15,7 @@ from types import TracebackType
 
 from orchestrator.errors import RayFailedError
 from orchestrator.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes, own_answer_to_sigterm
+from slurm.gpus import gpus_of_a_worker
 from slurm.private_folder import LONGEST_ROOT, private_folder
 
 OBJECT_STORE_BYTES = 80 << 20
@@ -42,13 +43,16 @@ class LocalRay:
 
     Args:
         workers: how many workers it has room for.
-        on_gpus: whether they share the GPUs of this machine.
+        gpus: GPUs of this machine, which they share.
+        workers_per_gpu: how many workers may share one.
     """
 
-    def __init__(self, workers: int, *, on_gpus: bool = False) -> None:
-        self.gpus_per_worker = 0.0
+    def __init__(self, workers: int, *, gpus: int = 0, workers_per_gpu: int = 1) -> None:
+        self.gpus_per_worker = gpus_of_a_worker(workers, gpus)
+        if gpus and workers_per_gpu > 1:
+            self.gpus_per_worker = 1 / workers_per_gpu
         self._workers = workers
-        self._on_gpus = on_gpus
+        self._gpus = gpus
         self._folder = ExitStack()
         self._started = False
         self._restarts = 0
@@ -64,8 +68,6 @@ class LocalRay:
         self._watchdog.start()
         if not ray.is_initialized():
             self._start()
-        if self._on_gpus:
-            self.gpus_per_worker = ray.cluster_resources().get("GPU", 0.0) / self._workers
         return self._workers
 
     def __exit__(
@@ -130,6 +132,7 @@ class LocalRay:
                 ray.init(
                     address="local",
                     num_cpus=self._workers,
+                    num_gpus=self._gpus,  # by itself Ray counts cards, and not the MIG instances of one
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
                     log_to_driver=False,

@@ -12,7 +12,7 @@ from orchestrator.sources import Sources
 from orchestrator.spec import Spec
 from orchestrator.stage import Stage
 from orchestrator.stages.execute import StageWorker
-from orchestrator.stages.failures import Outcome, failed
+from orchestrator.stages.failures import FailureClass, Outcome, Status, failed
 from orchestrator.stages.following import Follower, dismiss
 
 Task = tuple[Stage, int, int]
@@ -43,6 +43,7 @@ class Worker:
         folder: the results folder.
         rank: its number in its model group.
         group_size: how many processes that has.
+        on_a_gpu: how many workers share its GPU.
         trusts_code: whether code that comes with the model may run.
     """
 
@@ -54,13 +55,14 @@ class Worker:
         rank: int = 0,
         group_size: int = 1,
         *,
+        on_a_gpu: int = 1,
         trusts_code: bool = False,
     ) -> None:
         with contextlib.suppress(OSError):
             os.chdir(Path(folder).parent)
         self._sweep = Sweep(Spec.model_validate(spec), Sources.from_json(sources), trusts_code)
         self._folder = ResultsFolder(Path(folder))
-        self._worker = StageWorker(self._sweep, self._folder)
+        self._worker = StageWorker(self._sweep, self._folder, on_a_gpu)
         self._rank, self._size = rank, group_size
         self._meeting: Any = None
         self._follower: Follower | None = None
@@ -79,7 +81,13 @@ class Worker:
 
     def execute(self, tasks: list[Task]) -> list[Outcome]:
         """Compute stages that need no other process."""
-        return [self._worker.execute(*task) for task in tasks]
+        outcomes: list[Outcome] = []
+        for task in tasks:
+            outcomes.append(self._worker.execute(*task))
+            if outcomes[-1].spent:
+                break
+        rest = Outcome(Status.FAILED, FailureClass.WORKER, "the worker's GPU took no more orders from it")
+        return outcomes + [rest] * (len(tasks) - len(outcomes))
 
     def lead(self, task: Task) -> Outcome:
         """Compute a stage with the others of the group, who `follow` meanwhile."""

@@ -28,6 +28,16 @@ class Team:
         if self.placement is not None:
             ray.util.remove_placement_group(self.placement)
 
+    def set_aside(self) -> None:
+        """Compute no more, and keep what the members were given from others: one of their GPUs is broken.
+
+        A placement keeps that by itself, a member alone by living on.
+        """
+        import ray
+
+        for member in self.members if self.placement is not None else ():
+            ray.kill(member.actor)
+
 
 @dataclass(eq=False)
 class Member:
@@ -58,7 +68,7 @@ def start_team(sweep: Sweep, folder: ResultsFolder, size: int, gpus: float) -> T
         sweep: the sweep.
         folder: its results folder.
         size: how many.
-        gpus: GPUs of each.
+        gpus: GPUs of each; a part of one where several share it.
     """
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -68,6 +78,7 @@ def start_team(sweep: Sweep, folder: ResultsFolder, size: int, gpus: float) -> T
         bundle = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
         # Near each other where that can be: at every layer each sends its part of the weights to all others.
         team.placement = ray.util.placement_group([bundle] * size, strategy="PACK")
+    on_a_gpu = round(1 / gpus) if 0 < gpus < 1 else 1
     spec, sources = sweep.spec.model_dump(mode="json"), sweep.sources.to_json()
     for rank in range(size):
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
@@ -78,7 +89,7 @@ def start_team(sweep: Sweep, folder: ResultsFolder, size: int, gpus: float) -> T
         actor = (
             ray.remote(Worker)
             .options(**options)
-            .remote(spec, sources, str(folder.root), rank, size, trusts_code=sweep.trusts_code)
+            .remote(spec, sources, str(folder.root), rank, size, on_a_gpu=on_a_gpu, trusts_code=sweep.trusts_code)
         )
         team.members.append(Member(actor, team))
     return team

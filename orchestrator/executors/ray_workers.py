@@ -8,7 +8,7 @@ from itertools import islice, takewhile
 from types import TracebackType
 from typing import Any, Protocol
 
-from orchestrator.errors import RayFailedError, WorkerStartError
+from orchestrator.errors import GpuFailedError, RayFailedError, WorkerStartError
 from orchestrator.executors.ray_actor import Task
 from orchestrator.executors.ray_endings import Ending, cause, ending_of, is_alive
 from orchestrator.executors.ray_teams import Member, Team, start_team
@@ -89,6 +89,7 @@ class RayExecutor:
         self._ended: deque[tuple[Stage, Outcome]] = deque()
         self._tasks_a_call: dict[str, int] = {}
         self._n_teams = 0
+        self._aside: list[tuple[Team, Outcome]] = []
         self._kind = ""
         self._failed_starts = 0
         self._seconds_without_worker = 0.0
@@ -135,6 +136,7 @@ class RayExecutor:
         self._give_out()
         if self._ended:
             return self._ended.popleft()
+        self._refuse_to_go_on_without_gpus()
         if not (self._in_flight or self._following or self._starting):
             time.sleep(timeout or 0.0)
             return None
@@ -171,6 +173,16 @@ class RayExecutor:
         if self._seconds_without_worker > UP_SECONDS:
             raise RayFailedError(f"no worker process was up after {UP_SECONDS:.0f} s; {ADVICE}")
 
+    def _refuse_to_go_on_without_gpus(self) -> None:
+        if len(self._aside) < self._n_teams:
+            return
+        members = [each for team, _ in self._aside for each in team.members if each.introduction is not None]
+        hosts = sorted({each.up.process["host"] for each in members})
+        raise GpuFailedError(
+            f"no GPU is left: {self._aside[-1][1].message}; what is finished is kept: leave {', '.join(hosts)} out (on "
+            "a cluster by the profile's `exclude`) or have it seen to, then go on with the same command"
+        )
+
     def _restart_if_lost(self) -> bool:
         """Start Ray again if it was lost; what workers had in hand failed, and others take their places."""
         program = self._connection.lost()
@@ -181,7 +193,7 @@ class RayExecutor:
         self._end_workers_of_lost()
         self._connection.start_again()
         self._ended.extend((stage, outcome) for stage, _, _ in tasks)
-        for _ in range(self._n_teams):
+        for _ in range(self._n_teams - len(self._aside)):
             self._start_team()
         return True
 
@@ -239,6 +251,9 @@ class RayExecutor:
         self._adapt(tasks[0][0].kind, outcomes)
         self._idle.append(worker)
         self._ended.extend(zip((stage for stage, _, _ in tasks), outcomes, strict=True))
+        if spent := next((outcome for outcome in outcomes if outcome.spent), None):
+            ended = Outcome(Status.FAILED, FailureClass.WORKER, "its model group was ended with another process of it")
+            self._end_team(worker.team, ended, spent if spent.broken_gpu else None)
 
     def _followed(self, done: Any) -> None:
         """See how a member of a team ended its part of a stage."""
@@ -253,7 +268,8 @@ class RayExecutor:
     def _team_failed(self, done: Any, member: Member, ending: Ending) -> None:
         """End the team of a member whose call ended with a failure; what it had in hand failed for the same reason."""
         others = {call: each for call, each in self._calls_to(member.team).items() if call != done}
-        self._end_team(member.team, cause(ending, others, self._connection))
+        failure = cause(ending, others, self._connection)
+        self._end_team(member.team, failure, failure if failure.broken_gpu else None)
 
     def _calls_to(self, team: Team) -> dict[Any, Member]:
         calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
@@ -286,10 +302,17 @@ class RayExecutor:
                 raise RayFailedError(f"no worker process can be started: {error}") from None
             self._end_team(member.team, Outcome(Status.FAILED, FailureClass.WORKER, str(error)))
 
-    def _end_team(self, team: Team, outcome: Outcome) -> None:
-        """Kill a team, report what its members had in hand as ended so, and start another in its place."""
+    def _end_team(self, team: Team, outcome: Outcome, broken_gpu: Outcome | None = None) -> None:
+        """Kill a team, report what its members had in hand as ended so, and start another in its place.
+
+        None takes the place of one that was ended by a broken GPU, which is kept from others.
+        """
         self._tasks_a_call.clear()  # so that the stage that ends workers is told from those beside it
-        team.disband()
+        if broken_gpu is not None:
+            team.set_aside()
+            self._aside.append((team, broken_gpu))
+        else:
+            team.disband()
         self._release_claims(self._calls_to(team))
         self._idle = [member for member in self._idle if member.team is not team]
         self._starting = {call: member for call, member in self._starting.items() if member.team is not team}
@@ -297,7 +320,8 @@ class RayExecutor:
         for call in self._calls_to(team):
             _, tasks = self._in_flight.pop(call)
             self._ended.extend((stage, outcome) for stage, _, _ in tasks)
-        self._start_team()
+        if broken_gpu is None:
+            self._start_team()
 
     def _end_stages_in_flight(self) -> None:
         """Kill the workers that still compute, and give their claims back once they are dead."""

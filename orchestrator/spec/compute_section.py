@@ -31,7 +31,9 @@ BatchTokens = Annotated[
 class ComputeSection(Section):
     """Where and how the stages run."""
 
-    came_later = frozenset({"device", "tf32", "row_dtype", "checkpointing", "device_memory", "batching"})
+    came_later = frozenset(
+        {"device", "tf32", "row_dtype", "checkpointing", "device_memory", "batching", "workers_per_gpu"}
+    )
 
     executor: Literal["ray", "inline"] = Field(
         "ray",
@@ -39,9 +41,17 @@ class ComputeSection(Section):
         examples=["ray"],
     )
     workers: Processes | None = Field(
-        None, description="Number of worker processes; null takes one for every `threads` processors.",
+        None,
+        description="Number of worker processes; null takes one for every `threads` processors, or as many as the GPUs "
+        "of this machine hold where `device` is cuda.",
         examples=[2],
-    )  # fmt: skip
+    )
+    workers_per_gpu: Processes = Field(
+        1,
+        description="Workers that share a GPU of this machine, each with an equal part of its memory. More than one is "
+        "for small models, which leave most of a GPU idle. In allocations the profile's `gpus_per_task` says it.",
+        examples=[2],
+    )
     threads: Processes = Field(
         1,
         description="Threads of one stage. Part of the numbers: sums depend on it in the last bit.",
@@ -64,7 +74,7 @@ class ComputeSection(Section):
     device: Literal["cpu", "cuda"] = Field(
         "cpu",
         description="cuda runs models, kernel tiles and decompositions with eigenvectors on a GPU, one for each "
-        "process. Part of the numbers: sums depend on it in the last bits.",
+        "process unless `workers_per_gpu` says otherwise. Part of the numbers: sums depend on it in the last bits.",
         examples=["cuda"],
     )
     device_memory: Memory | None = Field(

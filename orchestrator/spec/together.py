@@ -54,8 +54,15 @@ def _check_devices(spec: "Spec") -> None:
         raise ValueError("compute.tf32 is a precision of GPUs: set `compute.device: cuda`, or leave it out")
     if spec.model.weights == "pretrained" and spec.model.weights_seed != 0:
         raise ValueError("model.weights_seed draws random weights: set `model.weights: random`, or leave it out")
+    if spec.compute.workers_per_gpu > 1 and not on_gpu:
+        raise ValueError("compute.workers_per_gpu divides GPUs: set `compute.device: cuda`, or leave it out")
     if sharding is None:
         return
+    if spec.compute.workers_per_gpu > 1 and sharding.group_size > 1:
+        raise ValueError(
+            "compute.workers_per_gpu: a process of a model group needs a GPU for itself, for NCCL connects no two on "
+            "one: leave it out, or the section `sharding`"
+        )
     if sharding.offload == "cpu" and not (on_gpu and sharding.stage == 3):
         raise ValueError(
             "sharding.offload: cpu takes divided weights from a GPU to its host: set `compute.device: cuda` and "

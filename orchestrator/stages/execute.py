@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from finetune.sharding.group import ModelGroup
+from ntk_dist.device_faults import give_back_device_memory
 from orchestrator.errors import DamagedArtifactError, StorageError
 from orchestrator.folder import ResultsFolder, Sweep, git_commit, versions
 from orchestrator.stage import Stage
@@ -29,12 +30,17 @@ _EVENTS = {
 class StageWorker:
     """A worker's side of a sweep: it computes the stages that it is given, one after the other.
 
+    Args:
+        sweep: the sweep.
+        folder: its results folder.
+        on_a_gpu: how many workers share the GPU of this one.
+
     Attributes:
         group: the processes that hold the model with this one, which leads them: each of them has a `Follower`.
     """
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
-        self._work = Work(sweep, folder)
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
+        self._work = Work(sweep, folder, on_a_gpu)
         self._claims = folder.claims()
         self._refusals = folder.refusals()
         self._journal = folder.journal()
@@ -95,6 +101,8 @@ class StageWorker:
             event = _EVENTS[outcome.status] if outcome else "released"
             seconds = round(time.perf_counter() - started, 4)
             self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak_memory(), **reason)
+        if outcome.failure is FailureClass.MEMORY:
+            give_back_device_memory()
         if outcome.failure in LASTING:
             self._refusals.add(stage.stage_id, outcome.failure, outcome.message)
         return outcome

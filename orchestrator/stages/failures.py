@@ -3,10 +3,13 @@
 import errno
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from ntk_dist.device_faults import device_answers, is_broken_device
+from ntk_dist.device_faults import is_out_of_memory as says_out_of_memory
 from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
+from orchestrator.store.files import host_name
 
 
 class Status(StrEnum):
@@ -45,6 +48,7 @@ class Outcome:
         trace: what raised it, for reports of faults; empty where the message says all.
         damaged: (kind, stage_id) of the damaged artifact, if one was met.
         seconds: time spent computing.
+        spent: whether the process that tried can compute no more: its GPU takes no orders from it.
     """
 
     status: Status
@@ -53,22 +57,45 @@ class Outcome:
     trace: str = ""
     damaged: tuple[str, str] | None = None
     seconds: float = 0.0
+    spent: bool = False
+
+    @property
+    def broken_gpu(self) -> bool:
+        """Whether the GPU of the process that tried is at fault, and nobody else is to have it."""
+        return self.failure is FailureClass.NODE and self.spent
 
 
 def failed(error: Exception) -> Outcome:
     """Return how an attempt ended that raised an error."""
+    outcome = _classified(error)
+    spent = outcome.failure is FailureClass.NODE or not device_answers()
+    return replace(outcome, spent=True) if spent else outcome
+
+
+def _classified(error: Exception) -> Outcome:
     if isinstance(error, DamagedArtifactError):
         return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))
     if isinstance(error, StorageError):
         return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
-    if _is_lost_connection(error):
-        return Outcome(Status.FAILED, FailureClass.WORKER, f"another process of the model group was lost: {error}")
-    if is_out_of_memory(error):
-        return Outcome(Status.FAILED, FailureClass.MEMORY, _memory_message(error))
+    if (elsewhere := _not_of_the_stage(error)) is not None:
+        failure, message = elsewhere
+        return Outcome(Status.FAILED, failure, message)
     if isinstance(error, SweepError) or _is_named(error):
         trace = "" if error.__cause__ is None else "".join(traceback.format_exception(error))
         return Outcome(Status.FAILED, FailureClass.INPUT, str(error), trace)
     return Outcome(Status.FAILED, FailureClass.CODE, "".join(traceback.format_exception(error)))
+
+
+def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
+    """Return class and message of what may not befall the same stage again; None if it would."""
+    # NCCL reports whatever befalls a process of a group as a connection that was lost.
+    if is_broken_gpu(error):
+        return FailureClass.NODE, f"the GPU of {host_name()} failed: {first_line(error)}"
+    if is_out_of_memory(error):
+        return FailureClass.MEMORY, _memory_message(error)
+    if _is_lost_connection(error):
+        return FailureClass.WORKER, f"another process of the model group was lost: {error}"
+    return None
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -77,8 +104,14 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     if isinstance(error, OSError):  # of a file that cannot be mapped
         return error.errno == errno.ENOMEM
-    # torch has no class for it on a CPU.
-    return any(words in str(error) for words in ("not enough memory", "can't allocate memory", "out of memory"))
+    return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
+
+
+def is_broken_gpu(error: Exception) -> bool:
+    """Tell whether an error says that this machine's GPU is at fault, or its driver."""
+    if _has_base(error, "ntk_dist.device.LostDeviceError"):
+        return True
+    return isinstance(error, RuntimeError) and is_broken_device(str(error))
 
 
 def _is_lost_connection(error: Exception) -> bool:
@@ -90,9 +123,17 @@ def _is_lost_connection(error: Exception) -> bool:
 
 
 def _is_named(error: Exception) -> bool:
-    # Asked by module so that a worker that never loaded torch need not load it to classify an error.
-    bases = {f"{base.__module__}.{base.__qualname__}" for base in type(error).__mro__}
-    return bool(bases & {"finetune.errors.FinetuneError", "ntk_dist.errors.NtkError"})
+    return _has_base(error, "finetune.errors.FinetuneError", "ntk_dist.errors.NtkError")
+
+
+def _has_base(error: Exception, *names: str) -> bool:
+    # Asked by name so that a worker that never loaded torch need not load it to classify an error.
+    return any(f"{base.__module__}.{base.__qualname__}" in names for base in type(error).__mro__)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says first: what CUDA says after that is advice to programmers."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _memory_message(error: BaseException) -> str:

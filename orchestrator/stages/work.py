@@ -35,6 +35,11 @@ class Product:
 class Work:
     """The state of a worker process; one model is loaded at a time.
 
+    Args:
+        sweep: the sweep.
+        folder: its results folder.
+        on_a_gpu: how many workers share the GPU of this one, each with an equal part of its memory.
+
     Attributes:
         sweep: the sweep that is worked on.
         folder: its results folder.
@@ -45,8 +50,9 @@ class Work:
         device: name of the processor or GPU that the stage at hand computes on, for provenance.
     """
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder) -> None:
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
         self.sweep = sweep
+        self._on_a_gpu = on_a_gpu
         self.folder = folder
         self.store = folder.artifacts()
         self.halvings = 0
@@ -88,8 +94,10 @@ class Work:
         import torch
 
         from ntk_dist.device import present_device
+        from ntk_dist.device_share import take_part
 
         device = present_device(name)
+        take_part(device, self._on_a_gpu)
         self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         return device
 
@@ -164,6 +172,7 @@ class Work:
         key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
         if self._loaded is None or self._loaded[0] != key:
             self.forget_scorer()  # free the old model before the new one is loaded
+            self.use_device(self.sweep.spec.compute.device)
             self._loaded = (key, self._load(parameters, weights, groups))
         self.use_device(self.sweep.spec.compute.device)
         return self._loaded[1]

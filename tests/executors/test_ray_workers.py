@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import orchestrator.stage
+from orchestrator.errors import GpuFailedError
 from orchestrator.executors import ray_teams, ray_workers
 from orchestrator.executors.local_ray import LocalRay
 from orchestrator.executors.ray_workers import MOST_TASKS_A_CALL, RayExecutor
@@ -15,7 +16,7 @@ from orchestrator.stage import Stage
 from orchestrator.stages import registry
 from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.store.journal import read_journals
-from tests.executors.made_up_stages import DEADLY, QUICK, SLOW, Worker, register
+from tests.executors.made_up_stages import BREAKING, DEADLY, QUICK, SLOW, Worker, register
 from tests.orchestrator.sweeps import sweep_of
 
 pytestmark = pytest.mark.ray
@@ -101,3 +102,43 @@ def test_what_is_in_flight_at_the_end_is_killed_and_its_claim_given_back(folder:
         while not list(folder.claims().root.glob("[!.]*")):
             assert time.monotonic() < deadline
     assert list(folder.claims().root.glob("[!.]*")) == []
+
+
+SLICES = ("MIG-2d7ee6a7-9d29-5ea9-8a2b-3e6ba1c7f9a6", "MIG-7ebc6cd7-6ac4-5d4b-a1a2-4d0f7bc38f7f")
+
+
+def test_workers_share_gpus_and_one_that_breaks_is_used_no_more(
+    folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(SLICES))
+
+    def seen(ended: list[tuple[Stage, Outcome]]) -> dict[int, str]:
+        """Return the GPUs that workers saw, by their processes."""
+        assert {outcome.status for _, outcome in ended} == {Status.FINISHED}
+        read = [folder.artifacts().open(stage.kind, stage.stage_id).facts for stage, _ in ended]
+        return {facts["process"]: facts["gpu"] for facts in read}
+
+    with RayExecutor(sweep_of(), folder, LocalRay(4, gpus=2, workers_per_gpu=2)) as executor:
+        while executor.capacity < 4:
+            executor.next_outcome(None)
+        before = seen(work_off(executor, stages(SLOW, 12)))
+        assert sorted(before.values()) == sorted([*SLICES, *SLICES])
+
+        (tmp_path / "to break 1").touch()
+        breaking = Stage(BREAKING, {"gpus": str(tmp_path)})
+        ((_, outcome),) = work_off(executor, [breaking])
+        assert outcome.broken_gpu
+        assert outcome.message.endswith(" failed: CUDA error: uncorrectable ECC error encountered")
+        (broken,) = tmp_path.glob("* broke *")
+        seen(work_off(executor, [breaking]))  # elsewhere
+        after = seen(work_off(executor, [Stage(SLOW, {"again": number}) for number in range(9)]))
+        assert executor.capacity == 3
+        assert after.items() < before.items()
+        assert before.keys() - after.keys() == {int(broken.name.split()[0])}
+
+        for number in range(3):
+            (tmp_path / f"to break {number}").touch()
+        with pytest.raises(
+            GpuFailedError, match=r"no GPU is left: the GPU of .* ECC error .* by the profile's `exclude`"
+        ):
+            work_off(executor, [Stage(BREAKING, {"gpus": str(tmp_path), "number": number}) for number in range(12)])

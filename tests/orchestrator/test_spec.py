@@ -313,6 +313,16 @@ WORDS_HEAD = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": Fals
         ({"grid.lambdas": TWO_STRENGTHS}, "give either `values` or `logspace`"),
         ({"kernel.outputs": "margin", "task.kind": "regression"}, "needs two classes"),
         ({"kernel.outputs": "margin", "task.classes": 3}, "needs two classes"),
+        ({"compute.workers_per_gpu": 2}, "workers_per_gpu divides GPUs: set `compute.device: cuda`"),
+        (
+            {
+                "compute.workers_per_gpu": 2,
+                "compute.device": "cuda",
+                "sharding.group_size": 2,
+                "model.dtype": "float32",
+            },
+            "a process of a model group needs a GPU for itself",
+        ),
         ({"head.kind": "ridge", "grid.n_train": [5, 10]}, "give grid.n_train one value"),
         ({"head.kind": "logistic", "task.kind": "regression"}, "use ridge for regression"),
         ({"head": WORDS_HEAD, "task.kind": "regression"}, "label_words needs a classification task"),

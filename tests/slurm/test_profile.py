@@ -36,6 +36,15 @@ def test_what_a_node_gives_is_what_its_workers_need_together():
     assert (four.cpus_per_node, four.gpus_per_node, four.memory_mebibytes) == (32, 8, 65536)
 
 
+@pytest.mark.parametrize(
+    ("workers", "part", "on_one", "gpus"),
+    [(4, 0.5, 2, 2), (3, 0.5, 2, 2), (3, 0.33, 3, 1), (7, 0.143, 7, 1), (4, 1.0, 1, 4), (2, 3, 1, 6), (5, 0, 1, 0)],
+)
+def test_workers_that_share_gpus_ask_for_as_many_as_hold_them(workers: int, part: float, on_one: int, gpus: int):
+    shared = profile(tasks_per_node=workers, gpus_per_task=part)
+    assert (shared.workers_per_gpu, shared.gpus_per_node) == (on_one, gpus)
+
+
 def test_a_profile_survives_being_written_as_json():
     full = profile(
         time_limit="1-12:00:00", shared_scratch=["/scratch"], virtual_environment="/envs/x", modules=["a/1"],
@@ -56,6 +65,11 @@ def test_memory_and_time_must_be_given(key: str):
     [
         ({"memory": 4000}, "4000 bytes are too few to start Python and Ray: write the unit, as in 64GB"),
         ({"time_limit": "90"}, "`90` is no duration with a unit"),
+        ({"gpus_per_task": 0.4}, "0.4 GPUs are neither whole ones nor a part that as many workers fill: write 1, 2,"),
+        ({"gpus_per_task": 1.5}, "1.5 GPUs are neither whole ones"),
+        ({"gpus_per_task": 5e-324}, "4.94066e-324 GPUs are neither"),
+        ({"gpus_per_task": -0.5}, "Input should be greater than or equal to 0"),
+        ({"gpus_per_task": True}, "`true` is a logical value to YAML"),
         ({"gpu_type": "a100"}, "gpu_type needs GPUs: set gpus_per_task, or remove it"),
         ({"virtual_environment": "/v", "container": "apptainer exec x"}, "virtual_environment brings its own Python"),
         ({"virtual_environment": "/v", "python": "/usr/bin/python3"}, "virtual_environment brings its own Python"),

@@ -81,6 +81,7 @@ def test_every_key_of_a_profile_reaches_the_script() -> None:
         "output": "/shared/logs/%A_%a_0_log.out", "error": "/shared/logs/%A_%a_0_log.err",
     }.items()  # fmt: skip
     assert options(script(request_of(gpus_per_task=1), 1))["gres"] == "gpu:1"
+    assert options(script(request_of(tasks_per_node=3, gpus_per_task=0.5), 1))["gres"] == "gpu:2"
     assert "gres" not in options(script(request_of(), 1))
 
 

@@ -1,0 +1,77 @@
+"""What the errors of a device mean: too little memory, or a device that is broken; and whether it still answers.
+
+CUDA and its libraries have no class of exception for most of this, so that it is read from their words. Nothing here
+loads torch: a process that never did has no device in use.
+"""
+
+import gc
+import re
+import sys
+
+_OUT_OF_MEMORY = re.compile(
+    r"not enough memory"
+    r"|can(?:'|no)t allocate memory"
+    r"|out of memory"
+    r"|bad_alloc"
+    r"|CU(?:BLAS|DNN|FFT|SOLVER|SPARSE)_\w*ALLOC\w*_FAILED"
+    # A library takes memory of its own for a handle, and says of a lack of it whatever comes to its mind.
+    r"|when calling `(?:cublas|cublasLt|cudnn|cusolver\w*|cusparse)Create\("
+    r"|CUDNN_STATUS_NOT_INITIALIZED",
+    re.IGNORECASE,
+)
+
+_BROKEN = re.compile(
+    r"uncorrectable (?:ECC|NVLink) error"
+    r"|fallen off the bus"
+    r"|GPU is lost"
+    r"|GPU requires reset"
+    r"|hardware (?:stack )?error"
+    r"|unspecified launch failure"
+    r"|the launch timed out and was terminated"
+    r"|\(s\) is/are busy or unavailable"
+    r"|no CUDA-capable device is detected"
+    r"|CUDA driver initialization failed"
+    r"|system not yet initialized"
+    r"|external entity outside of CUDA"
+    r"|\bMPS (?:client|server|control daemon)\b"
+    # Words that anything may say stand behind the name of whoever said them.
+    r"|(?:CUDA error|Cuda failure)[^\n]{0,12}(?:unknown error|initialization error|driver shutting down)",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(words: str) -> bool:
+    """Tell whether an error's words say that there was too little memory, of the host or of a device.
+
+    cuBLAS, cuSOLVER and their like fail so where they are started on a GPU that is full; torch's own allocator has
+    then freed nothing for them.
+    """
+    return _OUT_OF_MEMORY.search(words) is not None
+
+
+def is_broken_device(words: str) -> bool:
+    """Tell whether an error's words say that a device, its driver or its link is at fault: it fails elsewhere not."""
+    return _BROKEN.search(words) is not None
+
+
+def device_answers() -> bool:
+    """Tell whether the GPU that this process computes on, if it does, still takes orders from it.
+
+    After an illegal access or a failed assertion in a kernel, CUDA refuses everything that a process asks for later.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return True
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return False
+    return True
+
+
+def give_back_device_memory() -> None:
+    """Give back what torch keeps of a GPU for later: libraries, and other processes on the GPU, find no other room."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()

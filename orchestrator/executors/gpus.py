@@ -1,0 +1,47 @@
+"""The GPUs of this machine, and whether the workers of a spec find room on them."""
+
+import os
+
+from orchestrator.errors import SpecError
+from orchestrator.spec import Spec
+from slurm.gpus import visible_gpus
+from slurm.quantities import counted
+
+
+def gpus_here() -> int:
+    """Return how many GPUs this machine gives the workers that this process starts."""
+    import torch
+
+    count: int = torch.cuda.device_count()
+    listed = visible_gpus(os.environ) or []
+    # A process sees one MIG instance, however many it is given; its workers get one each.
+    return len(listed) if count and listed and listed[0].startswith("MIG-") else count
+
+
+def room_on_gpus(spec: Spec) -> int | None:
+    """Return how many workers of a spec this machine's GPUs hold; None where they need none, or there are none."""
+    if spec.compute.device != "cuda":
+        return None
+    return gpus_here() * spec.compute.workers_per_gpu or None
+
+
+def refuse_more_workers_than_gpus_hold(spec: Spec, workers: int) -> None:
+    """Raise an error if workers of a spec would find no room on the GPUs of this machine, and wait for it for ever.
+
+    Raises:
+        SpecError: says how many there may be.
+    """
+    room = room_on_gpus(spec)
+    if room is None or workers <= room or spec.compute.executor == "inline":
+        return
+    has = f"this machine has {counted(gpus_here(), 'GPU')}"
+    if spec.group_size > 1:
+        raise SpecError(
+            f"{workers} workers in groups of sharding.group_size: {spec.group_size} need a GPU each, and {has}: lower "
+            "compute.workers or sharding.group_size"
+        )
+    raise SpecError(
+        f"{workers} workers do not find room: {has}, and compute.workers_per_gpu is {spec.compute.workers_per_gpu}: "
+        f"set compute.workers: {room}, or compute.workers_per_gpu: {-(-workers // gpus_here())} to divide the memory "
+        "of a GPU among as many"
+    )
