@@ -8,6 +8,7 @@ from orchestrator.plan import Plan
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES
+from orchestrator.stages.solve_memory import SolveSize
 
 
 def decompositions(plan: Plan, missing: Iterable[Stage]) -> tuple[int, int]:
@@ -26,42 +27,29 @@ def solves_memory(plan: Plan, stage: Stage) -> int:
 
 
 def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
-    sizes, kernel = plan.of(stage).sizes, plan.sweep.spec.kernel
+    sizes = plan.of(stage).sizes
     n_train = stage.parameters["problem"]["n_train"]
     M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
     if is_iterative(stage):
         return _iterative_memory(sizes, M, M_eval, len(plan.lambdas))
-    # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
-    copies = 3 if kernel.eigenvectors or kernel.kind == "asymmetric_sign" else 1
-    primal = stage.parameters["method"] == "primal"
-    size = layer_set.n_parameters * sizes.features_per_parameter if primal else M
-    # The solutions that span those of all lambdas stand beside what is made of them.
-    path = 3 * 8 * size * _path_vectors(sizes) + 2 * _kept_bytes(plan, stage, layer_set)
-    rows = BLOCK_BYTES if primal else 8 * M_eval * M
-    return copies * 8 * size * size + rows + path + _start_memory(plan, stage, layer_set)
+    size = _solve_size(plan, stage, layer_set)
+    rows = BLOCK_BYTES if size.primal else 8 * M_eval * M
+    return size.memory_bytes(rows) + _start_memory(plan, stage, layer_set)
 
 
-def _path_vectors(sizes: Sizes) -> int:
-    """Return how many solutions span those of all lambdas, at most."""
-    from ntk_dist.kept_path import node_lambdas
-
-    return (len(node_lambdas(1.0)) + 1) * _targets(sizes)
-
-
-def _kept_bytes(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
-    """Return the bytes of what is kept of a decomposition, at most."""
-    sizes, kernel = plan.of(stage).sizes, plan.sweep.spec.kernel
+def _solve_size(plan: Plan, stage: Stage, layer_set: LayerSet) -> SolveSize:
+    sizes = plan.of(stage).sizes
     M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
     primal = stage.parameters["method"] == "primal"
-    size = layer_set.n_parameters * sizes.features_per_parameter if primal else M
-    vectors = min(size, _path_vectors(sizes))
-    numbers = vectors * (size + M + sizes.kernel_rows(sizes.n_eval)) + (4 + _targets(sizes)) * size
-    if kernel.kind == "asymmetric_sign":
-        return 8 * (numbers + size * size)
-    if kernel.eigenvectors:
-        weights = min(size, _path_vectors(sizes) // _targets(sizes))
-        numbers += weights * (size + M * sizes.kernel_rows_per_example)
-    return 8 * numbers
+    return SolveSize(
+        kernel=stage.parameters["problem"]["kernel"],
+        decomposed=layer_set.n_parameters * sizes.features_per_parameter if primal else M,
+        primal=primal,
+        M=M,
+        M_eval=sizes.kernel_rows(sizes.n_eval),
+        targets=_targets(sizes),
+        rows_per_example=sizes.kernel_rows_per_example,
+    )
 
 
 def _start_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
@@ -86,16 +74,14 @@ def solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
 def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, int]:
     sizes = plan.of(stage).sizes
     M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
-    p = layer_set.n_parameters * sizes.features_per_parameter
     if is_iterative(stage):
         return _iterative_cost(sizes, M, len(plan.lambdas), predictions=stage.parameters["predictions"])
-    primal = stage.parameters["method"] == "primal"
-    size = p if primal else M
+    solve = _solve_size(plan, stage, layer_set)
+    size = solve.decomposed
     # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
     decomposition = (9.0 if plan.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
-    vectors = min(size, _path_vectors(sizes))
-    flops = decomposition + 4.0 * size * size * vectors + (2.0 * M * p * p if primal else 0.0)
-    return flops, _kept_bytes(plan, stage, layer_set)
+    products = 2.0 * M * size * size if solve.primal else 0.0
+    return decomposition + 4.0 * size * size * solve.vectors + products, solve.kept_bytes
 
 
 def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_lambdas: int) -> int:

@@ -15,10 +15,12 @@ from ntk_dist.decomposition import Decomposition
 from ntk_dist.kept_path import KeptPath
 from orchestrator.estimates import is_iterative, missing_estimates
 from orchestrator.stage import Stage
-from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks, sum_tiles
+from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks
 from orchestrator.stages.fitted_start import load_start
 from orchestrator.stages.problem import Problem, load_problem
+from orchestrator.stages.solve_memory import SolveSize
 from orchestrator.stages.split import dual_shares, primal_shares
+from orchestrator.stages.sums import KernelSums, summation_order
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
@@ -136,8 +138,27 @@ class Solver:
         Of a symmetric kernel only the lower triangle is filled. The stage's method must be `dual`.
         """
         M, M_eval, per_example = self.problem.size, self.problem.eval_size, self.problem.rows_per_example
-        K = sum_tiles(self.tiles, groups, (M, M), per_example)
-        return K, sum_tiles(self.eval_tiles, groups, (M_eval, M), per_example)
+        sums, order = self._sums(), summation_order(groups, self.tiles[0].names())
+        K = sums.sum("train", self.tiles, order, shape=(M, M), rows_per_example=per_example)
+        return K, sums.sum("eval", self.eval_tiles, order, shape=(M_eval, M), rows_per_example=per_example)
+
+    def _sums(self) -> KernelSums:
+        """Return the sums that this worker holds of the problem, with what room the decomposition leaves for them."""
+        problem, inputs = self.problem, self.stage.inputs
+        size = SolveSize(
+            self.kernel,
+            decomposed=problem.size,
+            primal=False,
+            M=problem.size,
+            M_eval=problem.eval_size,
+            targets=problem.residual.shape[1],
+            rows_per_example=problem.rows_per_example,
+        )
+        needed = size.memory_bytes(8 * problem.eval_size * problem.size)
+        # None after memory ran out, whatever the budget says.
+        room = 0 if self.work.halvings else self.work.sweep.spec.compute.memory_budget - needed
+        self.work.sums.use((inputs["tiles"], inputs["eval_tiles"], problem.n_train), max(0, room))
+        return self.work.sums
 
     def _decompose_primal(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         from ntk_dist.primal import PrimalDecomposition

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,6 @@ from ntk_dist.lora_rank import rank_threshold
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.plan_parts import Solve, cell_ids
-from orchestrator.stages.path import LambdaPath
 from orchestrator.store.artifacts import Artifact
 from orchestrator.tables.cell_columns import CELLS, RIDGE_COLUMNS, SPECTRUM_COLUMNS
 from orchestrator.tables.columns import Column, arrow_schema
@@ -24,6 +23,9 @@ from orchestrator.tables.training import (
     trajectory_columns,
     update_columns,
 )
+
+if TYPE_CHECKING:
+    from orchestrator.stages.path import LambdaPath  # loads much that `plan` and `status` need not wait for
 
 CELLS_SCHEMA = arrow_schema("cells", CELLS)
 SPECTRA_SCHEMA = arrow_schema("spectra", SPECTRA)
@@ -40,7 +42,7 @@ def cells_of(
     compared: Mapping[str, Artifact],
     first_in_train: Mapping[str, np.ndarray],
     *,
-    paths: Iterable[LambdaPath],
+    paths: "Iterable[LambdaPath]",
 ) -> pa.RecordBatch:
     """Return the cells of a solve stage: for each of its layer sets, every lambda.
 
@@ -123,7 +125,9 @@ def densities_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch
     return _batch(DENSITIES_SCHEMA, DENSITIES, columns, len(sets))
 
 
-def predictions_of(plan: Plan, solve: Solve, paths: Iterable[LambdaPath], rows: np.ndarray) -> Iterator[pa.RecordBatch]:
+def predictions_of(
+    plan: Plan, solve: Solve, paths: "Iterable[LambdaPath]", rows: np.ndarray
+) -> Iterator[pa.RecordBatch]:
     """Yield, for each layer set of a solve stage, a row for every lambda, evaluation example and output.
 
     Args:

@@ -31,7 +31,6 @@ from orchestrator.tables.combinations import COMBINATIONS_SCHEMA, combinations_r
 from orchestrator.tables.correlations import CELL_COLUMNS, CORRELATIONS_SCHEMA, correlations_of
 from orchestrator.tables.manifest import CLAIM, cells_in_complete_tables
 from orchestrator.tables.parts import NewTables
-from orchestrator.tables.paths import paths_of
 
 BuildTrained = Callable[[Plan, Solve, Mapping[str, Artifact]], Iterator[pa.RecordBatch]]
 
@@ -63,6 +62,8 @@ def collect(plan: Plan, folder: ResultsFolder) -> int:
 
 
 def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
+    from orchestrator.tables.paths import paths_of  # loads much that `plan` and `status` need not wait for
+
     store = folder.artifacts()
     finished = {kind: store.finished(kind) for kind in ("solve", "compare")}
     # Before the rest, for others may finish some meanwhile.
@@ -128,10 +129,12 @@ def finished_cells(plan: Plan, solve: Solve, compared: Set[str]) -> int:
 
 
 def _predictions(plan: Plan, store: ArtifactStore, solves: list[Solve]) -> Iterator[pa.RecordBatch]:
+    from orchestrator.tables.paths import paths_of
+
     for solve in solves:
         dataset = _dataset(store, solve)
         paths = paths_of(plan, solve, store.read("solve", solve.stage.stage_id), dataset)
-        yield from predictions_of(plan, solve, paths, np.array(dataset.array("eval.rows")))
+        yield from predictions_of(plan, solve, paths=paths, rows=np.array(dataset.array("eval.rows")))
 
 
 def _dataset(store: ArtifactStore, solve: Solve) -> Artifact:
