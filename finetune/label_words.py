@@ -95,10 +95,11 @@ def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
     # nn.Linear draws weights of its own from the global generator
     with torch.random.fork_rng(devices=[]):
         head = nn.Linear(weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype, device=weight.device)
+    chosen = torch.tensor(ids).to(weight.device)
     with torch.no_grad():
-        head.weight.copy_(weight[ids])
+        head.weight.copy_(weight[chosen])
         if bias is not None:
-            head.bias.copy_(whole(bias)[ids])
+            head.bias.copy_(whole(bias)[chosen])
     return head.requires_grad_(False)
 
 

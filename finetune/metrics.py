@@ -1,12 +1,11 @@
-"""Metrics of predictions by scikit-learn and scipy, for every lambda of a path."""
+"""Metrics of predictions for every lambda of a path, in one pass over all of them.
 
-import warnings
-from collections.abc import Callable
-from typing import Any
+scikit-learn and scipy define them, and the tests compare with both; their checks of one lambda at a time cost more than
+the ridge path itself.
+"""
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import NearConstantInputWarning, pearsonr, spearmanr
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.integer]
@@ -25,10 +24,15 @@ def classification_metrics(scores: FloatArray, labels: IntArray) -> dict[str, Fl
     if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
         raise ValueError(f"labels must lie in 0..{n_classes - 1}, got {labels.min()}..{labels.max()}")
     predicted = (scores[:, :, 0] > 0).astype(np.int64) if scores.shape[2] == 1 else scores.argmax(axis=2)
+    n = len(labels)
+    right = predicted == labels
+    true = np.bincount(labels, minlength=n_classes).astype(np.float64)
+    said = _counts(predicted, np.ones(right.shape), n_classes)
+    hits = _counts(predicted, right, n_classes)
     metrics = {
-        "accuracy": (predicted == labels).mean(axis=1),
-        "mcc": _mcc(predicted, labels),
-        "f1": _macro_f1(predicted, labels, n_classes),
+        "accuracy": right.mean(axis=1),
+        "mcc": _mcc(hits.sum(axis=1), true, said, n),
+        "f1": _macro_f1(hits, true, said),
     }
     unusable = ~np.isfinite(scores).all(axis=(1, 2))
     return {name: np.where(unusable, np.nan, values) for name, values in metrics.items()}
@@ -40,19 +44,19 @@ def regression_metrics(predictions: FloatArray, targets: FloatArray) -> dict[str
     Correlations are nan where predictions or targets are constant, r2 where targets are; everything is nan
     where a prediction is not finite.
     """
-    from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+    from scipy.stats import rankdata
 
     unusable: npt.NDArray[np.bool_] = np.asarray(~np.isfinite(predictions).all(axis=1))
     predictions = np.where(unusable[:, None], 0.0, predictions)
-    # A path is a regression with one output a lambda.
-    outputs = (np.broadcast_to(targets[:, None], predictions.T.shape), predictions.T)
-    nowhere = np.full(len(predictions), np.nan)
+    errors = predictions - targets
+    mse = (errors**2).mean(axis=1)
+    varied = (np.ptp(predictions, axis=1) > 0) & (np.ptp(targets) > 0)
     metrics = {
-        "mse": mean_squared_error(*outputs, multioutput="raw_values"),
-        "mae": mean_absolute_error(*outputs, multioutput="raw_values"),
-        "pearson": _correlation(pearsonr, predictions, targets),
-        "spearman": _correlation(spearmanr, predictions, targets),
-        "r2": r2_score(*outputs, multioutput="raw_values") if np.ptp(targets) else nowhere,
+        "mse": mse,
+        "mae": np.abs(errors).mean(axis=1),
+        "pearson": np.where(varied, _correlation(predictions, targets), np.nan),
+        "spearman": np.where(varied, _correlation(rankdata(predictions, axis=1), rankdata(targets)), np.nan),
+        "r2": 1 - mse / targets.var() if np.ptp(targets) else np.full(len(predictions), np.nan),
     }
     return {name: np.where(unusable, np.nan, values) for name, values in metrics.items()}
 
@@ -63,31 +67,44 @@ def majority_accuracy(train_labels: IntArray, eval_labels: IntArray) -> float:
     return float(np.mean(eval_labels == values[counts.argmax()]))
 
 
-def _mcc(predicted: IntArray, labels: IntArray) -> FloatArray:
-    from sklearn.metrics import matthews_corrcoef
+def _counts(classes: IntArray, weights: npt.NDArray[np.generic], n_classes: int) -> FloatArray:
+    """Return the sums of weights (L, n) of each class (L, C), for classes (L, n)."""
+    L = len(classes)
+    places = classes + n_classes * np.arange(L)[:, None]
+    sums = np.bincount(places.ravel(), weights.ravel(), minlength=L * n_classes).astype(np.float64)
+    counts: FloatArray = sums.reshape(L, n_classes)
+    return counts
 
-    # Of constants there is no correlation, and scikit-learn may warn of them.
-    varied = (np.ptp(predicted, axis=1) > 0) & (np.ptp(labels) > 0)
-    return np.array([matthews_corrcoef(labels, p) if v else 0.0 for p, v in zip(predicted, varied, strict=True)])
+
+def _mcc(right: FloatArray, true: FloatArray, said: FloatArray, n: int) -> FloatArray:
+    """Return the correlation (L,) of labels and predictions from counts: right (L,), true (C,), said (L, C)."""
+    together = right * n - said @ true
+    # The variances are whole numbers, so that a constant has exactly none.
+    spread = (n**2 - true @ true) * (n**2 - (said**2).sum(axis=1))
+    mcc: FloatArray = np.divide(together, np.sqrt(spread), out=np.zeros_like(right), where=spread > 0)
+    return mcc
 
 
-def _macro_f1(predicted: IntArray, labels: IntArray, n_classes: int) -> FloatArray:
-    from sklearn.metrics import f1_score
-
-    # A yes or no for each lambda and class: one call for all, as nearly all of its time goes into checks.
-    classes = np.arange(n_classes)
-    said = (predicted.T[:, :, None] == classes).reshape(len(labels), -1)
-    true = np.tile(labels[:, None] == classes, len(predicted))
-    f1 = f1_score(true, said, average=None, zero_division=np.nan).reshape(len(predicted), n_classes)
-    macro: FloatArray = np.nanmean(f1, axis=1)
+def _macro_f1(hits: FloatArray, true: FloatArray, said: FloatArray) -> FloatArray:
+    """Return F1 (L,), averaged over the classes that occur, from counts: hits (L, C), true (C,), said (L, C)."""
+    occurs = true + said
+    f1 = np.divide(2 * hits, occurs, out=np.zeros_like(hits), where=occurs > 0)
+    macro: FloatArray = f1.sum(axis=1) / (occurs > 0).sum(axis=1)
     return macro
 
 
-def _correlation(measure: Callable[..., Any], predictions: FloatArray, targets: FloatArray) -> FloatArray:
-    """Return the correlation of each row of predictions (L, n) with targets (n,), nan where either is constant."""
-    varied = (np.ptp(predictions, axis=1) > 0) & (np.ptp(targets) > 0)
-    # scipy warns of a spread that is small beside the mean, and of the p-values of two points.
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore", NearConstantInputWarning)
-        found = [measure(p, targets).statistic if v else np.nan for p, v in zip(predictions, varied, strict=True)]
-    return np.array(found)
+def _correlation(predictions: FloatArray, targets: FloatArray) -> FloatArray:
+    """Return the product-moment correlation (L,) of predictions (L, n) with targets (n,); nan of a constant."""
+    x, y = (_unit(values) for values in (predictions, targets[None]))
+    correlation: FloatArray = np.clip((x * y).sum(axis=1), -1.0, 1.0)
+    return correlation
+
+
+def _unit(values: FloatArray) -> FloatArray:
+    """Return values (L, n) less their mean, scaled to length 1."""
+    centred: FloatArray = values - values.mean(axis=1, keepdims=True)
+    # The largest first, so that no square leaves the range of floats.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centred = centred / np.abs(centred).max(axis=1, keepdims=True)
+        unit: FloatArray = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    return unit

@@ -7,17 +7,30 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+_DIFFERS_BY_DEVICE = frozenset(
+    function
+    for name in ("cos", "sin", "exp", "exp2", "log", "log2", "pow", "tanh", "sigmoid")
+    for owner in (torch, Tensor)
+    if (function := getattr(owner, name, None)) is not None
+) | {Tensor.__pow__, Tensor.__rpow__}
+"""What every library rounds in its own way; sums of two numbers, products, quotients and roots all round alike."""
+
 
 class KeepDouble(TorchFunctionMode):
-    """Inside this context no operation takes a float64 tensor down to float32.
+    """Inside this context no operation takes a float64 tensor down to float32, and all devices agree.
 
-    Norms, rotary embeddings and softmax of many architectures compute in float32 whatever the model's
-    precision, to protect float16. With a float64 model that would round every hidden state to single
-    precision. What is made without a precision is in double, too.
+    Norms and softmax of many architectures compute in float32 whatever the model's precision, to protect float16. With
+    a float64 model that would round every hidden state to single precision. What is made without a precision is in
+    double, too.
+
+    What asks for float32 by name from the start stays single: the tables of rotary embeddings, the slopes of ALiBi and
+    the buckets of relative positions are computed from positions by functions that every device rounds in its own way
+    (6e-8 apart). They are taken from the host wherever the model runs.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._seen: tuple[Tensor, int, Tensor] | None = None
         self._before: list[torch.dtype] = []
 
     def __enter__(self) -> Self:
@@ -38,9 +51,25 @@ class KeepDouble(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         named = dict(kwargs or {})
+        if func in _DIFFERS_BY_DEVICE:
+            return self._on_host(func, args, named)
         if any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in args):
             if func is Tensor.float:
                 return args[0]
             args = tuple(torch.float64 if value is torch.float32 else value for value in args)
             named = {key: torch.float64 if value is torch.float32 else value for key, value in named.items()}
         return func(*args, **named)
+
+    def _on_host(self, func: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+        """Run a function on the host where that makes a difference; the result goes where its arguments are."""
+        tensors = [value for value in args if isinstance(value, Tensor)]
+        if not tensors or any(value.dtype == torch.float64 or value.device.type == "cpu" for value in tensors):
+            return func(*args, **named)
+        here = [self._copy(value) if isinstance(value, Tensor) else value for value in args]
+        return func(*here, **named).to(tensors[0].device, non_blocking=True)
+
+    def _copy(self, value: Tensor) -> Tensor:
+        # A table's cosines and sines are taken one after the other, of the same angles: they travel once.
+        if self._seen is None or self._seen[0] is not value or self._seen[1] != value._version:
+            self._seen = (value, value._version, value.cpu())
+        return self._seen[2]

@@ -31,6 +31,7 @@ from finetune.sharding.weights import has_divided
 from finetune.trials import Call, at_once, find_example_axes
 from ntk_dist.batches import Batch, pad
 from ntk_dist.capture import jacobian_rows
+from ntk_dist.device import on_host
 from ntk_dist.tracked import TrackedLinear, check_alone, check_groups, check_products
 
 
@@ -160,7 +161,8 @@ class Scorer:
                 around_layers=around,
                 before_backward=before_backward,
             )
-        return scores.cpu(), {name: values.cpu() for name, values in rows.items()}
+        host = on_host({"": scores, **rows})
+        return host.pop(""), host
 
     @torch.no_grad()
     def features(self, batch: Batch, run: Callable[[Batch], object] | None = None) -> Tensor:
@@ -320,7 +322,7 @@ def take_words(scorer: Scorer, run: Call = at_once) -> None:
     words, mask = scorer.words.words, scorer.words.mask
     batch = pad([np.array(words if mask is None else [*words, mask])], pad_id=0).to(scorer.device)
     with torch.no_grad():
-        own = run(scorer.vocabulary_logits, batch)[:, -1, words]
+        own = run(scorer.vocabulary_logits, batch)[:, -1].index_select(1, torch.tensor(words).to(scorer.device))
         score_words_alone(scorer.model, scorer.final)
         try:
             scored = run(scorer.logits, batch)

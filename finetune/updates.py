@@ -54,7 +54,9 @@ def _changes(scorer: Scorer, linears: list[TrackedLinear], displacement: Displac
         elif not name.endswith(".lora_B"):
             for part, parameter in linear.named_parameters():
                 moved = displacement.get(f"{name}.{part}")
-                changes.append((torch.zeros_like(parameter) if moved is None else moved, parameter))
+                changes.append(
+                    (torch.zeros_like(parameter) if moved is None else moved.to(parameter.device), parameter)
+                )
     return changes
 
 
@@ -65,5 +67,5 @@ def _lora_change(
     (scaling,) = module.scaling.values()
     a, b = (linears[f"{path}.{name}"].module.weight for name in ("lora_A", "lora_B"))
     moved_a, moved_b = (displacement.get(f"{path}.{name}.weight") for name in ("lora_A", "lora_B"))
-    new_a, new_b = (old if moved is None else old + moved for old, moved in ((a, moved_a), (b, moved_b)))
+    new_a, new_b = (old if moved is None else old + moved.to(old.device) for old, moved in ((a, moved_a), (b, moved_b)))
     return scaling * (new_b @ new_a - b @ a), whole(module.base_layer.weight)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ntk_dist.device import sent
 from ntk_dist.errors import NtkError
 
 
@@ -50,7 +51,9 @@ class Batch:
             return self
         types = self.token_type_ids
         return Batch(
-            self.input_ids.to(device), self.attention_mask.to(device), None if types is None else types.to(device)
+            sent(self.input_ids, device),
+            sent(self.attention_mask, device),
+            None if types is None else sent(types, device),
         )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ntk_dist.by_layer import LayerByLayer
 from ntk_dist.errors import NtkError
 from ntk_dist.recording import Recorder, check_recorded, hooked, recorded, recorders_of
-from ntk_dist.row_sums import RowSums, check_finite
+from ntk_dist.row_sums import RowSums
 from ntk_dist.tracked import Groups, check_groups
 
 
@@ -69,14 +69,13 @@ def jacobian_rows(
         scores = score() if again is None else again.run(score)
     if scores.ndim != 2:
         raise NtkError(f"the scores must be (examples, outputs), not of shape {tuple(scores.shape)}")
-    check_finite(scores.detach(), "a score")
     sums = RowSums(groups, scores, row_dtype)
     if again is None:
         _backward(scores, recorders, sums, ready)
     else:
         again.backward(scores, sums)
     check_recorded(recorders if again is None else again.recorders, score)
-    return sums.rounded(scores.detach(), "a score"), sums.finished()
+    return sums.finished(scores.detach())
 
 
 def _backward(scores: Tensor, recorders: list[Recorder], sums: RowSums, ready: Callable[[int], None]) -> None:

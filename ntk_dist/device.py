@@ -1,8 +1,10 @@
-"""The device of torch that products and decompositions are made on."""
+"""The device of torch that products and decompositions are made on, and the way back from it."""
 
 import os
+from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 
 from ntk_dist.errors import NtkError
 
@@ -36,3 +38,20 @@ def present_device(name: str) -> torch.device:
             "there is one, with a torch that was built for it"
         )
     return device
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Return values of the host on a device; the host goes on while they travel."""
+    pinned = values.pin_memory() if device.type == "cuda" else values
+    return pinned.to(device, non_blocking=True)
+
+
+def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of one device on the host, which waits for all of their copies once."""
+    # Copies that do not block end in pinned memory, and may be on their way when `to` returns.
+    copies = {name: values.to("cpu", non_blocking=True) for name, values in tensors.items()}
+    for values in tensors.values():
+        if values.device.type != "cpu":
+            torch.get_device_module(values.device).current_stream(values.device).synchronize()
+            break
+    return copies

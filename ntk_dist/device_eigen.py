@@ -18,10 +18,11 @@ MATRICES = 4
 
 def free_bytes(device: torch.device) -> int | None:
     """Return the free memory of a GPU, what torch keeps for later counted in; None for a processor."""
-    if device.type != "cuda":
+    if device.type == "cpu":
         return None
-    torch.cuda.empty_cache()
-    return int(torch.cuda.mem_get_info(device)[0])
+    module = torch.get_device_module(device)
+    module.empty_cache()
+    return int(module.mem_get_info(device)[0])
 
 
 @dataclass(frozen=True)

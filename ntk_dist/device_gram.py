@@ -168,9 +168,9 @@ class _Product:
 
     def _moved(self, rows: Rows) -> torch.Tensor:
         """Copy rows to the device as they are stored, through pinned memory where that is a GPU."""
-        on_gpu = self.device.type == "cuda"
+        on_gpu = self.device.type != "cpu"
         # A fresh piece of the pinned pool each time: torch hands none out again before its copy is over.
-        host = torch.empty(rows.shape, dtype=_TORCH[rows.dtype.name], pin_memory=on_gpu)
+        host = torch.empty(rows.shape, dtype=_TORCH[rows.dtype.name], pin_memory=self.device.type == "cuda")
         host.numpy()[...] = rows
         return host.to(self.device, non_blocking=on_gpu)
 
@@ -194,14 +194,15 @@ class _Pace:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._before: torch.cuda.Event | None = None
+        self._before: torch.Event | None = None
 
     def chunk_begun(self) -> None:
         """Wait until the chunk before the one that was handed to the GPU just now is done."""
-        if self._device.type != "cuda":
+        if self._device.type == "cpu":
             return
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))
+        module = torch.get_device_module(self._device)
+        event = module.Event()
+        event.record(module.current_stream(self._device))
         if self._before is not None:
             self._before.synchronize()
         self._before = event

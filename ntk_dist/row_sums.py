@@ -60,33 +60,26 @@ class RowSums:
         columns = self._rows[recorder.group][:, output, recorder.start : recorder.start + linear.n_parameters]
         _add_call(columns, linear, call.inputs, gradient, first=first)
 
-    def finished(self) -> dict[str, Tensor]:
-        """Return the rows by group; nothing can be added any more.
+    def finished(self, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scores and the rows by group, in the precision of the rows; nothing can be added any more.
+
+        The host waits once, for what tells of all numbers whether they are finite.
+
+        Args:
+            scores: (B, R).
 
         Raises:
-            NonFiniteError: a gradient is NaN or infinite, or too large for the precision of the rows.
+            NonFiniteError: a score or a gradient is NaN or infinite, or too large for the precision of the rows.
         """
-        found = {}
-        for name in list(self._rows):
-            # given up group by group, so that at most one is there in both precisions
-            values = self._rows.pop(name)
-            check_finite(values, f"the gradient of group {name}")
-            found[name] = self.rounded(values, f"the gradient of group {name}")
-        return found
-
-    def rounded(self, values: Tensor, what: str) -> Tensor:
-        """Return finite values (B, ...) in the precision of the rows.
-
-        Raises:
-            NonFiniteError: one is too large for it.
-        """
-        found = values.to(self.row_dtype)
-        if found.dtype != values.dtype and (bad := _first_bad(found)) is not None:
-            raise NonFiniteError(
-                f"{what} is too large for {str(found.dtype).removeprefix('torch.')}, which ends at "
-                f"{torch.finfo(found.dtype).max:g}, for example {bad} of the batch; keep rows in float32"
-            )
-        return found
+        check = FiniteCheck()
+        first = check.rounded(scores, self.row_dtype, "a score")
+        # given up group by group, so that at most one is there in both precisions
+        rows = {
+            name: check.rounded(self._rows.pop(name), self.row_dtype, f"the gradient of group {name}")
+            for name in list(self._rows)
+        }
+        check.raise_first()
+        return first, rows
 
 
 def _add_call(columns: Tensor, linear: TrackedLinear, inputs: Tensor, gradient: Tensor, *, first: bool) -> None:
@@ -123,23 +116,61 @@ def _keeps_sums(weights: Tensor, left: Tensor, right: Tensor) -> bool:
     return weights.is_cuda and weights.dtype == torch.float32 and halves and hasattr(torch.ops.aten.bmm, "dtype")
 
 
-def check_finite(values: Tensor, what: str) -> None:
-    """Check that the values (B, ...) of a batch are finite.
+class FiniteCheck:
+    """Whether the numbers of several tensors are finite, asked of the device once for all of them."""
 
-    Raises:
-        NonFiniteError: one is not; names the first example.
-    """
-    bad = _first_bad(values)
-    if bad is not None:
-        raise NonFiniteError(
-            f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or use dtype float64 if the "
-            "model overflows (bfloat16 instead of float16)"
-        )
+    def __init__(self) -> None:
+        self._found: list[tuple[Tensor, str, torch.dtype]] = []
+        self._sums: list[Tensor] = []
+
+    def rounded(self, values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
+        """Return values (B, ...) in a precision, to be looked at by `raise_first`.
+
+        Args:
+            values: the values.
+            dtype: the precision.
+            what: what they are, for the message.
+        """
+        found = values.to(dtype)
+        self._found.append((found, what, values.dtype))
+        # One sum tells, and costs less than a mask; only a suspicious one is looked into.
+        total = _total(found)
+        self._sums += [total if found is values else _total(values), total]
+        return found
+
+    def raise_first(self) -> None:
+        """Wait for the device, and check all values in the order in which they came.
+
+        Raises:
+            NonFiniteError: one is NaN or infinite, or too large for its precision; names the first example.
+        """
+        finite = torch.isfinite(torch.stack(self._sums)).tolist()
+        for (values, what, before), was, is_now in zip(self._found, finite[::2], finite[1::2], strict=True):
+            if not (was and is_now) and (bad := _first_bad(values)) is not None:
+                raise NonFiniteError(
+                    _too_large(values, what, bad) if was and values.dtype != before else _bad(what, bad)
+                )
+
+
+def _total(values: Tensor) -> Tensor:
+    # Half precision ends so early that sums leave it.
+    return values.sum(dtype=torch.promote_types(values.dtype, torch.float32)).double()
+
+
+def _bad(what: str, bad: int) -> str:
+    return (
+        f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or use dtype float64 if the "
+        "model overflows (bfloat16 instead of float16)"
+    )
+
+
+def _too_large(values: Tensor, what: str, bad: int) -> str:
+    return (
+        f"{what} is too large for {str(values.dtype).removeprefix('torch.')}, which ends at "
+        f"{torch.finfo(values.dtype).max:g}, for example {bad} of the batch; keep rows in float32"
+    )
 
 
 def _first_bad(values: Tensor) -> int | None:
-    # one sum tells, and costs less than a mask; only a suspicious one is looked into
-    if bool(torch.isfinite(values.sum())):
-        return None
     bad = ~torch.isfinite(values).flatten(1).all(dim=1)
     return int(bad.nonzero()[0]) if bool(bad.any()) else None

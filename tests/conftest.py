@@ -1,6 +1,7 @@
-"""Settings for every test process and the processes that it starts."""
+"""Settings for every test process and the processes that it starts, and the model of most sweeps."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -24,3 +25,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny BERT; nobody changes it."""
+    from tests.tiny_models import save_tiny  # torch counts the threads that it may take when it is loaded
+
+    return save_tiny("bert", tmp_path_factory.mktemp("model") / "tiny-bert")

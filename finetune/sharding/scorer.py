@@ -71,6 +71,11 @@ class ShardedScorer:
         return model
 
     @property
+    def device(self) -> torch.device:
+        """See `Scorer.device`."""
+        return self.scorer.device
+
+    @property
     def groups(self) -> dict[str, list[TrackedLinear]]:
         """See `Scorer.groups`."""
         return self.scorer.groups

@@ -140,7 +140,7 @@ def _stacked(
         start = torch.stack([each.get(parameter, parameter) for each in starts])
     if name not in displacements[0]:
         return start.expand(len(displacements), *parameter.shape)
-    return start + torch.stack([each[name] for each in displacements])
+    return start + torch.stack([each[name] for each in displacements]).to(start.device)
 
 
 def _stacked_forward(linear: TrackedLinear, stacked: Mapping[str, Tensor], n_cells: int, inputs: Tensor) -> Tensor:

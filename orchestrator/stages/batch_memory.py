@@ -20,10 +20,11 @@ def batch_limit(device: torch.device, budget: int) -> int:
         budget: bytes that it may take of the host's memory, which other workers share: how much of that is free now
             says little.
     """
-    if device.type != "cuda":
+    if device.type == "cpu":
         return budget
-    free, _ = torch.cuda.mem_get_info(device)
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own, for what comes next
+    module = torch.get_device_module(device)
+    free, _ = module.mem_get_info(device)
+    kept = module.memory_reserved(device) - module.memory_allocated(device)  # torch's own, for what comes next
     return int(SHARE_OF_FREE * (free + kept))
 
 
@@ -33,11 +34,12 @@ def peak_of(run: Callable[[], object], device: torch.device) -> int:
     Raises:
         SweepError: the system does not tell.
     """
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        module.reset_peak_memory_stats(device)
+        before = module.memory_allocated(device)
         run()
-        return torch.cuda.max_memory_allocated(device) - before
+        return int(module.max_memory_allocated(device) - before)
     # Memory that was freed but not given back would be used again, and not be seen.
     give_back()
     if not reset_peak_memory():
@@ -51,7 +53,7 @@ def peak_of(run: Callable[[], object], device: torch.device) -> int:
 
 def forget_batch(device: torch.device) -> None:
     """Give back what a batch that ran out of memory has left."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
     else:
         give_back()

@@ -56,8 +56,8 @@ class _Trial:
         self._tokens = read_tokens(dataset, "train", 0, len(dataset.array("train.labels")))
         self._by_length = np.argsort(-self._tokens.lengths, kind="stable")
         self._most_examples: int = p["batch_examples"]
-        self._device = torch.device(p.get("device", "cpu"))
         scorer = work.scorer(_without_fitted_head(p), None, p["groups"])
+        self._device = scorer.device
         row_dtype = getattr(torch, p.get("row_dtype", p["dtype"]))
         outputs = partial(kernel_outputs, outputs=p["outputs"])
         self._rows: Callable[..., object] = partial(scorer.rows, outputs=outputs, row_dtype=row_dtype)

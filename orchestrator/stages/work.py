@@ -101,7 +101,7 @@ class Work:
 
         device = present_device(name)
         take_part(device, self._on_a_gpu)
-        self.device = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        self.device = device.type if device.type == "cpu" else torch.get_device_module(device).get_device_name(device)
         return device
 
     def halvings_of(self, stage: Stage) -> dict[str, int]:

@@ -29,8 +29,8 @@ ARRAYS = [
     ("gram", "0.query"),
     ("gram", "head"),
     ("solve", "eigenvalues.0"),
-    ("solve", "predictions.0"),
-    ("solve", "eval_loss"),
+    ("solve", "train.0"),
+    ("solve", "initial"),
 ]
 """Arrays of every kind of stage that a run reads."""
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics
 
 from finetune.metrics import classification_metrics, majority_accuracy, regression_metrics
@@ -35,11 +36,35 @@ def test_of_equal_scores_the_first_is_the_class():
 
 
 @given(SEEDS, st.integers(1, 3), st.integers(1, 25), st.integers(2, 5))
-def test_f1_of_every_lambda_is_scikit_learns_of_it_alone(seed, L, n, C):
+def test_classes_of_every_lambda_are_judged_as_scikit_learn_judges_them_alone(seed, L, n, C):
     rng = np.random.default_rng(seed)
     scores, labels = rng.standard_normal((L, n, C)), rng.integers(0, rng.integers(1, C + 1), n)
-    expected = [metrics.f1_score(labels, y, average="macro", zero_division=0.0) for y in scores.argmax(axis=2)]
-    np.testing.assert_allclose(classification_metrics(scores, labels)["f1"], expected, atol=1e-12)
+    scores[:, :, : rng.integers(1, C + 1)] += 1  # some classes are rarely said, or never
+    said, result = scores.argmax(axis=2), classification_metrics(scores, labels)
+    f1 = [metrics.f1_score(labels, y, average="macro", zero_division=0.0) for y in said]
+    # Of constants there is no correlation, and scikit-learn warns of some.
+    varied = [np.ptp(y) > 0 and np.ptp(labels) > 0 for y in said]
+    mcc = [metrics.matthews_corrcoef(labels, y) if v else 0.0 for y, v in zip(said, varied, strict=True)]
+    for name, expected in {"f1": f1, "mcc": mcc, "accuracy": (said == labels).mean(axis=1)}.items():
+        np.testing.assert_allclose(result[name], expected, atol=1e-12)
+
+
+@given(SEEDS, st.integers(1, 3), st.integers(2, 25), st.sampled_from([2, 5, 10**6]))
+def test_numbers_of_every_lambda_are_judged_as_scipy_and_scikit_learn_judge_them_alone(seed, L, n, values):
+    rng = np.random.default_rng(seed)
+    targets, *predictions = rng.integers(0, values, (L + 1, n)) / 7  # few values have many ties
+    result = regression_metrics(np.array(predictions), targets)
+    for place, predicted in enumerate(predictions):
+        varied = np.ptp(predicted) > 0 and np.ptp(targets) > 0
+        expected = {
+            "mse": metrics.mean_squared_error(targets, predicted),
+            "mae": metrics.mean_absolute_error(targets, predicted),
+            "r2": metrics.r2_score(targets, predicted) if np.ptp(targets) else np.nan,
+            "pearson": pearsonr(predicted, targets).statistic if varied else np.nan,
+            "spearman": spearmanr(predicted, targets).statistic if varied else np.nan,
+        }
+        for name, value in expected.items():
+            np.testing.assert_allclose(result[name][place], value, rtol=1e-9, atol=1e-12)
 
 
 @given(SEEDS)

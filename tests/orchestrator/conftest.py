@@ -5,13 +5,6 @@ from pathlib import Path
 import pytest
 
 from tests.orchestrator.sweeps import make_sweep, run_spec
-from tests.tiny_models import save_tiny
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny BERT; nobody changes it."""
-    return save_tiny("bert", tmp_path_factory.mktemp("model") / "tiny-bert")
 
 
 @pytest.fixture(scope="session")
