@@ -5,8 +5,8 @@
 Two sweeps of a small Llama with random weights on made-up sentences, inline. Their blocks are computed once; then, in
 turn and in this process, as many times as there are rounds:
 
-- the solve stages alone, and the tables, as a run computes them: reading and checking blocks, sums, decompositions, what
-  is kept, checksums, records, journal, the cells of every lambda with their metrics, Parquet;
+- the solve stages alone, and the tables, as a run computes them: reading and checking blocks, sums, decompositions,
+  what is kept, checksums, records, journal, the cells of every lambda with their metrics, Parquet;
 - the same algebra done plainly, for the same layer sets, from blocks that are in memory: sums of the blocks between
   training examples and of those for evaluation, each from scratch, LAPACK's sytrd and sterf; beside that `eigvalsh`;
 - a Cholesky factorisation, its solution and its prediction for some cells, times their number.
