@@ -24,7 +24,7 @@ NODES_PER_DECADE = 8
 LOWEST, HIGHEST = 1e-15, 1e2
 """Lambdas that span the space, relative to the largest eigenvalue. Below them K + lambda I is singular to rounding."""
 
-TOLERANCE = 1e-15
+TOLERANCE = 1e-14
 """Directions of the space that are smaller than this, relative to the largest, are rounding errors."""
 
 
@@ -95,11 +95,9 @@ class KeptPath(_InCOrder):
         residual, lambdas = check_path(residual, lambdas, self.size)
         L, k = len(lambdas), residual.shape[1]
         solved = np.empty((len(self.rotated), L * k), order="F")
-        squared_distance = np.empty(L)
         for i, shift in enumerate(lambdas):
-            z = self.matrix.solve(self.rotated, float(shift))
-            solved[:, i * k : (i + 1) * k] = z
-            squared_distance[i] = float(np.vdot(z, z)) if self.primal else self.matrix.quadratic_form(z)
+            solved[:, i * k : (i + 1) * k] = self.matrix.solve(self.rotated, float(shift))
+        squares = np.einsum("qn,qn->n", solved, solved) if self.primal else self.matrix.quadratic_forms(solved)
         coefficients = solved.T @ self.basis
         fitted = lambda_major((coefficients @ self.train.T).T, L)
         left = lambdas[:, None, None] * fitted if not self.primal else residual - fitted
@@ -107,7 +105,7 @@ class KeptPath(_InCOrder):
             lambdas=lambdas,
             train_residuals=left,
             solution=lambda_major(coefficients.T, L),
-            squared_distance=squared_distance,
+            squared_distance=squares.reshape(L, k).sum(axis=1),
             degrees_of_freedom=self._degrees_of_freedom(lambdas),
             leave_one_out=None if self.left_out is None else self._leave_one_out(self.left_out, lambdas, fitted, left),
             start_degrees_of_freedom=self._start_degrees_of_freedom(lambdas),

@@ -16,8 +16,8 @@ class ShiftedMatrix(Protocol):
     def solve(self, right: FloatArray, shift: float) -> FloatArray:
         """Return (T + shift I)^{-1} right, (q, k), for right (q, k); nan if singular."""
 
-    def quadratic_form(self, z: FloatArray) -> float:
-        """Return tr z^T T z for z (q, k); nan where T says nothing of the weights."""
+    def quadratic_forms(self, z: FloatArray) -> FloatArray:
+        """Return z_c^T T z_c, (k,), for the columns of z (q, k); nan where T says nothing of the weights."""
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return the arrays that it consists of, by the names of its attributes."""
@@ -41,9 +41,10 @@ class TridiagonalMatrix:
         """See `ShiftedMatrix.solve`: O(q k)."""
         return solve_shifted(self.diagonal, self.off_diagonal, right, shift)
 
-    def quadratic_form(self, z: FloatArray) -> float:
-        """Return tr z^T T z, which is not negative for a kernel."""
-        return max(float(np.vdot(z, self.times(z))), 0.0)
+    def quadratic_forms(self, z: FloatArray) -> FloatArray:
+        """Return z_c^T T z_c, (k,), which is not negative for a kernel."""
+        forms: FloatArray = np.maximum(np.einsum("qk,qk->k", z, self.times(z)), 0.0)
+        return forms
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return `diagonal` and `off_diagonal`."""
@@ -73,9 +74,9 @@ class QuasiTriangularMatrix:
         x, scale, info = lapack.dtrsyl(self.schur, shift * np.eye(right.shape[1]), right)
         return np.full_like(right, np.nan) if info else x / scale
 
-    def quadratic_form(self, z: FloatArray) -> float:
-        """Return nan: |d| is no function of an unsymmetric kernel."""
-        return float("nan")
+    def quadratic_forms(self, z: FloatArray) -> FloatArray:
+        """Return nan, (k,): |d| is no function of an unsymmetric kernel."""
+        return np.full(z.shape[1], np.nan)
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return `schur`."""

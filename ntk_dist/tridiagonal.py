@@ -107,7 +107,7 @@ class TridiagonalDecomposition:
         for i, shift in enumerate(lambdas):
             z = self.matrix.solve(rotated, float(shift))
             solved[:, i * k : (i + 1) * k] = z
-            quadratic[i] = self.matrix.quadratic_form(z)
+            quadratic[i] = self.matrix.quadratic_forms(z).sum()
         return lambda_major(self.rotated_back(solved), len(lambdas)), quadratic
 
     def inverse_form(self, right: FloatArray, lambdas: FloatArray) -> FloatArray:

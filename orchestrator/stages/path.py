@@ -99,7 +99,7 @@ def read_kept(artifact: Artifact, position: int, *, primal: bool, size: int) -> 
         DamagedArtifactError: it does not match its checksums.
     """
     names = (name.rpartition(".") for name in artifact.names())
-    arrays = {name: artifact.array(f"{name}.{position}") for name, _, of in names if of == str(position)}
+    arrays = {name: np.asarray(artifact.array(f"{name}.{position}")) for name, _, of in names if of == str(position)}
     return KeptPath.from_arrays(arrays, primal=primal, size=size)
 
 

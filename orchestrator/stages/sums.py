@@ -1,6 +1,6 @@
 """Sums of stored kernel blocks: that of a layer set continues the sum of one before it that it begins with."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,9 @@ from orchestrator.stages.blocks import tile_places
 from orchestrator.store.artifacts import Artifact
 
 FloatArray = npt.NDArray[np.float64]
+
+MOST_HELD = 4
+"""Sums that a worker holds of each part. More would seldom be continued, and new memory costs more than adding up."""
 
 
 def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[str, ...]:
@@ -26,7 +29,7 @@ def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[str, 
 
 
 class KernelSums:
-    """The sums that a worker holds, tile by tile, of the layer sets that it met last, as many as there is room for.
+    """The sums that a worker holds, tile by tile, of the layer sets that it met last, where there is room for them.
 
     They have the bits of sums from scratch: blocks are added one after the other either way.
     """
@@ -41,7 +44,8 @@ class KernelSums:
         if what != self._of:
             self._held.clear()
         self._of, self._room = what, room
-        self._make_room()
+        while self._held and _size(self._held.values()) > room:
+            self._held.pop(next(iter(self._held)))
 
     def sum(
         self,
@@ -61,45 +65,57 @@ class KernelSums:
             shape: rows and columns of the result.
             rows_per_example: rows of the kernel that an example gives.
         """
+        places = list(tile_places(tiles, shape, rows_per_example))
+        needed = sum(8 * (rows.stop - rows.start) * (columns.stop - columns.start) for _, rows, columns in places)
         begun = next((n for n in range(len(groups), 0, -1) if (part, groups[:n]) in self._held), 0)
-        before = self._held.get((part, groups[:begun]))
+        before = self._held.pop((part, groups[:begun]), None)
+        spare = self._make_room(part, needed + (_size([before]) if before else 0))
         total = np.zeros(shape, order="F")
         sums = []
-        for position, (tile, rows, columns) in enumerate(tile_places(tiles, shape, rows_per_example)):
+        for position, (tile, rows, columns) in enumerate(places):
             size = slice(rows.stop - rows.start), slice(columns.stop - columns.start)
-            block = _continued(tile, groups[begun:], None if before is None else before[position], size)
+            into = spare[position] if spare else None
+            block = _continued(tile, groups[begun:], before[position] if before else None, size, into)
             total[rows, columns] = block
             sums.append(block)
-        self._hold((part, groups), sums)
+        for key, held in (((part, groups[:begun]), before), ((part, groups), sums)):
+            if held and _size(self._held.values()) + _size([held]) <= self._room:
+                self._held[key] = held
         return total
 
-    def _hold(self, key: tuple[str, tuple[str, ...]], sums: list[FloatArray]) -> None:
-        self._held.pop(key, None)
-        if sum(block.nbytes for block in sums) <= self._room:
-            self._held[key] = sums
-        self._make_room()
+    def _make_room(self, part: str, needed: int) -> list[FloatArray] | None:
+        """Forget the oldest sums until so many bytes more have room; return one of a part, to be written over."""
+        spare = None
+        while self._held and (
+            _size(self._held.values()) + needed > self._room or sum(of == part for of, _ in self._held) >= MOST_HELD - 1
+        ):
+            oldest = next((key for key in self._held if key[0] == part), next(iter(self._held)))
+            forgotten = self._held.pop(oldest)
+            spare = forgotten if oldest[0] == part else spare
+        return spare
 
-    def _make_room(self) -> None:
-        held = sum(block.nbytes for sums in self._held.values() for block in sums)
-        while held > self._room:
-            oldest = next(iter(self._held))
-            held -= sum(block.nbytes for block in self._held.pop(oldest))
+
+def _size(sums: Iterable[list[FloatArray]]) -> int:
+    return sum(block.nbytes for blocks in sums for block in blocks)
 
 
 def _continued(
-    tile: Artifact, groups: Sequence[str], before: FloatArray | None, size: tuple[slice, slice]
+    tile: Artifact,
+    groups: Sequence[str],
+    before: FloatArray | None,
+    size: tuple[slice, slice],
+    into: FloatArray | None,
 ) -> FloatArray:
     """Return `before`, or zeros, with the blocks of `groups` added to it one by one; `before` stays as it is."""
-    block = before
-    fresh = False
-    for group in groups:
-        stored = tile.array(group)[size]
-        if block is None:
-            block, fresh = np.array(stored), True
-        elif fresh:
-            block += stored
-        else:
-            block, fresh = block + stored, True
-    if block is None:
-        raise AssertionError("a layer set has groups")
-    return block
+    stored = [tile.array(group)[size] for group in groups]
+    parts = stored if before is None else [before, *stored]
+    if len(parts) == 1 and before is not None:
+        return before
+    total: FloatArray = np.empty(parts[0].shape) if into is None else into
+    if len(parts) == 1:
+        total[:] = parts[0]
+        return total
+    np.add(parts[0], parts[1], out=total)
+    for part in parts[2:]:
+        total += part
+    return total
