@@ -105,8 +105,7 @@ def publish_made_up(path: Path) -> Plan:
             arrays |= {"initial": np.ones((ROWS, 1)), "eval_initial": np.ones((N_EVAL, 1))}
             arrays |= {name: array for i in range(count) for name, array in arrays_to_keep(kept, i).items()}
         with store.new_arrays(stage, layout_of(arrays)) as file:
-            for name, array in arrays.items():
-                file.write(name, array)
+            file.write(arrays)
             store.publish(stage, {}, provenance(stage, 1, 0.01), file)
     collect(plan, folder)
     return plan

@@ -10,8 +10,9 @@ import torch
 
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.features import KernelKind
-from ntk_dist.gram import Rows, check_same_group, not_finite
+from ntk_dist.gram import check_same_group, not_finite
 from ntk_dist.kernel_matrix import FloatArray
+from ntk_dist.rows import Rows, read_columns
 
 
 def device_gram_tile(
@@ -41,7 +42,7 @@ def device_gram_tile(
     chunks = DeviceChunks.of(
         left.shape[0], right.shape[0], left.shape[1],
         outputs_per_example=R,
-        stored_bytes=max(left.itemsize, right.itemsize),
+        stored_bytes=max(left.dtype.itemsize, right.dtype.itemsize),
         product_bytes=8 if accumulate == "float64" else 4,
         square=mirrored,
         max_bytes=max_bytes,
@@ -144,8 +145,8 @@ class _Product:
         left_ends, right_ends = self._no_ends(left), self._no_ends(left if right is None else right)
         pace = _Pace(self.device)
         for start in range(0, left.shape[1], width):
-            chunk = slice(start, start + width)
-            total += self._of_chunk(left[:, chunk], None if right is None else right[:, chunk], left_ends, right_ends)
+            chunk = slice(start, min(start + width, left.shape[1]))
+            total += self._of_chunk(left, right, chunk, left_ends, right_ends)
             pace.chunk_begun()
         # Only here, because asking earlier would make the host wait for every chunk.
         for ends, first in zip((left_ends, right_ends), firsts, strict=True):
@@ -153,25 +154,26 @@ class _Product:
         block[...] = total.cpu().numpy()
 
     def _of_chunk(
-        self, left: Rows, right: Rows | None, left_ends: torch.Tensor, right_ends: torch.Tensor
+        self, left: Rows, right: Rows | None, chunk: slice, left_ends: torch.Tensor, right_ends: torch.Tensor
     ) -> torch.Tensor:
         """Return the product of a chunk of columns; of `left` with itself where `right` is None."""
-        raw = self._moved(left)
+        raw = self._moved(left, chunk)
         _widen(left_ends, raw)
         phi = self._features(raw, sign=self.kind == "sign")
         if right is not None:
-            raw = self._moved(right)
+            raw = self._moved(right, chunk)
             _widen(right_ends, raw)
         elif self.kind != "asymmetric_sign":
             return phi @ phi.T
         return phi @ self._features(raw, sign=self.kind != "sgd").T
 
-    def _moved(self, rows: Rows) -> torch.Tensor:
-        """Copy rows to the device as they are stored, through pinned memory where that is a GPU."""
+    def _moved(self, rows: Rows, chunk: slice) -> torch.Tensor:
+        """Copy columns to the device as they are stored, through pinned memory where that is a GPU."""
         on_gpu = self.device.type != "cpu"
         # A fresh piece of the pinned pool each time: torch hands none out again before its copy is over.
-        host = torch.empty(rows.shape, dtype=_TORCH[rows.dtype.name], pin_memory=self.device.type == "cuda")
-        host.numpy()[...] = rows
+        shape = rows.shape[0], chunk.stop - chunk.start
+        host = torch.empty(shape, dtype=_TORCH[rows.dtype.name], pin_memory=self.device.type == "cuda")
+        read_columns(rows, chunk, host.numpy())
         return host.to(self.device, non_blocking=on_gpu)
 
     def _features(self, raw: torch.Tensor, *, sign: bool) -> torch.Tensor:

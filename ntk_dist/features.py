@@ -22,12 +22,22 @@ def features(
 
     Raises ValueError if the rows are not a multiple of R.
     """
+    copied: npt.NDArray[np.floating] = np.array(rows, dtype=dtype, order="C")
+    return made_features(copied, kind_side=kind_side, outputs_per_example=outputs_per_example)
+
+
+def made_features(
+    rows: npt.NDArray[np.floating], *, kind_side: KindSide, outputs_per_example: int
+) -> npt.NDArray[np.floating]:
+    """Return Phi as `features` does, in the memory of C-ordered rows, which are lost.
+
+    Raises ValueError as `features` does.
+    """
     n_rows, p = rows.shape
     if n_rows % outputs_per_example:
         raise ValueError(f"{n_rows} rows do not hold whole examples of {outputs_per_example} outputs each")
-    phi: npt.NDArray[np.floating] = np.array(rows, dtype=dtype, order="C")
     if kind_side == "sign":
-        np.sign(phi, out=phi)
+        np.sign(rows, out=rows)
     if outputs_per_example > 1:
-        np.divide(phi, dtype(np.sqrt(outputs_per_example)), out=phi)
-    return phi.reshape(n_rows // outputs_per_example, outputs_per_example * p)
+        np.divide(rows, rows.dtype.type(np.sqrt(outputs_per_example)), out=rows)
+    return rows.reshape(n_rows // outputs_per_example, outputs_per_example * p)

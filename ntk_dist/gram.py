@@ -1,15 +1,16 @@
 """Tiles of Gram matrices from Jacobian rows that may lie on disk."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.features import FloatDType, KernelKind, KindSide, features
+from ntk_dist.features import FloatDType, KernelKind, KindSide, made_features
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
-
-Rows = npt.NDArray[np.floating]
+from ntk_dist.rows import Rows, read_columns
 
 
 def gram_tile(
@@ -24,7 +25,7 @@ def gram_tile(
     """Return the tile Phi_left Phi_right^T (a/R, b/R) of the Jacobian rows left (a, p) and right (b, p).
 
     `kind` "sgd" multiplies the rows as they are, "sign" their signs, "asymmetric_sign" the left rows with the
-    signs of the right ones. R is `outputs_per_example` (see `features`). Rows may be memory-mapped: p is
+    signs of the right ones. R is `outputs_per_example` (see `features`). Rows may lie in a file: p is
     walked in chunks of columns, products are taken in `accumulate` and chunks are added up in float64. The
     chunks depend on the shapes and on `max_bytes` alone, so the same call gives the same bits; temporaries
     and result together stay under `max_bytes` unless a single column does not fit. When `left is right` and
@@ -38,9 +39,9 @@ def gram_tile(
     dtype: FloatDType = np.float64 if accumulate == "float64" else np.float32
     width = column_chunk(left.shape[0], right.shape[0], result_size=a * b, max_bytes=max_bytes)
     for start in range(0, left.shape[1], width):
-        left_chunk = left[:, start : start + width]
-        right_chunk = left_chunk if left is right else right[:, start : start + width]
-        tile += _product(left_chunk, right_chunk, kind, outputs_per_example, dtype)
+        chunk = slice(start, min(start + width, left.shape[1]))
+        take = partial(_finite_features, chunk=chunk, outputs_per_example=outputs_per_example, dtype=dtype)
+        tile += _product(left, right, kind, take)
     return tile
 
 
@@ -70,20 +71,24 @@ def not_finite(row: int) -> str:
     )
 
 
-def _product(left: Rows, right: Rows, kind: KernelKind, outputs_per_example: int, dtype: FloatDType) -> Rows:
-    phi = _finite_features(left, "sign" if kind == "sign" else "raw", outputs_per_example, dtype)
+def _product(
+    left: Rows, right: Rows, kind: KernelKind, take: Callable[[Rows, KindSide], npt.NDArray[np.floating]]
+) -> npt.NDArray[np.floating]:
+    phi = take(left, "sign" if kind == "sign" else "raw")
     # numpy calls syrk when it sees a matrix times its own transpose
     psi = phi
     if left is not right or kind == "asymmetric_sign":
-        psi = _finite_features(right, "raw" if kind == "sgd" else "sign", outputs_per_example, dtype)
+        psi = take(right, "raw" if kind == "sgd" else "sign")
     return np.asarray(phi @ psi.T)
 
 
 def _finite_features(
-    rows: Rows, side: KindSide, outputs_per_example: int, dtype: FloatDType
+    rows: Rows, side: KindSide, *, chunk: slice, outputs_per_example: int, dtype: FloatDType
 ) -> npt.NDArray[np.floating]:
+    read: npt.NDArray[np.floating] = np.empty((rows.shape[0], chunk.stop - chunk.start), dtype)
+    read_columns(rows, chunk, read)
     # Checked before the sign is taken, which would hide an infinity.
-    finite = np.isfinite(rows).all(axis=1)
+    finite = np.isfinite(read).all(axis=1)
     if not finite.all():
         raise NonFiniteError(not_finite(int(np.flatnonzero(~finite)[0])))
-    return features(rows, kind_side=side, outputs_per_example=outputs_per_example, dtype=dtype)
+    return made_features(read, kind_side=side, outputs_per_example=outputs_per_example)

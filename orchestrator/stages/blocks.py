@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from ntk_dist.features import KernelKind, features
+from ntk_dist.features import KernelKind, made_features
+from ntk_dist.rows import Rows, read_columns
 from ntk_dist.tile_operator import Tile
 from orchestrator.store.artifacts import Artifact
 
@@ -111,19 +112,18 @@ def feature_blocks(
     def stream() -> Iterator[FloatArray]:
         left = n_examples
         for shard in shards:
-            rows = [shard.array(group) for group in groups]
+            rows = [shard.rows(group) for group in groups]
             per_example = int(shard.facts["rows"]) // (shard.facts["stop"] - shard.facts["start"])
             width = sum(part.shape[1] for part in rows) * 8 * per_example
             step = max(1, max_bytes // (3 * width))
-            here = min(left, len(rows[0]) // per_example)
+            here = min(left, rows[0].shape[0] // per_example)
             for start in range(0, here, step):
                 chosen = slice(start * per_example, min(start + step, here) * per_example)
                 yield np.hstack([
-                    features(
-                        part[chosen],
+                    made_features(
+                        _read(part[chosen]),
                         kind_side="sign" if kind == "sign" else "raw",
                         outputs_per_example=outputs_per_example,
-                        dtype=np.float64,
                     )
                     for part in rows
                 ])  # fmt: skip
@@ -132,3 +132,9 @@ def feature_blocks(
                 return
 
     return stream
+
+
+def _read(rows: Rows) -> FloatArray:
+    read = np.empty(rows.shape)
+    read_columns(rows, slice(None), read)
+    return read

@@ -7,9 +7,11 @@ import torch
 
 from finetune.targets import kernel_outputs, rows_per_example
 from ntk_dist.batches import length_buckets
+from ntk_dist.row_sums import in_turn
 from orchestrator.stage import Stage
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Product, Work
+from orchestrator.store.batched import BatchedLayout
 
 SCORES = "scores"
 """The array of initial outputs f_0, (examples, rows per example), beside one array a group."""
@@ -18,7 +20,8 @@ SCORES = "scores"
 def compute(stage: Stage, work: Work) -> Product:
     """Capture the rows of examples [start, stop) of a split.
 
-    The artifact holds one array (rows, p_g) a group, rows by example and then by output, and `scores`.
+    The artifact holds one array (rows, p_g) a group, rows by example and then by output, and `scores`; what a batch has
+    of all of them lies in one piece.
     """
     p = stage.parameters
     start, stop = p["start"], p["stop"]
@@ -26,26 +29,23 @@ def compute(stage: Stage, work: Work) -> Product:
     scorer = work.scorer(p, head, p["groups"])
     tokens = read_tokens(work.input(stage, "dataset"), p["split"], start, stop)
     per_example = rows_per_example(p["n_outputs"], p["outputs"])
-    n_rows = (stop - start) * per_example
-
-    dtype = p.get("row_dtype", p["dtype"])
-    layout = {
-        group: (dtype, (n_rows, sum(linear.n_parameters for linear in scorer.groups[group]))) for group in p["groups"]
-    }
-    file = work.new_arrays(stage, layout | {SCORES: (dtype, (stop - start, per_example))})
     batch_tokens, batch_examples = work.batch_tokens(stage, p), work.halved(p["batch_examples"])
     batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples)
+    dtype = p.get("row_dtype", p["dtype"])
+    widths = {group: sum(linear.n_parameters for linear in scorer.groups[group]) for group in p["groups"]}
+    arrays = {SCORES: (1, per_example)} | {group: (per_example, width) for group, width in widths.items()}
+    file = work.new_arrays(stage, {}, BatchedLayout(dtype, batches, arrays))
     outputs, row_dtype = partial(kernel_outputs, outputs=p["outputs"]), getattr(torch, dtype)
-    for positions, counts in work.group.rounds(batches):
-        scores, rows = scorer.rows(tokens.batch(positions), outputs, row_dtype=row_dtype)
-        for place, position in enumerate(positions if counts else ()):
-            file.write(SCORES, scores[place : place + 1].numpy(), int(position))
-            for group, values in rows.items():
-                file.write(group, values[place].numpy(), int(position) * per_example)
+    rounds = list(work.group.rounds(list(enumerate(batches))))
+    begun = (scorer.begin_rows(tokens.batch(positions), outputs, row_dtype=row_dtype) for (_, positions), _ in rounds)
+    for ((number, _), counts), (scores, rows) in zip(rounds, in_turn(begun), strict=True):
+        if counts:
+            by_row = {group: values.flatten(0, 1).numpy() for group, values in rows.items()}
+            file.write_batch(number, {SCORES: scores.numpy()} | by_row)
     facts = {
         "start": start,
         "stop": stop,
-        "rows": n_rows,
+        "rows": (stop - start) * per_example,
         "zero_parts": {name: list(parts) for name, parts in scorer.zero_parts.items() if name in p["groups"]},
         "drawn_parameters": list(scorer.drawn),
         "mean_tokens": float(np.mean(tokens.lengths)),

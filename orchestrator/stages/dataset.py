@@ -8,7 +8,7 @@ from finetune.tokens import tokenize
 from orchestrator.settings import model_settings, task_settings
 from orchestrator.stage import Stage
 from orchestrator.stages.work import Product, Work
-from orchestrator.store.arrays import Array
+from orchestrator.store.batched import Array
 
 
 def compute(stage: Stage, work: Work) -> Product:

@@ -10,8 +10,8 @@ from orchestrator.stages.work import Product, Work
 from orchestrator.store.artifacts import Artifact
 
 if TYPE_CHECKING:
-    from ntk_dist.gram import Rows
     from ntk_dist.kernel_matrix import FloatArray
+    from ntk_dist.rows import Rows
 
 COLUMNS_AT_ONCE = 2048
 """Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""
@@ -35,9 +35,9 @@ def compute(stage: Stage, work: Work) -> Product:
     multiply = _multiply(stage, work)
     file = work.new_arrays(stage, dict.fromkeys(p["groups"], ("float64", (rows, columns))))
     for group in p["groups"]:
-        left_rows = left.array(group)
-        right_rows = left_rows if same else right.array(group)
-        file.write(group, multiply(left_rows, right_rows))
+        left_rows = left.rows(group)
+        right_rows = left_rows if same else right.rows(group)
+        file.write({group: multiply(left_rows, right_rows)})
     return Product({"rows": _examples(left), "columns": _examples(right)}, file)
 
 

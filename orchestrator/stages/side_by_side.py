@@ -18,7 +18,7 @@ from orchestrator.stages.problem import load_problem
 from orchestrator.stages.trained_cells import arrays_of, facts_of
 from orchestrator.stages.training_inputs import TrainingInputs
 from orchestrator.stages.work import Product, Work
-from orchestrator.store.arrays import Array
+from orchestrator.store.batched import Array
 
 
 def compute(stage: Stage, work: Work) -> Product:

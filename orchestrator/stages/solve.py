@@ -22,8 +22,8 @@ from orchestrator.stages.solve_memory import SolveSize
 from orchestrator.stages.split import dual_shares, primal_shares
 from orchestrator.stages.sums import KernelSums, summation_order
 from orchestrator.stages.work import Product, Work
-from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
+from orchestrator.store.batched import Array
 
 if TYPE_CHECKING:
     from ntk_dist.eigen import Eigh

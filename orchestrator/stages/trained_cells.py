@@ -12,8 +12,8 @@ from finetune.training.run import SEEN, CellState, TrainingRun, Trajectory
 from finetune.training.trainable import Displacement
 from finetune.updates import group_updates
 from orchestrator.stages.training_inputs import TrainingInputs
-from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
+from orchestrator.store.batched import Array
 
 
 class TrainedCells:

@@ -30,8 +30,8 @@ from orchestrator.stage import Stage
 from orchestrator.stages.problem import Problem
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Work
-from orchestrator.store.arrays import Array
 from orchestrator.store.artifacts import Artifact
+from orchestrator.store.batched import Array
 
 SPLITS: tuple[Split, Split] = ("train", "eval")
 
@@ -194,7 +194,7 @@ class TrainingInputs:
 
     def _scores(self, split: Split) -> Array:
         """Return the outputs f_0 (n, R) of all examples of the problem."""
-        scores = np.concatenate([np.array(shard.array("scores")) for shard in self._shards[split]])
+        scores = np.concatenate([shard.array("scores") for shard in self._shards[split]])
         return scores[: self._counts[split]]
 
     def _linear_rows(self, split: Split) -> LinearRows:
@@ -205,6 +205,6 @@ class TrainingInputs:
     def _rows(self, split: Split, group: str) -> Array:
         """Return the Jacobian rows of a group, of all examples of the problem, (rows, p_g)."""
         shards: Sequence[Artifact] = self._shards[split]
-        rows = np.concatenate([np.array(shard.array(group)) for shard in shards])
+        rows = np.concatenate([shard.array(group) for shard in shards])
         n_rows = len(rows) if split == "eval" else self._problem.n_train * shards[0].array("scores").shape[1]
         return rows[:n_rows]

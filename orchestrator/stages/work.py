@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.sharding.group import ModelGroup
+from orchestrator.cards import card_of, refuse_other_card
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.identity import identity
 from orchestrator.settings import adapter_settings, head_settings, model_settings
 from orchestrator.stage import Stage
 from orchestrator.stages.sums import KernelSums
-from orchestrator.store.arrays import Array, ArrayFile, Layout
+from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
+from orchestrator.store.batched import Array, BatchedLayout
 from orchestrator.store.checkpoints import FileCheckpoint
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Work:
     def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
         self.sweep = sweep
         self._on_a_gpu = on_a_gpu
+        self._knows_gpu = False
         self.folder = folder
         self.store = folder.artifacts()
         self.halvings = 0
@@ -93,6 +96,8 @@ class Work:
 
         Raises:
             NoDeviceError: there is none.
+            LostDeviceError: it is broken.
+            OtherGpuError: the numbers of the sweep come from another kind of GPU.
         """
         import torch
 
@@ -100,7 +105,11 @@ class Work:
         from ntk_dist.device_share import take_part
 
         device = present_device(name)
-        take_part(device, self._on_a_gpu)
+        if not self._knows_gpu:
+            take_part(device, self._on_a_gpu)
+            if device.type == "cuda" and self.sweep.spec.compute.deterministic:
+                refuse_other_card(self.folder, card_of(device))
+            self._knows_gpu = device.type != "cpu"
         self.device = device.type if device.type == "cpu" else torch.get_device_module(device).get_device_name(device)
         return device
 
@@ -109,16 +118,16 @@ class Work:
         below = [int(self.store.open(*needed).provenance.get("most_halvings", 0)) for needed in stage.needs()]
         return {"halvings": self.halvings, "most_halvings": max([self.halvings, *below])}
 
-    def new_arrays(self, stage: Stage, layout: Layout) -> ArrayFile:
+    def new_arrays(self, stage: Stage, layout: Layout, batched: BatchedLayout | None = None) -> ArrayFile:
         """Create the array file of a stage, which `discard` removes unless the stage is published.
 
         In a group the first process creates it, and the others write to the same.
         """
         if self.group.leads:
-            file = self.store.new_arrays(stage, layout)
+            file = self.store.new_arrays(stage, layout, batched)
             self.group.agreed(str(file.path))
         else:
-            file = ArrayFile(Path(self.group.agreed()), layout, new=False)
+            file = ArrayFile(Path(self.group.agreed()), layout, batched, new=False)
         self._unpublished.append(file)
         return file
 
@@ -126,8 +135,8 @@ class Work:
         """Create the array file of a stage from arrays in memory."""
         whole = {name: np.atleast_1d(array) for name, array in arrays.items()}
         file = self.new_arrays(stage, layout_of(whole))
-        for name, array in whole.items() if self.group.leads else ():
-            file.write(name, array)
+        if self.group.leads:
+            file.write(whole)
         return file
 
     def checkpoint(self, stage: Stage) -> "Checkpoint":
@@ -145,9 +154,16 @@ class Work:
 
     def met(self, peak_memory: int) -> int:
         """Wait until every process of the group has written its share; return the largest of their peaks of memory."""
-        for file in self._unpublished:
-            file.flush()
-        return max(map(int, self.group.gathered(peak_memory)))
+        if self.group.size == 1:
+            return peak_memory
+        if not self.group.leads:
+            for file in self._unpublished:
+                file.flush()
+        found = self.group.gathered((peak_memory, [file.written for file in self._unpublished]))
+        for _, written in found:
+            for file, parts in zip(self._unpublished, written, strict=True):
+                file.also_written(parts)
+        return max(int(peak) for peak, _ in found)
 
     def published(self) -> None:
         """Remove the checkpoints of the stage at hand: it is finished."""

@@ -6,20 +6,25 @@ so this module lays the format out itself: eight bytes that give the header's le
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from orchestrator.store.checksums import ALGORITHM, checksum_of
+from orchestrator.store.batched import Array, BatchedLayout, BatchedRows
+from orchestrator.store.checksums import ALGORITHM, checksum_of, joined
 from orchestrator.store.files import explained, open_plain
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name of each array: numpy dtype name and shape."""
+
+Written = dict[str, dict[int, str]]
+"""By array the checksums of its parts, by the number of the batch that they came with; 0 for an array without."""
 
 _SAFETENSORS_NAME = {
     "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",
@@ -28,52 +33,89 @@ _NUMPY_NAME = {name: dtype for dtype, name in _SAFETENSORS_NAME.items()}
 HEADER = "__header__"
 """The name under which checksums list the file's header."""
 
+BATCHES = "__batches__"
+"""The name of the array, with one axis, that holds all batches of a `BatchedLayout`, one after the other."""
+
+_METADATA = "__metadata__"
 _PIECE = 1 << 20
 _LONGEST_HEADER = 100_000_000  # bytes; the safetensors library has the same limit
 _ALIGNMENT = 64  # bytes; vector instructions give the same sums only from the same alignment
+_MOST_BUFFERS = min(1024, os.sysconf("SC_IOV_MAX"))  # that the system writes at once
 
 
 class ArrayFile:
-    """A safetensors file whose arrays are filled in any order, without holding them in memory.
+    """A safetensors file whose arrays are filled in any order, each once, without holding them in memory.
+
+    Checksums are made of what is written, while it is in memory: nothing is read again.
 
     Args:
         path: where it is.
         layout: what it holds.
+        batched: arrays that it holds besides, which come batch after batch.
         new: create it; else another process has, with the same layout, and will finish or discard it.
     """
 
-    def __init__(self, path: Path, layout: Layout, *, new: bool = True) -> None:
+    def __init__(self, path: Path, layout: Layout, batched: BatchedLayout | None = None, *, new: bool = True) -> None:
         self.path = path
         self._layout = {name: (np.dtype(dtype), shape) for name, (dtype, shape) in layout.items()}
-        header, self._offsets, size = _header(self._layout)
-        self._start = len(header)
+        self._batched = batched
+        self._header, self._offsets, size = _header(self._layout, batched)
         self._new = new
+        self.written: Written = {}
         with explained(path):
             self._file = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if new else 0), 0o666)
             if new:
-                self._reserve(header, size)
+                self._reserve(size)
 
-    def _reserve(self, header: bytes, size: int) -> None:
+    def _reserve(self, size: int) -> None:
         try:
-            _write_all(self._file, memoryview(header), 0)
+            _write_all(self._file, [memoryview(self._header)], 0)
             if size:
                 # Reserving the space now makes a full disk an error here instead of a signal later.
-                os.posix_fallocate(self._file, len(header), size)
+                os.posix_fallocate(self._file, len(self._header), size)
         except OSError:
             self.discard()  # what little was reserved is needed by others
             raise
 
-    def write(self, name: str, array: Array, row: int = 0) -> None:
-        """Write `array` over the rows of array `name` that begin at `row`."""
-        dtype, shape = self._layout[name]
-        row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-        content = np.ascontiguousarray(array, dtype=dtype)
-        if content.shape[1:] != shape[1:] or not 0 <= row <= shape[0] - content.shape[0]:
-            raise ValueError(f"an array of shape {content.shape} does not fit {name} {shape} at row {row}")
-        if not content.size:
-            return
+    def write(self, arrays: Mapping[str, Array]) -> None:
+        """Write whole arrays: at once, where they lie one after the other."""
+        contents: list[memoryview] = []
+        first = end = 0
+        for name in sorted(arrays, key=self._offsets.__getitem__):
+            dtype, shape = self._layout[name]
+            content = _content(name, arrays[name], dtype, shape)
+            if contents and self._offsets[name] != end:
+                self._put(contents, first)
+                contents = []
+            first = first if contents else self._offsets[name]
+            end = self._offsets[name] + len(content)
+            contents.append(content)
+            self._note(name, 0, content)
+        self._put(contents, first)
+
+    def write_batch(self, number: int, arrays: Mapping[str, Array]) -> None:
+        """Write at once what batch `number` has of every batched array, (its rows, columns)."""
+        assert self._batched is not None
+        dtype = np.dtype(self._batched.dtype)
+        contents = []
+        for name in self._batched.arrays:
+            content = _content(name, arrays[name], dtype, self._batched.part(number, name)[1])
+            contents.append(content)
+            self._note(name, number, content)
+        start = self._batched.part(number, next(iter(self._batched.arrays)))[0]
+        self._put(contents, self._offsets[BATCHES] + start * dtype.itemsize)
+
+    def _note(self, name: str, number: int, content: memoryview) -> None:
+        self.written.setdefault(name, {})[number] = checksum_of([content])
+
+    def _put(self, contents: Sequence[memoryview], offset: int) -> None:
         with explained(self.path):
-            _write_all(self._file, content.data.cast("B"), self._start + self._offsets[name] + row * row_bytes)
+            _write_all(self._file, contents, len(self._header) + offset)
+
+    def also_written(self, by_others: Written) -> None:
+        """Take in what other processes wrote into the same file."""
+        for name, parts in by_others.items():
+            self.written.setdefault(name, {}).update(parts)
 
     def flush(self) -> None:
         """Bring what was written to the disk, where other processes find it."""
@@ -81,13 +123,24 @@ class ArrayFile:
             os.fsync(self._file)
 
     def finish(self) -> dict[str, str]:
-        """Flush the file to the disk, close it, and return the checksums of the header and of each array."""
+        """Flush the file to the disk, close it, and return the checksums of the header and of each array.
+
+        Raises:
+            ValueError: something of it was never written.
+        """
+        checksums = {HEADER: checksum_of([self._header])}
+        n_batches = len(self._batched.batches) if self._batched else 0
+        parts = dict.fromkeys(self._layout, 1) | dict.fromkeys(self._batched.arrays if self._batched else (), n_batches)
+        for name, count in parts.items():
+            written = self.written.get(name, {})
+            if written.keys() != set(range(count)):
+                raise ValueError(f"{name} was not written whole")
+            checksums[name] = joined([written[number] for number in range(count)])
         self.flush()
         with explained(self.path):
             os.close(self._file)
         self._file = -1
-        reader = ArrayReader(self.path)
-        return {name: reader.checksum(name) for name in (HEADER, *self._layout)}
+        return checksums
 
     def discard(self) -> None:
         """Close the file, and remove it if it was created here."""
@@ -125,12 +178,27 @@ class ArrayReader:
             length = int.from_bytes(stream.read(8), "little")
             if length > min(self.size, _LONGEST_HEADER):
                 raise ValueError(f"{path.name} is shorter than its header says")
-            self._header = _entries(stream.read(length))
+            self._entries, self._batched = _entries(stream.read(length))
         self._start = 8 + length
 
     def names(self) -> list[str]:
         """Return the names of the arrays, in the file's order."""
-        return list(self._header)
+        plain = [name for name in self._entries if name != BATCHES]
+        return plain + list(self._batched.arrays if self._batched else ())
+
+    def places(self, name: str) -> list[tuple[int, int]]:
+        """Return where the bytes of one array lie in the file, or those of the `HEADER`, as ranges [start, stop)."""
+        if name == HEADER:
+            return [(0, self._start)]
+        if self._batched is None or name not in self._batched.arrays:
+            start, stop = self._entries[name]["data_offsets"]
+            return [(self._start + start, self._start + stop)]
+        begin = self._start + self._entries[BATCHES]["data_offsets"][0]
+        itemsize = np.dtype(self._batched.dtype).itemsize
+        parts = [self._batched.part(batch, name) for batch in range(len(self._batched.batches))]
+        return [
+            (begin + first * itemsize, begin + (first + rows * columns) * itemsize) for first, (rows, columns) in parts
+        ]
 
     def checksum(self, name: str, algorithm: str = ALGORITHM) -> str:
         """Return the checksum of one array's bytes, or of the `HEADER`, reading the file in pieces.
@@ -139,14 +207,30 @@ class ArrayReader:
             OSError: the file is gone.
             ValueError: the algorithm is not known.
         """
-        start, stop = 0, self._start
-        if name != HEADER:
-            start, stop = (self._start + offset for offset in self._header[name]["data_offsets"])
-        return checksum_of(_pieces(self.path, start, stop), algorithm)
+        with open_plain(self.path) as stream:
+            found = [checksum_of(_pieces(stream, *place), algorithm) for place in self.places(name)]
+        return joined(found, algorithm)
 
     def array(self, name: str) -> Array:
-        """Map the array `name` into memory, read-only; its pages are released with the returned array."""
-        entry = self._header[name]
+        """Return the array `name`, read-only, mapped into memory; one that came in batches is read into memory.
+
+        The pages of a mapped array are released with it.
+        """
+        found = self.rows(name)
+        if isinstance(found, np.ndarray):
+            return found
+        whole = found.whole()
+        whole.flags.writeable = False
+        return whole
+
+    def rows(self, name: str) -> Array | BatchedRows:
+        """Return the array `name` as `array` does, but one that came in batches as rows that are yet to be read."""
+        if self._batched is not None and name in self._batched.arrays:
+            return BatchedRows(self._batched, name, self._mapped(BATCHES))
+        return self._mapped(name)
+
+    def _mapped(self, name: str) -> Array:
+        entry = self._entries[name]
         dtype, shape = np.dtype(_NUMPY_NAME[entry["dtype"]]), tuple(entry["shape"])
         if 0 in shape:
             return np.empty(shape, dtype)
@@ -155,29 +239,36 @@ class ArrayReader:
 
 
 @lru_cache(maxsize=128)
-def _entries(header: bytes) -> dict[str, Any]:
+def _entries(header: bytes) -> tuple[dict[str, Any], BatchedLayout | None]:
     # Thousands of tiles have one layout; those that a process holds open share what it says.
     try:
         entries = dict(json.loads(header))
+        layout = entries.pop(_METADATA, {}).get(BATCHES)
+        dtype = _NUMPY_NAME[entries[BATCHES]["dtype"]] if layout else ""
+        return entries, BatchedLayout.from_text(layout, dtype) if layout else None
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
-    entries.pop("__metadata__", None)
-    return entries
 
 
-def _pieces(path: Path, start: int, stop: int) -> Iterator[bytes]:
-    with open_plain(path) as stream:
-        stream.seek(start)
-        while start < stop and (piece := stream.read(min(_PIECE, stop - start))):
-            yield piece
-            start += len(piece)
+def _pieces(stream: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    stream.seek(start)
+    while start < stop and (piece := stream.read(min(_PIECE, stop - start))):
+        yield piece
+        start += len(piece)
 
 
-def _header(layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> tuple[bytes, dict[str, int], int]:
+def _header(
+    layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], batched: BatchedLayout | None
+) -> tuple[bytes, dict[str, int], int]:
+    """Return the header, where each array begins behind it, and the bytes of all."""
+    whole = dict(layout)
     entries: dict[str, Any] = {}
+    if batched is not None:
+        whole[BATCHES] = np.dtype(batched.dtype), (batched.size,)
+        entries[_METADATA] = {BATCHES: batched.to_text()}
     offsets: dict[str, int] = {}
     end = 0
-    for name, (dtype, shape) in layout.items():
+    for name, (dtype, shape) in whole.items():
         start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         offsets[name] = start
         entries[name] = {
@@ -188,7 +279,20 @@ def _header(layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> tupl
     return len(text).to_bytes(8, "little") + text, offsets, end
 
 
-def _write_all(file: int, content: memoryview, offset: int) -> None:
-    while content:
-        written = os.pwrite(file, content, offset)
-        content, offset = content[written:], offset + written
+def _content(name: str, array: Array, dtype: np.dtype[Any], shape: tuple[int, ...]) -> memoryview:
+    """Return the bytes of an array as a file holds them."""
+    content = np.ascontiguousarray(array, dtype=dtype).reshape(np.shape(array))
+    if content.shape != shape:
+        raise ValueError(f"an array of shape {content.shape} does not fit {name} {shape}")
+    return content.reshape(-1).view(np.uint8).data
+
+
+def _write_all(file: int, contents: Sequence[memoryview], offset: int) -> None:
+    waiting = deque(content for content in contents if content)
+    while waiting:
+        written = os.pwritev(file, list(islice(waiting, _MOST_BUFFERS)), offset)
+        offset += written
+        while waiting and written >= len(waiting[0]):
+            written -= len(waiting.popleft())
+        if written:
+            waiting[0] = waiting[0][written:]

@@ -3,7 +3,8 @@
 import errno
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from orchestrator.errors import DamagedArtifactError
 from orchestrator.identity import ID_LENGTH, identity
 from orchestrator.stage import Stage
-from orchestrator.store.arrays import HEADER, Array, ArrayFile, ArrayReader, Layout
+from orchestrator.store.arrays import HEADER, ArrayFile, ArrayReader, Layout
+from orchestrator.store.batched import Array, BatchedLayout, BatchedRows
 from orchestrator.store.checksums import ALGORITHM
 from orchestrator.store.files import (
     explained,
@@ -27,7 +29,7 @@ from orchestrator.store.files import (
 )
 from orchestrator.store.sealed import sealed, unsealed
 
-FORMAT = 2
+FORMAT = 3
 """Version of the record that stands beside the arrays of an artifact."""
 
 DAMAGED = "damaged"
@@ -58,17 +60,32 @@ class Artifact:
         return self._arrays.names() if self._arrays else []
 
     def array(self, name: str) -> Array:
-        """Map one array into memory, read-only; its pages are released with the returned array.
+        """Return one array, read-only: mapped into memory, its pages released with it, or read if it came in batches.
 
         Raises:
             KeyError: there is no such array.
             DamagedArtifactError: its bytes do not match its checksum.
         """
+        with self._of_verified(name) as arrays:
+            return arrays.array(name)
+
+    def rows(self, name: str) -> Array | BatchedRows:
+        """Return one array as `array` does, but one that came in batches as rows that are yet to be read.
+
+        Raises:
+            KeyError: there is no such array.
+            DamagedArtifactError: its bytes do not match its checksum.
+        """
+        with self._of_verified(name) as arrays:
+            return arrays.rows(name)
+
+    @contextmanager
+    def _of_verified(self, name: str) -> Iterator[ArrayReader]:
         if self._arrays is None:
             raise KeyError(name)
         self.verify(name)
         try:
-            return self._arrays.array(name)
+            yield self._arrays
         except (OSError, ValueError) as error:  # gone, or cut short, since it was verified
             if isinstance(error, OSError) and error.errno == errno.ENOMEM:
                 raise  # it is this process that has too little memory
@@ -128,7 +145,7 @@ class ArtifactStore:
         within = [f"{kind}/{entry.name}" for kind in kinds for entry in visible(self.root / kind) if not _is_own(entry)]
         return sorted(beside + within)
 
-    def new_arrays(self, stage: Stage, layout: Layout) -> ArrayFile:
+    def new_arrays(self, stage: Stage, layout: Layout, batched: BatchedLayout | None = None) -> ArrayFile:
         """Create the array file of a stage; use it in a `with` block, which removes it if it is not published.
 
         Raises:
@@ -136,7 +153,7 @@ class ArtifactStore:
         """
         path = self.record_path(stage.kind, stage.stage_id).with_suffix(".safetensors")
         make_folder(path.parent)
-        return ArrayFile(temporary_beside(path), layout)
+        return ArrayFile(temporary_beside(path), layout, batched)
 
     def publish(
         self,

@@ -1,6 +1,5 @@
 """How far a long stage is, kept beside the artifacts so that a killed worker's successor goes on from there."""
 
-import hashlib
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from orchestrator.store.checksums import DIGEST_BYTES, checksum_of
 from orchestrator.store.files import make_folder, read_plain, replace
 
 SAVED_EVERY = 30.0
 """Seconds between two checkpoints of a stage: the most work that a kill costs."""
-
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -36,7 +34,7 @@ class FileCheckpoint:
         """Return what was saved last; None if nothing was, or if it is damaged."""
         try:
             content = read_plain(self._path)
-            digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+            digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
             return dict(load(body)) if self._digest(body) == digest else None
         except (OSError, SafetensorError):
             return None
@@ -58,7 +56,7 @@ class FileCheckpoint:
 
     def _digest(self, body: bytes) -> bytes:
         # With the name, for the state of another stage would fit as well.
-        return hashlib.sha256(self._path.name.encode() + body).digest()
+        return bytes.fromhex(checksum_of([self._path.name.encode(), body]))
 
     def remove(self) -> None:
         """Remove it, if it may: the stage is finished."""

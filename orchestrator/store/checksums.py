@@ -1,27 +1,34 @@
-"""Checksums that name their algorithm, so that records of one and of another can be told apart and verified."""
+"""Checksums that name their algorithm, so that records of one and of another can be told apart and verified.
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+BLAKE3 takes a quarter to a sixth of the time of SHA-256, on one thread: a stage uses no more than it was given.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-ALGORITHM = "sha256"
+from blake3 import blake3
+
+ALGORITHM = "blake3"
 """What new records use."""
+
+DIGEST_BYTES: int = blake3.digest_size
+"""Bytes of a checksum; twice as many hexadecimal digits."""
 
 
 class Hash(Protocol):
     """What every algorithm offers, as those of hashlib do."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> object:
         """Take in more bytes."""
 
     def hexdigest(self) -> str:
         """Return the checksum of all bytes so far."""
 
 
-_KNOWN: Mapping[str, Callable[[], Hash]] = {"sha256": hashlib.sha256}
+_KNOWN: Mapping[str, Callable[[], Hash]] = {"blake3": blake3}
 
 
-def checksum_of(pieces: Iterable[bytes], algorithm: str = ALGORITHM) -> str:
+def checksum_of(pieces: Iterable[bytes | memoryview], algorithm: str = ALGORITHM) -> str:
     """Return the checksum of bytes that come in pieces, in hexadecimal digits.
 
     Raises:
@@ -35,3 +42,13 @@ def checksum_of(pieces: Iterable[bytes], algorithm: str = ALGORITHM) -> str:
     for piece in pieces:
         found.update(piece)
     return found.hexdigest()
+
+
+def joined(checksums: Sequence[str], algorithm: str = ALGORITHM) -> str:
+    """Return the checksum of what lies in several places: of one place its own, of more that of their checksums.
+
+    So every place can be hashed by whoever writes it, whenever that is.
+    """
+    if len(checksums) == 1:
+        return checksums[0]
+    return checksum_of((each.encode() for each in checksums), algorithm)

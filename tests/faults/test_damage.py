@@ -46,9 +46,8 @@ def flip(path: Path, start: int = 0, stop: int | None = None) -> None:
 
 
 def flip_array(path: Path, name: str) -> None:
-    reader = ArrayReader(path)
-    begin, end = reader._header[name]["data_offsets"]
-    flip(path, reader._start + begin, reader._start + end)
+    places = [place for place in ArrayReader(path).places(name) if place[1] > place[0]]
+    flip(path, *random.Random(name).choice(places))
 
 
 def some(results: Path, kind: str, suffix: str) -> Path:
@@ -174,7 +173,7 @@ def test_what_nobody_needs_stays_until_somebody_does(copied: Callable[..., Path]
     answer = ntksweep("run", spec)
     assert answer.status == 0
     assert "the sweep was finished already; nothing to do" in answer.output
-    new_sweep({"grid.lambdas": {"values": [0.01, 0.5]}})
+    new_sweep({"grid.layer_sets": ["all_layers", {"groups": [["0.query", "1.value"]]}]})
     answer = ntksweep("run", spec)
     assert answer.status == 0, answer.errors
     assert damaged.name[:24] in begun(results)

@@ -83,8 +83,7 @@ def made_up(plan: Plan, folder: ResultsFolder) -> None:
             kept = TridiagonalDecomposition(np.eye(2 * n_train)).keep(r, [rows])
             arrays |= {name: array for i in range(n_sets) for name, array in arrays_to_keep(kept, i).items()}
         with store.new_arrays(stage, layout_of(arrays)) as file:
-            for name, array in arrays.items():
-                file.write(name, array)
+            file.write(arrays)
             store.publish(stage, {}, origin, file)
 
 

@@ -28,8 +28,7 @@ def publish(store: ArtifactStore, arrays: dict[str, np.ndarray] | None = ARRAYS,
     if arrays is None:
         return store.publish(STAGE, {"rows": [0, 4]}, provenance)
     with store.new_arrays(STAGE, layout_of(arrays)) as file:
-        for name, array in arrays.items():
-            file.write(name, array)
+        file.write(arrays)
         return store.publish(STAGE, {"rows": [0, 4]}, provenance, file)
 
 

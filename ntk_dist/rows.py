@@ -1,0 +1,30 @@
+"""Jacobian rows (m, p) wherever they lie: in an array, or in a file of which only what is asked for is read."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class StoredRows(Protocol):
+    """Rows (m, p) in a file."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, rows: slice, /) -> "StoredRows":
+        """Return a range of the rows, yet to be read."""
+
+    def read(self, out: npt.NDArray[Any], columns: slice = ...) -> None:
+        """Read columns of all rows into `out` (m, columns), converted to its dtype."""
+
+
+Rows = npt.NDArray[np.floating] | StoredRows
+
+
+def read_columns(rows: Rows, columns: slice, out: npt.NDArray[Any]) -> None:
+    """Copy columns of all rows into `out` (m, columns), converted to its dtype."""
+    if isinstance(rows, np.ndarray):
+        out[...] = rows[:, columns]
+    else:
+        rows.read(out, columns)
