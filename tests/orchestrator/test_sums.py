@@ -34,8 +34,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
             arrays = {group: 10.0 ** draw.uniform(-8, 8, shape) for group in STORED}
             stage = Stage("gram", {"rows": rows, "columns": columns})
             with store.new_arrays(stage, layout_of(arrays)) as file:
-                for name, array in arrays.items():
-                    file.write(name, array)
+                file.write(arrays)
                 store.publish(stage, {"rows": rows, "columns": columns}, provenance(stage, 1, 0.0), file)
             found.append(store.read("gram", stage.stage_id))
     return found
