@@ -7,13 +7,15 @@ attention at a short text, experts of a limited capacity take whoever comes firs
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from finetune.architecture import linears
-from finetune.errors import BatchingError
+from finetune.errors import BatchingError, FinetuneError
 from finetune.model_state import ModelState, undone
 from finetune.tokens import TokenizedTexts
 from ntk_dist.batches import Batch
@@ -46,18 +48,20 @@ class TrialTexts:
     Attributes:
         short: a text.
         long: a longer one, or one of the same length where there is none.
-        pair: the first, and one that shares batches with it, if one does.
+        middle: one of a length in between, if there is one: nothing in the attention of a text of one token can change.
+        beside: the first, and longer ones that share batches with it, if any do.
         crowd: several that do, the first among them last.
     """
 
     short: Batch
     long: Batch
-    pair: Batch
+    beside: Batch
     crowd: Batch
+    middle: Batch | None = None
 
     @classmethod
     def of(cls, texts: TokenizedTexts, *, batch_tokens: int, crowd: int) -> "TrialTexts":
-        """Choose the shortest and the longest of n texts, and those that share batches with the shortest.
+        """Choose the shortest, the longest and one in between of n texts, and those that share batches with the first.
 
         Args:
             texts: at least one.
@@ -67,24 +71,25 @@ class TrialTexts:
         lengths = texts.lengths
         order = np.argsort(lengths, kind="stable")
         first, others = order[:1], order[1:]
-        second = [number for number in others[: len(others) * (crowd > 1)] if 2 * lengths[number] <= batch_tokens][-1:]
+        longest = [number for number in others[: len(others) * (crowd > 1)] if 2 * lengths[number] <= batch_tokens][-1:]
+        several = crowd > 2 and bool(longest) and 3 * lengths[longest[0]] <= batch_tokens
+        between = _between(order, lengths, lengths[longest[0]]) if several else None
         nearest = enumerate(others[: crowd - 1], 2)
-        beside = [number for n_texts, number in nearest if n_texts * lengths[number] <= batch_tokens]
+        near = [number for n_texts, number in nearest if n_texts * lengths[number] <= batch_tokens]
+        middle = _between(order, lengths, lengths[order[-1]])
         return cls(
-            texts.batch(first), texts.batch(order[-1:]), texts.batch([*first, *second]), texts.batch([*beside, *first])
+            texts.batch(first),
+            texts.batch(order[-1:]),
+            texts.batch([*first, *([] if between is None else [between]), *longest]),
+            texts.batch([*near, *first]),
+            None if middle is None else texts.batch([middle]),
         )
 
-    def level(self) -> Batch | None:
-        """Return the pair cut to the length of the first text; None if there is no longer one."""
-        length, whole = self.short.input_ids.shape[1], self.pair.input_ids.shape[1]
-        if len(self.pair) == 1 or length == whole:
-            return None
-        types = self.pair.token_type_ids
-        return Batch(
-            self.pair.input_ids[:, :length],
-            torch.ones_like(self.pair.input_ids[:, :length]),
-            None if types is None else types[:, :length],
-        )
+
+def _between(order: NDArray[np.int64], lengths: NDArray[np.int64], longest: int) -> int | None:
+    """Return the text of the middle among those longer than the shortest and shorter than `longest`; None without."""
+    found = [number for number in order if lengths[order[0]] < lengths[number] < longest]
+    return int(found[len(found) // 2]) if found else None
 
 
 def check_batching(model: nn.Module, rows: Rows, texts: TrialTexts, *, alone: bool) -> None:
@@ -115,62 +120,82 @@ class _Trial:
         self._rows = rows
         self._texts = texts
         self._name = type(model).__name__
-        self._long = self._as_loaded(texts.long)
-        self._short = self._as_loaded(texts.short)
-        self._bound = self._largest_error()
+        self._short = self._alone(texts.short)
+        self._long = self._alone(texts.long)
 
     def check_repeated(self) -> None:
-        for batch, before in ((self._texts.short, self._short), (self._texts.long, self._long)):
-            again = self._as_loaded(batch)
+        for before in (self._short, self._long):
+            again = self._as_loaded(before.batch)
             if not self._agree(again, before):
                 raise BatchingError(
-                    f"{self._name} gives a text other numbers each time: it draws at random{self._where(batch, batch)}"
-                    ", and has no Jacobian; look in its config.json for a setting without random numbers, or use "
-                    "another model"
+                    f"{self._name} gives a text other numbers each time: it draws at random"
+                    f"{self._where(before, before.batch)}, and has no Jacobian; look in its config.json for a setting "
+                    "without random numbers, or use another model"
                 )
 
     def check_together(self) -> None:
         self._check_one_after_another()
         texts = self._texts
-        if len(texts.pair) > 1:
-            self._check_beside(texts.pair, 0, "a longer one", texts.level())
+        if len(texts.beside) > 1:
+            self._check_beside(texts.beside, "a longer one")
         if len(texts.crowd) > 1:
-            self._check_beside(texts.crowd, len(texts.crowd) - 1, f"{len(texts.crowd) - 1} others", None)
+            self._check_beside(texts.crowd, f"{len(texts.crowd) - 1} others")
 
     def _check_one_after_another(self) -> None:
-        """Check a text after a longer one, and the longer one after that, in a model that nobody puts back."""
+        """Check a text after a longer one, and longer ones after that, in a model that nobody puts back."""
         texts = self._texts
+        middle = None if texts.middle is None else self._alone(texts.middle)
         with undone(self._model):
             first = self._take(texts.long)
             before = ModelState(self._model)
             short = self._take(texts.short)
             change = before.first_change()
             again = self._take(texts.long)
-        if self._agree(short, self._short) and self._agree(again, first) and self._agree(first, self._long):
+            between = None if texts.middle is None else self._take(texts.middle)
+        is_kept = middle is None or between is None or self._agree(between, middle)
+        after_shorter = self._agree(again, _Text(texts.long, first)) and self._agree(first, self._long)
+        after_longer = self._agree(short, self._short)
+        if after_longer and after_shorter and is_kept:
             return
         self.check_repeated()
         what = f", which changes {change}" if change else ""
-        order = "a longer text after a shorter one" if self._agree(short, self._short) else "a text after a longer one"
+        order = "a longer text after a shorter one" if after_longer and is_kept else "a text after a longer one"
         raise BatchingError(
             f"{self._name} gives {order} other numbers than by itself: it keeps something from one text to the next"
             f"{what}; {_ALONE}, or use another model"
         )
 
-    def _check_beside(self, batch: Batch, position: int, whom: str, level: Batch | None) -> None:
-        found = self._as_loaded(batch, position)
-        if self._agree(found, self._short):
-            return
+    def _check_beside(self, batch: Batch, whom: str) -> None:
+        """Check every text of a batch, the shortest of which are those that most happens to."""
+        with undone(self._model):
+            found = self._rows(batch)
+        apart = batch.apart()
+        for position in np.argsort(batch.last_positions.tolist(), kind="stable").tolist():
+            text = self._alone(apart[position])
+            if not self._agree(_Example.of(found, position), text):
+                self._refuse(text, batch, position, whom)
+
+    def _refuse(self, text: "_Text", batch: Batch, position: int, whom: str) -> NoReturn:
         self.check_repeated()
-        where = self._where(self._texts.short, batch, position)
-        if level is None or not self._agree(self._as_loaded(level), self._short):
-            why = f"it computes across the texts of a batch{where}"
-            whom = whom if level is None else "one of the same length"
-        else:
+        error = self._as_loaded(batch, position).error(text.found)
+        where = self._where(text, batch, position)
+        level = _level(batch, position)
+        why = f"it computes across the texts of a batch{where}"
+        if level is not None and not self._agrees_beside(level, position, text):
+            whom = "one of the same length"
+        elif level is not None and not self._agree(self._as_loaded(_one_of(batch, position)), text):
             why = f"padding reaches the text itself{where}"
         raise BatchingError(
-            f"{self._name} gives a text of {self._texts.short.input_ids.shape[1]} tokens other numbers beside {whom} "
-            f"than by itself ({found.error(self._short):.1e} of their norm): {why}; {_ALONE}, or use another model"
+            f"{self._name} gives a text of {text.batch.input_ids.shape[1]} tokens other numbers beside {whom} than by "
+            f"itself ({error:.1e} of their norm): {why}; {_ALONE}, or use another model"
         )
+
+    def _agrees_beside(self, batch: Batch, position: int, text: "_Text") -> bool:
+        try:
+            return self._agree(self._as_loaded(batch, position), text)
+        except FinetuneError:
+            # a prompt that is cut has no mask
+            return True
 
     def _take(self, batch: Batch, position: int = 0) -> "_Example":
         return _Example.of(self._rows(batch), position)
@@ -179,25 +204,32 @@ class _Trial:
         with undone(self._model):
             return self._take(batch, position)
 
-    def _agree(self, found: "_Example", expected: "_Example") -> bool:
-        return found.error(expected) <= self._bound
+    def _alone(self, text: Batch) -> "_Text":
+        return _Text(text, self._as_loaded(text))
 
-    def _largest_error(self) -> float:
-        dtype = self._short.scores.dtype
+    def _agree(self, found: "_Example", text: "_Text") -> bool:
+        error = found.error(text.found)
+        dtype = found.scores.dtype
         if dtype == torch.float64:
-            return EXACT
+            return error <= EXACT
         roundoff = torch.finfo(dtype).eps / 2
-        with _rounding(self._model, roundoff):
-            noise = max(self._as_loaded(self._texts.short).error(self._short) for _ in range(_DRAWS))
-        return min(ROUNDOFFS * max(roundoff, noise), _LARGEST)
+        # what one more rounding does takes passes, which are made where they can make a difference alone
+        return error <= ROUNDOFFS * roundoff or error <= min(ROUNDOFFS * self._noise(text, roundoff), _LARGEST)
 
-    def _where(self, batch: Batch, other: Batch, position: int = 0) -> str:
-        """Name the first module, of those that say which output is whose, that differs for the first example."""
-        expected = dict(self._outputs(batch, 0))
+    def _noise(self, text: "_Text", roundoff: float) -> float:
+        with _rounding(self._model, roundoff):
+            return max(self._as_loaded(text.batch).error(text.found) for _ in range(_DRAWS))
+
+    def _where(self, text: "_Text", other: Batch, position: int = 0) -> str:
+        """Name the first module, of those that say which output is whose, that differs for an example of a batch."""
+        expected = dict(self._outputs(text.batch, 0))
+        bound = (
+            EXACT if text.found.scores.dtype == torch.float64 else ROUNDOFFS * torch.finfo(text.found.scores.dtype).eps
+        )
         for (name, call), output in self._outputs(other, position):
             before = expected.get((name, call))
             own = None if before is None else _cropped(output, before)
-            if own is not None and before is not None and _relative(own, before, float(before.norm())) > self._bound:
+            if own is not None and before is not None and _relative(own, before, float(before.norm())) > bound:
                 return f", first in {name} ({type(self._model.get_submodule(name)).__name__})"
         return ""
 
@@ -246,6 +278,32 @@ class _Example:
             _relative(self.rows[name], values, max(least, sizes[name])) for name, values in expected.rows.items()
         ]
         return max(errors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Text:
+    """A text, and what it gives by itself."""
+
+    batch: Batch
+    found: _Example
+
+
+def _level(batch: Batch, position: int) -> Batch | None:
+    """Return a batch cut to the length of one of its texts; None if it has that length."""
+    length = int(batch.last_positions[position]) + 1
+    if length == batch.input_ids.shape[1]:
+        return None
+    types = batch.token_type_ids
+    return Batch(
+        batch.input_ids[:, :length], batch.attention_mask[:, :length], None if types is None else types[:, :length]
+    )
+
+
+def _one_of(batch: Batch, position: int) -> Batch:
+    """Return one text of a batch with the padding that it has there."""
+    own = slice(position, position + 1)
+    types = batch.token_type_ids
+    return Batch(batch.input_ids[own], batch.attention_mask[own], None if types is None else types[own])
 
 
 def largest_error(found: Found, expected: Found, position: int) -> float:

@@ -1,10 +1,13 @@
 """One message, with cause and fix, for whatever a library raises while it loads a model or runs it."""
 
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -18,8 +21,8 @@ from ntk_dist.errors import NtkError
 def loading(path: str, what: str = "model") -> Iterator[None]:
     """Raise whatever a library raises inside as a `ModelLoadError`; the original is its cause.
 
-    Too little memory, a lost process of a group, a signal, and errors that have an explanation already come through as
-    they are.
+    So it does with code that comes with a checkpoint and ends the process. Too little memory, a lost process of a
+    group, a signal, and errors that have an explanation already come through as they are.
 
     Args:
         path: folder or id of the model.
@@ -30,7 +33,7 @@ def loading(path: str, what: str = "model") -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # code of many authors raises whatever it likes, that of a checkpoint too
+    except (Exception, SystemExit) as error:  # code of many authors raises whatever it likes, that of a checkpoint too
         if _comes_through(error):
             raise
         reason = damaged_file(path) or f"{_cause(error)}; {_fix(error, path, what)}"
@@ -51,7 +54,7 @@ def running(name: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # as in `loading`
+    except (Exception, SystemExit) as error:  # as in `loading`
         if _comes_through(error):
             raise
         if "gradient edge" in str(error):
@@ -64,7 +67,9 @@ def running(name: str) -> Iterator[None]:
         ) from error
 
 
-def _comes_through(error: Exception) -> bool:
+def _comes_through(error: Exception | SystemExit) -> bool:
+    if isinstance(error, SystemExit):
+        return _is_of_a_signal(error)
     explained = isinstance(error, FinetuneError | NtkError)
     return explained or is_want_of_memory(error) or is_lost_connection(error) or isinstance(error, _signals())
 
@@ -84,17 +89,37 @@ def _signals() -> tuple[type[Exception], ...]:
     return () if elastic is None else (elastic.SignalException,)
 
 
-def _cause(error: Exception) -> str:
+def _is_of_a_signal(error: SystemExit) -> bool:
+    """Tell whether a signal's handler raised it, as Ray's does in a worker that is told to end."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {getattr(getattr(handler, "__func__", handler), "__code__", None) for handler in handlers} - {None}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _cause(error: Exception | SystemExit) -> str:
     """Return what a library says in one line, after the class of the error where that says more."""
     said = str(error).strip()
     # What other Python processes than this one would print is not for people, nor are lists of all architectures.
     line = re.sub(r"\s+", " ", said.split("\n\n")[0]).partition(" Model type should be one of ")[0]
     line = line if len(line) <= 300 else line[:300].rstrip() + "..."
+    if isinstance(error, SystemExit):
+        return f"its code ends the process (SystemExit{': ' * bool(line)}{line})"
     plain = isinstance(error, OSError | ValueError | ImportError) and line
-    return (line if plain else f"{type(error).__name__}{': ' * bool(line)}{line}").rstrip(".")
+    told = (line if plain else f"{type(error).__name__}{': ' * bool(line)}{line}").rstrip(".")
+    place = _own_code(error)
+    return told if place is None else f"its own code ({place}) raises {told}"
 
 
-def _missing_packages(error: Exception) -> str | None:
+def _own_code(error: BaseException) -> str | None:
+    """Return file and line of a checkpoint's own code that raised an error; None if it was other code."""
+    last: tuple[FrameType, int] | None = next(iter(reversed(list(traceback.walk_tb(error.__traceback__)))), None)
+    file = None if last is None else Path(last[0].f_code.co_filename)
+    if last is None or file is None or _OWN_CODE not in file.parts:
+        return None
+    return f"{file.name}, line {last[1]}"
+
+
+def _missing_packages(error: BaseException) -> str | None:
     """Return the packages that an error says are not installed; None if it says nothing of the kind."""
     if not isinstance(error, ImportError):
         return None
@@ -112,6 +137,11 @@ _TRUST = (
     "command --trust-remote-code"
 )
 
+_OWN_CODE = "transformers_modules"
+"""Folder into which transformers copies code that comes with a checkpoint."""
+
+_ENDS = "take the call of sys.exit or exit out of the code that comes with the checkpoint, or use another model"
+
 _KNOWN = {
     "trust_remote_code": _TRUST,
     "does not recognize this architecture": "it needs another version of transformers, or code that comes with the "
@@ -122,11 +152,17 @@ _KNOWN = {
 """What to do, by words that transformers uses."""
 
 
-def _fix(error: Exception, path: str, what: str) -> str:
+def _fix(error: Exception | SystemExit, path: str, what: str) -> str:
     packages = _missing_packages(error)
     if packages:
         return f"install what it needs (pip install {packages}), also where workers run, or use another model"
-    known = next((fix for words, fix in _KNOWN.items() if words in str(error)), None)
+    known: str | None
+    if isinstance(error, SystemExit):
+        known = _ENDS
+    elif _own_code(error) is not None:
+        known = "correct it there, or get the checkpoint again"
+    else:
+        known = next((fix for said, fix in _KNOWN.items() if said in str(error)), None)
     if known is not None:
         return known
     if isinstance(error, ImportError):
@@ -138,7 +174,9 @@ def _fix(error: Exception, path: str, what: str) -> str:
     return "it must be a folder with config.json and weights, or an id on the hub"
 
 
-def _running_fix(error: Exception) -> str:
+def _running_fix(error: Exception | SystemExit) -> str:
+    if isinstance(error, SystemExit):
+        return _ENDS
     packages = _missing_packages(error)
     if packages:
         return f"install what it needs (pip install {packages}), also where workers run"

@@ -51,7 +51,11 @@ def text_limits(settings: ModelSettings) -> TextLimits:
 
 
 def _rows(model: PreTrainedModel) -> int | None:
-    embedding = model.get_input_embeddings()
+    try:
+        embedding = model.get_input_embeddings()
+    except NotImplementedError:
+        # CANINE hashes characters
+        return None
     return int(embedding.num_embeddings) if isinstance(embedding, nn.Embedding) else None
 
 

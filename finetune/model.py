@@ -18,7 +18,7 @@ from finetune.architecture import encoder_alone, reads_mask
 from finetune.checkpoint_fit import Fit, check_fit
 from finetune.checkpoint_kind import check_kind
 from finetune.device import check_device
-from finetune.errors import UnsupportedModelError
+from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.libraries import loading
 from finetune.quiet import quiet
 from finetune.random_weights import random_model
@@ -26,6 +26,9 @@ from finetune.settings import ModelSettings
 from finetune.sharding.weights import has_divided, part_of
 from finetune.weight_files import check_weight_files
 from ntk_dist.errors import NonFiniteError
+
+_MOST_LAYERS = 2000
+"""A module is made for each of them also without weights, which takes a few milliseconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,7 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
     """The model's configuration, for a head with `n_outputs` outputs.
 
     Raises:
-        ModelLoadError: there is none at that path or id.
+        ModelLoadError: there is none at that path or id, or it describes more layers than any model has.
         UnsupportedModelError: the model is an encoder-decoder other than T5, of which the encoder is taken, or as
             `finetune.checkpoint_kind.check_kind`.
     """
@@ -57,12 +60,22 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
             num_labels=n_outputs,
         )
         check_kind(settings, config)
+    _check_layers(settings, config)
     if getattr(config, "is_encoder_decoder", False) and not encoder_alone(config):
         raise UnsupportedModelError(
             f"{settings.path} is an encoder-decoder ({config.model_type}); use an encoder (BERT, RoBERTa, T5's, "
             "...) or a decoder (GPT-2, Llama, ...)"
         )
     return config
+
+
+def _check_layers(settings: ModelSettings, config: PreTrainedConfig) -> None:
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise ModelLoadError(
+            f"{settings.path}: config.json says {layers} layers (num_hidden_layers), more than {_MOST_LAYERS}, which "
+            "no model has; correct it, or get the checkpoint again"
+        )
 
 
 def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool) -> PreTrainedModel:

@@ -15,6 +15,9 @@ _DIFFERS_BY_DEVICE = frozenset(
 ) | {Tensor.__pow__, Tensor.__rpow__}
 """What every library rounds in its own way; sums of two numbers, products, quotients and roots all round alike."""
 
+_PRODUCTS = frozenset({Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__, torch.mul, torch.multiply})
+_LARGEST_SINGLE = torch.finfo(torch.float32).max
+
 
 class KeepDouble(TorchFunctionMode):
     """Inside this context no operation takes a float64 tensor down to float32, and all devices agree.
@@ -26,6 +29,9 @@ class KeepDouble(TorchFunctionMode):
     What asks for float32 by name from the start stays single: the tables of rotary embeddings, the slopes of ALiBi and
     the buckets of relative positions are computed from positions by functions that every device rounds in its own way
     (6e-8 apart). They are taken from the host wherever the model runs.
+
+    A product with a number beyond the range of float32 is double: CANINE multiplies a mask in float32 by the smallest
+    number of float64, which would be 0 times infinity.
     """
 
     def __init__(self) -> None:
@@ -53,6 +59,8 @@ class KeepDouble(TorchFunctionMode):
         named = dict(kwargs or {})
         if func in _DIFFERS_BY_DEVICE:
             return self._on_host(func, args, named)
+        if func in _PRODUCTS and any(_is_beyond_single(value) for value in args):
+            args = tuple(value.double() if isinstance(value, Tensor) else value for value in args)
         if any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in args):
             if func is Tensor.float:
                 return args[0]
@@ -73,3 +81,7 @@ class KeepDouble(TorchFunctionMode):
         if self._seen is None or self._seen[0] is not value or self._seen[1] != value._version:
             self._seen = (value, value._version, value.cpu())
         return self._seen[2]
+
+
+def _is_beyond_single(value: object) -> bool:
+    return isinstance(value, float) and _LARGEST_SINGLE < abs(value) < float("inf")

@@ -21,6 +21,7 @@ from finetune.adapter import (
 from finetune.architecture import HEAD_GROUP, Target, base_model, final_linear, find_layers, find_targets, is_decoder
 from finetune.errors import HeadError, ModelRunError, UnsupportedModelError
 from finetune.head import draw_missing, head_parts, prepare_head
+from finetune.host_answers import answered
 from finetune.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
 from finetune.libraries import running
 from finetune.model import LoadedModel, load_model
@@ -30,8 +31,9 @@ from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.sharding.weights import has_divided
 from finetune.trials import Call, at_once, find_example_axes
 from ntk_dist.batches import Batch, pad
-from ntk_dist.capture import jacobian_rows
-from ntk_dist.device import on_host
+from ntk_dist.capture import begin_rows
+from ntk_dist.device import sent
+from ntk_dist.row_sums import BatchRows, RowsToCome
 from ntk_dist.tracked import TrackedLinear, check_alone, check_groups, check_products
 
 
@@ -100,18 +102,25 @@ class Scorer:
         if self.alone and len(batch) > 1:
             return torch.cat([self.logits(example) for example in batch.apart()])
         there = batch.to(self.device)
-        with self._pass(), self._exactly():
+        with self._pass(), self._exactly(), answered(batch, there):
             if self.words is None and self._last_token:
                 return _at_least_single(self.final(self._last_hidden(there)))
             logits = _at_least_single(self._whole(there))
-            return logits if self.words is None else logits[self._read_at(there)]
+            return logits if self.words is None else logits[self._read_at(batch)]
 
     def vocabulary_logits(self, batch: Batch) -> Tensor:
         """Logits (B, T, vocabulary) of all words at all tokens, as the language model itself gives them."""
-        with self._pass(), self._exactly():
-            return self._whole(batch.to(self.device))
+        there = batch.to(self.device)
+        with self._pass(), self._exactly(), answered(batch, there):
+            return self._whole(there)
 
     def rows(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group on the CPU; see `begin_rows`."""
+        return self.begin_rows(batch, outputs, row_dtype=row_dtype).wait()
+
+    def begin_rows(
         self,
         batch: Batch,
         outputs: Callable[[Tensor], Tensor],
@@ -120,8 +129,10 @@ class Scorer:
         run: Callable[[Batch], Tensor] | None = None,
         around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
         before_backward: Callable[[int], None] | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.capture.jacobian_rows`, on the CPU.
+    ) -> RowsToCome:
+        """Compute scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.capture.begin_rows`.
+
+        They go to the CPU, which does not wait for them: a GPU begins with the next batch meanwhile.
 
         Args:
             batch: the examples.
@@ -129,40 +140,26 @@ class Scorer:
             row_dtype: precision of both; None takes the model's, and single precision for one in half precision.
             run: runs the model; None runs `logits`.
             around_layers: gives the context in which `run` runs it, for layers that run again.
-            before_backward: see `jacobian_rows`.
+            before_backward: see `ntk_dist.capture.begin_rows`.
         """
-        if self.alone and len(batch) > 1:
-            found = [
-                self.rows(
-                    example,
-                    outputs,
-                    row_dtype=row_dtype,
-                    run=run,
-                    around_layers=around_layers,
-                    before_backward=before_backward,
-                )
-                for example in batch.apart()
-            ]
-            return torch.cat([each for each, _ in found]), {
-                name: torch.cat([own[name] for _, own in found]) for name in self.groups
-            }
 
         @contextmanager
         def around() -> Iterator[None]:
             with self._exactly(), around_layers():
                 yield
 
-        with self._pass():
-            scores, rows = jacobian_rows(
-                lambda: outputs((run or self.logits)(batch)),
-                self.groups,
-                row_dtype=row_dtype,
-                layers=self.layers,
-                around_layers=around,
-                before_backward=before_backward,
-            )
-        host = on_host({"": scores, **rows})
-        return host.pop(""), host
+        def begun(part: Batch) -> BatchRows:
+            with self._pass():
+                return begin_rows(
+                    lambda: outputs((run or self.logits)(part)),
+                    self.groups,
+                    row_dtype=row_dtype,
+                    layers=self.layers,
+                    around_layers=around,
+                    before_backward=before_backward,
+                )
+
+        return RowsToCome(map(begun, batch.apart() if self.alone else [batch]))
 
     @torch.no_grad()
     def features(self, batch: Batch, run: Callable[[Batch], object] | None = None) -> Tensor:
@@ -180,8 +177,8 @@ class Scorer:
             (run or self.logits)(batch)
         finally:
             handle.remove()
-        features = _at_least_single(seen[0]).cpu()
-        return features if self.words is None else features[self._read_at(batch.to(features.device))]
+        features = _at_least_single(seen[0])
+        return (features if self.words is None else features[self._read_at(batch)]).cpu()
 
     @contextmanager
     def _pass(self) -> Iterator[None]:
@@ -208,9 +205,10 @@ class Scorer:
         return hidden[_last_tokens(batch)]
 
     def _read_at(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the index (B,), (B,) of the tokens at which label words are read."""
+        """Return the index (B,), (B,) of the tokens at which label words are read, on the model's device."""
         assert self.words is not None
-        return _last_tokens(batch) if self.words.mask is None else at_mask(batch, self.words.mask)
+        examples, places = _last_tokens(batch) if self.words.mask is None else at_mask(batch, self.words.mask)
+        return sent(examples, self.device), sent(places, self.device)
 
 
 def build_scorer(

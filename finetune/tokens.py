@@ -212,7 +212,12 @@ def _without_last_tokens(tokenizer: Any, text: str, count: int, example: int, ma
 
 
 def _check_room(limits: TextLimits, tokenizer: Any, lengths: NDArray[np.int64]) -> None:
-    room = min(value for value in (int(tokenizer.model_max_length), limits.tokens) if value)
+    # a limit of 0 or -1 stands for none
+    room = min(
+        (value for value in (int(tokenizer.model_max_length), limits.tokens) if value and value > 0), default=None
+    )
+    if room is None:
+        return
     if lengths.max() > room:
         raise TooLongError(
             f"example {int(lengths.argmax())} has {lengths.max()} tokens, but the model takes {room}; set "

@@ -34,6 +34,10 @@ class Batch:
     def __len__(self) -> int:
         return self.input_ids.shape[0]
 
+    def tensors(self) -> list[Tensor]:
+        """Return its tensors."""
+        return [values for values in (self.input_ids, self.attention_mask, self.token_type_ids) if values is not None]
+
     def apart(self) -> list["Batch"]:
         """Return each example as a batch of its own, without padding."""
         return [

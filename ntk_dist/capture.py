@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ntk_dist.by_layer import LayerByLayer
 from ntk_dist.errors import NtkError
 from ntk_dist.recording import Recorder, check_recorded, hooked, recorded, recorders_of
-from ntk_dist.row_sums import RowSums
+from ntk_dist.row_sums import BatchRows, RowSums
 from ntk_dist.tracked import Groups, check_groups
 
 
@@ -28,7 +28,33 @@ def jacobian_rows(
     around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
     before_backward: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Scores of a batch and, for each group, their gradients with respect to the group's parameters.
+    """Return what `begin_rows` computes, once it is there: scores (B, R), and rows (B, R, p_g) by group.
+
+    Raises:
+        NonFiniteError: a score or a gradient is NaN or infinite, or too large for `row_dtype`; names group and position
+            in the batch.
+        NtkError: as `begin_rows`.
+    """
+    return begin_rows(
+        score,
+        groups,
+        row_dtype=row_dtype,
+        layers=layers,
+        around_layers=around_layers,
+        before_backward=before_backward,
+    ).here()
+
+
+def begin_rows(
+    score: Callable[[], Tensor],
+    groups: Groups,
+    *,
+    row_dtype: torch.dtype | None = None,
+    layers: Sequence[nn.Module] = (),
+    around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
+    before_backward: Callable[[int], None] | None = None,
+) -> BatchRows:
+    """Compute scores of a batch and, for each group, their gradients with respect to the group's parameters.
 
     The model must be in eval mode and must treat the examples of a batch apart. None of its parameters needs
     to require a gradient; those that do make the pass slower, not wrong. Positions that cannot influence a
@@ -49,13 +75,11 @@ def jacobian_rows(
 
     Returns:
         The scores (B, R), detached, and for each group the rows (B, R, p_g), columns in the order of
-        `ntk_dist.tracked`; p_g = 0 for a group without modules.
+        `ntk_dist.tracked`; p_g = 0 for a group without modules. The host has not waited for them.
 
     Raises:
         NtkError: the scores are not a matrix, the model overwrites the input of a tracked module, or layers hand on
             more than hidden states.
-        NonFiniteError: a score or a gradient is NaN or infinite, or too large for `row_dtype`; names group and position
-            in the batch.
         TiedWeightsError: a parameter is tracked twice.
         InputLayoutError: a module's input has no example axis.
         NotRecordedError: the scores depend on a tracked module that was not called, in this pass, or an adapter was

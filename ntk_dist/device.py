@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,17 +43,47 @@ def present_device(name: str) -> torch.device:
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Return values of the host on a device; the host goes on while they travel."""
-    pinned = values.pin_memory() if device.type == "cuda" else values
+    """Return values on a device; the host goes on while they travel there from it."""
+    pinned = values.pin_memory() if device.type == "cuda" and values.device.type == "cpu" else values
     return pinned.to(device, non_blocking=True)
 
 
-def on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of one device on the host, which waits for all of their copies once."""
-    # Copies that do not block end in pinned memory, and may be on their way when `to` returns.
-    copies = {name: values.to("cpu", non_blocking=True) for name, values in tensors.items()}
-    for values in tensors.values():
-        if values.device.type != "cpu":
-            torch.get_device_module(values.device).current_stream(values.device).synchronize()
-            break
-    return copies
+class Arriving:
+    """Tensors of one device on their way to the host, which goes on meanwhile, as the device does.
+
+    Args:
+        tensors: by name; what is on the host stays what it is.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        # kept until they have arrived: memory that is given up goes to what the device computes next
+        self._leaving = tensors
+        away = next((values.device for values in tensors.values() if values.device.type != "cpu"), None)
+        if away is None:
+            self._arrived, self._copies = None, dict(tensors)
+            return
+        module, stream = torch.get_device_module(away), _copying_stream(away)
+        stream.wait_stream(module.current_stream(away))
+        with module.stream(stream):
+            # copies that do not block end in pinned memory
+            self._copies = {name: values.to("cpu", non_blocking=True) for name, values in tensors.items()}
+        self._arrived = module.Event()
+        self._arrived.record(stream)
+
+    @property
+    def there(self) -> bool:
+        """Whether they were on the host from the start."""
+        return self._arrived is None
+
+    def wait(self) -> dict[str, Tensor]:
+        """Return the tensors on the host, once all are there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        self._leaving = {}
+        return self._copies
+
+
+@cache
+def _copying_stream(device: torch.device) -> Any:
+    """The stream of a device in which copies leave it, beside what it computes."""
+    return torch.get_device_module(device).Stream(device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ntk_dist.device_faults import device_answers, is_broken_device
+from ntk_dist.device_share import bytes_left
 from ntk_dist.eigen import SYEVD_LIMIT
 from ntk_dist.kernel_matrix import FloatArray
 from ntk_dist.symmetric import DeviceFailure
@@ -17,12 +18,11 @@ MATRICES = 4
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the free memory of a GPU, what torch keeps for later counted in; None for a processor."""
+    """Return the memory of a GPU that this process may still take; None for a processor."""
     if device.type == "cpu":
         return None
-    module = torch.get_device_module(device)
-    module.empty_cache()
-    return int(module.mem_get_info(device)[0])
+    torch.get_device_module(device).empty_cache()
+    return bytes_left(device)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Jacobian rows that are being summed over positions and calls, in a precision of their own."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
+from ntk_dist.device import Arriving
 from ntk_dist.errors import NonFiniteError, NtkError
 from ntk_dist.example_axes import by_example
 from ntk_dist.recording import Call, Recorder
@@ -60,26 +63,14 @@ class RowSums:
         columns = self._rows[recorder.group][:, output, recorder.start : recorder.start + linear.n_parameters]
         _add_call(columns, linear, call.inputs, gradient, first=first)
 
-    def finished(self, scores: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the scores and the rows by group, in the precision of the rows; nothing can be added any more.
-
-        The host waits once, for what tells of all numbers whether they are finite.
-
-        Args:
-            scores: (B, R).
-
-        Raises:
-            NonFiniteError: a score or a gradient is NaN or infinite, or too large for the precision of the rows.
-        """
-        check = FiniteCheck()
-        first = check.rounded(scores, self.row_dtype, "a score")
+    def finished(self, scores: Tensor) -> "BatchRows":
+        """Return the scores (B, R) and the rows in the precision of the rows; nothing can be added any more."""
+        found = BatchRows()
+        found.add("", scores, self.row_dtype, "a score")
         # given up group by group, so that at most one is there in both precisions
-        rows = {
-            name: check.rounded(self._rows.pop(name), self.row_dtype, f"the gradient of group {name}")
-            for name in list(self._rows)
-        }
-        check.raise_first()
-        return first, rows
+        for name in list(self._rows):
+            found.add(name, self._rows.pop(name), self.row_dtype, f"the gradient of group {name}")
+        return found
 
 
 def _add_call(columns: Tensor, linear: TrackedLinear, inputs: Tensor, gradient: Tensor, *, first: bool) -> None:
@@ -116,40 +107,104 @@ def _keeps_sums(weights: Tensor, left: Tensor, right: Tensor) -> bool:
     return weights.is_cuda and weights.dtype == torch.float32 and halves and hasattr(torch.ops.aten.bmm, "dtype")
 
 
-class FiniteCheck:
-    """Whether the numbers of several tensors are finite, asked of the device once for all of them."""
+class BatchRows:
+    """Scores and rows of a batch on the device that computed them, which the host has not waited for.
+
+    Whether all numbers are finite is known with them, at the price of one wait for all.
+    """
 
     def __init__(self) -> None:
-        self._found: list[tuple[Tensor, str, torch.dtype]] = []
+        self._values: dict[str, Tensor] = {}
+        self._described: list[tuple[str, torch.dtype]] = []
         self._sums: list[Tensor] = []
 
-    def rounded(self, values: Tensor, dtype: torch.dtype, what: str) -> Tensor:
-        """Return values (B, ...) in a precision, to be looked at by `raise_first`.
+    def add(self, name: str, values: Tensor, dtype: torch.dtype, what: str) -> None:
+        """Add values (B, ...), rounded to a precision.
 
         Args:
+            name: of the group; empty for the scores.
             values: the values.
             dtype: the precision.
-            what: what they are, for the message.
+            what: what they are, for messages.
         """
-        found = values.to(dtype)
-        self._found.append((found, what, values.dtype))
+        rounded = values.to(dtype)
+        self._values[name] = rounded
+        self._described.append((what, values.dtype))
         # One sum tells, and costs less than a mask; only a suspicious one is looked into.
-        total = _total(found)
-        self._sums += [total if found is values else _total(values), total]
-        return found
+        total = _total(rounded)
+        self._sums += [total if rounded is values else _total(values), total]
 
-    def raise_first(self) -> None:
-        """Wait for the device, and check all values in the order in which they came.
+    def here(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scores (B, R) and the rows (B, R, p_g) by group on their device.
 
         Raises:
-            NonFiniteError: one is NaN or infinite, or too large for its precision; names the first example.
+            NonFiniteError: a score or a gradient is NaN or infinite, or too large for the precision of the rows; names
+                group and position in the batch.
         """
-        finite = torch.isfinite(torch.stack(self._sums)).tolist()
-        for (values, what, before), was, is_now in zip(self._found, finite[::2], finite[1::2], strict=True):
+        self._check(torch.stack(self._sums))
+        values = dict(self._values)
+        return values.pop(""), values
+
+    def leave(self) -> Arriving:
+        """Send them to the host."""
+        return Arriving({**self._values, _SUMS: torch.stack(self._sums)})
+
+    def arrived(self, arriving: Arriving) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what left, as `here`, on the host."""
+        values = arriving.wait()
+        self._check(values.pop(_SUMS))
+        return values.pop(""), values
+
+    def _check(self, sums: Tensor) -> None:
+        finite = torch.isfinite(sums).tolist()
+        pairs = zip(finite[::2], finite[1::2], strict=True)
+        for (was, is_now), values, (what, before) in zip(pairs, self._values.values(), self._described, strict=True):
             if not (was and is_now) and (bad := _first_bad(values)) is not None:
                 raise NonFiniteError(
-                    _too_large(values, what, bad) if was and values.dtype != before else _bad(what, bad)
+                    _too_large(values, what, bad) if was and values.dtype != before else _bad(before, what, bad)
                 )
+
+
+_SUMS = "sums of all values"
+"""Travels with rows under a name that is no group's."""
+
+
+class RowsToCome:
+    """Scores and rows of a batch on their way to the host.
+
+    Args:
+        parts: of the batch, in order; each is sent before the next one is asked for.
+    """
+
+    def __init__(self, parts: Iterable[BatchRows]) -> None:
+        self._parts = [(part, part.leave()) for part in parts]
+
+    @property
+    def there(self) -> bool:
+        """Whether nothing has to be waited for."""
+        return all(arriving.there for _, arriving in self._parts)
+
+    def wait(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scores (B, R) and the rows (B, R, p_g) by group on the host. Raises as `BatchRows.here`."""
+        found = [part.arrived(arriving) for part, arriving in self._parts]
+        if len(found) == 1:
+            return found[0]
+        return torch.cat([scores for scores, _ in found]), {
+            name: torch.cat([rows[name] for _, rows in found]) for name in found[0][1]
+        }
+
+
+def in_turn(begun: Iterable[RowsToCome]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yield rows of batches on the host, each while the next batch is computed where that is elsewhere."""
+    before: RowsToCome | None = None
+    for rows in begun:
+        if before is not None:
+            yield before.wait()
+        before = None if rows.there else rows
+        if rows.there:
+            yield rows.wait()
+    if before is not None:
+        yield before.wait()
 
 
 def _total(values: Tensor) -> Tensor:
@@ -157,11 +212,13 @@ def _total(values: Tensor) -> Tensor:
     return values.sum(dtype=torch.promote_types(values.dtype, torch.float32)).double()
 
 
-def _bad(what: str, bad: int) -> str:
-    return (
-        f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or use dtype float64 if the "
-        "model overflows (bfloat16 instead of float16)"
+def _bad(dtype: torch.dtype, what: str, bad: int) -> str:
+    fix = (
+        "use dtype float32 if the model asks for numbers that float64 has no room for"
+        if dtype == torch.float64
+        else "use dtype float64 if the model overflows (bfloat16 instead of float16)"
     )
+    return f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or {fix}"
 
 
 def _too_large(values: Tensor, what: str, bad: int) -> str:

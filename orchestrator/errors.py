@@ -71,6 +71,10 @@ class GpuFailedError(SweepError):
     exit_code = ExitCode.FAILED_STAGES
 
 
+class OtherGpuError(SweepError):
+    """A GPU is of another kind than those that a results folder's numbers come from."""
+
+
 class StorageError(SweepError):
     """The results folder cannot be written: the disk is full, or the folder is read-only."""
 

@@ -101,6 +101,7 @@ class ResultsFolder:
         self.root = root.absolute()
         self.spec_path = self.root / "spec.yaml"
         self.plan_path = self.root / "plan.json"
+        self.gpu_path = self.root / "gpu.json"
         self.tables = self.root / "tables"
         self.journals = self.root / "journal"
         self.logs = self.root / "logs"

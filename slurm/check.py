@@ -49,17 +49,26 @@ def refuse_exclusion(profile: Profile, facts: ClusterFacts) -> None:
     """
     if profile.exclude is None:
         return
-    default = ",".join(partition.name for partition in facts.partitions.values() if partition.default)
-    chosen = profile.partition or default
-    listed = run_command("sinfo", "--noheader", "--Node", f"--partition={chosen}", "--format=%N")
     excluded = set(run_command("scontrol", "show", "hostnames", profile.exclude).split())
-    nodes = set(listed.split())
+    nodes = nodes_of(profile, facts)
     left = len(nodes - excluded)
     if left < profile.nodes:
         raise ProfileError(
-            f"exclude: `{profile.exclude}` leaves {left} of {counted(len(nodes), 'node')} of partition {chosen}, the "
+            f"exclude: `{profile.exclude}` leaves {left} of {counted(len(nodes), 'node')} of partition "
+            f"{_partitions_of(profile, facts)}, the "
             f"profile asks for {profile.nodes}"
         )
+
+
+def nodes_of(profile: Profile, facts: ClusterFacts) -> set[str]:
+    """Return the names of the nodes of a profile's partitions. Raises CommandError if Slurm does not answer."""
+    chosen = _partitions_of(profile, facts)
+    return set(run_command("sinfo", "--noheader", "--Node", f"--partition={chosen}", "--format=%N").split())
+
+
+def _partitions_of(profile: Profile, facts: ClusterFacts) -> str:
+    default = ",".join(partition.name for partition in facts.partitions.values() if partition.default)
+    return profile.partition or default
 
 
 def try_script(script: str) -> str:

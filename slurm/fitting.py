@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping
 
+from slurm.errors import ProfileError
+from slurm.facts import ClusterFacts
 from slurm.listings import NodeType, Partition
 from slurm.nearest import nearest
 from slurm.profile import Profile
@@ -62,6 +64,29 @@ def _gpu_faults(profile: Profile, partition: Partition, partitions: Mapping[str,
             f"gpus_per_task: {_workers(profile)} with {_gpus_each(profile)} each need {wanted} on "
             f"a node; a node of partition {partition.name} has {most} at most"
         )
+
+
+def refuse_mixed_gpus(profile: Profile, facts: ClusterFacts) -> None:
+    """Raise an error if the nodes that can take a profile have GPUs of several types, which add in different orders.
+
+    Raises:
+        ProfileError: names the types. Where a cluster names none, nothing can be said.
+    """
+    if profile.gpu_type is not None or not profile.gpus_per_task:
+        return
+    chosen = [each for each in facts.partitions.values() if _is_chosen(each, profile)]
+    fitting = [kind for partition in chosen for kind in partition.node_types if _fits(profile, kind)]
+    types = sorted({name for kind in fitting for name in kind.gpus if name})
+    if len(types) > 1:
+        raise ProfileError(
+            f"gpu_type: partition {', '.join(each.name for each in chosen)} has GPUs of the types {', '.join(types)}, "
+            "and the same spec gives the same bits on one type alone: name one, or set compute.deterministic: false in "
+            "the spec"
+        )
+
+
+def _is_chosen(partition: Partition, profile: Profile) -> bool:
+    return partition.default if profile.partition is None else partition.name in profile.partition.split(",")
 
 
 def _size_faults(profile: Profile, partition: Partition) -> Iterator[str]:

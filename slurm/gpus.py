@@ -6,6 +6,18 @@ NO_GPUS = ("", "NoDevFiles")
 """What Slurm puts into CUDA_VISIBLE_DEVICES where a job has no GPU."""
 
 
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Where torch reads, when it is loaded, how it is to divide a GPU's memory: its name since 2.9, and the one before."""
+
+
+def allocator_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what has torch grow its blocks of a GPU's memory, unless an environment says how it is to be divided.
+
+    Batches of ever other lengths leave blocks of fixed sizes behind, none of which fits the next.
+    """
+    return {} if any(name in environment for name in ALLOCATOR) else {ALLOCATOR[0]: "expandable_segments:True"}
+
+
 def visible_gpus(environment: Mapping[str, str]) -> list[str] | None:
     """Return the GPUs that CUDA_VISIBLE_DEVICES gives a process; None where it is not set, which gives all.
 

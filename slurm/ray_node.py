@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO
 
 from slurm.errors import SlurmError
-from slurm.gpus import visible_gpus
+from slurm.gpus import allocator_settings, visible_gpus
 from slurm.ports import held_ports
 from slurm.private_folder import private_folder, remove
 from slurm.processes import adopt_orphans, die_with_parent, kill_descendants, start_child
@@ -157,7 +157,7 @@ def _run_ray(command: Sequence[str], folder: Path) -> int:
     try:
         signal.signal(signal.SIGTERM, _stop)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        environment = {**os.environ, "TMPDIR": str(folder), **RAY_ENVIRONMENT}
+        environment = {**os.environ, "TMPDIR": str(folder), **RAY_ENVIRONMENT, **allocator_settings(os.environ)}
         ray = start_child(command, environment)
         assert ray.stdin is not None
         _watch(ray, ray.stdin, folder / "ray" / "ray_current_cluster")

@@ -30,6 +30,7 @@ WAITED_AT: list[str] = []
 
 DEVICE = "pretend:0"
 HOST = torch.device("cpu")
+MEMORY = 2**33
 
 _ROUNDED_ITS_OWN_WAY = {
     getattr(aten, name).default for name in ("cos", "sin", "exp", "exp2", "log", "log2", "tanh", "sigmoid")
@@ -105,6 +106,9 @@ class _Event:
 
 
 class _Stream:
+    def __init__(self, device: object = None) -> None:
+        pass
+
     def __enter__(self) -> "_Stream":
         return self
 
@@ -122,7 +126,12 @@ class _Module:
     """What `torch.get_device_module` gives: as `torch.cuda`, of a device with 8 GiB that nothing takes."""
 
     Event = _Event
-    memory = 2**33
+    Stream = _Stream
+    memory = MEMORY
+    fraction = 1.0
+
+    def stream(self, stream: _Stream) -> _Stream:
+        return stream
 
     def is_available(self) -> bool:
         return True
@@ -168,6 +177,12 @@ class _Module:
 
     def mem_get_info(self, device: object = None) -> tuple[int, int]:
         return self.memory, self.memory
+
+    def get_per_process_memory_fraction(self, device: object = None) -> float:
+        return self.fraction
+
+    def set_per_process_memory_fraction(self, fraction: float, device: object = None) -> None:
+        self.fraction = fraction
 
     def memory_reserved(self, device: object = None) -> int:
         return 0

@@ -25,6 +25,7 @@ from finetune.sharding.weights import (
     zero_config,
 )
 from ntk_dist.batches import Batch
+from ntk_dist.row_sums import RowsToCome
 from ntk_dist.tracked import TrackedLinear
 
 
@@ -109,14 +110,20 @@ class ShardedScorer:
     def rows(
         self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `Scorer.rows`.
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `Scorer.rows`."""
+        return self.begin_rows(batch, outputs, row_dtype=row_dtype).wait()
+
+    def begin_rows(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
+    ) -> RowsToCome:
+        """Compute scores (B, R) and Jacobian rows (B, R, p_g) by group, as `Scorer.begin_rows`.
 
         Args:
             batch: the examples of this process.
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
             row_dtype: precision of both.
         """
-        found = self.scorer.rows(
+        found = self.scorer.begin_rows(
             batch,
             outputs,
             row_dtype=row_dtype,

@@ -191,6 +191,8 @@ def _print_offer(console: Terminal, offer: Any) -> None:
     )
     if offer.count < offer.wanted:
         console.print(f"{offer.wanted} were asked for; you may queue no more", style="yellow")
+    for node, why in sorted(offer.left_out.items()):
+        console.print(f"{node} is left out for a day: {why}", style="yellow", soft_wrap=True)
     if offer.submission.trust_remote_code:
         console.print("the allocations may run Python code that comes with the model", style="yellow")
     for text in offer.scripts:

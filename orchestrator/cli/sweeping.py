@@ -26,6 +26,7 @@ from orchestrator.errors import ExitCode, SpecError
 from orchestrator.folder import OnChange, ResultsFolder
 from orchestrator.spec import Spec, read_spec
 from orchestrator.store.files import explained_output, make_folder, refuse_unwritable
+from slurm.gpus import allocator_settings
 
 
 def init(
@@ -161,6 +162,8 @@ def run(
     from orchestrator.run import run as run_sweep
 
     checked = _override(read_spec(spec), executor, workers)
+    if checked.compute.device == "cuda":
+        os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
     with launched_group(checked) as group:
         if not group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal

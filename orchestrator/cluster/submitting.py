@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from orchestrator.cluster.records import (
     read_submissions,
     write_submission,
 )
+from orchestrator.cluster.unfit_nodes import without_unfit_nodes
 from orchestrator.errors import BudgetError, OutdatedError, ResultsError, SweepError
 from orchestrator.estimate import Cost, costs, human_bytes, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
@@ -29,6 +30,7 @@ from orchestrator.store.files import make_folder, refuse_unwritable
 from orchestrator.survey import keep_surveys
 from slurm.check import check_profile, refuse_exclusion, try_script
 from slurm.facts import read_facts
+from slurm.fitting import refuse_mixed_gpus
 from slurm.limits import array_sizes
 from slurm.profile import Profile
 from slurm.quantities import counted
@@ -55,6 +57,7 @@ class Offer:
         sizes: allocations in each job.
         request: what Slurm is asked for.
         submission: the record of it.
+        left_out: nodes that the jobs do without, beside those that the profile excludes, with why.
     """
 
     plan: Plan
@@ -64,6 +67,7 @@ class Offer:
     sizes: list[int]
     request: Request
     submission: Submission
+    left_out: Mapping[str, str]
 
     @property
     def count(self) -> int:
@@ -106,6 +110,8 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
     check_profile(profile, facts, results=folder.root)
     refuse_exclusion(profile, facts)
     _refuse_dashboard_without_its_packages(profile)
+    if plan.sweep.spec.compute.device == "cuda" and plan.sweep.spec.compute.deterministic:
+        refuse_mixed_gpus(profile, facts)
     refuse_what_cannot_fit(plan, folder)
     _refuse_workers_that_cannot_fit(plan, profile)
     free = facts.free_submissions(profile.account, profile.qos)
@@ -118,8 +124,10 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         facts.accounting,
         plan.sweep.trusts_code,
     )
+    # Not kept with the submission: what is mended until the next one is used again.
+    narrower, left_out = without_unfit_nodes(profile, facts, folder)
     request = Request(
-        profile=profile,
+        profile=narrower,
         name=submission.name,
         results=folder.root,
         logs=folder.logs / "slurm" / submission.submission_id,
@@ -127,7 +135,7 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         cleanup=("-m", "orchestrator.cluster.release", str(folder.root)),
     )
     workers = sum(sizes) * profile.nodes * profile.tasks_per_node
-    offer = Offer(plan, costs(plan, folder, workers=workers), profile, count, sizes, request, submission)
+    offer = Offer(plan, costs(plan, folder, workers=workers), profile, count, sizes, request, submission, left_out)
     for text in offer.scripts:
         try_script(text)
     return offer

@@ -52,6 +52,8 @@ class InlineExecutor:
         return stage, outcome
 
     def __enter__(self) -> "InlineExecutor":
+        if (unfit := self._worker.unfit_gpu()) is not None:
+            raise GpuFailedError(unfit.message)
         return self
 
     def __exit__(

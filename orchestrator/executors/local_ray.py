@@ -15,7 +15,7 @@ from types import TracebackType
 
 from orchestrator.errors import RayFailedError
 from orchestrator.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes, own_answer_to_sigterm
-from slurm.gpus import gpus_of_a_worker
+from slurm.gpus import allocator_settings, gpus_of_a_worker
 from slurm.private_folder import LONGEST_ROOT, private_folder
 
 OBJECT_STORE_BYTES = 80 << 20
@@ -160,7 +160,7 @@ class LocalRay:
         return False
 
     def _set_environment(self) -> None:
-        wanted = {"RAY_USAGE_STATS_ENABLED": "0"}
+        wanted = {"RAY_USAGE_STATS_ENABLED": "0", **allocator_settings(os.environ)}
         if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
             wanted["RAY_AUTH_TOKEN_PATH"] = str(_private_token())
         if "ray" not in sys.modules:

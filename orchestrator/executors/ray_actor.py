@@ -27,11 +27,13 @@ class Introduction:
         process: what names its process in claims.
         node: Ray's identity of its node.
         address: IP address and port at which it awaits the others of its model group; None for all but the first.
+        unfit: why its GPU cannot be used; None where it can, or none is wanted.
     """
 
     process: Mapping[str, Any]
     node: str
     address: tuple[str, int] | None
+    unfit: Outcome | None = None
 
 
 class Worker:
@@ -77,7 +79,8 @@ class Worker:
 
             self._meeting = MeetingPoint(ray.util.get_node_ip_address())
             address = (self._meeting.address, self._meeting.port)
-        return Introduction(self._worker.process, ray.get_runtime_context().get_node_id(), address)
+        node = ray.get_runtime_context().get_node_id()
+        return Introduction(self._worker.process, node, address, self._worker.unfit_gpu())
 
     def execute(self, tasks: list[Task]) -> list[Outcome]:
         """Compute stages that need no other process."""

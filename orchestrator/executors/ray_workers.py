@@ -294,8 +294,11 @@ class RayExecutor:
         member = self._starting.pop(introduction)
         try:
             member.introduction = ray.get(introduction)
-            self._idle.append(member)
             self._failed_starts = 0
+            if member.up.unfit is not None:
+                self._end_team(member.team, member.up.unfit, member.up.unfit)
+            else:
+                self._idle.append(member)
         except ray.exceptions.RayActorError as error:
             self._failed_starts += 1
             if self._failed_starts > MOST_FAILED_STARTS:

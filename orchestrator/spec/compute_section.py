@@ -31,9 +31,10 @@ BatchTokens = Annotated[
 class ComputeSection(Section):
     """Where and how the stages run."""
 
-    came_later = frozenset(
-        {"device", "tf32", "row_dtype", "checkpointing", "device_memory", "batching", "workers_per_gpu"}
-    )
+    came_later = frozenset({
+        *("device", "tf32", "row_dtype", "checkpointing", "device_memory", "batching", "workers_per_gpu"),
+        "deterministic",
+    })  # fmt: skip
 
     executor: Literal["ray", "inline"] = Field(
         "ray",
@@ -82,6 +83,13 @@ class ComputeSection(Section):
         description="Memory of what one process computes on, by which `plan` tells whether the model fits; null asks "
         "this machine, which may have no such GPU.",
         examples=["80GB"],
+    )
+    deterministic: bool = Field(
+        True,
+        description="Whether a GPU has to give the same bits each time: all GPUs of the sweep are then of one kind, "
+        "and slower algorithms are taken where faster ones add in any order. With false numbers agree to rounding, and "
+        "what was finished with true is kept.",
+        examples=[True],
     )
     tf32: bool = Field(
         False,

@@ -56,6 +56,11 @@ def _check_devices(spec: "Spec") -> None:
         raise ValueError("model.weights_seed draws random weights: set `model.weights: random`, or leave it out")
     if spec.compute.workers_per_gpu > 1 and not on_gpu:
         raise ValueError("compute.workers_per_gpu divides GPUs: set `compute.device: cuda`, or leave it out")
+    if not spec.compute.deterministic and not on_gpu:
+        raise ValueError(
+            "compute.deterministic is about GPUs, and processors give the same bits by themselves: set "
+            "`compute.device: cuda`, or leave it out"
+        )
     if sharding is None:
         return
     if spec.compute.workers_per_gpu > 1 and sharding.group_size > 1:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import torch
 
 from finetune.sharding.memory import give_back
+from ntk_dist.device_share import bytes_left
 from orchestrator.errors import SweepError
 from orchestrator.stages.resources import peak_memory, reset_peak_memory
 
 SHARE_OF_FREE = 0.8
-"""Part of a GPU's free memory that a batch may take; the rest is for what lies between blocks of other sizes."""
+"""Part of the memory left of a GPU that a batch may take; the rest is for what lies between blocks of other sizes."""
 
 
 def batch_limit(device: torch.device, budget: int) -> int:
@@ -22,10 +23,7 @@ def batch_limit(device: torch.device, budget: int) -> int:
     """
     if device.type == "cpu":
         return budget
-    module = torch.get_device_module(device)
-    free, _ = module.mem_get_info(device)
-    kept = module.memory_reserved(device) - module.memory_allocated(device)  # torch's own, for what comes next
-    return int(SHARE_OF_FREE * (free + kept))
+    return int(SHARE_OF_FREE * bytes_left(device))
 
 
 def peak_of(run: Callable[[], object], device: torch.device) -> int:

@@ -46,7 +46,7 @@ class _Trial:
         longest: tokens of the longest text.
         limit: bytes that a batch may take on every process of the group.
         row_bytes: those of the rows of the most examples that a batch may have. Short texts have more rows a token than
-            the long ones that are measured.
+            the long ones that are measured; on a GPU those of the batch before are still on their way.
     """
 
     def __init__(self, stage: Stage, work: Work) -> None:
@@ -63,7 +63,8 @@ class _Trial:
         self._rows: Callable[..., object] = partial(scorer.rows, outputs=outputs, row_dtype=row_dtype)
         width = sum(linear.n_parameters for group in p["groups"] for linear in scorer.groups[group])
         rows = self._most_examples * rows_per_example(p["n_outputs"], p["outputs"])
-        self.row_bytes: int = rows * width * row_dtype.itemsize
+        copies = 1 if self._device.type == "cpu" else 2
+        self.row_bytes: int = copies * rows * width * row_dtype.itemsize
         self.longest = int(self._tokens.lengths.max())
         budget = int(work.sweep.spec.compute.memory_budget)
         self.limit: int = min(work.group.gathered(batch_limit(self._device, budget)))

@@ -7,6 +7,7 @@ import torch
 
 from finetune.targets import kernel_outputs, rows_per_example
 from ntk_dist.batches import length_buckets
+from ntk_dist.row_sums import in_turn
 from orchestrator.stage import Stage
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Product, Work
@@ -35,8 +36,9 @@ def compute(stage: Stage, work: Work) -> Product:
     arrays = {SCORES: (1, per_example)} | {group: (per_example, width) for group, width in widths.items()}
     file = work.new_arrays(stage, {}, BatchedLayout(dtype, batches, arrays))
     outputs, row_dtype = partial(kernel_outputs, outputs=p["outputs"]), getattr(torch, dtype)
-    for (number, positions), counts in work.group.rounds(list(enumerate(batches))):
-        scores, rows = scorer.rows(tokens.batch(positions), outputs, row_dtype=row_dtype)
+    rounds = list(work.group.rounds(list(enumerate(batches))))
+    begun = (scorer.begin_rows(tokens.batch(positions), outputs, row_dtype=row_dtype) for (_, positions), _ in rounds)
+    for ((number, _), counts), (scores, rows) in zip(rounds, in_turn(begun), strict=True):
         if counts:
             by_row = {group: values.flatten(0, 1).numpy() for group, values in rows.items()}
             file.write_batch(number, {SCORES: scores.numpy()} | by_row)

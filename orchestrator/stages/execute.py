@@ -15,9 +15,10 @@ from orchestrator.stage import Stage
 from orchestrator.stages.failures import LASTING, FailureClass, Outcome, Status, failed
 from orchestrator.stages.following import lead
 from orchestrator.stages.registry import OF_THE_MODEL, compute_of
-from orchestrator.stages.resources import limited_threads, peak_memory, reset_peak_memory
+from orchestrator.stages.resources import fixed_sums, peak_memory, reset_peak_memory
 from orchestrator.stages.work import Work
 from orchestrator.store.files import host_name, slurm_job
+from orchestrator.store.journal import Journal
 
 _EVENTS = {
     Status.FINISHED: "finished",
@@ -44,13 +45,26 @@ class StageWorker:
         self._claims = folder.claims()
         self._refusals = folder.refusals()
         self._journal = folder.journal()
-        self._threads = sweep.spec.compute.threads
+        self._compute = sweep.spec.compute
         self.group = ModelGroup()
 
     @property
     def process(self) -> Mapping[str, Any]:
         """What names this process among those of all machines, in each of its claims."""
         return self._claims.process
+
+    def unfit_gpu(self) -> Outcome | None:
+        """Return why this process cannot use its GPU, if that is broken or of another kind than it should be."""
+        if self._compute.device != "cuda":
+            return None
+        try:
+            self._work.use_device("cuda")
+        except Exception as error:
+            outcome = failed(error)
+            if outcome.broken_gpu:
+                note_unfit_gpu(self._journal, outcome)
+                return outcome
+        return None
 
     def interrupted(self) -> None:
         """Give back every claim of this process, at whatever point it was interrupted."""
@@ -93,7 +107,7 @@ class StageWorker:
         outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()
         try:
-            with limited_threads(self._threads):
+            with fixed_sums(self._compute):
                 outcome = self._attempt(stage, attempt, halvings, started)
         finally:
             self._work.discard()
@@ -101,6 +115,8 @@ class StageWorker:
             event = _EVENTS[outcome.status] if outcome else "released"
             seconds = round(time.perf_counter() - started, 4)
             self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak_memory(), **reason)
+        if outcome.broken_gpu:
+            note_unfit_gpu(self._journal, outcome)
         if outcome.failure is FailureClass.MEMORY:
             give_back_device_memory()
         if outcome.failure in LASTING:
@@ -140,7 +156,14 @@ class StageWorker:
     def _provenance(self, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
         group = {"group_size": self.group.size} if stage.kind in OF_THE_MODEL and self.group.size > 1 else {}
         found = provenance(stage, attempt, seconds, device=self._work.device) | {"peak_memory_bytes": peak} | group
+        if self._work.device != "cpu":
+            found["deterministic"] = self._compute.deterministic
         return found | self._work.halvings_of(stage)
+
+
+def note_unfit_gpu(journal: Journal, outcome: Outcome) -> None:
+    """Write to the journal that this node has a GPU that is not to be used, for those who choose nodes later."""
+    journal.write("unfit_gpu", host=host_name(), message=outcome.message)
 
 
 def provenance(stage: Stage, attempt: int, seconds: float, *, device: str = "cpu") -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """How the attempt to compute a stage ended, and into which class its failure falls."""
 
 import errno
+import os
+import re
 import sys
 import traceback
 from dataclasses import dataclass, replace
@@ -8,7 +10,7 @@ from enum import StrEnum
 
 from ntk_dist.device_faults import device_answers, is_broken_device
 from ntk_dist.device_faults import is_out_of_memory as says_out_of_memory
-from orchestrator.errors import DamagedArtifactError, StorageError, SweepError
+from orchestrator.errors import DamagedArtifactError, OtherGpuError, StorageError, SweepError
 from orchestrator.store.files import host_name
 
 
@@ -77,6 +79,8 @@ def _classified(error: Exception) -> Outcome:
         return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))
     if isinstance(error, StorageError):
         return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
+    if (advice := _of_other_bits(error)) is not None:
+        return Outcome(Status.FAILED, FailureClass.INPUT, advice)
     if (elsewhere := _not_of_the_stage(error)) is not None:
         failure, message = elsewhere
         return Outcome(Status.FAILED, failure, message)
@@ -88,6 +92,8 @@ def _classified(error: Exception) -> Outcome:
 
 def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
     """Return class and message of what may not befall the same stage again; None if it would."""
+    if isinstance(error, OtherGpuError):
+        return FailureClass.NODE, str(error)
     # NCCL reports whatever befalls a process of a group as a connection that was lost.
     if is_broken_gpu(error):
         return FailureClass.NODE, f"the GPU of {host_name()} failed: {first_line(error)}"
@@ -95,6 +101,23 @@ def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
         return FailureClass.MEMORY, _memory_message(error)
     if _is_lost_connection(error):
         return FailureClass.WORKER, f"another process of the model group was lost: {error}"
+    return None
+
+
+def _of_other_bits(error: Exception) -> str | None:
+    """Return what to do about an error by which torch refuses what has other bits each time; None of other errors."""
+    words = str(error) if isinstance(error, RuntimeError) else ""
+    if found := re.match(r"(\S+) does not have a deterministic implementation", words):
+        return (
+            f"{found[1]}, which this model needs, adds in any order on a GPU: set compute.deterministic: false for "
+            "numbers that agree to rounding"
+        )
+    if "CUBLAS_WORKSPACE_CONFIG" in words:
+        given = os.environ.get("CUBLAS_WORKSPACE_CONFIG", "")
+        return (
+            f"CUBLAS_WORKSPACE_CONFIG={given} lets cuBLAS add in any order: unset it, set :4096:8, or set "
+            "compute.deterministic: false for numbers that agree to rounding"
+        )
     return None
 
 

@@ -8,8 +8,9 @@ from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.stage import Stage
 from orchestrator.stages.failures import LASTING, Outcome, Status, failed
 from orchestrator.stages.registry import compute_of
-from orchestrator.stages.resources import limited_threads, peak_memory, reset_peak_memory
+from orchestrator.stages.resources import fixed_sums, peak_memory, reset_peak_memory
 from orchestrator.stages.work import Work
+from orchestrator.store.files import host_name
 
 
 def lead(group: ModelGroup, stage: Stage, halvings: int) -> None:
@@ -30,7 +31,7 @@ class Follower:
         self._work.group = group
         self._refusals = folder.refusals()
         self._journal = folder.journal()
-        self._threads = sweep.spec.compute.threads
+        self._compute = sweep.spec.compute
 
     def follow(self) -> Outcome | None:
         """Take part in stage after stage until the first process has none; return the failure of one, if it failed.
@@ -49,11 +50,13 @@ class Follower:
         reset_peak_memory()
         started = time.perf_counter()
         try:
-            with limited_threads(self._threads):
+            with fixed_sums(self._compute):
                 compute_of(stage.kind)(stage, self._work)
                 self._work.met(peak_memory())
         except Exception as error:
             outcome = failed(error)
+            if outcome.broken_gpu:
+                self._journal.write("unfit_gpu", host=host_name(), message=outcome.message)
             self._note(stage, outcome, time.perf_counter() - started)
             return outcome
         finally:

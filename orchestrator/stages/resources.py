@@ -8,8 +8,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ntk_dist.device_bits import same_bits
+from orchestrator.spec.compute_section import ComputeSection
+
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 """Where a library of linear algebra looks for its number of threads when it is loaded."""
+
+
+@contextmanager
+def fixed_sums(compute: ComputeSection) -> Iterator[None]:
+    """Have processors and GPUs sum in the order that a spec fixes."""
+    with limited_threads(compute.threads), same_bits(compute.device == "cuda" and compute.deterministic):
+        yield
 
 
 @contextmanager

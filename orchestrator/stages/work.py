@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.sharding.group import ModelGroup
+from orchestrator.cards import card_of, refuse_other_card
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.identity import identity
 from orchestrator.settings import adapter_settings, head_settings, model_settings
@@ -54,6 +55,7 @@ class Work:
     def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
         self.sweep = sweep
         self._on_a_gpu = on_a_gpu
+        self._knows_gpu = False
         self.folder = folder
         self.store = folder.artifacts()
         self.halvings = 0
@@ -91,6 +93,8 @@ class Work:
 
         Raises:
             NoDeviceError: there is none.
+            LostDeviceError: it is broken.
+            OtherGpuError: the numbers of the sweep come from another kind of GPU.
         """
         import torch
 
@@ -98,7 +102,11 @@ class Work:
         from ntk_dist.device_share import take_part
 
         device = present_device(name)
-        take_part(device, self._on_a_gpu)
+        if not self._knows_gpu:
+            take_part(device, self._on_a_gpu)
+            if device.type == "cuda" and self.sweep.spec.compute.deterministic:
+                refuse_other_card(self.folder, card_of(device))
+            self._knows_gpu = device.type != "cpu"
         self.device = device.type if device.type == "cpu" else torch.get_device_module(device).get_device_name(device)
         return device
 

@@ -15,7 +15,7 @@ from orchestrator.store.files import explained, host_name, make_folder, open_pla
 _PIECE = 1 << 24
 """Bytes that are read of a journal at once; no line is longer."""
 
-_TEXTS = ("stage", "kind", "failure", "message", "job")
+_TEXTS = ("stage", "kind", "failure", "message", "job", "host")
 
 SUFFIX = ".jsonl"
 """What names of journals end in."""
@@ -26,7 +26,7 @@ class Journal:
 
     Each says when it was and, on a cluster, in which Slurm job. Events: `started`; then `finished`, `failed`,
     `existing` (someone else finished it first), `damaged` (what it read did not match its checksum) or `released`
-    (interrupted); and `run` (a run began or ended).
+    (interrupted); `run` (a run began or ended); and `unfit_gpu` (the GPU of a node is broken, or of another kind).
     """
 
     def __init__(self, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -256,7 +256,8 @@ def _alone(scorer: Scorer, texts: TokenizedTexts) -> Callable[[int], Tensor]:
     model = scorer.model
     embedding = None if scorer.words is None else model.get_output_embeddings()
     # some go through no graph unless what enters their layers is in one
-    model.get_input_embeddings().weight.requires_grad_(True)
+    with suppress(NotImplementedError):
+        model.get_input_embeddings().weight.requires_grad_(True)
     without_cache = {"use_cache": False} if is_decoder(model) else {}
 
     def scores(i: int) -> Tensor:

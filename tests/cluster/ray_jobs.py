@@ -23,12 +23,13 @@ print(json.dumps([node for node in ray.nodes() if node["Alive"]]))
 ON_EVERY_WORKER = """
 import json, os, ray, time
 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level="ERROR")
-@ray.remote(num_cpus=1)
+resources = ray.cluster_resources()
+@ray.remote(num_cpus=1, num_gpus=resources.get("GPU", 0) / resources["CPU"])
 class Worker:
     def look(self):
         print("seen by a worker")
         return dict(os.environ)
-workers = [Worker.remote() for _ in range(int(ray.cluster_resources()["CPU"]))]
+workers = [Worker.remote() for _ in range(int(resources["CPU"]))]
 print(json.dumps(ray.get([worker.look.remote() for worker in workers])))
 """
 
@@ -44,17 +45,19 @@ class RayJob:
         self.python: Sequence[str] = (sys.executable,)
         self.user: str | None = None
 
-    def submit(self, *options: str, python: Sequence[str] = (sys.executable,), user: str | None = None) -> "RayJob":
+    def submit(
+        self, *options: str, python: Sequence[str] = (sys.executable,), user: str | None = None, gpus: int = 1
+    ) -> "RayJob":
         self.python, self.user = python, user
         settings = {
-            **{"workers_per_node": 2, "cpus_per_node": 2, "gpus_per_node": 1, "memory_bytes": 1500 << 20},
+            **{"workers_per_node": 2, "cpus_per_node": 2, "gpus_per_node": gpus, "memory_bytes": 1500 << 20},
             **{"object_store_bytes": 80 << 20, "local_scratch": str(self.scratch), "dashboard": False},
             "python": list(python),
         }
         words = ["exec", *python, "-m", "tests.cluster.ray_supervisor", str(self.folder), json.dumps(settings)]
         self.job = self.cluster.run(
             [
-                *("sbatch", "--parsable", "--cpus-per-task=2", "--gres=gpu:1", "--mem=1500M", "--no-requeue"),
+                *("sbatch", "--parsable", "--cpus-per-task=2", f"--gres=gpu:{gpus}", "--mem=1500M", "--no-requeue"),
                 *(f"--output={self.folder}/output.txt", f"--wrap={shlex.join(words)}", *options),
             ],
             user=user,

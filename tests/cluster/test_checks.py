@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from orchestrator.cluster.unfit_nodes import without_unfit_nodes
+from orchestrator.folder import ResultsFolder
 from slurm.check import check_profile, try_script
 from slurm.devcluster import DevCluster
 from slurm.errors import ProfileError
@@ -163,6 +165,22 @@ def test_a_controller_that_restarts_is_waited_for(cluster: DevCluster):
     assert list(read_facts().partitions) == ["main", "high", "small"]
     assert time.monotonic() - begun > 1
     starting.join()
+
+
+@pytest.mark.usefixtures("programs")
+def test_nodes_with_an_unfit_gpu_are_left_out_unless_too_few_are_left(tmp_path: Path):
+    folder, facts = ResultsFolder(tmp_path), read_facts()
+    profile = Profile.model_validate({"memory": "1GB", "time_limit": "1h", "gpus_per_task": 1, "exclude": "n3"})
+    for host in ("n1", "elsewhere"):
+        folder.journal().write("unfit_gpu", host=host, message=f"the GPU of {host} failed: ECC")
+    assert without_unfit_nodes(profile, facts, folder) == (
+        profile.model_copy(update={"exclude": "n3,n1"}),
+        {"n1": "the GPU of n1 failed: ECC"},
+    )
+    two = profile.model_copy(update={"nodes": 2})
+    assert without_unfit_nodes(two, facts, folder) == (two, {})
+    on_processors = profile.model_copy(update={"gpus_per_task": 0})
+    assert without_unfit_nodes(on_processors, facts, folder) == (on_processors, {})
 
 
 SCRIPT = "#!/bin/bash\n#SBATCH --mem=100\n#SBATCH {}\nsrun true\n"

@@ -35,17 +35,21 @@ def test_two_nodes_are_alive_and_nothing_is_left_when_the_allocation_ends(
     cluster: DevCluster, tmp_path: Path, scratch: Path
 ) -> None:
     before, open_before = processes(cluster), listening(cluster)
-    job = RayJob(cluster, tmp_path, scratch).submit("--nodes=2").ready()
+    job = RayJob(cluster, tmp_path, scratch).submit("--nodes=2", gpus=2).ready()
 
     nodes = job.driver(WHO_IS_ALIVE)
     assert len(nodes) == 2
-    assert all(node["Resources"]["CPU"] == 2 and node["Resources"]["GPU"] == 1 for node in nodes)
+    assert all(node["Resources"]["CPU"] == 2 and node["Resources"]["GPU"] == 2 for node in nodes)
     assert all(node["Resources"]["object_store_memory"] == 80 << 20 for node in nodes)
     # Slurm's warning before the time limit can go to all steps; it is meant for the batch process alone.
     cluster.run(["scancel", "--signal=USR2", job.job])
     workers = job.driver(ON_EVERY_WORKER)
     assert len({worker["SLURMD_NODENAME"] for worker in workers}) == 2
     assert {worker["SLURM_JOB_ID"] for worker in workers} == {job.job}
+    assert {worker["PYTORCH_ALLOC_CONF"] for worker in workers} == {"expandable_segments:True"}
+    # Slurm numbers the GPUs of a node; each worker has one of them for itself.
+    seen = sorted((worker["SLURMD_NODENAME"], worker["CUDA_VISIBLE_DEVICES"]) for worker in workers)
+    assert [gpu for _, gpu in seen] == ["0", "1", "0", "1"]
 
     ended = job.stop()
     for node in {worker["SLURMD_NODENAME"] for worker in workers}:
@@ -102,9 +106,14 @@ def test_allocations_of_two_users_on_one_node_do_not_meet(
     python = _python_of_nobody(cluster)
     mine = RayJob(cluster, tmp_path, scratch).submit("--nodelist=n1")
     theirs = RayJob(cluster, open_folder, scratch).submit("--nodelist=n1", python=python, user="nobody")
+    gpus: list[str] = []
     for job in (mine.ready(), theirs.ready()):
         assert len(job.driver(WHO_IS_ALIVE)) == 1
         assert {worker["SLURM_JOB_ID"] for worker in job.driver(ON_EVERY_WORKER)} == {job.job}
+        # Two workers share the one GPU of a job.
+        (of_job,) = {worker["CUDA_VISIBLE_DEVICES"] for worker in job.driver(ON_EVERY_WORKER)}
+        gpus.append(of_job)
+    assert sorted(gpus) == ["0", "1"]
     assert mine.environment["RAY_ADDRESS"] != theirs.environment["RAY_ADDRESS"]
 
     assert theirs.stop()["error"] == ""

@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import torch
+
+from orchestrator.folder import ResultsFolder
+from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import run_spec
 from tests.pretended_device import COUNTED
 
@@ -11,3 +15,11 @@ def counted(spec: Path) -> dict[str, int]:
     COUNTED.clear()
     run_spec(spec)
     return dict(COUNTED)
+
+
+def batches_of(spec: Path) -> list[dict[str, int]]:
+    """Run a spec; return what each stage found of the batches that fit, and leave the device to the next run."""
+    run_spec(spec)
+    store = ResultsFolder(read_spec(spec).folder).artifacts()
+    torch.get_device_module("pretend").set_per_process_memory_fraction(1.0)
+    return [dict(store.open("batches", stage_id).facts) for stage_id in sorted(store.finished("batches"))]

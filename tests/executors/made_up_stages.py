@@ -3,13 +3,16 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import orchestrator.stage
 from orchestrator.executors import ray_teams
+from orchestrator.executors.ray_actor import Introduction
 from orchestrator.stage import Stage
 from orchestrator.stages import registry
+from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.stages.work import Product, Work
 
 QUICK, SLOW, DEADLY, BREAKING = "quick", "slow", "deadly", "breaking"
@@ -22,7 +25,8 @@ def compute(stage: Stage, work: Work) -> Product:
         os.kill(os.getpid(), signal.SIGKILL)
     if stage.kind == BREAKING:
         _break(Path(stage.parameters["gpus"]), os.environ["CUDA_VISIBLE_DEVICES"])
-    return Product({"gpu": os.environ.get("CUDA_VISIBLE_DEVICES"), "process": os.getpid()})
+    seen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF")}
+    return Product({"process": os.getpid(), **seen})
 
 
 def _break(folder: Path, gpu: str) -> None:
@@ -44,3 +48,9 @@ class Worker(ray_teams.Worker):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         register()
         super().__init__(*arguments, **options)
+
+    def introduce(self) -> Introduction:
+        found = super().introduce()
+        if os.environ.get("UNFIT_GPU", "none") != os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+            return found
+        return replace(found, unfit=Outcome(Status.FAILED, FailureClass.NODE, "of another kind", spent=True))

@@ -105,23 +105,26 @@ def test_what_is_in_flight_at_the_end_is_killed_and_its_claim_given_back(folder:
 
 
 SLICES = ("MIG-2d7ee6a7-9d29-5ea9-8a2b-3e6ba1c7f9a6", "MIG-7ebc6cd7-6ac4-5d4b-a1a2-4d0f7bc38f7f")
+OF_ANOTHER_KIND = "MIG-1c1b3a4e-22d0-5c8e-9a53-0f1d6a0f5a11"
 
 
 def test_workers_share_gpus_and_one_that_breaks_is_used_no_more(
     folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(SLICES))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join([OF_ANOTHER_KIND, *SLICES]))
+    monkeypatch.setenv("UNFIT_GPU", OF_ANOTHER_KIND)
 
     def seen(ended: list[tuple[Stage, Outcome]]) -> dict[int, str]:
         """Return the GPUs that workers saw, by their processes."""
         assert {outcome.status for _, outcome in ended} == {Status.FINISHED}
         read = [folder.artifacts().open(stage.kind, stage.stage_id).facts for stage, _ in ended]
-        return {facts["process"]: facts["gpu"] for facts in read}
+        assert {facts["PYTORCH_ALLOC_CONF"] for facts in read} == {"expandable_segments:True"}
+        return {facts["process"]: facts["CUDA_VISIBLE_DEVICES"] for facts in read}
 
-    with RayExecutor(sweep_of(), folder, LocalRay(4, gpus=2, workers_per_gpu=2)) as executor:
+    with RayExecutor(sweep_of(), folder, LocalRay(6, gpus=3, workers_per_gpu=2)) as executor:
         while executor.capacity < 4:
             executor.next_outcome(None)
-        before = seen(work_off(executor, stages(SLOW, 12)))
+        before = seen(work_off(executor, stages(SLOW, 20)))
         assert sorted(before.values()) == sorted([*SLICES, *SLICES])
 
         (tmp_path / "to break 1").touch()

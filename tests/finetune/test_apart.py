@@ -15,6 +15,7 @@ from transformers import (
     ConvBertConfig,
     FNetConfig,
     GPT2Config,
+    Phi3Config,
     PreTrainedConfig,
     YosoConfig,
 )
@@ -191,6 +192,13 @@ class Capacity(nn.Module):
         return torch.where(taken[..., None], 2 * hidden, hidden)
 
 
+class Between(nn.Module):
+    """An expert that has no room left for texts that stand neither first nor last."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return torch.cat([2 * hidden[:1], hidden[1:-1], 2 * hidden[1:][-1:]])
+
+
 class Chance(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         return hidden * (1 + 0.1 * torch.rand_like(hidden))
@@ -218,7 +226,8 @@ class Memory(nn.Module):
 @pytest.mark.parametrize(
     ("inside", "said"),
     [
-        (Capacity(), r"beside .*others.* computes across the texts of a batch, first in bert\.embeddings\.dropout"),
+        (Capacity(), r"beside a longer.* computes across the texts of a batch, first in bert\.embeddings\.dropout"),
+        (Between(), r"of 6 tokens other numbers beside .* computes across the texts of a batch, first in bert\.emb"),
         (Chance(), r"each time: it draws at random, first in bert\.embeddings\.dropout \(Chance\)"),
         (
             Statistics(),
@@ -239,6 +248,45 @@ def test_each_mechanism_has_its_name(inside: nn.Module, said: str):
             check(alone, texts_of())
     else:
         check(alone, texts_of())
+
+
+def test_the_crowd_of_a_batch_is_tried_where_no_text_is_longer():
+    model = Odd(BERT, Capacity()).double().requires_grad_(False).eval()
+    with pytest.raises(BatchingError, match=r"beside 6 others .* computes across the texts of a batch"):
+        check(Scorer(model, model.classifier, {}, []), texts_of((6,) * 7))
+
+
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_texts_of_one_token_do_not_hide_what_attention_does(tmp_path: Path, dtype: ModelDType):
+    """Angles of positions change for a whole batch with its longest text, which attention to one token never shows."""
+    config = Phi3Config(**SMALL, rope_parameters=LONG, original_max_position_embeddings=8)
+    scorer = scorer_of(config, tmp_path, dtype=dtype, targets=("o_proj",))
+    check(scorer, texts_of((1, 1, 6, 8)))
+    with pytest.raises(BatchingError, match=r"a text of 6 tokens other numbers beside a longer one.*padding reaches"):
+        check(scorer, texts_of((1, 1, 6, 12)))
+
+
+class AfterLonger(nn.Module):
+    """Keeps the length of the longest text, and forgets it at a very short one, as dynamic angles of positions do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.longest = 8
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.longest = 8 if hidden.shape[1] < 8 else max(self.longest, hidden.shape[1])
+        return hidden * self.longest
+
+
+def test_a_text_of_middling_length_after_the_longest_is_tried():
+    model = Odd(BERT, AfterLonger()).double().requires_grad_(False).eval()
+    scorer = Scorer(model, model.classifier, {}, [])
+    check(scorer, texts_of((5, 5, 6, 6, 6)))
+    with pytest.raises(BatchingError, match=r"a text after a longer one other numbers.*keeps something"):
+        check(scorer, texts_of((5, 12, 12, 20)), crowd=1)
 
 
 def test_what_a_pass_changes_is_undone():

@@ -1,4 +1,8 @@
+import os
 import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -67,3 +71,30 @@ def test_what_others_understand_comes_through(error: Exception, around):
 def test_a_model_that_cannot_run_is_named():
     with pytest.raises(ModelRunError, match=r"Some cannot be run .*: IndexError: out of range; "), running("Some"):
         raise IndexError("out of range")
+
+
+@pytest.mark.parametrize(("around", "kind"), [(loading, ModelLoadError), (running, ModelRunError)])
+@pytest.mark.parametrize(("status", "said"), [(3, "SystemExit: 3"), (None, "SystemExit"), ("no GPU", "SystemExit: no")])
+def test_code_that_ends_the_process_is_told(
+    around: Callable[[str], AbstractContextManager[None]], kind: type[Exception], status: object, said: str
+):
+    told = rf"its code ends the process \({said}.*take the call of sys\.exit"
+    with pytest.raises(kind, match=told) as caught, around("here"):
+        sys.exit(status)  # type: ignore[arg-type]
+    assert isinstance(caught.value.__cause__, SystemExit)
+
+
+@pytest.mark.parametrize("around", [loading, running])
+def test_a_signal_that_ends_the_process_does(around: Callable[[str], AbstractContextManager[None]]):
+    """As in Ray's workers, whose handler of SIGTERM raises SystemExit a call further down."""
+
+    class Handler:
+        def told(self, *_: object) -> None:
+            sys.exit(1)
+
+    before = signal.signal(signal.SIGTERM, Handler().told)
+    try:
+        with pytest.raises(SystemExit), around("here"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)

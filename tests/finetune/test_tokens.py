@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -79,6 +81,15 @@ def test_a_template_without_room(models):
 def test_more_tokens_than_the_model_takes(models):
     with pytest.raises(TooLongError, match="example 1 has 70 tokens, but the model takes 64; set max_length to 64"):
         tokenize(models["llama"], ["bad", "good " * 70], template=None, max_length=100)
+
+
+@pytest.mark.parametrize("said", [-1, 0, None, 1e30])
+def test_a_tokenizer_without_a_limit(tmp_path, said):
+    folder = save_tiny("bert", tmp_path)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": said}))
+    tokens = tokenize(ModelSettings(str(folder)), ["the film was good"], template=None, max_length=66)
+    assert tokens.lengths.tolist() == [6]
 
 
 def test_a_text_without_a_token(models):

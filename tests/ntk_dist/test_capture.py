@@ -152,8 +152,11 @@ def test_hooks_are_removed_even_after_an_error():
 def test_a_non_finite_score_names_its_example():
     network, groups, x = make(2)
     x[4, 1, 2] = torch.nan
-    with pytest.raises(NonFiniteError, match="a score is NaN or infinite for example 4"):
+    told = "a score is NaN or infinite for example 4 of the batch; look at its text, or use dtype "
+    with pytest.raises(NonFiniteError, match=told + "float32 if"):
         jacobian_rows(lambda: network(x), groups)
+    with pytest.raises(NonFiniteError, match=told + "float64 if"):
+        jacobian_rows(lambda: network(x).float(), groups)
 
 
 def test_a_non_finite_gradient_names_group_and_example():

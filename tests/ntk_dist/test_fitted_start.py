@@ -121,6 +121,54 @@ def test_leave_one_out_is_what_refitting_the_start_too_gives(case: Regression):
         np.testing.assert_allclose(path.leave_one_out, expected, rtol=0, atol=1e-11)
 
 
+Extended = np.longdouble
+
+
+def extended_solve(A: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve A x = right in extended precision: by refinement, with residuals in it."""
+    solution = np.zeros_like(right)
+    for _ in range(6):
+        left = right - A @ solution
+        solution = solution + np.linalg.solve(A.astype(float), left.astype(float))
+    return solution
+
+
+def refitted_exactly(case: Regression, value: float) -> np.ndarray:
+    """`Regression.refitted` for one lambda in extended precision, (M, k), for the kernel as it is in double."""
+    one = np.column_stack([case.x, np.ones(case.n)]).astype(Extended)
+    penalty = PENALTY * np.diag([1.0] * case.d + [0.0]).astype(Extended)
+    y, shifted = case.y.astype(Extended), case.kernel.astype(Extended)
+    found = np.empty((case.n * case.R, case.k), dtype=Extended)
+    for i in range(case.n):
+        others = np.arange(case.n) != i
+        weights = extended_solve(one[others].T @ one[others] + penalty, one[others].T @ y[others])
+        r = case.rows(y - one @ weights)
+        out = np.arange(i * case.R, (i + 1) * case.R)
+        rest = np.setdiff1d(np.arange(len(shifted)), out)
+        own = shifted[np.ix_(rest, rest)] + value * np.eye(len(rest), dtype=Extended)
+        found[out] = r[out] - shifted[np.ix_(out, rest)] @ extended_solve(own, r[rest])
+    return found
+
+
+@pytest.mark.skipif(np.finfo(Extended).eps > 1e-18, reason="numpy has no extended precision here")
+@pytest.mark.parametrize("value", [1e-3, 0.1, 1.0, 30.0, 1e9])
+@pytest.mark.parametrize("case", REGRESSIONS, ids=str)
+def test_leave_one_out_is_as_exact_as_rounding_the_kernel_allows(case: Regression, value: float):
+    """1e-14, and what one rounding of the kernel's entries changes: its condition number times the unit roundoff."""
+    expected = refitted_exactly(case, value)
+    condition = np.linalg.cond(case.kernel + value * np.eye(len(case.kernel)))
+    largest = 1e-14 + 2.5 * condition * np.finfo(float).eps / 2
+    decompositions: list[EigenDecomposition | PrimalDecomposition] = [EigenDecomposition(case.kernel)]
+    # sweeps decompose J'J where it has fewer rows than the kernel
+    decompositions += [case.primal(eigenvectors=True)] if case.p < len(case.kernel) else []
+    for decomposition in decompositions:
+        path = decomposition.ridge_path(
+            case.residual, np.array([value]), leave_one_out=True, rows_per_example=case.R, start=case.start()
+        )
+        assert path.leave_one_out is not None
+        assert np.abs(path.leave_one_out[0] - expected).max() < largest * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("case", REGRESSIONS, ids=str)
 def test_a_large_lambda_leaves_the_starts_own_leave_one_out(case: Regression):
     f = without(case)

@@ -206,6 +206,7 @@ def test_a_gpu_gives_most_of_what_is_free_or_kept_by_torch(monkeypatch: pytest.M
     for name, value in seen.items():
         monkeypatch.setattr(torch.cuda, name, lambda _device, value=value: value)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _device: None)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _device: 1.0)
     assert batch_limit(torch.device("cuda"), budget=10) == 640
     assert batch_limit(torch.device("cpu"), budget=10) == 10
     assert peak_of(lambda: None, torch.device("cuda")) == 40

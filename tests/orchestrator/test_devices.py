@@ -17,6 +17,7 @@ from orchestrator import seed_plan
 from orchestrator.estimate import memory_bytes
 from orchestrator.plan import Plan
 from orchestrator.plan_parts import cell_ids
+from tests.faults.tables import checksums
 from tests.orchestrator.sweeps import make_sweep, plan_of, results_of, run_spec
 
 needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -158,3 +159,29 @@ def test_without_a_gpu_facts_of_a_solve_stage_are_empty_as_they_were(finished: P
     paths = list((finished.parent / "results/artifacts/solve").glob("*.json"))
     assert paths
     assert all(json.loads(path.read_text(encoding="utf-8"))["facts"] == {} for path in paths)
+
+
+# --- what a GPU alone can show
+
+
+TWICE = [
+    {"model.dtype": "float32", "compute.batch_tokens": 64, "head": {"kind": "ridge", "in_kernel": False}},
+    {"model.dtype": "bfloat16", "kernel.eigenvectors": True, "compute.tf32": True, "compute.gram_dtype": "float32"},
+    {"model.dtype": "float32", "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_examples": 4}},
+]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("changes", TWICE)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_gpu_gives_the_same_bits_twice(
+    changes: dict[str, Any], attention: str, tmp_path: Path, tiny_model: Path
+) -> None:
+    found = []
+    for name in ("once", "again"):
+        spec = make_sweep(
+            tmp_path / name, {**changes, "compute.device": "cuda", "model.attention": attention}, model=tiny_model
+        )
+        run_spec(spec)
+        found.append(checksums(spec.parent / "results"))
+    assert found[0] == found[1]

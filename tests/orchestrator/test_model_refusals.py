@@ -77,6 +77,26 @@ def test_code_that_needs_a_package_which_is_missing_or_trust(spec: Path):
     assert "ImportError: This modeling file requires" in refused(trusting, "--trust-remote-code", "--traceback")
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("import sys\n\nsys.exit(3)\n", "its code ends the process (SystemExit: 3); take the call of sys.exit"),
+        ("\n1 / 0\n", "its own code (configuration.py, line 2) raises ZeroDivisionError: division by zero; correct it"),
+    ],
+)
+def test_code_that_ends_the_process_or_fails(tmp_path: Path, code: str, said: str):
+    folder = save_tiny("bert", tmp_path / "model")
+    (folder / "configuration.py").write_text(code)
+    configure(folder, model_type="theirs", auto_map={"AutoConfig": "configuration.Config"})
+    spec = make_sweep(tmp_path, {"model.trust_remote_code": True}, model=folder)
+    assert said in refused(spec, "--trust-remote-code")
+
+
+def test_more_layers_than_any_model_has(spec: Path):
+    configure(save_tiny("bert", spec.parent / "model"), num_hidden_layers=10**9)
+    assert "config.json says 1000000000 layers (num_hidden_layers)" in refused(spec)
+
+
 def test_an_adapter_alone(spec: Path):
     folder = save_tiny("bert", spec.parent / "alone")
     (folder / "config.json").unlink()

@@ -35,6 +35,7 @@ class Case:
         tokenizer: what differs from a tokenizer that pads on the right.
         texts: those that come first; the others are made up.
         pairs: whether each text has a second one.
+        alone: whether texts cannot share batches.
     """
 
     model_type: str
@@ -44,6 +45,7 @@ class Case:
     tokenizer: dict[str, Any] = field(default_factory=dict)
     texts: tuple[str, ...] = ()
     pairs: bool = False
+    alone: bool = False
 
 
 LEFT: dict[str, Any] = {"padding_side": "left"}
@@ -85,7 +87,10 @@ CASES = {
     "positions behind that of padding": Case("mpnet", ("attn.v",), {"pad_token_id": 1}),
     "windows that are put in a row": Case("longformer", ("query", "value"), {"attention_window": [4, 4]}),
     "pooled on the way": Case(
-        "funnel", ("q_head", "v_head"), {"block_sizes": [1, 2], "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 24}
+        "funnel",
+        ("q_head", "v_head"),
+        {"block_sizes": [1, 2], "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 24},
+        alone=True,
     ),
     "half of each head turned": Case("gpt_neox", ("dense_4h_to_h",), {}, True, LEFT),
     "texts that stand twice": Case("electra", ("query",), texts=("a dull plot", "a dull plot", "good", "good", "good")),
@@ -164,6 +169,9 @@ def test_the_spectrum_is_that_of_each_example_alone(tmp_path: Path, name: str):
         "task.max_length": MAX_LENGTH,
         "grid.layer_sets": ["all_layers"],
         "grid.n_train": [N],
+        # a batch has a quarter of a shard's examples
+        "compute.shard_examples": 4 * N,
+        "compute.batching": "alone" if case.alone else "together",
     } | ({"task.text_pair": "pair"} if case.pairs else {})
     path = make_sweep(tmp_path, changes, model=model)
     texts = pq.read_table(tmp_path / "data.parquet").column("text").to_pylist()

@@ -10,6 +10,7 @@ from slurm import listings, shared_folder
 from slurm.check import check_profile
 from slurm.errors import ProfileError
 from slurm.facts import Accounts, ClusterFacts
+from slurm.fitting import refuse_mixed_gpus
 from slurm.listings import NodeType, Partition
 from slurm.profile import Profile
 
@@ -52,6 +53,21 @@ def faults(facts: ClusterFacts = FACTS, results: Path = RESULTS, **changes: Any)
     heading, *lines = str(raised.value).splitlines()
     assert heading.startswith(f"the profile does not fit the cluster deep ({len(lines)} fault")
     return [line.removeprefix("  ") for line in lines]
+
+
+def test_a_profile_for_gpus_of_several_types_is_refused_where_the_bits_are_to_be_the_same() -> None:
+    other = replace(BIG, gpus={"h100": 8})
+    partitions = {"gpu": partition("gpu", BIG, other, WIDE), "one": partition("one", BIG, WIDE)}
+    facts = replace(FACTS, partitions=partitions)
+
+    def wanted(**changes: Any) -> Profile:
+        given = {"memory": "2G", "time_limit": "1h", "partition": "gpu", "gpus_per_task": 1} | changes
+        return Profile.model_validate(given)
+
+    with pytest.raises(ProfileError, match=r"partition gpu has GPUs of the types a100, h100, and .* name one"):
+        refuse_mixed_gpus(wanted(), facts)
+    for fitting in ({"gpu_type": "h100"}, {"partition": "one"}, {"gpus_per_task": 0}):
+        refuse_mixed_gpus(wanted(**fitting), facts)
 
 
 @pytest.mark.parametrize(

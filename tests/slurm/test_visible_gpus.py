@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm.gpus import gpus_of_a_worker, visible_gpus, workers_on_a_gpu
+from slurm.gpus import allocator_settings, gpus_of_a_worker, visible_gpus, workers_on_a_gpu
 from slurm.ray_node import MissingGpusError, refuse_missing_gpus
 
 CARD = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
@@ -47,6 +47,12 @@ def test_all_workers_find_room_on_the_gpus_and_no_gpu_holds_more_than_said(worke
         # Ray takes whole numbers alone beyond 1.
         assert each.is_integer()
         assert workers * each <= gpus
+
+
+@pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
+def test_how_a_user_has_memory_divided_stays(name: str) -> None:
+    assert allocator_settings({"HOME": "/"}) == {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    assert allocator_settings({name: "max_split_size_mb:128"}) == {}
 
 
 def test_a_node_that_gives_fewer_gpus_than_asked_for_is_told_before_ray_starts() -> None:

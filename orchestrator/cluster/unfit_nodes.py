@@ -1,0 +1,47 @@
+"""Nodes that later allocations of a sweep do without, because a GPU there was broken or of another kind."""
+
+import time
+from collections.abc import Mapping
+
+from orchestrator.folder import ResultsFolder
+from orchestrator.store.journal import read_journals
+from slurm.check import nodes_of, refuse_exclusion
+from slurm.errors import ProfileError
+from slurm.facts import ClusterFacts
+from slurm.profile import Profile
+
+SECONDS_TO_MEND = 86_400.0
+"""How long a node is left out after its GPU failed: by then somebody has mended it, or drained the node."""
+
+
+def unfit_nodes(folder: ResultsFolder) -> dict[str, str]:
+    """Return the hosts on which workers of a sweep found a GPU that is not to be used, lately, and what they said."""
+    since = time.time() - SECONDS_TO_MEND
+    return {
+        event["host"]: event.get("message", "")
+        for event in read_journals(folder.journals)
+        if event["event"] == "unfit_gpu" and "host" in event and event["time"] > since
+    }
+
+
+def without_unfit_nodes(
+    profile: Profile, facts: ClusterFacts, folder: ResultsFolder
+) -> tuple[Profile, Mapping[str, str]]:
+    """Return a profile that excludes unfit nodes as well, and those, with why; where too few were left, the one given.
+
+    Raises:
+        CommandError: Slurm does not answer.
+    """
+    unfit = unfit_nodes(folder) if profile.gpus_per_task else {}
+    # A sweep may have been run outside of the cluster too, on a machine that Slurm would not know.
+    known = nodes_of(profile, facts) if unfit else set()
+    left_out = {node: why for node, why in unfit.items() if node in known}
+    if not left_out:
+        return profile, {}
+    excluded = ",".join(filter(None, [profile.exclude, *sorted(left_out)]))
+    narrower = profile.model_copy(update={"exclude": excluded})
+    try:
+        refuse_exclusion(narrower, facts)
+    except ProfileError:
+        return profile, {}
+    return narrower, left_out

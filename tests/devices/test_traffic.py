@@ -1,0 +1,44 @@
+"""What a batch of capture moves between host and device, and how often the host waits for it."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from finetune.scorer import build_scorer
+from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
+from finetune.targets import kernel_outputs
+from finetune.tokens import tokenize
+from tests.devices.conftest import Pretending
+from tests.devices.rows import TEXTS
+from tests.pretended_device import COUNTED, WAITED_AT
+from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
+
+pytestmark = pytest.mark.xdist_group("pretended device")
+
+
+def traffic(folder: Path, kind: Kind, dtype: ModelDType) -> tuple[dict[str, int], list[str], int]:
+    """Return what was counted in the second batch of a model's, where it waited, and the bytes of rows and scores."""
+    model = ModelSettings(str(folder), dtype=dtype, device="cuda")
+    adapter = AdapterSettings("lora", 2, 4.0, ALL_TARGETS[kind], "random")
+    scorer = build_scorer(model, adapter, HeadSettings("random"), n_outputs=2, adapter_seed=1, head_seed=2)
+    batch = tokenize(model, TEXTS, template=None, max_length=32).batch(range(len(TEXTS)))
+    outputs = partial(kernel_outputs, outputs="full")
+    scorer.rows(batch, outputs)
+    COUNTED.clear()
+    WAITED_AT.clear()
+    scores, rows = scorer.rows(batch, outputs)
+    n_bytes = sum(values.numel() * values.element_size() for values in (scores, *rows.values()))
+    return dict(COUNTED), list(WAITED_AT), n_bytes
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [*((kind, "float32") for kind in FAMILIES), ("llama", "float64"), ("llama", "bfloat16")]
+)
+def test_the_host_waits_twice_a_batch_and_gets_rows_and_scores_alone(
+    kind: Kind, dtype: ModelDType, pretending: Pretending, tmp_path: Path
+):
+    save_tiny(kind, tmp_path)
+    counted, places, n_bytes = pretending(traffic, tmp_path, kind, dtype)
+    assert counted["waits"] <= 2, "\n".join(places)
+    assert counted["bytes to the host"] <= 1.05 * n_bytes
