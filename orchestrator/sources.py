@@ -176,6 +176,12 @@ def _local(location: str, folder: Path) -> Path | None:
             ) from None
         if path.exists():
             return path
+    if path.is_symlink():
+        raise SourceError(f"{path} is a link to {path.readlink()}, where nothing is; mend the link, or name a file")
+    if "://" in location:
+        raise SourceError(
+            f"`{location}` is an address, not a path here; what is on the hub is named by its id, such as owner/name"
+        )
     looks_like_path = location.startswith((".", "/", "~")) or is_data(path)
     if looks_like_path or location.count("/") > 1:
         raise SourceError(f"there is nothing at {path} (from `{location}`); paths start from the spec's folder")

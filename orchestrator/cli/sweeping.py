@@ -73,6 +73,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.estimate import costs, refuse_what_cannot_fit
     from orchestrator.executors.choose import worker_count
+    from orchestrator.executors.gpus import shortage_of_gpus
     from orchestrator.folder import ResultsFolder
     from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
     from orchestrator.plan import make_plan
@@ -90,6 +91,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     workers = worker_count(sweep)
     device = this_device(checked, workers)
     fitting = fitting_notes(sweep, made.variants[0].survey, device)
+    if (shortage := shortage_of_gpus(checked, workers)) is not None:
+        fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
     notes = [*fitting, *kernel_notes(made), *training_notes(made), *data_notes(made)]
     if as_json:
         facts = {
