@@ -50,8 +50,13 @@ def test_a_step_of_training_waits_twice_however_many_cells_it_trains(
     pretending: Pretending, tmp_path: Path, tiny_model: Path
 ):
     training = {
-        "finetune.learning_rate": 0.01, "finetune.looks": 1, "finetune.batch_examples": 5, "compute.device": "cuda", "grid.layer_sets": ["all_layers"], "grid.lambdas.values": [0.1, 1.0, 10.0],
-    }  # fmt: skip
+        "finetune.learning_rate": 0.01,
+        "finetune.looks": 1,
+        "finetune.batch_examples": 5,
+        "compute.device": "cuda",
+        "grid.layer_sets": ["all_layers"],
+        "grid.lambdas.values": [0.1, 1.0, 10.0],
+    }
     waits = []
     for epochs in (1, 4):
         spec = make_sweep(tmp_path / str(epochs), {**training, "finetune.epochs": epochs}, model=tiny_model)
