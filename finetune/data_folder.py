@@ -33,6 +33,8 @@ def data_files(path: Path) -> list[Path]:
     """
     if path.is_file():
         return [path]
+    if path.exists() and not path.is_dir():
+        raise DataLoadError(f"{path} is neither a file nor a folder, but a pipe, a socket or a device; name a file")
     try:
         found = sorted(file for file in path.rglob("*") if is_data(file) and _counts(file.relative_to(path)))
         files = [file for file in found if file.is_file()]

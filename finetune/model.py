@@ -20,6 +20,7 @@ from finetune.checkpoint_kind import check_kind
 from finetune.device import check_device
 from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.libraries import loading
+from finetune.module_count import not_too_many
 from finetune.quiet import quiet
 from finetune.random_weights import random_model
 from finetune.settings import ModelSettings
@@ -82,11 +83,12 @@ def empty_model(settings: ModelSettings, *, n_outputs: int, language_model: bool
     """The model without weights, on the meta device.
 
     Raises:
-        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture.
+        ModelLoadError, UnsupportedModelError: as `load_config`, or no such head exists for the architecture, or it has
+            too many modules.
         HeadError: as `finetune.architecture.reads_mask`.
     """
     config = load_config(settings, n_outputs)
-    with loading(settings.path), quiet(), torch.device("meta"):
+    with loading(settings.path), quiet(), not_too_many(settings.path, config), torch.device("meta"):
         return model_from(settings, config, language_model=language_model)
 
 

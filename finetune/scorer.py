@@ -80,6 +80,7 @@ class Scorer:
         self.example_axes: Mapping[nn.Module, int | None] = {}
         self.layers: Sequence[nn.Module] = ()
         self._in_a_pass = False
+        self._unused: set[nn.Module] = set()
         self._last_token = is_decoder(model)
         check_groups(self.groups)
 
@@ -157,6 +158,7 @@ class Scorer:
                     layers=self.layers,
                     around_layers=around,
                     before_backward=before_backward,
+                    unused=self._unused,
                 )
 
         return RowsToCome(map(begun, batch.apart() if self.alone else [batch]))

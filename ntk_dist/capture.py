@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ntk_dist.by_layer import LayerByLayer
 from ntk_dist.errors import NtkError
-from ntk_dist.recording import Recorder, check_recorded, hooked, recorded, recorders_of
+from ntk_dist.recording import Recorder, check_recorded, differentiable, hooked, in_graph, recorded, recorders_of
 from ntk_dist.row_sums import BatchRows, RowSums
 from ntk_dist.tracked import Groups, check_groups
 
@@ -27,6 +27,7 @@ def jacobian_rows(
     layers: Sequence[nn.Module] = (),
     around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
     before_backward: Callable[[int], None] | None = None,
+    unused: set[nn.Module] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return what `begin_rows` computes, once it is there: scores (B, R), and rows (B, R, p_g) by group.
 
@@ -42,6 +43,7 @@ def jacobian_rows(
         layers=layers,
         around_layers=around_layers,
         before_backward=before_backward,
+        unused=unused,
     ).here()
 
 
@@ -53,6 +55,7 @@ def begin_rows(
     layers: Sequence[nn.Module] = (),
     around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
     before_backward: Callable[[int], None] | None = None,
+    unused: set[nn.Module] | None = None,
 ) -> BatchRows:
     """Compute scores of a batch and, for each group, their gradients with respect to the group's parameters.
 
@@ -72,6 +75,8 @@ def begin_rows(
         around_layers: gives the context in which layers run again, where `score` runs the model in one.
         before_backward: called before each backward pass through the model or a layer with the number, from 0, of the
             passes through the same graph before it, for models that have to be made ready for more than one.
+        unused: tracked modules that earlier passes of the same model never called and found without a part in the
+            scores; others are added. Only a pass with one that is not among them runs the model again to look for it.
 
     Returns:
         The scores (B, R), detached, and for each group the rows (B, R, p_g), columns in the order of
@@ -89,16 +94,22 @@ def begin_rows(
     recorders = recorders_of(groups)
     ready = before_backward or (lambda _number: None)
     again = LayerByLayer(layers, recorders, around_layers, ready) if layers else None
-    with torch.enable_grad(), hooked(recorders if again is None else again.outside):
+    # layers that run again have their graphs to themselves: there every pass looks for all
+    known = set() if unused is None or layers else unused
+    watched = [recorder.linear for recorder in recorders if recorder.linear.module in known]
+    inside = hooked(recorders if again is None else again.outside)
+    with torch.enable_grad(), differentiable(watched), inside:
         scores = score() if again is None else again.run(score)
     if scores.ndim != 2:
         raise NtkError(f"the scores must be (examples, outputs), not of shape {tuple(scores.shape)}")
+    called = {recorder.linear for recorder in recorders if recorder.called}
+    named = in_graph([linear for linear in watched if linear not in called], scores)
     sums = RowSums(groups, scores, row_dtype)
     if again is None:
         _backward(scores, recorders, sums, ready)
     else:
         again.backward(scores, sums)
-    check_recorded(recorders if again is None else again.recorders, score)
+    check_recorded(recorders if again is None else again.recorders, score, known, named)
     return sums.finished(scores.detach())
 
 

@@ -99,12 +99,47 @@ def recorded(recorders: Sequence[Recorder]) -> list[tuple[Recorder, Call]]:
     return [(recorder, call) for recorder in recorders for call in recorder.calls]
 
 
-def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -> None:
+@contextmanager
+def differentiable(linears: Sequence[TrackedLinear]) -> Iterator[None]:
+    """Inside, the parameters of modules require a gradient, so that a graph shows whether they take part in it."""
+    parameters = [parameter for linear in linears for parameter in linear.parameters]
+    before = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, required in zip(parameters, before, strict=True):
+            parameter.requires_grad_(required)
+
+
+def in_graph(linears: Sequence[TrackedLinear], scores: Tensor) -> TrackedLinear | None:
+    """Return the first module with a parameter in the graph of the scores, made while it was `differentiable`."""
+    found, waiting = set(), [scores.grad_fn] if linears and scores.grad_fn is not None else []
+    leaves = set()
+    while waiting:
+        node = waiting.pop()
+        leaves.add(id(getattr(node, "variable", None)))
+        following = [each for each, _ in node.next_functions if each is not None and each not in found]
+        found.update(following)
+        waiting += following
+    return next((linear for linear in linears if any(id(each) in leaves for each in linear.parameters)), None)
+
+
+def check_recorded(
+    recorders: Sequence[Recorder],
+    score: Callable[[], Tensor],
+    unused: set[nn.Module],
+    named: TrackedLinear | None = None,
+) -> None:
     """Check that the scores do not depend on modules that were not called, and that all adapters were.
 
     Args:
         recorders: of all tracked modules, after a pass.
-        score: runs the model once more, where there are such modules.
+        score: runs the model a few times more, where there are modules that are not `unused`.
+        unused: those of which earlier passes found that nothing depends on them without a call, and of which the
+            caller has looked into the graph of this one; those that are found now are added.
+        named: one of them that stands in that graph nevertheless.
 
     Raises:
         NotRecordedError: they do, or an adapter was not, or a module ran without a graph alone; names the module.
@@ -123,12 +158,13 @@ def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -
                 f"{linear.name} was not called: the model never runs the module that it adapts, reads that module's "
                 f"weight directly, or runs it apart from its layer, so that the adapter changes nothing; {_ADVICE}"
             )
-    if not silent:
-        return
-    named = _with_gradient(silent, score)
-    if named is None and _takes_part(silent, score):
-        named = next((linear for linear in silent if _takes_part([linear], score)), silent[0])
-    if named is not None:
+    if named is None and not unused.issuperset(linear.module for linear in silent):
+        named = _with_gradient(silent, score)
+        if named is None and _takes_part(silent, score):
+            named = next((linear for linear in silent if _takes_part([linear], score)), silent[0])
+    if named is None:
+        unused.update(linear.module for linear in silent)
+    else:
         raise NotRecordedError(
             f"{named.name} takes part in the outputs without being called as a module: the model reads its weight "
             f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
@@ -138,18 +174,11 @@ def check_recorded(recorders: Sequence[Recorder], score: Callable[[], Tensor]) -
 def _with_gradient(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -> TrackedLinear | None:
     """Return the first module through which the graph of the scores goes, if any."""
     parameters = [parameter for linear in linears for parameter in linear.parameters]
-    before = [parameter.requires_grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        with torch.enable_grad():
-            scores = score()
-            if not scores.requires_grad:
-                return None
-            found = iter(torch.autograd.grad(scores.sum(), parameters, allow_unused=True))
-    finally:
-        for parameter, required in zip(parameters, before, strict=True):
-            parameter.requires_grad_(required)
+    with differentiable(linears), torch.enable_grad():
+        scores = score()
+        if not scores.requires_grad:
+            return None
+        found = iter(torch.autograd.grad(scores.sum(), parameters, allow_unused=True))
     gradients = [(linear, [next(found) for _ in linear.parameters]) for linear in linears]
     return next((linear for linear, own in gradients if any(each is not None for each in own)), None)
 

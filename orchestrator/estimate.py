@@ -260,16 +260,16 @@ def _measured_seconds(folder: ResultsFolder) -> dict[str, float]:
 
 
 def _matmul_speed(dtype: str, threads: int) -> float:
-    """Return FLOPs a second of a matrix product of this machine, from the fastest of three."""
+    """Return FLOPs a second of a matrix product of this machine, from the fastest of five."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 
-    size = 1024
+    size = 512  # large enough to reach it, and 0.01 s on one processor
     matrix = np.ones((size, size), dtype)
     with threadpool_limits(limits=threads):
         matrix @ matrix
         times = []
-        for _ in range(3):
+        for _ in range(5):
             started = time.perf_counter()
             matrix @ matrix
             times.append(time.perf_counter() - started)

@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +17,7 @@ from orchestrator.documents.node import YamlFault
 from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import ChangedError, ResultsError, SpecError
 from orchestrator.identity import identity
+from orchestrator.on_change import OnChange
 from orchestrator.sources import Source, Sources, find_again
 from orchestrator.spec import Spec
 from orchestrator.store import files
@@ -39,14 +39,6 @@ _FOLDERS = ("artifacts", "claims", "journal", "tables", "logs", "submissions", "
 
 _LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
 """Folders of a results folder that hold folders, some at most."""
-
-
-class OnChange(StrEnum):
-    """Which side a run keeps when spec and results folder do not ask for the same numbers."""
-
-    REFUSE = "refuse"
-    STORED = "stored"
-    GIVEN = "given"
 
 
 @dataclass(frozen=True)

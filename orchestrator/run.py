@@ -11,8 +11,9 @@ from orchestrator.environment import refuse_missing_deepspeed
 from orchestrator.errors import DamagedArtifactError, GpuFailedError, RayFailedError, StorageError, SweepError
 from orchestrator.executors.choose import make_executor, worker_count
 from orchestrator.executors.gpus import refuse_more_workers_than_gpus_hold
-from orchestrator.folder import OnChange, ResultsFolder, Sweep
+from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.kept_plan import keep_plan
+from orchestrator.on_change import OnChange
 from orchestrator.plan import Plan, make_plan
 from orchestrator.schedule import MOST_REPAIRS, Progress, Report, Schedule, missing_stages
 from orchestrator.settings import refuse_untrusted_code

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from finetune.errors import DataLoadError
 from orchestrator.errors import SourceError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
+from orchestrator.user_cache import recall, remember
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,12 @@ def _local(location: str, folder: Path) -> Path | None:
             ) from None
         if path.exists():
             return path
+    if path.is_symlink():
+        raise SourceError(f"{path} is a link to {path.readlink()}, where nothing is; mend the link, or name a file")
+    if "://" in location:
+        raise SourceError(
+            f"`{location}` is an address, not a path here; what is on the hub is named by its id, such as owner/name"
+        )
     looks_like_path = location.startswith((".", "/", "~")) or is_data(path)
     if looks_like_path or location.count("/") > 1:
         raise SourceError(f"there is nothing at {path} (from `{location}`); paths start from the spec's folder")
@@ -217,10 +225,36 @@ def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
     # A single file is its content and its format, whatever it is called.
     names = [path.relative_to(root).as_posix() if root.is_dir() else f"data{path.suffix.lower()}" for path in files]
     # Size and time tell whether a file has changed, not whether it is a copy of another one.
-    earlier = known.files if known and known.location == str(root) else {}
+    earlier = dict(known.files) if known and known.location == str(root) else {}
+    before = _remembered(root) | earlier
+    began = time.time_ns()
     with ThreadPoolExecutor() as pool:
-        prints = pool.map(_file_fingerprint, files, (earlier.get(name) for name in names))
-        return Source(str(root), files=dict(sorted(zip(names, prints, strict=True))))
+        prints = pool.map(_file_fingerprint, files, (before.get(name) for name in names))
+        found = Source(str(root), files=dict(sorted(zip(names, prints, strict=True))))
+    if found.files != before:
+        _remember(root, found, began)
+    return found
+
+
+_CACHE = "fingerprints"
+
+_SETTLED_NS = 2_000_000_000
+"""How long before it was read a file must have been left alone: file systems round times, up to two seconds."""
+
+
+def _remembered(root: Path) -> dict[str, FileFingerprint]:
+    """Return what earlier commands of the user found of the files of a source, by name."""
+    try:
+        return dict(Source.from_json(recall(_CACHE, identity(str(root)))).files)
+    except (KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(root: Path, found: Source, began: int) -> None:
+    settled = {
+        name: file for name, file in found.files.items() if max(file.modified_ns, file.changed_ns) + _SETTLED_NS < began
+    }
+    remember(_CACHE, identity(str(root)), Source(str(root), files=settled).to_json())
 
 
 def _file_fingerprint(path: Path, known: FileFingerprint | None) -> FileFingerprint:

@@ -5,13 +5,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
-from orchestrator.folder import Sweep
+from orchestrator.folder import Sweep, versions
 from orchestrator.identity import identity
 from orchestrator.layer_sets import GroupFacts
+from orchestrator.loading import load_model_libraries, no_garbage
 from orchestrator.settings import adapter_settings, head_settings, model_settings, task_settings
 from orchestrator.spec import Spec
 from orchestrator.stage import Stage
 from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.user_cache import code_here, recall, remember
 from orchestrator.variants import Choice, variants
 
 SURVEYED_TEXTS = 1000
@@ -62,7 +64,9 @@ class Survey:
 
 
 def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
-    """Return the survey of each variant of a sweep, from `store` where it is kept there; writes nothing.
+    """Return the survey of each variant of a sweep, from `store` or the user's cache where it is there.
+
+    Nothing is written but that cache.
 
     Raises:
         SourceError: the model or the data cannot be used; the message names the module, the example or the column.
@@ -71,7 +75,7 @@ def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
     for choice, variant in variants(sweep):
         stage_id = survey_stage(variant).stage_id
         if stage_id not in found:
-            found[stage_id] = _kept(variant, store) or _look(variant, choice)
+            found[stage_id] = _kept(variant, store) or _recalled(variant) or _look_and_remember(variant, choice)
     return [found[survey_stage(variant).stage_id] for _, variant in variants(sweep)]
 
 
@@ -119,6 +123,34 @@ def _kept(variant: Sweep, store: ArtifactStore) -> Survey | None:
         return None
 
 
+def _recalled(variant: Sweep) -> Survey | None:
+    if variant.spec.model.trust_remote_code:
+        return None  # a model's code may be another one's, which no fingerprint here is of
+    try:
+        return Survey.from_json(recall(_CACHE, _cache_key(variant)))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _look_and_remember(variant: Sweep, choice: Choice) -> Survey:
+    found = _look(variant, choice)
+    # never what a results folder keeps, which may come from somebody else
+    if not variant.spec.model.trust_remote_code:
+        remember(_CACHE, _cache_key(variant), found.to_json())
+    return found
+
+
+_CACHE = "surveys"
+
+
+def _cache_key(variant: Sweep) -> str:
+    """Return what fixes a survey: model, data, how they are used, and all code that looks at them."""
+    spec = variant.spec
+    compute = [spec.compute.device, spec.compute.checkpointing, spec.compute.batching]
+    used = [survey_stage(variant).stage_id, *compute, _batch_tokens(spec), _shares_batches(spec)]
+    return identity([used, versions(), code_here("finetune", "ntk_dist", "orchestrator")])
+
+
 def survey_stage(variant: Sweep) -> Stage:
     """Return the stage whose artifact keeps the survey of a variant."""
     spec = variant.spec.model_dump(mode="json")
@@ -141,6 +173,7 @@ def _shares_batches(spec: Spec) -> bool:
 
 
 def _look(sweep: Sweep, choice: Choice) -> Survey:
+    load_model_libraries()
     from finetune.dry_run import dry_run
     from finetune.errors import FinetuneError
     from finetune.inspection import inspect_model
@@ -158,7 +191,8 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         )
         head = head_settings(sweep.spec.head.model_dump(mode="json"))
         adapter = adapter_settings(sweep.spec.adapter.model_dump(mode="json"))
-        facts = inspect_model(model, adapter, head, n_outputs=examples.n_outputs)
+        with no_garbage():  # a model without weights, but of many objects
+            facts = inspect_model(model, adapter, head, n_outputs=examples.n_outputs)
         check_label_words(model, head, task.template, n_outputs=examples.n_outputs)
         tokens = tokenize(
             model,

@@ -12,6 +12,8 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # nothing is fetched from the network
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# no test may rest on what another one found out
+os.environ["NTKSWEEP_CACHE"] = ""
 
 # A busy machine is slow without being wrong; where nobody watches, a failure must come again when it is run again.
 # Every other run draws new examples: what one of them finds joins its test as an @example, see CONTRIBUTING.md.

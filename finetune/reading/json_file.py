@@ -51,12 +51,24 @@ def _table(path: Path, rows: Iterator[tuple[str, Any]], wanted: Sequence[str]) -
                 f'{path}, {place} is {_kind(row)}, not an object such as {{"{wanted[0]}": ...}}; write an object for '
                 "each example, on a line of its own"
             )
+        if (whole := _of_lists(row, wanted)) is not None:
+            raise DataLoadError(f"{path}, {place} {whole}; write an object for each example, on a line of its own")
         names.update(dict.fromkeys(row))
         for name in wanted:
             columns[name].append(row.get(name))
         places.append(place)
     check_names(str(path), list(names), wanted)
     return Table(columns, len(places), lambda row: f"{path}, {places[row]}")
+
+
+def _of_lists(row: dict[str, Any], wanted: Sequence[str]) -> str | None:
+    """Return what an object is that holds the examples of a data set together; None if it is a single one."""
+    if all(isinstance(row.get(name), list) for name in wanted):
+        return "is one object with a list for each column"
+    inside = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if inside and not any(name in row for name in wanted):
+        return f"is one object with the examples in a list under {inside[0]!r}"
+    return None
 
 
 def _parsed(where: str, text: str) -> Any:
@@ -76,7 +88,7 @@ def _parsed(where: str, text: str) -> Any:
     except ValueError as error:  # a number with thousands of digits
         if isinstance(error, DataLoadError):
             raise
-        raise DataLoadError(f"{where} cannot be read: {error}; correct or remove it") from error
+        raise DataLoadError(f"{where} holds a number with thousands of digits; correct or remove it") from error
 
 
 def _kind(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Columns as a file or a data set on the hub holds them, and where each row stands there."""
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +44,22 @@ def check_names(where: str, names: Sequence[str], wanted: Sequence[str], *, hint
     for name in wanted:
         if name not in names:
             listed = ", ".join(each if each == each.strip() and each else repr(each) for each in names)
+            alike = next((each for each in names if _look_alike(each, name)), None)
+            if alike is not None:
+                hint = f". {alike!a} may look as {name!a} does, but has other characters: copy it from the file"
             raise MissingColumnError(f"{where} has no column {name!r}; its columns are: {listed}{hint}")
+
+
+def _look_alike(one: str, other: str) -> bool:
+    """Tell whether two names differ in what people do not see, or in letters beyond ASCII alone."""
+    one, other = _seen(one), _seen(other)
+    return len(one) == len(other) and all(a == b or not (a + b).isascii() for a, b in zip(one, other, strict=True))
+
+
+def _seen(name: str) -> str:
+    """Return what people see of a name: composed, without what has no width, and without white space around it."""
+    composed = unicodedata.normalize("NFKC", name)
+    return "".join(each for each in composed if unicodedata.category(each) != "Cf").strip()
 
 
 def joined(parts: Sequence[Table]) -> Table:

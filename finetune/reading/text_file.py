@@ -35,12 +35,25 @@ def opened(path: Path, *, newline: str) -> Iterator[TextIO]:
             if start.startswith(mark):
                 encoding = of_mark
                 break
+        else:
+            _check_has_mark(path, start)
         with path.open(encoding=encoding, newline=newline) as text:
             yield text
     except UnicodeDecodeError as error:
         raise _not_decoded(path, encoding, error) from error
     except OSError as error:
         raise DataLoadError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _check_has_mark(path: Path, start: bytes) -> None:
+    """Check that a file does not begin with Latin letters in UTF-16, as Windows writes them, without a mark."""
+    for encoding, nulls, letters in (("UTF-16LE", start[1::2], start[::2]), ("UTF-16BE", start[::2], start[1::2])):
+        if len(start) == 4 and nulls == b"\0\0" and b"\0" not in letters:
+            command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(path.name)}"
+            raise DataLoadError(
+                f"{path} begins as {encoding} does, without the byte order mark that would say so: save it as UTF-8 "
+                f"({command} > ...)"
+            )
 
 
 def _not_decoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataLoadError:

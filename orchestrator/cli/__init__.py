@@ -1,5 +1,8 @@
 """The command `ntksweep`."""
 
-from orchestrator.cli.app import main
+from orchestrator.loading import no_garbage
+
+with no_garbage():
+    from orchestrator.cli.app import main
 
 __all__ = ["main"]

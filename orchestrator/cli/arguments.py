@@ -3,13 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.errors import SpecError
-from orchestrator.folder import OnChange, ResultsFolder
-from orchestrator.spec.places import possible
+from orchestrator.on_change import OnChange
+
+if TYPE_CHECKING:
+    from orchestrator.folder import ResultsFolder
 
 TRACEBACK = "--traceback"
 """An option of all commands, wherever it stands."""
@@ -26,6 +28,8 @@ def possible_path(path: Path | None) -> Path | None:
     """
     if path is None or os.path.lexists(path):
         return path
+    from orchestrator.spec.places import possible
+
     try:
         return Path(possible(str(path))).expanduser()
     except ValueError as error:
@@ -55,8 +59,10 @@ TrustOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
-def results_folder(path: Path) -> ResultsFolder:
+def results_folder(path: Path) -> "ResultsFolder":
     """Return the results folder that a `FolderArgument` names, whether it holds anything or not."""
+    from orchestrator.folder import ResultsFolder
+
     if not os.path.isfile(path):  # noqa: PTH113 - a folder of others may not be entered
         return ResultsFolder(path)
     from orchestrator.spec import read_spec
@@ -64,7 +70,7 @@ def results_folder(path: Path) -> ResultsFolder:
     return ResultsFolder(read_spec(path).folder)
 
 
-def sweep_folder(path: Path) -> ResultsFolder:
+def sweep_folder(path: Path) -> "ResultsFolder":
     """Return the results folder that a `FolderArgument` names.
 
     Raises:

@@ -21,10 +21,10 @@ from orchestrator.cli.arguments import (
 from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import SpecError
-from orchestrator.folder import OnChange, ResultsFolder
-from orchestrator.spec import read_spec
+from orchestrator.on_change import OnChange
 
 if TYPE_CHECKING:
+    from orchestrator.folder import ResultsFolder
     from orchestrator.plan import Plan
 
 ProfileOption = Annotated[
@@ -67,8 +67,10 @@ def submit(
     """
     from orchestrator.cluster.profiles import read_profile
     from orchestrator.cluster.submitting import prepare
+    from orchestrator.folder import ResultsFolder
     from orchestrator.plan import make_plan
     from orchestrator.run import resolve
+    from orchestrator.spec import read_spec
     from orchestrator.survey import surveys
 
     checked, wanted = read_spec(spec), read_profile(profile)
@@ -122,7 +124,7 @@ def resume(
     _offer(offer, folder, dry_run=dry_run, yes=yes, add=add, as_json=as_json)
 
 
-def _show_commands(commands: list[str], folder: ResultsFolder, *, is_allowed: bool, as_json: bool) -> None:
+def _show_commands(commands: list[str], folder: "ResultsFolder", *, is_allowed: bool, as_json: bool) -> None:
     """Show what the profile of a folder, which may come from somebody else, would have jobs run."""
     said = [
         f"the profile is the one that {as_typed(folder.root)} keeps; jobs run these lines of it as you:",
@@ -137,7 +139,7 @@ def _show_commands(commands: list[str], folder: ResultsFolder, *, is_allowed: bo
     Terminal(stderr=as_json).print("\n".join(said), style="yellow", soft_wrap=True)
 
 
-def _nothing_is_missing(plan: "Plan", folder: ResultsFolder, *, as_json: bool) -> bool:
+def _nothing_is_missing(plan: "Plan", folder: "ResultsFolder", *, as_json: bool) -> bool:
     """Tell, and say, whether every stage of a sweep is finished; writes the tables, which may be all that it lacks."""
     from orchestrator.run import noted_damage
     from orchestrator.schedule import missing_stages
@@ -151,7 +153,7 @@ def _nothing_is_missing(plan: "Plan", folder: ResultsFolder, *, as_json: bool) -
     return True
 
 
-def _offer(offer: Any, folder: ResultsFolder, *, dry_run: bool, yes: bool, add: bool, as_json: bool) -> None:
+def _offer(offer: Any, folder: "ResultsFolder", *, dry_run: bool, yes: bool, add: bool, as_json: bool) -> None:
     from orchestrator.cluster.submitting import refuse_second_submission, send
 
     console = Terminal(stderr=as_json)

@@ -1,8 +1,12 @@
 """The short table that a run ends with: for each layer set, the lambda that did best."""
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from orchestrator.results import Results
 
@@ -59,36 +63,79 @@ class Summary:
 
 def summarise(results: Results) -> Summary:
     """Return a sweep in short."""
-    cells = results.cells.to_pandas(_COLUMNS)
-    cells = cells[cells["n_train"] == cells["n_train"].max()]
-    classification = bool((cells["task_kind"] == "classification").any())
+    cells = _without_nan(results.cells.to_arrow(_COLUMNS))
+    cells = cells.filter(pc.equal(cells["n_train"], pc.max(cells["n_train"])))
+    classification = "classification" in cells["task_kind"].unique().to_pylist()
     metric = "eval_accuracy" if classification else "eval_pearson"
     # What is shown rests on nothing that was trained: it is the same for every learning rate.
-    cells = cells[cells["learning_rate"].isna() | (cells["learning_rate"] == cells["learning_rate"].iloc[0])]
-    groups = cells.groupby(["task", "adapter_rank", "layer_set"], sort=False, dropna=False)
-    found = [_best(rows, metric) for _, rows in groups]
-    of_tasks = cells.groupby("task", sort=False)["majority_accuracy"].mean()
-    majority = {str(task): float(mean) for task, mean in of_tasks.dropna().items()}
-    return Summary(found, metric, int(cells["seed"].nunique()), majority)
+    rates = cells["learning_rate"]
+    cells = cells.filter(pc.or_kleene(pc.is_null(rates), pc.equal(rates, rates[0])))
+    found = [_best(rows, metric) for rows in _by_layer_set(cells, metric)]
+    n_seeds = pc.count_distinct(cells["seed"]).as_py()
+    return Summary(found, metric, n_seeds, _majority(cells))
 
 
-def _best(rows: pd.DataFrame, metric: str) -> LayerSetSummary:
-    from scipy.stats import gmean
+def _majority(cells: pa.Table) -> dict[str, float]:
+    """Return the mean accuracy of always saying the commonest class, of each task that has classes."""
+    found = {}
+    for task in cells["task"].unique():
+        values = cells.filter(pc.equal(cells["task"], task))["majority_accuracy"].drop_null()
+        if len(values):
+            found[str(task)] = math.fsum(values.to_pylist()) / len(values)
+    return found
 
-    by_lambda = rows.groupby("lambda_given", as_index=False)[["eval_loss", metric]].mean()
-    chosen = by_lambda.sort_values("eval_loss", kind="stable").iloc[0]
+
+def _without_nan(cells: pa.Table) -> pa.Table:
+    """Return a table whose floats are null where they are no number, as a mean leaves them out."""
+    for position, field in enumerate(cells.schema):
+        if pa.types.is_floating(field.type):
+            values = cells.column(position)
+            known = pc.if_else(pc.is_nan(values), pa.nulls(len(values), field.type), values)
+            cells = cells.set_column(position, field.name, known)
+    return cells
+
+
+def _grouped(cells: pa.Table, keys: Sequence[str], aggregates: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return a row for each group, in the order in which the groups occur."""
+    # several threads would return them in another order each time
+    return list(cells.group_by(list(keys), use_threads=False).aggregate(list(aggregates)).to_pylist())
+
+
+def _by_layer_set(cells: pa.Table, metric: str) -> Iterable[list[dict[str, Any]]]:
+    """Return for each layer set of a task and rank a row a lambda, with means over seeds."""
+    condition = cells["condition_number_relative_sigma"]
+    cells = cells.append_column("log_condition", pc.ln(condition))
+    means = ["eval_loss", metric, "n_parameters", "log_condition", "effective_rank"]
+    counts = [("log_condition", "count"), ("effective_rank", "count"), ("seed", "count")]
+    keys = ["task", "adapter_rank", "layer_set", "lambda_given"]
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in _grouped(cells, keys, [*((name, "mean") for name in means), *counts]):
+        found.setdefault(tuple(row[key] for key in keys[:3]), []).append(row)
+    return found.values()
+
+
+def _best(rows: Sequence[Mapping[str, Any]], metric: str) -> LayerSetSummary:
+    def loss(row: Mapping[str, Any]) -> tuple[float, float]:
+        mean = row["eval_loss_mean"]
+        return (math.inf if mean is None else mean), row["lambda_given"]
+
+    chosen, first = min(rows, key=loss), rows[0]
+    known = sum(row["log_condition_count"] for row in rows) == sum(row["seed_count"] for row in rows)
     return LayerSetSummary(
-        task=str(rows["task"].iloc[0]),
-        adapter_rank=None if pd.isna(rows["adapter_rank"].iloc[0]) else int(rows["adapter_rank"].iloc[0]),
-        layer_set=str(rows["layer_set"].iloc[0]),
-        n_parameters=int(rows["n_parameters"].iloc[0]),
+        task=str(first["task"]),
+        adapter_rank=first["adapter_rank"],
+        layer_set=str(first["layer_set"]),
+        n_parameters=int(first["n_parameters_mean"]),
         best_lambda=float(chosen["lambda_given"]),
-        metric=_number(chosen[metric]),
-        eval_loss=_number(chosen["eval_loss"]),
-        condition_number=float(gmean(rows["condition_number_relative_sigma"])),
-        effective_rank=float(rows["effective_rank"].mean()),
+        metric=chosen[f"{metric}_mean"],
+        eval_loss=chosen["eval_loss_mean"],
+        condition_number=math.exp(_mean(rows, "log_condition")) if known else math.nan,
+        effective_rank=_mean(rows, "effective_rank"),
     )
 
 
-def _number(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)
+def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Return the mean over all cells of means over those of each lambda."""
+    counts = [row[f"{name}_count"] for row in rows]
+    total = math.fsum(row[f"{name}_mean"] * count for row, count in zip(rows, counts, strict=True) if count)
+    return total / sum(counts) if sum(counts) else math.nan

@@ -5,7 +5,7 @@ import os
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,15 +18,15 @@ from orchestrator.cli.arguments import (
     possible_path,
     traceback_wanted,
 )
-from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.cli.stopping import end_at_once
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, SpecError
-from orchestrator.folder import OnChange, ResultsFolder
-from orchestrator.spec import Spec, read_spec
-from orchestrator.store.files import explained_output, make_folder, refuse_unwritable
-from slurm.gpus import allocator_settings
+from orchestrator.on_change import OnChange
+
+if TYPE_CHECKING:
+    from orchestrator.folder import ResultsFolder
+    from orchestrator.spec import Spec
 
 
 def init(
@@ -43,6 +43,8 @@ def init(
 
     Example: ntksweep init my-sweep.yaml
     """
+    from orchestrator.store.files import explained_output, make_folder
+
     path = path or Path("cluster.yaml" if profile else "sweep.yaml")
     make_folder(path.parent)
     if os.path.exists(path) and not force:  # noqa: PTH110 - a folder of others may not be entered
@@ -71,10 +73,14 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.estimate import costs, refuse_what_cannot_fit
     from orchestrator.executors.choose import worker_count
+    from orchestrator.executors.gpus import shortage_of_gpus
+    from orchestrator.folder import ResultsFolder
     from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
     from orchestrator.plan import make_plan
     from orchestrator.run import resolve
     from orchestrator.settings import refuse_untrusted_code
+    from orchestrator.spec import read_spec
+    from orchestrator.store.files import refuse_unwritable
     from orchestrator.survey import surveys
 
     checked = read_spec(spec)
@@ -85,6 +91,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     workers = worker_count(sweep)
     device = this_device(checked, workers)
     fitting = fitting_notes(sweep, made.variants[0].survey, device)
+    if (shortage := shortage_of_gpus(checked, workers)) is not None:
+        fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
     notes = [*fitting, *kernel_notes(made), *training_notes(made), *data_notes(made)]
     if as_json:
         facts = {
@@ -158,8 +166,12 @@ def run(
 
     Example: ntksweep run examples/quickstart.yaml --workers 4
     """
+    from orchestrator.cli.progress import Bars
     from orchestrator.executors.torchrun import follow, launched_group
+    from orchestrator.folder import ResultsFolder
     from orchestrator.run import run as run_sweep
+    from orchestrator.spec import read_spec
+    from slurm.gpus import allocator_settings
 
     checked = _override(read_spec(spec), executor, workers)
     if checked.compute.device == "cuda":
@@ -194,7 +206,7 @@ def run(
         raise typer.Exit(ExitCode.FAILED_STAGES)
 
 
-def _override(spec: Spec, executor: str | None, workers: int | None) -> Spec:
+def _override(spec: "Spec", executor: str | None, workers: int | None) -> "Spec":
     changes = {key: value for key, value in (("executor", executor), ("workers", workers)) if value is not None}
     if executor not in (None, "ray", "inline"):
         raise SpecError(f"there is no executor `{executor}`; give ray or inline")
@@ -208,7 +220,7 @@ def _of_tasks(values: dict[str, float]) -> str:
     return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
 
 
-def _print_ending(ending: Any, folder: ResultsFolder, *, show_trace: bool) -> None:
+def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> None:
     from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.summary import summarise
     from orchestrator.cli.training_notes import kernel_notes, training_notes

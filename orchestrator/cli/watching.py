@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from orchestrator.cli.arguments import FolderArgument, JsonOption, results_folder
 from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import ExitCode
-from orchestrator.folder import ResultsFolder
 
 if TYPE_CHECKING:
     from orchestrator.cluster.allocations import Seen
+    from orchestrator.folder import ResultsFolder
     from orchestrator.status import Status
 
 REFRESHED_EVERY = 2.0
@@ -71,7 +70,7 @@ def status(
         raise typer.Exit(ExitCode.UNFINISHED)
 
 
-def looking_at(folder: ResultsFolder, *, verify: bool = False) -> "Callable[[], Status]":
+def looking_at(folder: "ResultsFolder", *, verify: bool = False) -> "Callable[[], Status]":
     """Return a function that looks how a sweep stands; later looks read on where earlier ones ended.
 
     Raises:
@@ -92,7 +91,7 @@ def looking_at(folder: ResultsFolder, *, verify: bool = False) -> "Callable[[], 
     return look
 
 
-def _allocations(folder: ResultsFolder) -> "Callable[[], Seen | None]":
+def _allocations(folder: "ResultsFolder") -> "Callable[[], Seen | None]":
     """Return a function that looks how the allocations of a sweep stand; None if it was never submitted."""
     if not os.path.isdir(folder.submissions):  # noqa: PTH112 - a folder of others may not be entered
         return lambda: None
@@ -109,6 +108,8 @@ def _jobs_as_json(seen: "Seen | None") -> dict[str, Any]:
 
 def _watch(look: "Callable[[], Status]", view: "Callable[[Status], Group]", found: "Status") -> "Status":
     """Show a sweep until it is complete or the user has seen enough; return how it stood last."""
+    from rich.live import Live
+
     try:
         with Live(view(found), console=Terminal(), auto_refresh=False) as live:
             while not found.complete:

@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import cast
 
+from orchestrator.loading import load_model_libraries, no_garbage
 from orchestrator.stages.work import Compute
 
 _MODULES = {
@@ -31,4 +32,7 @@ OF_THE_MODEL = frozenset({"batches", "head", "batching", "precision", "capture",
 
 def compute_of(kind: str) -> Compute:
     """Return the function that computes a kind of stage; its libraries are loaded only now."""
-    return cast(Compute, import_module(_MODULES[kind]).compute)
+    if kind in OF_THE_MODEL:
+        load_model_libraries()
+    with no_garbage():
+        return cast(Compute, import_module(_MODULES[kind]).compute)

@@ -101,6 +101,39 @@ def test_a_weight_that_is_read_without_its_module_is_refused():
         jacobian_rows(lambda: (x @ network.first.weight.T).mean(dim=1), groups)
 
 
+class Counting(nn.Module):
+    """A network whose second linear module is read directly, never, or only for large inputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.passes = nn.Linear(4, 2), nn.Linear(4, 2), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        scores = self.first(x)
+        return scores + x @ self.second.weight.T if x.max() > 9 else scores
+
+
+def test_a_module_that_is_never_called_is_looked_for_once():
+    network, x, unused = Counting(), torch.randn(3, 4), set()
+    groups = {name: [TrackedLinear(getattr(network, name), name)] for name in ("first", "second")}
+    alone = jacobian_rows(lambda: network(x), groups)[1]
+    passes = network.passes
+    for _ in range(3):
+        again = jacobian_rows(lambda: network(x), groups, unused=unused)[1]
+        assert all(torch.equal(again[name], alone[name]) for name in groups)
+    assert passes > 1
+    assert network.passes == 2 * passes + 2
+
+
+def test_a_module_that_was_silent_may_not_be_read_directly_by_a_later_pass():
+    network, x, unused = Counting(), torch.randn(3, 4), set()
+    groups = {name: [TrackedLinear(getattr(network, name), name)] for name in ("first", "second")}
+    jacobian_rows(lambda: network(x), groups, unused=unused)
+    with pytest.raises(NotRecordedError, match="second takes part in the outputs without being called"):
+        jacobian_rows(lambda: network(x + 20), groups, unused=unused)
+
+
 def test_the_caller_may_have_turned_gradients_off():
     network, groups, x = make(2)
     with torch.no_grad():

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from orchestrator.cli import main
-from orchestrator.folder import OnChange, ResultsFolder, Sweep
+from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.layer_sets import HEAD, GroupFacts
+from orchestrator.on_change import OnChange
 from orchestrator.plan import Plan, make_plan
 from orchestrator.results import Results, load
 from orchestrator.run import Ending, run

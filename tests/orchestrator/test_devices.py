@@ -1,6 +1,6 @@
 """Tiles and decompositions on a GPU: what it adds to identities, and sweeps through the same code on a processor.
 
-There is no GPU here: `device: cuda` is planned, and refused where it would compute; what it does is run with torch's
+Where there is no GPU `device: cuda` is planned, and refused where it would compute; what it does is run with torch's
 device `cpu` in its place, which is what `on_torch` puts into the parameters of the stages.
 """
 
@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from ntk_dist.device_share import bytes_left, part_of_gpu, take_part
 from orchestrator import seed_plan
 from orchestrator.estimate import memory_bytes
 from orchestrator.plan import Plan
 from orchestrator.plan_parts import cell_ids
+from orchestrator.stages.failures import FailureClass, failed
 from tests.faults.tables import checksums
 from tests.orchestrator.sweeps import make_sweep, plan_of, results_of, run_spec
 
@@ -185,3 +187,19 @@ def test_a_gpu_gives_the_same_bits_twice(
         run_spec(spec)
         found.append(checksums(spec.parent / "results"))
     assert found[0] == found[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_worker_that_wants_more_than_its_part_of_a_gpu_runs_out_of_memory_by_itself() -> None:
+    cuda = torch.device("cuda")
+    take_part(cuda, 4)
+    try:
+        left = bytes_left(cuda)
+        assert left <= part_of_gpu(torch.cuda.mem_get_info(cuda)[1], 4)
+        with pytest.raises(torch.OutOfMemoryError) as full:
+            torch.empty(left + 2**28, dtype=torch.uint8, device=cuda)
+        assert failed(full.value).failure is FailureClass.MEMORY
+        assert not failed(full.value).spent
+        assert torch.empty(left // 2, dtype=torch.uint8, device=cuda).is_cuda
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, cuda)

@@ -1,16 +1,21 @@
 """Into which class a failure falls, by what libraries say of it: their own words, as people reported them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from ntk_dist.device_eigen import DeviceEigh
 from ntk_dist.symmetric import SymmetricDecomposer
+from orchestrator.cluster.unfit_nodes import unfit_nodes
 from orchestrator.errors import GpuFailedError, SpecError
 from orchestrator.executors.inline import InlineExecutor
+from orchestrator.executors.ray_actor import Worker
 from orchestrator.folder import ResultsFolder
 from orchestrator.stage import Stage
 from orchestrator.stages import execute
 from orchestrator.stages.failures import FailureClass, failed
+from orchestrator.store.files import host_name
 from orchestrator.store.journal import read_journals
 from tests.ntk_dist.kernel_cases import Case
 from tests.orchestrator.sweeps import sweep_of
@@ -122,6 +127,26 @@ def test_a_process_whose_gpu_takes_no_orders_computes_nothing_more(
             run.next_outcome(None)
     assert [event["event"] for event in read_journals(folder.journals)] == ["started", "failed"]
     assert list(folder.claims().root.glob("[!.]*")) == []
+
+
+def test_what_a_worker_was_given_beside_it_is_tried_by_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    begun = []
+
+    def breaks(stage: Stage, work: object) -> None:
+        begun.append(stage.parameters["number"])
+        raise RuntimeError(BROKEN_GPU[0])
+
+    monkeypatch.setattr(execute, "compute_of", lambda kind: breaks)
+    monkeypatch.chdir(tmp_path_factory.mktemp("sweep"))
+    folder, sweep = ResultsFolder(Path("results")), sweep_of()
+    worker = Worker(sweep.spec.model_dump(mode="json"), sweep.sources.to_json(), str(folder.root))
+    first, *others = worker.execute([(Stage("gram", {"number": number}), 1, 0) for number in range(3)])
+    assert begun == [0]
+    assert first.broken_gpu
+    assert [(each.failure, each.spent) for each in others] == 2 * [(FailureClass.WORKER, False)]
+    assert unfit_nodes(folder) == {host_name(): first.message}
 
 
 @pytest.mark.parametrize("answers", [True, False])

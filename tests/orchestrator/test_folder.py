@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from orchestrator.errors import ChangedError, ResultsError, SourceError, SweepError
-from orchestrator.folder import OnChange, ResultsFolder, Sweep, differences
+from orchestrator.folder import ResultsFolder, Sweep, differences
+from orchestrator.on_change import OnChange
 from orchestrator.store.journal import read_journals
 from tests.orchestrator.sweeps import (
     make_sweep,

@@ -167,6 +167,18 @@ def test_missing_data_is_told_with_where_it_was_looked_for(place: Path, data: st
         find_sources(spec_of({"task.data": data}), place)
 
 
+def test_what_is_no_file_of_data_is_told_as_what_it_is(place: Path):
+    (place / "gone.csv").symlink_to("nowhere.csv")
+    os.mkfifo(place / "pipe.csv")
+    for data, said in (
+        ("gone.csv", "is a link to nowhere.csv, where nothing is"),
+        ("pipe.csv", "neither a file nor a folder, but a pipe"),
+        ("https://huggingface.co/datasets/glue", "is an address, not a path here; .* by its id, such as owner/name"),
+    ):
+        with pytest.raises(SourceError, match=said):
+            find_sources(spec_of({"task.data": data}), place)
+
+
 def test_a_folder_that_is_no_model_says_what_it_lacks(place: Path):
     (place / "model" / "config.json").unlink()
     with pytest.raises(SourceError, match=r"model is not a model folder of transformers: it has no config.json"):

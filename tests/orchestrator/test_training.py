@@ -17,7 +17,8 @@ from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.targets import code_targets
 from finetune.training import loop
 from orchestrator.errors import ChangedError, ResultsError, SpecError
-from orchestrator.folder import OnChange, ResultsFolder
+from orchestrator.folder import ResultsFolder
+from orchestrator.on_change import OnChange
 from orchestrator.spec import read_spec
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.store import checkpoints

@@ -12,7 +12,8 @@ import yaml
 from orchestrator.cluster import pilot, submitting
 from orchestrator.cluster.records import read_submissions, write_submission
 from orchestrator.errors import ExitCode, UntrustedCodeError
-from orchestrator.folder import OnChange, ResultsFolder, Sweep
+from orchestrator.folder import ResultsFolder, Sweep
+from orchestrator.on_change import OnChange
 from orchestrator.plan import make_plan
 from orchestrator.run import resolve
 from orchestrator.settings import model_settings

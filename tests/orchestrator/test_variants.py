@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ChangedError, SpecError
-from orchestrator.folder import OnChange
+from orchestrator.on_change import OnChange
 from orchestrator.spec import parse_spec, read_spec
 from orchestrator.spec.describe import starting_spec
 from orchestrator.variants import Choice, choices

@@ -1,0 +1,44 @@
+"""How many modules a model may have: a configuration may ask for any number, and making one takes 0.1 ms."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
+from transformers import PreTrainedConfig
+
+from finetune.errors import ModelLoadError
+
+MOST_MODULES = 150_000
+"""More than any model that is known, those with an object for each of 384 experts in 61 layers among them."""
+
+
+@contextmanager
+def not_too_many(path: str, config: PreTrainedConfig) -> Iterator[None]:
+    """Inside, where one model is made, its modules are counted.
+
+    Args:
+        path: folder or id of the model.
+        config: its configuration.
+
+    Raises:
+        ModelLoadError: there are more than `MOST_MODULES`.
+    """
+    count = 0
+
+    def counted(_module: nn.Module, _name: str, _child: object) -> None:
+        nonlocal count
+        count += 1
+        if count > MOST_MODULES:
+            layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+            raise ModelLoadError(
+                f"{path}: config.json describes a model of more than {MOST_MODULES:,} modules"
+                + (f" (num_hidden_layers: {layers})" if layers is not None else "")
+                + ", which takes too long to look at; correct its numbers of layers and experts"
+            )
+
+    handle = register_module_module_registration_hook(counted)
+    try:
+        yield
+    finally:
+        handle.remove()
