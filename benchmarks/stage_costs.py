@@ -64,7 +64,7 @@ class Meter:
                 stack.enter_context(mock.patch.object(os, name, self._writing(getattr(os, name))))
             for name in ("fsync", "fdatasync"):
                 stack.enter_context(mock.patch.object(os, name, self._syncing(getattr(os, name))))
-            stack.enter_context(mock.patch.object(Scorer, "rows", self._passing(Scorer.rows)))
+            stack.enter_context(mock.patch.object(Scorer, "begin_rows", self._passing(Scorer.begin_rows)))
             stack.enter_context(mock.patch.object(StageWorker, "execute", self._executing(StageWorker.execute)))
             stack.enter_context(mock.patch("orchestrator.run.collect", self._as_kind("tables", tables.collect)))
             begun = time.process_time()

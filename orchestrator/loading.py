@@ -32,4 +32,5 @@ def load_model_libraries() -> None:
         import finetune.scorer
         import finetune.task
         import finetune.tokens  # noqa: F401
-    gc.freeze()
+
+        gc.freeze()  # before the next look, which would go through all of it

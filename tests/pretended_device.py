@@ -277,7 +277,7 @@ def _wait() -> None:
     lines = [
         f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_stack() if "/torch/" not in frame.filename
     ]
-    WAITED_AT.append(" > ".join(lines[-4:]))
+    WAITED_AT.append(" > ".join([line for line in lines if "pretended" not in line][-3:]))
 
 
 def _refuse_two_devices(func: object, tensors: list[Tensor]) -> None:

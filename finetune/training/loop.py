@@ -27,6 +27,7 @@ from finetune.training.saving import restore, saved
 from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.stepping import learning_rate, make_optimiser, step_batches
 from finetune.training.trainable import Displacement, Split, Trainable
+from ntk_dist.device import sent
 
 EXPLODED = 1e4
 """Times its first value at which a training loss counts as exploded: whatever comes back from there is chance."""
@@ -159,10 +160,9 @@ class _Training:
     def _update(self) -> None:
         active = self.state.active()
         rates = [learning_rate(self.settings, self.state.step, cell.learning_rate) for cell in self.cells]
-        losses = self._accumulate(active)
-        going = [cell for cell, loss in zip(active, losses, strict=True) if not self._has_diverged(cell, loss)]
+        going = self._still_finite(active, self._accumulate(active))
         before = {cell: self._before_step(cell) for cell in going}
-        changed = dict.fromkeys(going, 0)
+        changed: dict[int, list[Tensor]] = {cell: [] for cell in going}
         for cell, group in enumerate(self.state.optimiser.param_groups):
             group["lr"] = rates[cell]
             if cell in going:
@@ -172,38 +172,49 @@ class _Training:
         self.state.optimiser.step()
         for cell in going:
             changed[cell] += self._regularize_step(cell, before[cell], rates[cell])
-            self._count(cell, changed[cell])
+        self._count(changed)
 
-    def _accumulate(self, active: list[int]) -> list[float]:
-        """Set the gradients of R / n at one step's examples; return the loss of each cell there."""
+    def _accumulate(self, active: list[int]) -> Tensor:
+        """Set the gradients of R / n at one step's examples; return the loss of each cell there, (S,)."""
         self.state.optimiser.zero_grad(set_to_none=True)
         batches = [
             step_batches(self.settings, lengths, self.state.step, seed, self.at_once)
             for lengths, seed in zip(self.model.lengths("train"), self.seeds, strict=True)
         ]
         n_examples = sum(len(batch) for batch in batches[0])
-        total = np.zeros(len(active))
+        total: Tensor | float = 0.0
         # Origins have equally many examples, so that the batches of all of them have the same sizes.
         for positions in zip(*batches, strict=True):
             outputs = self.model.outputs("train", positions, active)
             targets = self._of_cells(
                 [each.train[chosen] for each, chosen in zip(self.targets, positions, strict=True)], active
             )
-            losses = example_losses(self.settings.loss, outputs, targets.to(outputs.device)).sum(dim=1) / n_examples
+            losses = example_losses(self.settings.loss, outputs, sent(targets, outputs.device)).sum(dim=1) / n_examples
             losses.sum().backward()  # type: ignore[no-untyped-call]
-            total += losses.detach().double().cpu().numpy()
-        return [float(loss) for loss in total]
+            total = total + losses.detach().double()
+        assert isinstance(total, Tensor), "a step has examples"
+        return total
 
     def _of_cells(self, by_origin: Sequence[Tensor], cells: Sequence[int]) -> Tensor:
         """Return targets (S, B, ...) of some cells, from those (B, ...) of each origin."""
         return torch.stack([by_origin[self.model.origins[cell]] for cell in cells])
 
-    def _has_diverged(self, cell: int, loss: float) -> bool:
+    def _still_finite(self, active: list[int], losses: Tensor) -> list[int]:
+        """Return the cells that go on after losses (S,), and end the others as diverged. Waits for the device once."""
+        sums = torch.stack([self._sum_of_gradients(cell) for cell in active]).to(losses.device)
+        found = torch.stack([losses, sums]).tolist()
+        going = []
+        for cell, loss, total in zip(active, *found, strict=True):
+            if math.isfinite(total) and not self._has_exploded(cell, loss):
+                going.append(cell)
+            else:
+                self._end_as_diverged(cell)
+        return going
+
+    def _sum_of_gradients(self, cell: int) -> Tensor:
+        """Return a number () that is finite if all gradients of a cell are."""
         gradients = [tensor.grad.sum() for tensor in self.model.displacements[cell].values() if tensor.grad is not None]
-        if math.isfinite(float(torch.stack(gradients).sum())) and not self._has_exploded(cell, loss):
-            return False
-        self._end_as_diverged(cell)
-        return True
+        return torch.stack(gradients).sum().double()
 
     def _has_exploded(self, cell: int, loss: float) -> bool:
         return not math.isfinite(loss) or loss > EXPLODED * max(self._first_losses[cell], 1e-12)
@@ -212,21 +223,24 @@ class _Training:
         ended = self.state.cells[cell]
         ended.status, ended.active, ended.failed_step = CellStatus.DIVERGED, False, self.state.step
 
-    def _count(self, cell: int, changed: int) -> None:
-        """Count an update of a cell at which the regularizer changed so many tensors."""
-        counted = self.state.cells[cell]
-        counted.updates += 1
-        counted.pulled += changed > 0
-        counted.pulled_tensors += changed / len(self.model.displacements[cell])
+    def _count(self, changed: dict[int, list[Tensor]]) -> None:
+        """Count an update of each cell, at which the regularizer changed so many tensors () in one way or another."""
+        counts = torch.stack([number for each in changed.values() for number in each] or [torch.tensor(0)]).tolist()
+        for cell, each in changed.items():
+            n_changed = sum(counts.pop(0) for _ in each)
+            counted = self.state.cells[cell]
+            counted.updates += 1
+            counted.pulled += n_changed > 0
+            counted.pulled_tensors += n_changed / len(self.model.displacements[cell])
 
-    def _regularize_gradient(self, cell: int) -> int:
-        """Change the gradient of a cell as the settings say; return in how many tensors the regularizer did."""
+    def _regularize_gradient(self, cell: int) -> list[Tensor]:
+        """Change the gradient of a cell as the settings say; return in how many tensors a regularizer did."""
         displacement, strength = self.model.displacements[cell], self.cells[cell].strength / self.n
-        changed = 0
+        changed = []
         if self.settings.regularizer == "l2sp":
-            changed = regularizers.pull(displacement, strength)
+            changed.append(regularizers.pull(displacement, strength))
         if self.settings.regularizer == "selective":
-            changed = regularizers.pull_selectively(displacement, strength)
+            changed.append(regularizers.pull_selectively(displacement, strength))
         if self.settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(displacement.values(), self.settings.clip_norm)
         return changed
@@ -236,14 +250,14 @@ class _Training:
         needed = self.settings.regularizer in ("decoupled", "spd")
         return copied(self.model.displacements[cell]) if needed else {}
 
-    def _regularize_step(self, cell: int, before: Displacement, rate: float) -> int:
-        """Change the step of a cell as the settings say; return in how many tensors."""
+    def _regularize_step(self, cell: int, before: Displacement, rate: float) -> list[Tensor]:
+        """Change the step of a cell as the settings say; return in how many tensors, if so."""
         displacement, strength = self.model.displacements[cell], self.cells[cell].strength
         if self.settings.regularizer == "decoupled":
-            return regularizers.decay(displacement, before, strength / self.n, rate)
+            return [regularizers.decay(displacement, before, strength / self.n, rate)]
         if self.settings.regularizer == "spd":
-            return regularizers.project(displacement, before, strength)
-        return 0
+            return [regularizers.project(displacement, before, strength)]
+        return []
 
     def _look(self) -> None:
         """Record the cells that are trained as they stand, and decide which go on."""

@@ -4,7 +4,8 @@ Displacements are theta - theta_0 by parameter, so that everything here is ancho
 is not zero, as for LoRA's A. Strengths are lambda / n, that of the objective divided by the number of examples, but for
 `project`, which takes lambda as it is.
 
-Each returns of how many tensors it changed the gradient or the value: none where nothing has moved yet.
+Each returns of how many tensors it changed the gradient or the value: none where nothing has moved yet. The number is a
+tensor () where the displacements are, so that a GPU is not waited for.
 """
 
 from collections.abc import Mapping
@@ -15,26 +16,30 @@ from torch import Tensor
 Tensors = Mapping[str, Tensor]
 
 
-def pull(displacement: Tensors, strength: float) -> int:
+def pull(displacement: Tensors, strength: float) -> Tensor:
     """Add the gradient of (strength/2) |theta - theta_0|^2 to the gradients: L2-SP (arXiv 1802.01483)."""
     for tensor in displacement.values():
         _gradient(tensor).add_(tensor.detach(), alpha=strength)
-    return _moved(displacement) if strength else 0
+    return _moved(displacement) if strength else _none(displacement)
 
 
-def pull_selectively(displacement: Tensors, strength: float) -> int:
+def pull_selectively(displacement: Tensors, strength: float) -> Tensor:
     """Do as `pull` while <grad R(theta), theta - theta_0> >= 0 over all parameters together, else nothing.
 
     Equation 8 of arXiv 2602.08239. A step towards theta_0 changes R by -<grad R, theta - theta_0> to first order: the
     pull is there only where it does not make R larger. That is where a step of descent on R leads back to theta_0 too;
     while descent leads away nothing holds the weights. The gradients must be those of R alone.
     """
-    inner = sum((float(torch.sum(_gradient(tensor) * tensor.detach())) for tensor in displacement.values()), 0.0)
-    return pull(displacement, strength) if inner >= 0 else 0
+    products = [torch.sum(_gradient(tensor) * tensor.detach()).double() for tensor in displacement.values()]
+    leads_back = sum(products, torch.zeros_like(products[0])) >= 0
+    for tensor in displacement.values():
+        gradient = _gradient(tensor)
+        gradient.copy_(torch.where(leads_back, torch.add(gradient, tensor.detach(), alpha=strength), gradient))
+    return _moved(displacement) * leads_back if strength else _none(displacement)
 
 
 @torch.no_grad()
-def decay(displacement: Tensors, before: Tensors, strength: float, learning_rate: float) -> int:
+def decay(displacement: Tensors, before: Tensors, strength: float, learning_rate: float) -> Tensor:
     """Take learning_rate * strength * (theta - theta_0) from the weights, whatever the optimiser made of the gradient.
 
     Decoupled weight decay (arXiv 1711.05101) with theta_0 in the place of 0.
@@ -47,11 +52,11 @@ def decay(displacement: Tensors, before: Tensors, strength: float, learning_rate
     """
     for name, tensor in displacement.items():
         tensor.sub_(before[name], alpha=learning_rate * strength)
-    return _moved(before) if learning_rate * strength else 0
+    return _moved(before) if learning_rate * strength else _none(before)
 
 
 @torch.no_grad()
-def project(displacement: Tensors, before: Tensors, strength: float) -> int:
+def project(displacement: Tensors, before: Tensors, strength: float) -> Tensor:
     """Selective Projection Decay (arXiv 2411.01713), tensor by tensor.
 
     Where sum(g * (theta - theta_0)) > 0 before the step, the new theta~ becomes
@@ -64,20 +69,23 @@ def project(displacement: Tensors, before: Tensors, strength: float) -> int:
         before: theta - theta_0, before it.
         strength: lambda.
     """
-    changed = 0
+    changed = _none(displacement)
     for name, tensor in displacement.items():
-        if float(torch.sum(_gradient(tensor) * before[name])) <= 0:
-            continue
-        new, old = float(tensor.norm()), float(before[name].norm())
-        if new > old and strength:
-            tensor.mul_(1 - strength * (new - old) / new)
-            changed += 1
-    return changed
+        new, old = tensor.norm().double(), before[name].norm().double()
+        comes_back = (torch.sum(_gradient(tensor) * before[name]) > 0) & (new > old)
+        tensor.mul_(torch.where(comes_back, 1 - strength * (new - old) / new, 1.0))
+        changed = changed + comes_back
+    return changed if strength else _none(displacement)
 
 
-def _moved(displacement: Tensors) -> int:
+def _moved(displacement: Tensors) -> Tensor:
     """Return how many tensors are not zero."""
-    return int(torch.stack([tensor.detach().any() for tensor in displacement.values()]).sum())
+    return torch.stack([tensor.detach().any() for tensor in displacement.values()]).sum()
+
+
+def _none(displacement: Tensors) -> Tensor:
+    tensor = next(iter(displacement.values()))
+    return torch.zeros((), dtype=torch.int64, device=tensor.device)
 
 
 def _gradient(tensor: Tensor) -> Tensor:

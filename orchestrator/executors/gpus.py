@@ -25,23 +25,29 @@ def room_on_gpus(spec: Spec) -> int | None:
     return gpus_here() * spec.compute.workers_per_gpu or None
 
 
-def refuse_more_workers_than_gpus_hold(spec: Spec, workers: int) -> None:
-    """Raise an error if workers of a spec would find no room on the GPUs of this machine, and wait for it for ever.
-
-    Raises:
-        SpecError: says how many there may be.
-    """
+def shortage_of_gpus(spec: Spec, workers: int) -> str | None:
+    """Return what to change where workers of a spec find no room on this machine's GPUs; None where they do."""
     room = room_on_gpus(spec)
     if room is None or workers <= room or spec.compute.executor == "inline":
-        return
+        return None
     has = f"this machine has {counted(gpus_here(), 'GPU')}"
     if spec.group_size > 1:
-        raise SpecError(
+        return (
             f"{workers} workers in groups of sharding.group_size: {spec.group_size} need a GPU each, and {has}: lower "
             "compute.workers or sharding.group_size"
         )
-    raise SpecError(
+    return (
         f"{workers} workers do not find room: {has}, and compute.workers_per_gpu is {spec.compute.workers_per_gpu}: "
         f"set compute.workers: {room}, or compute.workers_per_gpu: {-(-workers // gpus_here())} to divide the memory "
         "of a GPU among as many"
     )
+
+
+def refuse_more_workers_than_gpus_hold(spec: Spec, workers: int) -> None:
+    """Raise an error if workers of a spec would wait for room on the GPUs of this machine for ever.
+
+    Raises:
+        SpecError: says how many there may be.
+    """
+    if (shortage := shortage_of_gpus(spec, workers)) is not None:
+        raise SpecError(shortage)

@@ -115,7 +115,8 @@ class BatchedRows:
     """
 
     def __init__(self, layout: BatchedLayout, name: str, numbers: Array) -> None:
-        self._set(layout.shape(name), numbers.dtype, list(_parts(layout, name, numbers)))
+        # As a plain array, whose parts cost less to take than those of a mapped one.
+        self._set(layout.shape(name), numbers.dtype, list(_parts(layout, name, np.asarray(numbers))))
 
     def _set(self, shape: tuple[int, int], dtype: np.dtype[Any], parts: Sequence[_Part]) -> None:
         self.shape, self.dtype = shape, dtype

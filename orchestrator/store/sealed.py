@@ -12,7 +12,8 @@ _SEAL = re.compile(rb'\{\n "algorithm": "([a-z0-9]+)",\n "checksum": "([0-9a-f]+
 
 def sealed(record: Mapping[str, Any]) -> bytes:
     """Return `record`, which must not be empty, as JSON text that begins with the name and value of its checksum."""
-    rest = json.dumps(record, indent=1, allow_nan=False).encode()[1:]
+    # On one line, for Python indents without its encoder in C, which costs a small stage a tenth of its time.
+    rest = b"\n " + json.dumps(record, allow_nan=False).encode()[1:] + b"\n"
     return f'{{\n "algorithm": "{ALGORITHM}",\n "checksum": "{checksum_of([rest])}",'.encode() + rest
 
 

@@ -1,4 +1,4 @@
-"""Runs of a sweep in this process, with what they moved between the devices."""
+"""Runs of a sweep in this process, with what they moved between the devices and waited for."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import torch
 from orchestrator.folder import ResultsFolder
 from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import run_spec
-from tests.pretended_device import COUNTED
+from tests.pretended_device import COUNTED, WAITED_AT
 
 
 def counted(spec: Path) -> dict[str, int]:
@@ -23,3 +23,10 @@ def batches_of(spec: Path) -> list[dict[str, int]]:
     store = ResultsFolder(read_spec(spec).folder).artifacts()
     torch.get_device_module("pretend").set_per_process_memory_fraction(1.0)
     return [dict(store.open("batches", stage_id).facts) for stage_id in sorted(store.finished("batches"))]
+
+
+def waited_in(spec: Path, part: str) -> list[str]:
+    """Run a spec; return where the host waited in files whose paths contain `part`."""
+    WAITED_AT.clear()
+    run_spec(spec)
+    return [place for place in WAITED_AT if part in place]

@@ -11,6 +11,8 @@ from finetune.targets import kernel_outputs
 from finetune.tokens import tokenize
 from tests.devices.conftest import Pretending
 from tests.devices.rows import TEXTS
+from tests.devices.runs import waited_in
+from tests.orchestrator.sweeps import make_sweep
 from tests.pretended_device import COUNTED, WAITED_AT
 from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
 
@@ -42,3 +44,22 @@ def test_the_host_waits_twice_a_batch_and_gets_rows_and_scores_alone(
     counted, places, n_bytes = pretending(traffic, tmp_path, kind, dtype)
     assert counted["waits"] <= 2, "\n".join(places)
     assert counted["bytes to the host"] <= 1.05 * n_bytes
+
+
+def test_a_step_of_training_waits_twice_however_many_cells_it_trains(
+    pretending: Pretending, tmp_path: Path, tiny_model: Path
+):
+    training = {
+        "finetune.learning_rate": 0.01,
+        "finetune.looks": 1,
+        "finetune.batch_examples": 5,
+        "compute.device": "cuda",
+        "grid.layer_sets": ["all_layers"],
+        "grid.lambdas.values": [0.1, 1.0, 10.0],
+    }
+    waits = []
+    for epochs in (1, 4):
+        spec = make_sweep(tmp_path / str(epochs), {**training, "finetune.epochs": epochs}, model=tiny_model)
+        waits.append(pretending(waited_in, spec, "finetune/training"))
+    n_steps = 3 * 2
+    assert len(waits[1]) - len(waits[0]) <= 2 * n_steps, "\n".join(sorted(set(waits[1])))

@@ -19,7 +19,7 @@ from orchestrator.executors.gpus import gpus_here, refuse_more_workers_than_gpus
 from orchestrator.model_memory import fitting_notes, this_device
 from orchestrator.stages.failures import failed
 from slurm.profile import Profile
-from tests.orchestrator.sweeps import plan_of, survey_of, sweep_of
+from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, survey_of, sweep_of
 
 GPU: dict[str, Any] = {"compute.device": "cuda", "compute.executor": "ray", "compute.workers": None}
 
@@ -66,6 +66,16 @@ def test_workers_that_would_wait_for_room_for_ever_are_refused(
     sweep = sweep_of(GPU | changes)
     with pytest.raises(SpecError, match=message):
         refuse_more_workers_than_gpus_hold(sweep.spec, worker_count(sweep))
+
+
+def test_a_plan_says_so_and_is_none_the_less_made_for_a_cluster(
+    two_gpus: None, tmp_path: Path, tiny_model: Path
+) -> None:
+    answer = ntksweep("plan", make_sweep(tmp_path, GPU | {"compute.workers": 3}, model=tiny_model))
+    assert answer.status == 0, answer.output
+    assert "`run` would refuse this here: 3 workers do not find room: this machine has 2 GPUs" in " ".join(
+        answer.output.split()
+    )
 
 
 def test_every_mig_instance_counts_though_a_process_sees_one(monkeypatch: pytest.MonkeyPatch) -> None:
