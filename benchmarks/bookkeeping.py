@@ -23,20 +23,23 @@ import pyarrow.parquet as pq
 import yaml
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
+from ntk_dist.tridiagonal import TridiagonalDecomposition
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import keep_plan
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import resolve
 from orchestrator.spec import read_spec
 from orchestrator.stages.execute import provenance
+from orchestrator.stages.path import arrays_to_keep
 from orchestrator.store.artifacts import layout_of
 from orchestrator.survey import keep_surveys, surveys
-from orchestrator.tables.cell_columns import RIDGE_COLUMNS, SPECTRUM_COLUMNS
+from orchestrator.tables.cell_columns import SPECTRUM_COLUMNS
 from orchestrator.tables.write import collect
 
 LAMBDAS = 48
 LAYER_SETS = 298
 ROWS = 16
+N_EVAL = 8
 EVENTS = 30_000
 
 
@@ -60,7 +63,7 @@ def write_spec(folder: Path, cells: int) -> Path:
     spec = {
         "name": f"cells-{cells}",
         "model": {"path": "model"},
-        "task": {"data": "data.parquet", "kind": "classification", "n_eval": 8},
+        "task": {"data": "data.parquet", "kind": "classification", "n_eval": N_EVAL},
         "adapter": {"targets": ["query", "value"]},
         "kernel": {"outputs": "margin"},
         "grid": {
@@ -88,6 +91,7 @@ def publish_made_up(path: Path) -> Plan:
     keep_surveys(sweep, found, store)
     keep_plan(plan, folder)
     write_journal(plan, folder)
+    kept = TridiagonalDecomposition(np.eye(ROWS)).keep(np.ones((ROWS, 1)), [np.ones((N_EVAL, ROWS))])
     sets = {solve.stage.stage_id: len(solve.layer_sets) for solve in plan.solves}
     for stage in plan.stages:
         count = sets.get(stage.stage_id)
@@ -95,10 +99,11 @@ def publish_made_up(path: Path) -> Plan:
             store.publish(stage, {}, provenance(stage, 1, 0.01))
             continue
         arrays = {f"{split}.first_in_train": np.arange(ROWS) for split in ("train", "eval")}
+        arrays |= {f"{split}.labels": np.arange(n) % 2 for split, n in (("train", ROWS), ("eval", N_EVAL))}
         if count is not None:
             arrays = {column.name: np.ones(count) for column in SPECTRUM_COLUMNS}
-            arrays |= {column.name: np.ones((count, LAMBDAS)) for column in RIDGE_COLUMNS}
-            arrays |= {f"eigenvalues.{i}": np.ones(ROWS) for i in range(count)}
+            arrays |= {"initial": np.ones((ROWS, 1)), "eval_initial": np.ones((N_EVAL, 1))}
+            arrays |= {name: array for i in range(count) for name, array in arrays_to_keep(kept, i).items()}
         with store.new_arrays(stage, layout_of(arrays)) as file:
             file.write(arrays)
             store.publish(stage, {}, provenance(stage, 1, 0.01), file)

@@ -1,8 +1,10 @@
 """What every decomposition of a kernel can do."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from ntk_dist.fitted_start import FittedStart
+from ntk_dist.kept_path import KeptPath
 from ntk_dist.kernel_matrix import FloatArray
 from ntk_dist.ridge import RidgePath
 
@@ -40,6 +42,21 @@ class Decomposition(Protocol):
         residual is taken, was fitted to the same labels: then it is fitted again without the example too, the kernel
         staying as it is, and counts in generalised cross-validation.
         Raises LambdaError for lambda <= 0, KernelShapeError for a residual of other length.
+        """
+
+    def keep(
+        self,
+        residual: FloatArray,
+        rows: Iterable[FloatArray],
+        *,
+        leave_one_out: bool = False,
+        rows_per_example: int = 1,
+        start: FittedStart | None = None,
+    ) -> KeptPath:
+        """Return what is to be kept so that the path of any lambda follows without this decomposition.
+
+        `rows` are blocks of what `RidgePath.eval_fit` takes, of all evaluation examples; the others are those of
+        `ridge_path`, whose numbers the kept path has to rounding. Raises KernelShapeError as `ridge_path` does.
         """
 
     def quadratic_form(self, targets: FloatArray) -> float:

@@ -1,15 +1,18 @@
 """K = U S U^T: what only eigenvectors give, leave-one-out residuals and label energy per mode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import scipy.linalg
 
 from ntk_dist.fitted_start import FittedStart
+from ntk_dist.kept_path import KeptLeftOut, KeptPath, keep_path, mode_weights, start_in_rows, weights_basis
 from ntk_dist.kernel_matrix import FloatArray, as_lapack, check_finite
 from ntk_dist.leave_one_out import block_diagonals, solve_blocks
 from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major
+from ntk_dist.shifted import TridiagonalMatrix
 
 SYEVD_LIMIT = 32_766
 """The workspace of syevd, 1 + 6 M + 2 M^2 numbers, overflows a 32-bit integer above so many rows M."""
@@ -45,6 +48,7 @@ class EigenDecomposition:
         self.size = len(A)
         self.trace = float(np.trace(A))
         self._eigenvalues, self.eigenvectors = eigh(A)
+        self.matrix = TridiagonalMatrix(self._eigenvalues, np.zeros(self.size - 1))
 
     @property
     def eigenvalues(self) -> FloatArray:
@@ -82,6 +86,46 @@ class EigenDecomposition:
         dof = degrees_of_freedom(self.eigenvalues, lambdas)
         return dual_path(alphas, squared_distance, dof, lambdas, leave_one_out=left_out, start_dof=start_dof)
 
+    def keep(
+        self,
+        residual: FloatArray,
+        rows: Iterable[FloatArray],
+        *,
+        leave_one_out: bool = False,
+        rows_per_example: int = 1,
+        start: FittedStart | None = None,
+    ) -> KeptPath:
+        """See `Decomposition.keep`."""
+        kept = keep_path(self.matrix, self.rotated(residual), self.eigenvalues, self.rotated_back, rows)
+        if start is not None:
+            kept = kept.with_start(self.start_of(start_in_rows(start)))
+        if not leave_one_out:
+            return kept
+        basis = weights_basis(self.eigenvalues, primal=False)
+        blocks = block_diagonals(self.eigenvectors, basis.T, rows_per_example)
+        changes = None
+        if start is not None:
+            projected = start.times_transposed(self.eigenvectors)
+            changes = start.changes_through(self.eigenvectors, projected, basis.T)
+        return replace(kept, left_out=KeptLeftOut(basis, blocks, changes))
+
+    def start_of(self, columns: FloatArray | None) -> FloatArray:
+        """Return a vector (M, 1) that stands for U^T X, X (M, n), or nan in the place of none: see `KeptPath.start`."""
+        if columns is None:
+            return np.full((self.size, 1), np.nan)
+        sizes: FloatArray = np.linalg.norm(self.rotated(columns), axis=1, keepdims=True)
+        return sizes
+
+    def rotated(self, columns: FloatArray) -> FloatArray:
+        """Return U^T B for B (M, N)."""
+        modes: FloatArray = self.eigenvectors.T @ columns
+        return modes
+
+    def rotated_back(self, columns: FloatArray) -> FloatArray:
+        """Return U B for B (M, N)."""
+        product: FloatArray = self.eigenvectors @ columns
+        return product
+
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y for targets Y (M, k)."""
         return float(self.eigenvalues @ self.mode_energy(targets))
@@ -106,8 +150,7 @@ class EigenDecomposition:
         return _weighted(self._inverse(lambdas), (self.eigenvectors.T @ right)[None])
 
     def _inverse(self, lambdas: FloatArray) -> FloatArray:
-        shifted = self.eigenvalues + lambdas[:, None]
-        return 1.0 / np.where(shifted == 0, np.nan, shifted)
+        return mode_weights(self.eigenvalues, lambdas, primal=False)
 
 
 def _weighted(weights: FloatArray, projected: FloatArray) -> FloatArray:

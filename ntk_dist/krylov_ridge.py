@@ -7,8 +7,8 @@ import numpy as np
 from ntk_dist.kernel_matrix import FloatArray
 from ntk_dist.lanczos import LanczosRuns
 from ntk_dist.ridge import RidgePath, check_path, dual_path
+from ntk_dist.shifted import solve_shifted
 from ntk_dist.tile_operator import TileOperator
-from ntk_dist.tridiagonal import solve_shifted
 
 RIDGE_STEPS = 512
 RIDGE_TOLERANCE = 1e-9

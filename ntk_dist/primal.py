@@ -1,6 +1,7 @@
 """G = J^T J instead of K = J J^T: same nonzero spectrum, smaller with fewer features than rows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 from scipy.linalg import blas
@@ -8,6 +9,7 @@ from scipy.linalg import blas
 from ntk_dist.eigen import EigenDecomposition
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.fitted_start import FittedStart
+from ntk_dist.kept_path import KeptLeftOut, KeptPath, path_basis, weights_basis
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
 from ntk_dist.leave_one_out import block_diagonals, solve_blocks
 from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom
@@ -95,6 +97,53 @@ class PrimalDecomposition:
             leave_one_out=left_out,
             start_degrees_of_freedom=self._start_dof(start, start_features, lambdas),
         )
+
+    def keep(
+        self,
+        residual: FloatArray,
+        rows: Iterable[FloatArray],
+        *,
+        leave_one_out: bool = False,
+        rows_per_example: int = 1,
+        start: FittedStart | None = None,
+    ) -> KeptPath:
+        """See `Decomposition.keep`: of G = Q T Q^T, `train` is J Q V."""
+        gram = self._gram
+        rotated = gram.rotated(self._transposed_times(residual))
+        V = path_basis(gram.matrix, rotated, float(gram.eigenvalues[-1]))
+        weights = gram.rotated_back(V)
+        train = np.concatenate([block @ weights for _, block in self._blocks()])
+        evaluation = np.concatenate([block @ weights for block in rows])
+        kept = KeptPath(gram.matrix, rotated, V, train, evaluation, self.eigenvalues, primal=True, size=self.size)
+        features = None if start is None else self._transposed_times_start(start)
+        if start is not None and features is not None:
+            columns = np.hstack(list(features)) if start.linear else None
+            total = start.rows_per_example * float(np.vdot(start.features, start.features))
+            kept = kept.with_start(gram.start_of(columns), total=total)
+        if leave_one_out and isinstance(gram, EigenDecomposition):
+            kept = replace(kept, left_out=self._keep_left_out(gram, rows_per_example, start, features))
+        return kept
+
+    def _keep_left_out(
+        self, gram: EigenDecomposition, rows_per_example: int, start: FittedStart | None, features: FloatArray | None
+    ) -> KeptLeftOut:
+        basis = weights_basis(gram.eigenvalues, primal=True)
+        # Modes whose s is rounding error have columns of J U that are no larger: nothing to divide.
+        s = gram.eigenvalues
+        resolved = s > np.finfo(np.float64).eps * s[-1]
+        scaled = gram.eigenvectors * np.where(resolved, 1 / np.sqrt(np.where(resolved, s, 1.0)), 0.0)
+        projected = None if features is None else scaled.T @ features
+        hats, changes, own = [], [], []
+        for rows, block in self._blocks():
+            vectors = block @ scaled
+            hats.append(block_diagonals(vectors, basis.T, rows_per_example))
+            if start is not None and projected is not None:
+                examples = _examples(rows, rows_per_example)
+                changes.append(start.changes_through(vectors, projected, basis.T, examples))
+                own.append(start.own_changes(examples))
+        if start is None:
+            return KeptLeftOut(basis, np.concatenate(hats, axis=1))
+        return KeptLeftOut(basis, np.concatenate(hats, axis=1), np.concatenate(changes, axis=1), np.concatenate(own))
 
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y = |J^T Y|^2 for targets Y (M, k)."""

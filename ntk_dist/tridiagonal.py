@@ -1,5 +1,6 @@
 """K = Q T Q^T with T tridiagonal: the spectrum and the ridge path without eigenvectors."""
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -7,8 +8,10 @@ from scipy.linalg import lapack
 
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.fitted_start import FittedStart
+from ntk_dist.kept_path import KeptPath, keep_path, start_in_rows
 from ntk_dist.kernel_matrix import FloatArray, as_lapack
 from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major
+from ntk_dist.shifted import TridiagonalMatrix
 
 
 class TridiagonalDecomposition:
@@ -24,17 +27,18 @@ class TridiagonalDecomposition:
         self.size = len(A)
         self.trace = float(np.trace(A))
         if self.size == 1:  # the LAPACK wrappers refuse empty off-diagonals
-            self._diagonal: FloatArray = A[0].copy()
-            self._off: FloatArray = np.empty(0)
+            diagonal: FloatArray = A[0].copy()
+            off: FloatArray = np.empty(0)
             self._tau: FloatArray = np.empty(0)
         else:
             work, _ = lapack.dsytrd_lwork(self.size, lower=1)
             reduced = lapack.dsytrd(A, lower=1, lwork=int(work), overwrite_a=1)
-            A, self._diagonal, self._off, self._tau, _ = reduced
-        if not (np.isfinite(self._diagonal).all() and np.isfinite(self._off).all()):
+            A, diagonal, off, self._tau, _ = reduced
+        if not (np.isfinite(diagonal).all() and np.isfinite(off).all()):
             raise NonFiniteError(
                 "the kernel holds nan or inf, or overflows: look for them in the Jacobian rows of its groups"
             )
+        self.matrix = TridiagonalMatrix(diagonal, off)
         # Q = diag(1, Q') and the reflectors of Q' stand in A[1:, :-1] as qr would leave them. The same
         # memory, begun one entry later, is that matrix in Fortran order with a leading dimension of M, so it
         # need not be copied for LAPACK.
@@ -46,9 +50,9 @@ class TridiagonalDecomposition:
     def eigenvalues(self) -> FloatArray:
         """Eigenvalues of K, ascending, (M,), by LAPACK sterf."""
         if self.size == 1:
-            return self._diagonal.copy()
+            return self.matrix.diagonal.copy()
         values: FloatArray
-        values, info = lapack.dsterf(self._diagonal, self._off)
+        values, info = lapack.dsterf(self.matrix.diagonal, self.matrix.off_diagonal)
         if info:
             raise np.linalg.LinAlgError(f"sterf left {info} eigenvalues unconverged")
         return values
@@ -72,34 +76,52 @@ class TridiagonalDecomposition:
         dof = degrees_of_freedom(self.eigenvalues, lambdas)
         return dual_path(alphas, squared_distance, dof, lambdas, start_dof=start_dof)
 
+    def keep(
+        self,
+        residual: FloatArray,
+        rows: Iterable[FloatArray],
+        *,
+        leave_one_out: bool = False,
+        rows_per_example: int = 1,
+        start: FittedStart | None = None,
+    ) -> KeptPath:
+        """See `Decomposition.keep`; without eigenvectors no leave-one-out residuals are kept."""
+        kept = keep_path(self.matrix, self.rotated(residual), self.eigenvalues, self.rotated_back, rows)
+        return kept if start is None else kept.with_start(self.start_of(start_in_rows(start)))
+
+    def start_of(self, columns: FloatArray | None) -> FloatArray:
+        """Return Q^T X for X (M, n), or nan (M, 1) in the place of none: see `KeptPath.start`."""
+        return np.full((self.size, 1), np.nan) if columns is None else self.rotated(columns)
+
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y for targets Y (M, k)."""
-        rotated = self._apply_q(targets, transpose=True)
-        return float(np.vdot(rotated, self._times_t(rotated)))
+        rotated = self.rotated(targets)
+        return float(np.vdot(rotated, self.matrix.times(rotated)))
 
     def solve(self, right: FloatArray, lambdas: FloatArray) -> tuple[FloatArray, FloatArray]:
         """See `ShiftedSolver.solve`: O(M) for each lambda, then one product with Q for all of them."""
-        rotated = self._apply_q(right, transpose=True)
+        rotated = self.rotated(right)
         k = right.shape[1]
         solved = np.empty((self.size, len(lambdas) * k), order="F")
         quadratic = np.empty(len(lambdas))
         for i, shift in enumerate(lambdas):
-            z = solve_shifted(self._diagonal, self._off, rotated, float(shift))
+            z = self.matrix.solve(rotated, float(shift))
             solved[:, i * k : (i + 1) * k] = z
-            quadratic[i] = max(float(np.vdot(z, self._times_t(z))), 0.0)
-        return lambda_major(self._apply_q(solved, transpose=False), len(lambdas)), quadratic
+            quadratic[i] = self.matrix.quadratic_forms(z).sum()
+        return lambda_major(self.rotated_back(solved), len(lambdas)), quadratic
 
     def inverse_form(self, right: FloatArray, lambdas: FloatArray) -> FloatArray:
         """See `ShiftedSolver.inverse_form`: one product with Q, then O(M k) for each lambda."""
-        rotated = self._apply_q(right, transpose=True)
-        solved = (solve_shifted(self._diagonal, self._off, rotated, float(shift)) for shift in lambdas)
-        return np.array([np.vdot(rotated, z) for z in solved])
+        rotated = self.rotated(right)
+        return np.array([np.vdot(rotated, self.matrix.solve(rotated, float(shift))) for shift in lambdas])
 
-    def _times_t(self, z: FloatArray) -> FloatArray:
-        product: FloatArray = self._diagonal[:, None] * z
-        product[1:] += self._off[:, None] * z[:-1]
-        product[:-1] += self._off[:, None] * z[1:]
-        return product
+    def rotated(self, columns: FloatArray) -> FloatArray:
+        """Return Q^T B for B (M, N)."""
+        return self._apply_q(columns, transpose=True)
+
+    def rotated_back(self, columns: FloatArray) -> FloatArray:
+        """Return Q B for B (M, N)."""
+        return self._apply_q(columns, transpose=False)
 
     def _apply_q(self, matrix: FloatArray, *, transpose: bool) -> FloatArray:
         """Return Q B or Q^T B for B (M, N), in Fortran order: what LAPACK ormtr does."""
@@ -112,17 +134,3 @@ class TridiagonalDecomposition:
         tail, _, _ = lapack.dormqr("L", trans, self._reflectors, self._tau, tail, lwork=int(work[0]), overwrite_c=1)
         result[1:] = tail
         return result
-
-
-def solve_shifted(diagonal: FloatArray, off: FloatArray, right: FloatArray, shift: float) -> FloatArray:
-    """Return (T + shift I)^{-1} right, (n, k), for T (n, n) of `diagonal` (n,) and `off` (n - 1,); nan if singular."""
-    diagonal = diagonal + shift
-    if len(diagonal) == 1:  # the LAPACK wrappers refuse empty off-diagonals
-        return right / diagonal if diagonal[0] else np.full_like(right, np.nan)
-    z: FloatArray
-    _, _, z, info = lapack.dptsv(diagonal, off, right)
-    if info:
-        # Rounding left an eigenvalue of a singular kernel below -lambda: Gaussian elimination with
-        # pivoting still solves the system, unless it is singular itself.
-        _, _, _, z, info = lapack.dgtsv(off, diagonal, off, right)
-    return np.full_like(right, np.nan) if info else z

@@ -74,8 +74,10 @@ class Plan:
 
     @cached_property
     def plan_id(self) -> str:
-        """Identity of the plan: which stages fill the tables, in which order."""
+        """Identity of the plan: which stages fill the tables, in which order, and with which lambdas."""
+        spec = self.sweep.spec
         return identity([
+            [list(self.lambdas), spec.grid.lambdas.scale, spec.results.predictions],
             *(
                 [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train, *self._named(solve.variant)]
                 for solve in self.solves

@@ -285,15 +285,19 @@ class SeedPlanner:
     def _solve_parameters(
         self, problem: dict[str, Any], method: str, layer_sets: tuple[LayerSet, ...]
     ) -> dict[str, Any]:
-        return {
+        parameters = {
             "problem": problem,
             "method": method,
             "layer_sets": [list(layer_set.groups) for layer_set in layer_sets],
+            "task_kind": self.spec.task.kind,
+        }
+        if method == "primal" or self.spec.kernel.decomposition == "full":
+            return parameters
+        return parameters | {  # products with a kernel serve the lambdas that they were made for
             "lambdas": list(self.spec.grid.lambdas.numbers()),
             "lambda_scale": self.spec.grid.lambdas.scale,
-            "task_kind": self.spec.task.kind,
             "predictions": self.spec.results.predictions,
-            **({"probe_seed": self.seed} if self.spec.kernel.decomposition == "iterative" else {}),
+            "probe_seed": self.seed,
         }
 
 

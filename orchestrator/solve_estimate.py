@@ -1,11 +1,24 @@
 """What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
 
+from collections.abc import Iterable
+
 from orchestrator.estimates import is_iterative
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES
+from orchestrator.stages.solve_memory import SolveSize
+
+
+def decompositions(plan: Plan, missing: Iterable[Stage]) -> tuple[int, int]:
+    """Return how many kernels the missing solve stages are to decompose, and how many those of the plan do."""
+
+    def count(stages: Iterable[Stage]) -> int:
+        solves = {stage.stage_id: stage for stage in stages if stage.kind == "solve" and not is_iterative(stage)}
+        return sum(len(stage.parameters["layer_sets"]) for stage in solves.values())
+
+    return count(missing), count(plan.stages)
 
 
 def solves_memory(plan: Plan, stage: Stage) -> int:
@@ -14,18 +27,29 @@ def solves_memory(plan: Plan, stage: Stage) -> int:
 
 
 def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
-    sizes, kernel = plan.of(stage).sizes, plan.sweep.spec.kernel
+    sizes = plan.of(stage).sizes
     n_train = stage.parameters["problem"]["n_train"]
     M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
     if is_iterative(stage):
         return _iterative_memory(sizes, M, M_eval, len(plan.lambdas))
-    # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
-    copies = 3 if kernel.eigenvectors or kernel.kind == "asymmetric_sign" else 1
-    path = 3 * len(plan.lambdas) * (M + M_eval) * 8 + _start_memory(plan, stage, layer_set)
-    if stage.parameters["method"] == "primal":
-        p = layer_set.n_parameters * sizes.features_per_parameter
-        return copies * 8 * p * p + BLOCK_BYTES + len(plan.lambdas) * 8 * p + path
-    return copies * 8 * M * M + 8 * M_eval * M + path
+    size = _solve_size(plan, stage, layer_set)
+    rows = BLOCK_BYTES if size.primal else 8 * M_eval * M
+    return size.memory_bytes(rows) + _start_memory(plan, stage, layer_set)
+
+
+def _solve_size(plan: Plan, stage: Stage, layer_set: LayerSet) -> SolveSize:
+    sizes = plan.of(stage).sizes
+    M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
+    primal = stage.parameters["method"] == "primal"
+    return SolveSize(
+        kernel=stage.parameters["problem"]["kernel"],
+        decomposed=layer_set.n_parameters * sizes.features_per_parameter if primal else M,
+        primal=primal,
+        M=M,
+        M_eval=sizes.kernel_rows(sizes.n_eval),
+        targets=_targets(sizes),
+        rows_per_example=sizes.kernel_rows_per_example,
+    )
 
 
 def _start_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
@@ -50,18 +74,14 @@ def solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
 def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, int]:
     sizes = plan.of(stage).sizes
     M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
-    p = layer_set.n_parameters * sizes.features_per_parameter
     if is_iterative(stage):
         return _iterative_cost(sizes, M, len(plan.lambdas), predictions=stage.parameters["predictions"])
-    primal = stage.parameters["method"] == "primal"
-    size = p if primal else M
+    solve = _solve_size(plan, stage, layer_set)
+    size = solve.decomposed
     # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
     decomposition = (9.0 if plan.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
-    flops = decomposition + 2.0 * size * size * len(plan.lambdas) + (2.0 * M * p * p if primal else 0.0)
-    disk = 8 * (size + 40 * len(plan.lambdas))
-    if stage.parameters["predictions"]:
-        disk += 8 * len(plan.lambdas) * sizes.kernel_rows(sizes.n_eval)
-    return flops, disk
+    products = 2.0 * M * size * size if solve.primal else 0.0
+    return decomposition + 4.0 * size * size * solve.vectors + products, solve.kept_bytes
 
 
 def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_lambdas: int) -> int:

@@ -78,7 +78,9 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
     from orchestrator.plan import make_plan
     from orchestrator.run import resolve
+    from orchestrator.schedule import missing_stages
     from orchestrator.settings import refuse_untrusted_code
+    from orchestrator.solve_estimate import decompositions
     from orchestrator.spec import read_spec
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.survey import surveys
@@ -88,6 +90,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()))
     found = costs(made, folder)
+    to_decompose, decomposed = decompositions(made, missing_stages(made, folder.artifacts()))
     workers = worker_count(sweep)
     device = this_device(checked, workers)
     fitting = fitting_notes(sweep, made.variants[0].survey, device)
@@ -101,6 +104,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
             "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
             "stages": [asdict(cost) for cost in found],
+            "decompositions": to_decompose,
             "notes": notes,
             "workers": workers,
             "folder": str(folder.root),
@@ -108,7 +112,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
         print(json.dumps(facts, indent=1))
     else:
         console = Terminal()
-        _print_plan(console, made, found, workers, notes)
+        said = f"{to_decompose} decompositions to compute, of {decomposed} kernels; each serves every lambda"
+        _print_plan(console, made, found, workers, [said, *notes] if decomposed else notes)
         console.print(f"results: {folder.root}", soft_wrap=True)
     if any(cost.missing for cost in found):
         refuse_untrusted_code(sweep)

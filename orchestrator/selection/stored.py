@@ -13,6 +13,7 @@ from orchestrator.layer_sets import HEAD, compress, expand_layer_sets
 from orchestrator.plan_parts import Solve, Variant
 from orchestrator.selection.criteria import Criterion
 from orchestrator.stage import Stage
+from orchestrator.stages.path import Strengths, follow
 from orchestrator.stages.solve import Solver
 from orchestrator.stages.work import Work
 
@@ -66,6 +67,8 @@ class StoredKernels:
         self.layers = tuple(groups)
         self._head = (HEAD,) if HEAD in variant.sizes.groups else ()
         self._groups = groups
+        grid = variant.sweep.spec.grid
+        self._strengths = Strengths(grid.lambdas.numbers(), grid.lambdas.scale)
         self._stage = _dual_stage(variant, solves, seed)
         self._record = folder.artifacts().record_path(self._stage.kind, self._stage.stage_id)
         with self._explained():
@@ -90,8 +93,9 @@ class StoredKernels:
     def value(self, kernel: Kernel, criterion: Criterion) -> float:
         """Return what a criterion says of a kernel, whose K(train, train) is overwritten."""
         decomposition = self._solver.decomposition_of(kernel.train)
-        spectrum, path = self._solver.solve(decomposition, iter([kernel.evaluation]))
-        columns: dict[str, float | FloatArray] = {**spectrum, **path}
+        kept = self._solver.keep(decomposition, [kernel.evaluation])
+        path = follow(kept, decomposition.trace, self._solver.problem, self._strengths, self._solver.missing)
+        columns: dict[str, float | FloatArray] = {**self._solver.spectrum_scalars(decomposition), **path.columns}
         return criterion.best(np.atleast_1d(columns[criterion.column]))
 
     def _sum(self, groups: tuple[str, ...]) -> Kernel:

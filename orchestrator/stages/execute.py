@@ -16,6 +16,7 @@ from orchestrator.stages.failures import LASTING, FailureClass, Outcome, Status,
 from orchestrator.stages.following import lead
 from orchestrator.stages.registry import OF_THE_MODEL, compute_of
 from orchestrator.stages.resources import fixed_sums, peak_memory, reset_peak_memory
+from orchestrator.stages.sums import KernelSums
 from orchestrator.stages.work import Work
 from orchestrator.store.files import host_name, slurm_job
 from orchestrator.store.journal import Journal
@@ -127,6 +128,8 @@ class StageWorker:
         reset_peak_memory()
         self._work.halvings = halvings
         self._work.device = "cpu"
+        if stage.kind != "solve":
+            self._work.sums = KernelSums()  # the memory is for what runs next
         try:
             with self._together(stage, halvings):
                 product = compute_of(stage.kind)(stage, self._work)

@@ -11,6 +11,7 @@ from ntk_dist.iterative import IterativeDecomposition
 from ntk_dist.ridge import RidgePath
 from ntk_dist.tile_operator import TileOperator
 from orchestrator.stages.blocks import summed_tiles
+from orchestrator.stages.path import Strengths, path_columns
 from orchestrator.stages.solve import Solver
 from orchestrator.stages.split import operator_shares
 
@@ -28,8 +29,10 @@ class IterativeSolver(Solver):
         problem = self.problem
         K, evaluation = self.operators(groups)
         decomposition = IterativeDecomposition(K, seed=self.stage.parameters["probe_seed"])
-        found = decomposition.ridge_path(problem.residual, self.lambdas(decomposition.trace, decomposition.size))
-        self.predictions = problem.eval_initial + _change(evaluation, found.path)
+        parameters = self.stage.parameters
+        strengths = Strengths(tuple(parameters["lambdas"]), parameters["lambda_scale"])
+        found = decomposition.ridge_path(problem.residual, strengths.of(decomposition.trace, decomposition.size))
+        predictions = problem.eval_initial + _change(evaluation, found.path)
         self.shares = operator_shares(groups, self.operators, problem.residual)
         summary = decomposition.summary(**self.summary_settings())
         grid, density = decomposition.density.smoothed(summary.noise_floor)
@@ -42,8 +45,8 @@ class IterativeSolver(Solver):
             "ridge_steps": found.steps,
             "passes": K.passes,
         }
-        path = self.path_scalars(found.path) | {"ridge_residual": found.residuals}
-        return scalars | self.shares | path, {
+        path = path_columns(found.path, predictions, problem, self.missing) | {"ridge_residual": found.residuals}
+        return scalars | self.shares | path, ({"predictions": predictions} if parameters["predictions"] else {}) | {
             "largest": decomposition.largest.values,
             "largest_residuals": decomposition.largest.residuals,
             "smallest": decomposition.smallest.values,

@@ -105,6 +105,22 @@ def load_problem(stage: Stage, work: Work) -> Problem:
     """Read the labels and the initial outputs of a solve stage's examples."""
     parameters = stage.parameters["problem"]
     dataset = work.input(stage, "dataset")
+
+    def initial(shards: Sequence[Artifact], n_examples: int) -> FloatArray:
+        scores = np.concatenate([shard.array("scores") for shard in shards])[:n_examples]
+        return arrange(scores, parameters["kernel"]["outputs"])
+
+    return problem_of(
+        stage,
+        dataset,
+        initial(work.inputs(stage, "train"), parameters["n_train"]),
+        initial(work.inputs(stage, "eval"), len(dataset.array("eval.labels"))),
+    )
+
+
+def problem_of(stage: Stage, dataset: Artifact, initial: FloatArray, eval_initial: FloatArray) -> Problem:
+    """Return the problem of a solve stage, from its examples and their initial outputs f_0, (M, k) and (M_eval, k)."""
+    parameters = stage.parameters["problem"]
     mode, n_outputs = parameters["kernel"]["outputs"], parameters["scorer"]["n_outputs"]
     kind, n_train = stage.parameters["task_kind"], parameters["n_train"]
     labels = np.array(dataset.array("train.labels")[:n_train])
@@ -112,10 +128,6 @@ def load_problem(stage: Stage, work: Work) -> Problem:
 
     def targets(of: npt.NDArray[np.generic]) -> FloatArray:
         return code_targets(of, kind=kind, n_outputs=n_outputs, outputs=mode)
-
-    def initial(shards: Sequence[Artifact], n_examples: int) -> FloatArray:
-        scores = np.concatenate([shard.array("scores") for shard in shards])[:n_examples]
-        return arrange(scores, mode)
 
     return Problem(
         kind=kind,
@@ -125,6 +137,6 @@ def load_problem(stage: Stage, work: Work) -> Problem:
         eval_labels=eval_labels,
         targets=targets(labels),
         eval_targets=targets(eval_labels),
-        initial=initial(work.inputs(stage, "train"), n_train),
-        eval_initial=initial(work.inputs(stage, "eval"), len(eval_labels)),
+        initial=initial,
+        eval_initial=eval_initial,
     )

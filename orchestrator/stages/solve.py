@@ -1,25 +1,26 @@
-"""The stage `solve`: spectrum and ridge path of some layer sets, one decomposition each.
+"""The stage `solve`: one decomposition for each of some layer sets, for its spectrum and for every lambda.
 
-The decomposition serves the spectrum and every lambda and is as large as the kernel, so it never touches the disk: the
-two are one stage.
+The decomposition is as large as the kernel and never touches the disk. What it leaves there is small, and the cells of
+any lambda follow from it (`orchestrator.stages.path`), so that a stage does not depend on the lambdas of the grid.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ntk_dist.bounds import ridge_distance_bound
 from ntk_dist.decomposition import Decomposition
-from ntk_dist.ridge import RidgePath
+from ntk_dist.kept_path import KeptPath
 from orchestrator.estimates import is_iterative, missing_estimates
 from orchestrator.stage import Stage
-from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks, sum_tiles
+from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks
 from orchestrator.stages.fitted_start import load_start
 from orchestrator.stages.problem import Problem, load_problem
+from orchestrator.stages.solve_memory import SolveSize
 from orchestrator.stages.split import dual_shares, primal_shares
+from orchestrator.stages.sums import KernelSums, summation_order
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
@@ -33,12 +34,12 @@ Blocks = Callable[[], Iterator[FloatArray]]
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Decompose the kernel of each layer set once and read off its spectrum and all lambdas.
+    """Decompose the kernel of each layer set once, and keep its spectrum and what the path of any lambda follows from.
 
-    The artifact holds, for S layer sets and L lambdas, the arrays of `spectrum_scalars` (S,), those of `path_scalars`
-    (S, L), the eigenvalues `eigenvalues.<set>` of each set, and where asked the predictions `predictions.<set>`. Where
-    `kernel.decomposition` is iterative, what stands for the eigenvalues is that of `IterativeSolver.numbers`. Its facts
-    say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for, and under
+    The artifact holds, for S layer sets, the arrays of `spectrum_scalars` (S,), those of `KeptPath` as `<name>.<set>`,
+    `eigenvalues.<set>` among them, and the outputs before training, `initial` and `eval_initial`. A kernel that
+    `kernel.decomposition: iterative` does not decompose has the arrays of `IterativeSolver.numbers` in their place. Its
+    facts say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for, and under
     `missing_estimates` why columns are nan.
     """
     solver = _solver(stage, work)
@@ -52,10 +53,9 @@ def compute(stage: Stage, work: Work) -> Product:
         for name, value in numbers.items():
             columns.setdefault(name, []).append(value)
         arrays |= {f"{name}.{position}": values for name, values in lists.items()}
-        if stage.parameters["predictions"]:
-            arrays[f"predictions.{position}"] = solver.predictions
     columns |= _precision_errors(stage, work)
     arrays |= {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
+    arrays |= {"initial": solver.problem.initial, "eval_initial": solver.problem.eval_initial}
     return Product(facts, work.write_arrays(stage, arrays))
 
 
@@ -75,7 +75,6 @@ class Solver:
         problem: targets and initial outputs.
         start: how the initial outputs change without an example, where a head was fitted to its label.
         missing: why `gcv` or `leave_one_out_loss` is nan, by column.
-        predictions: evaluation outputs of the layer set that was solved last, (L, M_eval, k).
         shares: what the split of the kernel says of the layer set that was decomposed last; empty without the head.
         decomposer: what decomposes symmetric kernels, and keeps why a GPU did not.
     """
@@ -95,7 +94,6 @@ class Solver:
         dual = stage.parameters["method"] == "dual"
         self.tiles = work.inputs(stage, "tiles") if dual else []
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
-        self.predictions: FloatArray = np.empty(0)
         self.shares: dict[str, float] = {}
         self.decomposer = self._decomposer()
 
@@ -140,8 +138,27 @@ class Solver:
         Of a symmetric kernel only the lower triangle is filled. The stage's method must be `dual`.
         """
         M, M_eval, per_example = self.problem.size, self.problem.eval_size, self.problem.rows_per_example
-        K = sum_tiles(self.tiles, groups, (M, M), per_example)
-        return K, sum_tiles(self.eval_tiles, groups, (M_eval, M), per_example)
+        sums, order = self._sums(), summation_order(groups, self.tiles[0].names())
+        K = sums.sum("train", self.tiles, order, shape=(M, M), rows_per_example=per_example)
+        return K, sums.sum("eval", self.eval_tiles, order, shape=(M_eval, M), rows_per_example=per_example)
+
+    def _sums(self) -> KernelSums:
+        """Return the sums that this worker holds of the problem, with what room the decomposition leaves for them."""
+        problem, inputs = self.problem, self.stage.inputs
+        size = SolveSize(
+            self.kernel,
+            decomposed=problem.size,
+            primal=False,
+            M=problem.size,
+            M_eval=problem.eval_size,
+            targets=problem.residual.shape[1],
+            rows_per_example=problem.rows_per_example,
+        )
+        needed = size.memory_bytes(8 * problem.eval_size * problem.size)
+        # None after memory ran out, whatever the budget says.
+        room = 0 if self.work.halvings else self.work.sweep.spec.compute.memory_budget - needed
+        self.work.sums.use((inputs["tiles"], inputs["eval_tiles"], problem.n_train), max(0, room))
+        return self.work.sums
 
     def _decompose_primal(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         from ntk_dist.primal import PrimalDecomposition
@@ -168,32 +185,19 @@ class Solver:
         return blocks(self.train, self.problem.n_train), blocks(self.eval, self.problem.n_eval)
 
     def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """Return, of a layer set, its scalars and those of each lambda, (L,) each, and its arrays of any length."""
+        """Return, of a layer set, its scalars, or (L,) of each lambda where there are lambdas, and its other arrays."""
         decomposition, rows = self.decompose(groups)
-        scalars, path = self.solve(decomposition, rows)
-        return scalars | self.shares | path, {"eigenvalues": decomposition.eigenvalues}
+        return self.spectrum_scalars(decomposition) | self.shares, self.keep(decomposition, rows).arrays()
 
-    def solve(
-        self, decomposition: Decomposition, rows: Iterator[FloatArray]
-    ) -> tuple[dict[str, float], dict[str, FloatArray]]:
-        """Return the scalars of the spectrum, and those of the ridge path, (L,) each."""
-        problem = self.problem
-        scalars = self.spectrum_scalars(decomposition)
-        path = decomposition.ridge_path(
-            problem.residual,
-            self.lambdas(decomposition.trace, decomposition.size),
+    def keep(self, decomposition: Decomposition, rows: Iterable[FloatArray]) -> KeptPath:
+        """Return what is kept of a decomposition; `rows` are those from which evaluation outputs are predicted."""
+        return decomposition.keep(
+            self.problem.residual,
+            rows,
             leave_one_out="leave_one_out_loss" not in self.missing,
-            rows_per_example=problem.rows_per_example,
+            rows_per_example=self.problem.rows_per_example,
             start=self.start,
         )
-        change = np.concatenate([path.eval_fit(block) for block in rows], axis=1)
-        self.predictions = problem.eval_initial + change
-        return scalars, self.path_scalars(path)
-
-    def lambdas(self, trace: float, size: int) -> FloatArray:
-        """Return the regularization strengths, absolute, (L,), for a kernel of that trace and so many rows."""
-        lambdas = np.array(self.stage.parameters["lambdas"], dtype=np.float64)
-        return lambdas * (trace / size) if self.stage.parameters["lambda_scale"] == "trace" else lambdas
 
     def spectrum_scalars(self, decomposition: Decomposition) -> dict[str, float]:
         """Return what the spectrum says, and what the model does before fine-tuning."""
@@ -225,27 +229,6 @@ class Solver:
             "gram_eps": products_eps(compute["gram_dtype"], tf32=compute.get("tf32", False)),
         }
 
-    def path_scalars(self, path: RidgePath) -> dict[str, FloatArray]:
-        """Return what each lambda gives, (L,) each."""
-        problem = self.problem
-        residual_norm = float(np.linalg.norm(problem.residual))
-        squared_residual = _sum_of_squares(path.train_residuals)
-        eval_residuals = problem.eval_targets - self.predictions
-        left_out, unknown = path.leave_one_out, np.full(len(path.lambdas), np.nan)
-        return {
-            "lambda": path.lambdas,
-            "train_loss": squared_residual / (2 * problem.n_train),
-            "eval_loss": _sum_of_squares(eval_residuals) / (2 * problem.n_eval),
-            "objective": (squared_residual + path.lambdas * path.squared_distance) / 2,
-            "parameter_distance": np.sqrt(path.squared_distance),
-            "parameter_distance_bound": ridge_distance_bound(residual_norm, path.lambdas),
-            "degrees_of_freedom": path.degrees_of_freedom,
-            "gcv": unknown if "gcv" in self.missing else path.gcv,
-            "leave_one_out_loss": unknown if left_out is None else _sum_of_squares(left_out) / (2 * problem.n_train),
-            **problem.metrics("train", problem.targets - path.train_residuals),
-            **problem.metrics("eval", self.predictions),
-        }
-
 
 def _precision_errors(stage: Stage, work: Work) -> dict[str, list[float]]:
     """Return what half precision of the model costs, one number a layer set; nothing where it is in another."""
@@ -256,8 +239,3 @@ def _precision_errors(stage: Stage, work: Work) -> dict[str, list[float]]:
         "row_precision_error": [max(errors["groups"][group] for group in groups) for groups in sets],
         "kernel_precision_error": [errors["kernel"]] * len(sets),
     }
-
-
-def _sum_of_squares(values: FloatArray) -> FloatArray:
-    """Sum the squares of (L, m, k) over all but the first axis."""
-    return cast(FloatArray, np.einsum("lmk,lmk->l", values, values))

@@ -13,6 +13,7 @@ from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.identity import identity
 from orchestrator.settings import adapter_settings, head_settings, model_settings
 from orchestrator.stage import Stage
+from orchestrator.stages.sums import KernelSums
 from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.batched import Array, BatchedLayout
@@ -50,6 +51,7 @@ class Work:
         group: the processes that compute the stage at hand together; all of them do the same, each for its share of
             the examples, and what the first one leaves is published.
         device: name of the processor or GPU that the stage at hand computes on, for provenance.
+        sums: the sums of kernel blocks that solve stages after the one at hand may continue.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
@@ -61,6 +63,7 @@ class Work:
         self.halvings = 0
         self.group = ModelGroup()
         self.device = "cpu"
+        self.sums = KernelSums()
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
         self._loaded: tuple[str, Scorer | ShardedScorer] | None = None

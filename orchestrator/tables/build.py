@@ -1,8 +1,8 @@
 """From the artifact of a solve stage to rows of the tables."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,9 @@ from orchestrator.tables.training import (
     update_columns,
 )
 
+if TYPE_CHECKING:
+    from orchestrator.stages.path import LambdaPath  # loads much that `plan` and `status` need not wait for
+
 CELLS_SCHEMA = arrow_schema("cells", CELLS)
 SPECTRA_SCHEMA = arrow_schema("spectra", SPECTRA)
 DENSITIES_SCHEMA = arrow_schema("densities", DENSITIES)
@@ -38,6 +41,8 @@ def cells_of(
     artifact: Artifact,
     compared: Mapping[str, Artifact],
     first_in_train: Mapping[str, np.ndarray],
+    *,
+    paths: "Iterable[LambdaPath]",
 ) -> pa.RecordBatch:
     """Return the cells of a solve stage: for each of its layer sets, every lambda.
 
@@ -47,6 +52,7 @@ def cells_of(
         artifact: its artifact.
         compared: artifacts of those of its comparisons that are finished, by stage.
         first_in_train: for each example of a split the position of the first training example with its text, or -1.
+        paths: what each lambda gives, layer set by layer set.
 
     Raises:
         DamagedArtifactError: the artifact does not match its checksums.
@@ -68,12 +74,13 @@ def cells_of(
     missing = artifact.facts.get("missing_estimates", {})
     columns["missing_estimates"] = "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
     stored = set(artifact.names())
+    of_sets = [path.columns for path in paths]
     for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
-        if column.name in stored:
+        if column.name in of_sets[0]:
+            columns[column.name] = np.concatenate([found[column.name] for found in of_sets])
+        elif column.name in stored:
             # A copy: each mapped array holds a file open, and a sweep has more of them than a process may open.
-            array = np.array(artifact.array(column.name))
-            repeated = array if array.ndim == 2 else np.repeat(array[:, None], n_lambdas, axis=1)
-            columns[column.name] = repeated.ravel()
+            columns[column.name] = np.repeat(np.array(artifact.array(column.name)), n_lambdas)
     columns |= training_columns(solve, n_lambdas, compared)
     columns["halvings"] = training_halvings(solve, n_lambdas, compared, columns["halvings"])
     return _batch(CELLS_SCHEMA, CELLS, columns, len(sets) * n_lambdas)
@@ -118,22 +125,23 @@ def densities_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch
     return _batch(DENSITIES_SCHEMA, DENSITIES, columns, len(sets))
 
 
-def predictions_of(plan: Plan, solve: Solve, artifact: Artifact, rows: np.ndarray) -> list[pa.RecordBatch]:
-    """Return, for each layer set of a solve stage, a row for every lambda, evaluation example and output.
+def predictions_of(
+    plan: Plan, solve: Solve, paths: "Iterable[LambdaPath]", rows: np.ndarray
+) -> Iterator[pa.RecordBatch]:
+    """Yield, for each layer set of a solve stage, a row for every lambda, evaluation example and output.
 
     Args:
         plan: the plan.
         solve: the solve stage.
-        artifact: its artifact.
+        paths: what each lambda gives, layer set by layer set.
         rows: row of each evaluation example in its split.
 
     Raises:
         DamagedArtifactError: the artifact does not match its checksums.
     """
     lambdas, scale = plan.lambdas, plan.sweep.spec.grid.lambdas.scale
-    batches = []
-    for position, layer_set in enumerate(solve.layer_sets):
-        values = artifact.array(f"predictions.{position}")
+    for layer_set, path in zip(solve.layer_sets, paths, strict=True):
+        values = path.predictions
         per_cell = values[0].size
         outputs = per_cell // len(rows)
         columns = _constants(plan, solve) | {
@@ -142,10 +150,9 @@ def predictions_of(plan: Plan, solve: Solve, artifact: Artifact, rows: np.ndarra
             "lambda_given": np.repeat(lambdas, per_cell),
             "example": np.tile(np.repeat(rows, outputs), len(lambdas)),
             "output": np.tile(np.arange(outputs), len(rows) * len(lambdas)),
-            "prediction": np.array(values).ravel(),
+            "prediction": values.ravel(),
         }
-        batches.append(_batch(PREDICTIONS_SCHEMA, PREDICTIONS, columns, per_cell * len(lambdas)))
-    return batches
+        yield _batch(PREDICTIONS_SCHEMA, PREDICTIONS, columns, per_cell * len(lambdas))
 
 
 def trajectories_of(plan: Plan, solve: Solve, compared: Mapping[str, Artifact]) -> Iterator[pa.RecordBatch]:

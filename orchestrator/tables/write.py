@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
@@ -53,13 +54,16 @@ def collect(plan: Plan, folder: ResultsFolder) -> int:
         there = cells_in_complete_tables(plan, folder)  # of many allocations that end together, one has to write them
         if there is not None:
             return there
-        with NewTables(folder) as new:
+        # Sums depend on threads in the last bit: the same number here as in stages.
+        with NewTables(folder) as new, threadpool_limits(plan.sweep.spec.compute.threads):
             return _collect(plan, folder, new)
     finally:
         claims.release(claim)
 
 
 def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
+    from orchestrator.tables.paths import paths_of  # loads much that `plan` and `status` need not wait for
+
     store = folder.artifacts()
     finished = {kind: store.finished(kind) for kind in ("solve", "compare")}
     # Before the rest, for others may finish some meanwhile.
@@ -85,7 +89,14 @@ def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
 
     first_in_train = cache(lambda dataset: _first_in_train(store, *dataset))
     cells = (
-        cells_of(plan, solve, artifact, compared(solve), first_in_train(*solve.stage.inputs["dataset"]))
+        cells_of(
+            plan,
+            solve,
+            artifact,
+            compared(solve),
+            first_in_train(*solve.stage.inputs["dataset"]),
+            paths=paths_of(plan, solve, artifact, _dataset(store, solve)),
+        )
         for solve, artifact in solved()
     )
     new.write("cells", CELLS_SCHEMA, cells)
@@ -118,10 +129,17 @@ def finished_cells(plan: Plan, solve: Solve, compared: Set[str]) -> int:
 
 
 def _predictions(plan: Plan, store: ArtifactStore, solves: list[Solve]) -> Iterator[pa.RecordBatch]:
+    from orchestrator.tables.paths import paths_of
+
     for solve in solves:
-        (dataset,) = solve.stage.inputs["dataset"]
-        rows = np.array(store.open(*dataset).array("eval.rows"))
-        yield from predictions_of(plan, solve, store.read("solve", solve.stage.stage_id), rows)
+        dataset = _dataset(store, solve)
+        paths = paths_of(plan, solve, store.read("solve", solve.stage.stage_id), dataset)
+        yield from predictions_of(plan, solve, paths=paths, rows=np.array(dataset.array("eval.rows")))
+
+
+def _dataset(store: ArtifactStore, solve: Solve) -> Artifact:
+    (dataset,) = solve.stage.inputs["dataset"]
+    return store.open(*dataset)
 
 
 def _first_in_train(store: ArtifactStore, kind: str, stage_id: str) -> dict[str, np.ndarray]:

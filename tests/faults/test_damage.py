@@ -29,8 +29,8 @@ ARRAYS = [
     ("gram", "0.query"),
     ("gram", "head"),
     ("solve", "eigenvalues.0"),
-    ("solve", "predictions.0"),
-    ("solve", "eval_loss"),
+    ("solve", "train.0"),
+    ("solve", "initial"),
 ]
 """Arrays of every kind of stage that a run reads."""
 
@@ -173,7 +173,7 @@ def test_what_nobody_needs_stays_until_somebody_does(copied: Callable[..., Path]
     answer = ntksweep("run", spec)
     assert answer.status == 0
     assert "the sweep was finished already; nothing to do" in answer.output
-    new_sweep({"grid.lambdas": {"values": [0.01, 0.5]}})
+    new_sweep({"grid.layer_sets": ["all_layers", {"groups": [["0.query", "1.value"]]}]})
     answer = ntksweep("run", spec)
     assert answer.status == 0, answer.errors
     assert damaged.name[:24] in begun(results)

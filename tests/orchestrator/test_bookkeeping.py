@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import orchestrator.identity
+from ntk_dist.tridiagonal import TridiagonalDecomposition
 from orchestrator.estimate import costs, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import index_of, keep_plan, plan_index
@@ -21,11 +22,12 @@ from orchestrator.run import is_finished
 from orchestrator.schedule import missing_stages
 from orchestrator.stage import _inputs_digest
 from orchestrator.stages.execute import provenance
+from orchestrator.stages.path import arrays_to_keep
 from orchestrator.status import Status, status_of
 from orchestrator.store import files
 from orchestrator.store.artifacts import layout_of
 from orchestrator.survey import keep_surveys
-from orchestrator.tables.cell_columns import RIDGE_COLUMNS, SPECTRUM_COLUMNS
+from orchestrator.tables.cell_columns import SPECTRUM_COLUMNS
 from orchestrator.tables.write import collect
 from tests.orchestrator.sweeps import groups_of, plan_of, survey_of
 
@@ -69,12 +71,17 @@ def made_up(plan: Plan, folder: ResultsFolder) -> None:
         if stage.stage_id not in sets and stage.kind != "dataset":
             store.publish(stage, {}, origin)
             continue
-        arrays = {f"{split}.first_in_train": np.arange(plan.solves[0].n_train) for split in ("train", "eval")}
+        n_train, n_eval = plan.solves[0].n_train, plan.sweep.spec.task.n_eval
+        arrays: dict[str, np.ndarray] = {
+            f"{split}.first_in_train": np.arange(n_train) for split in ("train", "eval")
+        } | {f"{split}.labels": np.arange(n) % 2 for split, n in (("train", n_train), ("eval", n_eval))}
         if stage.stage_id in sets:
             n_sets = sets[stage.stage_id]
             arrays = {column.name: np.ones(n_sets) for column in SPECTRUM_COLUMNS}
-            arrays |= {column.name: np.ones((n_sets, N_LAMBDAS)) for column in RIDGE_COLUMNS}
-            arrays |= {f"eigenvalues.{i}": np.ones(4) for i in range(n_sets)}
+            arrays |= {"initial": np.ones((2 * n_train, 1)), "eval_initial": np.ones((2 * n_eval, 1))}
+            r, rows = np.ones((2 * n_train, 1)), np.ones((2 * n_eval, 2 * n_train))
+            kept = TridiagonalDecomposition(np.eye(2 * n_train)).keep(r, [rows])
+            arrays |= {name: array for i in range(n_sets) for name, array in arrays_to_keep(kept, i).items()}
         with store.new_arrays(stage, layout_of(arrays)) as file:
             file.write(arrays)
             store.publish(stage, {}, origin, file)

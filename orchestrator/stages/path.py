@@ -1,0 +1,108 @@
+"""What each lambda gives: read off what a solve stage keeps of its decompositions, whenever somebody asks for it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ntk_dist.bounds import ridge_distance_bound
+from ntk_dist.kept_path import KeptPath
+from ntk_dist.ridge import RidgePath
+from orchestrator.stages.problem import Problem
+from orchestrator.store.artifacts import Artifact
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LambdaPath:
+    """The cells of a layer set, one for each of L lambdas.
+
+    Attributes:
+        columns: what each lambda gives, (L,) each, by column of `cells`.
+        predictions: outputs for the evaluation examples, (L, M_eval, k).
+    """
+
+    columns: dict[str, FloatArray]
+    predictions: FloatArray
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Regularization strengths, as the spec gives them.
+
+    Attributes:
+        given: (L,).
+        scale: `absolute`, or `trace` for multiples of the mean eigenvalue of a kernel.
+    """
+
+    given: tuple[float, ...]
+    scale: str
+
+    def of(self, trace: float, size: int) -> FloatArray:
+        """Return them, absolute, (L,), for a kernel of that trace and so many rows."""
+        strengths = np.array(self.given, dtype=np.float64)
+        return strengths * (trace / size) if self.scale == "trace" else strengths
+
+
+def follow(
+    kept: KeptPath, trace: float, problem: Problem, strengths: Strengths, missing: Mapping[str, str]
+) -> LambdaPath:
+    """Return the cells of a layer set.
+
+    Args:
+        kept: what is left of its decomposition.
+        trace: of its kernel.
+        problem: what the kernel is to solve.
+        strengths: the lambdas.
+        missing: why `gcv` or `leave_one_out_loss` is nan, by column.
+    """
+    path = kept.ridge_path(problem.residual, strengths.of(trace, kept.size))
+    predictions = problem.eval_initial + path.eval_fit(kept.evaluation)
+    return LambdaPath(path_columns(path, predictions, problem, missing), predictions)
+
+
+def path_columns(
+    path: RidgePath, predictions: FloatArray, problem: Problem, missing: Mapping[str, str]
+) -> dict[str, FloatArray]:
+    """Return what each lambda gives, (L,) each, where the evaluation outputs are `predictions` (L, M_eval, k)."""
+    residual_norm = float(np.linalg.norm(problem.residual))
+    squared_residual = _sum_of_squares(path.train_residuals)
+    eval_residuals = problem.eval_targets - predictions
+    left_out, unknown = path.leave_one_out, np.full(len(path.lambdas), np.nan)
+    return {
+        "lambda": path.lambdas,
+        "train_loss": squared_residual / (2 * problem.n_train),
+        "eval_loss": _sum_of_squares(eval_residuals) / (2 * problem.n_eval),
+        "objective": (squared_residual + path.lambdas * path.squared_distance) / 2,
+        "parameter_distance": np.sqrt(path.squared_distance),
+        "parameter_distance_bound": ridge_distance_bound(residual_norm, path.lambdas),
+        "degrees_of_freedom": path.degrees_of_freedom,
+        "gcv": unknown if "gcv" in missing else path.gcv,
+        "leave_one_out_loss": unknown if left_out is None else _sum_of_squares(left_out) / (2 * problem.n_train),
+        **problem.metrics("train", problem.targets - path.train_residuals),
+        **problem.metrics("eval", predictions),
+    }
+
+
+def arrays_to_keep(kept: KeptPath, position: int) -> dict[str, FloatArray]:
+    """Return the arrays of an artifact that hold what is kept of the layer set at a position."""
+    return {f"{name}.{position}": array for name, array in kept.arrays().items()}
+
+
+def read_kept(artifact: Artifact, position: int, *, primal: bool, size: int) -> KeptPath:
+    """Return what an artifact holds of the layer set at a position.
+
+    Raises:
+        DamagedArtifactError: it does not match its checksums.
+    """
+    names = (name.rpartition(".") for name in artifact.names())
+    arrays = {name: np.asarray(artifact.array(f"{name}.{position}")) for name, _, of in names if of == str(position)}
+    return KeptPath.from_arrays(arrays, primal=primal, size=size)
+
+
+def _sum_of_squares(values: FloatArray) -> FloatArray:
+    """Sum the squares of (L, m, k) over all but the first axis."""
+    return cast(FloatArray, np.einsum("lmk,lmk->l", values, values))

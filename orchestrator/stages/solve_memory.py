@@ -1,0 +1,57 @@
+"""How much memory a decomposition takes, and what is kept of it on disk."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SolveSize:
+    """The size of one layer set's problem.
+
+    Attributes:
+        kernel: the section `kernel` of the spec.
+        decomposed: rows of the matrix that is decomposed: M, or the parameters p.
+        primal: whether it is the latter.
+        M, M_eval: rows of the kernel for training and for evaluation.
+        targets: targets of a row.
+        rows_per_example: rows of the kernel that an example gives.
+    """
+
+    kernel: Mapping[str, Any]
+    decomposed: int
+    primal: bool
+    M: int
+    M_eval: int
+    targets: int
+    rows_per_example: int
+
+    def memory_bytes(self, rows: int) -> int:
+        """Return the memory that decomposing and keeping takes, with so many bytes of rows for evaluation."""
+        # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
+        copies = 3 if self.kernel["eigenvectors"] or self.kernel["kind"] == "asymmetric_sign" else 1
+        # The solutions that span those of all lambdas stand beside what is made of them.
+        path = 3 * 8 * self.decomposed * self._spanning + 2 * self.kept_bytes
+        return copies * 8 * self.decomposed**2 + rows + path
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of what is kept of a decomposition, at most."""
+        q, vectors = self.decomposed, self.vectors
+        numbers = vectors * (q + self.M + self.M_eval) + (4 + self.targets) * q
+        if self.kernel["kind"] == "asymmetric_sign":
+            numbers += q * q
+        elif self.kernel["eigenvectors"]:
+            numbers += min(q, self._spanning // self.targets) * (q + self.M * self.rows_per_example)
+        return 8 * numbers
+
+    @property
+    def vectors(self) -> int:
+        """Vectors that span the solutions of all lambdas, at most."""
+        return min(self.decomposed, self._spanning)
+
+    @property
+    def _spanning(self) -> int:
+        from ntk_dist.kept_path import node_lambdas
+
+        return (len(node_lambdas(1.0)) + 1) * self.targets

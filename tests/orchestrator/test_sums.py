@@ -1,0 +1,142 @@
+"""Sums of kernel blocks: the same bits whatever was summed before, and along prefixes each block read once."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.folder import ResultsFolder
+from orchestrator.layer_sets import HEAD
+from orchestrator.spec import read_spec
+from orchestrator.stage import Stage
+from orchestrator.stages.blocks import sum_tiles
+from orchestrator.stages.execute import StageWorker, provenance
+from orchestrator.stages.failures import Status
+from orchestrator.stages.sums import KernelSums, summation_order
+from orchestrator.store.artifacts import Artifact, ArtifactStore, layout_of
+from tests.orchestrator.sweeps import make_sweep, run_spec
+from tests.tiny_models import save_tiny
+
+STORED = ("0.q", "0.v", "1.q", "1.v", "2.q", "2.v", HEAD)
+SHARDS = ((0, 4), (4, 7))
+SIZE = 13  # of 14 rows, for a training set may end within a shard
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
+    """Tiles on and below the diagonal, of seven examples with two rows each."""
+    store, draw = ArtifactStore(tmp_path_factory.mktemp("tiles")), np.random.default_rng(0)
+    found = []
+    for rows in SHARDS:
+        for columns in SHARDS[: SHARDS.index(rows) + 1]:
+            shape = tuple(2 * (stop - start) for start, stop in (rows, columns))
+            arrays = {group: 10.0 ** draw.uniform(-8, 8, shape) for group in STORED}
+            stage = Stage("gram", {"rows": rows, "columns": columns})
+            with store.new_arrays(stage, layout_of(arrays)) as file:
+                file.write(arrays)
+                store.publish(stage, {"rows": rows, "columns": columns}, provenance(stage, 1, 0.0), file)
+            found.append(store.read("gram", stage.stage_id))
+    return found
+
+
+def summed(sums: KernelSums, tiles: list[Artifact], groups: tuple[str, ...]) -> np.ndarray:
+    return sums.sum("train", tiles, groups, shape=(SIZE, SIZE), rows_per_example=2)
+
+
+def one_by_one(tiles: list[Artifact], groups: tuple[str, ...]) -> np.ndarray:
+    """Add whole matrices up from scratch, in order."""
+    total = np.zeros((SIZE, SIZE))
+    for group in groups:
+        total = total + sum_tiles(tiles, [group], (SIZE, SIZE), 2)
+    return total
+
+
+SETS = [
+    (HEAD, "0.q", "0.v"),
+    (HEAD, "0.q", "0.v", "1.q", "1.v"),
+    (HEAD, "0.q", "0.v", "1.q", "1.v", "2.q", "2.v"),
+    ("2.v", "2.q"),
+    ("2.v", "2.q", "1.v", "1.q"),
+    ("0.q",),
+    ("0.q", "1.q"),
+    (HEAD, "0.q", "0.v"),
+]
+
+
+@pytest.mark.parametrize("room", [0, 3000, 10**9])
+@pytest.mark.parametrize("order", [lambda sets: sets, lambda sets: sets[::-1]], ids=["forwards", "backwards"])
+def test_sums_have_the_bits_of_sums_from_scratch(
+    room: int, order: Callable[[list[tuple[str, ...]]], list[tuple[str, ...]]], tiles: list[Artifact]
+):
+    sums = KernelSums()
+    for groups in order(SETS):
+        sums.use("a problem", room)
+        found = summed(sums, tiles, groups)
+        np.testing.assert_array_equal(found, one_by_one(tiles, groups))
+        assert found.flags.f_contiguous
+        found[:] = np.nan  # a decomposition overwrites it
+
+
+def test_sums_of_another_problem_are_not_continued(tiles: list[Artifact]):
+    sums = KernelSums()
+    for problem, shown in (("one", tiles), ("other", tiles[:1])):
+        sums.use(problem, 10**9)
+        groups = ("0.q", "0.v")
+        np.testing.assert_array_equal(summed(sums, shown, groups), one_by_one(shown, groups))
+
+
+def test_each_block_is_read_once_along_prefixes(tiles: list[Artifact], monkeypatch: pytest.MonkeyPatch):
+    read: list[str] = []
+    array = Artifact.array
+    monkeypatch.setattr(Artifact, "array", lambda self, name: (read.append(name), array(self, name))[1])
+    sums = KernelSums()
+    sums.use("a problem", 10**9)
+    for stop in range(1, len(STORED)):
+        summed(sums, tiles[:1], STORED[:stop])
+    assert read == list(STORED[:-1])
+
+
+def test_no_more_is_held_than_there_is_room_for(tiles: list[Artifact]):
+    sums = KernelSums()
+    for room in (10**6, 5000, 1300, 0):
+        sums.use("a problem", room)
+        for groups in SETS:
+            summed(sums, tiles, groups)
+            held = sum(block.nbytes for blocks in sums._held.values() for block in blocks)
+            assert held <= room
+            assert held or room < 8 * SIZE * SIZE
+
+
+@pytest.mark.parametrize(
+    ("groups", "order"),
+    [
+        (("0.q", "0.v", "1.q", HEAD), (HEAD, "0.q", "0.v", "1.q")),
+        (("1.q", "2.q", "2.v", HEAD), (HEAD, "2.v", "2.q", "1.q")),
+        (("1.q", "1.v"), ("1.q", "1.v")),
+        (STORED[:-1], STORED[:-1]),
+        ((HEAD,), (HEAD,)),
+    ],
+)
+def test_prefixes_begin_at_the_first_layer_and_suffixes_at_the_last(groups: tuple[str, ...], order: tuple[str, ...]):
+    assert summation_order(groups, STORED) == order
+
+
+def test_the_order_of_stages_and_their_workers_change_no_bit(tmp_path: Path):
+    """A worker that goes from layer set to layer set, against one for each, the last layer set first."""
+    model = save_tiny("bert", tmp_path / "model", layers=4, hidden=8)
+    spec = make_sweep(tmp_path, {"grid.layer_sets": ["each_layer", "prefixes", "suffixes"]}, model=model)
+    stages = [stage for stage in run_spec(spec).plan.stages if stage.kind == "solve"]
+    folder = ResultsFolder(read_spec(spec).folder)
+    before = list(checksums(folder, stages))
+    for stage in stages:
+        folder.artifacts().set_aside("solve", stage.stage_id)
+    for stage in reversed(stages):
+        assert StageWorker(folder.existing(), folder).execute(stage).status is Status.FINISHED
+    assert list(checksums(folder, stages)) == before
+
+
+def checksums(folder: ResultsFolder, stages: list[Stage]) -> Iterator[dict[str, bytes]]:
+    for stage in stages:
+        artifact = folder.artifacts().read("solve", stage.stage_id)
+        yield {name: np.array(artifact.array(name)).tobytes() for name in artifact.names()}
