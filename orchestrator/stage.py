@@ -13,7 +13,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "batches": 1,
     "head": 3,
     "head_refits": 1,
-    "batching": 1,
+    "batching": 2,
     "precision": 3,
     "capture": 2,
     "gram": 1,
