@@ -18,6 +18,7 @@ from orchestrator.store.batched import Array, BatchedLayout, BatchedRows
 from orchestrator.store.checksums import ALGORITHM
 from orchestrator.store.files import (
     explained,
+    gone,
     is_plain,
     link_new,
     make_folder,
@@ -183,6 +184,8 @@ class ArtifactStore:
             if arrays is not None:
                 checksums = arrays.finish()
                 array_path = record_path.with_name(_arrays_name(stage.stage_id, checksums))
+                if not arrays.path.is_file():
+                    raise gone(arrays.path)
                 record["arrays"] = {
                     "file": array_path.name, "bytes": arrays.path.stat().st_size, "algorithm": ALGORITHM,
                     "checksums": checksums,

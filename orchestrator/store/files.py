@@ -64,7 +64,7 @@ def process_started(process: int) -> int | None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written into one clear error.
+    """Turn a full disk, or a folder that cannot be written or is gone, into one clear error.
 
     Raises:
         StorageError: in place of the operating system's error.
@@ -84,12 +84,22 @@ def explained(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in _IN_THE_WAY:
             raise in_the_way(path) from error
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            raise gone(path) from error
         if error.errno in _IMPOSSIBLE:
             raise StorageError(
                 f"{path} cannot be written ({error.strerror}): this file system cannot hold it, or fails; name another "
                 "place, with shorter names where they are long, and run the same command again"
             ) from error
         raise
+
+
+def gone(path: Path) -> StorageError:
+    """Return the error that what was being written at `path` was removed, or its folder."""
+    return StorageError(
+        f"{path} cannot be written: it or its folder is no longer there. If nobody wanted to remove it, run the same "
+        "command again"
+    )
 
 
 def in_the_way(path: Path) -> StorageError:

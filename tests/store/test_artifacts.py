@@ -239,3 +239,14 @@ def test_a_header_is_compared_with_its_checksum_before_its_shapes_are_believed(t
     path.write_bytes(content.replace(b'"shape":[4,3]', b'"shape":[3,4]'))
     with pytest.raises(DamagedArtifactError):
         store.open(*KEY)
+
+
+def test_a_store_that_is_removed_while_an_artifact_is_written_is_told(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path / "store")
+    with (
+        pytest.raises(StorageError, match="it or its folder is no longer there"),
+        store.new_arrays(STAGE, layout_of(ARRAYS)) as file,
+    ):
+        file.write(ARRAYS)
+        shutil.rmtree(tmp_path / "store")
+        store.publish(STAGE, {"rows": [0, 4]}, {}, file)

@@ -81,6 +81,14 @@ def test_a_disk_that_takes_nothing_is_one_error_that_says_what_to_do(number: int
     assert raised.value.exit_code == ExitCode.STORAGE == 4
 
 
+@pytest.mark.parametrize("write", [publish_new, replace])
+def test_a_folder_that_was_removed_in_the_middle_is_told(
+    write: Callable[[Path, bytes], object], tmp_path: Path
+) -> None:
+    with pytest.raises(StorageError, match=r"gone/x cannot be written: it or its folder is no longer there"):
+        write(tmp_path / "gone" / "x", b"content")
+
+
 def test_other_errors_of_the_system_are_left_as_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), explained(tmp_path):
         (tmp_path / "nothing").read_bytes()
