@@ -1,6 +1,7 @@
-"""Sums of stored kernel blocks: that of a layer set continues the sum of one before it that it begins with."""
+"""Sums of stored kernel blocks, layer by layer: a worker keeps those of layers, and goes on from sums that it has."""
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -11,111 +12,133 @@ from orchestrator.store.artifacts import Artifact
 
 FloatArray = npt.NDArray[np.float64]
 
+Term = tuple[str, ...]
+"""Groups of one layer, whose blocks are added up before layers are."""
+
+Blocks = list[FloatArray]
+"""One array for each tile."""
+
+Key = tuple[str, tuple[Term, ...]]
+"""Which part of the problem, and what was summed of it."""
+
 MOST_HELD = 4
-"""Sums that a worker holds of each part. More would seldom be continued, and new memory costs more than adding up."""
+"""Sums of layers that a worker holds of each part. More would seldom be continued, and new memory costs more."""
 
 
-def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[str, ...]:
-    """Return the groups of a layer set in the order in which their blocks are added.
+def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[Term, ...]:
+    """Return the groups of a layer set, layer by layer, in the order in which their blocks are added.
 
     It is fixed by the layer set and by the groups that are `stored`, in the model's order, so that a sum has the same
     bits whatever was summed before. Prefixes begin at the first layer and suffixes at the last one, each with the head
     if it is in the kernel: every one of them begins with the one before it.
     """
-    head = [group for group in groups if group == HEAD]
+    head = [(group,) for group in groups if group == HEAD]
     below, stored_below = ([group for group in names if group != HEAD] for names in (groups, stored))
     is_suffix = bool(below) and below[-1] == stored_below[-1] and below[0] != stored_below[0]
-    return (*head, *(reversed(below) if is_suffix else below))
+    layers = [tuple(members) for _, members in groupby(below, _layer)]
+    return (*head, *(reversed(layers) if is_suffix else layers))
+
+
+def _layer(group: str) -> str:
+    return group.partition(".")[0]
 
 
 class KernelSums:
-    """The sums that a worker holds, tile by tile, of the layer sets that it met last, where there is room for them.
+    """The sums that a worker holds, tile by tile, of the layers and layer sets that it met last, where there is room.
 
-    They have the bits of sums from scratch: blocks are added one after the other either way.
+    They have the bits of sums from scratch: blocks of a layer are added one after the other, then layers.
     """
 
     def __init__(self) -> None:
         self._of: Hashable = None
         self._room = 0
-        self._held: dict[tuple[str, tuple[str, ...]], list[FloatArray]] = {}
+        self._layers: dict[Key, Blocks] = {}
+        self._sums: dict[Key, Blocks] = {}
 
     def use(self, what: Hashable, room: int) -> None:
         """Hold sums of blocks of one problem, `what`, in so many bytes; those of another one are forgotten."""
         if what != self._of:
-            self._held.clear()
+            self._layers.clear()
+            self._sums.clear()
         self._of, self._room = what, room
-        while self._held and _size(self._held.values()) > room:
-            self._held.pop(next(iter(self._held)))
+        self._make_room(0)
 
     def sum(
         self,
         part: str,
         tiles: Sequence[Artifact],
-        groups: tuple[str, ...],
+        terms: tuple[Term, ...],
         *,
         shape: tuple[int, int],
         rows_per_example: int,
     ) -> FloatArray:
-        """Return what `sum_tiles` does of `groups` in their order, for tiles each of which holds all of them.
+        """Return the sum of blocks (M, M) or (M_eval, M) in Fortran order, from tiles each of which holds all groups.
 
         Args:
             part: which of the problem's kernels it is.
             tiles: artifacts of `gram` stages.
-            groups: names of the groups, in the order of `summation_order`.
+            terms: names of the groups, in the order of `summation_order`.
             shape: rows and columns of the result.
             rows_per_example: rows of the kernel that an example gives.
         """
         places = list(tile_places(tiles, shape, rows_per_example))
-        needed = sum(8 * (rows.stop - rows.start) * (columns.stop - columns.start) for _, rows, columns in places)
-        begun = next((n for n in range(len(groups), 0, -1) if (part, groups[:n]) in self._held), 0)
-        before = self._held.pop((part, groups[:begun]), None)
-        spare = self._make_room(part, needed + (_size([before]) if before else 0))
+        cut = [(tile, rows.stop - rows.start, columns.stop - columns.start) for tile, rows, columns in places]
+        needed = sum(8 * height * width for _, height, width in cut)
+        begun = next((n for n in range(len(terms), 1, -1) if (part, terms[:n]) in self._sums), 0)
+        blocks = self._sums[part, terms[:begun]] if begun else self._layer(part, terms[0], cut, needed)
+        if rest := terms[max(begun, 1) :]:
+            blocks = self._continued(part, blocks, rest, cut, needed)
+            self._hold(self._sums, (part, terms), blocks, needed)
         total = np.zeros(shape, order="F")
-        sums = []
-        for position, (tile, rows, columns) in enumerate(places):
-            size = slice(rows.stop - rows.start), slice(columns.stop - columns.start)
-            into = spare[position] if spare else None
-            block = _continued(tile, groups[begun:], before[position] if before else None, size, into)
+        for (_, rows, columns), block in zip(places, blocks, strict=True):
             total[rows, columns] = block
-            sums.append(block)
-        for key, held in (((part, groups[:begun]), before), ((part, groups), sums)):
-            if held and _size(self._held.values()) + _size([held]) <= self._room:
-                self._held[key] = held
         return total
 
-    def _make_room(self, part: str, needed: int) -> list[FloatArray] | None:
-        """Forget the oldest sums until so many bytes more have room; return one of a part, to be written over."""
-        spare = None
-        while self._held and (
-            _size(self._held.values()) + needed > self._room or sum(of == part for of, _ in self._held) >= MOST_HELD - 1
-        ):
-            oldest = next((key for key in self._held if key[0] == part), next(iter(self._held)))
-            forgotten = self._held.pop(oldest)
-            spare = forgotten if oldest[0] == part else spare
-        return spare
+    def _continued(
+        self, part: str, blocks: Blocks, rest: Sequence[Term], cut: Sequence[tuple[Artifact, int, int]], needed: int
+    ) -> Blocks:
+        """Return blocks with those of further layers added; they themselves stay as they are."""
+        found = self._spare(part, blocks) or [np.empty(block.shape) for block in blocks]
+        for term in rest:
+            for into, before, addend in zip(found, blocks, self._layer(part, term, cut, needed), strict=True):
+                np.add(before, addend, out=into)
+            blocks = found
+        return found
+
+    def _layer(self, part: str, term: Term, cut: Sequence[tuple[Artifact, int, int]], needed: int) -> Blocks:
+        """Return the sum over the groups of a layer; that of one group is its block in the store."""
+        key = (part, (term,))
+        if key in self._layers:
+            return self._layers[key]
+        found = []
+        for tile, height, width in cut:
+            first, *others = (tile.array(group)[:height, :width] for group in term)
+            total = first + others[0] if others else first
+            for block in others[1:]:
+                total += block
+            found.append(total)
+        if len(term) > 1:
+            self._hold(self._layers, key, found, needed)
+        return found
+
+    def _hold(self, among: dict[Key, Blocks], key: Key, blocks: Blocks, n_bytes: int) -> None:
+        if among is self._layers and _size(self._sums, self._layers) + n_bytes > self._room:
+            return  # sums are continued more often than layers come again
+        self._make_room(n_bytes)
+        if _size(self._sums, self._layers) + n_bytes <= self._room:
+            among[key] = blocks
+
+    def _make_room(self, n_bytes: int) -> None:
+        """Forget layers, and then the oldest sums, until so many bytes more have room."""
+        for held in (self._layers, self._sums):
+            while held and _size(self._sums, self._layers) + n_bytes > self._room:
+                held.pop(next(iter(held)))
+
+    def _spare(self, part: str, kept: Blocks) -> Blocks | None:
+        """Forget the oldest sum of a part that has as many as are held, and return its memory, to be written over."""
+        held = [key for key, blocks in self._sums.items() if key[0] == part and blocks is not kept]
+        return self._sums.pop(held[0]) if len(held) >= MOST_HELD - 1 else None
 
 
-def _size(sums: Iterable[list[FloatArray]]) -> int:
-    return sum(block.nbytes for blocks in sums for block in blocks)
-
-
-def _continued(
-    tile: Artifact,
-    groups: Sequence[str],
-    before: FloatArray | None,
-    size: tuple[slice, slice],
-    into: FloatArray | None,
-) -> FloatArray:
-    """Return `before`, or zeros, with the blocks of `groups` added to it one by one; `before` stays as it is."""
-    stored = [tile.array(group)[size] for group in groups]
-    parts = stored if before is None else [before, *stored]
-    if len(parts) == 1 and before is not None:
-        return before
-    total: FloatArray = np.empty(parts[0].shape) if into is None else into
-    if len(parts) == 1:
-        total[:] = parts[0]
-        return total
-    np.add(parts[0], parts[1], out=total)
-    for part in parts[2:]:
-        total += part
-    return total
+def _size(*held: dict[Key, Blocks]) -> int:
+    return sum(block.nbytes for each in held for blocks in each.values() for block in blocks)

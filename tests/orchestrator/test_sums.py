@@ -1,4 +1,4 @@
-"""Sums of kernel blocks: the same bits whatever was summed before, and along prefixes each block read once."""
+"""Sums of kernel blocks: the same bits whatever was summed before, and each block read once where there is room."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from orchestrator.stage import Stage
 from orchestrator.stages.blocks import sum_tiles
 from orchestrator.stages.execute import StageWorker, provenance
 from orchestrator.stages.failures import Status
-from orchestrator.stages.sums import KernelSums, summation_order
+from orchestrator.stages.sums import KernelSums, Term, summation_order
 from orchestrator.store.artifacts import Artifact, ArtifactStore, layout_of
 from tests.orchestrator.sweeps import make_sweep, run_spec
 from tests.tiny_models import save_tiny
@@ -40,34 +40,40 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
     return found
 
 
-def summed(sums: KernelSums, tiles: list[Artifact], groups: tuple[str, ...]) -> np.ndarray:
-    return sums.sum("train", tiles, groups, shape=(SIZE, SIZE), rows_per_example=2)
+def summed(sums: KernelSums, tiles: list[Artifact], terms: tuple[Term, ...]) -> np.ndarray:
+    return sums.sum("train", tiles, terms, shape=(SIZE, SIZE), rows_per_example=2)
 
 
-def one_by_one(tiles: list[Artifact], groups: tuple[str, ...]) -> np.ndarray:
-    """Add whole matrices up from scratch, in order."""
+def one_by_one(tiles: list[Artifact], terms: tuple[Term, ...]) -> np.ndarray:
+    """Add whole matrices up from scratch, those of a layer and then layers, in order."""
     total = np.zeros((SIZE, SIZE))
-    for group in groups:
-        total = total + sum_tiles(tiles, [group], (SIZE, SIZE), 2)
+    for term in terms:
+        layer = np.zeros((SIZE, SIZE))
+        for group in term:
+            layer = layer + sum_tiles(tiles, [group], (SIZE, SIZE), 2)
+        total = total + layer
     return total
 
 
-SETS = [
-    (HEAD, "0.q", "0.v"),
-    (HEAD, "0.q", "0.v", "1.q", "1.v"),
-    (HEAD, "0.q", "0.v", "1.q", "1.v", "2.q", "2.v"),
-    ("2.v", "2.q"),
-    ("2.v", "2.q", "1.v", "1.q"),
-    ("0.q",),
-    ("0.q", "1.q"),
-    (HEAD, "0.q", "0.v"),
+FIRST, SECOND, THIRD = ("0.q", "0.v"), ("1.q", "1.v"), ("2.q", "2.v")
+
+SETS: list[tuple[Term, ...]] = [
+    ((HEAD,), FIRST),
+    ((HEAD,), FIRST, SECOND),
+    ((HEAD,), FIRST, SECOND, THIRD),
+    (THIRD,),
+    (THIRD, SECOND),
+    (("0.q",),),
+    (("0.q",), ("1.q",)),
+    (SECOND,),
+    ((HEAD,), FIRST),
 ]
 
 
 @pytest.mark.parametrize("room", [0, 3000, 10**9])
 @pytest.mark.parametrize("order", [lambda sets: sets, lambda sets: sets[::-1]], ids=["forwards", "backwards"])
 def test_sums_have_the_bits_of_sums_from_scratch(
-    room: int, order: Callable[[list[tuple[str, ...]]], list[tuple[str, ...]]], tiles: list[Artifact]
+    room: int, order: Callable[[list[tuple[Term, ...]]], list[tuple[Term, ...]]], tiles: list[Artifact]
 ):
     sums = KernelSums()
     for groups in order(SETS):
@@ -82,19 +88,21 @@ def test_sums_of_another_problem_are_not_continued(tiles: list[Artifact]):
     sums = KernelSums()
     for problem, shown in (("one", tiles), ("other", tiles[:1])):
         sums.use(problem, 10**9)
-        groups = ("0.q", "0.v")
-        np.testing.assert_array_equal(summed(sums, shown, groups), one_by_one(shown, groups))
+        np.testing.assert_array_equal(summed(sums, shown, (FIRST, SECOND)), one_by_one(shown, (FIRST, SECOND)))
 
 
-def test_each_block_is_read_once_along_prefixes(tiles: list[Artifact], monkeypatch: pytest.MonkeyPatch):
+def test_each_block_is_read_once_along_layers_prefixes_and_suffixes(
+    tiles: list[Artifact], monkeypatch: pytest.MonkeyPatch
+):
     read: list[str] = []
     array = Artifact.array
     monkeypatch.setattr(Artifact, "array", lambda self, name: (read.append(name), array(self, name))[1])
-    sums = KernelSums()
+    sums, layers = KernelSums(), (FIRST, SECOND, THIRD)
     sums.use("a problem", 10**9)
-    for stop in range(1, len(STORED)):
-        summed(sums, tiles[:1], STORED[:stop])
-    assert read == list(STORED[:-1])
+    for stop in (1, 2, 3):
+        for terms in ((layers[stop - 1],), layers[:stop], layers[::-1][:stop]):
+            summed(sums, tiles[:1], terms)
+    assert sorted(read) == sorted(STORED[:-1])
 
 
 def test_no_more_is_held_than_there_is_room_for(tiles: list[Artifact]):
@@ -103,7 +111,9 @@ def test_no_more_is_held_than_there_is_room_for(tiles: list[Artifact]):
         sums.use("a problem", room)
         for groups in SETS:
             summed(sums, tiles, groups)
-            held = sum(block.nbytes for blocks in sums._held.values() for block in blocks)
+            held = sum(
+                block.nbytes for each in (sums._sums, sums._layers) for blocks in each.values() for block in blocks
+            )
             assert held <= room
             assert held or room < 8 * SIZE * SIZE
 
@@ -111,14 +121,14 @@ def test_no_more_is_held_than_there_is_room_for(tiles: list[Artifact]):
 @pytest.mark.parametrize(
     ("groups", "order"),
     [
-        (("0.q", "0.v", "1.q", HEAD), (HEAD, "0.q", "0.v", "1.q")),
-        (("1.q", "2.q", "2.v", HEAD), (HEAD, "2.v", "2.q", "1.q")),
-        (("1.q", "1.v"), ("1.q", "1.v")),
-        (STORED[:-1], STORED[:-1]),
-        ((HEAD,), (HEAD,)),
+        (("0.q", "0.v", "1.q", HEAD), ((HEAD,), FIRST, ("1.q",))),
+        (("1.q", "2.q", "2.v", HEAD), ((HEAD,), THIRD, ("1.q",))),
+        (("1.q", "1.v"), (SECOND,)),
+        (STORED[:-1], (FIRST, SECOND, THIRD)),
+        ((HEAD,), ((HEAD,),)),
     ],
 )
-def test_prefixes_begin_at_the_first_layer_and_suffixes_at_the_last(groups: tuple[str, ...], order: tuple[str, ...]):
+def test_prefixes_begin_at_the_first_layer_and_suffixes_at_the_last(groups: tuple[str, ...], order: tuple[Term, ...]):
     assert summation_order(groups, STORED) == order
 
 
