@@ -20,7 +20,7 @@ from finetune.checkpoint_kind import check_kind
 from finetune.device import check_device
 from finetune.errors import ModelLoadError, UnsupportedModelError
 from finetune.libraries import loading
-from finetune.module_count import not_too_many
+from finetune.module_count import not_too_many, number_of_layers
 from finetune.quiet import quiet
 from finetune.random_weights import random_model
 from finetune.settings import ModelSettings
@@ -71,7 +71,7 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
 
 
 def _check_layers(settings: ModelSettings, config: PreTrainedConfig) -> None:
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    layers = number_of_layers(config)
     if isinstance(layers, int) and layers > _MOST_LAYERS:
         raise ModelLoadError(
             f"{settings.path}: config.json says {layers} layers (num_hidden_layers), more than {_MOST_LAYERS}, which "

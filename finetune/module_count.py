@@ -13,6 +13,14 @@ MOST_MODULES = 150_000
 """More than any model that is known, those with an object for each of 384 experts in 61 layers among them."""
 
 
+def number_of_layers(config: PreTrainedConfig) -> object:
+    """Return what a configuration says of its layers, if anything; one with several text models says nothing."""
+    try:
+        return getattr(config.get_text_config(), "num_hidden_layers", None)
+    except ValueError:
+        return None
+
+
 @contextmanager
 def not_too_many(path: str, config: PreTrainedConfig) -> Iterator[None]:
     """Inside, where one model is made, its modules are counted.
@@ -30,7 +38,7 @@ def not_too_many(path: str, config: PreTrainedConfig) -> Iterator[None]:
         nonlocal count
         count += 1
         if count > MOST_MODULES:
-            layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+            layers = number_of_layers(config)
             raise ModelLoadError(
                 f"{path}: config.json describes a model of more than {MOST_MODULES:,} modules"
                 + (f" (num_hidden_layers: {layers})" if layers is not None else "")

@@ -16,13 +16,10 @@ import scipy.linalg
 
 from ntk_dist.fitted_start import FittedStart
 from ntk_dist.kernel_matrix import FloatArray
+from ntk_dist.lambda_nodes import node_lambdas
 from ntk_dist.leave_one_out import solve_blocks
 from ntk_dist.ridge import RidgePath, check_path, degrees_of_freedom, lambda_major
 from ntk_dist.shifted import QuasiTriangularMatrix, ShiftedMatrix, TridiagonalMatrix
-
-NODES_PER_DECADE = 8
-LOWEST, HIGHEST = 1e-15, 1e2
-"""Lambdas that span the space, relative to the largest eigenvalue. Below them K + lambda I is singular to rounding."""
 
 TOLERANCE = 1e-14
 """Directions of the space that are smaller than this, relative to the largest, are rounding errors."""
@@ -192,8 +189,12 @@ def keep_path(
     """Return what is kept of K = Q T Q^T (M, M): `matrix` T, `rotated` Q^T r (M, k), `eigenvalues` (M,), ascending.
 
     `back` returns Q B for B (M, m), and `rows` are blocks of rows (m, M) of K(eval, train), together all of them.
+
+    Only solutions of a symmetric kernel lie in few dimensions: an unsymmetric one may have eigenvalues left of 0, which
+    lambda comes near to, and all of Q is kept.
     """
-    V = path_basis(matrix, rotated, float(eigenvalues[-1]))
+    whole = isinstance(matrix, QuasiTriangularMatrix)
+    V = np.eye(len(rotated)) if whole else path_basis(matrix, rotated, float(eigenvalues[-1]))
     train = back(V)
     evaluation = np.concatenate([block @ train for block in rows])
     return KeptPath(matrix, rotated, V, train, evaluation, eigenvalues, primal=False, size=len(train))
@@ -224,13 +225,6 @@ def mode_weights(eigenvalues: FloatArray, lambdas: FloatArray, *, primal: bool) 
     shifted = s + lambdas[:, None]
     weights: FloatArray = (s if primal else 1.0) / np.where(shifted == 0, np.nan, shifted)
     return weights
-
-
-def node_lambdas(largest: float) -> FloatArray:
-    """Return the lambdas whose solutions span those of all lambdas, for a kernel with that largest eigenvalue."""
-    count = round(NODES_PER_DECADE * np.log10(HIGHEST / LOWEST)) + 1
-    nodes: FloatArray = np.geomspace(LOWEST, HIGHEST, count) * (largest if largest > 0 else 1.0)
-    return nodes
 
 
 def orthonormal_basis(columns: FloatArray) -> FloatArray:

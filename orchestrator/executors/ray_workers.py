@@ -174,7 +174,7 @@ class RayExecutor:
             raise RayFailedError(f"no worker process was up after {UP_SECONDS:.0f} s; {ADVICE}")
 
     def _refuse_to_go_on_without_gpus(self) -> None:
-        if len(self._aside) < self._n_teams:
+        if not self._aside or len(self._aside) < self._n_teams:
             return
         members = [each for team, _ in self._aside for each in team.members if each.introduction is not None]
         hosts = sorted({each.up.process["host"] for each in members})

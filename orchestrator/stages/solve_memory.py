@@ -47,11 +47,11 @@ class SolveSize:
 
     @property
     def vectors(self) -> int:
-        """Vectors that span the solutions of all lambdas, at most."""
-        return min(self.decomposed, self._spanning)
+        """Vectors that span the solutions of all lambdas, at most; those of an unsymmetric kernel fill the space."""
+        return self.decomposed if self.kernel["kind"] == "asymmetric_sign" else min(self.decomposed, self._spanning)
 
     @property
     def _spanning(self) -> int:
-        from ntk_dist.kept_path import node_lambdas
+        from ntk_dist.lambda_nodes import node_lambdas
 
         return (len(node_lambdas(1.0)) + 1) * self.targets

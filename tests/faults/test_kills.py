@@ -150,7 +150,7 @@ def test_a_driver_of_ray_is_killed_and_its_processes_die_by_themselves(
     event, pause = moment(f"ray {number}", events)
     assert run.wait_for_events(event)
     time.sleep(pause)
-    workers = [process for process in left.note(run.pid) if "Worker" in process.name()]
+    workers = [process for process in left.note(run.pid) if "Worker" in name_of(process)]
     assert workers
     run.kill()
     assert run.wait().status == -signal.SIGKILL
@@ -181,6 +181,13 @@ def test_workers_are_killed_and_the_run_goes_on_by_itself(
     assert_same_tables(run.results, expected)
     prove_nothing_was_computed_twice(run.results)
     nothing_is_left_of_the_killed(spec)
+
+
+def name_of(process: psutil.Process) -> str:
+    """Return the name of a process; empty if it has ended."""
+    with suppress(psutil.Error):
+        return process.name()
+    return ""
 
 
 def daemon(run: Command, program: str) -> psutil.Process | None:

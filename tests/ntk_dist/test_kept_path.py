@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.kept_path import NODES_PER_DECADE, KeptPath, node_lambdas
+from ntk_dist.kept_path import KeptPath
+from ntk_dist.lambda_nodes import NODES_PER_DECADE, node_lambdas
 from ntk_dist.primal import PrimalDecomposition
 from ntk_dist.ridge import LambdaError
 from ntk_dist.schur import SchurDecomposition
@@ -21,6 +22,21 @@ def stored(kept: KeptPath) -> KeptPath:
     """Return what comes back from a file."""
     arrays = {name: array.copy() for name, array in kept.arrays().items()}
     return KeptPath.from_arrays(arrays, primal=kept.primal, size=kept.size)
+
+
+def test_an_unsymmetric_kernel_is_solved_beside_its_eigenvalues_left_of_zero():
+    """Of which no few solutions span all: between two of them the path turns from one sign to the other."""
+    draw = np.random.default_rng(0)
+    basis, r = draw.standard_normal((12, 12)), draw.standard_normal((12, 2))
+    left_of_zero = np.array([-1.0, -0.31, -0.1, -0.023])
+    K = basis @ np.diag([*left_of_zero, *np.geomspace(0.01, 10, 8)]) @ np.linalg.inv(basis)
+    rows = draw.standard_normal((5, 12))
+    lambdas = np.array([0.0231, 0.05, 0.12, 0.3, 0.99])
+    kept = stored(SchurDecomposition(K.copy()).keep(r, iter([rows])))
+    found = kept.ridge_path(r, lambdas).eval_fit(kept.evaluation)
+    for shift, fit in zip(lambdas, found, strict=True):
+        expected = rows @ np.linalg.solve(K + shift * np.eye(12), r)
+        np.testing.assert_allclose(fit, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("kind", DUAL)

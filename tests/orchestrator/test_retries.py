@@ -85,13 +85,13 @@ def one_example(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def four_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.stages.gram.COLUMNS_AT_ONCE", 8)
-    limited(monkeypatch, gram, "_product", lambda left: int(left.shape[1]), 4)
+    limited(monkeypatch, gram, "made_features", lambda rows: int(rows.shape[1]), 4)
 
 
 def two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     width = 16  # parameters of 0.query that are not zero by construction
     monkeypatch.setattr("orchestrator.stages.solve.BLOCK_BYTES", 3 * 8 * width * 4)
-    limited(monkeypatch, blocks, "features", len, 2)
+    limited(monkeypatch, blocks, "made_features", len, 2)
 
 
 @pytest.mark.parametrize(
