@@ -26,16 +26,16 @@ def stored(kept: KeptPath) -> KeptPath:
 
 def test_an_unsymmetric_kernel_is_solved_beside_its_eigenvalues_left_of_zero():
     """Of which no few solutions span all: between two of them the path turns from one sign to the other."""
-    draw = np.random.default_rng(0)
-    basis, r = draw.standard_normal((12, 12)), draw.standard_normal((12, 2))
-    left_of_zero = np.array([-1.0, -0.31, -0.1, -0.023])
-    K = basis @ np.diag([*left_of_zero, *np.geomspace(0.01, 10, 8)]) @ np.linalg.inv(basis)
-    rows = draw.standard_normal((5, 12))
-    lambdas = np.array([0.0231, 0.05, 0.12, 0.3, 0.99])
+    draw, M = np.random.default_rng(0), 150
+    basis, r = np.eye(M) + 0.2 * draw.standard_normal((M, M)) / M**0.5, draw.standard_normal((M, 2))
+    eigenvalues = np.concatenate([-np.geomspace(1e-4, 1, M // 2), np.geomspace(1e-4, 10, M // 2)])
+    K = basis @ np.diag(eigenvalues) @ np.linalg.inv(basis)
+    rows = draw.standard_normal((5, M))
+    lambdas = np.array([0.0231, 0.05, 0.12, 0.3, 0.97])
     kept = stored(SchurDecomposition(K.copy()).keep(r, iter([rows])))
     found = kept.ridge_path(r, lambdas).eval_fit(kept.evaluation)
     for shift, fit in zip(lambdas, found, strict=True):
-        expected = rows @ np.linalg.solve(K + shift * np.eye(12), r)
+        expected = rows @ np.linalg.solve(K + shift * np.eye(M), r)
         np.testing.assert_allclose(fit, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
