@@ -138,7 +138,7 @@ def _tried(settings: ModelSettings, network: PreTrainedModel, language_model: bo
     while True:
         try:
             scorer = _scorer(settings, head, every_linear(network, without))
-            texts = _texts(None if scorer.words is None else scorer.words.mask)
+            texts = texts_with(None if scorer.words is None else scorer.words.mask)
             scores, rows = scorer.rows(texts.batch(range(len(texts))), torch.nn.Identity())
             break
         except (NotRecordedError, TiedWeightsError) as error:
@@ -177,14 +177,14 @@ def every_linear(network: PreTrainedModel, without: list[str]) -> tuple[str, ...
 
 
 def _scorer(settings: ModelSettings, head: HeadSettings, targets: tuple[str, ...]) -> Scorer:
-    with _known_words():
+    with known_words():
         return build_scorer(
             settings, AdapterSettings("none", 1, 1.0, targets), head,
-            n_outputs=_N_OUTPUTS, adapter_seed=0, head_seed=0, load=_load_larger,
+            n_outputs=_N_OUTPUTS, adapter_seed=0, head_seed=0, load=load_larger,
         )  # fmt: skip
 
 
-def _load_larger(settings: ModelSettings, **options: Any) -> LoadedModel:
+def load_larger(settings: ModelSettings, **options: Any) -> LoadedModel:
     """Load a model with larger weights than usual, so that nothing is nearly linear, and with biases."""
     loaded = load_model(settings, **options)
     generator = torch.Generator().manual_seed(0)
@@ -198,7 +198,7 @@ def _load_larger(settings: ModelSettings, **options: Any) -> LoadedModel:
 
 
 @contextmanager
-def _known_words() -> Iterator[None]:
+def known_words() -> Iterator[None]:
     """Inside, label words have these ids: a tokenizer of every architecture cannot be made."""
     original = scorers.word_ids
 
@@ -212,7 +212,7 @@ def _known_words() -> Iterator[None]:
         scorers.word_ids = original
 
 
-def _texts(mask: int | None) -> TokenizedTexts:
+def texts_with(mask: int | None) -> TokenizedTexts:
     offsets = np.cumsum([0, 5, 11, 7])
     ids = np.random.default_rng(0).integers(10, VOCABULARY - 2, offsets[-1]).astype(np.int32)
     if mask is not None:
