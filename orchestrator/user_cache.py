@@ -93,10 +93,11 @@ def code_here(*packages: str) -> str:
     Args:
         packages: those that may change without a new version.
     """
-    found = [sys.version]
-    for place in sys.path:
+    installed: set[str] = set()
+    for place in sys.path:  # where a folder stands in it, and how often, says nothing
         with suppress(OSError), os.scandir(place or ".") as entries:
-            found += sorted(entry.name for entry in entries if entry.name.endswith((".dist-info", ".egg-info")))
+            installed |= {entry.name for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))}
+    found = [sys.version, *sorted(installed)]
     for package in packages:
         spec = find_spec(package)
         for root in spec.submodule_search_locations or () if spec else ():

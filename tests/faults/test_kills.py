@@ -246,5 +246,6 @@ def test_a_run_whose_ray_is_killed_too_often_says_so_and_writes_the_tables(
     assert "error: Ray's raylet was killed 1 times in this run, perhaps because this machine has" in answer.output
     assert "run the same command again" in answer.output
     assert "Traceback" not in answer.output
-    assert 0 < len(load(run.results).cells) < len(expected["cells"])
+    # stages that were begun end meanwhile, at times the last ones
+    assert 0 < len(load(run.results).cells) <= len(expected["cells"])
     goes_on_and_ends_as_if_nothing_had_been(spec, expected)

@@ -61,6 +61,14 @@ def test_what_was_planned_once_is_planned_again_without_a_model(cache: Path, tmp
     assert not (tmp_path / "sweep/results").exists()
 
 
+def test_a_folder_that_python_looks_in_twice_is_no_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "something.egg-info").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    once = user_cache.code_here.__wrapped__("ntk_dist")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    assert user_cache.code_here.__wrapped__("ntk_dist") == once
+
+
 def test_only_what_is_kept_of_the_same_spec_model_and_data_is_taken(cache: Path, tmp_path: Path, tiny_model: Path):
     path = make_sweep(tmp_path / "sweep", model=tiny_model)
     (first,) = look(path)
