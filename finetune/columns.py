@@ -54,6 +54,7 @@ def integer_labels(values: Iterable[Any], place: Place) -> NDArray[np.int64]:
     values = list(values)
     labels = []
     for row, value in enumerate(values):
+        _check_there(value, place(row))
         number = _number(value)
         if number is None or number != int(number) or number < 0:
             raise LabelError(
@@ -75,6 +76,7 @@ def real_labels(values: Iterable[Any], place: Place) -> NDArray[np.float64]:
     """
     labels = []
     for row, value in enumerate(values):
+        _check_there(value, place(row))
         number = _number(value)
         if number is None:
             comma = isinstance(value, str) and number_of(value.replace(",", ".")) is not None
@@ -93,6 +95,11 @@ def sign_labels(values: Iterable[Any], place: Place, cut: float) -> tuple[NDArra
     numbers = real_labels(values, place)
     rows = np.flatnonzero(np.abs(numbers) > cut)
     return rows, (numbers[rows] > 0).astype(np.int64)
+
+
+def _check_there(value: Any, where: str) -> None:
+    if value is None:
+        raise LabelError(f"{where} has no label; remove the row, or name a split whose labels are given")
 
 
 def _number(value: Any) -> int | float | None:
