@@ -30,7 +30,6 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.run import resolve
 from orchestrator.spec import read_spec
 from orchestrator.stages.execute import provenance
-from orchestrator.stages.path import arrays_to_keep
 from orchestrator.store.artifacts import layout_of
 from orchestrator.survey import keep_surveys, surveys
 from orchestrator.tables.cell_columns import SPECTRUM_COLUMNS
@@ -103,7 +102,7 @@ def publish_made_up(path: Path) -> Plan:
         if count is not None:
             arrays = {column.name: np.ones(count) for column in SPECTRUM_COLUMNS}
             arrays |= {"initial": np.ones((ROWS, 1)), "eval_initial": np.ones((N_EVAL, 1))}
-            arrays |= {name: array for i in range(count) for name, array in arrays_to_keep(kept, i).items()}
+            arrays |= {f"{name}.{i}": array for i in range(count) for name, array in kept.arrays().items()}
         with store.new_arrays(stage, layout_of(arrays)) as file:
             file.write(arrays)
             store.publish(stage, {}, provenance(stage, 1, 0.01), file)

@@ -2,10 +2,6 @@
 
 from collections.abc import Mapping
 
-NO_GPUS = ("", "NoDevFiles")
-"""What Slurm puts into CUDA_VISIBLE_DEVICES where a job has no GPU."""
-
-
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """Where torch reads, when it is loaded, how it is to divide a GPU's memory: its name since 2.9, and the one before."""
 

@@ -123,7 +123,6 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
 
 
 def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: list[str]) -> None:
-
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)

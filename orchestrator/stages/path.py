@@ -87,11 +87,6 @@ def path_columns(
     }
 
 
-def arrays_to_keep(kept: KeptPath, position: int) -> dict[str, FloatArray]:
-    """Return the arrays of an artifact that hold what is kept of the layer set at a position."""
-    return {f"{name}.{position}": array for name, array in kept.arrays().items()}
-
-
 def read_kept(artifact: Artifact, position: int, *, primal: bool, size: int) -> KeptPath:
     """Return what an artifact holds of the layer set at a position.
 

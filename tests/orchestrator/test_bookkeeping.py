@@ -22,7 +22,6 @@ from orchestrator.run import is_finished
 from orchestrator.schedule import missing_stages
 from orchestrator.stage import _inputs_digest
 from orchestrator.stages.execute import provenance
-from orchestrator.stages.path import arrays_to_keep
 from orchestrator.status import Status, status_of
 from orchestrator.store import files
 from orchestrator.store.artifacts import layout_of
@@ -81,7 +80,7 @@ def made_up(plan: Plan, folder: ResultsFolder) -> None:
             arrays |= {"initial": np.ones((2 * n_train, 1)), "eval_initial": np.ones((2 * n_eval, 1))}
             r, rows = np.ones((2 * n_train, 1)), np.ones((2 * n_eval, 2 * n_train))
             kept = TridiagonalDecomposition(np.eye(2 * n_train)).keep(r, [rows])
-            arrays |= {name: array for i in range(n_sets) for name, array in arrays_to_keep(kept, i).items()}
+            arrays |= {f"{name}.{i}": array for i in range(n_sets) for name, array in kept.arrays().items()}
         with store.new_arrays(stage, layout_of(arrays)) as file:
             file.write(arrays)
             store.publish(stage, {}, origin, file)
