@@ -139,10 +139,10 @@ class AdditionsPlanner:
             "rows_per_example": self._sizes.kernel_rows_per_example,
             "sigma": self._spec.kernel.sigma,
             "dtype": self._spec.model.dtype,
-            **({"row_dtype": self._spec.row_dtype} if self._spec.row_dtype != self._spec.model.dtype else {}),
+            "row_dtype": self._spec.row_dtype,
             "gram_dtype": self._spec.compute.gram_dtype,
             "threads": self._spec.compute.threads,
-            **({"tf32": True} if self._spec.compute.tf32 else {}),
+            "tf32": self._spec.compute.tf32,
             "layer_sets": [list(rows[0].layer_set.groups) for rows in part],
             "added": [[list(row.groups) for row in rows] for rows in part],
         }

@@ -156,7 +156,7 @@ def _batching_memory(plan: Plan, stage: Stage) -> int:
 
 def _tried_together(stage: Stage) -> int:
     """Return the most texts that the stage `batching` takes through the model at once."""
-    return 1 if stage.parameters.get("batching") == "alone" else min(CROWD, int(stage.parameters["batch_examples"]))
+    return 1 if stage.parameters["batching"] == "alone" else min(CROWD, int(stage.parameters["batch_examples"]))
 
 
 def _precision_memory(plan: Plan, stage: Stage) -> int:
@@ -169,7 +169,7 @@ def _gram_memory(plan: Plan, stage: Stage) -> int:
     sizes = plan.of(stage).sizes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
     mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
-    if "device_bytes" in stage.parameters:
+    if stage.parameters["device_bytes"] is not None:
         # The tile, and two chunks of rows on their way to the GPU.
         return mapped + 8 * rows * rows + 2 * int(stage.parameters["device_bytes"])
     return mapped + workspace_bytes(rows, rows)

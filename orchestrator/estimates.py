@@ -19,7 +19,7 @@ NEEDS_EIGENVECTORS = "it needs kernel.eigenvectors: true"
 def is_iterative(stage: Stage) -> bool:
     """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
     # With few parameters the matrix is as small as they are, and decomposing it tells more.
-    iterative = stage.parameters["problem"]["kernel"].get("decomposition") == "iterative"
+    iterative = stage.parameters["problem"]["kernel"]["decomposition"] == "iterative"
     return bool(iterative and stage.parameters["method"] == "dual")
 
 

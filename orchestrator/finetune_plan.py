@@ -63,9 +63,13 @@ class FinetunePlanner:
             "seed": self._seed,
         }
         frozen_layers = self._frozen_layers(layer_set) if self._prefix_cache else 0
-        nonlinear = {"model": "nonlinear", "kernel_examples": self._kernel_examples, "frozen_layers": frozen_layers}
-        # Left out where it is false, so that stages have the identities that they had before there was a choice.
-        beside = {"train_head": True} if self._spec.head_trained and not self._spec.head.in_kernel else {}
+        nonlinear = {
+            "model": "nonlinear",
+            "linearization": None,
+            "kernel_examples": self._kernel_examples,
+            "frozen_layers": frozen_layers,
+        }
+        beside = {"train_head": bool(self._spec.head_trained and not self._spec.head.in_kernel)}
         trained = Stage("finetune", shared | nonlinear | beside, inputs)
         linearized = self._linearized(shared, frozen_layers, inputs)
         both = {"trained": (_ref(trained),), "linearized": (_ref(linearized),)}
@@ -76,8 +80,8 @@ class FinetunePlanner:
 
         A model that is divided among processes has no products: rows that do not fit are for the plan to refuse.
         """
-        own = {**shared, "model": "linearized", "kernel_examples": 0}
-        by_rows = Stage("finetune", own, inputs)
+        own = {**shared, "model": "linearized", "kernel_examples": 0, "train_head": False}
+        by_rows = Stage("finetune", own | {"linearization": "rows", "frozen_layers": 0}, inputs)
         rows_only = self._linearization == "rows" or self._spec.is_divided
         if rows_only or (self._linearization is None and self._fits(by_rows)):
             return by_rows

@@ -69,11 +69,13 @@ class Sweep:
         kept = ["threads", "gram_dtype", "batch_tokens", "batching", "shard_examples"]
         if spec["compute"]["shard_examples"] is None:
             kept.append("memory_budget")  # chooses the shards, and with them the order of sums
-        spec["compute"] = {key: spec["compute"][key] for key in kept if key in spec["compute"]}
+        spec["compute"] = {key: spec["compute"][key] for key in kept}
         # What stands beside the other numbers and changes none may join a sweep and leave it.
-        spec["kernel"].pop("additions", None)
-        spec.get("finetune", {}).pop("combinations", None)
-        parts = ("model", "task", "adapter", "head", "kernel", "compute", *(["finetune"] if training else []))
+        del spec["kernel"]["additions"]
+        parts = ["model", "task", "adapter", "head", "kernel", "compute"]
+        if training and spec["finetune"] is not None:
+            del spec["finetune"]["combinations"]
+            parts.append("finetune")
         return dict(_flat({part: spec[part] for part in parts}))
 
     def _task_numbers(self, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,19 +111,16 @@ class SeedPlanner:
         })  # fmt: skip
 
     def _scorer(self) -> dict[str, Any]:
-        """Return what fixes the numbers of the model; what came later only where it is not as it was before."""
+        """Return what fixes the numbers of the model."""
         spec = self.spec
-        unusual = {
-            "row_dtype": spec.row_dtype if spec.row_dtype != spec.model.dtype else None,
-            "weights_seed": spec.model.weights_seed if spec.model.weights == "random" else None,
-            "device": spec.compute.device if spec.compute.device != "cpu" else None,
-            "sharding": spec.sharding.model_dump(mode="json") if spec.sharding else None,
-            "batching": spec.compute.batching if spec.compute.batching != "together" else None,
-        }
         adapter_seed, head_seed = spec.adapter.seed, spec.head.seed
         return {
             "model": self.sweep.sources.model.content_id,
+            "weights_seed": spec.model.weights_seed if spec.model.weights == "random" else None,
             "dtype": spec.model.dtype,
+            "row_dtype": spec.row_dtype,
+            "device": spec.compute.device,
+            "sharding": spec.sharding.model_dump(mode="json") if spec.sharding else None,
             "attention": spec.model.attention,
             "adapter": spec.adapter.model_dump(mode="json", exclude={"seed"}),
             "adapter_seed": self.seed if adapter_seed is None else adapter_seed,
@@ -131,8 +128,8 @@ class SeedPlanner:
             "head_seed": self.seed if head_seed is None else head_seed,
             "n_outputs": self.survey.n_outputs,
             "batch_tokens": spec.compute.tokens_at_once,
+            "batching": spec.compute.batching,
             "threads": spec.compute.threads,
-            **{name: value for name, value in unusual.items() if value is not None},
         }
 
     def _model_inputs(self) -> dict[str, tuple[Ref, ...]]:
@@ -150,8 +147,8 @@ class SeedPlanner:
             return None
         # Of the kernel's outputs only the margin changes what a ridge probe is fitted to, and no logistic one.
         outputs = self.spec.kernel.outputs
-        aims = {"outputs": outputs} if self.spec.head.kind == "ridge" and outputs == "margin" else {}
-        return Stage("head", self._scorer() | aims, _by_kind(self.dataset, self.batches))
+        aims = "margin" if self.spec.head.kind == "ridge" and outputs == "margin" else "full"
+        return Stage("head", self._scorer() | {"outputs": aims}, _by_kind(self.dataset, self.batches))
 
     def _head_refits(self) -> Stage | None:
         """Return the stage that fits a logistic head again without each example; None where nothing needs that."""
@@ -185,10 +182,7 @@ class SeedPlanner:
         """Return the stage that measures what half precision costs; None where the model is not in half precision."""
         if self.spec.model.dtype not in ("bfloat16", "float16"):
             return None
-        parameters = self._rows_parameters() | {
-            "row_dtype": self.spec.row_dtype,
-            "examples": min(PRECISION_SAMPLE, self.sizes.n_train),
-        }
+        parameters = self._rows_parameters() | {"examples": min(PRECISION_SAMPLE, self.sizes.n_train)}
         return Stage("precision", parameters, self._model_inputs())
 
     def _rows_parameters(self) -> dict[str, Any]:

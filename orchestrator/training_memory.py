@@ -16,7 +16,7 @@ def training_memory(sizes: Sizes, survey: Survey, stage: Stage) -> int:
 
 def by_rows(stage: Stage) -> bool:
     """Tell whether a stage trains a linearization from the rows that the kernel was made of."""
-    return stage.parameters["model"] == "linearized" and "linearization" not in stage.parameters
+    return bool(stage.parameters["linearization"] == "rows")
 
 
 def outputs_bytes(sizes: Sizes, stage: Stage) -> int:
@@ -32,7 +32,7 @@ def trained_parameters(sizes: Sizes, survey: Survey, stage: Stage) -> int:
     Of a head outside the kernel it knows the most that there can be: encoders may have a dense layer before the last.
     """
     total = sum(_group_parameters(sizes, stage))
-    if not stage.parameters.get("train_head"):
+    if not stage.parameters["train_head"]:
         return total
     hidden = int(survey.model["hidden_size"])
     dense = 0 if survey.model["is_decoder"] else hidden * (hidden + 1)

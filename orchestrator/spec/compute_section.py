@@ -31,11 +31,6 @@ BatchTokens = Annotated[
 class ComputeSection(Section):
     """Where and how the stages run."""
 
-    came_later = frozenset({
-        *("device", "tf32", "row_dtype", "checkpointing", "device_memory", "batching", "workers_per_gpu"),
-        "deterministic",
-    })  # fmt: skip
-
     executor: Literal["ray", "inline"] = Field(
         "ray",
         description="ray runs stages in parallel processes; inline in this process, for debuggers.",

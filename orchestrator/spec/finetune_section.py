@@ -27,8 +27,6 @@ class CombinationsSection(Section):
 class FinetuneSection(Section):
     """How each cell is trained, and its linearization in the same way; nothing is trained without this section."""
 
-    came_later = frozenset({"linearization", "train_head", "combinations", "side_by_side_across"})
-
     loss: Literal["squared", "cross_entropy"] = Field(
         "squared", description="squared compares outputs with coded classes or labels, as the kernel does.",
         examples=["squared"],

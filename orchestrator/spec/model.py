@@ -29,8 +29,6 @@ from orchestrator.spec.together import check_combinations, check_together
 class Spec(Section):
     """A sweep: what to compute, over which grid, and where to leave it."""
 
-    came_later = frozenset({"finetune", "sharding"})
-
     name: str = Field(description="Name of the sweep; letters, digits, - _ and .", examples=["quickstart"])
     model: ModelSection = Field(description="The pretrained model.")
     task: TaskSection = Field(description="The sentences and their labels.")

@@ -1,13 +1,11 @@
 """The sections of a spec: what is computed (model, task, adapter, head, kernel) and where it goes (results)."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
@@ -18,28 +16,13 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A part of the spec: unknown keys are errors, values never change after validation.
-
-    Attributes:
-        came_later: keys that are left out where they have their default, so that a spec without them reads, and is
-            hashed, as it was before there were any.
-    """
+    """A part of the spec: unknown keys are errors, values never change after validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    came_later: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = write(self)
-        fields = type(self).model_fields
-        usual = {key for key in self.came_later if getattr(self, key) == fields[key].default}
-        return {key: value for key, value in content.items() if key not in usual}
 
 
 class ModelSection(Section):
     """The pretrained model, as transformers loads it."""
-
-    came_later = frozenset({"weights", "weights_seed"})
 
     path: Place = Field(
         description="Folder of the model (relative to the spec file), or its id on the hub.",
@@ -77,8 +60,6 @@ class ModelSection(Section):
 
 class TaskSection(Section):
     """The sentences and what is to be predicted from them."""
-
-    came_later = frozenset({"sampling", "distinct_texts"})
 
     data: Place = Field(
         description="Parquet, CSV, TSV or JSONL file, a folder of them (relative to the spec file), or a dataset's id "
@@ -226,8 +207,6 @@ class HeadSection(Section):
 
 class KernelSection(Section):
     """Which kernel is built from the Jacobian, and what is read off its spectrum."""
-
-    came_later = frozenset({"additions", "decomposition"})
 
     kind: Literal["sgd", "sign", "asymmetric_sign"] = Field(
         "sgd",

@@ -85,8 +85,8 @@ class _Kernels:
                 largest,
                 size=found.size,
                 trace=found.trace,
-                jacobian_eps=machine_epsilon(self._parameters["dtype"], self._parameters.get("row_dtype", "float64")),
-                gram_eps=products_eps(self._parameters["gram_dtype"], tf32=self._parameters.get("tf32", False)),
+                jacobian_eps=machine_epsilon(self._parameters["dtype"], self._parameters["row_dtype"]),
+                gram_eps=products_eps(self._parameters["gram_dtype"], tf32=self._parameters["tf32"]),
             )
             self._ends[key] = {"sigma_max": largest, "sigma_min": smallest, "noise_floor": floor}
         return self._ends[key]

@@ -58,7 +58,7 @@ class _Trial:
         self._most_examples: int = p["batch_examples"]
         scorer = work.scorer(_without_fitted_head(p), None, p["groups"])
         self._device = scorer.device
-        row_dtype = getattr(torch, p.get("row_dtype", p["dtype"]))
+        row_dtype = getattr(torch, p["row_dtype"])
         outputs = partial(kernel_outputs, outputs=p["outputs"])
         self._rows: Callable[..., object] = partial(scorer.rows, outputs=outputs, row_dtype=row_dtype)
         width = sum(linear.n_parameters for group in p["groups"] for linear in scorer.groups[group])

@@ -34,7 +34,7 @@ def compute(stage: Stage, work: Work) -> Product:
     crowd = work.halved(min(CROWD, p["batch_examples"]))
     chosen = TrialTexts.of(texts, batch_tokens=work.batch_tokens(stage, p), crowd=crowd)
     rows = partial(loaded.rows, outputs=one_score, row_dtype=getattr(torch, p["dtype"]))
-    check_batching(loaded.model, rows, chosen, alone=p.get("batching") == "alone")
+    check_batching(loaded.model, rows, chosen, alone=p["batching"] == "alone")
     if in_half:
         work.forget_scorer()
     return Product({})

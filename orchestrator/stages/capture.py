@@ -31,7 +31,7 @@ def compute(stage: Stage, work: Work) -> Product:
     per_example = rows_per_example(p["n_outputs"], p["outputs"])
     batch_tokens, batch_examples = work.batch_tokens(stage, p), work.halved(p["batch_examples"])
     batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples)
-    dtype = p.get("row_dtype", p["dtype"])
+    dtype = p["row_dtype"]
     widths = {group: sum(linear.n_parameters for linear in scorer.groups[group]) for group in p["groups"]}
     arrays = {SCORES: (1, per_example)} | {group: (per_example, width) for group, width in widths.items()}
     file = work.new_arrays(stage, {}, BatchedLayout(dtype, batches, arrays))

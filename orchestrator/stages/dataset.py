@@ -27,7 +27,7 @@ def compute(stage: Stage, work: Work) -> Product:
         n_train=p["n_train"],
         n_eval=task["n_eval"],
         seed=p["seed"],
-        sampling=task.get("sampling", "random"),
+        sampling=task["sampling"],
     )
     arrays: dict[str, Array] = {}
     pad_id = 0

@@ -49,13 +49,13 @@ def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
         "outputs_per_example": p["outputs_per_example"],
         "accumulate": p["gram_dtype"],
     }
-    if "device" in p:
+    if p["device"] != "cpu":
         from ntk_dist.device_gram import device_gram_tile
 
         return partial(
             device_gram_tile,
             **options,
-            tf32=p.get("tf32", False),
+            tf32=p["tf32"],
             max_bytes=work.halved(p["device_bytes"]),
             device=work.use_device(p["device"]),
         )
@@ -69,15 +69,14 @@ def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
 
 
 def on_device(compute: ComputeSection) -> dict[str, Any]:
-    """Return what a GPU adds to the parameters of stages whose numbers depend on it; nothing where there is none.
+    """Return the parameters of stages whose numbers depend on where kernel blocks are made.
 
     The bytes that a tile may take there decide how it is divided, and so the order of its sums. They are a part of
     the memory budget, which therefore belongs to the numbers where it is small.
     """
-    if compute.device == "cpu":
-        return {}
-    device_bytes = min(DEVICE_BYTES, compute.memory_budget // DEVICE_SHARE_OF_BUDGET)
-    return {"device": compute.device, "device_bytes": device_bytes} | ({"tf32": True} if compute.tf32 else {})
+    of_a_gpu = min(DEVICE_BYTES, compute.memory_budget // DEVICE_SHARE_OF_BUDGET)
+    device_bytes = of_a_gpu if compute.device != "cpu" else None
+    return {"device": compute.device, "device_bytes": device_bytes, "tf32": compute.tf32}
 
 
 def workspace_bytes(left_rows: int, right_rows: int, columns: int = COLUMNS_AT_ONCE) -> int:

@@ -32,7 +32,7 @@ def compute(stage: Stage, work: Work) -> Product:
     found = {position: row for each in work.group.gathered(own) for position, row in each.items()}
     features = np.stack([found[position] for position in range(len(labels))])
     kind: TaskKind = "regression" if labels.dtype.kind == "f" else "classification"
-    targets = logit_targets(labels, kind=kind, n_outputs=p["n_outputs"], outputs=p.get("outputs", "full"))
+    targets = logit_targets(labels, kind=kind, n_outputs=p["n_outputs"], outputs=p["outputs"])
     head, penalty = p["head"]["kind"], p["head"]["penalty"]
     arrays: dict[str, np.ndarray] = dict(fit_head(head, features, labels, targets, penalty=penalty))
     if head == "ridge":

@@ -101,10 +101,11 @@ class Solver:
         from ntk_dist.symmetric import SymmetricDecomposer
 
         device_eigh: Eigh | None = None
-        if "device" in (compute := self.stage.parameters["problem"]["compute"]):
+        device = self.stage.parameters["problem"]["compute"]["device"]
+        if device != "cpu":
             from ntk_dist.device_eigen import DeviceEigh
 
-            device_eigh = DeviceEigh(self.work.use_device(compute["device"]))
+            device_eigh = DeviceEigh(self.work.use_device(device))
         return SymmetricDecomposer(self.kernel["eigenvectors"], device_eigh)
 
     def decompose(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
@@ -225,8 +226,8 @@ class Solver:
         return {
             "sigma": self.kernel["sigma"],
             "relative_sigma": self.kernel["relative_sigma"],
-            "jacobian_eps": machine_epsilon(scorer["dtype"], scorer.get("row_dtype", scorer["dtype"])),
-            "gram_eps": products_eps(compute["gram_dtype"], tf32=compute.get("tf32", False)),
+            "jacobian_eps": machine_epsilon(scorer["dtype"], scorer["row_dtype"]),
+            "gram_eps": products_eps(compute["gram_dtype"], tf32=compute["tf32"]),
         }
 
 

@@ -60,7 +60,7 @@ class TrainingInputs:
         self.seed: int = parameters["seed"]
         self.groups: list[str] = parameters["groups"]
         head = work.input(stage, "head") if "head" in stage.inputs else None
-        self.trained = [*self.groups, HEAD] if parameters.get("train_head") else self.groups
+        self.trained = [*self.groups, HEAD] if parameters["train_head"] else self.groups
         loaded = work.scorer(parameters["problem"]["scorer"], head, self.trained)
         self._sharded = loaded if isinstance(loaded, ShardedScorer) else None
         self.scorer = passing_through(loaded) if isinstance(loaded, ShardedScorer) else loaded
@@ -125,7 +125,7 @@ class TrainingInputs:
 
     def linearization(self, n_cells: int) -> Trainable:
         """Return the linearized model, by the rows that the kernel was made of or by products with the Jacobian."""
-        if self._parameters.get("linearization") == "products":
+        if self._parameters["linearization"] == "products":
             return self._by_products(n_cells)
         return self._by_rows(n_cells)
 

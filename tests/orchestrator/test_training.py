@@ -382,8 +382,3 @@ def test_a_misspelled_key_of_training_is_answered_with_the_nearest(tmp_path: Pat
     spec = training(tmp_path, tiny_model, TRAINING | {"learning_rat": 0.1})
     with pytest.raises(SpecError, match="learning_rate"):
         read_spec(spec)
-
-
-def test_a_spec_without_training_is_stored_as_before_there_was_any():
-    assert "finetune" not in spec_of().model_dump(mode="json")
-    assert "finetune" in spec_of(changed({}, {"finetune": TRAINING})).model_dump(mode="json")
