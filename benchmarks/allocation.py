@@ -20,13 +20,11 @@ from typing import Any
 
 import submitit
 
-import orchestrator.stage
-from orchestrator.executors import ray_teams, ray_workers
+from orchestrator.executors import ray_workers
 from orchestrator.executors.joined_ray import JoinedRay
 from orchestrator.folder import ResultsFolder
 from orchestrator.schedule import Schedule
-from orchestrator.stage import Stage
-from orchestrator.stages import registry
+from orchestrator.stage import Stage, StageKind
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.journal import read_journals
 from slurm.allocation import NODE_LOGS
@@ -35,7 +33,7 @@ from slurm.profile import Profile
 from slurm.submission import Request, submit
 from tests.orchestrator.sweeps import sweep_of
 
-KIND = "nothing"
+NOTHING = StageKind("nothing", 1, "nothing", "benchmarks.allocation")
 WORKERS = 2
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,22 +41,6 @@ ROOT = Path(__file__).resolve().parents[1]
 def compute(stage: Stage, work: Work) -> Product:
     """Compute nothing."""
     return Product({"cell": stage.parameters["cell"]})
-
-
-def register() -> None:
-    """Let stages that compute nothing be planned and computed in this process."""
-    orchestrator.stage.NUMERICS_VERSION = {**orchestrator.stage.NUMERICS_VERSION, KIND: 1}
-    registry._MODULES[KIND] = "benchmarks.allocation"
-
-
-class Worker(ray_teams.Worker):
-    """A worker that knows how to compute nothing."""
-
-    def __init__(self, *arguments: Any) -> None:
-        from benchmarks.allocation import register
-
-        register()
-        super().__init__(*arguments)
 
 
 class Silence:
@@ -73,9 +55,7 @@ class Silence:
 
 def drive(folder: ResultsFolder, cells: int) -> None:
     """Work the cells off on the Ray of this allocation, as the driver of a sweep does, and write how long it took."""
-    register()
-    ray_teams.Worker = Worker
-    stages = [Stage(KIND, {"cell": cell}) for cell in range(cells)]
+    stages = [Stage(NOTHING, {"cell": cell}) for cell in range(cells)]
     plan: Any = SimpleNamespace(stages=stages)
     with ray_workers.RayExecutor(sweep_of(), folder, JoinedRay(Path(os.environ[NODE_LOGS]))) as executor:
         while executor.capacity < WORKERS:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.estimate import human_bytes, memory_bytes
+from orchestrator.estimate import human_bytes
 from orchestrator.executors.local_ray import LocalRay
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.plan import Plan, make_plan
@@ -169,7 +169,7 @@ def main() -> None:
         f"a worker with the model, largest batch forward: {human_bytes(baseline)}"
     )
     for kind, peak in peaks.items():
-        told = max(memory_bytes(plan, stage) for stage in plan.stages if stage.kind == kind)
+        told = max(plan.cost_of(stage).memory_bytes for stage in plan.stages if stage.kind == kind)
         print(
             f"{kind:8} peak {human_bytes(peak)}: the model {(peak - baseline) / budget:+.2f} budgets "
             f"(planned {told / budget:.2f})"

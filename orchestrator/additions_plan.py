@@ -9,6 +9,7 @@ from orchestrator.layer_sets import GroupFacts, LayerSet
 from orchestrator.sizes import Sizes
 from orchestrator.spec import Spec
 from orchestrator.stage import Stage
+from orchestrator.stages.additions import ADDITIONS
 
 LAYER_SETS_A_STAGE = 8
 """Layer sets of one stage, which decomposes what they have in common once; part of the numbers' last bits."""
@@ -109,7 +110,7 @@ class AdditionsPlanner:
             inputs = self._inputs(n_train)
             for start in range(0, len(self._added), LAYER_SETS_A_STAGE):
                 part = self._added[start : start + LAYER_SETS_A_STAGE]
-                stage = Stage("additions", self._parameters(n_train, part), inputs)
+                stage = Stage(ADDITIONS, self._parameters(n_train, part), inputs)
                 yield Additions(stage, seed, n_train, tuple(row for rows in part for row in rows))
 
     @cached_property

@@ -6,9 +6,10 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import SpecError
-from orchestrator.side_by_side import runs_of
 from orchestrator.spec.finetune_section import CombinationsSection
 from orchestrator.stage import Stage
+from orchestrator.stages.combine import COMBINE
+from orchestrator.stages.side_by_side import runs_of
 
 if TYPE_CHECKING:
     from orchestrator.plan_parts import Comparison, Solve, Variant
@@ -84,4 +85,4 @@ def _stage(section: CombinationsSection, compared: Mapping[str, Stage], stages: 
         "frozen_layers": runs_of(stages[trained])[0].parameters["frozen_layers"],
     }
     roles = {f"{role}.{side}": ids for side, stage in compared.items() for role, ids in stage.inputs.items()}
-    return Stage("combine", parameters, roles)
+    return Stage(COMBINE, parameters, roles)

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.stage import Stage
-
 FITTED_HEADS = frozenset({"ridge", "logistic"})
 """Kinds of heads that are fitted to the labels of the training examples."""
 
@@ -14,13 +12,6 @@ ESTIMATES = ("gcv", "leave_one_out_loss")
 
 NEEDS_EIGENVECTORS = "it needs kernel.eigenvectors: true"
 """Why a sweep lacks leave-one-out residuals that a run with eigenvectors would add."""
-
-
-def is_iterative(stage: Stage) -> bool:
-    """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
-    # With few parameters the matrix is as small as they are, and decomposing it tells more.
-    iterative = stage.parameters["problem"]["kernel"]["decomposition"] == "iterative"
-    return bool(iterative and stage.parameters["method"] == "dual")
 
 
 def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool = True) -> dict[str, str]:

@@ -7,6 +7,8 @@ from orchestrator.layer_sets import HEAD, LayerSet
 from orchestrator.spec import Spec
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.stage import Stage
+from orchestrator.stages.compare import COMPARE
+from orchestrator.stages.finetune import FINETUNE
 
 _OF_THE_PLAN = {
     "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "side_by_side_across", "prefix_cache",
@@ -70,10 +72,10 @@ class FinetunePlanner:
             "frozen_layers": frozen_layers,
         }
         beside = {"train_head": bool(self._spec.head_trained and not self._spec.head.in_kernel)}
-        trained = Stage("finetune", shared | nonlinear | beside, inputs)
+        trained = Stage(FINETUNE, shared | nonlinear | beside, inputs)
         linearized = self._linearized(shared, frozen_layers, inputs)
         both = {"trained": (_ref(trained),), "linearized": (_ref(linearized),)}
-        return trained, linearized, Stage("compare", shared | beside, {**inputs, **both})
+        return trained, linearized, Stage(COMPARE, shared | beside, {**inputs, **both})
 
     def _linearized(self, shared: Mapping[str, Any], frozen_layers: int | None, inputs: Inputs) -> Stage:
         """Return the stage that trains the linearization: by rows where they fit, unless the spec says how.
@@ -81,11 +83,11 @@ class FinetunePlanner:
         A model that is divided among processes has no products: rows that do not fit are for the plan to refuse.
         """
         own = {**shared, "model": "linearized", "kernel_examples": 0, "train_head": False}
-        by_rows = Stage("finetune", own | {"linearization": "rows", "frozen_layers": 0}, inputs)
+        by_rows = Stage(FINETUNE, own | {"linearization": "rows", "frozen_layers": 0}, inputs)
         rows_only = self._linearization == "rows" or self._spec.is_divided
         if rows_only or (self._linearization is None and self._fits(by_rows)):
             return by_rows
-        return Stage("finetune", own | {"linearization": "products", "frozen_layers": frozen_layers}, inputs)
+        return Stage(FINETUNE, own | {"linearization": "products", "frozen_layers": frozen_layers}, inputs)
 
     def _frozen_layers(self, layer_set: LayerSet) -> int | None:
         """Return how many layers below the trained ones are to be computed once; None for all of them.

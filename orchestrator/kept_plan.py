@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.folder import ResultsFolder, stored_text
 from orchestrator.identity import digest, identity, is_identity
-from orchestrator.stage import NUMERICS_VERSION
+from orchestrator.stages.registry import KINDS
+from orchestrator.stages.survey import SURVEY
 from orchestrator.store import files
 from orchestrator.store.sealed import sealed, unsealed
 from orchestrator.version import VERSION
@@ -231,7 +232,8 @@ def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanInd
 
 def _key(spec_text: str) -> str:
     # Of the text, not of what it says: reading YAML takes longer than all the rest of a look at a sweep.
-    return identity([FORMAT, VERSION, dict(NUMERICS_VERSION), digest(spec_text)])
+    versions = {kind.name: kind.version for kind in (SURVEY, *KINDS.values())}
+    return identity([FORMAT, VERSION, versions, digest(spec_text)])
 
 
 def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
@@ -246,7 +248,7 @@ def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
 def _names_stages(index: PlanIndex) -> bool:
     """Tell whether an index names kinds and identities of stages alone, which are looked up as files."""
     named = [*index.surveys, *(stage_id for stages in index.stages.values() for stage_id in stages)]
-    return index.stages.keys() <= NUMERICS_VERSION.keys() and all(map(is_identity, named))
+    return index.stages.keys() <= KINDS.keys() and all(map(is_identity, named))
 
 
 def _planned(folder: ResultsFolder, key: str) -> PlanIndex:

@@ -16,9 +16,9 @@ from orchestrator.plan_parts import Solve, Variant
 from orchestrator.seed_plan import SeedPlanner
 from orchestrator.side_by_side import train_together
 from orchestrator.sizes import Sizes
-from orchestrator.stage import Stage
+from orchestrator.stage import Stage, StageCost
+from orchestrator.stages.finetune.memory import training_memory
 from orchestrator.survey import Survey
-from orchestrator.training_memory import training_memory
 from orchestrator.variants import Choice, variants
 
 
@@ -47,6 +47,10 @@ class Plan:
     def of(self, stage: Stage) -> Variant:
         """Return a variant that needs a stage; what a stage costs is the same for all of them."""
         return self.variants[self.variant_of[stage.stage_id]]
+
+    def cost_of(self, stage: Stage) -> StageCost:
+        """Return what a stage costs."""
+        return stage.of.cost(stage, self.of(stage))
 
     def solves_of(self, position: int) -> tuple[Solve, ...]:
         """Return the stages that fill the cells of a variant."""

@@ -48,6 +48,11 @@ class Variant:
     sizes: Sizes
     layer_sets: tuple[LayerSet, ...]
 
+    def row_flops(self, n_examples: int) -> float:
+        """Return the floating-point operations of the Jacobian rows of so many examples."""
+        rows = 1 + self.sizes.rows_per_example
+        return 2.0 * int(self.survey.model["n_parameters"]) * self.survey.mean_tokens * n_examples * rows
+
 
 @dataclass(frozen=True)
 class Solve:

@@ -14,7 +14,6 @@ from orchestrator.plan import Plan
 from orchestrator.retries import Retries
 from orchestrator.stage import Stage
 from orchestrator.stages.failures import FailureClass, Outcome, Status
-from orchestrator.stages.registry import KINDS, OF_THE_MODEL
 from orchestrator.store.artifacts import ArtifactStore
 
 MOST_REPAIRS = 3
@@ -71,7 +70,7 @@ def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ())
     A stage whose every reader is finished is not needed: a tile that was lost after its kernels were decomposed stays
     lost until a new layer set asks for it. The stages in `also` are needed whoever reads them.
     """
-    finished = {kind: store.finished(kind) for kind in KINDS}
+    finished = {kind: store.finished(kind) for kind in {stage.kind for stage in plan.stages}}
     needed: set[str] = {stage.stage_id for stage in plan.filling} | set(also)
     missing = []
     for stage in reversed(plan.stages):
@@ -205,7 +204,7 @@ class Schedule:
             self._progress.advance(stage.kind)
         ready = self._open.finish(stage)
         # a worker goes on with the model that it has loaded, before that of another seed
-        next_ones = [each for each in ready if {stage.kind, each.kind} <= OF_THE_MODEL]
+        next_ones = [each for each in ready if stage.of.runs_model and each.of.runs_model]
         self._ready.extendleft(reversed(next_ones))
         self._ready.extend(each for each in ready if each not in next_ones)
 

@@ -10,8 +10,16 @@ from orchestrator.identity import identity
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan_parts import Comparison, Solve, Variant
 from orchestrator.stage import Stage
-from orchestrator.stages.gram import on_device
-from orchestrator.training_memory import training_memory
+from orchestrator.stages.batches import BATCHES
+from orchestrator.stages.batching import BATCHING
+from orchestrator.stages.capture import CAPTURE
+from orchestrator.stages.dataset import DATASET
+from orchestrator.stages.finetune.memory import training_memory
+from orchestrator.stages.gram import GRAM, on_device
+from orchestrator.stages.head import HEAD
+from orchestrator.stages.head_refits import HEAD_REFITS
+from orchestrator.stages.precision import PRECISION
+from orchestrator.stages.solve import SOLVE
 
 MANY_LAYER_SETS = 1024
 """Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""
@@ -37,7 +45,7 @@ class SeedPlanner:
         self.batches = self._batches()
         self.head = self._head()
         self.head_refits = self._head_refits()
-        self.batching = Stage("batching", self._rows_parameters(), self._model_inputs())
+        self.batching = Stage(BATCHING, self._rows_parameters(), self._model_inputs())
         self.batching_trained = self._batching_trained()
         self.precision = self._precision()
         self.train = self._captures("train", sizes.train_shards)
@@ -67,7 +75,7 @@ class SeedPlanner:
                 inputs = self._solve_inputs(method, n_train) if chosen else {}
                 for start in range(0, len(chosen), batch):
                     part = tuple(chosen[start : start + batch])
-                    stage = Stage("solve", self._solve_parameters(problem, method, part), inputs)
+                    stage = Stage(SOLVE, self._solve_parameters(problem, method, part), inputs)
                     comparisons = tuple(self._comparisons(problem, part))
                     yield Solve(stage, self.seed, n_train, part, problem_id, comparisons)
 
@@ -101,7 +109,7 @@ class SeedPlanner:
     def _dataset(self) -> Stage:
         task = self.spec.task.model_dump(mode="json", exclude={"data", "sample_seed"})
         own = self.spec.task.sample_seed
-        return Stage("dataset", {
+        return Stage(DATASET, {
             "data": self.sweep.sources.data.content_id,
             "tokenizer": self.sweep.sources.model.content_id,
             "task": task,
@@ -140,7 +148,7 @@ class SeedPlanner:
         if self.spec.compute.tokens_at_once != "auto":
             return None
         # Memory is no parameter: what was found once stays, whatever there is later.
-        return Stage("batches", self._rows_parameters(), _by_kind(self.dataset))
+        return Stage(BATCHES, self._rows_parameters(), _by_kind(self.dataset))
 
     def _head(self) -> Stage | None:
         if self.spec.head.kind not in FITTED_HEADS:
@@ -148,14 +156,14 @@ class SeedPlanner:
         # Of the kernel's outputs only the margin changes what a ridge probe is fitted to, and no logistic one.
         outputs = self.spec.kernel.outputs
         aims = "margin" if self.spec.head.kind == "ridge" and outputs == "margin" else "full"
-        return Stage("head", self._scorer() | {"outputs": aims}, _by_kind(self.dataset, self.batches))
+        return Stage(HEAD, self._scorer() | {"outputs": aims}, _by_kind(self.dataset, self.batches))
 
     def _head_refits(self) -> Stage | None:
         """Return the stage that fits a logistic head again without each example; None where nothing needs that."""
         head = self.spec.head
         if head.kind != "logistic" or "leave_one_out_loss" in missing_estimates(head.kind, self._kernel()):
             return None
-        return Stage("head_refits", {"penalty": head.penalty}, _by_kind(self.dataset, self.head))
+        return Stage(HEAD_REFITS, {"penalty": head.penalty}, _by_kind(self.dataset, self.head))
 
     def _left_out(self) -> Stage | None:
         """Return the stage that says how outputs before training change without one example; None if none does."""
@@ -176,14 +184,14 @@ class SeedPlanner:
                 "batch_tokens": max(parameters["batch_tokens"], 2 * self.spec.task.max_length),
                 "batch_examples": max(parameters["batch_examples"], 2),
             }
-        return Stage("batching", parameters, self._model_inputs())
+        return Stage(BATCHING, parameters, self._model_inputs())
 
     def _precision(self) -> Stage | None:
         """Return the stage that measures what half precision costs; None where the model is not in half precision."""
         if self.spec.model.dtype not in ("bfloat16", "float16"):
             return None
         parameters = self._rows_parameters() | {"examples": min(PRECISION_SAMPLE, self.sizes.n_train)}
-        return Stage("precision", parameters, self._model_inputs())
+        return Stage(PRECISION, parameters, self._model_inputs())
 
     def _rows_parameters(self) -> dict[str, Any]:
         """Return what fixes the rows of any example, and how many go through the model at once."""
@@ -196,7 +204,7 @@ class SeedPlanner:
     def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
         inputs = self._model_inputs() | _by_kind(self.batching)
         parameters = self._rows_parameters() | {"split": split}
-        return [Stage("capture", parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]
+        return [Stage(CAPTURE, parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]
 
     def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:
         """Return the tiles that some layer set needs, by the positions of their shards."""
@@ -231,7 +239,7 @@ class SeedPlanner:
             "groups": list(groups),
             **on_device(self.spec.compute),
         }
-        return Stage("gram", parameters, {"left": (_ref(left),), "right": (_ref(right),)})
+        return Stage(GRAM, parameters, {"left": (_ref(left),), "right": (_ref(right),)})
 
     def adding(self) -> AdditionsPlanner:
         """Return what plans the additions of the seed."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.stage import Stage
+from orchestrator.stages.compare import COMPARE
+from orchestrator.stages.side_by_side import SIDE_BY_SIDE
 
 if TYPE_CHECKING:
     from orchestrator.plan_parts import Comparison, Solve, Variant
@@ -25,16 +27,6 @@ class Together:
     solves: list["Solve"]
     stages: dict[str, Stage]
     came_from: dict[str, str]
-
-
-def runs_of(stage: Stage) -> list[Stage]:
-    """Return the training runs that a stage does, as stages `finetune`: a stage of that kind is the only one itself."""
-    if stage.kind == "finetune":
-        return [stage]
-    return [
-        Stage("finetune", parameters, stage.inputs_of(str(number)))
-        for number, parameters in enumerate(stage.parameters["members"])
-    ]
 
 
 def train_together(
@@ -125,7 +117,7 @@ def _parts(members: Sequence[Stage], most: int, memory: Callable[[Stage], int], 
 
 def _stage(members: Sequence[Stage]) -> Stage:
     return Stage(
-        "side_by_side",
+        SIDE_BY_SIDE,
         {"members": [dict(member.parameters) for member in members]},
         {f"{role}.{number}": ids for number, member in enumerate(members) for role, ids in member.inputs.items()},
     )
@@ -134,4 +126,4 @@ def _stage(members: Sequence[Stage]) -> Stage:
 def _reading(comparison: "Comparison", stage: Stage, number: int) -> "Comparison":
     """Return a comparison that reads its cells where they are trained."""
     inputs = {**comparison.stage.inputs, "trained": ((stage.kind, stage.stage_id),)}
-    return replace(comparison, stage=Stage("compare", {**comparison.stage.parameters, "member": number}, inputs))
+    return replace(comparison, stage=Stage(COMPARE, {**comparison.stage.parameters, "member": number}, inputs))

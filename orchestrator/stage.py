@@ -1,30 +1,71 @@
-"""A stage: a shared piece of work that many cells need, identified by everything that fixes its numbers."""
+"""A stage, a shared piece of work that many cells need, identified by everything that fixes its numbers; its kind."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.identity import identity
+from orchestrator.loading import load_model_libraries, no_garbage
 
-NUMERICS_VERSION: Mapping[str, int] = {
-    "survey": 2,
-    "dataset": 2,
-    "batches": 1,
-    "head": 3,
-    "head_refits": 1,
-    "batching": 2,
-    "precision": 3,
-    "capture": 2,
-    "gram": 1,
-    "solve": 5,
-    "additions": 3,
-    "finetune": 4,
-    "side_by_side": 3,
-    "compare": 4,
-    "combine": 3,
-}
-"""Raised for a stage kind when its numbers change, so that artifacts of older code are not taken for newer ones."""
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+    from orchestrator.stages.work import Product, Work
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage costs, as far as the plan knows.
+
+    Attributes:
+        flops: floating-point operations.
+        disk_bytes: bytes that it leaves.
+        memory_bytes: most memory that it takes for Jacobians and blocks, beside the model and its activations.
+    """
+
+    flops: float = 0.0
+    disk_bytes: int = 0
+    memory_bytes: int = 0
+
+
+def no_cost(_stage: "Stage", _variant: "Variant") -> StageCost:
+    """Return that a stage costs nothing beside what it reads."""
+    return StageCost()
+
+
+@dataclass(frozen=True)
+class StageKind:
+    """A kind of stage: all that the rest of the project knows of it.
+
+    Attributes:
+        name: its name, in folders, tables and messages.
+        version: raised when its numbers change, so that artifacts of older code are not taken for newer ones.
+        meaning: what a stage of it computes, for people.
+        module: where its function `compute` is, which a worker loads when it needs it.
+        cost: returns what a stage costs whose numbers are those of a variant.
+        label: returns what a stage is about, for people; None where the name of the kind says it.
+        runs_model: whether it runs the model, in its precision, and all processes of a model group compute it together.
+        advice: what to change where a stage does not fit the memory budget; empty for a kind that is not refused for it.
+    """
+
+    name: str
+    version: int
+    meaning: str
+    module: str
+    cost: "Callable[[Stage, Variant], StageCost]" = no_cost
+    label: "Callable[[Stage], str] | None" = None
+    runs_model: bool = False
+    advice: str = ""
+
+    def compute(self, stage: "Stage", work: "Work") -> "Product":
+        """Compute a stage; the libraries that it takes are loaded by the first one."""
+        if self.runs_model:
+            load_model_libraries()
+        with no_garbage():
+            module = import_module(self.module)
+        product: Product = module.compute(stage, work)
+        return product
 
 
 @dataclass(frozen=True)
@@ -32,61 +73,42 @@ class Stage:
     """One stage of a plan.
 
     Attributes:
-        kind: which of the stage kinds it is.
+        of: its kind.
         parameters: everything that fixes its numbers, as JSON; no paths, no worker counts.
         inputs: identities of the stages whose artifacts it reads, by role, as (kind, stage_id).
     """
 
-    kind: str
+    of: StageKind
     parameters: Mapping[str, Any]
     inputs: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
+    @property
+    def kind(self) -> str:
+        """Name of its kind."""
+        return self.of.name
+
     @cached_property
     def stage_id(self) -> str:
-        """Hash of kind, numerics version, parameters and inputs."""
+        """Hash of kind, its version, parameters and inputs."""
         return identity(self.facts())
 
     @property
     def label(self) -> str:
         """What the stage is about, for people: its kind and the examples or the groups that it is for."""
-        p = self.parameters
-        if self.kind == "capture":
-            return f"capture of {p['split']} examples {p['start']} to {p['stop'] - 1}, adapter seed {p['adapter_seed']}"
-        if self.kind in ("solve", "additions"):
-            sets = ", ".join("+".join(groups) for groups in p["layer_sets"][:3])
-            return f"{self.kind} {'of' if self.kind == 'solve' else 'to'} {sets}" + (
-                " and others" if len(p["layer_sets"]) > 3 else ""
-            )
-        if self.kind in ("finetune", "compare"):
-            which = f"{self.kind} ({p['model']})" if self.kind == "finetune" else self.kind
-            return f"{which} of {'+'.join(p['groups'])}, {len(p['lambdas'])} lambdas from {p['lambdas'][0]:g}"
-        if self.kind == "side_by_side":
-            first, count = p["members"][0], len(p["members"])
-            cells = f"{len(first['lambdas'])} lambdas from {first['lambdas'][0]:g}"
-            return f"{self.kind} of {'+'.join(first['groups'])}, {count} times {cells}"
-        if self.kind == "combine":
-            shared = p["tasks"]["a"]
-            return f"combine tasks for {'+'.join(shared['groups'])}, {len(shared['lambdas'])} lambdas"
-        return self.kind
+        return self.of.label(self) if self.of.label else self.kind
 
     def facts(self) -> dict[str, Any]:
         """Return what the identity is the hash of; long input lists stand as their own hash."""
         return {
             "kind": self.kind,
-            "version": NUMERICS_VERSION[self.kind],
+            "version": self.of.version,
             "parameters": dict(self.parameters),
             "inputs": {role: _inputs_digest(ids) for role, ids in self.inputs.items()},
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the stage as JSON."""
+        """Return the stage as JSON, for `orchestrator.stages.registry.stage_from_json`."""
         return {"kind": self.kind, "parameters": dict(self.parameters), "inputs": dict(self.inputs)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Stage":
-        """Return the stage that `to_json` wrote."""
-        inputs = {role: tuple((kind, stage_id) for kind, stage_id in ids) for role, ids in data["inputs"].items()}
-        return cls(data["kind"], data["parameters"], inputs)
 
     def inputs_of(self, member: str) -> dict[str, tuple[tuple[str, str], ...]]:
         """Return by role the inputs of one of several stages that this one stands for, here `<role>.<member>`."""

@@ -12,6 +12,7 @@ from orchestrator.loading import load_model_libraries, no_garbage
 from orchestrator.settings import adapter_settings, head_settings, model_settings, task_settings
 from orchestrator.spec import Spec
 from orchestrator.stage import Stage
+from orchestrator.stages.survey import SURVEY
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.user_cache import code_here, recall, remember
 from orchestrator.variants import Choice, variants
@@ -157,7 +158,7 @@ def survey_stage(variant: Sweep) -> Stage:
     parts = {part: spec[part] for part in ("model", "task", "adapter", "head")}
     parts["model"] |= {"path": variant.sources.model.content_id}
     parts["task"] |= {"data": variant.sources.data.content_id}
-    return Stage("survey", {"of": identity(parts)})
+    return Stage(SURVEY, {"of": identity(parts)})
 
 
 def _batch_tokens(spec: Spec) -> int | None:

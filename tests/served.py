@@ -12,6 +12,6 @@ SERVED.set_forkserver_preload([
     "tests.served", "datasets", "peft", "scipy.stats", "sklearn.linear_model", "transformers",
     "transformers.models.bert.modeling_bert", "finetune.scorer", "finetune.sharding.scorer", "orchestrator.cli",
     "orchestrator.cli.summary", "orchestrator.estimate", "orchestrator.model_memory", "orchestrator.run",
-    "orchestrator.stages.capture", "orchestrator.stages.dataset", "orchestrator.stages.gram",
-    "orchestrator.stages.solve", "orchestrator.executors.inline", "orchestrator.executors.local_ray",
+    "orchestrator.stages.capture.compute", "orchestrator.stages.dataset.compute", "orchestrator.stages.gram.compute",
+    "orchestrator.stages.solve.compute", "orchestrator.executors.inline", "orchestrator.executors.local_ray",
 ])  # fmt: skip

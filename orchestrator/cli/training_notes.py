@@ -2,7 +2,7 @@
 
 from orchestrator.estimates import FITTED_HEADS, missing_estimates
 from orchestrator.plan import Plan
-from orchestrator.training_memory import by_rows
+from orchestrator.stages.finetune.memory import by_rows
 
 HEAD_OUTSIDE = "the head is trained but not in the kernel: the linearization lacks it"
 

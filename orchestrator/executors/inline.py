@@ -10,7 +10,6 @@ from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.stage import Stage
 from orchestrator.stages.execute import StageWorker
 from orchestrator.stages.failures import Outcome, Status
-from orchestrator.stages.registry import OF_THE_MODEL
 
 
 class InlineExecutor:
@@ -40,7 +39,7 @@ class InlineExecutor:
             return None
         stage, attempt, halvings = self._waiting.popleft()
         outcome = self._worker.execute(stage, attempt, halvings)
-        if outcome.status is Status.FAILED and stage.kind in OF_THE_MODEL and self._worker.group.size > 1:
+        if outcome.status is Status.FAILED and stage.of.runs_model and self._worker.group.size > 1:
             # The others of the group wait in the middle of the stage, and only their end frees them.
             raise WorkerStartError(f"{stage.label} failed ({outcome.failure}): {outcome.message}")
         if outcome.spent:

@@ -14,9 +14,8 @@ from orchestrator.executors.ray_endings import Ending, cause, ending_of, is_aliv
 from orchestrator.executors.ray_teams import Member, Team, start_team
 from orchestrator.executors.ray_watch import ADVICE
 from orchestrator.folder import ResultsFolder, Sweep
-from orchestrator.stage import Stage
+from orchestrator.stage import Stage, StageKind
 from orchestrator.stages.failures import FailureClass, Outcome, Status
-from orchestrator.stages.registry import OF_THE_MODEL
 
 SECONDS_TO_DIE = 10.0
 """How long to wait for killed workers to be gone, before their claims are left to become stale."""
@@ -87,10 +86,10 @@ class RayExecutor:
         self._in_flight: dict[Any, tuple[Member, list[Task]]] = {}
         self._following: dict[Any, Member] = {}
         self._ended: deque[tuple[Stage, Outcome]] = deque()
-        self._tasks_a_call: dict[str, int] = {}
+        self._tasks_a_call: dict[StageKind, int] = {}
         self._n_teams = 0
         self._aside: list[tuple[Team, Outcome]] = []
-        self._kind = ""
+        self._kind: StageKind | None = None
         self._failed_starts = 0
         self._seconds_without_worker = 0.0
 
@@ -98,9 +97,9 @@ class RayExecutor:
     def capacity(self) -> int:
         """Stages that the workers which are up can have in hand: several each of a kind that takes no time."""
         up = len(self._idle) + len(self._in_flight) + len(self._following)
-        if self._needs_team(self._kind):
-            return up // self._team_size
-        return up * self._tasks_a_call.get(self._kind, 1)
+        if self._kind is None:
+            return up
+        return up // self._team_size if self._needs_team(self._kind) else up * self._tasks_a_call.get(self._kind, 1)
 
     def __enter__(self) -> "RayExecutor":
         workers = self._connection.__enter__()
@@ -127,7 +126,7 @@ class RayExecutor:
 
     def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
         """Take a stage, which the next idle worker gets."""
-        self._kind = stage.kind
+        self._kind = stage.of
         self._waiting.append((stage, attempt, halvings))
 
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
@@ -207,20 +206,20 @@ class RayExecutor:
         self._idle, self._in_flight, self._following, self._starting = [], {}, {}, {}
         self._tasks_a_call.clear()
 
-    def _needs_team(self, kind: str) -> bool:
-        return self._team_size > 1 and kind in OF_THE_MODEL
+    def _needs_team(self, kind: StageKind) -> bool:
+        return self._team_size > 1 and kind.runs_model
 
     def _give_out(self) -> None:
         """Share the waiting stages among idle workers, once the schedule knows of all that have ended."""
         while self._waiting and self._idle and not self._ended:
-            kind = self._waiting[0][0].kind
+            kind = self._waiting[0][0].of
             if self._needs_team(kind):
                 # What waits behind it waits too, so that the members of a team come to be idle together.
                 if not self._give_to_team():
                     return
                 continue
             most = min(self._tasks_a_call.get(kind, 1), -(-len(self._waiting) // len(self._idle)))
-            alike = takewhile(lambda task: task[0].kind == kind, islice(self._waiting, most))  # noqa: B023 - used up now
+            alike = takewhile(lambda task: task[0].of == kind, islice(self._waiting, most))  # noqa: B023 - used up now
             tasks = [self._waiting.popleft() for _ in list(alike)]
             worker = self._idle.pop()
             self._in_flight[worker.actor.execute.remote(tasks)] = (worker, tasks)
@@ -241,14 +240,14 @@ class RayExecutor:
     def _take_back(self, done: Any) -> None:
         worker, tasks = self._in_flight[done]
         ending = ending_of(done, worker, self._connection)
-        together = self._needs_team(tasks[0][0].kind)
+        together = self._needs_team(tasks[0][0].of)
         if ending.died or (together and ending.failure):
             # The others of the team wait for what will not come.
             self._team_failed(done, worker, ending)
             return
         del self._in_flight[done]
         outcomes = ending.outcomes if len(ending.outcomes) == len(tasks) else ending.outcomes * len(tasks)
-        self._adapt(tasks[0][0].kind, outcomes)
+        self._adapt(tasks[0][0].of, outcomes)
         self._idle.append(worker)
         self._ended.extend(zip((stage for stage, _, _ in tasks), outcomes, strict=True))
         if spent := next((outcome for outcome in outcomes if outcome.spent), None):
@@ -275,7 +274,7 @@ class RayExecutor:
         calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
         return {call: member for call, member in calls.items() if member.team is team}
 
-    def _adapt(self, kind: str, outcomes: Sequence[Outcome]) -> None:
+    def _adapt(self, kind: StageKind, outcomes: Sequence[Outcome]) -> None:
         """Hand out more stages of a kind at once while they take no longer than a call, one at a time where they do."""
         before = self._tasks_a_call.get(kind, 1)
         seconds = sum(outcome.seconds for outcome in outcomes)

@@ -13,8 +13,8 @@ from orchestrator.layer_sets import HEAD, compress, expand_layer_sets
 from orchestrator.plan_parts import Solve, Variant
 from orchestrator.selection.criteria import Criterion
 from orchestrator.stage import Stage
-from orchestrator.stages.path import Strengths, follow
-from orchestrator.stages.solve import Solver
+from orchestrator.stages.solve.compute import Solver
+from orchestrator.stages.solve.path import Strengths, follow
 from orchestrator.stages.work import Work
 
 FloatArray = npt.NDArray[np.float64]

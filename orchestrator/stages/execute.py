@@ -14,9 +14,9 @@ from orchestrator.folder import ResultsFolder, Sweep, git_commit, versions
 from orchestrator.stage import Stage
 from orchestrator.stages.failures import LASTING, FailureClass, Outcome, Status, failed
 from orchestrator.stages.following import lead
-from orchestrator.stages.registry import OF_THE_MODEL, compute_of
 from orchestrator.stages.resources import fixed_sums, peak_memory, reset_peak_memory
-from orchestrator.stages.sums import KernelSums
+from orchestrator.stages.solve import SOLVE
+from orchestrator.stages.solve.sums import KernelSums
 from orchestrator.stages.work import Work
 from orchestrator.store.files import host_name, slurm_job
 from orchestrator.store.journal import Journal
@@ -128,11 +128,11 @@ class StageWorker:
         reset_peak_memory()
         self._work.halvings = halvings
         self._work.device = "cpu"
-        if stage.kind != "solve":
+        if stage.of is not SOLVE:
             self._work.sums = KernelSums()  # the memory is for what runs next
         try:
             with self._together(stage, halvings):
-                product = compute_of(stage.kind)(stage, self._work)
+                product = stage.of.compute(stage, self._work)
                 peak = self._work.met(peak_memory())
             origin = self._provenance(stage, attempt, time.perf_counter() - started, peak)
             won = self._work.store.publish(stage, product.facts, origin, product.arrays)
@@ -146,7 +146,7 @@ class StageWorker:
     @contextmanager
     def _together(self, stage: Stage, halvings: int) -> Iterator[None]:
         """Let the others of the group take part in a stage that runs the model."""
-        if stage.kind not in OF_THE_MODEL:
+        if not stage.of.runs_model:
             yield
             return
         self._work.group = self.group
@@ -157,7 +157,7 @@ class StageWorker:
             self._work.group = ModelGroup()
 
     def _provenance(self, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
-        group = {"group_size": self.group.size} if stage.kind in OF_THE_MODEL and self.group.size > 1 else {}
+        group = {"group_size": self.group.size} if stage.of.runs_model and self.group.size > 1 else {}
         found = provenance(stage, attempt, seconds, device=self._work.device) | {"peak_memory_bytes": peak} | group
         if self._work.device != "cpu":
             found["deterministic"] = self._compute.deterministic

@@ -7,7 +7,7 @@ from finetune.sharding.group import ModelGroup
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.stage import Stage
 from orchestrator.stages.failures import LASTING, Outcome, Status, failed
-from orchestrator.stages.registry import compute_of
+from orchestrator.stages.registry import stage_from_json
 from orchestrator.stages.resources import fixed_sums, peak_memory, reset_peak_memory
 from orchestrator.stages.work import Work
 from orchestrator.store.files import host_name
@@ -45,13 +45,13 @@ class Follower:
         return None
 
     def _take_part(self, order: dict[str, Any]) -> Outcome | None:
-        stage = Stage.from_json(order["stage"])
+        stage = stage_from_json(order["stage"])
         self._work.halvings = order["halvings"]
         reset_peak_memory()
         started = time.perf_counter()
         try:
             with fixed_sums(self._compute):
-                compute_of(stage.kind)(stage, self._work)
+                stage.of.compute(stage, self._work)
                 self._work.met(peak_memory())
         except Exception as error:
             outcome = failed(error)

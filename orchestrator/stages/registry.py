@@ -1,38 +1,47 @@
-"""Which function computes which kind of stage; a new kind of work is added here."""
+"""All kinds of stages; a new kind is added here."""
 
-from importlib import import_module
-from typing import cast
+from collections.abc import Mapping
+from typing import Any
 
-from orchestrator.loading import load_model_libraries, no_garbage
-from orchestrator.stages.work import Compute
+from orchestrator.stage import Stage, StageKind
+from orchestrator.stages.additions import ADDITIONS
+from orchestrator.stages.batches import BATCHES
+from orchestrator.stages.batching import BATCHING
+from orchestrator.stages.capture import CAPTURE
+from orchestrator.stages.combine import COMBINE
+from orchestrator.stages.compare import COMPARE
+from orchestrator.stages.dataset import DATASET
+from orchestrator.stages.finetune import FINETUNE
+from orchestrator.stages.gram import GRAM
+from orchestrator.stages.head import HEAD
+from orchestrator.stages.head_refits import HEAD_REFITS
+from orchestrator.stages.precision import PRECISION
+from orchestrator.stages.side_by_side import SIDE_BY_SIDE
+from orchestrator.stages.solve import SOLVE
 
-_MODULES = {
-    "dataset": "orchestrator.stages.dataset",
-    "batches": "orchestrator.stages.batches",
-    "head": "orchestrator.stages.head",
-    "head_refits": "orchestrator.stages.head_refits",
-    "batching": "orchestrator.stages.batching",
-    "precision": "orchestrator.stages.precision",
-    "capture": "orchestrator.stages.capture",
-    "gram": "orchestrator.stages.gram",
-    "solve": "orchestrator.stages.solve",
-    "additions": "orchestrator.stages.additions",
-    "finetune": "orchestrator.stages.finetune",
-    "side_by_side": "orchestrator.stages.side_by_side",
-    "compare": "orchestrator.stages.compare",
-    "combine": "orchestrator.stages.combine",
+KINDS: dict[str, StageKind] = {
+    kind.name: kind
+    for kind in (
+        DATASET,
+        BATCHES,
+        HEAD,
+        HEAD_REFITS,
+        BATCHING,
+        PRECISION,
+        CAPTURE,
+        GRAM,
+        SOLVE,
+        ADDITIONS,
+        FINETUNE,
+        SIDE_BY_SIDE,
+        COMPARE,
+        COMBINE,
+    )
 }
-
-KINDS = tuple(_MODULES)
-"""Kinds of stages that workers compute, in the order in which a sweep needs them."""
-
-OF_THE_MODEL = frozenset({"batches", "head", "batching", "precision", "capture", "finetune", "side_by_side", "combine"})
-"""Kinds of stages that run the model, in its precision, and which a model group computes together."""
+"""Kinds of stages that workers compute by name, in the order in which a sweep needs them."""
 
 
-def compute_of(kind: str) -> Compute:
-    """Return the function that computes a kind of stage; its libraries are loaded only now."""
-    if kind in OF_THE_MODEL:
-        load_model_libraries()
-    with no_garbage():
-        return cast(Compute, import_module(_MODULES[kind]).compute)
+def stage_from_json(data: Mapping[str, Any]) -> Stage:
+    """Return the stage that `Stage.to_json` wrote."""
+    inputs = {role: tuple((kind, stage_id) for kind, stage_id in ids) for role, ids in data["inputs"].items()}
+    return Stage(KINDS[data["kind"]], data["parameters"], inputs)

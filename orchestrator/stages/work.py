@@ -1,6 +1,6 @@
 """What a worker process has at hand while it computes stages: the sweep, the store, and what it has loaded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.identity import identity
 from orchestrator.settings import adapter_settings, head_settings, model_settings
 from orchestrator.stage import Stage
-from orchestrator.stages.sums import KernelSums
+from orchestrator.stages.solve.sums import KernelSums
 from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.batched import Array, BatchedLayout
@@ -236,6 +236,3 @@ class Work:
             from finetune.sharding.release import free_models
 
             free_models()
-
-
-Compute = Callable[[Stage, Work], Product]

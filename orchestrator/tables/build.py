@@ -25,7 +25,7 @@ from orchestrator.tables.training import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.stages.path import LambdaPath  # loads much that `plan` and `status` need not wait for
+    from orchestrator.stages.solve.path import LambdaPath  # loads much that `plan` and `status` need not wait for
 
 CELLS_SCHEMA = arrow_schema("cells", CELLS)
 SPECTRA_SCHEMA = arrow_schema("spectra", SPECTRA)

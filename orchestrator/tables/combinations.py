@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.combinations import SIDES, combinations_of
 from orchestrator.combinations_plan import Combination
 from orchestrator.plan import Plan
+from orchestrator.stages.combine.combinations import SIDES, combinations_of
 from orchestrator.store.artifacts import Artifact, ArtifactStore
 from orchestrator.tables.columns import arrow_schema
 from orchestrator.tables.schema import COMBINATIONS

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from orchestrator.estimates import is_iterative
 from orchestrator.plan import Plan
 from orchestrator.plan_parts import Solve
-from orchestrator.stages.path import LambdaPath, Strengths, follow, read_kept
 from orchestrator.stages.problem import problem_of
+from orchestrator.stages.solve import is_iterative
+from orchestrator.stages.solve.path import LambdaPath, Strengths, follow, read_kept
 from orchestrator.store.artifacts import Artifact
 
 

@@ -5,25 +5,24 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import orchestrator.stage
 from orchestrator.executors import ray_teams
 from orchestrator.executors.ray_actor import Introduction
-from orchestrator.stage import Stage
-from orchestrator.stages import registry
+from orchestrator.stage import Stage, StageKind
 from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.stages.work import Product, Work
 
-QUICK, SLOW, DEADLY, BREAKING = "quick", "slow", "deadly", "breaking"
+QUICK, SLOW, DEADLY, BREAKING = (
+    StageKind(name, 1, "nothing", __name__) for name in ("quick", "slow", "deadly", "breaking")
+)
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    if stage.kind == SLOW:
+    if stage.of == SLOW:
         time.sleep(0.1)
-    if stage.kind == DEADLY:
+    if stage.of == DEADLY:
         os.kill(os.getpid(), signal.SIGKILL)
-    if stage.kind == BREAKING:
+    if stage.of == BREAKING:
         _break(Path(stage.parameters["gpus"]), os.environ["CUDA_VISIBLE_DEVICES"])
     seen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF")}
     return Product({"process": os.getpid(), **seen})
@@ -36,18 +35,8 @@ def _break(folder: Path, gpu: str) -> None:
         raise RuntimeError("CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be ...")
 
 
-def register() -> None:
-    for kind in (QUICK, SLOW, DEADLY, BREAKING):
-        orchestrator.stage.NUMERICS_VERSION = {**orchestrator.stage.NUMERICS_VERSION, kind: 1}
-        registry._MODULES[kind] = __name__
-
-
 class Worker(ray_teams.Worker):
-    """A worker that knows the kinds of this module."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        register()
-        super().__init__(*arguments, **options)
+    """A worker whose GPU may be another one than it should be."""
 
     def introduce(self) -> Introduction:
         found = super().introduce()

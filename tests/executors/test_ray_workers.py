@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 
-import orchestrator.stage
 from orchestrator.errors import GpuFailedError
 from orchestrator.executors import ray_teams, ray_workers
 from orchestrator.executors.local_ray import LocalRay
 from orchestrator.executors.ray_workers import MOST_TASKS_A_CALL, RayExecutor
 from orchestrator.folder import ResultsFolder
-from orchestrator.stage import Stage
-from orchestrator.stages import registry
+from orchestrator.stage import Stage, StageKind
 from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.store.journal import read_journals
-from tests.executors.made_up_stages import BREAKING, DEADLY, QUICK, SLOW, Worker, register
+from tests.executors.made_up_stages import BREAKING, DEADLY, QUICK, SLOW, Worker
 from tests.orchestrator.sweeps import sweep_of
 
 pytestmark = pytest.mark.ray
@@ -24,11 +22,8 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResultsFolder:
-    monkeypatch.setattr(orchestrator.stage, "NUMERICS_VERSION", orchestrator.stage.NUMERICS_VERSION)
-    monkeypatch.setattr(registry, "_MODULES", dict(registry._MODULES))
     monkeypatch.setattr(ray_teams, "Worker", Worker)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    register()
     return ResultsFolder(tmp_path / "results")
 
 
@@ -53,7 +48,7 @@ def work_off(executor: RayExecutor, stages: list[Stage]) -> list[tuple[Stage, Ou
     return ended
 
 
-def stages(kind: str, count: int) -> list[Stage]:
+def stages(kind: StageKind, count: int) -> list[Stage]:
     return [Stage(kind, {"number": number}) for number in range(count)]
 
 

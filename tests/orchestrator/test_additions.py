@@ -10,11 +10,10 @@ import pytest
 
 from ntk_dist.bounds import AddedBlockBounds, added_block_bounds
 from orchestrator.errors import BrokenBoundError, ResultsError
-from orchestrator.estimate import memory_bytes
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.spec import read_spec
-from orchestrator.stages import additions as stage_module
+from orchestrator.stages.additions import compute as stage_module
 from orchestrator.stages.failures import FailureClass
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of, survey_of
@@ -341,6 +340,6 @@ def test_additions_are_part_of_what_a_sweep_costs(tmp_path: Path, model: Path):
     assert "-" not in line.split()
     plan = plan_of({"kernel.additions": True, "grid.n_train": [100]})
     (stage,) = [stage for stage in plan.stages if stage.kind == "additions"]
-    assert memory_bytes(plan, stage) == 5 * 8 * 200**2
+    assert plan.cost_of(stage).memory_bytes == 5 * 8 * 200**2
     too_large = ntksweep("plan", adding(tmp_path / "large", model, {"compute.memory_budget": "15kB"}))
     assert too_large.status == 2

@@ -13,8 +13,8 @@ from orchestrator.cli.training_notes import AVERAGED, kernel_notes, training_not
 from orchestrator.folder import ResultsFolder
 from orchestrator.report.linearity import linearity
 from orchestrator.spec import read_spec
+from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.stages.tokenized import read_tokens
-from orchestrator.stages.trained_cells import TrainedCells
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec
 from tests.single_example import reference_rows
 

@@ -16,14 +16,15 @@ from finetune import tokens
 from finetune.prefix import PrefixCache
 from finetune.sharding.group import ModelGroup
 from ntk_dist.batches import length_buckets
-from orchestrator.batch_size import MOST_TOKENS, MemoryLine, fitting_tokens
 from orchestrator.errors import SpecError, SweepError
 from orchestrator.estimate import costs
 from orchestrator.folder import ResultsFolder
 from orchestrator.model_memory import Device, fitting_notes, model_memory
 from orchestrator.spec import parse_spec, read_spec
-from orchestrator.stages import batches, capture, head
-from orchestrator.stages.batch_memory import batch_limit, peak_of
+from orchestrator.stages.batches import compute as batches
+from orchestrator.stages.batches.memory import MOST_TOKENS, MemoryLine, batch_limit, fitting_tokens, peak_of
+from orchestrator.stages.capture import compute as capture
+from orchestrator.stages.head import compute as head
 from orchestrator.stages.work import Work
 from orchestrator.store.artifacts import Artifact
 from tests.orchestrator.sweeps import (
@@ -196,7 +197,7 @@ def test_what_is_taken_on_a_processor_is_seen_whatever_was_taken_before(megabyte
 
 
 def test_a_system_that_does_not_tell_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("orchestrator.stages.batch_memory.reset_peak_memory", lambda: False)
+    monkeypatch.setattr("orchestrator.stages.batches.memory.reset_peak_memory", lambda: False)
     with pytest.raises(SweepError, match=r"batch_tokens: auto .* give a number"):
         peak_of(lambda: None, torch.device("cpu"))
 

@@ -18,7 +18,7 @@ from orchestrator.errors import ResultsError, SpecError
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan, make_plan
 from orchestrator.spec import read_spec
-from orchestrator.stages.combine import check_same_start
+from orchestrator.stages.combine.compute import check_same_start
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.store.artifacts import Artifact
 from tests.orchestrator.sweeps import (

@@ -15,7 +15,6 @@ import torch
 
 from ntk_dist.device_share import bytes_left, part_of_gpu, take_part
 from orchestrator import seed_plan
-from orchestrator.estimate import memory_bytes
 from orchestrator.plan import Plan
 from orchestrator.plan_parts import cell_ids
 from orchestrator.stages.failures import FailureClass, failed
@@ -84,7 +83,7 @@ def test_the_memory_of_a_gpus_tiles_is_a_part_of_the_budget_up_to_a_limit():
 
 def test_what_a_tile_takes_on_the_host_fits_the_budget():
     plan = plan_of({"compute.device": "cuda", "compute.memory_budget": "100MB"})
-    assert all(memory_bytes(plan, stage) <= 100_000_000 for stage in plan.stages if stage.kind == "gram")
+    assert all(plan.cost_of(stage).memory_bytes <= 100_000_000 for stage in plan.stages if stage.kind == "gram")
 
 
 # --- computing

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from orchestrator import estimate
 from orchestrator.cli.render import human_seconds
 from orchestrator.errors import BudgetError
-from orchestrator.estimate import Cost, costs, human_bytes, memory_bytes, refuse_what_cannot_fit
+from orchestrator.estimate import Cost, costs, human_bytes, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.spec import read_spec
@@ -108,7 +108,7 @@ def test_disk_is_what_the_arrays_take(finished: Path):
 def test_a_solve_that_does_not_fit_the_memory_says_what_would(tmp_path: Path):
     changes = {"grid.n_train": [3000], "compute.shard_examples": 256}
     plan = plan_of(changes | {"compute.memory_budget": "200MB"}, survey=with_groups(10_000))
-    needed = max(memory_bytes(plan, stage) for stage in plan.stages if stage.kind == "solve")
+    needed = max(plan.cost_of(stage).memory_bytes for stage in plan.stages if stage.kind == "solve")
     assert needed > 8 * 6000**2
     with pytest.raises(BudgetError) as raised:
         refuse_what_cannot_fit(plan, ResultsFolder(tmp_path / "results"))
@@ -151,7 +151,7 @@ def test_automatic_shards_fit_wherever_one_example_does(budget: str, n_parameter
         variant_of={stage.stage_id: 0 for stage in stages},
     )
     for stage in stages:
-        assert memory_bytes(full, stage) <= plan.sweep.spec.compute.memory_budget
+        assert full.cost_of(stage).memory_bytes <= plan.sweep.spec.compute.memory_budget
 
 
 def test_results_that_do_not_fit_the_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

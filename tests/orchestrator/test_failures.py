@@ -12,9 +12,10 @@ from orchestrator.errors import GpuFailedError, SpecError
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.executors.ray_actor import Worker
 from orchestrator.folder import ResultsFolder
-from orchestrator.stage import Stage
-from orchestrator.stages import execute
+from orchestrator.stage import Stage, StageKind
+from orchestrator.stages.capture import CAPTURE
 from orchestrator.stages.failures import FailureClass, failed
+from orchestrator.stages.gram import GRAM
 from orchestrator.store.files import host_name
 from orchestrator.store.journal import read_journals
 from tests.ntk_dist.kernel_cases import Case
@@ -117,10 +118,10 @@ def test_a_process_whose_gpu_takes_no_orders_computes_nothing_more(
     def breaks(stage: Stage, work: object) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(execute, "compute_of", lambda kind: breaks)
+    monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: breaks(stage, work))
     monkeypatch.setattr(torch, "cuda", NoAnswer())
     folder = ResultsFolder(tmp_path_factory.mktemp("sweep") / "results")
-    stage = Stage("capture", {"split": "train", "start": 0, "stop": 4, "adapter_seed": 0})
+    stage = Stage(CAPTURE, {"split": "train", "start": 0, "stop": 4, "adapter_seed": 0})
     with InlineExecutor(sweep_of(), folder) as run:
         run.submit(stage, 1, 0)
         with pytest.raises(GpuFailedError, match=r"(?s)capture .* assert triggered.* can compute no more on its GPU"):
@@ -138,11 +139,11 @@ def test_what_a_worker_was_given_beside_it_is_tried_by_others(
         begun.append(stage.parameters["number"])
         raise RuntimeError(BROKEN_GPU[0])
 
-    monkeypatch.setattr(execute, "compute_of", lambda kind: breaks)
+    monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: breaks(stage, work))
     monkeypatch.chdir(tmp_path_factory.mktemp("sweep"))
     folder, sweep = ResultsFolder(Path("results")), sweep_of()
     worker = Worker(sweep.spec.model_dump(mode="json"), sweep.sources.to_json(), str(folder.root))
-    first, *others = worker.execute([(Stage("gram", {"number": number}), 1, 0) for number in range(3)])
+    first, *others = worker.execute([(Stage(GRAM, {"number": number}), 1, 0) for number in range(3)])
     assert begun == [0]
     assert first.broken_gpu
     assert [(each.failure, each.spent) for each in others] == 2 * [(FailureClass.WORKER, False)]

@@ -8,7 +8,7 @@ import pytest
 from finetune.sharding.group import ModelGroup
 from orchestrator.folder import ResultsFolder
 from orchestrator.spec import read_spec
-from orchestrator.stages import precision
+from orchestrator.stages.precision import compute as precision
 from orchestrator.stages.work import Work
 from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
 

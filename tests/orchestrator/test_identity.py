@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator import seed_plan
 from orchestrator.identity import ID_LENGTH, canonical_json, digest, identity
 from orchestrator.layer_sets import LayerSet
 from orchestrator.plan import Plan
 from orchestrator.plan_parts import Solve, cell_ids
 from orchestrator.stage import Stage
-from tests.orchestrator.sweeps import groups_of, plan_of, sources_of, spec_of, survey_of
+from orchestrator.stages.gram import GRAM
+from orchestrator.stages.registry import KINDS
+from orchestrator.stages.solve import SOLVE
+from tests.orchestrator.sweeps import groups_of, plan_of, sources_of, survey_of
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -82,7 +86,7 @@ def test_canonical_json_is_what_it_was():
 )
 def test_a_cell_is_the_hash_of_the_canonical_json_of_what_fixes_it(groups: list[str], lambdas: list[float], scale: str):
     layer_set = LayerSet("any name", tuple(groups), (0,), 1)
-    solve = Solve(Stage("solve", {}), 0, 5, (layer_set,), identity("a problem"))
+    solve = Solve(Stage(SOLVE, {}), 0, 5, (layer_set,), identity("a problem"))
     expected = [
         identity({"problem": identity("a problem"), "groups": groups, "lambda": strength, "scale": scale})
         for strength in lambdas
@@ -253,13 +257,6 @@ def test_whatever_changes_numbers_changes_every_cell(change: dict[str, Any]):
     assert not set(before.values()) & set(after.values())
 
 
-def test_the_usual_sampling_is_that_of_specs_which_do_not_know_the_word():
-    assert plan_of({"task.sampling": "random"}).plan_id == plan_of().plan_id
-    assert not any("sampling" in canonical_json(stage.facts()) for stage in plan_of().stages)
-    assert "sampling" not in spec_of({"task.sampling": "random"}).model_dump(mode="json")["task"]
-    assert spec_of({"task.sampling": "first"}).model_dump(mode="json")["task"]["sampling"] == "first"
-
-
 def test_a_fitted_heads_penalty_changes_every_cell():
     before, after = (cells(plan_of({"head.kind": "ridge", "head.penalty": penalty})) for penalty in (1.0, 2.0))
     assert not set(before.values()) & set(after.values())
@@ -289,15 +286,15 @@ def test_seeds_of_their_own_make_the_seed_of_the_grid_no_matter():
 
 
 def test_a_stage_is_its_kind_its_parameters_and_its_inputs():
-    base = Stage("gram", {"a": 1, "b": 2}, {"left": (("capture", "x"),), "right": (("capture", "y"),)})
-    same = Stage("gram", {"b": 2, "a": 1}, {"right": (("capture", "y"),), "left": (("capture", "x"),)})
+    base = Stage(GRAM, {"a": 1, "b": 2}, {"left": (("capture", "x"),), "right": (("capture", "y"),)})
+    same = Stage(GRAM, {"b": 2, "a": 1}, {"right": (("capture", "y"),), "left": (("capture", "x"),)})
     assert base.stage_id == same.stage_id
     others = [
-        Stage("solve", base.parameters, base.inputs),
-        Stage("gram", {"a": 1, "b": 3}, base.inputs),
-        Stage("gram", base.parameters, {"left": (("capture", "y"),), "right": (("capture", "x"),)}),
-        Stage("gram", base.parameters, {"left": (("capture", "x"), ("capture", "y"))}),
-        Stage("gram", base.parameters),
+        Stage(SOLVE, base.parameters, base.inputs),
+        Stage(GRAM, {"a": 1, "b": 3}, base.inputs),
+        Stage(GRAM, base.parameters, {"left": (("capture", "y"),), "right": (("capture", "x"),)}),
+        Stage(GRAM, base.parameters, {"left": (("capture", "x"), ("capture", "y"))}),
+        Stage(GRAM, base.parameters),
     ]
     assert len({base.stage_id, *(stage.stage_id for stage in others)}) == 1 + len(others)
 
@@ -305,11 +302,9 @@ def test_a_stage_is_its_kind_its_parameters_and_its_inputs():
 def test_raising_a_numerics_version_makes_new_stages_of_that_kind_and_of_those_that_read_them(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    from orchestrator import stage
-
-    before = {kind: {s.stage_id for s in plan_of().stages if s.kind == kind} for kind in stage.NUMERICS_VERSION}
-    monkeypatch.setattr(stage, "NUMERICS_VERSION", stage.NUMERICS_VERSION | {"gram": 2})
-    after = {kind: {s.stage_id for s in plan_of().stages if s.kind == kind} for kind in stage.NUMERICS_VERSION}
+    before = {kind: {s.stage_id for s in plan_of().stages if s.kind == kind} for kind in KINDS}
+    monkeypatch.setattr(seed_plan, "GRAM", replace(GRAM, version=GRAM.version + 1))
+    after = {kind: {s.stage_id for s in plan_of().stages if s.kind == kind} for kind in KINDS}
     assert after["capture"] == before["capture"]
     assert not after["gram"] & before["gram"]
     assert not after["solve"] & before["solve"]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.errors import BudgetError
-from orchestrator.estimate import costs, memory_bytes, refuse_what_cannot_fit
+from orchestrator.estimate import costs, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.identity import canonical_json
 from tests.orchestrator.sweeps import (
@@ -197,7 +197,7 @@ def test_a_plan_takes_kernels_that_a_full_decomposition_is_refused_for(tmp_path:
     with pytest.raises(BudgetError, match=r"a solve stage needs .*kernel.decomposition: iterative"):
         refuse_what_cannot_fit(full, folder)
     refuse_what_cannot_fit(iterative, folder)
-    needed = max(memory_bytes(iterative, stage) for stage in iterative.stages if stage.kind == "solve")
+    needed = max(iterative.cost_of(stage).memory_bytes for stage in iterative.stages if stage.kind == "solve")
     M = 20_000
     assert 8 * M * 512 < needed < 8 * M * 1000 < 8 * M * M
 
@@ -207,7 +207,7 @@ def test_trace_kernels_have_a_krylov_space_for_every_output():
 
     def needed(outputs: str) -> int:
         plan = plan_of(LARGE | ITERATIVE | {"kernel.outputs": outputs, "grid.n_train": [5000]}, survey=survey)
-        return max(memory_bytes(plan, stage) for stage in plan.stages if stage.kind == "solve")
+        return max(plan.cost_of(stage).memory_bytes for stage in plan.stages if stage.kind == "solve")
 
     assert needed("trace") > 8 * 5 * 512 * 5000
 
@@ -219,7 +219,7 @@ def test_layer_sets_with_few_parameters_take_what_they_took(tmp_path: Path):
         plan = plan_of(LARGE | change, survey=survey)
         solves = [stage for stage in plan.stages if stage.kind == "solve"]
         assert {stage.parameters["method"] for stage in solves} == {"primal"}
-        found.append(sorted(memory_bytes(plan, stage) for stage in solves))
+        found.append(sorted(plan.cost_of(stage).memory_bytes for stage in solves))
     assert found[0] == found[1]
 
 

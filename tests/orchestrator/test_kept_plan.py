@@ -1,5 +1,6 @@
 """The kept index of a plan: the same as the plan, and never taken for that of another sweep."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from orchestrator.errors import ResultsError
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import PlanIndex, index_of, keep_plan, plan_index
 from orchestrator.plan import Plan
+from orchestrator.stages.survey import SURVEY
 from orchestrator.survey import keep_surveys
 from tests.orchestrator.sweeps import groups_of, ntksweep, plan_of, survey_of
 
@@ -90,7 +92,7 @@ def test_the_index_of_another_spec_is_not_believed(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("VERSION", "99.0"), ("NUMERICS_VERSION", {"solve": 99}), ("FORMAT", 99)],
+    [("VERSION", "99.0"), ("SURVEY", replace(SURVEY, version=99)), ("FORMAT", 99)],
 )
 def test_an_index_of_other_code_is_not_believed(name: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plan, folder = written(tmp_path)

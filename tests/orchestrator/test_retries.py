@@ -19,7 +19,7 @@ from orchestrator.plan import Plan, make_plan
 from orchestrator.run import resolve
 from orchestrator.schedule import Report, Schedule, missing_stages
 from orchestrator.spec import read_spec
-from orchestrator.stage import Stage
+from orchestrator.stage import Stage, StageKind
 from orchestrator.stages import blocks
 from orchestrator.stages.execute import StageWorker
 from orchestrator.stages.failures import FailureClass, Outcome, Status
@@ -84,13 +84,13 @@ def one_example(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def four_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.stages.gram.COLUMNS_AT_ONCE", 8)
+    monkeypatch.setattr("orchestrator.stages.gram.compute.COLUMNS_AT_ONCE", 8)
     limited(monkeypatch, gram, "made_features", lambda rows: int(rows.shape[1]), 4)
 
 
 def two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     width = 16  # parameters of 0.query that are not zero by construction
-    monkeypatch.setattr("orchestrator.stages.solve.BLOCK_BYTES", 3 * 8 * width * 4)
+    monkeypatch.setattr("orchestrator.stages.solve.compute.BLOCK_BYTES", 3 * 8 * width * 4)
     limited(monkeypatch, blocks, "made_features", len, 2)
 
 
@@ -198,7 +198,7 @@ def worker_of(plan: Plan) -> StageWorker:
 
 
 def computes(monkeypatch: pytest.MonkeyPatch, compute: Callable[[Stage, Work], Product]) -> None:
-    monkeypatch.setattr("orchestrator.stages.execute.compute_of", lambda kind: compute)
+    monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: compute(stage, work))
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ from orchestrator.cluster.unfit_nodes import unfit_nodes
 from orchestrator.errors import GpuFailedError, OtherGpuError
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.folder import ResultsFolder
-from orchestrator.stage import Stage
-from orchestrator.stages import execute, work
+from orchestrator.stage import Stage, StageKind
+from orchestrator.stages import work
+from orchestrator.stages.capture import CAPTURE
 from orchestrator.stages.execute import StageWorker
 from orchestrator.stages.failures import FailureClass, Outcome, failed
 from orchestrator.store.files import host_name
@@ -43,9 +44,9 @@ def outcome_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     monkeypatch.delenv(WORKSPACE, raising=False)
 
     def compute(function: Callable[..., Any], changes: dict[str, Any]) -> Outcome:
-        monkeypatch.setattr(execute, "compute_of", lambda kind: function)
+        monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: function(stage, work))
         worker = StageWorker(sweep_of(GPU | changes), ResultsFolder(tmp_path / "results"))
-        return worker.execute(Stage("capture", {}))
+        return worker.execute(Stage(CAPTURE, {}))
 
     return compute
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from finetune.training import loop
-from orchestrator.estimate import memory_bytes
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.side_by_side import runs_of
@@ -155,7 +154,7 @@ def test_a_run_that_has_no_one_beside_it_is_an_ordinary_stage():
 
 def test_what_does_not_fit_memory_together_is_trained_apart():
     wide = planned({})
-    largest = max(memory_bytes(wide, stage) for stage in wide.stages if stage.kind == "side_by_side")
+    largest = max(wide.cost_of(stage).memory_bytes for stage in wide.stages if stage.kind == "side_by_side")
     plan = planned({"compute.memory_budget": f"{largest * 0.8:.0f}B"})
     assert members(plan) == [[0, 1, 2], [3, 4, 5]]
 

@@ -13,7 +13,8 @@ from orchestrator.stage import Stage
 from orchestrator.stages.blocks import sum_tiles
 from orchestrator.stages.execute import StageWorker, provenance
 from orchestrator.stages.failures import Status
-from orchestrator.stages.sums import KernelSums, Term, summation_order
+from orchestrator.stages.gram import GRAM
+from orchestrator.stages.solve.sums import KernelSums, Term, summation_order
 from orchestrator.store.artifacts import Artifact, ArtifactStore, layout_of
 from tests.orchestrator.sweeps import make_sweep, run_spec
 from tests.tiny_models import save_tiny
@@ -32,7 +33,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
         for columns in SHARDS[: SHARDS.index(rows) + 1]:
             shape = tuple(2 * (stop - start) for start, stop in (rows, columns))
             arrays = {group: 10.0 ** draw.uniform(-8, 8, shape) for group in STORED}
-            stage = Stage("gram", {"rows": rows, "columns": columns})
+            stage = Stage(GRAM, {"rows": rows, "columns": columns})
             with store.new_arrays(stage, layout_of(arrays)) as file:
                 file.write(arrays)
                 store.publish(stage, {"rows": rows, "columns": columns}, provenance(stage, 1, 0.0), file)

@@ -25,7 +25,7 @@ from orchestrator.store import checkpoints
 from orchestrator.tables.columns import arrow_schema
 from orchestrator.tables.schema import TABLES
 from tests.faults.tables import assert_same_tables, numbers
-from tests.orchestrator.sweeps import changed, make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of
+from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of
 
 TRAINING: dict[str, Any] = {
     "learning_rate": 0.05, "epochs": 6, "batch_examples": 4, "looks": 3, "side_by_side": 2, "kernel_examples": 4,

@@ -12,7 +12,6 @@ from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.targets import code_targets
 from ntk_dist.capture import jacobian_rows
 from orchestrator.cli.training_notes import HEAD_OUTSIDE
-from orchestrator.estimate import memory_bytes
 from orchestrator.folder import ResultsFolder
 from orchestrator.spec import read_spec
 from orchestrator.stages.tokenized import read_tokens
@@ -138,7 +137,7 @@ def test_the_heads_weights_are_counted():
     survey = survey_of(groups=groups_of(2, ("query", "value"), head=False))
     plans = [plan_of({"finetune": DESCENT | {"train_head": way}} | OUTSIDE, survey=survey) for way in (False, True)]
     without, with_head = (
-        max(memory_bytes(plan, stage) for stage in plan.stages if stage.parameters.get("model") == "nonlinear")
+        max(plan.cost_of(stage).memory_bytes for stage in plan.stages if stage.parameters.get("model") == "nonlinear")
         for plan in plans
     )
     # two cells: displacement, gradient, two moments and what is kept of a dense layer of 16 and two outputs

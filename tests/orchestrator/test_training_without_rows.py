@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from orchestrator.finetune_estimate import finetune_flops
 
 from orchestrator.errors import BudgetError
-from orchestrator.estimate import memory_bytes, refuse_what_cannot_fit
-from orchestrator.finetune_estimate import finetune_flops
+from orchestrator.estimate import refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.stage import Stage
@@ -87,7 +87,7 @@ def test_products_take_no_memory_for_rows_and_more_operations(tmp_path: Path):
         refuse_what_cannot_fit(by_rows, ResultsFolder(tmp_path / "results"))
     refuse_what_cannot_fit(products, ResultsFolder(tmp_path / "results"))
     for groups, stage in linearized(products).items():
-        assert memory_bytes(products, stage) < memory_bytes(by_rows, linearized(by_rows)[groups]) / 2
+        assert products.cost_of(stage).memory_bytes < by_rows.cost_of(linearized(by_rows)[groups]).memory_bytes / 2
     small = planned(10, linearization="products")
     (nonlinear,) = {
         finetune_flops(small, stage)

@@ -133,7 +133,7 @@ def test_a_task_that_changes_is_refused_by_name(tmp_path: Path, tiny_model: Path
 def test_an_interrupted_sweep_of_several_tasks_ends_with_the_same_tables(
     two_tasks: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from orchestrator.stages import solve
+    from orchestrator.stages.solve import compute as solve
 
     spec = sweep(tmp_path, tiny_model, SMALL)
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import DamagedArtifactError, StorageError
 from orchestrator.stage import Stage
+from orchestrator.stages.gram import GRAM
 from orchestrator.store.artifacts import Artifact, ArtifactStore, layout_of
 from tests.store.processes import at_once
 
-STAGE = Stage("gram", {"groups": ["0.query"]}, {"left": (("capture", "a" * 24),)})
+STAGE = Stage(GRAM, {"groups": ["0.query"]}, {"left": (("capture", "a" * 24),)})
 KEY = (STAGE.kind, STAGE.stage_id)
 ARRAYS = {
     "0.query": np.arange(12.0).reshape(4, 3),
@@ -211,7 +212,7 @@ def test_what_is_set_aside_is_unfinished_and_kept_for_whoever_wants_to_look(tmp_
 
 def test_setting_aside_leaves_other_stages_alone(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    other = Stage("gram", {"groups": ["1.query"]})
+    other = Stage(GRAM, {"groups": ["1.query"]})
     publish(store)
     store.publish(other, {}, {})
     store.set_aside(*KEY)

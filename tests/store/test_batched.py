@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from orchestrator.errors import DamagedArtifactError
 from orchestrator.stage import Stage
+from orchestrator.stages.capture import CAPTURE
 from orchestrator.store.arrays import BATCHES, HEADER, ArrayFile, ArrayReader
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.batched import BatchedLayout, BatchedRows
@@ -178,7 +179,7 @@ def test_what_does_not_fit_its_batch_is_refused_before_anything_is_written(
 @pytest.mark.parametrize("batch", [0, 1])
 def test_a_flipped_byte_is_found_in_the_array_that_it_is_in(name: str, batch: int, tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
-    stage = Stage("capture", {})
+    stage = Stage(CAPTURE, {})
     layout = BatchedLayout("float32", [[1, 2], [0]], {"a": (1, 2), "b": (2, 3)})
     arrays = numbers(layout)
     with store.new_arrays(stage, {"more": ("int64", (3,))}, layout) as file:

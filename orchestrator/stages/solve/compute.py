@@ -1,7 +1,7 @@
 """The stage `solve`: one decomposition for each of some layer sets, for its spectrum and for every lambda.
 
 The decomposition is as large as the kernel and never touches the disk. What it leaves there is small, and the cells of
-any lambda follow from it (`orchestrator.stages.path`), so that a stage does not depend on the lambdas of the grid.
+any lambda follow from it (`orchestrator.stages.solve.path`), so that a stage does not depend on the grid's lambdas.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,14 +13,15 @@ import numpy.typing as npt
 
 from ntk_dist.decomposition import Decomposition
 from ntk_dist.kept_path import KeptPath
-from orchestrator.estimates import is_iterative, missing_estimates
+from orchestrator.estimates import missing_estimates
 from orchestrator.stage import Stage
 from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks
-from orchestrator.stages.fitted_start import load_start
 from orchestrator.stages.problem import Problem, load_problem
-from orchestrator.stages.solve_memory import SolveSize
-from orchestrator.stages.split import dual_shares, primal_shares
-from orchestrator.stages.sums import KernelSums, summation_order
+from orchestrator.stages.solve import is_iterative
+from orchestrator.stages.solve.fitted_start import load_start
+from orchestrator.stages.solve.memory import SolveSize
+from orchestrator.stages.solve.split import dual_shares, primal_shares
+from orchestrator.stages.solve.sums import KernelSums, summation_order
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
@@ -61,7 +62,7 @@ def compute(stage: Stage, work: Work) -> Product:
 
 def _solver(stage: Stage, work: Work) -> "Solver":
     if is_iterative(stage):
-        from orchestrator.stages.iterative import IterativeSolver
+        from orchestrator.stages.solve.iterative import IterativeSolver
 
         return IterativeSolver(stage, work)
     return Solver(stage, work)

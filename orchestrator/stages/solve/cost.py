@@ -1,44 +1,39 @@
 """What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
 
-from collections.abc import Iterable
-
-from orchestrator.estimates import is_iterative
 from orchestrator.layer_sets import LayerSet
-from orchestrator.plan import Plan
+from orchestrator.plan_parts import Variant
 from orchestrator.sizes import Sizes
-from orchestrator.stage import Stage
+from orchestrator.stage import Stage, StageCost
 from orchestrator.stages.blocks import BLOCK_BYTES
-from orchestrator.stages.solve_memory import SolveSize
+from orchestrator.stages.solve import is_iterative
+from orchestrator.stages.solve.memory import SolveSize
 
 
-def decompositions(plan: Plan, missing: Iterable[Stage]) -> tuple[int, int]:
-    """Return how many kernels the missing solve stages are to decompose, and how many those of the plan do."""
-
-    def count(stages: Iterable[Stage]) -> int:
-        solves = {stage.stage_id: stage for stage in stages if stage.kind == "solve" and not is_iterative(stage)}
-        return sum(len(stage.parameters["layer_sets"]) for stage in solves.values())
-
-    return count(missing), count(plan.stages)
-
-
-def solves_memory(plan: Plan, stage: Stage) -> int:
-    """Return the bytes that the largest layer set of a solve stage takes."""
-    return max(_solve_memory(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id])
+def solve_cost(stage: Stage, variant: Variant) -> StageCost:
+    """Return what a stage takes: FLOPs and bytes of all its layer sets, and the memory of the largest."""
+    by_groups = {layer_set.groups: layer_set for layer_set in variant.layer_sets}
+    layer_sets = [by_groups[tuple(groups)] for groups in stage.parameters["layer_sets"]]
+    each = [_layer_set_cost(stage, variant, layer_set) for layer_set in layer_sets]
+    return StageCost(
+        flops=sum(flops for flops, _ in each),
+        disk_bytes=sum(disk_bytes for _, disk_bytes in each),
+        memory_bytes=max(_layer_set_memory(stage, variant, layer_set) for layer_set in layer_sets),
+    )
 
 
-def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
-    sizes = plan.of(stage).sizes
+def _layer_set_memory(stage: Stage, variant: Variant, layer_set: LayerSet) -> int:
+    sizes = variant.sizes
     n_train = stage.parameters["problem"]["n_train"]
     M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
     if is_iterative(stage):
-        return _iterative_memory(sizes, M, M_eval, len(plan.lambdas))
-    size = _solve_size(plan, stage, layer_set)
+        return _iterative_memory(sizes, M, M_eval, len(variant.sweep.spec.grid.lambdas.numbers()))
+    size = _solve_size(stage, variant, layer_set)
     rows = BLOCK_BYTES if size.primal else 8 * M_eval * M
-    return size.memory_bytes(rows) + _start_memory(plan, stage, layer_set)
+    return size.memory_bytes(rows) + _start_memory(stage, variant, layer_set)
 
 
-def _solve_size(plan: Plan, stage: Stage, layer_set: LayerSet) -> SolveSize:
-    sizes = plan.of(stage).sizes
+def _solve_size(stage: Stage, variant: Variant, layer_set: LayerSet) -> SolveSize:
+    sizes = variant.sizes
     M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
     primal = stage.parameters["method"] == "primal"
     return SolveSize(
@@ -52,11 +47,11 @@ def _solve_size(plan: Plan, stage: Stage, layer_set: LayerSet) -> SolveSize:
     )
 
 
-def _start_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
+def _start_memory(stage: Stage, variant: Variant, layer_set: LayerSet) -> int:
     """Return the bytes of what a fitted head was fitted with, and of its products with the decomposition."""
     if "left_out" not in stage.inputs:
         return 0
-    sizes, survey = plan.of(stage).sizes, plan.of(stage).survey
+    sizes, survey = variant.sizes, variant.survey
     n, R = stage.parameters["problem"]["n_train"], sizes.kernel_rows_per_example
     q = min(sizes.n_train, int(survey.model["hidden_size"])) + 1
     size = n * R
@@ -65,21 +60,16 @@ def _start_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
     return 8 * q * int(n * (1 + survey.n_outputs) + 3 * R * size)
 
 
-def solves_cost(plan: Plan, stage: Stage) -> tuple[float, int]:
-    """Return FLOPs and bytes on disk of a solve stage."""
-    each = [_solve_cost(plan, stage, layer_set) for layer_set in plan.layer_sets_of[stage.stage_id]]
-    return sum(cost[0] for cost in each), sum(cost[1] for cost in each)
-
-
-def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, int]:
-    sizes = plan.of(stage).sizes
+def _layer_set_cost(stage: Stage, variant: Variant, layer_set: LayerSet) -> tuple[float, int]:
+    sizes = variant.sizes
     M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
     if is_iterative(stage):
-        return _iterative_cost(sizes, M, len(plan.lambdas), predictions=stage.parameters["predictions"])
-    solve = _solve_size(plan, stage, layer_set)
+        n_lambdas = len(variant.sweep.spec.grid.lambdas.numbers())
+        return _iterative_cost(sizes, M, n_lambdas, predictions=stage.parameters["predictions"])
+    solve = _solve_size(stage, variant, layer_set)
     size = solve.decomposed
     # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
-    decomposition = (9.0 if plan.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
+    decomposition = (9.0 if variant.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
     products = 2.0 * M * size * size if solve.primal else 0.0
     return decomposition + 4.0 * size * size * solve.vectors + products, solve.kept_bytes
 

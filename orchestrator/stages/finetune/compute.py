@@ -2,9 +2,9 @@
 
 from finetune.training.loop import train
 from orchestrator.stage import Stage
+from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
+from orchestrator.stages.finetune.training_inputs import TrainingInputs
 from orchestrator.stages.problem import load_problem
-from orchestrator.stages.trained_cells import arrays_of, facts_of
-from orchestrator.stages.training_inputs import TrainingInputs
 from orchestrator.stages.work import Product, Work
 
 

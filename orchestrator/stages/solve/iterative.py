@@ -11,9 +11,9 @@ from ntk_dist.iterative import IterativeDecomposition
 from ntk_dist.ridge import RidgePath
 from ntk_dist.tile_operator import TileOperator
 from orchestrator.stages.blocks import summed_tiles
-from orchestrator.stages.path import Strengths, path_columns
-from orchestrator.stages.solve import Solver
-from orchestrator.stages.split import operator_shares
+from orchestrator.stages.solve.compute import Solver
+from orchestrator.stages.solve.path import Strengths, path_columns
+from orchestrator.stages.solve.split import operator_shares
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from finetune.training.origins import starting_from
 from finetune.training.run import SEEN, CellState, TrainingRun, Trajectory
 from finetune.training.trainable import Displacement
 from finetune.updates import group_updates
-from orchestrator.stages.training_inputs import TrainingInputs
+from orchestrator.stages.finetune.training_inputs import TrainingInputs
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
 

@@ -11,11 +11,12 @@ from finetune.errors import CombinationError
 from finetune.training.combining import combined, combined_outputs, linearity_gap, weights_of
 from finetune.training.outputs import all_outputs
 from finetune.training.trainable import Displacement
-from orchestrator.combinations import SIDES, Combined, Side, combinations_of
 from orchestrator.stage import Stage
+from orchestrator.stages.combine import planned
+from orchestrator.stages.combine.combinations import SIDES, Combined, Side
+from orchestrator.stages.finetune.trained_cells import TrainedCells
+from orchestrator.stages.finetune.training_inputs import TrainingInputs
 from orchestrator.stages.problem import load_problem
-from orchestrator.stages.trained_cells import TrainedCells
-from orchestrator.stages.training_inputs import TrainingInputs
 from orchestrator.stages.work import Product, Work
 
 FloatArray = npt.NDArray[np.float64]
@@ -32,7 +33,6 @@ def compute(stage: Stage, work: Work) -> Product:
         CombinationError: the tasks do not start from the same weights, or have other numbers of outputs.
     """
     check_same_start(*(stage.parameters["tasks"][side]["problem"]["scorer"] for side in SIDES))
-    planned = combinations_of(stage.parameters["operations"], stage.parameters["coefficients"])
     n_cells = len(stage.parameters["tasks"]["a"]["lambdas"])
     found: dict[str, list[list[FloatArray]]] = {}
     for side in SIDES:
@@ -40,7 +40,7 @@ def compute(stage: Stage, work: Work) -> Product:
         of_side: dict[str, list[FloatArray]] = {}
         for cell in range(n_cells):
             trained = {model: _displacements(stage, work, model, cell) for model in ("trained", "linearized")}
-            for name, values in _combine(examples, trained, planned).items():
+            for name, values in _combine(examples, trained, planned(stage)).items():
                 of_side.setdefault(name, []).append(values)
         for name, by_cell in of_side.items():
             found.setdefault(name, []).append(by_cell)
@@ -72,7 +72,7 @@ class _Examples:
 
     def __init__(self, stage: Stage, work: Work, side: str) -> None:
         shared = {"frozen_layers": stage.parameters["frozen_layers"]}
-        alone = Stage(stage.kind, stage.parameters["tasks"][side] | shared, stage.inputs_of(side))
+        alone = Stage(stage.of, stage.parameters["tasks"][side] | shared, stage.inputs_of(side))
         self._problem = load_problem(alone, work)
         self._inputs = TrainingInputs(alone, work, self._problem, ["eval"])
         self._model = self._inputs.model(1)

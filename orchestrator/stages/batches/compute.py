@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from finetune.targets import kernel_outputs, rows_per_example
-from orchestrator.batch_size import SEVERAL, MemoryLine, fitting_tokens
 from orchestrator.stage import Stage
-from orchestrator.stages.batch_memory import batch_limit, forget_batch, peak_of
+from orchestrator.stages.batches import SEVERAL
+from orchestrator.stages.batches.memory import MemoryLine, batch_limit, fitting_tokens, forget_batch, peak_of
 from orchestrator.stages.failures import is_out_of_memory
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Product, Work

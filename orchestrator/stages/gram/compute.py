@@ -2,24 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestrator.spec.compute_section import ComputeSection
 from orchestrator.stage import Stage
+from orchestrator.stages.gram import COLUMNS_AT_ONCE, workspace_bytes
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.artifacts import Artifact
 
 if TYPE_CHECKING:
     from ntk_dist.kernel_matrix import FloatArray
     from ntk_dist.rows import Rows
-
-COLUMNS_AT_ONCE = 2048
-"""Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""
-
-DEVICE_BYTES = 256 << 20
-DEVICE_SHARE_OF_BUDGET = 4
-"""Memory of a GPU that a tile takes at most, in bytes and as a share of the memory budget: the same budget has to hold,
-on the host, what is on its way."""
 
 
 def compute(stage: Stage, work: Work) -> Product:
@@ -66,22 +58,6 @@ def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
         return gram_tile(left, right, **options, max_bytes=max_bytes)
 
     return on_the_cpu
-
-
-def on_device(compute: ComputeSection) -> dict[str, Any]:
-    """Return the parameters of stages whose numbers depend on where kernel blocks are made.
-
-    The bytes that a tile may take there decide how it is divided, and so the order of its sums. They are a part of
-    the memory budget, which therefore belongs to the numbers where it is small.
-    """
-    of_a_gpu = min(DEVICE_BYTES, compute.memory_budget // DEVICE_SHARE_OF_BUDGET)
-    device_bytes = of_a_gpu if compute.device != "cpu" else None
-    return {"device": compute.device, "device_bytes": device_bytes, "tf32": compute.tf32}
-
-
-def workspace_bytes(left_rows: int, right_rows: int, columns: int = COLUMNS_AT_ONCE) -> int:
-    """Return the memory that one product of tiles may take: result, partial result, and both sides in float64."""
-    return 16 * left_rows * right_rows + 9 * (left_rows + right_rows) * columns
 
 
 def _rows(shard: Artifact) -> int:

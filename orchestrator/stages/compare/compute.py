@@ -10,8 +10,8 @@ from finetune.settings import TaskKind
 from ntk_dist.bounds import minimiser_distance_bound, violation
 from orchestrator.errors import BrokenBoundError
 from orchestrator.stage import Stage
+from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.stages.problem import Problem, load_problem
-from orchestrator.stages.trained_cells import TrainedCells
 from orchestrator.stages.work import Product, Work
 
 FloatArray = npt.NDArray[np.float64]

@@ -6,8 +6,8 @@ import torch
 
 from finetune.batching import TrialTexts, check_batching, one_score
 from finetune.training.origins import joined
-from orchestrator.batch_size import CROWD
 from orchestrator.stage import Stage
+from orchestrator.stages.batching import CROWD
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Product, Work
 

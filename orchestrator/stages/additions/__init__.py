@@ -1,0 +1,50 @@
+"""The kind `additions`: what adding the layers that a layer set lacks does to its spectrum."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.stage import Stage, StageCost, StageKind
+
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+
+
+def cost(stage: Stage, variant: "Variant") -> StageCost:
+    """Return what the stage takes, as if each first-order estimate needed one eigenvector.
+
+    Where eigenvalues of a layer set's kernel cannot be told from its smallest, as for sets with few parameters, their
+    eigenvectors count too: up to 6 M^3 more for each block.
+    """
+    p = stage.parameters
+    M: int = p["n_train"] * p["rows_per_example"]
+    blocks = {frozenset(groups) for added in p["added"] for groups in added}
+    pairs = [(of, groups) for of, added in zip(p["layer_sets"], p["added"], strict=True) for groups in added]
+    sums = {frozenset((*of, *groups)) for of, groups in pairs} - {frozenset(of) for of in p["layer_sets"]}
+    # Eigenvectors take about 9 M^3, eigenvalues alone 4/3 M^3, as in the estimate of a stage `solve`.
+    decompositions = 9.0 * len(p["layer_sets"]) + 4 / 3 * (len(blocks) + len(sums))
+    return StageCost(
+        flops=float(decompositions * M**3 + 4.0 * len(pairs) * M**2),
+        disk_bytes=8 * NUMBERS * len(pairs),
+        # Five matrices as large as the kernel, also while eigenvectors are computed.
+        memory_bytes=5 * 8 * M * M,
+    )
+
+
+NUMBERS = 30
+"""Numbers of a row of the table, at most."""
+
+
+def _label(stage: Stage) -> str:
+    layer_sets = stage.parameters["layer_sets"]
+    named = ", ".join("+".join(groups) for groups in layer_sets[:3])
+    return f"additions to {named}" + (" and others" if len(layer_sets) > 3 else "")
+
+
+ADDITIONS = StageKind(
+    name="additions",
+    version=3,
+    meaning="adds to each layer set every layer of the grid that it lacks",
+    module="orchestrator.stages.additions.compute",
+    cost=cost,
+    label=_label,
+    advice="raise the budget, ask for fewer examples in grid.n_train, or set kernel.additions: false",
+)

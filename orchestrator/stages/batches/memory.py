@@ -1,0 +1,108 @@
+"""The memory that batches take on the device that computes them, and how many tokens fit into what there is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from finetune.sharding.memory import give_back
+from ntk_dist.device_share import bytes_left
+from orchestrator.errors import SweepError
+from orchestrator.stages.resources import peak_memory, reset_peak_memory
+
+MOST_TOKENS = 65_536
+"""Tokens beyond which a larger batch is no faster on any device that is known here."""
+
+SHARE_OF_FREE = 0.8
+"""Part of the memory left of a GPU that a batch may take; the rest is for what lies between blocks of other sizes."""
+
+
+def batch_limit(device: torch.device, budget: int) -> int:
+    """Return the bytes that a batch may take beside the model.
+
+    Args:
+        device: where it is computed, with the model on it.
+        budget: bytes that it may take of the host's memory, which other workers share: how much of that is free now
+            says little.
+    """
+    if device.type == "cpu":
+        return budget
+    return int(SHARE_OF_FREE * bytes_left(device))
+
+
+def peak_of(run: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that `run` took on the device at a time, beyond what was taken before.
+
+    Raises:
+        SweepError: the system does not tell.
+    """
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        module.reset_peak_memory_stats(device)
+        before = module.memory_allocated(device)
+        run()
+        return int(module.max_memory_allocated(device) - before)
+    # Memory that was freed but not given back would be used again, and not be seen.
+    give_back()
+    if not reset_peak_memory():
+        raise SweepError(
+            "compute.batch_tokens: auto measures the memory of batches, which this system does not tell; give a number"
+        )
+    before = peak_memory()
+    run()
+    return peak_memory() - before
+
+
+def forget_batch(device: torch.device) -> None:
+    """Give back what a batch that ran out of memory has left."""
+    if device.type != "cpu":
+        torch.get_device_module(device).empty_cache()
+    else:
+        give_back()
+
+
+@dataclass(frozen=True)
+class MemoryLine:
+    """Bytes that a batch takes beside the model, as a line: called with tokens, padding included.
+
+    Attributes:
+        fixed: bytes of any batch.
+        per_token: bytes of each token.
+    """
+
+    fixed: float
+    per_token: float
+
+    def __call__(self, tokens: int) -> float:
+        """Return the bytes of a batch of so many tokens."""
+        return self.fixed + self.per_token * tokens
+
+    @classmethod
+    def through(cls, measured: Sequence[tuple[int, int]]) -> "MemoryLine":
+        """Return the line through the first and the last of some batches, as (tokens, bytes), smaller ones first.
+
+        One alone says nothing of what is fixed: all of it then counts as that of its tokens, which is never too little.
+        """
+        (few, of_few), (many, of_many) = measured[0], measured[-1]
+        if few == many:
+            return cls(0.0, of_few / few)
+        # What is measured may waver; no token gives memory back.
+        per_token = max(0.0, (of_many - of_few) / (many - few))
+        return cls(max(0.0, of_few - per_token * few), per_token)
+
+
+def fitting_tokens(bytes_of: Callable[[int], float], limit: float, *, least: int, most: int = MOST_TOKENS) -> int:
+    """Return the largest power of two of tokens whose batch fits, or `least` where none above it does.
+
+    Args:
+        bytes_of: bytes that a batch of so many tokens takes.
+        limit: bytes that it may take.
+        least: tokens of the longest text, which goes through the model whatever it takes.
+        most: no batch has more tokens, unless a text alone does.
+    """
+    tokens = 1 << (most.bit_length() - 1)
+    while tokens > least:
+        if bytes_of(tokens) <= limit:
+            return tokens
+        tokens //= 2
+    return least

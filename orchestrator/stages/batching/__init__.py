@@ -1,0 +1,32 @@
+"""The kind `batching`: a trial that the examples of a batch do not change each other's numbers."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.stage import Stage, StageCost, StageKind
+
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+
+CROWD = 8
+"""Most examples of the batches in which it is tried whether examples stay apart."""
+
+
+def cost(stage: Stage, variant: "Variant") -> StageCost:
+    """Return what a forward and back for one output takes: of two texts a few times, and of a batch of them."""
+    p, sizes, survey = stage.parameters, variant.sizes, variant.survey
+    together = 1 if p["batching"] == "alone" else min(CROWD, int(p["batch_examples"]))
+    return StageCost(
+        flops=4.0 * int(survey.model["n_parameters"]) * survey.mean_tokens * (8 + together),
+        # One row of each text of a batch, and those of three texts that are compared.
+        memory_bytes=(together + 3) * sizes.n_parameters * sizes.row_bytes,
+    )
+
+
+BATCHING = StageKind(
+    name="batching",
+    version=2,
+    meaning="tries that the examples of a batch do not change each other's numbers",
+    module="orchestrator.stages.batching.compute",
+    cost=cost,
+    runs_model=True,
+)

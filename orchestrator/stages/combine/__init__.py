@@ -1,0 +1,60 @@
+"""The kind `combine`: what the weights trained on two tasks are worth on both when they are combined."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.stage import Stage, StageCost, StageKind
+from orchestrator.stages.combine.combinations import SIDES, Combined, combinations_of
+
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+
+_COLUMNS = 9
+"""Numbers of a combination: the gap, and loss and three metrics of both models."""
+
+
+def cost(stage: Stage, variant: "Variant") -> StageCost:
+    """Return what a forward of the evaluation examples of both tasks for each weights takes, and cached states."""
+    p, sizes, survey = stage.parameters, variant.sizes, variant.survey
+    cells, combinations = len(p["tasks"]["a"]["lambdas"]), len(planned(stage))
+    layers = survey.model["n_layers"]
+    frozen = layers if p["frozen_layers"] is None else p["frozen_layers"]
+    share = 1 - frozen / layers if layers else 1.0
+    forwards = len(SIDES) * cells * (combinations + len(SIDES)) * sizes.n_eval
+    return StageCost(
+        flops=float(2.0 * survey.model["n_parameters"] * survey.mean_tokens * share * forwards),
+        disk_bytes=8 * _COLUMNS * len(SIDES) * cells * combinations,
+        memory_bytes=_memory(stage, variant),
+    )
+
+
+def planned(stage: Stage) -> list[Combined]:
+    """Return the combinations of a stage, in the order of the artifact's arrays."""
+    return combinations_of(stage.parameters["operations"], stage.parameters["coefficients"])
+
+
+def _memory(stage: Stage, variant: "Variant") -> int:
+    """Return the bytes of cached states, displacements and outputs."""
+    p, sizes, survey = stage.parameters, variant.sizes, variant.survey
+    groups = dict(zip(sizes.groups, sizes.group_parameters, strict=True))
+    # Of both models and tasks, and their combination.
+    weights = 5 * sum(groups[group] for group in p["tasks"]["a"]["groups"]) * sizes.row_bytes
+    cached = survey.mean_tokens * survey.model["hidden_size"] * sizes.row_bytes if p["frozen_layers"] != 0 else 0
+    outputs = 2 * (len(planned(stage)) + len(SIDES)) * sizes.n_eval * sizes.rows_per_example * 8
+    return int(weights + sizes.n_eval * cached + outputs)
+
+
+def _label(stage: Stage) -> str:
+    shared = stage.parameters["tasks"]["a"]
+    return f"combine tasks for {'+'.join(shared['groups'])}, {len(shared['lambdas'])} lambdas"
+
+
+COMBINE = StageKind(
+    name="combine",
+    version=3,
+    meaning="combines the weights that were trained on two tasks",
+    module="orchestrator.stages.combine.compute",
+    cost=cost,
+    label=_label,
+    runs_model=True,
+    advice="raise the budget, lower task.n_eval, or set finetune.prefix_cache: false",
+)

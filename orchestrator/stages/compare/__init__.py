@@ -1,0 +1,17 @@
+"""The kind `compare`: how far the trained model and its trained linearization are apart."""
+
+from orchestrator.stage import Stage, StageKind
+from orchestrator.stages.finetune import cells_label
+
+
+def _label(stage: Stage) -> str:
+    return cells_label("compare", stage)
+
+
+COMPARE = StageKind(
+    name="compare",
+    version=4,
+    meaning="compares the trained model with its trained linearization",
+    module="orchestrator.stages.compare.compute",
+    label=_label,
+)

@@ -1,0 +1,37 @@
+"""What training costs: FLOPs and bytes of a stage that trains some cells."""
+
+from orchestrator.plan_parts import Variant
+from orchestrator.stage import Stage, StageCost
+from orchestrator.stages.finetune.memory import by_rows, outputs_bytes, trained_parameters, training_memory
+
+
+def run_cost(run: Stage, variant: Variant) -> StageCost:
+    """Return what one training run takes: forward and backward of every step, looks left out.
+
+    A forward takes two operations for each parameter and token, a backward to the activations as many, and one to the
+    trained weights few (Kaplan et al., arXiv 2001.08361, section 2.1). Layers whose outputs are cached cost nothing. A
+    linearization without rows takes a forward and a backward for all cells, and products that cost as much for each.
+    On the disk it leaves the outputs at every look, and the displacement of each cell.
+    """
+    sizes, survey = variant.sizes, variant.survey
+    displacements = len(run.parameters["lambdas"]) * trained_parameters(sizes, survey, run) * sizes.row_bytes
+    return StageCost(
+        flops=_flops(run, variant),
+        disk_bytes=outputs_bytes(sizes, run) + displacements,
+        memory_bytes=training_memory(sizes, survey, run),
+    )
+
+
+def _flops(run: Stage, variant: Variant) -> float:
+    p, sizes, survey = run.parameters, variant.sizes, variant.survey
+    cells, training, n_train = len(p["lambdas"]), p["training"], p["problem"]["n_train"]
+    batch = training["batch_examples"] * training["accumulation"]
+    seen = training["steps"] * (n_train if training["optimiser"] == "gradient_descent" else min(batch, n_train))
+    if by_rows(run):
+        parameters = trained_parameters(sizes, survey, run)
+        return float(4.0 * seen * sizes.rows_per_example * parameters * cells)
+    layers = survey.model["n_layers"]
+    frozen = layers if p["frozen_layers"] is None else p["frozen_layers"]
+    share = 1 - frozen / layers if layers else 1.0
+    passes = cells + (p["model"] == "linearized")
+    return float(4.0 * survey.model["n_parameters"] * survey.mean_tokens * seen * passes * share)

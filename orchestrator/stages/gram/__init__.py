@@ -1,0 +1,62 @@
+"""The kind `gram`: the tiles of all groups' kernel blocks for one pair of shards."""
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.stage import Stage, StageCost, StageKind
+
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+    from orchestrator.spec.compute_section import ComputeSection
+
+COLUMNS_AT_ONCE = 2048
+"""Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""
+
+DEVICE_BYTES = 256 << 20
+DEVICE_SHARE_OF_BUDGET = 4
+"""Memory of a GPU that a tile takes at most, in bytes and as a share of the memory budget: the same budget has to hold,
+on the host, what is on its way."""
+
+
+def on_device(compute: "ComputeSection") -> dict[str, Any]:
+    """Return the parameters of stages whose numbers depend on where kernel blocks are made.
+
+    The bytes that a tile may take there decide how it is divided, and so the order of its sums. They are a part of
+    the memory budget, which therefore belongs to the numbers where it is small.
+    """
+    of_a_gpu = min(DEVICE_BYTES, compute.memory_budget // DEVICE_SHARE_OF_BUDGET)
+    device_bytes = of_a_gpu if compute.device != "cpu" else None
+    return {"device": compute.device, "device_bytes": device_bytes, "tf32": compute.tf32}
+
+
+def workspace_bytes(left_rows: int, right_rows: int, columns: int = COLUMNS_AT_ONCE) -> int:
+    """Return the memory that one product of tiles may take: result, partial result, and both sides in float64."""
+    return 16 * left_rows * right_rows + 9 * (left_rows + right_rows) * columns
+
+
+def cost(stage: Stage, variant: "Variant") -> StageCost:
+    """Return what the products of two shards' rows take, of all groups."""
+    sizes, p = variant.sizes, stage.parameters
+    rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
+    parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in p["groups"])
+    kernel_rows = rows // p["outputs_per_example"]
+    return StageCost(2.0 * rows * rows * parameters, kernel_rows**2 * 8 * len(p["groups"]), _memory(stage, variant))
+
+
+def _memory(stage: Stage, variant: "Variant") -> int:
+    sizes, device_bytes = variant.sizes, stage.parameters["device_bytes"]
+    rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
+    mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
+    if device_bytes is not None:
+        # The tile, and two chunks of rows on their way to the GPU.
+        return mapped + 8 * rows * rows + 2 * int(device_bytes)
+    return mapped + workspace_bytes(rows, rows)
+
+
+GRAM = StageKind(
+    name="gram",
+    version=1,
+    meaning="multiplies the rows of two shards: a tile of each group's kernel block",
+    module="orchestrator.stages.gram.compute",
+    cost=cost,
+    advice="lower compute.shard_examples, or raise the budget",
+)

@@ -1,0 +1,27 @@
+"""The kind `head`: a head that is fitted to the hidden states of the training examples."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.stage import Stage, StageCost, StageKind
+
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+
+
+def cost(stage: Stage, variant: "Variant") -> StageCost:
+    """Return what the hidden states of all training examples take, and the fit."""
+    sizes, survey = variant.sizes, variant.survey
+    n, d = sizes.n_train, int(survey.model["hidden_size"])
+    features = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n
+    # The singular value decomposition of the features takes about 6 n d^2 (Golub and Van Loan, figure 8.6.1).
+    return StageCost(features + 6.0 * max(n, d) * min(n, d) ** 2, 8 * (n + survey.n_outputs) * (d + 1))
+
+
+HEAD = StageKind(
+    name="head",
+    version=3,
+    meaning="fits the head to the hidden states of the training examples",
+    module="orchestrator.stages.head.compute",
+    cost=cost,
+    runs_model=True,
+)

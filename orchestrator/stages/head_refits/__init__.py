@@ -1,0 +1,27 @@
+"""The kind `head_refits`: a logistic head fitted again without each training example."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.stage import Stage, StageCost, StageKind
+
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+
+
+def cost(stage: Stage, variant: "Variant") -> StageCost:
+    """Return what the products with the Hessians of all refits take, twice n^2 q C additions and multiplications each.
+
+    About 40 of them are needed.
+    """
+    n, C = variant.sizes.n_train, variant.survey.n_outputs
+    q = min(n, int(variant.survey.model["hidden_size"])) + 1
+    return StageCost(40 * 4.0 * n * n * q * C, 8 * n * q * (C + 1))
+
+
+HEAD_REFITS = StageKind(
+    name="head_refits",
+    version=1,
+    meaning="fits a logistic head again without each training example",
+    module="orchestrator.stages.head_refits.compute",
+    cost=cost,
+)

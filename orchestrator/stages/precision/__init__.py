@@ -1,0 +1,29 @@
+"""The kind `precision`: what half precision of the model costs, on a few training examples."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.stage import Stage, StageCost, StageKind
+
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+
+
+def cost(stage: Stage, variant: "Variant") -> StageCost:
+    """Return what rows in both precisions take."""
+    sizes, n = variant.sizes, int(stage.parameters["examples"])
+    return StageCost(
+        flops=2 * variant.row_flops(n),
+        # Rows in both precisions, and those of a group in float64.
+        memory_bytes=4 * n * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes,
+    )
+
+
+PRECISION = StageKind(
+    name="precision",
+    version=3,
+    meaning="compares rows of the model in half precision with those in float32",
+    module="orchestrator.stages.precision.compute",
+    cost=cost,
+    runs_model=True,
+    advice="raise the budget, or ask for fewer layers",
+)

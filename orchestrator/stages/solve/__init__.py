@@ -1,0 +1,41 @@
+"""The kind `solve`: spectra of layer sets, and what the cells of any lambda follow from."""
+
+from typing import TYPE_CHECKING
+
+from orchestrator.stage import Stage, StageCost, StageKind
+
+if TYPE_CHECKING:
+    from orchestrator.plan_parts import Variant
+
+
+def cost(stage: Stage, variant: "Variant") -> StageCost:
+    """Return what decomposing the kernels of the layer sets takes, or multiplying with them."""
+    from orchestrator.stages.solve.cost import solve_cost
+
+    return solve_cost(stage, variant)
+
+
+def is_iterative(stage: Stage) -> bool:
+    """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
+    # With few parameters the matrix is as small as they are, and decomposing it tells more.
+    iterative = stage.parameters["problem"]["kernel"]["decomposition"] == "iterative"
+    return bool(iterative and stage.parameters["method"] == "dual")
+
+
+def label(stage: Stage) -> str:
+    """Return the kind and the first layer sets."""
+    layer_sets = stage.parameters["layer_sets"]
+    named = ", ".join("+".join(groups) for groups in layer_sets[:3])
+    return f"solve of {named}" + (" and others" if len(layer_sets) > 3 else "")
+
+
+SOLVE = StageKind(
+    name="solve",
+    version=5,
+    meaning="decomposes the kernels of layer sets",
+    module="orchestrator.stages.solve.compute",
+    cost=cost,
+    label=label,
+    advice="raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for layer "
+    "sets with more parameters than kernel rows, kernel.decomposition: iterative",
+)
