@@ -46,7 +46,7 @@ class StageKind:
         cost: returns what a stage costs whose numbers are those of a variant.
         label: returns what a stage is about, for people; None where the name of the kind says it.
         runs_model: whether it runs the model, in its precision, and all processes of a model group compute it together.
-        advice: what to change where a stage does not fit the memory budget; empty for a kind that is not refused for it.
+        advice: what to change where a stage does not fit the memory budget; empty for a kind that always fits.
     """
 
     name: str

@@ -33,6 +33,6 @@ FINETUNE = StageKind(
     cost=cost,
     label=_label,
     runs_model=True,
-    advice="raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false or, unless the model "
-    "is divided by `sharding`, finetune.linearization: products",
+    advice="raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false or, unless the "
+    "model is divided by `sharding`, finetune.linearization: products",
 )
