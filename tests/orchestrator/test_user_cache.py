@@ -93,6 +93,19 @@ def test_a_folder_that_python_looks_in_twice_is_no_other_code(monkeypatch: pytes
     assert user_cache.code_here.__wrapped__("ntk_dist") == once
 
 
+def test_a_changed_file_of_a_package_is_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    package = tmp_path / "package_of_this_test"
+    package.mkdir()
+    module = package / "__init__.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for text, changed in (("x = 1", 1), ("x = 12", 1), ("x = 13", 2)):
+        module.write_text(text)
+        os.utime(module, (changed, changed))
+        found.append(user_cache.code_here.__wrapped__(package.name))
+    assert len(set(found)) == 3
+
+
 def test_only_what_is_kept_of_the_same_spec_model_and_data_is_taken(cache: Path, tmp_path: Path, tiny_model: Path):
     path = make_sweep(tmp_path / "sweep", model=tiny_model)
     (first,) = look(path)
