@@ -12,7 +12,8 @@ from orchestrator.stages.combine import COMBINE
 from orchestrator.stages.side_by_side import runs_of
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Comparison, Solve, Variant
+    from orchestrator.plan_parts import Comparison, Solve
+    from orchestrator.variant import Variant
 
 
 @dataclass(frozen=True)

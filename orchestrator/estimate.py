@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import BudgetError
-from orchestrator.executors.choose import worker_count
 from orchestrator.folder import ResultsFolder
 from orchestrator.history import History
-from orchestrator.plan import Plan
-from orchestrator.schedule import missing_stages
+from orchestrator.plan import Plan, missing_stages
 from orchestrator.stage import Stage
 from orchestrator.stages.registry import KINDS
 from orchestrator.stages.solve import SOLVE, is_iterative
+from orchestrator.workers import worker_count
 
 EFFICIENCY = 0.5
 """Share of the speed of one large matrix product that a stage reaches, where nothing was measured yet."""

@@ -1,25 +1,27 @@
 """The plan: from a sweep to the stages that all its cells need, each stage once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from orchestrator.additions_plan import Additions
 from orchestrator.balance import check_balance_against
+from orchestrator.choices import Choice, variants
 from orchestrator.combinations_plan import Combination, plan_combinations
 from orchestrator.errors import SpecError
 from orchestrator.folder import Sweep
 from orchestrator.identity import identity
 from orchestrator.layer_sets import LayerSet, expand_layer_sets
 from orchestrator.plan_limits import refuse_too_many_layer_sets, refuse_too_many_stages
-from orchestrator.plan_parts import Solve, Variant
+from orchestrator.plan_parts import Solve
 from orchestrator.seed_plan import SeedPlanner
 from orchestrator.side_by_side import train_together
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage, StageCost
 from orchestrator.stages.finetune.memory import training_memory
+from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.survey import Survey
-from orchestrator.variants import Choice, variants
+from orchestrator.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,22 @@ class Plan:
         yield from (stage for solve in self.solves for stage in solve.filling)
         yield from (each.stage for each in self.additions)
         yield from (each.stage for each in self.combinations)
+
+
+def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ()) -> list[Stage]:
+    """Return the stages of a plan that are not finished but still needed, in the plan's order.
+
+    A stage whose every reader is finished is not needed: a tile that was lost after its kernels were decomposed stays
+    lost until a new layer set asks for it. The stages in `also` are needed whoever reads them.
+    """
+    finished = {kind: store.finished(kind) for kind in {stage.kind for stage in plan.stages}}
+    needed: set[str] = {stage.stage_id for stage in plan.filling} | set(also)
+    missing = []
+    for stage in reversed(plan.stages):
+        if stage.stage_id in needed and stage.stage_id not in finished[stage.kind]:
+            missing.append(stage)
+            needed |= {stage_id for _, stage_id in stage.needs()}
+    return missing[::-1]
 
 
 def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:

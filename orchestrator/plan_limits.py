@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from math import comb
 
 from orchestrator.errors import SpecError
-from orchestrator.plan_parts import Variant
 from orchestrator.spec.grid_section import LayerSetChoice, SubsetsUpTo
+from orchestrator.variant import Variant
 
 MOST_LAYER_SETS = 100_000
 """Layer sets that one choice of a grid may describe."""

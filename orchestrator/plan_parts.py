@@ -4,13 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.folder import Sweep
 from orchestrator.identity import canonical_json, digest
 from orchestrator.layer_sets import LayerSet
-from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage
-from orchestrator.survey import Survey
-from orchestrator.variants import Choice
 
 
 @dataclass(frozen=True)
@@ -28,30 +24,6 @@ class Comparison:
     layer_set: int
     first: int
     count: int
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One task, rank and learning rate of a sweep's grid.
-
-    Attributes:
-        choice: which.
-        sweep: the sweep that has no other.
-        survey: facts about its model and data.
-        sizes: how many rows, shards and tiles there are.
-        layer_sets: the layer sets of the grid.
-    """
-
-    choice: Choice
-    sweep: Sweep
-    survey: Survey
-    sizes: Sizes
-    layer_sets: tuple[LayerSet, ...]
-
-    def row_flops(self, n_examples: int) -> float:
-        """Return the floating-point operations of the Jacobian rows of so many examples."""
-        rows = 1 + self.sizes.rows_per_example
-        return 2.0 * int(self.survey.model["n_parameters"]) * self.survey.mean_tokens * n_examples * rows
 
 
 @dataclass(frozen=True)

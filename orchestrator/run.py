@@ -9,13 +9,12 @@ from pathlib import Path
 from finetune.sharding.group import ModelGroup
 from orchestrator.environment import refuse_missing_deepspeed
 from orchestrator.errors import DamagedArtifactError, GpuFailedError, RayFailedError, StorageError, SweepError
-from orchestrator.executors.choose import make_executor, worker_count
-from orchestrator.executors.gpus import refuse_more_workers_than_gpus_hold
+from orchestrator.executors.choose import make_executor
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.kept_plan import keep_plan
 from orchestrator.on_change import OnChange
-from orchestrator.plan import Plan, make_plan
-from orchestrator.schedule import MOST_REPAIRS, Progress, Report, Schedule, missing_stages
+from orchestrator.plan import Plan, make_plan, missing_stages
+from orchestrator.schedule import MOST_REPAIRS, Progress, Report, Schedule
 from orchestrator.settings import refuse_untrusted_code
 from orchestrator.sources import find_sources
 from orchestrator.spec import Spec
@@ -26,6 +25,7 @@ from orchestrator.store.journal import Journal
 from orchestrator.survey import all_kept, keep_surveys, surveys
 from orchestrator.tables.manifest import cells_in_complete_tables
 from orchestrator.tables.write import collect
+from orchestrator.workers import refuse_more_workers_than_gpus_hold, worker_count
 
 
 @dataclass(frozen=True)

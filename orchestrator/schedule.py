@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -62,22 +62,6 @@ class Report:
     open: int = 0
     stopped: bool = False
     left: bool = False
-
-
-def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ()) -> list[Stage]:
-    """Return the stages of a plan that are not finished but still needed, in the plan's order.
-
-    A stage whose every reader is finished is not needed: a tile that was lost after its kernels were decomposed stays
-    lost until a new layer set asks for it. The stages in `also` are needed whoever reads them.
-    """
-    finished = {kind: store.finished(kind) for kind in {stage.kind for stage in plan.stages}}
-    needed: set[str] = {stage.stage_id for stage in plan.filling} | set(also)
-    missing = []
-    for stage in reversed(plan.stages):
-        if stage.stage_id in needed and stage.stage_id not in finished[stage.kind]:
-            missing.append(stage)
-            needed |= {stage_id for _, stage_id in stage.needs()}
-    return missing[::-1]
 
 
 class Schedule:

@@ -8,7 +8,7 @@ from orchestrator.estimates import FITTED_HEADS, missing_estimates
 from orchestrator.finetune_plan import FinetunePlanner
 from orchestrator.identity import identity
 from orchestrator.layer_sets import LayerSet
-from orchestrator.plan_parts import Comparison, Solve, Variant
+from orchestrator.plan_parts import Comparison, Solve
 from orchestrator.stage import Stage
 from orchestrator.stages.batches import BATCHES
 from orchestrator.stages.batching import BATCHING
@@ -20,6 +20,7 @@ from orchestrator.stages.head import HEAD
 from orchestrator.stages.head_refits import HEAD_REFITS
 from orchestrator.stages.precision import PRECISION
 from orchestrator.stages.solve import SOLVE
+from orchestrator.variant import Variant
 
 MANY_LAYER_SETS = 1024
 """Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""

@@ -10,8 +10,9 @@ from orchestrator.stages.compare import COMPARE
 from orchestrator.stages.side_by_side import SIDE_BY_SIDE
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Comparison, Solve, Variant
-    from orchestrator.variants import Choice
+    from orchestrator.choices import Choice
+    from orchestrator.plan_parts import Comparison, Solve
+    from orchestrator.variant import Variant
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from orchestrator.identity import identity
 from orchestrator.loading import load_model_libraries, no_garbage
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Variant
     from orchestrator.stages.work import Product, Work
+    from orchestrator.variant import Variant
 
 
 @dataclass(frozen=True)

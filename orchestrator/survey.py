@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.choices import Choice, variants
 from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
 from orchestrator.folder import Sweep, versions
 from orchestrator.identity import identity
@@ -15,7 +16,6 @@ from orchestrator.stage import Stage
 from orchestrator.stages.survey import SURVEY
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.user_cache import code_here, recall, remember
-from orchestrator.variants import Choice, variants
 
 SURVEYED_TEXTS = 1000
 """Texts that are tokenized to estimate the mean number of tokens."""

@@ -141,8 +141,8 @@ def _show_commands(commands: list[str], folder: "ResultsFolder", *, is_allowed: 
 
 def _nothing_is_missing(plan: "Plan", folder: "ResultsFolder", *, as_json: bool) -> bool:
     """Tell, and say, whether every stage of a sweep is finished; writes the tables, which may be all that it lacks."""
+    from orchestrator.plan import missing_stages
     from orchestrator.run import noted_damage
-    from orchestrator.schedule import missing_stages
     from orchestrator.tables.write import collect
 
     if missing_stages(plan, folder.artifacts(), noted_damage(plan, folder)):

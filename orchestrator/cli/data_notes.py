@@ -1,7 +1,7 @@
 """What people should know of the examples of a plan, beside its costs."""
 
 from orchestrator.plan import Plan
-from orchestrator.plan_parts import Variant
+from orchestrator.variant import Variant
 
 
 def data_notes(plan: Plan) -> list[str]:

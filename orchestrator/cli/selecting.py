@@ -52,11 +52,11 @@ def select(
 
     Example: ntksweep select results/quickstart --by condition_relative --greedy 3
     """
+    from orchestrator.choices import choices
     from orchestrator.results import load
     from orchestrator.selection.choosing import choose
     from orchestrator.selection.criteria import criterion_named, usual_criterion
     from orchestrator.selection.ranking import rank as rank_layer_sets
-    from orchestrator.variants import choices
 
     folder = sweep_folder(path)
     sweep = replace(folder.existing(), trusts_code=trust_remote_code)

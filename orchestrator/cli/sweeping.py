@@ -72,17 +72,15 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.estimate import costs, decompositions, refuse_what_cannot_fit
-    from orchestrator.executors.choose import worker_count
-    from orchestrator.executors.gpus import shortage_of_gpus
     from orchestrator.folder import ResultsFolder
     from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
-    from orchestrator.plan import make_plan
+    from orchestrator.plan import make_plan, missing_stages
     from orchestrator.run import resolve
-    from orchestrator.schedule import missing_stages
     from orchestrator.settings import refuse_untrusted_code
     from orchestrator.spec import read_spec
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.survey import surveys
+    from orchestrator.workers import shortage_of_gpus, worker_count
 
     checked = read_spec(spec)
     folder = ResultsFolder(checked.folder)

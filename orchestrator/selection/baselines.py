@@ -11,11 +11,11 @@ from finetune.errors import FinetuneError
 from finetune.weight_condition import weight_condition_numbers
 from finetune.weight_files import are_pickled
 from orchestrator.errors import SourceError
-from orchestrator.plan_parts import Variant
 from orchestrator.selection.criteria import Criterion
 from orchestrator.selection.stored import StoredKernels
 from orchestrator.settings import adapter_settings, head_settings, model_settings
 from orchestrator.sources import find_again
+from orchestrator.variant import Variant
 
 RANDOM_SETS = 10
 """Random sets of layers whose values are averaged."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.choices import Choice, choices
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec
-from orchestrator.variants import Choice, choices
 
 
 def choose(spec: Spec, task: str | None, rank: int | None) -> int:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from orchestrator.errors import SpecError
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan_parts import Solve, Variant
+from orchestrator.plan_parts import Solve
 from orchestrator.selection.baselines import baseline_values, weight_conditions
 from orchestrator.selection.criteria import Criterion
 from orchestrator.selection.stored import StoredKernels, layers_of
 from orchestrator.stages.resources import limited_threads
+from orchestrator.variant import Variant
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from orchestrator.choices import Choice
 from orchestrator.errors import ResultsError
 from orchestrator.kept_plan import plan_index
 from orchestrator.results import Results
@@ -12,7 +13,6 @@ from orchestrator.selection.choosing import cells_of
 from orchestrator.selection.criteria import Criterion
 from orchestrator.spec import Spec
 from orchestrator.spec.sections import TaskSection
-from orchestrator.variants import Choice
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import numpy.typing as npt
 from orchestrator.errors import DamagedArtifactError, ResultsError
 from orchestrator.folder import ResultsFolder
 from orchestrator.layer_sets import HEAD, compress, expand_layer_sets
-from orchestrator.plan_parts import Solve, Variant
+from orchestrator.plan_parts import Solve
 from orchestrator.selection.criteria import Criterion
 from orchestrator.stage import Stage
 from orchestrator.stages.solve.compute import Solver
 from orchestrator.stages.solve.path import Strengths, follow
 from orchestrator.stages.work import Work
+from orchestrator.variant import Variant
 
 FloatArray = npt.NDArray[np.float64]
 

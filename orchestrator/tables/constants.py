@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from orchestrator.plan_parts import Variant
+from orchestrator.variant import Variant
 
 
 def variant_constants(variant: Variant) -> dict[str, Any]:

@@ -16,10 +16,9 @@ from ntk_dist.tridiagonal import TridiagonalDecomposition
 from orchestrator.estimate import costs, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import index_of, keep_plan, plan_index
-from orchestrator.plan import Plan
+from orchestrator.plan import Plan, missing_stages
 from orchestrator.results import load
 from orchestrator.run import is_finished
-from orchestrator.schedule import missing_stages
 from orchestrator.stage import _inputs_digest
 from orchestrator.stages.execute import provenance
 from orchestrator.status import Status, status_of

@@ -15,9 +15,9 @@ from ntk_dist import gram
 from orchestrator.errors import SweepError
 from orchestrator.executors.inline import InlineExecutor
 from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan import Plan, make_plan, missing_stages
 from orchestrator.run import resolve
-from orchestrator.schedule import Report, Schedule, missing_stages
+from orchestrator.schedule import Report, Schedule
 from orchestrator.spec import read_spec
 from orchestrator.stage import Stage, StageKind
 from orchestrator.stages import blocks

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.plan import Plan
-from orchestrator.schedule import Schedule, missing_stages
+from orchestrator.plan import Plan, missing_stages
+from orchestrator.schedule import Schedule
 from orchestrator.stage import Stage
 from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.store.artifacts import ArtifactStore

@@ -21,7 +21,7 @@ from finetune.weight_condition import weight_condition_numbers
 from orchestrator.errors import ResultsError, SpecError
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import make_plan
-from orchestrator.plan_parts import Solve, Variant
+from orchestrator.plan_parts import Solve
 from orchestrator.results import load
 from orchestrator.selection import baselines
 from orchestrator.selection.baselines import (
@@ -39,6 +39,7 @@ from orchestrator.selection.greedy import agreement, forward_selection, select_l
 from orchestrator.selection.ranking import rank
 from orchestrator.selection.stored import StoredKernels, layers_of
 from orchestrator.survey import surveys
+from orchestrator.variant import Variant
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, rewrite_table, run_spec, spec_of
 from tests.tiny_models import save_tiny
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.choices import variants
 from orchestrator.cluster import pilot, submitting
 from orchestrator.cluster.records import read_submissions, write_submission
 from orchestrator.errors import ExitCode, UntrustedCodeError
@@ -19,7 +20,6 @@ from orchestrator.run import resolve
 from orchestrator.settings import model_settings
 from orchestrator.spec import read_spec
 from orchestrator.survey import surveys
-from orchestrator.variants import variants
 from slurm.allocation import NODE_LOGS
 from slurm.facts import ClusterFacts
 from slurm.profile import Profile

@@ -6,7 +6,7 @@ from orchestrator.stage import Stage, StageCost, StageKind
 from orchestrator.stages.capture import rows_memory
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Variant
+    from orchestrator.variant import Variant
 
 SEVERAL = 4
 """Examples of the larger of the two batches that are measured."""

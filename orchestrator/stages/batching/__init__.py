@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from orchestrator.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Variant
+    from orchestrator.variant import Variant
 
 CROWD = 8
 """Most examples of the batches in which it is tried whether examples stay apart."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from orchestrator.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Variant
+    from orchestrator.variant import Variant
 
 
 def rows_memory(variant: "Variant") -> int:

@@ -6,7 +6,7 @@ from orchestrator.stage import Stage, StageCost, StageKind
 from orchestrator.stages.combine.combinations import SIDES, Combined, combinations_of
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Variant
+    from orchestrator.variant import Variant
 
 _COLUMNS = 9
 """Numbers of a combination: the gap, and loss and three metrics of both models."""

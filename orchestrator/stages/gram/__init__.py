@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Variant
     from orchestrator.spec.compute_section import ComputeSection
+    from orchestrator.variant import Variant
 
 COLUMNS_AT_ONCE = 2048
 """Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""

@@ -6,7 +6,7 @@ from orchestrator.stage import Stage, StageCost, StageKind
 from orchestrator.stages.finetune import FINETUNE
 
 if TYPE_CHECKING:
-    from orchestrator.plan_parts import Variant
+    from orchestrator.variant import Variant
 
 
 def runs_of(stage: Stage) -> list[Stage]:

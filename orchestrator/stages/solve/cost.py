@@ -1,12 +1,12 @@
 """What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
 
 from orchestrator.layer_sets import LayerSet
-from orchestrator.plan_parts import Variant
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage, StageCost
 from orchestrator.stages.blocks import BLOCK_BYTES
 from orchestrator.stages.solve import is_iterative
 from orchestrator.stages.solve.memory import SolveSize
+from orchestrator.variant import Variant
 
 
 def solve_cost(stage: Stage, variant: Variant) -> StageCost:

@@ -1,11 +1,35 @@
-"""The GPUs of this machine, and whether the workers of a spec find room on them."""
+"""How many workers a sweep has on this machine, and whether they find room on its GPUs."""
 
 import os
 
 from orchestrator.errors import SpecError
+from orchestrator.folder import Sweep
 from orchestrator.spec import Spec
 from slurm.gpus import visible_gpus
 from slurm.quantities import counted
+
+
+def worker_count(sweep: Sweep) -> int:
+    """Return the number of workers: as the spec says, else as many as have GPUs, or `threads` processors each.
+
+    Model groups are whole: there are as many workers as one has, or a multiple.
+
+    Raises:
+        SpecError: the spec's number is no multiple.
+    """
+    compute, size = sweep.spec.compute, sweep.spec.group_size
+    if compute.executor == "inline":
+        return size
+    if compute.workers is not None and compute.workers % size:
+        raise SpecError(
+            f"{compute.workers} workers make no whole groups of sharding.group_size: {size}; give a multiple of {size}"
+        )
+    if compute.workers is not None:
+        return compute.workers
+    room = room_on_gpus(sweep.spec)
+    if room is None:
+        room = len(os.sched_getaffinity(0)) // compute.threads
+    return max(1, room // size) * size
 
 
 def gpus_here() -> int:
