@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.estimate import human_bytes
 from orchestrator.executors.local_ray import LocalRay
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.plan import Plan, make_plan
 from orchestrator.run import resolve, run
 from orchestrator.spec import Spec
+from orchestrator.spec.quantities import human_bytes
 from orchestrator.stage import Stage
 from orchestrator.stages.registry import compute_of
 from orchestrator.stages.resources import limited_threads, peak_memory, reset_peak_memory

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.environment import refuse_what_is_too_old, requirements, shortfall
 from orchestrator.errors import OutdatedError, StorageError
-from orchestrator.estimate import human_bytes
+from orchestrator.spec.quantities import human_bytes
 from orchestrator.store.files import publish_new
 
 

@@ -10,6 +10,7 @@ from orchestrator.errors import BudgetError
 from orchestrator.folder import ResultsFolder
 from orchestrator.history import History
 from orchestrator.plan import Plan, missing_stages
+from orchestrator.spec.quantities import human_bytes
 from orchestrator.stage import Stage
 from orchestrator.stages.registry import KINDS
 from orchestrator.stages.solve import SOLVE, is_iterative
@@ -139,15 +140,6 @@ def _matmul_speed(dtype: str, threads: int) -> float:
             matrix @ matrix
             times.append(time.perf_counter() - started)
     return 2.0 * size**3 / min(times)
-
-
-def human_bytes(count: float) -> str:
-    """Write a number of bytes for people: 1536 becomes `1.5 kB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _existing(path: Path) -> Path:

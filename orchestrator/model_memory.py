@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from orchestrator.errors import BudgetError
-from orchestrator.estimate import human_bytes
 from orchestrator.folder import Sweep
 from orchestrator.sizes import BYTES
 from orchestrator.spec import Spec
 from orchestrator.spec.compute_section import ShardingSection
+from orchestrator.spec.quantities import human_bytes
 from orchestrator.survey import Survey
 
 LARGEST_GROUP = 1024

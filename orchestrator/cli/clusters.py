@@ -179,7 +179,7 @@ def _offer(offer: Any, folder: "ResultsFolder", *, dry_run: bool, yes: bool, add
 
 
 def _print_offer(console: Terminal, offer: Any) -> None:
-    from orchestrator.estimate import human_bytes
+    from orchestrator.spec.quantities import human_bytes
 
     profile = offer.profile
     console.print(costs_table(offer.costs))

@@ -25,7 +25,7 @@ def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: st
 
 def costs_table(costs: "Sequence[Cost]") -> Table:
     """Return what is to be computed and what it costs."""
-    from orchestrator.estimate import human_bytes
+    from orchestrator.spec.quantities import human_bytes
 
     rows = [
         (

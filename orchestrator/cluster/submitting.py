@@ -20,12 +20,13 @@ from orchestrator.cluster.records import (
 )
 from orchestrator.cluster.unfit_nodes import without_unfit_nodes
 from orchestrator.errors import BudgetError, OutdatedError, ResultsError, SweepError
-from orchestrator.estimate import Cost, costs, human_bytes, refuse_what_cannot_fit
+from orchestrator.estimate import Cost, costs, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.kept_plan import keep_plan
 from orchestrator.model_memory import model_memory, refuse_model_that_cannot_fit, this_device
 from orchestrator.plan import Plan
 from orchestrator.settings import refuse_untrusted_code
+from orchestrator.spec.quantities import human_bytes
 from orchestrator.store.files import make_folder, refuse_unwritable
 from orchestrator.survey import keep_surveys
 from slurm.check import check_profile, refuse_exclusion, try_script

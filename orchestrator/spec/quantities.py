@@ -24,6 +24,15 @@ class Between:
     highest: str
 
 
+def human_bytes(count: float) -> str:
+    """Write a number of bytes for people: 1536 becomes `1.5 kB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def _real(number: float) -> float:
     if number <= 0:
         raise ValueError(f"`{number:g}` must be greater than 0")

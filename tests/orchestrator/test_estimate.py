@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from orchestrator import estimate
 from orchestrator.cli.render import human_seconds
 from orchestrator.errors import BudgetError
-from orchestrator.estimate import Cost, costs, human_bytes, refuse_what_cannot_fit
+from orchestrator.estimate import Cost, costs, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
 from orchestrator.spec import read_spec
+from orchestrator.spec.quantities import human_bytes
 from orchestrator.stage import Stage
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, run_spec, survey_of
 
