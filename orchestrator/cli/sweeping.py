@@ -88,7 +88,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     checked = read_spec(spec)
     folder = ResultsFolder(checked.folder)
     sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
-    made = make_plan(sweep, surveys(sweep, folder.artifacts()))
+    made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     found = costs(made, folder)
     to_decompose, decomposed = decompositions(made, missing_stages(made, folder.artifacts()))
     workers = worker_count(sweep)
