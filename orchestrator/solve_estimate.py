@@ -1,6 +1,7 @@
 """What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from orchestrator.estimates import is_iterative
 from orchestrator.layer_sets import LayerSet
@@ -11,14 +12,27 @@ from orchestrator.stages.blocks import BLOCK_BYTES
 from orchestrator.stages.solve_memory import SolveSize
 
 
-def decompositions(plan: Plan, missing: Iterable[Stage]) -> tuple[int, int]:
-    """Return how many kernels the missing solve stages are to decompose, and how many those of the plan do."""
+@dataclass(frozen=True)
+class Kernels:
+    """Kernels of a plan that are decomposed, or those that are multiplied with instead.
+
+    Attributes:
+        planned: how many there are.
+        missing: how many of them the stages that are not finished have.
+    """
+
+    planned: int
+    missing: int
+
+
+def kernels(plan: Plan, missing: Sequence[Stage], *, iterative: bool) -> Kernels:
+    """Return how many kernels the solve stages of a plan, and the missing ones, decompose or, else, multiply with."""
 
     def count(stages: Iterable[Stage]) -> int:
-        solves = {stage.stage_id: stage for stage in stages if stage.kind == "solve" and not is_iterative(stage)}
-        return sum(len(stage.parameters["layer_sets"]) for stage in solves.values())
+        solves = {stage.stage_id: stage for stage in stages if stage.kind == "solve"}
+        return sum(len(each.parameters["layer_sets"]) for each in solves.values() if is_iterative(each) == iterative)
 
-    return count(missing), count(plan.stages)
+    return Kernels(count(plan.stages), count(missing))
 
 
 def solves_memory(plan: Plan, stage: Stage) -> int:
@@ -87,9 +101,9 @@ def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, i
 def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_sets: int) -> int:
     """Return the bytes that kernels of M rows take at most, with M_eval rows for evaluation.
 
-    Two tiles; what is kept of each layer set of a stage; and the vectors of the largest of three Lanczos processes (for
-    the ridge path one for each target, one for each random probe, one for both ends of the spectrum) with three more
-    for each vector that is multiplied, or of what is made of the first.
+    Two tiles; the vectors of the largest of three Lanczos processes (for the ridge path one for each target, one for
+    each random probe, one for both ends of the spectrum) with three more for each vector that is multiplied, or those
+    that span the solutions of all lambdas, with what they are multiplied to; and what is kept of other layer sets.
     """
     from ntk_dist.extremes import COUNT, EXTREMES_STEPS
     from ntk_dist.krylov_ridge import RIDGE_STEPS
@@ -97,14 +111,14 @@ def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_sets: int) -> int:
 
     targets, spanning = _targets(sizes), _spanning(M)
     vectors = max(
-        targets * (min(M, RIDGE_STEPS) + 3) + spanning,
-        targets * spanning + 2 * spanning + 1,
+        targets * (min(M, RIDGE_STEPS) + 3 + spanning),
+        2 * targets * spanning + 2 * spanning + 1,
         PROBES * (min(M, DENSITY_STEPS) + 3),
         min(M, EXTREMES_STEPS) + 3 + 6 * COUNT,
     )
     tile = sizes.kernel_rows(min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval))) ** 2
-    multiplied = targets * spanning * (M + 2 * M_eval)
-    return 8 * (2 * tile + vectors * M + multiplied) + n_sets * _iterative_kept(sizes, M)
+    beside = targets * (spanning * M_eval + (1 + 2 * spanning) ** 2)
+    return 8 * (2 * tile + vectors * M + beside) + (n_sets - 1) * _iterative_kept(sizes, M)
 
 
 def _iterative_kept(sizes: Sizes, M: int) -> int:
