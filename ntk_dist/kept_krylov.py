@@ -18,7 +18,7 @@ from ntk_dist.shifted import TridiagonalMatrix
 class KeptKrylovPath:
     """What is left of the Krylov spaces of a kernel of M rows for k targets: q steps, m basis vectors of each at most.
 
-    What a target has fewer of is filled up with zeros, its diagonal with ones.
+    What a target has fewer of is filled up with zeros.
 
     diagonal, off_diagonal: (k, q) and (k, q - 1), of T_c.
     norms: |r_c|, (k,).

@@ -93,9 +93,9 @@ def _start(runs: LanczosRuns, c: int) -> FloatArray:
 
 
 def _padded_tridiagonals(runs: LanczosRuns) -> tuple[FloatArray, FloatArray]:
-    """Return the diagonals (k, q) and off-diagonals (k, q - 1) of all T, those that are smaller with ones and zeros."""
+    """Return the diagonals (k, q) and off-diagonals (k, q - 1) of all T, those that are smaller with zeros."""
     k, q = len(runs.lengths), int(runs.lengths.max())
-    diagonals, offs = np.ones((k, q)), np.zeros((k, max(q - 1, 0)))
+    diagonals, offs = np.zeros((k, q)), np.zeros((k, max(q - 1, 0)))
     for c in range(k):
         diagonal, off = runs.tridiagonal(c)
         diagonals[c, : len(diagonal)], offs[c, : len(off)] = diagonal, off
