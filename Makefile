@@ -2,7 +2,7 @@
 # make test   sets up what is missing and runs the tests
 # make test-lowest  runs them with the lowest versions that pyproject.toml allows, in an environment of its own
 # make test-faults  kills runs two hundred times, and mutates as many inputs as there is time for
-# make seeded-faults  puts sixty faults into a copy of the code and says which of them the tests catch
+# make seeded-faults  puts faults into a copy of the code and says which of them the tests catch
 # make lint   checks style, formatting and types
 # make clean  removes the virtual environment and what the demo fetched and computed
 

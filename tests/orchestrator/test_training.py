@@ -148,6 +148,13 @@ def test_trajectories_begin_at_the_pretrained_model_and_end_at_the_cell(trained:
                 assert row[column] == cell[column]
 
 
+def test_the_bound_on_what_linearization_leaves_out_is_that_of_taylors_formula(trained: Path):
+    for row in results_of(trained).cells.to_arrow().to_pylist():
+        expected = row["finetune_curvature"] * row["finetune_distance"] ** 2 / 2
+        assert row["finetune_linearization_bound"] == pytest.approx(expected, rel=1e-12)
+        assert row["finetune_linearization_error"] > 0
+
+
 def test_updates_of_groups_are_there_for_every_group_of_a_cell(trained: Path):
     groups = {row["layer_set"]: row["groups"] for row in results_of(trained).spectra.to_arrow().to_pylist()}
     rows = results_of(trained).updates.to_arrow().to_pylist()
