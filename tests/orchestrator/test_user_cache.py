@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from finetune.dry_run import dry_run
 from orchestrator import sources, survey, user_cache
 from orchestrator.errors import SourceError
 from orchestrator.folder import ResultsFolder
@@ -59,6 +62,27 @@ def test_what_was_planned_once_is_planned_again_without_a_model(cache: Path, tmp
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["groups"] == json.loads(first.output)["groups"]
     assert not (tmp_path / "sweep/results").exists()
+
+
+def test_a_model_is_tried_with_one_thread(
+    cache: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    threads = []
+
+    def tried(*arguments: Any, **named: Any) -> None:
+        threads.append(torch.get_num_threads())
+        dry_run(*arguments, **named)
+        threads.append(torch.get_num_threads())
+
+    monkeypatch.setattr("finetune.dry_run.dry_run", tried)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        look(make_sweep(tmp_path / "sweep", model=tiny_model))
+        assert threads == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_folder_that_python_looks_in_twice_is_no_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
