@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,14 +108,27 @@ def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
         )
 
 
-def decompositions(plan: Plan, missing: Iterable[Stage]) -> tuple[int, int]:
-    """Return how many kernels the missing solve stages are to decompose, and how many those of the plan do."""
+@dataclass(frozen=True)
+class Kernels:
+    """Kernels of a plan that are decomposed, or those that are multiplied with instead.
+
+    Attributes:
+        planned: how many there are.
+        missing: how many of them the stages that are not finished have.
+    """
+
+    planned: int
+    missing: int
+
+
+def kernels(plan: Plan, missing: Sequence[Stage], *, iterative: bool) -> Kernels:
+    """Return how many kernels the solve stages of a plan, and the missing ones, decompose or, else, multiply with."""
 
     def count(stages: Iterable[Stage]) -> int:
-        solves = {stage.stage_id: stage for stage in stages if stage.of is SOLVE and not is_iterative(stage)}
-        return sum(len(stage.parameters["layer_sets"]) for stage in solves.values())
+        solves = {stage.stage_id: stage for stage in stages if stage.of is SOLVE}
+        return sum(len(each.parameters["layer_sets"]) for each in solves.values() if is_iterative(each) == iterative)
 
-    return count(missing), count(plan.stages)
+    return Kernels(count(plan.stages), count(missing))
 
 
 def _measured_seconds(folder: ResultsFolder) -> dict[str, float]:

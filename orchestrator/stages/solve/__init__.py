@@ -31,7 +31,7 @@ def label(stage: Stage) -> str:
 
 SOLVE = StageKind(
     name="solve",
-    version=5,
+    version=6,
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
     cost=cost,
