@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.spec import read_spec
+from tests.root import ROOT
 
-FOLDER = Path(__file__).parents[1] / "examples"
+FOLDER = ROOT / "examples"
 SPECS = sorted(FOLDER.glob("*.yaml"))
 
 

@@ -12,8 +12,8 @@ from orchestrator.cli.summary import summarise
 from orchestrator.run import run
 from orchestrator.spec import Spec
 from tests.orchestrator.sweeps import Quiet
+from tests.root import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FETCHED = ROOT / "examples" / "data"
 TASKS = Path(os.environ.get("NTKSWEEP_TASKS", ROOT.parent / "shared" / "data"))
 """Folders of well-known tasks as train.parquet and validation.parquet, with the columns text and label."""

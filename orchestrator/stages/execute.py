@@ -15,8 +15,6 @@ from orchestrator.stage import Stage
 from orchestrator.stages.failures import LASTING, FailureClass, Outcome, Status, failed
 from orchestrator.stages.following import lead
 from orchestrator.stages.resources import fixed_sums, peak_memory, reset_peak_memory
-from orchestrator.stages.solve import SOLVE
-from orchestrator.stages.solve.sums import KernelSums
 from orchestrator.stages.work import Work
 from orchestrator.store.files import host_name, slurm_job
 from orchestrator.store.journal import Journal
@@ -126,10 +124,7 @@ class StageWorker:
 
     def _attempt(self, stage: Stage, attempt: int, halvings: int, started: float) -> Outcome:
         reset_peak_memory()
-        self._work.halvings = halvings
-        self._work.device = "cpu"
-        if stage.of is not SOLVE:
-            self._work.sums = KernelSums()  # the memory is for what runs next
+        self._work.begin(stage, halvings)
         try:
             with self._together(stage, halvings):
                 product = stage.of.compute(stage, self._work)

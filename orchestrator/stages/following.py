@@ -46,7 +46,7 @@ class Follower:
 
     def _take_part(self, order: dict[str, Any]) -> Outcome | None:
         stage = stage_from_json(order["stage"])
-        self._work.halvings = order["halvings"]
+        self._work.begin(stage, order["halvings"])
         reset_peak_memory()
         started = time.perf_counter()
         try:

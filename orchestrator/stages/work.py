@@ -1,9 +1,9 @@
 """What a worker process has at hand while it computes stages: the sweep, the store, and what it has loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from orchestrator.cards import card_of, refuse_other_card
 from orchestrator.folder import ResultsFolder, Sweep
 from orchestrator.identity import identity
 from orchestrator.settings import adapter_settings, head_settings, model_settings
-from orchestrator.stage import Stage
-from orchestrator.stages.solve.sums import KernelSums
+from orchestrator.stage import Stage, StageKind
 from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.batched import Array, BatchedLayout
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from finetune.scorer import Scorer
     from finetune.sharding.scorer import ShardedScorer
     from finetune.training.run import Checkpoint
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,6 @@ class Work:
         group: the processes that compute the stage at hand together; all of them do the same, each for its share of
             the examples, and what the first one leaves is published.
         device: name of the processor or GPU that the stage at hand computes on, for provenance.
-        sums: the sums of kernel blocks that solve stages after the one at hand may continue.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
@@ -63,10 +64,28 @@ class Work:
         self.halvings = 0
         self.group = ModelGroup()
         self.device = "cpu"
-        self.sums = KernelSums()
+        self._kind: StageKind | None = None
+        self._shared: Any = None
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
         self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
+
+    def begin(self, stage: Stage, halvings: int) -> None:
+        """Begin a stage, whose batches are to be halved so often; what stages of another kind shared is forgotten."""
+        self.halvings = halvings
+        self.device = "cpu"
+        if self._kind != stage.of:
+            self._kind, self._shared = stage.of, None
+
+    def shared(self, make: Callable[[], T]) -> T:
+        """Return what the stages of one kind share as long as no other comes between; the first one makes it.
+
+        Nothing may depend on it but time: another worker, or the same after a restart, computes the stage without it.
+        """
+        if self._shared is None:
+            self._shared = make()
+        found: T = self._shared
+        return found
 
     def input(self, stage: Stage, role: str) -> Artifact:
         """Return the artifact of the one input that a stage has in `role`."""

@@ -11,8 +11,7 @@ from typing import Any
 
 from slurm.devcluster import DevCluster
 from tests.cluster.waiting import wait_until
-
-ROOT = Path(__file__).parents[2]
+from tests.root import ROOT
 
 WHO_IS_ALIVE = """
 import json, os, ray

@@ -18,10 +18,11 @@ from tests.cluster.submitted import Submitted
 from tests.cluster.waiting import wait_until
 from tests.faults.driving import ntksweep
 from tests.faults.tables import numbers
+from tests.root import ROOT
 
 pytestmark = pytest.mark.xdist_group("cluster-a")
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def quickstart(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from orchestrator.stages.failures import FailureClass, Outcome, Status
 from orchestrator.store.journal import read_journals
 from tests.executors.made_up_stages import BREAKING, DEADLY, QUICK, SLOW, Worker
 from tests.orchestrator.sweeps import sweep_of
+from tests.root import ROOT
 
 pytestmark = pytest.mark.ray
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResultsFolder:
     monkeypatch.setattr(ray_teams, "Worker", Worker)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     return ResultsFolder(tmp_path / "results")
 
 

@@ -16,12 +16,12 @@ from tests.faults.driving import Command, ntksweep, wait_until
 from tests.faults.journal_proof import prove_nothing_was_computed_twice
 from tests.faults.tables import assert_same_tables, checksums, numbers
 from tests.orchestrator.sweeps import make_sweep
+from tests.root import ROOT
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.xdist_group("groups")]
 
 PAIR = {"sharding": {"group_size": 2}, "compute.executor": "ray", "compute.workers": 2}
 SHORTEST = {"grid.seeds": [0], "head": {"kind": "ridge"}, "grid.layer_sets": ["all_layers"]}
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,10 @@ from slurm.profile import Profile
 from slurm.script import python_command, setup_lines
 from tests.fuzz.limits import check_message, in_memory, in_time
 from tests.fuzz.mutations import spoilt
+from tests.root import ROOT
 
 pytestmark = pytest.mark.faults
 
-ROOT = Path(__file__).parents[2]
 PROFILES = 5_000 if os.environ.get("NTKSWEEP_FUZZ") == "full" else 250
 BASES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "examples/profiles").glob("*.yaml"))}
 KEYS = [*sorted(Profile.model_fields), "mem", "time", "x", "<<", "", "no"]

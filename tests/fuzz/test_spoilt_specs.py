@@ -25,11 +25,11 @@ from orchestrator.spec.describe import starting_spec
 from tests.fuzz.limits import check_message, in_memory, in_time
 from tests.fuzz.mutations import spoilt
 from tests.orchestrator.sweeps import SPEC, changed, ntksweep, sources_of, survey_of, write_data
+from tests.root import ROOT
 from tests.tiny_models import save_tiny
 
 pytestmark = pytest.mark.faults
 
-ROOT = Path(__file__).parents[2]
 SPECS = 20_000 if os.environ.get("NTKSWEEP_FUZZ") == "full" else 1_000
 PARTS = 4
 """Tests that share them, so that several processes can."""

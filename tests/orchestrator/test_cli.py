@@ -20,6 +20,7 @@ from orchestrator.executors.inline import InlineExecutor
 from orchestrator.store.journal import read_journals
 from orchestrator.version import VERSION
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, rewrite_table, write_spec
+from tests.root import ROOT
 
 COMMANDS = [
     "init", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "select", "export",
@@ -82,7 +83,7 @@ def test_wrong_usage_has_the_status_of_wrong_input(arguments: list[str]):
 def test_the_module_is_the_command_and_says_errors_without_a_traceback(tmp_path: Path):
     ran = subprocess.run(
         [sys.executable, "-m", "orchestrator", "plan", "none.yaml"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 2

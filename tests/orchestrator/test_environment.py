@@ -19,6 +19,7 @@ from orchestrator.doctor import Check, examine
 from orchestrator.environment import refuse_missing_deepspeed, refuse_what_is_too_old, requirements, shortfall
 from orchestrator.errors import OutdatedError
 from tests.orchestrator.sweeps import ntksweep
+from tests.root import ROOT
 
 
 def installed(**versions: str) -> Callable[[str], str]:
@@ -67,7 +68,7 @@ def test_a_new_torch_will_do(torch: str):
 
 
 def test_the_lowest_versions_are_those_of_the_tests_with_the_lowest_versions():
-    root = Path(__file__).parents[2]
+    root = ROOT
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
     lines = (root / "constraints-lowest.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))

@@ -23,8 +23,8 @@ from orchestrator.store.sealed import sealed, unsealed
 from slurm.profile import Profile
 from tests.opened import Opened
 from tests.orchestrator.sweeps import make_sweep, ntksweep, run_spec
+from tests.root import ROOT
 
-ROOT = Path(__file__).parents[2]
 CHANGES = {
     # beyond the parameters of any set, so that kernels are solved from blocks, which select needs
     "adapter.rank": 3,

@@ -9,8 +9,8 @@ from orchestrator.cluster.profiles import profile_page, read_profile, starting_p
 from orchestrator.errors import ProfileFileError, SpecError
 from orchestrator.spec import read_spec
 from slurm.profile import Profile
+from tests.root import ROOT
 
-ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples/profiles").glob("*.yaml"))
 
 

@@ -2,7 +2,6 @@
 
 import re
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -33,6 +32,7 @@ from orchestrator.spec.sections import (
     TaskSection,
 )
 from tests.orchestrator.sweeps import SPEC, changed, spec_of
+from tests.root import ROOT
 
 SECTIONS: dict[str, type[BaseModel]] = {
     "model": ModelSection,
@@ -439,7 +439,7 @@ def test_the_reference_page_covers_every_field():
 
 
 def test_the_reference_page_in_the_documentation_is_the_current_one():
-    page = Path(__file__).parents[2] / "docs" / "spec.md"
+    page = ROOT / "docs" / "spec.md"
     assert page.read_text(encoding="utf-8") == reference_page(), "run `python docs/write_reference.py`"
 
 

@@ -22,6 +22,7 @@ from orchestrator.tables.columns import SCHEMA_VERSION, arrow_schema
 from orchestrator.tables.describe import tables_page
 from orchestrator.tables.schema import TABLES
 from tests.orchestrator.sweeps import make_sweep, results_of, rewrite_table, run_spec
+from tests.root import ROOT
 
 SWEEPS = ["finished", "finished_regression"]
 
@@ -70,7 +71,7 @@ def test_the_reference_page_covers_every_column():
 
 
 def test_the_reference_page_in_the_documentation_is_the_current_one():
-    page = Path(__file__).parents[2] / "docs" / "tables.md"
+    page = ROOT / "docs" / "tables.md"
     assert page.read_text(encoding="utf-8") == tables_page(), "run `python docs/write_reference.py`"
 
 

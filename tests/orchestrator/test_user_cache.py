@@ -20,8 +20,7 @@ from orchestrator.spec import read_spec
 from orchestrator.survey import Survey, surveys
 from orchestrator.user_cache import recall, remember
 from tests.orchestrator.sweeps import make_sweep, ntksweep, spec_of, write_data, write_spec
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.root import ROOT
 
 WITHOUT_MODELS = """
 import sys

@@ -16,6 +16,7 @@ from orchestrator.errors import ExitCode
 from orchestrator.folder import ResultsFolder
 from orchestrator.store.journal import Journal
 from tests.orchestrator.sweeps import make_sweep, ntksweep, run_spec
+from tests.root import ROOT
 
 HEAVY = ["torch", "transformers", "peft", "datasets", "sklearn", "scipy", "pandas", "pyarrow", "ray", "submitit"]
 
@@ -64,7 +65,7 @@ def interrupt() -> None:
 def test_status_needs_no_library_that_takes_long_to_load(finished: Path):
     ran = subprocess.run(
         [sys.executable, "-c", STATUS_WITHOUT, json.dumps(HEAVY), "status", str(finished.parent / "results")],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.stderr == ""
     assert ran.returncode == 0

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import copy2
 
+from tests.root import ROOT
 from tests.seeded.faults import DoesNotApplyError, Fault
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = "examples/data"
 """What `make data` fetched: not in git, and only read by tests."""
 

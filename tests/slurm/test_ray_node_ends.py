@@ -13,6 +13,8 @@ from typing import TypeVar
 import psutil
 import pytest
 
+from tests.root import ROOT
+
 T = TypeVar("T")
 
 RAY = '''
@@ -49,7 +51,7 @@ class Node:
                 *(sys.executable, "-m", "slurm.ray_node", "--address=127.0.0.1", "--job=77", "--rank=0"),
                 *("--workers=1", "--object-store=1", f"--scratch={scratch}"),
             ],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[2])])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

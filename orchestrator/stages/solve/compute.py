@@ -161,8 +161,9 @@ class Solver:
         needed = size.memory_bytes(8 * problem.eval_size * problem.size)
         # None after memory ran out, whatever the budget says.
         room = 0 if self.work.halvings else self.work.sweep.spec.compute.memory_budget - needed
-        self.work.sums.use((inputs["tiles"], inputs["eval_tiles"], problem.n_train), max(0, room))
-        return self.work.sums
+        sums = self.work.shared(KernelSums)
+        sums.use((inputs["tiles"], inputs["eval_tiles"], problem.n_train), max(0, room))
+        return sums
 
     def _decompose_primal(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         from ntk_dist.primal import PrimalDecomposition
