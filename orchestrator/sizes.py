@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 from orchestrator.folder import Sweep
 from orchestrator.layer_sets import LayerSet
-from orchestrator.stages.gram import workspace_bytes
 from orchestrator.survey import Survey
 
 LARGEST_SHARD = 256
 SHARD_SHARE_OF_BUDGET = 8
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+COLUMNS_AT_ONCE = 2048
+"""Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +132,8 @@ def _automatic_shard(budget: int, rows: int, row_bytes: int) -> int:
     while shard > 1 and 2 * workspace_bytes(shard * rows, shard * rows) > budget:
         shard //= 2
     return shard
+
+
+def workspace_bytes(left_rows: int, right_rows: int, columns: int = COLUMNS_AT_ONCE) -> int:
+    """Return the memory that one product of tiles may take: result, partial result, and both sides in float64."""
+    return 16 * left_rows * right_rows + 9 * (left_rows + right_rows) * columns

@@ -2,14 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.sizes import workspace_bytes
 from orchestrator.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.spec.compute_section import ComputeSection
     from orchestrator.variant import Variant
-
-COLUMNS_AT_ONCE = 2048
-"""Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""
 
 DEVICE_BYTES = 256 << 20
 DEVICE_SHARE_OF_BUDGET = 4
@@ -26,11 +24,6 @@ def on_device(compute: "ComputeSection") -> dict[str, Any]:
     of_a_gpu = min(DEVICE_BYTES, compute.memory_budget // DEVICE_SHARE_OF_BUDGET)
     device_bytes = of_a_gpu if compute.device != "cpu" else None
     return {"device": compute.device, "device_bytes": device_bytes, "tf32": compute.tf32}
-
-
-def workspace_bytes(left_rows: int, right_rows: int, columns: int = COLUMNS_AT_ONCE) -> int:
-    """Return the memory that one product of tiles may take: result, partial result, and both sides in float64."""
-    return 16 * left_rows * right_rows + 9 * (left_rows + right_rows) * columns
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:

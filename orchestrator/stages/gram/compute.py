@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.sizes import COLUMNS_AT_ONCE, workspace_bytes
 from orchestrator.stage import Stage
-from orchestrator.stages.gram import COLUMNS_AT_ONCE, workspace_bytes
 from orchestrator.stages.work import Product, Work
 from orchestrator.store.artifacts import Artifact
 
