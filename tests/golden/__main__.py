@@ -10,6 +10,7 @@ after it another, and compare both.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def main() -> None:
     recording = commands.add_parser("record", help="record what a checkout does")
     recording.add_argument("folder", type=Path)
     recording.add_argument("--checkout", type=Path, default=HERE.parents[1], help="default: this one")
-    recording.add_argument("--python", help="default: that of the checkout's .venv, else this one")
+    recording.add_argument("--python", type=os.path.abspath, help="default: that of its .venv, else this one")
     recording.add_argument(
         "--only", nargs="+", default=[], metavar="PART", help="plans, numbers/plain, messages/data ..."
     )

@@ -21,9 +21,7 @@ Difference = tuple[str, str, str]
 
 def compare(old: Path, new: Path, renames: Renames) -> int:
     """Print what differs between two recordings, or parts of such; return how many differences there are."""
-    names = {
-        path.relative_to(old): path for path in sorted(old.rglob("*")) if path.is_file() and "work" not in path.parts
-    }
+    names = {path.relative_to(old): path for path in sorted(old.rglob("*")) if path.is_file()}
     others = {path.relative_to(new) for path in new.rglob("*") if path.is_file()}
     total = 0
     for name, path in names.items():

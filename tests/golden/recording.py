@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false", "NTKSWEEP_CACHE": "", "COLUMNS": "100", "LINES": "40", "TERM": "dumb",
     "NO_COLOR": "1", "PYTHONHASHSEED": "0",
 }  # fmt: skip
-TIMES = re.compile(r"\b(seconds|seconds_left|worker_seconds|time|since|process|host|job)\b")
+TIMES = re.compile(r"\b(seconds|seconds_left|worker_seconds|time|since|process|host|job|peak_bytes)\b")
 
 
 def environment(checkout: Path) -> dict[str, str]:
@@ -102,7 +103,7 @@ class Target:
 
 
 class Recorder:
-    """Records a checkout: into `committed` what stands in the repository, into `here` what is for this machine alone."""
+    """Records a checkout: into `committed` what the repository keeps, into `here` what is for this machine alone."""
 
     def __init__(self, folder: Path, target: Target, renames: Renames, only: Sequence[str]) -> None:
         self.only = only
@@ -222,7 +223,7 @@ def _without_times(value: Any, key: str = "") -> Any:
 
 
 def record(folder: Path, checkout: Path, python: str | None, only: Sequence[str]) -> None:
-    """Record a checkout into a folder, which is emptied before.
+    """Record a checkout into a folder, which is emptied before unless parts of it alone are recorded.
 
     Args:
         folder: where to.
@@ -230,13 +231,11 @@ def record(folder: Path, checkout: Path, python: str | None, only: Sequence[str]
         python: the interpreter with its dependencies; None takes that of its `.venv`, else this one.
         only: areas, or files of them, that are recorded; all if there are none.
     """
-    for part in ("committed", "here"):
-        shutil.rmtree(folder / part, ignore_errors=True)
-    work = folder / "work"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    if not only:
+        for part in ("committed", "here"):
+            shutil.rmtree(folder / part, ignore_errors=True)
     own = checkout / ".venv/bin/python"
-    target = Target(checkout, python or (str(own) if own.exists() else sys.executable), work)
-    Recorder(folder, target, Renames.read(checkout / "tests/golden/renames.yaml"), only).record()
-    target.close()
-    shutil.rmtree(work)
+    with tempfile.TemporaryDirectory() as work:
+        target = Target(checkout, python or (str(own) if own.exists() else sys.executable), Path(work).resolve())
+        Recorder(folder, target, Renames.read(checkout / "tests/golden/renames.yaml"), only).record()
+        target.close()
