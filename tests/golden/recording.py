@@ -189,7 +189,8 @@ class Recorder:
             answer = self.target.command(folder, "status", "results", "--json")
             tree = _without_times(json.loads(answer.output))
             self._write(
-                f"status/{folder.name}.json", json.dumps({"exit status": answer.status, **tree}, indent=1) + "\n"
+                f"{folder.name.replace('-', '/')}.json",
+                json.dumps({"exit status": answer.status, **tree}, indent=1) + "\n",
             )
         commands = (["--help"], ["status", "results"], ["show", "results"], ["plan", "sweep.yaml"])
         lines = [f"ntksweep {' '.join(each)}: {self.target.loaded(finished, *each)}" for each in commands]

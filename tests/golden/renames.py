@@ -43,10 +43,12 @@ class Renames:
         return re.sub(r"\b(\w+)(?= \d)", lambda found: self.kind(found[1]), text) if self.kinds else text
 
     def text(self, text: str) -> str:
-        """Return a text for people with the names in it renamed."""
-        names: dict[str, str] = {**self.columns, **self.tables, **self.kinds, **self.spec, **self.words}
-        for old, new in sorted(names.items(), key=lambda each: -len(each[0])):
-            text = re.sub(rf"(?<![\w.]){re.escape(old)}(?![\w])", new, text)
+        """Return a text for people with its names renamed, those that may be words only where they are names."""
+        for old, new in _longest_first(self.columns, self.tables, self.kinds):
+            name = re.escape(old)
+            text = re.sub(rf"""(?m)(?<=["`]){name}(?=["`])|(?<=^){name}(?= \()|(?<=^  ){name}(?=:)""", new, text)
+        for old, new in _longest_first(self.spec, self.words):
+            text = re.sub(rf"(?<![\w.]){re.escape(old)}(?!\w)", new, text)
         return text
 
     def changes(self, tree: Any) -> Any:
@@ -61,6 +63,10 @@ class Renames:
                     target = target.setdefault(section, {})
                 target[last] = value
         return tree
+
+
+def _longest_first(*maps: Map) -> list[tuple[str, str]]:
+    return sorted((pair for names in maps for pair in names.items()), key=lambda pair: -len(pair[0]))
 
 
 def _place(tree: Any, names: list[str]) -> tuple[Any, str]:
