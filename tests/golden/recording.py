@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ class Recorder:
         cases = [*self.inputs.examples(), *self.inputs.sweeps()]
         for case in (case for case in cases if self._wants("plans", case.name)):
             self.plan(case)
-        self.numbers([case for case in cases if case.runs and self._wants("numbers", case.name)])
+        self.numbers(case for case in cases if case.runs and self._wants("numbers", case.name))
         for area, bad in yaml.safe_load((HERE / "bad_specs.yaml").read_text()).items():
             if self._wants("messages", area):
                 self.messages(area, bad)
@@ -142,7 +142,7 @@ class Recorder:
         self._write(f"plans/{case.name}.txt", plans.written(answer["cells"], kinds, whole=False))
         self._write(f"plans/{case.name}.txt", whole, where=self.here)
 
-    def numbers(self, cases: Sequence[Case]) -> None:
+    def numbers(self, cases: Iterable[Case]) -> None:
         """Run sweeps; record their tables bit for bit, what columns there are, and some numbers for the digest."""
         schemas, digest = {}, []
         for case in cases:
