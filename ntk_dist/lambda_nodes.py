@@ -11,8 +11,8 @@ LOWEST = 1e-15
 """Relative to the largest eigenvalue: below it K + lambda I is singular to rounding."""
 
 BEYOND = 10**1.5
-"""How far the nodes go on beyond the spectrum. Solutions of all lambdas further away lie, to rounding, in the space of
-those and of the two at the ends, lambda = 0 and infinity: s / lambda, or lambda / s, is small, and so are its powers."""
+"""How far nodes go on beyond the spectrum. Solutions of lambdas further away lie, to rounding, in the space of those
+of nodes and of lambda = 0 and infinity: s / lambda, or lambda / s, is small there."""
 
 MOST_NODES = math.ceil(NODES_PER_DECADE * math.log10(BEYOND / LOWEST)) + 2
 

@@ -93,9 +93,10 @@ def read_kept(artifact: Artifact, position: int, *, primal: bool, size: int) -> 
     Raises:
         DamagedArtifactError: it does not match its checksums.
     """
-    names = (name.rpartition(".") for name in artifact.names())
-    arrays = {name: np.asarray(artifact.array(f"{name}.{position}")) for name, _, of in names if of == str(position)}
-    return KeptPath.from_arrays(arrays, primal=primal, size=size)
+    end = f".{position}"
+    arrays = artifact.arrays([name for name in artifact.names() if name.endswith(end)])
+    kept = {name.removesuffix(end): array for name, array in arrays.items()}
+    return KeptPath.from_arrays(kept, primal=primal, size=size)
 
 
 def _sum_of_squares(values: FloatArray) -> FloatArray:

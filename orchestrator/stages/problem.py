@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +76,7 @@ class Problem:
         """Rows of the Jacobian that make one feature row: C for the trace-averaged kernel, else 1."""
         return self.n_outputs if self.mode == "trace" else 1
 
+    @cached_property
     def initial_scalars(self) -> dict[str, float]:
         """Return losses and metrics of the model before fine-tuning, and those of always saying the commonest."""
         scalars = {
@@ -102,7 +104,15 @@ class Problem:
 
 
 def load_problem(stage: Stage, work: Work) -> Problem:
-    """Read the labels and the initial outputs of a solve stage's examples."""
+    """Return the labels and the initial outputs of a solve stage's examples: read once for stages that share them."""
+    inputs = [stage.inputs[role] for role in ("dataset", "train", "eval")]
+    of = stage.parameters["problem"], stage.parameters["task_kind"], inputs
+    if work.last_problem is None or work.last_problem[0] != of:
+        work.last_problem = of, _read_problem(stage, work)
+    return work.last_problem[1]
+
+
+def _read_problem(stage: Stage, work: Work) -> Problem:
     parameters = stage.parameters["problem"]
     dataset = work.input(stage, "dataset")
 

@@ -215,7 +215,7 @@ class Solver:
             **asdict(summary),
             "kernel_size": decomposition.size,
             "label_alignment": label_alignment(decomposition, self.problem.targets),
-            **self.problem.initial_scalars(),
+            **self.problem.initial_scalars,
         }
 
     def summary_settings(self) -> dict[str, float]:

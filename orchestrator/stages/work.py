@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from finetune.scorer import Scorer
     from finetune.sharding.scorer import ShardedScorer
     from finetune.training.run import Checkpoint
+    from orchestrator.stages.problem import Problem
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Work:
             the examples, and what the first one leaves is published.
         device: name of the processor or GPU that the stage at hand computes on, for provenance.
         sums: the sums of kernel blocks that solve stages after the one at hand may continue.
+        last_problem: the problem that a stage solved last, with what tells it from others.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
@@ -64,6 +66,7 @@ class Work:
         self.group = ModelGroup()
         self.device = "cpu"
         self.sums = KernelSums()
+        self.last_problem: tuple[tuple[Any, ...], Problem] | None = None
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
         self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
