@@ -5,6 +5,7 @@ so this module lays the format out itself: eight bytes that give the header's le
 """
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -317,7 +318,7 @@ def _header(
     offsets: dict[str, int] = {}
     end = 0
     for name, (dtype, shape) in whole.items():
-        start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        start, end = end, end + dtype.itemsize * math.prod(shape)
         offsets[name] = start
         entries[name] = {
             "dtype": _SAFETENSORS_NAME[name_of(dtype)], "shape": list(shape), "data_offsets": [start, end],
