@@ -2,6 +2,7 @@
 # make test   sets up what is missing and runs the tests
 # make test-lowest  runs them with the lowest versions that pyproject.toml allows, in an environment of its own
 # make test-faults  kills runs two hundred times, and mutates as many inputs as there is time for
+# make seeded-faults  puts faults into a copy of the code and says which of them the tests catch
 # make lint   checks style, formatting and types
 # make clean  removes the virtual environment and what the demo fetched and computed
 
@@ -12,7 +13,7 @@ INSTALLED := $(VENV)/installed
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= demo,test,lint
 
-.PHONY: demo test test-lowest test-faults lint docs setup data clean
+.PHONY: demo test test-lowest test-faults seeded-faults lint docs setup data clean
 
 demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
@@ -23,6 +24,9 @@ test: data
 test-faults: data
 	NTKSWEEP_KILLS=200 NTKSWEEP_FUZZ=full $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \
 		-m faults $(PYTEST_OPTIONS)
+
+seeded-faults: data
+	$(BIN)/python -m tests.seeded
 
 test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=demo,test

@@ -7,6 +7,7 @@ the shape of Llama 3.2 1B without weights. `run` ends where its first stage woul
 one; `again` stands for a second time, with what the first one left in the user's cache but no results folder,
 `finished` for a sweep that is done. Where several trees are given their commands take turns, and the ratio of each to
 the first one's is printed. Processor seconds are those of the process, of `ray` those of all processes of the run.
+Libraries take as many threads as they do by themselves, unless OMP_NUM_THREADS says how many.
 """
 
 import argparse
@@ -139,7 +140,6 @@ class Place:
         write_specs(folder)
         self._environment = {
             **os.environ, "PYTHONPATH": str(tree), "NTKSWEEP_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
         }  # fmt: skip
 
     def fresh(self) -> None:

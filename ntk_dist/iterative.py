@@ -4,7 +4,7 @@ import numpy as np
 
 from ntk_dist.extremes import End, ends_of_spectrum
 from ntk_dist.kernel_matrix import FloatArray, KernelShapeError
-from ntk_dist.krylov_ridge import KrylovPath, krylov_ridge_path
+from ntk_dist.krylov_ridge import KrylovRidge, krylov_ridge
 from ntk_dist.spectral_density import SpectralDensity, spectral_density
 from ntk_dist.spectrum import SpectrumSummary, alignment, condition_number, noise_floor
 from ntk_dist.tile_operator import TileOperator
@@ -30,9 +30,9 @@ class IterativeDecomposition:
         self.smallest: End
         self.largest, self.smallest = ends_of_spectrum(K, norm=self.norm, seed=seed)
 
-    def ridge_path(self, residual: FloatArray, lambdas: FloatArray) -> KrylovPath:
-        """See `krylov_ridge_path`."""
-        return krylov_ridge_path(self.K, residual, lambdas)
+    def keep(self, residual: FloatArray, evaluation: TileOperator, lowest: float) -> KrylovRidge:
+        """See `krylov_ridge`."""
+        return krylov_ridge(self.K, evaluation, residual, lowest)
 
     def label_alignment(self, targets: FloatArray) -> float:
         """Return <K, Y Y^T> / (|K|_F |Y Y^T|_F) for targets Y (M, k): see `ntk_dist.spectrum.label_alignment`."""

@@ -88,7 +88,7 @@ class KeptPath(_InCOrder):
     def ridge_path(self, residual: FloatArray, lambdas: FloatArray) -> RidgePath:
         """Return the path of the residual r (M, k) that was given to the decomposition, for lambdas (L,), absolute.
 
-        Its `solution` are coefficients (L, m, k): `eval_fit` takes `evaluation`. Raises LambdaError, KernelShapeError.
+        Its `solution` are coefficients (L, m, k), which `eval_fit` takes. Raises LambdaError, KernelShapeError.
         """
         residual, lambdas = check_path(residual, lambdas, self.size)
         L, k = len(lambdas), residual.shape[1]
@@ -108,6 +108,10 @@ class KeptPath(_InCOrder):
             leave_one_out=None if self.left_out is None else self._leave_one_out(self.left_out, lambdas, fitted, left),
             start_degrees_of_freedom=self._start_degrees_of_freedom(lambdas),
         )
+
+    def eval_fit(self, path: RidgePath) -> FloatArray:
+        """Return the change of the evaluation outputs along a path, (L, M_eval, k)."""
+        return path.eval_fit(self.evaluation)
 
     def _degrees_of_freedom(self, lambdas: FloatArray) -> FloatArray:
         if not isinstance(self.matrix, QuasiTriangularMatrix):

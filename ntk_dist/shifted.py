@@ -86,6 +86,8 @@ class QuasiTriangularMatrix:
 def solve_shifted(diagonal: FloatArray, off: FloatArray, right: FloatArray, shift: float) -> FloatArray:
     """Return (T + shift I)^{-1} right, (n, k), for T (n, n) of `diagonal` (n,) and `off` (n - 1,); nan if singular."""
     diagonal = diagonal + shift
+    if not len(diagonal):
+        return right.copy()
     if len(diagonal) == 1:  # the LAPACK wrappers refuse empty off-diagonals
         return right / diagonal if diagonal[0] else np.full_like(right, np.nan)
     z: FloatArray

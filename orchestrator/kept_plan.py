@@ -253,5 +253,5 @@ def _planned(folder: ResultsFolder, key: str) -> PlanIndex:
     from orchestrator.plan import make_plan
     from orchestrator.survey import kept_surveys
 
-    sweep = folder.existing()
-    return index_of(make_plan(sweep, kept_surveys(sweep, folder.artifacts())), key)
+    sweep, store = folder.existing(), folder.artifacts()
+    return index_of(make_plan(sweep, kept_surveys(sweep, store), store), key)

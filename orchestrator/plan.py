@@ -10,6 +10,7 @@ from orchestrator.combinations_plan import Combination, plan_combinations
 from orchestrator.errors import SpecError
 from orchestrator.folder import Sweep
 from orchestrator.identity import identity
+from orchestrator.kept_solves import KeptSolves
 from orchestrator.layer_sets import LayerSet, expand_layer_sets
 from orchestrator.plan_limits import refuse_too_many_layer_sets, refuse_too_many_stages
 from orchestrator.plan_parts import Solve, Variant
@@ -17,6 +18,7 @@ from orchestrator.seed_plan import SeedPlanner
 from orchestrator.side_by_side import train_together
 from orchestrator.sizes import Sizes
 from orchestrator.stage import Stage
+from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.survey import Survey
 from orchestrator.training_memory import training_memory
 from orchestrator.variants import Choice, variants
@@ -98,12 +100,14 @@ class Plan:
         yield from (each.stage for each in self.combinations)
 
 
-def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:
+def make_plan(sweep: Sweep, surveys: Sequence[Survey], store: ArtifactStore | None = None) -> Plan:
     """Plan a sweep.
 
     Args:
         sweep: the sweep.
         surveys: facts about the model and data of each of its variants.
+        store: the artifacts of its results folder, whose solve stages may serve its lambdas although they were made
+            for others; None plans as if there were none.
 
     Raises:
         SpecError: the grid asks for something that the model or the data do not have.
@@ -113,10 +117,11 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey]) -> Plan:
     variant_of: dict[str, int] = {}
     solves: list[Solve] = []
     additions: list[Additions] = []
+    kept = KeptSolves(store) if store else None
     for position, ((choice, single), survey) in enumerate(zip(variants(sweep), surveys, strict=True)):
         variant = _variant(choice, single, survey)
         refuse_too_many_stages(variant, len(surveys))
-        own_stages, own_solves, own_additions = _stages_of(variant)
+        own_stages, own_solves, own_additions = _stages_of(variant, kept)
         found.append(variant)
         # Variants that differ in the learning rate alone add the same.
         additions.extend(replace(each, variant=position) for each in own_additions if each.stage.stage_id not in stages)
@@ -171,7 +176,7 @@ def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
     return Variant(choice, sweep, survey, Sizes.of(sweep, survey, sets), sets)
 
 
-def _stages_of(variant: Variant) -> tuple[list[Stage], list[Solve], list[Additions]]:
+def _stages_of(variant: Variant, kept: KeptSolves | None) -> tuple[list[Stage], list[Solve], list[Additions]]:
     """Return the stages of a variant, each after what it needs, and those that fill tables."""
     stages: list[Stage] = []
     solves: list[Solve] = []
@@ -186,6 +191,8 @@ def _stages_of(variant: Variant) -> tuple[list[Stage], list[Solve], list[Additio
             adding = planner.adding()
             stages.extend(adding.further_tiles.values())
             additions.extend(adding.additions(seed))
+    if kept:
+        solves = [replace(solve, stage=kept.instead_of(solve.stage)) for solve in solves]
     stages.extend(solve.stage for solve in solves)
     stages.extend(trained)
     stages.extend(comparison.stage for solve in solves for comparison in solve.comparisons)

@@ -92,7 +92,7 @@ def run(
     store = folder.artifacts()
     remove_leftovers(folder.root)
     found = surveys(sweep, store)
-    plan = make_plan(sweep, found)
+    plan = make_plan(sweep, found, store)
     damaged = noted_damage(plan, folder)
     if not damaged and is_finished(plan, folder):
         with suppress(StorageError):  # a finished sweep may be archived where nobody writes

@@ -293,10 +293,9 @@ class SeedPlanner:
         }
         if method == "primal" or self.spec.kernel.decomposition == "full":
             return parameters
-        return parameters | {  # products with a kernel serve the lambdas that they were made for
-            "lambdas": list(self.spec.grid.lambdas.numbers()),
+        return parameters | {  # products with a kernel serve the lambdas from the lowest that they were made for
+            "lowest_lambda": min(self.spec.grid.lambdas.numbers()),
             "lambda_scale": self.spec.grid.lambdas.scale,
-            "predictions": self.spec.results.predictions,
             "probe_seed": self.seed,
         }
 

@@ -1,6 +1,7 @@
 """What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from orchestrator.estimates import is_iterative
 from orchestrator.layer_sets import LayerSet
@@ -11,14 +12,27 @@ from orchestrator.stages.blocks import BLOCK_BYTES
 from orchestrator.stages.solve_memory import SolveSize
 
 
-def decompositions(plan: Plan, missing: Iterable[Stage]) -> tuple[int, int]:
-    """Return how many kernels the missing solve stages are to decompose, and how many those of the plan do."""
+@dataclass(frozen=True)
+class Kernels:
+    """Kernels of a plan that are decomposed, or those that are multiplied with instead.
+
+    Attributes:
+        planned: how many there are.
+        missing: how many of them the stages that are not finished have.
+    """
+
+    planned: int
+    missing: int
+
+
+def kernels(plan: Plan, missing: Sequence[Stage], *, iterative: bool) -> Kernels:
+    """Return how many kernels the solve stages of a plan, and the missing ones, decompose or, else, multiply with."""
 
     def count(stages: Iterable[Stage]) -> int:
-        solves = {stage.stage_id: stage for stage in stages if stage.kind == "solve" and not is_iterative(stage)}
-        return sum(len(stage.parameters["layer_sets"]) for stage in solves.values())
+        solves = {stage.stage_id: stage for stage in stages if stage.kind == "solve"}
+        return sum(len(each.parameters["layer_sets"]) for each in solves.values() if is_iterative(each) == iterative)
 
-    return count(missing), count(plan.stages)
+    return Kernels(count(plan.stages), count(missing))
 
 
 def solves_memory(plan: Plan, stage: Stage) -> int:
@@ -31,7 +45,7 @@ def _solve_memory(plan: Plan, stage: Stage, layer_set: LayerSet) -> int:
     n_train = stage.parameters["problem"]["n_train"]
     M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
     if is_iterative(stage):
-        return _iterative_memory(sizes, M, M_eval, len(plan.lambdas))
+        return _iterative_memory(sizes, M, M_eval, len(stage.parameters["layer_sets"]))
     size = _solve_size(plan, stage, layer_set)
     rows = BLOCK_BYTES if size.primal else 8 * M_eval * M
     return size.memory_bytes(rows) + _start_memory(plan, stage, layer_set)
@@ -75,7 +89,7 @@ def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, i
     sizes = plan.of(stage).sizes
     M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
     if is_iterative(stage):
-        return _iterative_cost(sizes, M, len(plan.lambdas), predictions=stage.parameters["predictions"])
+        return _iterative_cost(sizes, M)
     solve = _solve_size(plan, stage, layer_set)
     size = solve.decomposed
     # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
@@ -84,43 +98,61 @@ def _solve_cost(plan: Plan, stage: Stage, layer_set: LayerSet) -> tuple[float, i
     return decomposition + 4.0 * size * size * solve.vectors + products, solve.kept_bytes
 
 
-def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_lambdas: int) -> int:
-    """Return the bytes that a kernel of M rows takes at most, with M_eval rows for evaluation.
+def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_sets: int) -> int:
+    """Return the bytes that kernels of M rows take at most, with M_eval rows for evaluation.
 
     Two tiles; the vectors of the largest of three Lanczos processes (for the ridge path one for each target, one for
-    each random probe, one for both ends of the spectrum) with three more for each vector that is multiplied; and, for
-    each lambda and target, six vectors of training and three of evaluation.
+    each random probe, one for both ends of the spectrum) with three more for each vector that is multiplied, or those
+    that span the solutions of all lambdas, with what they are multiplied to; and what is kept of other layer sets.
     """
     from ntk_dist.extremes import COUNT, EXTREMES_STEPS
     from ntk_dist.krylov_ridge import RIDGE_STEPS
     from ntk_dist.spectral_density import DENSITY_STEPS, PROBES
 
-    targets = _targets(sizes)
+    targets, spanning = _targets(sizes), _spanning(M)
     vectors = max(
-        targets * (min(M, RIDGE_STEPS) + 3),
+        targets * (min(M, RIDGE_STEPS) + 3 + spanning),
+        2 * targets * spanning + 2 * spanning + 1,
         PROBES * (min(M, DENSITY_STEPS) + 3),
         min(M, EXTREMES_STEPS) + 3 + 6 * COUNT,
     )
     tile = sizes.kernel_rows(min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval))) ** 2
-    return 8 * (2 * tile + vectors * M + n_lambdas * targets * (6 * M + 3 * M_eval))
+    beside = targets * (spanning * M_eval + (1 + 2 * spanning) ** 2)
+    return 8 * (2 * tile + vectors * M + beside) + (n_sets - 1) * _iterative_kept(sizes, M)
 
 
-def _iterative_cost(sizes: Sizes, M: int, n_lambdas: int, *, predictions: bool) -> tuple[float, int]:
+def _iterative_kept(sizes: Sizes, M: int) -> int:
+    """Return the bytes of what the path of any lambda follows from, at most."""
+    from ntk_dist.krylov_ridge import RIDGE_STEPS
+
+    q, m = min(M, RIDGE_STEPS), _spanning(M)
+    rows = M + sizes.kernel_rows(sizes.n_eval) + q
+    return 8 * _targets(sizes) * (m * rows + 2 * q + min(M, 1 + 2 * m) * (1 + 2 * m))
+
+
+def _spanning(M: int) -> int:
+    """Return how many vectors span the solutions of a target for all lambdas, at most."""
+    from ntk_dist.krylov_ridge import RIDGE_STEPS
+    from ntk_dist.lambda_nodes import MOST_NODES
+
+    return min(M, RIDGE_STEPS, MOST_NODES + 1)
+
+
+def _iterative_cost(sizes: Sizes, M: int) -> tuple[float, int]:
     """Return FLOPs, as many as there can be, and bytes on disk of a kernel of M rows.
 
-    Steps end early where a ridge path or an eigenvalue has converged, which nobody knows before.
+    Steps end early where the path of the lowest lambda or an eigenvalue has converged, which nobody knows before.
     """
     from ntk_dist.extremes import COUNT, EXTREMES_STEPS
     from ntk_dist.krylov_ridge import RIDGE_STEPS
     from ntk_dist.spectral_density import DENSITY_STEPS, PROBES
 
     targets, nodes = _targets(sizes), PROBES * min(M, DENSITY_STEPS)
-    products = targets * (min(M, RIDGE_STEPS) + n_lambdas + 1) + nodes + min(M, EXTREMES_STEPS) + 2 * COUNT
+    products = targets * (min(M, RIDGE_STEPS) + _spanning(M) + 1) + nodes + min(M, EXTREMES_STEPS) + 2 * COUNT
+    predicted = 2.0 * M * sizes.kernel_rows(sizes.n_eval) * targets * _spanning(M)
     # The grid has 20 points for each power of ten; double precision spans about 16 of them above a noise floor.
-    disk = 8 * (2 * nodes + 2 * 20 * 20 + 4 * COUNT + 45 * n_lambdas)
-    if predictions:
-        disk += 8 * n_lambdas * targets * sizes.kernel_rows(sizes.n_eval)
-    return 2.0 * M * M * products, disk
+    disk = 8 * (2 * nodes + 2 * 20 * 20 + 4 * COUNT + 45)
+    return 2.0 * M * M * products + predicted, disk + _iterative_kept(sizes, M)
 
 
 def _targets(sizes: Sizes) -> int:

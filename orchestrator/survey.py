@@ -182,6 +182,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
     from finetune.task import read_examples
     from finetune.tokens import tokenize
     from ntk_dist.errors import NtkError
+    from orchestrator.stages.resources import limited_threads
 
     model = model_settings(sweep)
     task = sweep.spec.task
@@ -201,15 +202,16 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
             template=task.template,
             max_length=task.max_length,
         )
-        dry_run(
-            model,
-            adapter,
-            head,
-            tokens,
-            n_outputs=examples.n_outputs,
-            batch_tokens=_batch_tokens(sweep.spec),
-            together=_shares_batches(sweep.spec),
-        )
+        with limited_threads(1):  # two texts: several threads would spend their time on waiting for one another
+            dry_run(
+                model,
+                adapter,
+                head,
+                tokens,
+                n_outputs=examples.n_outputs,
+                batch_tokens=_batch_tokens(sweep.spec),
+                together=_shares_batches(sweep.spec),
+            )
     except (FinetuneError, NtkError) as error:
         raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error
     model_facts = asdict(facts)

@@ -77,7 +77,7 @@ def submit(
     folder = ResultsFolder(checked.folder)
     given = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
     sweep = folder.settle(given, on_change)
-    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return
     offer = prepare(plan, folder, wanted, allocations or wanted.allocations)
@@ -113,7 +113,7 @@ def resume(
 
     folder = sweep_folder(path)
     sweep = replace(folder.existing(), trusts_code=trust_remote_code)
-    plan = make_plan(sweep, surveys(sweep, folder.artifacts()))
+    plan = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return
     wanted = profile_to_resume_with(folder, profile)

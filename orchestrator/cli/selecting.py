@@ -86,7 +86,7 @@ def _select_layers(
     from orchestrator.selection.greedy import select_layers
     from orchestrator.survey import kept_surveys
 
-    plan = make_plan(sweep, kept_surveys(sweep, folder.artifacts()))
+    plan = make_plan(sweep, kept_surveys(sweep, folder.artifacts()), folder.artifacts())
     with Terminal(stderr=True).status("choosing layers"):
         return select_layers(plan.variants[position], plan.solves_of(position), folder, criterion, n_layers)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,8 @@ from orchestrator.on_change import OnChange
 
 if TYPE_CHECKING:
     from orchestrator.folder import ResultsFolder
+    from orchestrator.plan import Plan
+    from orchestrator.solve_estimate import Kernels
     from orchestrator.spec import Spec
 
 
@@ -80,7 +83,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.run import resolve
     from orchestrator.schedule import missing_stages
     from orchestrator.settings import refuse_untrusted_code
-    from orchestrator.solve_estimate import decompositions
+    from orchestrator.solve_estimate import kernels
     from orchestrator.spec import read_spec
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.survey import surveys
@@ -88,9 +91,10 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     checked = read_spec(spec)
     folder = ResultsFolder(checked.folder)
     sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
-    made = make_plan(sweep, surveys(sweep, folder.artifacts()))
+    made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     found = costs(made, folder)
-    to_decompose, decomposed = decompositions(made, missing_stages(made, folder.artifacts()))
+    missing = missing_stages(made, folder.artifacts())
+    decomposed, multiplied = (kernels(made, missing, iterative=iterative) for iterative in (False, True))
     workers = worker_count(sweep)
     device = this_device(checked, workers)
     fitting = fitting_notes(sweep, made.variants[0].survey, device)
@@ -104,7 +108,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
             "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
             "stages": [asdict(cost) for cost in found],
-            "decompositions": to_decompose,
+            "decompositions": decomposed.missing,
+            "iterative_solves": multiplied.missing,
             "notes": notes,
             "workers": workers,
             "folder": str(folder.root),
@@ -112,14 +117,27 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
         print(json.dumps(facts, indent=1))
     else:
         console = Terminal()
-        said = f"{to_decompose} decompositions to compute, of {decomposed} kernels; each serves every lambda"
-        _print_plan(console, made, found, workers, [said, *notes] if decomposed else notes)
+        _print_plan(console, made, found, workers, [*_kernels_said(made, decomposed, multiplied), *notes])
         console.print(f"results: {folder.root}", soft_wrap=True)
     if any(cost.missing for cost in found):
         refuse_untrusted_code(sweep)
         refuse_unwritable(folder.root)
     refuse_what_cannot_fit(made, folder)
     refuse_model_that_cannot_fit(sweep, made.variants[0].survey, device)
+
+
+def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") -> Iterator[str]:
+    if decomposed.planned:
+        yield (
+            f"{decomposed.missing} decompositions to compute, of {decomposed.planned} kernels; each serves every lambda"
+        )
+    if multiplied.planned:
+        lowest = f"{made.lambdas[0]:g}" + (" trace/M" if made.sweep.spec.grid.lambdas.scale == "trace" else "")
+        kernels = "kernel" if multiplied.missing == 1 else "kernels"
+        yield (
+            f"{multiplied.missing} {kernels} to multiply with, of {multiplied.planned}; each serves every lambda "
+            f"from {lowest} on"
+        )
 
 
 def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: list[str]) -> None:

@@ -95,7 +95,7 @@ def _plan_of(folder: ResultsFolder, *, trusts_code: bool) -> Plan:
     sweep = replace(folder.existing(), trusts_code=trusts_code)
     refuse_untrusted_code(sweep)
     _refuse_changed_sources(sweep)
-    return make_plan(sweep, surveys(sweep, folder.artifacts()))
+    return make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
 
 
 def _refuse_changed_sources(sweep: Sweep) -> None:

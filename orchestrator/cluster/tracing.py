@@ -51,7 +51,7 @@ def trace_cell(folder: ResultsFolder, cell_id: str) -> list[TracedEvent]:
         ResultsError: the sweep has no such cell, or keeps no survey to plan it by.
     """
     sweep = folder.existing()
-    plan = make_plan(sweep, kept_surveys(sweep, folder.artifacts()))
+    plan = make_plan(sweep, kept_surveys(sweep, folder.artifacts()), folder.artifacts())
     stages = list(_below(plan, *_filling(plan, cell_id)))
     events: dict[str, list[dict[str, Any]]] = {}
     for event in read_journals(folder.journals):

@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ntk_dist.iterative import IterativeDecomposition
-from ntk_dist.ridge import RidgePath
 from ntk_dist.tile_operator import TileOperator
+from orchestrator.stage import Stage
 from orchestrator.stages.blocks import summed_tiles
-from orchestrator.stages.path import Strengths, path_columns
+from orchestrator.stages.path import Strengths
 from orchestrator.stages.solve import Solver
 from orchestrator.stages.split import operator_shares
+from orchestrator.stages.work import Work
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -22,17 +23,24 @@ class IterativeSolver(Solver):
     """A `Solver` that never holds a kernel: the stage's method must be `dual`, and its kernel symmetric.
 
     Numbers that need every eigenvalue are nan, and stand beside how exact the others are.
+
+    Attributes:
+        complete: whether the Krylov spaces of all layer sets so far serve every lambda, and not only those from
+            `lowest_lambda` on.
     """
 
+    def __init__(self, stage: Stage, work: Work) -> None:
+        super().__init__(stage, work)
+        self.complete = True
+
     def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """Return, of a layer set, its scalars and those of each lambda, (L,) each, and its arrays of any length."""
+        """Return, of a layer set, its scalars, and its arrays of any length, those of `KeptKrylovPath` among them."""
         problem = self.problem
         K, evaluation = self.operators(groups)
         decomposition = IterativeDecomposition(K, seed=self.stage.parameters["probe_seed"])
-        parameters = self.stage.parameters
-        strengths = Strengths(tuple(parameters["lambdas"]), parameters["lambda_scale"])
-        found = decomposition.ridge_path(problem.residual, strengths.of(decomposition.trace, decomposition.size))
-        predictions = problem.eval_initial + _change(evaluation, found.path)
+        (lowest,) = self._lowest().of(decomposition.trace, decomposition.size)
+        found = decomposition.keep(problem.residual, evaluation, float(lowest))
+        self.complete &= found.complete
         self.shares = operator_shares(groups, self.operators, problem.residual)
         summary = decomposition.summary(**self.summary_settings())
         grid, density = decomposition.density.smoothed(summary.noise_floor)
@@ -45,8 +53,7 @@ class IterativeSolver(Solver):
             "ridge_steps": found.steps,
             "passes": K.passes,
         }
-        path = path_columns(found.path, predictions, problem, self.missing) | {"ridge_residual": found.residuals}
-        return scalars | self.shares | path, ({"predictions": predictions} if parameters["predictions"] else {}) | {
+        return scalars | self.shares, found.kept.arrays() | {
             "largest": decomposition.largest.values,
             "largest_residuals": decomposition.largest.residuals,
             "smallest": decomposition.smallest.values,
@@ -57,6 +64,15 @@ class IterativeSolver(Solver):
             "density": density,
         }
 
+    def _lowest(self) -> Strengths:
+        parameters = self.stage.parameters
+        return Strengths((parameters["lowest_lambda"],), parameters["lambda_scale"])
+
+    def facts(self) -> dict[str, Any]:
+        """Return for which lambdas the stage was made, and from which one on it serves them: see `KeptSolves`."""
+        lowest = self.stage.parameters["lowest_lambda"]
+        return {"lowest_lambda": lowest, "serves_from": 0.0 if self.complete else lowest}
+
     def operators(self, groups: Sequence[str]) -> tuple[TileOperator, TileOperator]:
         """Return K(train, train) (M, M) and K(eval, train) (M_eval, M) of `groups`, tile by tile."""
         M, M_eval, per_example = self.problem.size, self.problem.eval_size, self.problem.rows_per_example
@@ -65,10 +81,3 @@ class IterativeSolver(Solver):
             TileOperator(summed_tiles(self.tiles, groups, train, per_example), train, symmetric=True),
             TileOperator(summed_tiles(self.eval_tiles, groups, evaluation, per_example), evaluation),
         )
-
-
-def _change(evaluation: TileOperator, path: RidgePath) -> FloatArray:
-    """Return the change of the evaluation outputs along a path, (L, M_eval, k), in one pass over the tiles."""
-    L, M, k = path.solution.shape
-    columns = path.solution.transpose(1, 0, 2).reshape(M, L * k)
-    return evaluation.times(columns).reshape(-1, L, k).transpose(1, 0, 2)

@@ -8,8 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ntk_dist.bounds import ridge_distance_bound
+from ntk_dist.kept_krylov import KeptKrylovPath
 from ntk_dist.kept_path import KeptPath
 from ntk_dist.ridge import RidgePath
+from orchestrator.estimates import is_iterative
+from orchestrator.stage import Stage
 from orchestrator.stages.problem import Problem
 from orchestrator.store.artifacts import Artifact
 
@@ -48,20 +51,23 @@ class Strengths:
 
 
 def follow(
-    kept: KeptPath, trace: float, problem: Problem, strengths: Strengths, missing: Mapping[str, str]
+    kept: KeptPath | KeptKrylovPath, trace: float, problem: Problem, strengths: Strengths, missing: Mapping[str, str]
 ) -> LambdaPath:
     """Return the cells of a layer set.
 
     Args:
-        kept: what is left of its decomposition.
+        kept: what is left of its decomposition, or of its Krylov spaces.
         trace: of its kernel.
         problem: what the kernel is to solve.
         strengths: the lambdas.
         missing: why `gcv` or `leave_one_out_loss` is nan, by column.
     """
     path = kept.ridge_path(problem.residual, strengths.of(trace, kept.size))
-    predictions = problem.eval_initial + path.eval_fit(kept.evaluation)
-    return LambdaPath(path_columns(path, predictions, problem, missing), predictions)
+    predictions = problem.eval_initial + kept.eval_fit(path)
+    columns = path_columns(path, predictions, problem, missing)
+    if isinstance(kept, KeptKrylovPath):
+        columns["ridge_residual"] = kept.solve_residuals(path)
+    return LambdaPath(columns, predictions)
 
 
 def path_columns(
@@ -87,8 +93,8 @@ def path_columns(
     }
 
 
-def read_kept(artifact: Artifact, position: int, *, primal: bool, size: int) -> KeptPath:
-    """Return what an artifact holds of the layer set at a position.
+def read_kept(stage: Stage, artifact: Artifact, position: int, *, size: int) -> KeptPath | KeptKrylovPath:
+    """Return what the artifact of a solve stage holds of the layer set at a position, whose kernel has `size` rows.
 
     Raises:
         DamagedArtifactError: it does not match its checksums.
@@ -96,7 +102,9 @@ def read_kept(artifact: Artifact, position: int, *, primal: bool, size: int) -> 
     end = f".{position}"
     arrays = artifact.arrays([name for name in artifact.names() if name.endswith(end)])
     kept = {name.removesuffix(end): array for name, array in arrays.items()}
-    return KeptPath.from_arrays(kept, primal=primal, size=size)
+    if is_iterative(stage):
+        return KeptKrylovPath.from_arrays(kept)
+    return KeptPath.from_arrays(kept, primal=stage.parameters["method"] == "primal", size=size)
 
 
 def _sum_of_squares(values: FloatArray) -> FloatArray:

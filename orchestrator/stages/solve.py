@@ -1,7 +1,8 @@
 """The stage `solve`: one decomposition for each of some layer sets, for its spectrum and for every lambda.
 
 The decomposition is as large as the kernel and never touches the disk. What it leaves there is small, and the cells of
-any lambda follow from it (`orchestrator.stages.path`), so that a stage does not depend on the lambdas of the grid.
+any lambda follow from it (`orchestrator.stages.path`), so that a stage depends on no lambda of the grid; where nothing
+is decomposed, on the lowest alone.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,9 +39,9 @@ def compute(stage: Stage, work: Work) -> Product:
 
     The artifact holds, for S layer sets, the arrays of `spectrum_scalars` (S,), those of `KeptPath` as `<name>.<set>`,
     `eigenvalues.<set>` among them, and the outputs before training, `initial` and `eval_initial`. A kernel that
-    `kernel.decomposition: iterative` does not decompose has the arrays of `IterativeSolver.numbers` in their place. Its
-    facts say under `fallbacks` why a set was decomposed on the processor although a GPU was asked for, and under
-    `missing_estimates` why columns are nan.
+    `kernel.decomposition: iterative` does not decompose has the arrays of `IterativeSolver.numbers` in their place, and
+    the facts of `IterativeSolver.facts`. Facts say under `fallbacks` why a set was decomposed on the processor although
+    a GPU was asked for, and under `missing_estimates` why columns are nan.
     """
     solver = _solver(stage, work)
     columns: dict[str, list[Any]] = {}
@@ -53,6 +54,7 @@ def compute(stage: Stage, work: Work) -> Product:
         for name, value in numbers.items():
             columns.setdefault(name, []).append(value)
         arrays |= {f"{name}.{position}": values for name, values in lists.items()}
+    facts |= solver.facts()
     columns |= _precision_errors(stage, work)
     arrays |= {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
     arrays |= {"initial": solver.problem.initial, "eval_initial": solver.problem.eval_initial}
@@ -187,9 +189,13 @@ class Solver:
         return blocks(self.train, self.problem.n_train), blocks(self.eval, self.problem.n_eval)
 
     def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """Return, of a layer set, its scalars, or (L,) of each lambda where there are lambdas, and its other arrays."""
+        """Return, of a layer set, its scalars and its arrays of any length."""
         decomposition, rows = self.decompose(groups)
         return self.spectrum_scalars(decomposition) | self.shares, self.keep(decomposition, rows).arrays()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is to be known of all layer sets together, after `numbers` of each of them."""
+        return {}
 
     def keep(self, decomposition: Decomposition, rows: Iterable[FloatArray]) -> KeptPath:
         """Return what is kept of a decomposition; `rows` are those from which evaluation outputs are predicted."""

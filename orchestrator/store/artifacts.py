@@ -88,9 +88,7 @@ class Artifact:
         except (OSError, ValueError) as error:  # another run may have set it aside in the meantime
             raise self._damaged(_why(error)) from None
         for name, (_, checksum) in read.items():
-            if checksum != self._unverified.get(name, checksum):
-                raise self._damaged(f"{name} does not match")
-            self._unverified.pop(name, None)
+            self._compare(name, checksum)
         return {name: array for name, (array, _) in read.items()}
 
     def rows(self, name: str) -> Array | BatchedRows:
@@ -134,9 +132,12 @@ class Artifact:
                 found = type(error).__name__
             except ValueError as error:
                 raise self._damaged(str(error)) from None
-            if found != self._unverified[name]:
-                raise self._damaged(f"{name} does not match")
-            del self._unverified[name]
+            self._compare(name, found)
+
+    def _compare(self, name: str, found: str) -> None:
+        if found != self._unverified.get(name, found):
+            raise self._damaged(f"{name} does not match")
+        self._unverified.pop(name, None)
 
 
 class ArtifactStore:

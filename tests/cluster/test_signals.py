@@ -25,6 +25,7 @@ def test_at_its_time_limit_an_allocation_goes_on_elsewhere_or_says_that_it_may_n
     with ExitStack() as held:
         again.submit(**SHORT)
         held.enter_context(again.held("solve"))
+        wait_until(lambda: job_facts(cluster, again.job())["JobState"] == "RUNNING")
         assert job_facts(cluster, again.job())["NodeList"] == "n1"
         # A drained node lets what runs there go on, and takes nothing more.
         drain(cluster, "n1")

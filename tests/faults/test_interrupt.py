@@ -4,7 +4,8 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 import orchestrator.run
 from orchestrator import load
+from orchestrator.folder import ResultsFolder
 from orchestrator.store.journal import read_journals
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, count_events, ntksweep
@@ -31,6 +33,24 @@ def solved(results: Path) -> int:
     return len(list((results / "artifacts" / "solve").glob("[!.]*.json")))
 
 
+def last_solve(results: Path) -> str:
+    """Return the stage `solve` that was finished last, which has the same identity in every run of the sweep."""
+    events = (event for event in read_journals(results / "journal") if event["event"] == "finished")
+    return str([event["stage"] for event in events if event["kind"] == "solve"][-1])
+
+
+@contextmanager
+def held(results: Path, stage_id: str) -> Iterator[None]:
+    """Keep a stage from being computed, as another run would that is at it."""
+    claims = ResultsFolder(results).claims()
+    claim = claims.take(stage_id)
+    assert claim is not None
+    try:
+        yield
+    finally:
+        claims.release(claim)
+
+
 @pytest.mark.parametrize(
     ("tell", "word", "status"), [(Command.interrupt, "", 130), (Command.terminate, " by SIGTERM", 143)]
 )
@@ -44,11 +64,12 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     expected: dict[str, pa.Table],
 ) -> None:
     spec = new_sweep()
-    run = Command("run", spec, "--executor", executor, "--workers", "2", folder=spec.parent)
-    # In the middle of the last kind of stage: some cells are finished, some are not.
-    assert run.wait_for_events(count_events(undisturbed) - 7)
-    tell(run)
-    answer = run.wait()
+    # In the middle of the last kind of stage: some cells are finished, and one cannot be before the command is told.
+    with held(spec.with_name("results"), last_solve(undisturbed)):
+        run = Command("run", spec, "--executor", executor, "--workers", "2", folder=spec.parent)
+        assert run.wait_for_events(count_events(undisturbed) - 7)
+        tell(run)
+        answer = run.wait()
     assert answer.status == status
     assert f"interrupted{word}; what is finished is kept. Run the same command again to go on." in answer.output
     assert "Traceback" not in answer.output

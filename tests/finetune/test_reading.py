@@ -115,6 +115,12 @@ def test_typed_columns(tmp_path):
         examples(tmp_path / "a.parquet", text="none")
 
 
+@pytest.mark.parametrize(("yes", "no"), [("true", "false"), ("True", "False"), ("TRUE", "FALSE")])
+def test_true_and_false_in_text_files_are_the_classes_one_and_zero(tmp_path, yes, no):
+    path = written(tmp_path, "a.csv", f"text,label\na,{yes}\nb,{no}\n".encode())
+    assert examples(path).labels.tolist() == [1, 0]
+
+
 def test_a_split_of_a_folder_is_the_file_of_its_name(tmp_path):
     for number, name in enumerate(["train", "validation", "validation_in_domain", "validation_out_of_domain"]):
         written(tmp_path, f"{name}.tsv", f"text\tlabel\n{name}\t0\nb\t1\n" + "c\t1\n" * number)

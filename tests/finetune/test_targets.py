@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from finetune.errors import LabelError, OutputModeError
-from finetune.targets import arrange, code_targets, kernel_outputs, rows_per_example
+from finetune.targets import arrange, code_targets, kernel_outputs, logit_targets, rows_per_example
 
 
 def test_classes_are_coded_as_a_simplex():
@@ -32,6 +32,13 @@ def test_the_margin_is_logit_one_minus_logit_zero():
     logits = torch.tensor([[1.0, 4.0], [2.0, 0.0]])
     assert kernel_outputs(logits, "margin").tolist() == [[3.0], [-2.0]]
     assert kernel_outputs(logits, "full") is logits
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace", "margin"])
+def test_logits_that_meet_their_targets_have_the_outputs_that_the_labels_are_coded_as(outputs):
+    labels, task = [0, 1, 1], {"kind": "classification", "n_outputs": 2, "outputs": outputs}
+    logits = torch.from_numpy(logit_targets(labels, **task))
+    np.testing.assert_array_equal(arrange(kernel_outputs(logits, outputs), outputs), code_targets(labels, **task))
 
 
 def test_arranged_values_are_example_major():

@@ -1,5 +1,7 @@
 """Ends, density and ridge paths from products alone, against full decompositions."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import scipy.sparse.linalg
@@ -10,10 +12,11 @@ from ntk_dist import extremes
 from ntk_dist.eigen import EigenDecomposition
 from ntk_dist.extremes import ends_of_spectrum
 from ntk_dist.iterative import IterativeDecomposition
+from ntk_dist.kept_krylov import KeptKrylovPath
 from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.krylov_ridge import RIDGE_TOLERANCE, krylov_ridge_path
+from ntk_dist.krylov_ridge import RIDGE_TOLERANCE, krylov_ridge
 from ntk_dist.lanczos import LanczosRuns
-from ntk_dist.ridge import LambdaError
+from ntk_dist.ridge import LambdaError, RidgePath
 from ntk_dist.spectral_density import WIDTH, spectral_density
 from ntk_dist.spectrum import label_alignment, summarise
 from ntk_dist.tridiagonal import TridiagonalDecomposition
@@ -64,14 +67,34 @@ def test_runs_end_each_when_their_space_is_exhausted():
 # --- ridge paths
 
 
+@dataclass(frozen=True)
+class Solved:
+    """The path of some lambdas, and outputs for the rows of K itself, from what comes back from a file."""
+
+    path: RidgePath
+    fit: np.ndarray
+    residuals: np.ndarray
+    steps: int
+    complete: bool
+
+
+def solve(K, r, lambdas, *, step=64, lowest=None, **options) -> Solved:
+    found = krylov_ridge(
+        tiled(K, step), tiled(K, step, symmetric=False), r, lambdas.min() if lowest is None else lowest, **options
+    )
+    kept = KeptKrylovPath.from_arrays({name: array.copy() for name, array in found.kept.arrays().items()})
+    path = kept.ridge_path(r, lambdas)
+    return Solved(path, kept.eval_fit(path), kept.solve_residuals(path), found.steps, found.complete)
+
+
 @given(cases, st.integers(1, 6))
 def test_the_path_is_the_dense_solution(case, step):
     K, r = case.kernel, case.r
-    found = krylov_ridge_path(tiled(K, step), r, LAMBDAS)
+    found = solve(K, r, LAMBDAS, step=step)
     alphas = dense(K, r)
     scale = np.linalg.norm(r)
     np.testing.assert_allclose(found.path.train_residuals, LAMBDAS[:, None, None] * alphas, atol=1e-8 * scale)
-    np.testing.assert_allclose(found.path.solution, found.path.train_residuals / LAMBDAS[:, None, None])
+    np.testing.assert_allclose(found.fit, K @ (found.path.train_residuals / LAMBDAS[:, None, None]), atol=1e-8 * scale)
     other = TridiagonalDecomposition(case.kernel).ridge_path(r, LAMBDAS)
     rounding = len(K) * 2.0**-52 * np.linalg.norm(K, 2) * scale**2 / LAMBDAS**2
     assert (abs(found.path.squared_distance - other.squared_distance) <= 1e-7 * other.squared_distance + rounding).all()
@@ -84,26 +107,68 @@ def test_the_path_is_the_dense_solution(case, step):
 @pytest.mark.parametrize("lambdas", [LAMBDAS, LAMBDAS[3:]])
 def test_steps_end_once_the_losses_are_exact(lambdas):
     r = np.random.default_rng(1).standard_normal((300, 2))
-    found = krylov_ridge_path(tiled(DECAYING, 64), r, lambdas)
+    found = solve(DECAYING, r, lambdas)
     full = EigenDecomposition(np.asfortranarray(DECAYING)).ridge_path(r, lambdas)
     losses, expected = ((path.train_residuals**2).sum(axis=(1, 2)) for path in (found.path, full))
     np.testing.assert_allclose(losses, expected, rtol=2.5 * RIDGE_TOLERANCE)
     assert (found.residuals <= 1.1 * RIDGE_TOLERANCE).all()
     assert found.steps < 300
-    rows = np.random.default_rng(2).standard_normal((40, 300)) @ DECAYING
-    scale = np.linalg.norm(full.eval_fit(rows))
-    assert np.linalg.norm(found.path.eval_fit(rows) - full.eval_fit(rows)) <= 1e-8 * scale
+    assert not found.complete
+    scale = np.linalg.norm(full.eval_fit(DECAYING))
+    assert np.linalg.norm(found.fit - full.eval_fit(DECAYING)) <= 1e-8 * scale
+
+
+@pytest.mark.parametrize("decay", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("lowest", [1e-6, 1e-2])
+def test_any_lambda_above_the_lowest_is_a_dense_solution_without_another_product(decay, lowest):
+    """Its residual is that of a product, also where the kernel's largest eigenvalue is a million times lambda."""
+    K = spectrum_kernel(np.arange(1.0, 301) ** -decay)
+    r = np.random.default_rng(1).standard_normal((300, 2))
+    lambdas = lowest * 10.0 ** np.random.default_rng(2).uniform(0, 8, 30)
+    found = solve(K, r, lambdas, lowest=lowest)
+    alphas = dense(K, r, lambdas)
+    exact = lambdas[:, None, None] * alphas
+    errors = np.linalg.norm(found.path.train_residuals - exact, axis=(1, 2))
+    assert (errors <= RIDGE_TOLERANCE * np.linalg.norm(exact, axis=(1, 2))).all()
+    fitted = np.linalg.norm(K @ alphas, axis=(1, 2))
+    assert (np.linalg.norm(found.fit - K @ alphas, axis=(1, 2)) <= 1e-8 * fitted).all()
+    np.testing.assert_allclose(found.path.squared_distance, (alphas * (K @ alphas)).sum(axis=(1, 2)), rtol=1e-7)
+    own = found.path.train_residuals / lambdas[:, None, None]
+    missing = np.linalg.norm(r - K @ own - found.path.train_residuals, axis=(1, 2)) / np.linalg.norm(exact, axis=(1, 2))
+    np.testing.assert_allclose(found.residuals, missing, rtol=1e-3, atol=1e-13 / lambdas.min())
+    assert (found.residuals <= 1.1 * RIDGE_TOLERANCE).all()
+
+
+def test_an_exhausted_space_serves_every_lambda():
+    K = spectrum_kernel(np.array([3.0, 1.0, 0.4, 0.1, 1e-4]))
+    r = np.random.default_rng(1).standard_normal((5, 2))
+    lambdas = np.geomspace(1e-7, 10, 7)
+    found = solve(K, r, lambdas, step=2, lowest=1e-3)
+    assert found.complete
+    assert found.steps == 5
+    exact = lambdas[:, None, None] * dense(K, r, lambdas)
+    np.testing.assert_allclose(found.path.train_residuals, exact, atol=1e-8 * np.linalg.norm(r))
+
+
+def test_targets_have_spaces_of_their_own_sizes():
+    K = spectrum_kernel(np.arange(1.0, 41) ** -1)
+    r = np.random.default_rng(1).standard_normal((40, 3))
+    r[:, 0], r[:, 1] = np.linalg.eigh(K)[1][:, 5], 0.0
+    found = solve(K, r, LAMBDAS)
+    np.testing.assert_allclose(found.path.train_residuals, LAMBDAS[:, None, None] * dense(K, r), atol=1e-9)
+    assert not found.path.train_residuals[:, :, 1].any()
 
 
 def test_large_lambdas_take_few_steps():
     r = np.random.default_rng(1).standard_normal((300, 1))
-    assert krylov_ridge_path(tiled(DECAYING, 64), r, np.array([30.0])).steps < 8
+    assert solve(DECAYING, r, np.array([30.0])).steps < 8
 
 
 def test_a_path_that_is_cut_short_says_how_far_off_it_is():
     r = np.random.default_rng(1).standard_normal((300, 2))
-    found = krylov_ridge_path(tiled(DECAYING, 64), r, LAMBDAS, max_steps=20)
+    found = solve(DECAYING, r, LAMBDAS, max_steps=20)
     assert found.steps == 20
+    assert found.complete
     exact = LAMBDAS[:, None, None] * dense(DECAYING, r)
     errors = np.linalg.norm(found.path.train_residuals - exact, axis=(1, 2))
     sizes = np.linalg.norm(found.path.train_residuals, axis=(1, 2))
@@ -113,15 +178,22 @@ def test_a_path_that_is_cut_short_says_how_far_off_it_is():
 
 
 def test_residuals_of_zeros_are_fitted_by_zeros():
-    found = krylov_ridge_path(tiled(np.eye(5), 2), np.zeros((5, 1)), LAMBDAS)
-    assert not found.path.solution.any()
+    found = solve(np.eye(5), np.zeros((5, 1)), LAMBDAS, step=2)
+    assert not found.path.train_residuals.any()
     assert not found.residuals.any()
+    assert not found.fit.any()
+
+
+def test_the_path_of_a_lambda_takes_two_products_more_than_steps():
+    K, rows = tiled(DECAYING, 64), tiled(DECAYING, 64, symmetric=False)
+    found = krylov_ridge(K, rows, np.random.default_rng(1).standard_normal((300, 2)), 1.0)
+    assert (K.passes, rows.passes) == (found.steps + 1, 1)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
 def test_lambdas_must_be_positive(value):
     with pytest.raises(LambdaError):
-        krylov_ridge_path(tiled(np.eye(5), 2), np.ones((5, 1)), np.array([value]))
+        solve(np.eye(5), np.ones((5, 1)), np.array([value]))
 
 
 # --- the ends of the spectrum

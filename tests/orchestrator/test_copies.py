@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from finetune.sampling import sample
+from finetune.settings import TaskSettings
+from finetune.task import read_examples
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec, write_data
 
 TEXTS = ["a film", "it was", "a plot", "very dull"] * 5 + [f"{'good ' * i}story" for i in range(1, 21)]
@@ -36,8 +39,11 @@ def test_copies_among_evaluation_examples_are_counted_and_kept_apart(tmp_path: P
     cells = results.cells.to_pandas().drop_duplicates("n_train").set_index("n_train")
     evaluated = [texts[row] for row in rows]
     # All other texts are trained on where nothing but the evaluation examples is left out.
-    assert 0 < cells.loc[10, "eval_in_train"] <= cells.loc[20, "eval_in_train"] <= len(evaluated)
     assert cells.loc[20, "eval_in_train"] == sum(text in TEXTS[:4] for text in evaluated)
+    pool = read_examples(TaskSettings(str(tmp_path / "copies" / "data.parquet"), kind="classification"))
+    trained = {texts[row] for row in sample(pool, n_train=10, n_eval=len(rows), seed=0).train}
+    assert 0 < cells.loc[10, "eval_in_train"] == sum(text in trained for text in evaluated)
+    assert cells.loc[10, "eval_in_train"] < cells.loc[20, "eval_in_train"]
 
     apart = spec_with_copies(tmp_path / "apart", tiny_model, distinct_texts=True, n_eval=4)
     run_spec(apart)

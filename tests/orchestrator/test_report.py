@@ -103,6 +103,15 @@ def test_a_cell_that_diverged_is_counted_and_left_out(trained: Path):
     assert row["finetune_distance"] == pytest.approx(np.exp(np.log(left["finetune_distance"]).mean()))
 
 
+def test_a_cell_that_diverged_is_neither_chosen_nor_the_best_to_choose(trained: Path):
+    cells = results_of(trained).cells.to_pandas()
+    largest = (cells["layer_set"] == "layers:0-1") & (cells["lambda_given"] == 1.0)
+    cells.loc[largest, ["finetune_status", "finetune_eval_loss"]] = "diverged", -1e9
+    table = choices_made(cells)
+    left = choices_made(cells[~largest])
+    pd.testing.assert_frame_equal(table, left, check_like=True)
+
+
 def test_a_lambda_is_in_a_regime_by_its_whole_interval(trained: Path):
     cells = results_of(trained).cells.to_pandas()
     weakest, middle, strongest = sorted(cells["lambda_given"].unique())

@@ -48,8 +48,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 # --- numbers
 
 
-def reference(spec: Path, groups: list[str], strength: float) -> dict[str, float]:
-    """Train one cell with torch alone, one example at a time, and return what the table should say."""
+def reference(spec: Path, groups: list[str], strength: float) -> tuple[dict[str, float], list[float]]:
+    """Train one cell with torch alone, one example at a time, and return what the tables should say.
+
+    These are columns of `cells`, and by how much each group's weights with their adapters, merged by peft, change.
+    """
     read = read_spec(spec)
     (stage,) = [stage for stage in run_spec(spec).plan.stages if stage.kind == "dataset"]
     dataset = ResultsFolder(read.folder).artifacts().open("dataset", stage.stage_id)
@@ -65,9 +68,23 @@ def reference(spec: Path, groups: list[str], strength: float) -> dict[str, float
         coded = code_targets(labels, kind="classification", n_outputs=2, outputs="full").reshape(len(labels), 2)
         targets[split] = torch.from_numpy(coded)
 
+    def outputs(split: str) -> torch.Tensor:
+        return torch.cat([scorer.logits(tokens[split].batch([i])) for i in range(len(tokens[split]))])
+
     def loss(split: str) -> torch.Tensor:
-        outputs = torch.cat([scorer.logits(tokens[split].batch([i])) for i in range(len(tokens[split]))])
-        return 0.5 * ((outputs - targets[split]) ** 2).sum()
+        return 0.5 * ((outputs(split) - targets[split]) ** 2).sum()
+
+    def accuracy(split: str) -> float:
+        return float((outputs(split).argmax(dim=1) == targets[split].argmax(dim=1)).double().mean())
+
+    def adapted(group: str) -> list[torch.Tensor]:
+        if group == "head":
+            return [parameter.detach().clone() for linear in scorer.trained[group] for parameter in linear.parameters]
+        paths = sorted({linear.name.rpartition(".lora_")[0] for linear in scorer.trained[group]})
+        modules = [scorer.model.get_submodule(path) for path in paths]
+        return [module.get_delta_weight(*module.scaling).detach().clone() for module in modules]
+
+    before = [adapted(group) for group in groups]
 
     parameters = [p for group in groups for linear in scorer.trained[group] for p in linear.parameters]
     start = [parameter.detach().clone() for parameter in parameters]
@@ -86,7 +103,12 @@ def reference(spec: Path, groups: list[str], strength: float) -> dict[str, float
             "finetune_distance": float(squares) ** 0.5,
             "finetune_train_loss": float(loss("train")) / n,
             "finetune_eval_loss": float(loss("eval")) / len(targets["eval"]),
-        }
+            "finetune_train_accuracy": accuracy("train"),
+            "finetune_eval_accuracy": accuracy("eval"),
+        }, [
+            float(sum(((new - old) ** 2).sum() for new, old in zip(adapted(group), first, strict=True))) ** 0.5
+            for group, first in zip(groups, before, strict=True)
+        ]  # fmt: skip
 
 
 def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, tiny_model: Path):
@@ -94,9 +116,12 @@ def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, tiny_
     ending = run_spec(spec)
     assert not ending.report.failures
     groups = {layer_set.name: list(layer_set.groups) for layer_set in ending.plan.variants[0].layer_sets}
+    updates = results_of(spec).updates.to_pandas().set_index(["cell_id", "group"])["finetune_update_norm"]
     for row in results_of(spec).cells.to_arrow().to_pylist():
-        for column, expected in reference(spec, groups[row["layer_set"]], row["lambda"]).items():
+        columns, moved = reference(spec, groups[row["layer_set"]], row["lambda"])
+        for column, expected in columns.items():
             assert row[column] == pytest.approx(expected, rel=1e-8), (row["layer_set"], column)
+        assert updates[row["cell_id"]][groups[row["layer_set"]]].tolist() == pytest.approx(moved, rel=1e-8)
         assert row["finetune_status"] == row["linearized_status"] == "finished"
         assert row["finetune_steps"] == DESCENT["epochs"]
         assert row["finetune_distance"] <= row["finetune_distance_bound"]
@@ -146,6 +171,13 @@ def test_trajectories_begin_at_the_pretrained_model_and_end_at_the_cell(trained:
         if row["step"] == cell["finetune_steps"]:
             for column in ("finetune_train_loss", "linearized_eval_loss", "difference_eval_kl", "finetune_distance"):
                 assert row[column] == cell[column]
+
+
+def test_the_bound_on_what_linearization_leaves_out_is_that_of_taylors_formula(trained: Path):
+    for row in results_of(trained).cells.to_arrow().to_pylist():
+        expected = row["finetune_curvature"] * row["finetune_distance"] ** 2 / 2
+        assert row["finetune_linearization_bound"] == pytest.approx(expected, rel=1e-12)
+        assert row["finetune_linearization_error"] > 0
 
 
 def test_updates_of_groups_are_there_for_every_group_of_a_cell(trained: Path):

@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from finetune.dry_run import dry_run
 from orchestrator import sources, survey, user_cache
 from orchestrator.errors import SourceError
 from orchestrator.folder import ResultsFolder
@@ -61,12 +64,46 @@ def test_what_was_planned_once_is_planned_again_without_a_model(cache: Path, tmp
     assert not (tmp_path / "sweep/results").exists()
 
 
+def test_a_model_is_tried_with_one_thread(
+    cache: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    threads = []
+
+    def tried(*arguments: Any, **named: Any) -> None:
+        threads.append(torch.get_num_threads())
+        dry_run(*arguments, **named)
+        threads.append(torch.get_num_threads())
+
+    monkeypatch.setattr("finetune.dry_run.dry_run", tried)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        look(make_sweep(tmp_path / "sweep", model=tiny_model))
+        assert threads == [1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_folder_that_python_looks_in_twice_is_no_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     (tmp_path / "something.egg-info").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     once = user_cache.code_here.__wrapped__("ntk_dist")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     assert user_cache.code_here.__wrapped__("ntk_dist") == once
+
+
+def test_a_changed_file_of_a_package_is_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    package = tmp_path / "package_of_this_test"
+    package.mkdir()
+    module = package / "__init__.py"
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for text, changed in (("x = 1", 1), ("x = 12", 1), ("x = 13", 2)):
+        module.write_text(text)
+        os.utime(module, (changed, changed))
+        found.append(user_cache.code_here.__wrapped__(package.name))
+    assert len(set(found)) == 3
 
 
 def test_only_what_is_kept_of_the_same_spec_model_and_data_is_taken(cache: Path, tmp_path: Path, tiny_model: Path):
