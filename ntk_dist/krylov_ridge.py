@@ -107,7 +107,7 @@ def _basis(runs: LanczosRuns, c: int) -> FloatArray:
     diagonal, off = runs.tridiagonal(c)
     if not len(diagonal):
         return np.empty((0, 0))
-    eigenvalues = scipy.linalg.eigvalsh_tridiagonal(diagonal, off)
+    eigenvalues: FloatArray = np.asarray(scipy.linalg.eigvalsh_tridiagonal(diagonal, off), dtype=np.float64)
     return path_basis(TridiagonalMatrix(diagonal, off), _start(runs, c), eigenvalues)
 
 

@@ -17,7 +17,7 @@ NUMERICS_VERSION: Mapping[str, int] = {
     "precision": 3,
     "capture": 2,
     "gram": 1,
-    "solve": 6,
+    "solve": 7,
     "additions": 3,
     "finetune": 4,
     "side_by_side": 3,

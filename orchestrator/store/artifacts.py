@@ -71,8 +71,9 @@ class Artifact:
         """
         if name in self._unverified and self._arrays is not None and self._arrays.is_whole(name):
             return self.arrays([name])[name]
-        with self._of_verified(name) as arrays:
-            return arrays.array(name)
+        self.verify(name)
+        with self._reader(name) as reader:
+            return reader.array(name)
 
     def arrays(self, names: Sequence[str]) -> dict[str, Array]:
         """Return arrays that came whole, read-only, all read into memory at once.
@@ -81,12 +82,8 @@ class Artifact:
             KeyError: there is no such array.
             DamagedArtifactError: the bytes of one do not match its checksum.
         """
-        if self._arrays is None:
-            raise KeyError(*names)
-        try:
-            read = self._arrays.read(names, self._algorithm)
-        except (OSError, ValueError) as error:  # another run may have set it aside in the meantime
-            raise self._damaged(_why(error)) from None
+        with self._reader(*names) as reader:
+            read = reader.read(names, self._algorithm)
         for name, (_, checksum) in read.items():
             self._compare(name, checksum)
         return {name: array for name, (array, _) in read.items()}
@@ -98,17 +95,17 @@ class Artifact:
             KeyError: there is no such array.
             DamagedArtifactError: its bytes do not match its checksum.
         """
-        with self._of_verified(name) as arrays:
-            return arrays.rows(name)
+        self.verify(name)
+        with self._reader(name) as reader:
+            return reader.rows(name)
 
     @contextmanager
-    def _of_verified(self, name: str) -> Iterator[ArrayReader]:
+    def _reader(self, *names: str) -> Iterator[ArrayReader]:
         if self._arrays is None:
-            raise KeyError(name)
-        self.verify(name)
+            raise KeyError(*names)
         try:
             yield self._arrays
-        except (OSError, ValueError) as error:  # gone, or cut short, since it was verified
+        except (OSError, ValueError) as error:  # gone, or cut short, since it was opened
             if isinstance(error, OSError) and error.errno == errno.ENOMEM:
                 raise  # it is this process that has too little memory
             raise self._damaged(str(error)) from None
