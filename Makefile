@@ -2,6 +2,7 @@
 # make test   sets up what is missing and runs the tests
 # make test-lowest  runs them with the lowest versions that pyproject.toml allows, in an environment of its own
 # make test-faults  kills runs two hundred times, and mutates as many inputs as there is time for
+# make golden records plans, numbers, messages and help pages, and says what differs from tests/golden/committed
 # make seeded-faults  puts faults into a copy of the code and says which of them the tests catch
 # make lint   checks style, formatting and types
 # make clean  removes the virtual environment and what the demo fetched and computed
@@ -13,7 +14,7 @@ INSTALLED := $(VENV)/installed
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= demo,test,lint
 
-.PHONY: demo test test-lowest test-faults seeded-faults lint docs setup data clean
+.PHONY: demo test test-lowest test-faults seeded-faults golden lint docs setup data clean
 
 demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
@@ -30,6 +31,10 @@ seeded-faults: data
 
 test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=demo,test
+
+golden: data
+	$(BIN)/python -m tests.golden record build/golden
+	$(BIN)/python -m tests.golden compare tests/golden/committed build/golden/committed
 
 lint: setup
 	$(BIN)/ruff check .
