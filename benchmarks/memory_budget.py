@@ -25,7 +25,6 @@ from orchestrator.run import resolve, run
 from orchestrator.spec import Spec
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.stage import Stage
-from orchestrator.stages.registry import compute_of
 from orchestrator.stages.resources import limited_threads, peak_memory, reset_peak_memory
 from orchestrator.stages.tokenized import read_tokens
 from orchestrator.stages.work import Work
@@ -59,7 +58,7 @@ class BaselineWorker:
 
         reset_peak_memory()
         with limited_threads(self._work.sweep.spec.compute.threads):
-            compute_of("dataset")(dataset, self._work)
+            dataset.of.compute(dataset, self._work)
             self._work.discard()
             p = captures[0].parameters
             scorer = self._work.scorer(p, None, p["groups"])

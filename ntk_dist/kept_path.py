@@ -3,9 +3,10 @@
 With K = Q T Q^T, z = (T + lambda I)^{-1} Q^T r costs O(M) for each lambda. Q itself is as large as the kernel, but it
 is needed on few vectors alone: for all lambda > 0 together the lambda z lie, to rounding, in a space of some dozens of
 dimensions, because lambda / (s + lambda) is a smooth function of log lambda, whose poles keep a distance of pi from the
-real axis. It is spanned by the z of lambdas eight to a power of ten (interpolation from nodes h apart in log lambda
-errs by exp(-pi^2 / h): Stenger, Numerical Methods Based on Sinc and Analytic Functions, 1993, section 3.1). With an
-orthonormal basis V of it, Q V and K(eval, train) Q V are kept, z is found exactly, and Q z = (Q V) (V^T z).
+real axis. It is spanned by the z of lambdas eight to a power of ten, along the spectrum (interpolation from nodes h
+apart in log lambda errs by exp(-pi^2 / h): Stenger, Numerical Methods Based on Sinc and Analytic Functions, 1993,
+section 3.1). With an orthonormal basis V of it, Q V and K(eval, train) Q V are kept, z is found exactly, and
+Q z = (Q V) (V^T z).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -198,24 +199,29 @@ def keep_path(
     lambda comes near to, and all of Q is kept.
     """
     whole = isinstance(matrix, QuasiTriangularMatrix)
-    V = np.eye(len(rotated)) if whole else path_basis(matrix, rotated, float(eigenvalues[-1]))
+    V = np.eye(len(rotated)) if whole else path_basis(matrix, rotated, eigenvalues)
     train = back(V)
     evaluation = np.concatenate([block @ train for block in rows])
     return KeptPath(matrix, rotated, V, train, evaluation, eigenvalues, primal=False, size=len(train))
 
 
-def path_basis(matrix: ShiftedMatrix, rotated: FloatArray, largest: float) -> FloatArray:
+def path_basis(matrix: ShiftedMatrix, rotated: FloatArray, eigenvalues: FloatArray) -> FloatArray:
     """Return an orthonormal basis V (q, m) of the lambda (T + lambda I)^{-1} g for all lambda > 0, to rounding.
 
-    `rotated` is g (q, k), `largest` the largest eigenvalue of T.
+    `rotated` is g (q, k), `eigenvalues` those of T, ascending, (q,).
     """
-    nodes = node_lambdas(largest)
-    return orthonormal_basis(np.hstack([rotated, *(matrix.solve(rotated, float(node)) for node in nodes)]))
+    nodes, k = node_lambdas(float(eigenvalues[0]), float(eigenvalues[-1])), rotated.shape[1]
+    columns = np.empty((len(rotated), k * (len(nodes) + 1)), order="F")
+    columns[:, :k] = rotated
+    for i, node in enumerate(nodes, 1):
+        columns[:, i * k : (i + 1) * k] = matrix.solve(rotated, float(node))
+    return orthonormal_basis(columns)
 
 
 def weights_basis(eigenvalues: FloatArray, *, primal: bool) -> FloatArray:
     """Return an orthonormal basis (r, b) of the `mode_weights` of eigenvalues s (r,) for all lambda > 0."""
-    weights = mode_weights(eigenvalues, node_lambdas(float(eigenvalues[-1])), primal=primal)
+    nodes = node_lambdas(float(eigenvalues[0]), float(eigenvalues[-1]))
+    weights = mode_weights(eigenvalues, nodes, primal=primal)
     largest = np.maximum(eigenvalues, 0.0) if primal else np.ones(len(eigenvalues))
     return orthonormal_basis(np.vstack([largest, weights]).T)
 

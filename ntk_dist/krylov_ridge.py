@@ -107,8 +107,8 @@ def _basis(runs: LanczosRuns, c: int) -> FloatArray:
     diagonal, off = runs.tridiagonal(c)
     if not len(diagonal):
         return np.empty((0, 0))
-    largest = float(scipy.linalg.eigvalsh_tridiagonal(diagonal, off)[-1])
-    return path_basis(TridiagonalMatrix(diagonal, off), _start(runs, c), largest)
+    eigenvalues: FloatArray = np.asarray(scipy.linalg.eigvalsh_tridiagonal(diagonal, off), dtype=np.float64)
+    return path_basis(TridiagonalMatrix(diagonal, off), _start(runs, c), eigenvalues)
 
 
 def _triangle(*columns: FloatArray) -> FloatArray:

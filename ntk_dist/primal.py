@@ -110,7 +110,7 @@ class PrimalDecomposition:
         """See `Decomposition.keep`: of G = Q T Q^T, `train` is J Q V."""
         gram = self._gram
         rotated = gram.rotated(self._transposed_times(residual))
-        V = path_basis(gram.matrix, rotated, float(gram.eigenvalues[-1]))
+        V = path_basis(gram.matrix, rotated, gram.eigenvalues)
         weights = gram.rotated_back(V)
         train = np.concatenate([block @ weights for _, block in self._blocks()])
         evaluation = np.concatenate([block @ weights for block in rows])

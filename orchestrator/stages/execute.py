@@ -153,7 +153,7 @@ class StageWorker:
 
     def _provenance(self, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
         group = {"group_size": self.group.size} if stage.of.runs_model and self.group.size > 1 else {}
-        found = provenance(stage, attempt, seconds, device=self._work.device) | {"peak_memory_bytes": peak} | group
+        found = provenance(stage, attempt, seconds, device=self._work.device, peak=peak) | group
         if self._work.device != "cpu":
             found["deterministic"] = self._compute.deterministic
         return found | self._work.halvings_of(stage)
@@ -164,7 +164,9 @@ def note_unfit_gpu(journal: Journal, outcome: Outcome) -> None:
     journal.write("unfit_gpu", host=host_name(), message=outcome.message)
 
 
-def provenance(stage: Stage, attempt: int, seconds: float, *, device: str = "cpu") -> dict[str, Any]:
+def provenance(
+    stage: Stage, attempt: int, seconds: float, *, device: str = "cpu", peak: int | None = None
+) -> dict[str, Any]:
     """Return where and by what a stage was computed."""
     return {
         "stage_id": stage.stage_id,
@@ -174,7 +176,7 @@ def provenance(stage: Stage, attempt: int, seconds: float, *, device: str = "cpu
         "job": slurm_job(),
         "attempt": attempt,
         "seconds": round(seconds, 4),
-        "peak_memory_bytes": peak_memory(),
+        "peak_memory_bytes": peak_memory() if peak is None else peak,
         "finished": time.time(),
         "versions": versions(),
         "git": git_commit(),

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +77,7 @@ class Problem:
         """Rows of the Jacobian that make one feature row: C for the trace-averaged kernel, else 1."""
         return self.n_outputs if self.mode == "trace" else 1
 
+    @cached_property
     def initial_scalars(self) -> dict[str, float]:
         """Return losses and metrics of the model before fine-tuning, and those of always saying the commonest."""
         scalars = {
@@ -102,7 +105,24 @@ class Problem:
 
 
 def load_problem(stage: Stage, work: Work) -> Problem:
-    """Read the labels and the initial outputs of a solve stage's examples."""
+    """Return the labels and the initial outputs of a solve stage's examples: read once for stages that share them."""
+    inputs = [stage.inputs[role] for role in ("dataset", "train", "eval")]
+    of = stage.parameters["problem"], stage.parameters["task_kind"], inputs
+    last = work.shared(_LastProblem)
+    if last.problem is None or last.of != of:
+        last.of, last.problem = of, _read_problem(stage, work)
+    return last.problem
+
+
+class _LastProblem:
+    """The problem that was read last, and what tells it from others."""
+
+    def __init__(self) -> None:
+        self.of: Any = None
+        self.problem: Problem | None = None
+
+
+def _read_problem(stage: Stage, work: Work) -> Problem:
     parameters = stage.parameters["problem"]
     dataset = work.input(stage, "dataset")
 

@@ -65,7 +65,7 @@ class Work:
         self.group = ModelGroup()
         self.device = "cpu"
         self._kind: StageKind | None = None
-        self._shared: Any = None
+        self._shared: dict[Callable[[], Any], Any] = {}
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
         self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
@@ -75,16 +75,16 @@ class Work:
         self.halvings = halvings
         self.device = "cpu"
         if self._kind != stage.of:
-            self._kind, self._shared = stage.of, None
+            self._kind, self._shared = stage.of, {}
 
     def shared(self, make: Callable[[], T]) -> T:
         """Return what the stages of one kind share as long as no other comes between; the first one makes it.
 
         Nothing may depend on it but time: another worker, or the same after a restart, computes the stage without it.
         """
-        if self._shared is None:
-            self._shared = make()
-        found: T = self._shared
+        if make not in self._shared:
+            self._shared[make] = make()
+        found: T = self._shared[make]
         return found
 
     def input(self, stage: Stage, role: str) -> Artifact:

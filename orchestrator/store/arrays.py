@@ -5,16 +5,18 @@ so this module lays the format out itself: eight bytes that give the header's le
 """
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.store.batched import Array, BatchedLayout, BatchedRows
 from orchestrator.store.checksums import ALGORITHM, checksum_of, joined
@@ -223,6 +225,28 @@ class ArrayReader:
         whole.flags.writeable = False
         return whole
 
+    def read(self, names: Sequence[str], algorithm: str = ALGORITHM) -> dict[str, tuple[Array, str]]:
+        """Return arrays that came whole, read into memory from a file that is opened once, with their checksums.
+
+        Raises:
+            OSError: the file is gone.
+            ValueError: it is cut short, or the algorithm is not known.
+        """
+        found = {}
+        with open_plain(self.path) as stream:
+            for name in names:
+                ((start, stop),), entry = self.places(name), self._entries[name]
+                content = _memory_for(start, stop)
+                checksum = checksum_of(_read_into(content, stream, start), algorithm)
+                array = content.view(_NUMPY_NAME[entry["dtype"]]).reshape(entry["shape"])
+                array.flags.writeable = False
+                found[name] = array, checksum
+        return found
+
+    def is_whole(self, name: str) -> bool:
+        """Tell whether an array came at once, not in batches."""
+        return name in self._entries and name != BATCHES
+
     def rows(self, name: str) -> Array | BatchedRows:
         """Return the array `name` as `array` does, but one that came in batches as rows that are yet to be read."""
         if self._batched is not None and name in self._batched.arrays:
@@ -250,6 +274,31 @@ def _entries(header: bytes) -> tuple[dict[str, Any], BatchedLayout | None]:
         raise ValueError("its header is nested too deeply") from None
 
 
+@cache
+def name_of(dtype: np.dtype[Any]) -> str:
+    """Return numpy's name of a dtype, which takes numpy long to find."""
+    return dtype.name
+
+
+def _memory_for(start: int, stop: int) -> NDArray[np.uint8]:
+    """Return memory for a range of a file, aligned as it would be if the file were mapped."""
+    memory = np.empty(stop - start + _ALIGNMENT, np.uint8)
+    skipped = (start - memory.ctypes.data) % _ALIGNMENT
+    return memory[skipped : skipped + stop - start]
+
+
+def _read_into(content: NDArray[np.uint8], stream: BinaryIO, start: int) -> Iterator[memoryview]:
+    """Yield the pieces of `content`, each once it is read from where it is in the file."""
+    stream.seek(start)
+    left = content.data
+    while left:
+        read = os.readv(stream.fileno(), [left[:_PIECE]])
+        if not read:
+            raise ValueError("it is cut short")
+        yield left[:read]
+        left = left[read:]
+
+
 def _pieces(stream: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
     stream.seek(start)
     while start < stop and (piece := stream.read(min(_PIECE, stop - start))):
@@ -269,10 +318,10 @@ def _header(
     offsets: dict[str, int] = {}
     end = 0
     for name, (dtype, shape) in whole.items():
-        start, end = end, end + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        start, end = end, end + dtype.itemsize * math.prod(shape)
         offsets[name] = start
         entries[name] = {
-            "dtype": _SAFETENSORS_NAME[dtype.name], "shape": list(shape), "data_offsets": [start, end],
+            "dtype": _SAFETENSORS_NAME[name_of(dtype)], "shape": list(shape), "data_offsets": [start, end],
         }  # fmt: skip
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)

@@ -3,7 +3,7 @@
 import errno
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.errors import DamagedArtifactError
 from orchestrator.identity import ID_LENGTH, identity
 from orchestrator.stage import Stage
-from orchestrator.store.arrays import HEADER, ArrayFile, ArrayReader, Layout
+from orchestrator.store.arrays import HEADER, ArrayFile, ArrayReader, Layout, name_of
 from orchestrator.store.batched import Array, BatchedLayout, BatchedRows
 from orchestrator.store.checksums import ALGORITHM
 from orchestrator.store.files import (
@@ -61,14 +61,32 @@ class Artifact:
         return self._arrays.names() if self._arrays else []
 
     def array(self, name: str) -> Array:
-        """Return one array, read-only: mapped into memory, its pages released with it, or read if it came in batches.
+        """Return one array, read-only: read into memory at first and when it came in batches, then mapped into it.
+
+        The pages of a mapped array are released with it.
 
         Raises:
             KeyError: there is no such array.
             DamagedArtifactError: its bytes do not match its checksum.
         """
-        with self._of_verified(name) as arrays:
-            return arrays.array(name)
+        if name in self._unverified and self._arrays is not None and self._arrays.is_whole(name):
+            return self.arrays([name])[name]
+        self.verify(name)
+        with self._reader(name) as reader:
+            return reader.array(name)
+
+    def arrays(self, names: Sequence[str]) -> dict[str, Array]:
+        """Return arrays that came whole, read-only, all read into memory at once.
+
+        Raises:
+            KeyError: there is no such array.
+            DamagedArtifactError: the bytes of one do not match its checksum.
+        """
+        with self._reader(*names) as reader:
+            read = reader.read(names, self._algorithm)
+        for name, (_, checksum) in read.items():
+            self._compare(name, checksum)
+        return {name: array for name, (array, _) in read.items()}
 
     def rows(self, name: str) -> Array | BatchedRows:
         """Return one array as `array` does, but one that came in batches as rows that are yet to be read.
@@ -77,20 +95,24 @@ class Artifact:
             KeyError: there is no such array.
             DamagedArtifactError: its bytes do not match its checksum.
         """
-        with self._of_verified(name) as arrays:
-            return arrays.rows(name)
+        self.verify(name)
+        with self._reader(name) as reader:
+            return reader.rows(name)
 
     @contextmanager
-    def _of_verified(self, name: str) -> Iterator[ArrayReader]:
+    def _reader(self, *names: str) -> Iterator[ArrayReader]:
         if self._arrays is None:
-            raise KeyError(name)
-        self.verify(name)
+            raise KeyError(*names)
         try:
             yield self._arrays
-        except (OSError, ValueError) as error:  # gone, or cut short, since it was verified
+        except (OSError, ValueError) as error:  # gone, or cut short, since it was opened
             if isinstance(error, OSError) and error.errno == errno.ENOMEM:
                 raise  # it is this process that has too little memory
-            raise DamagedArtifactError(*self._stage, f"{self._arrays.path.name}: {error}") from None
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, why: str) -> DamagedArtifactError:
+        name = self._arrays.path.name if self._arrays else "its record"
+        return DamagedArtifactError(*self._stage, f"{name}: {why}")
 
     def verify(self, *names: str) -> None:
         """Compare arrays with their checksums, all of them if none is named.
@@ -106,10 +128,13 @@ class Artifact:
             except OSError as error:  # another run may have set it aside in the meantime
                 found = type(error).__name__
             except ValueError as error:
-                raise DamagedArtifactError(*self._stage, f"{self._arrays.path.name}: {error}") from None
-            if found != self._unverified[name]:
-                raise DamagedArtifactError(*self._stage, f"{self._arrays.path.name}: {name} does not match")
-            del self._unverified[name]
+                raise self._damaged(str(error)) from None
+            self._compare(name, found)
+
+    def _compare(self, name: str, found: str) -> None:
+        if found != self._unverified.get(name, found):
+            raise self._damaged(f"{name} does not match")
+        self._unverified.pop(name, None)
 
 
 class ArtifactStore:
@@ -323,4 +348,4 @@ def _why(error: Exception) -> str:
 
 def layout_of(arrays: Mapping[str, Array]) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return the layout of arrays that are in memory."""
-    return {name: (np.asarray(array).dtype.name, np.asarray(array).shape) for name, array in arrays.items()}
+    return {name: (name_of(np.asarray(array).dtype), np.shape(array)) for name, array in arrays.items()}

@@ -7,7 +7,7 @@ import socket
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -244,8 +244,14 @@ def move_aside(path: Path, folder: Path) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """Return a name for a temporary file in the folder of `path` that no other process uses."""
-    process = f"{os.getpid()}-{process_started(os.getpid())}"
-    return path.with_name(f".{path.name}.{_machine()}.{process}.{_start_of_job()}.{uuid4().hex[:8]}.tmp")
+    process = os.getpid()
+    own = f"{process}-{_started(process)}"
+    return path.with_name(f".{path.name}.{_machine()}.{own}.{_start_of_job()}.{uuid4().hex[:8]}.tmp")
+
+
+@lru_cache(maxsize=1)
+def _started(this_process: int) -> int | None:
+    return process_started(this_process)  # which for this one stays as it is
 
 
 def _machine() -> str:

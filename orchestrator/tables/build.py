@@ -73,14 +73,14 @@ def cells_of(
     columns["fallback"] = [fallbacks.get(str(position)) for position in range(len(sets)) for _ in range(n_lambdas)]
     missing = artifact.facts.get("missing_estimates", {})
     columns["missing_estimates"] = "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
-    stored = set(artifact.names())
     of_sets = [path.columns for path in paths]
+    own = {column.name for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS)}.difference(of_sets[0])
+    stored = artifact.arrays([name for name in artifact.names() if name in own])
     for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
         if column.name in of_sets[0]:
             columns[column.name] = np.concatenate([found[column.name] for found in of_sets])
         elif column.name in stored:
-            # A copy: each mapped array holds a file open, and a sweep has more of them than a process may open.
-            columns[column.name] = np.repeat(np.array(artifact.array(column.name)), n_lambdas)
+            columns[column.name] = np.repeat(stored[column.name], n_lambdas)
     columns |= training_columns(solve, n_lambdas, compared)
     columns["halvings"] = training_halvings(solve, n_lambdas, compared, columns["halvings"])
     return _batch(CELLS_SCHEMA, CELLS, columns, len(sets) * n_lambdas)

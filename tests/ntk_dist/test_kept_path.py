@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ntk_dist.eigen import EigenDecomposition
 from ntk_dist.kept_path import KeptPath
-from ntk_dist.lambda_nodes import NODES_PER_DECADE, node_lambdas
+from ntk_dist.lambda_nodes import MOST_NODES, NODES_PER_DECADE, node_lambdas
 from ntk_dist.primal import PrimalDecomposition
 from ntk_dist.ridge import LambdaError
 from ntk_dist.schur import SchurDecomposition
@@ -117,10 +117,27 @@ def test_any_lambda_has_the_numbers_of_a_path_of_its_own(decay: float, smooth: b
     np.testing.assert_allclose(kept.basis.T @ kept.basis, np.eye(kept.basis.shape[1]), atol=1e-13)
 
 
-def test_nodes_stand_as_close_for_any_kernel():
-    steps = np.diff(np.log10(node_lambdas(5.0)))
-    np.testing.assert_allclose(steps, 1 / NODES_PER_DECADE)
-    np.testing.assert_allclose(node_lambdas(5.0), 5 * node_lambdas(1.0))
+@pytest.mark.parametrize("condition", [1.0, 3.0, 1e4, 1e10, 1e16, np.inf])
+def test_few_solutions_span_those_of_all_lambdas(condition: float):
+    """Also of lambdas far beyond the spectrum, near to which no node stands where that is narrow."""
+    draw = np.random.default_rng(0)
+    s, r = np.geomspace(1 / condition, 1, 200) if condition < np.inf else np.zeros(200), draw.standard_normal((200, 1))
+    kept = EigenDecomposition(np.diag(s)).keep(r, iter([np.eye(200)]))
+    lambdas = 10.0 ** draw.uniform(-13 if condition > 1e13 else -20, 8, 500)
+    left = kept.ridge_path(r, lambdas).train_residuals[..., 0]
+    expected = lambdas[:, None] / (s + lambdas[:, None]) * r[:, 0]
+    error = np.linalg.norm(left - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert error.max() < 1e-13
+
+
+@pytest.mark.parametrize("smallest", [-1e-16, 0.0, 1e-30, 1e-3, 5.0])
+def test_nodes_stand_as_close_along_any_spectrum(smallest: float):
+    lowest, *nodes = node_lambdas(smallest, 5.0)
+    assert (np.diff(np.log10(nodes)) <= (1 + 1e-9) / NODES_PER_DECADE).all()
+    assert lowest <= nodes[0] <= max(smallest / 30, lowest)
+    assert nodes[-1] >= 30 * 5.0
+    assert len(nodes) < MOST_NODES
+    np.testing.assert_allclose([lowest, *nodes], 5 * node_lambdas(smallest / 5, 1.0))
 
 
 def test_a_kernel_of_zeros_leaves_the_residual():

@@ -26,13 +26,19 @@ SIZE = 13  # of 14 rows, for a training set may end within a shard
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
-    """Tiles on and below the diagonal, of seven examples with two rows each."""
-    store, draw = ArtifactStore(tmp_path_factory.mktemp("tiles")), np.random.default_rng(0)
+    """Tiles of a symmetric kernel, on and below the diagonal, of seven examples with two rows each."""
+    return made_tiles(tmp_path_factory.mktemp("tiles"), symmetric=True)
+
+
+def made_tiles(folder: Path, *, symmetric: bool) -> list[Artifact]:
+    store, draw = ArtifactStore(folder), np.random.default_rng(0)
     found = []
     for rows in SHARDS:
-        for columns in SHARDS[: SHARDS.index(rows) + 1]:
+        for columns in SHARDS[: SHARDS.index(rows) + 1] if symmetric else SHARDS:
             shape = tuple(2 * (stop - start) for start, stop in (rows, columns))
             arrays = {group: 10.0 ** draw.uniform(-8, 8, shape) for group in STORED}
+            if symmetric and rows == columns:
+                arrays = {group: np.tril(block) + np.tril(block, -1).T for group, block in arrays.items()}
             stage = Stage(GRAM, {"rows": rows, "columns": columns})
             with store.new_arrays(stage, layout_of(arrays)) as file:
                 file.write(arrays)
@@ -42,7 +48,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> list[Artifact]:
 
 
 def summed(sums: KernelSums, tiles: list[Artifact], terms: tuple[Term, ...]) -> np.ndarray:
-    return sums.sum("train", tiles, terms, shape=(SIZE, SIZE), rows_per_example=2)
+    return sums.square(tiles, terms, SIZE, 2, symmetric=True)
 
 
 def one_by_one(tiles: list[Artifact], terms: tuple[Term, ...]) -> np.ndarray:
@@ -83,6 +89,17 @@ def test_sums_have_the_bits_of_sums_from_scratch(
         np.testing.assert_array_equal(found, one_by_one(tiles, groups))
         assert found.flags.f_contiguous
         found[:] = np.nan  # a decomposition overwrites it
+
+
+def test_sums_of_an_unsymmetric_kernel_and_of_rows_for_evaluation_are_whole(tmp_path: Path):
+    tiles, sums = made_tiles(tmp_path, symmetric=False), KernelSums()
+    sums.use("a problem", 10**9)
+    for terms in SETS:
+        expected = one_by_one(tiles, terms)
+        np.testing.assert_array_equal(sums.square(tiles, terms, SIZE, 2, symmetric=False), expected)
+        rows = sums.rows(tiles, terms, (SIZE, SIZE), 2)
+        np.testing.assert_array_equal(rows, expected)
+        rows[:] = np.nan  # whoever asked for them may keep them, while others are summed
 
 
 def test_sums_of_another_problem_are_not_continued(tiles: list[Artifact]):

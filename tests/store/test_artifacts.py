@@ -183,6 +183,27 @@ def test_an_array_is_compared_with_its_checksum_when_it_is_first_asked_for(templ
             artifact.array("1.välue")
 
 
+def test_arrays_that_are_read_together_are_compared_and_aligned_as_if_they_were_mapped(tmp_path: Path) -> None:
+    """A sum of the same numbers has the same bits only from the same alignment."""
+    draw, store = np.random.default_rng(0), ArtifactStore(tmp_path)
+    arrays = {f"{size}": draw.standard_normal(size) for size in (1, 3, 5, 0, 8, 200_000)}
+    publish(store, arrays)
+    read = store.read(*KEY).arrays(list(arrays)[::-1])
+    mapped = store.open(*KEY)
+    mapped.verify()
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(read[name], values)
+        assert not read[name].flags.writeable
+        if values.size:
+            assert (read[name].ctypes.data - mapped.array(name).ctypes.data) % 64 == 0
+    path = next(path for path in files_of(store) if path.suffix == ".safetensors")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DamagedArtifactError, match="200000 does not match"):
+        store.read(*KEY).arrays(list(arrays))
+
+
 def test_arrays_that_another_run_took_away_in_the_meantime_are_damage_not_a_crash(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path)
     publish(store)

@@ -31,7 +31,7 @@ def label(stage: Stage) -> str:
 
 SOLVE = StageKind(
     name="solve",
-    version=6,
+    version=7,
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
     cost=cost,

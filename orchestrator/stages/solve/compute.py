@@ -75,6 +75,7 @@ class Solver:
 
     Attributes:
         kernel: the section `kernel` of the spec.
+        symmetric: whether its kernels are symmetric.
         problem: targets and initial outputs.
         start: how the initial outputs change without an example, where a head was fitted to its label.
         missing: why `gcv` or `leave_one_out_loss` is nan, by column.
@@ -86,6 +87,7 @@ class Solver:
         self.stage = stage
         self.work = work
         self.kernel = stage.parameters["problem"]["kernel"]
+        self.symmetric = self.kernel["kind"] != "asymmetric_sign"
         self.problem: Problem = load_problem(stage, work)
         self.start, why = load_start(stage, work, self.kernel["outputs"])
         head = stage.parameters["problem"]["scorer"]["head"]["kind"]
@@ -124,13 +126,13 @@ class Solver:
             tiles=self.tiles,
             eval_tiles=self.eval_tiles,
             rows_per_example=self.problem.rows_per_example,
-            symmetric=self.kernel["kind"] != "asymmetric_sign",
+            symmetric=self.symmetric,
         )
         return self.decomposition_of(K), iter([rows])
 
     def decomposition_of(self, K: FloatArray) -> Decomposition:
         """Return the decomposition of K (M, M) that the spec asks for; K is overwritten."""
-        if self.kernel["kind"] == "asymmetric_sign":
+        if not self.symmetric:
             from ntk_dist.schur import SchurDecomposition
 
             return SchurDecomposition(K)
@@ -143,8 +145,8 @@ class Solver:
         """
         M, M_eval, per_example = self.problem.size, self.problem.eval_size, self.problem.rows_per_example
         sums, order = self._sums(), summation_order(groups, self.tiles[0].names())
-        K = sums.sum("train", self.tiles, order, shape=(M, M), rows_per_example=per_example)
-        return K, sums.sum("eval", self.eval_tiles, order, shape=(M_eval, M), rows_per_example=per_example)
+        K = sums.square(self.tiles, order, M, per_example, symmetric=self.symmetric)
+        return K, sums.rows(self.eval_tiles, order, (M_eval, M), per_example)
 
     def _sums(self) -> KernelSums:
         """Return the sums that this worker holds of the problem, with what room the decomposition leaves for them."""
@@ -222,7 +224,7 @@ class Solver:
             **asdict(summary),
             "kernel_size": decomposition.size,
             "label_alignment": label_alignment(decomposition, self.problem.targets),
-            **self.problem.initial_scalars(),
+            **self.problem.initial_scalars,
         }
 
     def summary_settings(self) -> dict[str, float]:

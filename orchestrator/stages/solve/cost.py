@@ -108,9 +108,9 @@ def _iterative_kept(sizes: Sizes, M: int) -> int:
 def _spanning(M: int) -> int:
     """Return how many vectors span the solutions of a target for all lambdas, at most."""
     from ntk_dist.krylov_ridge import RIDGE_STEPS
-    from ntk_dist.lambda_nodes import node_lambdas
+    from ntk_dist.lambda_nodes import MOST_NODES
 
-    return min(M, RIDGE_STEPS, len(node_lambdas(1.0)) + 1)
+    return min(M, RIDGE_STEPS, MOST_NODES + 1)
 
 
 def _iterative_cost(sizes: Sizes, M: int) -> tuple[float, int]:

@@ -48,7 +48,7 @@ class IterativeSolver(Solver):
             **asdict(summary),
             "kernel_size": decomposition.size,
             "label_alignment": decomposition.label_alignment(problem.targets),
-            **problem.initial_scalars(),
+            **problem.initial_scalars,
             "frobenius_norm": decomposition.norm,
             "ridge_steps": found.steps,
             "passes": K.passes,

@@ -99,11 +99,12 @@ def read_kept(stage: Stage, artifact: Artifact, position: int, *, size: int) -> 
     Raises:
         DamagedArtifactError: it does not match its checksums.
     """
-    names = (name.rpartition(".") for name in artifact.names())
-    arrays = {name: np.asarray(artifact.array(f"{name}.{position}")) for name, _, of in names if of == str(position)}
+    end = f".{position}"
+    arrays = artifact.arrays([name for name in artifact.names() if name.endswith(end)])
+    kept = {name.removesuffix(end): array for name, array in arrays.items()}
     if is_iterative(stage):
-        return KeptKrylovPath.from_arrays(arrays)
-    return KeptPath.from_arrays(arrays, primal=stage.parameters["method"] == "primal", size=size)
+        return KeptKrylovPath.from_arrays(kept)
+    return KeptPath.from_arrays(kept, primal=stage.parameters["method"] == "primal", size=size)
 
 
 def _sum_of_squares(values: FloatArray) -> FloatArray:

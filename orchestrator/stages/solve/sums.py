@@ -51,7 +51,7 @@ class KernelSums:
 
     def __init__(self) -> None:
         self._of: Hashable = None
-        self._room = 0
+        self._room = self._taken = 0
         self._layers: dict[Key, Blocks] = {}
         self._sums: dict[Key, Blocks] = {}
 
@@ -60,27 +60,47 @@ class KernelSums:
         if what != self._of:
             self._layers.clear()
             self._sums.clear()
+            self._taken = 0
         self._of, self._room = what, room
         self._make_room(0)
 
-    def sum(
+    def square(
+        self, tiles: Sequence[Artifact], terms: tuple[Term, ...], size: int, rows_per_example: int, *, symmetric: bool
+    ) -> FloatArray:
+        """Return the sum of blocks K(train, train), (M, M), in Fortran order, to be overwritten.
+
+        Args:
+            tiles: artifacts of `gram` stages, each of which holds all groups; of a symmetric kernel on and below the
+                diagonal.
+            terms: names of the groups, in the order of `summation_order`.
+            size: M.
+            rows_per_example: rows of the kernel that an example gives.
+            symmetric: whether the kernel is; then the lower triangle alone is filled.
+        """
+        total = np.zeros((size, size), order="F")
+        for rows, columns, block in self._summed("train", tiles, terms, (size, size), rows_per_example):
+            # A tile on the diagonal is its own transpose, and need not be turned around.
+            total[rows, columns] = block.T if symmetric and rows == columns else block
+        return total
+
+    def rows(
+        self, tiles: Sequence[Artifact], terms: tuple[Term, ...], shape: tuple[int, int], rows_per_example: int
+    ) -> FloatArray:
+        """Return the sum of blocks K(eval, train), (M_eval, M); the rest is what `square` takes."""
+        total = np.empty(shape)
+        for rows, columns, block in self._summed("eval", tiles, terms, shape, rows_per_example):
+            total[rows, columns] = block
+        return total
+
+    def _summed(
         self,
         part: str,
         tiles: Sequence[Artifact],
         terms: tuple[Term, ...],
-        *,
         shape: tuple[int, int],
         rows_per_example: int,
-    ) -> FloatArray:
-        """Return the sum of blocks (M, M) or (M_eval, M) in Fortran order, from tiles each of which holds all groups.
-
-        Args:
-            part: which of the problem's kernels it is.
-            tiles: artifacts of `gram` stages.
-            terms: names of the groups, in the order of `summation_order`.
-            shape: rows and columns of the result.
-            rows_per_example: rows of the kernel that an example gives.
-        """
+    ) -> list[tuple[slice, slice, FloatArray]]:
+        """Return the rows and columns of each tile in a part of the problem, and its sum of blocks."""
         places = list(tile_places(tiles, shape, rows_per_example))
         cut = [(tile, rows.stop - rows.start, columns.stop - columns.start) for tile, rows, columns in places]
         needed = sum(8 * height * width for _, height, width in cut)
@@ -89,10 +109,7 @@ class KernelSums:
         if rest := terms[max(begun, 1) :]:
             blocks = self._continued(part, blocks, rest, cut, needed)
             self._hold(self._sums, (part, terms), blocks, needed)
-        total = np.zeros(shape, order="F")
-        for (_, rows, columns), block in zip(places, blocks, strict=True):
-            total[rows, columns] = block
-        return total
+        return [(rows, columns, block) for (_, rows, columns), block in zip(places, blocks, strict=True)]
 
     def _continued(
         self, part: str, blocks: Blocks, rest: Sequence[Term], cut: Sequence[tuple[Artifact, int, int]], needed: int
@@ -122,23 +139,25 @@ class KernelSums:
         return found
 
     def _hold(self, among: dict[Key, Blocks], key: Key, blocks: Blocks, n_bytes: int) -> None:
-        if among is self._layers and _size(self._sums, self._layers) + n_bytes > self._room:
+        if among is self._layers and self._taken + n_bytes > self._room:
             return  # sums are continued more often than layers come again
         self._make_room(n_bytes)
-        if _size(self._sums, self._layers) + n_bytes <= self._room:
+        if self._taken + n_bytes <= self._room:
             among[key] = blocks
+            self._taken += n_bytes
 
     def _make_room(self, n_bytes: int) -> None:
         """Forget layers, and then the oldest sums, until so many bytes more have room."""
         for held in (self._layers, self._sums):
-            while held and _size(self._sums, self._layers) + n_bytes > self._room:
-                held.pop(next(iter(held)))
+            while held and self._taken + n_bytes > self._room:
+                self._forget(held, next(iter(held)))
 
     def _spare(self, part: str, kept: Blocks) -> Blocks | None:
         """Forget the oldest sum of a part that has as many as are held, and return its memory, to be written over."""
         held = [key for key, blocks in self._sums.items() if key[0] == part and blocks is not kept]
-        return self._sums.pop(held[0]) if len(held) >= MOST_HELD - 1 else None
+        return self._forget(self._sums, held[0]) if len(held) >= MOST_HELD - 1 else None
 
-
-def _size(*held: dict[Key, Blocks]) -> int:
-    return sum(block.nbytes for each in held for blocks in each.values() for block in blocks)
+    def _forget(self, among: dict[Key, Blocks], key: Key) -> Blocks:
+        blocks = among.pop(key)
+        self._taken -= sum(block.nbytes for block in blocks)
+        return blocks
