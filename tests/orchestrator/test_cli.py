@@ -240,7 +240,7 @@ def test_failed_stages_are_told_and_run_again_when_mended(
         raise RuntimeError("a solver with a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("orchestrator.stages.solve.compute", broken)
+        patch.setattr("orchestrator.stages.solve.compute.compute", broken)
         answer = ntksweep("run", spec)
         facts = strict_json(ntksweep("run", spec, "--json").output)
     assert answer.status == ExitCode.FAILED_STAGES

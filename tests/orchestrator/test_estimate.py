@@ -20,6 +20,8 @@ from orchestrator.plan import Plan
 from orchestrator.spec import read_spec
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.stage import Stage
+from orchestrator.stages.capture import CAPTURE
+from orchestrator.stages.gram import GRAM
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, run_spec, survey_of
 
 Disk = namedtuple("Disk", "total used free")
@@ -145,7 +147,10 @@ def test_automatic_shards_fit_wherever_one_example_does(budget: str, n_parameter
     assume(plan.variants[0].sizes.shard_examples > 1)
     # whole shards, as a larger training set has them, without planning all of its tiles
     (variant,) = plan.variants
-    stages = [Stage(kind, {}) for kind in ("capture", "gram")]
+    stages = [
+        Stage(CAPTURE, {"start": 0, "stop": 1}),
+        Stage(GRAM, {"groups": [], "outputs_per_example": 1, "device_bytes": None}),
+    ]
     full = replace(
         plan,
         variants=(replace(variant, sizes=replace(variant.sizes, n_train=10_000)),),

@@ -12,7 +12,6 @@ import pytest
 from orchestrator.errors import BudgetError
 from orchestrator.estimate import costs, refuse_what_cannot_fit
 from orchestrator.folder import ResultsFolder
-from orchestrator.identity import canonical_json
 from tests.orchestrator.sweeps import (
     groups_of,
     make_sweep,
@@ -165,13 +164,6 @@ def test_choosing_layers_says_that_it_would_decompose(sweeps: dict[str, Path]):
 
 
 # --- plans
-
-
-def test_full_decompositions_are_what_they_were():
-    assert plan_of({"kernel.decomposition": "full"}).plan_id == plan_of().plan_id
-    for stage in plan_of().stages:
-        assert "probe_seed" not in canonical_json(stage.facts())
-        assert "decomposition" not in canonical_json(stage.facts())
 
 
 def test_only_solve_stages_know_of_it():

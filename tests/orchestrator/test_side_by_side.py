@@ -8,8 +8,8 @@ import pytest
 from finetune.training import loop
 from orchestrator.folder import ResultsFolder
 from orchestrator.plan import Plan
-from orchestrator.side_by_side import runs_of
 from orchestrator.spec import read_spec
+from orchestrator.stages.side_by_side import runs_of
 from orchestrator.store import checkpoints
 from orchestrator.tables.schema import TABLES
 from tests.faults.tables import assert_same_tables, numbers

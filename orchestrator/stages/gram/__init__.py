@@ -19,7 +19,7 @@ def on_device(compute: "ComputeSection") -> dict[str, Any]:
     """Return the parameters of stages whose numbers depend on where kernel blocks are made.
 
     The bytes that a tile may take there decide how it is divided, and so the order of its sums. They are a part of
-    the memory budget, which therefore belongs to the numbers where it is small.
+    the memory budget, which therefore belongs to the numbers where it is small. On a processor there are none.
     """
     of_a_gpu = min(DEVICE_BYTES, compute.memory_budget // DEVICE_SHARE_OF_BUDGET)
     device_bytes = of_a_gpu if compute.device != "cpu" else None

@@ -41,7 +41,7 @@ def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
         "outputs_per_example": p["outputs_per_example"],
         "accumulate": p["gram_dtype"],
     }
-    if p["device"] != "cpu":
+    if p["device_bytes"] is not None:
         from ntk_dist.device_gram import device_gram_tile
 
         return partial(

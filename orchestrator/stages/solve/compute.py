@@ -106,11 +106,11 @@ class Solver:
         from ntk_dist.symmetric import SymmetricDecomposer
 
         device_eigh: Eigh | None = None
-        device = self.stage.parameters["problem"]["compute"]["device"]
-        if device != "cpu":
+        compute = self.stage.parameters["problem"]["compute"]
+        if compute["device_bytes"] is not None:
             from ntk_dist.device_eigen import DeviceEigh
 
-            device_eigh = DeviceEigh(self.work.use_device(device))
+            device_eigh = DeviceEigh(self.work.use_device(compute["device"]))
         return SymmetricDecomposer(self.kernel["eigenvectors"], device_eigh)
 
     def decompose(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
