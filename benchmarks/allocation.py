@@ -20,17 +20,17 @@ from typing import Any
 
 import submitit
 
-from orchestrator.executors import ray_workers
-from orchestrator.executors.joined_ray import JoinedRay
-from orchestrator.folder import ResultsFolder
-from orchestrator.schedule import Schedule
-from orchestrator.stage import Stage, StageKind
-from orchestrator.stages.work import Product, Work
+from orchestrator.engine.executors import ray_workers
+from orchestrator.engine.executors.joined_ray import JoinedRay
+from orchestrator.engine.schedule import Schedule
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.journal import read_journals
-from slurm.allocation import NODE_LOGS
+from orchestrator.store.stage import Stage, StageKind
+from orchestrator.sweep.folder import ResultsFolder
 from slurm.devcluster import DevCluster
-from slurm.profile import Profile
-from slurm.submission import Request, submit
+from slurm.profile.profile import Profile
+from slurm.submit.allocation import NODE_LOGS
+from slurm.submit.submission import Request, submit
 from tests.orchestrator.sweeps import sweep_of
 
 NOTHING = StageKind("nothing", 1, "nothing", "benchmarks.allocation")

@@ -23,17 +23,17 @@ import pyarrow.parquet as pq
 import yaml
 from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
 
-from ntk_dist.tridiagonal import TridiagonalDecomposition
-from orchestrator.folder import ResultsFolder
-from orchestrator.kept_plan import keep_plan
-from orchestrator.plan import Plan, make_plan
-from orchestrator.run import resolve
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
+from orchestrator.engine.run import resolve
+from orchestrator.engine.worker.execute import provenance
+from orchestrator.plan.index import keep_plan
+from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.results.tables.cell_columns import SPECTRUM_COLUMNS
+from orchestrator.results.tables.write import collect
 from orchestrator.spec import read_spec
-from orchestrator.stages.execute import provenance
 from orchestrator.store.artifacts import layout_of
-from orchestrator.survey import keep_surveys, surveys
-from orchestrator.tables.cell_columns import SPECTRUM_COLUMNS
-from orchestrator.tables.write import collect
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import keep_surveys, surveys
 
 LAMBDAS = 48
 LAYER_SETS = 298

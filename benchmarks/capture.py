@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
-from finetune.scorer import Scorer, build_scorer
+from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import TokenizedTexts, tokenize
-from ntk_dist.batches import Batch, length_buckets
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.batches import Batch, length_buckets
+from ntk_dist.jacobian.capture import jacobian_rows
 
 PUBLISHED_LENGTH = 512
 N_PUBLISHED = 3

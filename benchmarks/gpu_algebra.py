@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.device_timing import Timing, timed, together
-from ntk_dist.device_gram import device_gram_tile, tf32_products
+from ntk_dist.kernel.device_gram import device_gram_tile, tf32_products
 
 PRECISIONS: dict[str, tuple[torch.dtype, bool]] = {
     "float32": (torch.float32, False),

@@ -13,15 +13,15 @@ from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig
 
 from benchmarks.device_timing import GIGA, Timing, timed, together
-from finetune.architecture import base_prefix, find_layers, linears
 from finetune.errors import GroupError
-from finetune.scorer import Scorer, build_scorer
+from finetune.model.architecture import base_prefix, find_layers, linears
+from finetune.model.scorer import Scorer, build_scorer
+from finetune.parallel.processes import in_a_group
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
-from finetune.sharding.processes import in_a_group
-from finetune.sharding.release import free_models
-from finetune.sharding.scorer import ShardedScorer, build_sharded_scorer
-from ntk_dist.batches import Batch
-from ntk_dist.capture import jacobian_rows
+from finetune.zero.release import free_models
+from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
+from ntk_dist.jacobian.batches import Batch
+from ntk_dist.jacobian.capture import jacobian_rows
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 HEAD = HeadSettings("random", in_kernel=False)

@@ -25,10 +25,10 @@ import numpy as np
 import scipy.linalg
 from threadpoolctl import threadpool_limits
 
-from ntk_dist.kernel_matrix import FloatArray
-from ntk_dist.ridge import RidgePath
-from ntk_dist.spectrum import SpectrumSummary, label_alignment, summarise
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.solvers.ridge import RidgePath
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
+from ntk_dist.spectrum.spectrum import SpectrumSummary, label_alignment, summarise
 
 N_LAYERS = 6
 EPS = float(np.finfo(np.float64).eps)

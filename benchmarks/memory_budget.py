@@ -18,18 +18,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.executors.local_ray import LocalRay
-from orchestrator.folder import ResultsFolder, Sweep
-from orchestrator.plan import Plan, make_plan
-from orchestrator.run import resolve, run
+from orchestrator.engine.executors.local_ray import LocalRay
+from orchestrator.engine.run import resolve, run
+from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.spec import Spec
 from orchestrator.spec.quantities import human_bytes
-from orchestrator.stage import Stage
-from orchestrator.stages.resources import limited_threads, peak_memory, reset_peak_memory
-from orchestrator.stages.tokenized import read_tokens
-from orchestrator.stages.work import Work
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.context.work import Work
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import surveys
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+from orchestrator.sweep.resources import limited_threads, peak_memory, reset_peak_memory
+from orchestrator.sweep.survey import surveys
 
 N_EVAL = 100
 LORA = {"rank": 16, "targets": ["query", "key", "value", "attention.output.dense"]}
@@ -54,7 +54,7 @@ class BaselineWorker:
 
     def peak(self, dataset: Stage, captures: list[Stage]) -> int:
         """Return the peak memory of reading the data and of the largest batch forward, its graph held."""
-        from ntk_dist.batches import length_buckets
+        from ntk_dist.jacobian.batches import length_buckets
 
         reset_peak_memory()
         with limited_threads(self._work.sweep.spec.compute.threads):

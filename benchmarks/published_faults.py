@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.capture import demo_model
-from finetune.sampling import sample
-from finetune.scorer import Scorer, build_scorer
+from finetune.data.sampling import sample
+from finetune.data.targets import kernel_outputs
+from finetune.data.task import read_examples
+from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, TaskSettings
-from finetune.targets import kernel_outputs
-from finetune.task import read_examples
-from finetune.tokens import TokenizedTexts, tokenize
-from ntk_dist.batches import Batch
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.batches import Batch
+from ntk_dist.jacobian.capture import jacobian_rows
 
 DATA = "examples/data/amazon.parquet"
 LENGTH, SIGMA, N_TRAIN = 64, 1e-4, 32

@@ -32,12 +32,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.capture import demo_model, seconds
-from finetune.scorer import build_scorer
+from finetune.model.scorer import build_scorer
+from finetune.parallel.launching import run_group
+from finetune.parallel.processes import joined_group
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
-from finetune.sharding.launching import run_group
-from finetune.sharding.processes import joined_group
-from finetune.sharding.scorer import build_sharded_scorer
-from ntk_dist.batches import Batch, pad
+from finetune.zero.scorer import build_sharded_scorer
+from ntk_dist.jacobian.batches import Batch, pad
 
 TARGETS = ("q_proj", "v_proj")
 OPTIONS = {"n_outputs": 2, "adapter_seed": 0, "head_seed": 0}

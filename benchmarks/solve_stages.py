@@ -35,16 +35,16 @@ from scipy.linalg import lapack
 from threadpoolctl import threadpool_limits
 from transformers import BertTokenizerFast, LlamaConfig
 
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, make_plan
-from orchestrator.run import resolve, run
+from orchestrator.engine.run import resolve, run
+from orchestrator.engine.worker.execute import StageWorker
+from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.results.tables.write import collect
 from orchestrator.spec import Spec
-from orchestrator.stages.execute import StageWorker
-from orchestrator.stages.failures import Status
-from orchestrator.stages.problem import load_problem
-from orchestrator.stages.work import Work
-from orchestrator.survey import surveys
-from orchestrator.tables.write import collect
+from orchestrator.stages.context.failures import Status
+from orchestrator.stages.context.problem import load_problem
+from orchestrator.stages.context.work import Work
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import surveys
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 ALL_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

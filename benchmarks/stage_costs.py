@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from finetune.scorer import Scorer
-from orchestrator.run import run
+from finetune.model.scorer import Scorer
+from orchestrator.engine.run import run
+from orchestrator.engine.worker.execute import StageWorker
+from orchestrator.results.tables import write as tables
 from orchestrator.spec import read_spec
-from orchestrator.stages.execute import StageWorker
-from orchestrator.tables import write as tables
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
 
@@ -66,7 +66,7 @@ class Meter:
                 stack.enter_context(mock.patch.object(os, name, self._syncing(getattr(os, name))))
             stack.enter_context(mock.patch.object(Scorer, "begin_rows", self._passing(Scorer.begin_rows)))
             stack.enter_context(mock.patch.object(StageWorker, "execute", self._executing(StageWorker.execute)))
-            stack.enter_context(mock.patch("orchestrator.run.collect", self._as_kind("tables", tables.collect)))
+            stack.enter_context(mock.patch("orchestrator.engine.run.collect", self._as_kind("tables", tables.collect)))
             begun = time.process_time()
             yield
             rest = time.process_time() - begun - sum(cost.seconds for cost in self.costs.values())

@@ -71,9 +71,9 @@ def end(*_, **__):
 
 bootstrap._find_and_load = timed("imports", bootstrap._find_and_load)
 PARTS = [
-    ("fingerprints", "orchestrator.sources", "find_sources"), ("survey", "orchestrator.survey", "_look"),
-    ("plan", "orchestrator.plan", "make_plan"), ("estimate", "orchestrator.estimate", "costs"),
-    ("dry run", "finetune.dry_run", "dry_run"), ("tables", "orchestrator.cli.summary", "summarise"),
+    ("fingerprints", "orchestrator.sweep.sources", "find_sources"), ("survey", "orchestrator.sweep.survey", "_look"),
+    ("plan", "orchestrator.plan.plan", "make_plan"), ("estimate", "orchestrator.plan.estimate", "costs"),
+    ("dry run", "finetune.model.dry_run", "dry_run"), ("tables", "orchestrator.cli.summary", "summarise"),
 ]
 
 def patched(module, function, wrap):
@@ -92,7 +92,7 @@ class Patching:
                 self.found.add(name)
                 wrap = lambda made, f, part=part: setattr(made, f, timed(part, getattr(made, f)))
                 return patched(module, function, wrap)
-        if name == "orchestrator.stages.execute" and until == "stage" and name not in self.found:
+        if name == "orchestrator.engine.worker.execute" and until == "stage" and name not in self.found:
             self.found.add(name)
             return patched(name, "StageWorker", lambda made, f: setattr(getattr(made, f), "execute", end))
 

@@ -25,10 +25,10 @@ from unittest import mock
 import torch
 
 from benchmarks.capture import demo_model, read_texts
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer, build_scorer
+from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import TokenizedTexts, tokenize
 from finetune.training import stacked
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized import LinearizedModel, LinearRows
@@ -39,7 +39,7 @@ from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import smoothness
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Split, Trainable
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.capture import jacobian_rows
 
 CELLS = 8
 KERNEL_EXAMPLES = 16

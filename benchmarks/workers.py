@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from orchestrator.folder import ResultsFolder
-from orchestrator.run import run
+from orchestrator.engine.run import run
 from orchestrator.spec import Spec
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep.folder import ResultsFolder
 
 DATA = Path(__file__).resolve().parents[1] / "examples" / "data"
 WORKERS = (1, 2)

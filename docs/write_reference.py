@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from orchestrator.cluster.profiles import profile_page
+from orchestrator.results.tables.describe import tables_page
 from orchestrator.spec.describe import reference_page
-from orchestrator.tables.describe import tables_page
 
 DOCS = Path(__file__).resolve().parent
 

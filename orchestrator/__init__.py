@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
-    from orchestrator.results import Results
+    from orchestrator.results.loading import Results
 
 __all__ = ["__version__", "load"]
 
@@ -23,6 +23,6 @@ def load(path: str | Path) -> "Results":
     Raises:
         ResultsError: there are no results at `path`.
     """
-    from orchestrator.results import load as load_results
+    from orchestrator.results.loading import load as load_results
 
     return load_results(path)

@@ -28,9 +28,4 @@ def load_model_libraries() -> None:
         import peft  # noqa: F401
         from transformers import PreTrainedModel  # noqa: F401 - the module behind it is a large one
 
-        import finetune.dry_run
-        import finetune.scorer
-        import finetune.task
-        import finetune.tokens  # noqa: F401
-
         gc.freeze()  # before the next look, which would go through all of it

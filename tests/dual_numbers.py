@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ntk_dist.places import places, replaced
-from ntk_dist.tracked import Groups
+from ntk_dist.jacobian.places import places, replaced
+from ntk_dist.jacobian.tracked import Groups
 
 
 def directional_derivative(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from finetune.sharding import launching
+from finetune.zero import launching
 from tests import served
 
 

@@ -199,12 +199,12 @@ class _Module:
 
 def install() -> None:
     """Give this process the device `pretend`, and have `compute.device: cuda` mean it."""
-    import finetune.device
-    import ntk_dist.device
+    import finetune.model.device
+    import ntk_dist.device.transfers
 
     _setup_privateuseone_for_python_backend("pretend", backend_module=_Module())
     _LIBRARY.fallback(_run, "PrivateUse1")
-    for module in (finetune.device, ntk_dist.device):
+    for module in (finetune.model.device, ntk_dist.device.transfers):
         module.present_device = _present_device
 
 

@@ -10,8 +10,9 @@ import multiprocessing
 SERVED = multiprocessing.get_context("forkserver")
 SERVED.set_forkserver_preload([
     "tests.served", "datasets", "peft", "scipy.stats", "sklearn.linear_model", "transformers",
-    "transformers.models.bert.modeling_bert", "finetune.scorer", "finetune.sharding.scorer", "orchestrator.cli",
-    "orchestrator.cli.summary", "orchestrator.estimate", "orchestrator.model_memory", "orchestrator.run",
-    "orchestrator.stages.capture.compute", "orchestrator.stages.dataset.compute", "orchestrator.stages.gram.compute",
-    "orchestrator.stages.solve.compute", "orchestrator.executors.inline", "orchestrator.executors.local_ray",
+    "transformers.models.bert.modeling_bert", "finetune.model.scorer", "finetune.zero.scorer", "orchestrator.cli",
+    "orchestrator.cli.summary", "orchestrator.plan.estimate", "orchestrator.sweep.model_memory",
+    "orchestrator.engine.run", "orchestrator.stages.capture.compute", "orchestrator.stages.dataset.compute",
+    "orchestrator.stages.gram.compute", "orchestrator.stages.solve.compute", "orchestrator.engine.executors.inline",
+    "orchestrator.engine.executors.local_ray",
 ])  # fmt: skip

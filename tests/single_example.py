@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ntk_dist.tracked import Groups
+from ntk_dist.jacobian.tracked import Groups
 
 
 def reference_rows(scores: Callable[[int], Tensor], n: int, groups: Groups) -> dict[str, Tensor]:

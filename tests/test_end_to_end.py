@@ -11,13 +11,13 @@ import torch
 from safetensors.numpy import load_file
 
 import orchestrator
-from finetune.scorer import build_scorer
+from finetune.data.targets import arrange, code_targets, kernel_outputs
+from finetune.data.tokens import tokenize
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import arrange, code_targets, kernel_outputs
-from finetune.tokens import tokenize
-from orchestrator.folder import ResultsFolder
-from orchestrator.run import run
+from orchestrator.engine.run import run
 from orchestrator.spec import Spec
+from orchestrator.sweep.folder import ResultsFolder
 from tests.single_example import reference_rows
 from tests.tiny_models import ALL_TARGETS, WORDS, save_tiny
 

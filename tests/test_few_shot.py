@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import orchestrator
-from orchestrator.folder import ResultsFolder
-from orchestrator.run import Ending, run
+from orchestrator.engine.run import Ending, run
 from orchestrator.spec import Spec
+from orchestrator.sweep.folder import ResultsFolder
 from tests.test_end_to_end import Reference, Silent
 from tests.tiny_models import WORDS, save_tiny
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_capture
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.faults.driving import call
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import pytest
 
 import orchestrator
 from orchestrator.cli.summary import summarise
-from orchestrator.run import run
+from orchestrator.engine.run import run
 from orchestrator.spec import Spec
 from tests.orchestrator.sweeps import Quiet
 from tests.root import ROOT

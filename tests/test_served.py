@@ -13,7 +13,14 @@ def loaded(names: list[str]) -> list[str]:
 
 
 def test_processes_begin_with_the_libraries_loaded():
-    names = ["torch", "transformers", "peft", "datasets", "orchestrator.run", "orchestrator.stages.solve.compute"]
+    names = [
+        "torch",
+        "transformers",
+        "peft",
+        "datasets",
+        "orchestrator.engine.run",
+        "orchestrator.stages.solve.compute",
+    ]
     assert call(loaded, names) == names
 
 

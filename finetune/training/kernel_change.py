@@ -10,10 +10,10 @@ from torch import Tensor
 
 from finetune.training.stacked import displaced_stack
 from finetune.training.trainable import Displacement
-from ntk_dist.capture import jacobian_rows
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.features import KernelKind, OutputMode
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.capture import jacobian_rows
+from ntk_dist.jacobian.tracked import TrackedLinear
+from ntk_dist.kernel.features import KernelKind, OutputMode
 
 
 class KernelChange:
@@ -27,7 +27,7 @@ class KernelChange:
         trained: by group the modules that are displaced.
         kind: which kernel of the rows.
         outputs: whether an example's outputs have rows of their own, or one for their average ("trace").
-        before_backward: see `ntk_dist.capture.jacobian_rows`; of a model that is divided among processes
+        before_backward: see `ntk_dist.jacobian.capture.jacobian_rows`; of a model that is divided among processes
             `ShardedScorer.before_backward`. All of them call it alike, and find the same.
     """
 
@@ -86,7 +86,7 @@ class KernelChange:
         return np.asarray((left @ right.T).cpu().numpy(), dtype=np.float64)
 
     def _features(self, rows: Tensor) -> Tensor:
-        """Return what `ntk_dist.features.features` makes of rows, where they are."""
+        """Return what `ntk_dist.kernel.features.features` makes of rows, where they are."""
         if self._outputs == "trace":
             return rows.flatten(1) / math.sqrt(rows.shape[1])
         return rows.flatten(0, 1)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.training.trainable import Displacement, Positions, Split
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.tracked import TrackedLinear
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class LinearRows:
 
     Attributes:
         initial: (n, R), f_0.
-        jacobian: (n, R, p), columns in the order of `ntk_dist.tracked`, group after group.
+        jacobian: (n, R, p), columns in the order of `ntk_dist.jacobian.tracked`, group after group.
     """
 
     initial: Tensor

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer
-from finetune.sharding.undivided import check_undivided
-from finetune.targets import kernel_outputs
-from finetune.tokens import TokenizedTexts
+from finetune.data.targets import kernel_outputs
+from finetune.data.tokens import TokenizedTexts
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer
+from finetune.parallel.undivided import check_undivided
 from finetune.training.trainable import Displacement, Positions, Split, unmoved
-from ntk_dist.features import OutputMode
-from ntk_dist.linearization import Linearization
+from ntk_dist.jacobian.linearization import Linearization
+from ntk_dist.kernel.features import OutputMode
 
 
 class LinearizedProducts:

@@ -27,7 +27,7 @@ from finetune.training.saving import restore, saved
 from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.stepping import learning_rate, make_optimiser, step_batches
 from finetune.training.trainable import Displacement, Split, Trainable
-from ntk_dist.device import sent
+from ntk_dist.device.transfers import sent
 
 EXPLODED = 1e4
 """Times its first value at which a training loss counts as exploded: whatever comes back from there is chance."""

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from finetune.data.tokens import TokenizedTexts
 from finetune.errors import UnsupportedModelError
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer
-from finetune.sharding.weights import is_divided
-from finetune.tokens import TokenizedTexts
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer
+from finetune.parallel.weights import is_divided
 from finetune.training.trainable import Split
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.tracked import TrackedLinear
 
 
 @dataclass(frozen=True, eq=False)

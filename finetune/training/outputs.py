@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.training.trainable import Split, Trainable
-from ntk_dist.batches import length_buckets
+from ntk_dist.jacobian.batches import length_buckets
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from finetune.training.run import norm
 from finetune.training.trainable import Displacement
-from ntk_dist.directional import displaced, second_directional_derivative
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.directional import displaced, second_directional_derivative
+from ntk_dist.jacobian.tracked import TrackedLinear
 
 PLACES = (0.0, 0.5, 1.0)
 """Where on the segment from theta_0 (0) to theta (1) the second derivative is taken."""
@@ -55,6 +55,6 @@ def smoothness(
 
 
 def _flat(linears: Sequence[TrackedLinear], displacement: Displacement) -> Tensor:
-    """Return the displacement of some modules as one vector, in the order of `ntk_dist.tracked`."""
+    """Return the displacement of some modules as one vector, in the order of `ntk_dist.jacobian.tracked`."""
     names = [f"{linear.name}.{part}" for linear in linears for part, _ in linear.named_parameters()]
     return torch.cat([displacement[name].detach().flatten() for name in names])

@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from finetune.prefix import reading_together
-from finetune.scorer import Scorer
-from finetune.targets import kernel_outputs
+from finetune.data.targets import kernel_outputs
+from finetune.model.prefix import reading_together
+from finetune.model.scorer import Scorer
 from finetune.training.origins import Origin, joined, linears_apart
 from finetune.training.shared_products import shared_products
 from finetune.training.trainable import Displacement, Positions, Split, unmoved
-from ntk_dist.batches import Batch
-from ntk_dist.example_axes import by_example, from_examples
-from ntk_dist.features import OutputMode
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.batches import Batch
+from ntk_dist.jacobian.example_axes import by_example, from_examples
+from ntk_dist.jacobian.tracked import TrackedLinear
+from ntk_dist.kernel.features import OutputMode
 
 
 class StackedModel:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from finetune.training.settings import TrainingSettings
 from finetune.training.trainable import Displacement
-from ntk_dist.batches import length_buckets
+from ntk_dist.jacobian.batches import length_buckets
 
 
 def step_batches(

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.tracked import TrackedLinear
 
 Split = Literal["train", "eval"]
 Positions = NDArray[np.integer]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.errors import SpecError
-from orchestrator.on_change import OnChange
+from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
-    from orchestrator.folder import ResultsFolder
+    from orchestrator.sweep.folder import ResultsFolder
 
 TRACEBACK = "--traceback"
 """An option of all commands, wherever it stands."""
@@ -61,7 +61,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 def results_folder(path: Path) -> "ResultsFolder":
     """Return the results folder that a `FolderArgument` names, whether it holds anything or not."""
-    from orchestrator.folder import ResultsFolder
+    from orchestrator.sweep.folder import ResultsFolder
 
     if not os.path.isfile(path):  # noqa: PTH113 - a folder of others may not be entered
         return ResultsFolder(path)

@@ -21,11 +21,11 @@ from orchestrator.cli.arguments import (
 from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import SpecError
-from orchestrator.on_change import OnChange
+from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
-    from orchestrator.folder import ResultsFolder
-    from orchestrator.plan import Plan
+    from orchestrator.plan.plan import Plan
+    from orchestrator.sweep.folder import ResultsFolder
 
 ProfileOption = Annotated[
     Path,
@@ -67,11 +67,11 @@ def submit(
     """
     from orchestrator.cluster.profiles import read_profile
     from orchestrator.cluster.submitting import prepare
-    from orchestrator.folder import ResultsFolder
-    from orchestrator.plan import make_plan
-    from orchestrator.run import resolve
+    from orchestrator.engine.run import resolve
+    from orchestrator.plan.plan import make_plan
     from orchestrator.spec import read_spec
-    from orchestrator.survey import surveys
+    from orchestrator.sweep.folder import ResultsFolder
+    from orchestrator.sweep.survey import surveys
 
     checked, wanted = read_spec(spec), read_profile(profile)
     folder = ResultsFolder(checked.folder)
@@ -108,8 +108,8 @@ def resume(
     Example: ntksweep resume results/quickstart --allocations 1
     """
     from orchestrator.cluster.submitting import commands_of, prepare, profile_to_resume_with
-    from orchestrator.plan import make_plan
-    from orchestrator.survey import surveys
+    from orchestrator.plan.plan import make_plan
+    from orchestrator.sweep.survey import surveys
 
     folder = sweep_folder(path)
     sweep = replace(folder.existing(), trusts_code=trust_remote_code)
@@ -141,9 +141,9 @@ def _show_commands(commands: list[str], folder: "ResultsFolder", *, is_allowed: 
 
 def _nothing_is_missing(plan: "Plan", folder: "ResultsFolder", *, as_json: bool) -> bool:
     """Tell, and say, whether every stage of a sweep is finished; writes the tables, which may be all that it lacks."""
-    from orchestrator.plan import missing_stages
-    from orchestrator.run import noted_damage
-    from orchestrator.tables.write import collect
+    from orchestrator.engine.run import noted_damage
+    from orchestrator.plan.plan import missing_stages
+    from orchestrator.results.tables.write import collect
 
     if missing_stages(plan, folder.artifacts(), noted_damage(plan, folder)):
         return False

@@ -1,7 +1,7 @@
 """What people should know of the examples of a plan, beside its costs."""
 
-from orchestrator.plan import Plan
-from orchestrator.variant import Variant
+from orchestrator.plan.plan import Plan
+from orchestrator.sweep.variant import Variant
 
 
 def data_notes(plan: Plan) -> list[str]:

@@ -15,7 +15,7 @@ from orchestrator.errors import ExitCode, ResultsError
 from orchestrator.standard_json import standard_json
 
 if TYPE_CHECKING:
-    from orchestrator.results import Table
+    from orchestrator.results.loading import Table
 
 
 class Format(StrEnum):
@@ -38,7 +38,7 @@ def show(
     Example: ntksweep show results/quickstart --layer-set layers:4-5 --sort eval_accuracy
     """
     from orchestrator.cli.summary import summarise
-    from orchestrator.results import load
+    from orchestrator.results.loading import load
 
     results = load(sweep_folder(path).root)
     if layer_set is not None:
@@ -98,8 +98,8 @@ def export(
 
     Example: ntksweep export results/quickstart --output cells.csv
     """
-    from orchestrator.export import write_table
-    from orchestrator.results import load
+    from orchestrator.results.export import write_table
+    from orchestrator.results.loading import load
 
     ending = output.suffix.removeprefix(".")
     if file_format is None and ending not in list(Format):
@@ -119,8 +119,8 @@ def report(
 
     Example: ntksweep report results/paper-minilm --output findings
     """
-    from orchestrator.report.write import write_report
-    from orchestrator.results import load
+    from orchestrator.results.loading import load
+    from orchestrator.results.report.write import write_report
 
     say(f"{as_typed(write_report(load(sweep_folder(path).root), output))} says what was found")
 
@@ -133,7 +133,7 @@ def doctor(
 
     Example: ntksweep doctor
     """
-    from orchestrator.doctor import examine
+    from orchestrator.cli.doctor import examine
 
     checks = examine(folder)
     if as_json:

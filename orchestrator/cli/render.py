@@ -8,9 +8,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from orchestrator.cli.doctor import Check
     from orchestrator.cli.summary import LayerSetSummary
-    from orchestrator.doctor import Check
-    from orchestrator.estimate import Cost
+    from orchestrator.plan.estimate import Cost
 
 
 def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:

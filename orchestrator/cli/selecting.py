@@ -16,10 +16,10 @@ from orchestrator.standard_json import standard_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from orchestrator.folder import ResultsFolder, Sweep
-    from orchestrator.selection.criteria import Criterion
-    from orchestrator.selection.greedy import Selection
-    from orchestrator.selection.ranking import Ranking
+    from orchestrator.results.selection.criteria import Criterion
+    from orchestrator.results.selection.greedy import Selection
+    from orchestrator.results.selection.ranking import Ranking
+    from orchestrator.sweep.folder import ResultsFolder, Sweep
 
 DIGITS = 4
 
@@ -52,11 +52,11 @@ def select(
 
     Example: ntksweep select results/quickstart --by condition_relative --greedy 3
     """
-    from orchestrator.choices import choices
-    from orchestrator.results import load
-    from orchestrator.selection.choosing import choose
-    from orchestrator.selection.criteria import criterion_named, usual_criterion
-    from orchestrator.selection.ranking import rank as rank_layer_sets
+    from orchestrator.results.loading import load
+    from orchestrator.results.selection.choosing import choose
+    from orchestrator.results.selection.criteria import criterion_named, usual_criterion
+    from orchestrator.results.selection.ranking import rank as rank_layer_sets
+    from orchestrator.sweep.choices import choices
 
     folder = sweep_folder(path)
     sweep = replace(folder.existing(), trusts_code=trust_remote_code)
@@ -82,9 +82,9 @@ def select(
 def _select_layers(
     sweep: "Sweep", folder: "ResultsFolder", criterion: "Criterion", n_layers: int, position: int
 ) -> "Selection":
-    from orchestrator.plan import make_plan
-    from orchestrator.selection.greedy import select_layers
-    from orchestrator.survey import kept_surveys
+    from orchestrator.plan.plan import make_plan
+    from orchestrator.results.selection.greedy import select_layers
+    from orchestrator.sweep.survey import kept_surveys
 
     plan = make_plan(sweep, kept_surveys(sweep, folder.artifacts()), folder.artifacts())
     with Terminal(stderr=True).status("choosing layers"):
@@ -162,8 +162,8 @@ def _titled(title: str, table: "Table") -> Group:
 
 
 def _about_selection(selection: "Selection") -> Iterator[str]:
-    from orchestrator.layer_sets import compress
-    from orchestrator.selection.baselines import RANDOM_SETS
+    from orchestrator.results.selection.baselines import RANDOM_SETS
+    from orchestrator.sweep.layer_sets import compress
 
     for each in selection.seeds:
         layers = ", ".join(str(step.layer) for step in each.steps)

@@ -12,7 +12,7 @@ from rich.text import Text
 from orchestrator.cli.allocations_view import allocations_view
 from orchestrator.cli.render import human_seconds, number, rows_table
 from orchestrator.cli.terminal import line
-from orchestrator.status import Computing, Count, Status
+from orchestrator.results.status import Computing, Count, Status
 
 if TYPE_CHECKING:
     from orchestrator.cluster.allocations import Seen

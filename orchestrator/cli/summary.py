@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.results import Results
+from orchestrator.results.loading import Results
 
 _COLUMNS = [
     "task", "task_kind", "adapter_rank", "learning_rate", "layer_set", "seed", "n_train", "n_parameters",

@@ -23,13 +23,13 @@ from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.cli.stopping import end_at_once
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, SpecError
-from orchestrator.on_change import OnChange
+from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
-    from orchestrator.estimate import Kernels
-    from orchestrator.folder import ResultsFolder
-    from orchestrator.plan import Plan
+    from orchestrator.plan.estimate import Kernels
+    from orchestrator.plan.plan import Plan
     from orchestrator.spec import Spec
+    from orchestrator.sweep.folder import ResultsFolder
 
 
 def init(
@@ -74,16 +74,16 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     """
     from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.training_notes import kernel_notes, training_notes
-    from orchestrator.estimate import costs, kernels, refuse_what_cannot_fit
-    from orchestrator.folder import ResultsFolder
-    from orchestrator.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
-    from orchestrator.plan import make_plan, missing_stages
-    from orchestrator.run import resolve
-    from orchestrator.settings import refuse_untrusted_code
+    from orchestrator.engine.run import resolve
+    from orchestrator.plan.estimate import costs, kernels, refuse_what_cannot_fit
+    from orchestrator.plan.plan import make_plan, missing_stages
     from orchestrator.spec import read_spec
     from orchestrator.store.files import refuse_unwritable
-    from orchestrator.survey import surveys
-    from orchestrator.workers import shortage_of_gpus, worker_count
+    from orchestrator.sweep.folder import ResultsFolder
+    from orchestrator.sweep.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
+    from orchestrator.sweep.settings import refuse_untrusted_code
+    from orchestrator.sweep.survey import surveys
+    from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
     checked = read_spec(spec)
     folder = ResultsFolder(checked.folder)
@@ -186,11 +186,11 @@ def run(
     Example: ntksweep run examples/quickstart.yaml --workers 4
     """
     from orchestrator.cli.progress import Bars
-    from orchestrator.executors.torchrun import follow, launched_group
-    from orchestrator.folder import ResultsFolder
-    from orchestrator.run import run as run_sweep
+    from orchestrator.engine.run import run as run_sweep
+    from orchestrator.engine.torchrun import follow, launched_group
     from orchestrator.spec import read_spec
-    from slurm.gpus import allocator_settings
+    from orchestrator.sweep.folder import ResultsFolder
+    from slurm.ray.gpus import allocator_settings
 
     checked = _override(read_spec(spec), executor, workers)
     if checked.compute.device == "cuda":
@@ -243,7 +243,7 @@ def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> 
     from orchestrator.cli.data_notes import data_notes
     from orchestrator.cli.summary import summarise
     from orchestrator.cli.training_notes import kernel_notes, training_notes
-    from orchestrator.results import Results
+    from orchestrator.results.loading import Results
 
     console = Terminal()
     if ending.n_cells:

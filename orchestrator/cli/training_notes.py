@@ -1,8 +1,8 @@
 """What people should know of how a plan trains, and of what its kernel measures, beside its costs."""
 
-from orchestrator.estimates import FITTED_HEADS, missing_estimates
-from orchestrator.plan import Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.stages.finetune.memory import by_rows
+from orchestrator.sweep.error_estimates import FITTED_HEADS, missing_estimates
 
 HEAD_OUTSIDE = "the head is trained but not in the kernel: the linearization lacks it"
 

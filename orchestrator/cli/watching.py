@@ -16,8 +16,8 @@ from orchestrator.errors import ExitCode
 
 if TYPE_CHECKING:
     from orchestrator.cluster.allocations import Seen
-    from orchestrator.folder import ResultsFolder
-    from orchestrator.status import Status
+    from orchestrator.results.status import Status
+    from orchestrator.sweep.folder import ResultsFolder
 
 REFRESHED_EVERY = 2.0
 """Seconds between two looks at a sweep that is watched."""
@@ -76,9 +76,9 @@ def looking_at(folder: "ResultsFolder", *, verify: bool = False) -> "Callable[[]
     Raises:
         SweepError: from the function: the folder holds no sweep.
     """
-    from orchestrator.history import History
-    from orchestrator.kept_plan import PlanIndex, plan_index
-    from orchestrator.status import status_of
+    from orchestrator.plan.index import PlanIndex, plan_index
+    from orchestrator.results.status import status_of
+    from orchestrator.store.history import History
 
     history = History(folder.journals)
     known: PlanIndex | None = None

@@ -7,11 +7,11 @@ from typing import Any
 
 from orchestrator.cluster.logs import last_words
 from orchestrator.cluster.records import Submission, read_submissions
-from orchestrator.folder import ResultsFolder
-from slurm.commands import run_command
+from orchestrator.sweep.folder import ResultsFolder
 from slurm.errors import SlurmError
-from slurm.job_state import State
-from slurm.states import JobState, query_states
+from slurm.query.commands import run_command
+from slurm.query.job_state import State
+from slurm.query.states import JobState, query_states
 
 SECONDS_BETWEEN_QUERIES = 30.0
 """How often a sweep that is watched asks the scheduler, which has others to answer too."""

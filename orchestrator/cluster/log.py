@@ -2,7 +2,7 @@
 
 import time
 
-from orchestrator.schedule import Report
+from orchestrator.engine.schedule import Report
 
 EVERY_SECONDS = 10.0
 """Most lines of progress in a job's log: one in so many seconds."""

@@ -7,10 +7,10 @@ from operator import itemgetter
 from pathlib import Path
 
 from orchestrator.errors import ResultsError
-from orchestrator.folder import ResultsFolder
 from orchestrator.store.files import is_plain, read_plain, visible
-from slurm.ray_node import MARK
-from slurm.script import FAULT_MARK
+from orchestrator.sweep.folder import ResultsFolder
+from slurm.ray.node import MARK
+from slurm.submit.script import FAULT_MARK
 
 MOST_LINES = 5
 """Lines of an error that are shown; the log has them all."""

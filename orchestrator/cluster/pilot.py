@@ -15,19 +15,19 @@ from types import FrameType
 
 from orchestrator.cluster.log import LogLines
 from orchestrator.cluster.release import ran_out_of_memory
+from orchestrator.engine.executors.joined_ray import JoinedRay
+from orchestrator.engine.executors.ray_workers import RayExecutor
+from orchestrator.engine.run import noted_damage, work_off
+from orchestrator.engine.schedule import Report, Schedule
 from orchestrator.errors import ChangedError, ExitCode, SweepError
-from orchestrator.executors.joined_ray import JoinedRay
-from orchestrator.executors.ray_workers import RayExecutor
-from orchestrator.folder import ResultsFolder, Sweep
-from orchestrator.plan import Plan, make_plan
-from orchestrator.run import noted_damage, work_off
-from orchestrator.schedule import Report, Schedule
-from orchestrator.settings import refuse_untrusted_code
-from orchestrator.sources import find_again
-from orchestrator.stage import Stage
+from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.store.claims import STALE_AFTER
-from orchestrator.survey import surveys
-from slurm.allocation import NODE_LOGS, UNFINISHED
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+from orchestrator.sweep.settings import refuse_untrusted_code
+from orchestrator.sweep.sources import find_again
+from orchestrator.sweep.survey import surveys
+from slurm.submit.allocation import NODE_LOGS, UNFINISHED
 
 LEAVE_AFTER = STALE_AFTER + 30
 """Seconds without anything to do after which an allocation ends: by then it has taken over what the dead claimed."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from orchestrator.documents import Document
 from orchestrator.errors import ProfileFileError
 from orchestrator.spec.describe import entries, key_table
-from slurm.profile import Profile
+from slurm.profile.profile import Profile
 
 _DOCUMENT = Document(
     Profile,

@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from pydantic import Field, TypeAdapter
 
-from orchestrator.folder import ResultsFolder
 from orchestrator.store import files
+from orchestrator.sweep.folder import ResultsFolder
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 from orchestrator.cluster.records import read_submissions
-from orchestrator.folder import ResultsFolder
-from orchestrator.kept_plan import plan_index
+from orchestrator.plan.index import plan_index
 from orchestrator.store.files import remove_leftovers, slurm_job
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep.folder import ResultsFolder
 
 OUT_OF_MEMORY = "out of memory"
 """The class of such failures, as journals have it."""

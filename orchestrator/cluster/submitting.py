@@ -20,23 +20,23 @@ from orchestrator.cluster.records import (
 )
 from orchestrator.cluster.unfit_nodes import without_unfit_nodes
 from orchestrator.errors import BudgetError, OutdatedError, ResultsError, SweepError
-from orchestrator.estimate import Cost, costs, refuse_what_cannot_fit
-from orchestrator.folder import ResultsFolder
-from orchestrator.kept_plan import keep_plan
-from orchestrator.model_memory import model_memory, refuse_model_that_cannot_fit, this_device
-from orchestrator.plan import Plan
-from orchestrator.settings import refuse_untrusted_code
+from orchestrator.plan.estimate import Cost, costs, refuse_what_cannot_fit
+from orchestrator.plan.index import keep_plan
+from orchestrator.plan.plan import Plan
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.store.files import make_folder, refuse_unwritable
-from orchestrator.survey import keep_surveys
-from slurm.check import check_profile, refuse_exclusion, try_script
-from slurm.facts import read_facts
-from slurm.fitting import refuse_mixed_gpus
-from slurm.limits import array_sizes
-from slurm.profile import Profile
-from slurm.quantities import counted
-from slurm.script import UMASKS
-from slurm.submission import Request, SubmissionError, script, submit
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.model_memory import model_memory, refuse_model_that_cannot_fit, this_device
+from orchestrator.sweep.settings import refuse_untrusted_code
+from orchestrator.sweep.survey import keep_surveys
+from slurm.profile.profile import Profile
+from slurm.profile.quantities import counted
+from slurm.query.check import check_profile, refuse_exclusion, try_script
+from slurm.query.facts import read_facts
+from slurm.query.fitting import refuse_mixed_gpus
+from slurm.query.limits import array_sizes
+from slurm.submit.script import UMASKS
+from slurm.submit.submission import Request, SubmissionError, script, submit
 
 COMMANDS = ("modules", "setup", "container", "virtual_environment", "python", "sbatch")
 """Keys of a profile by which jobs run something."""

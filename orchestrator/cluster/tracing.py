@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import ResultsError
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, make_plan
-from orchestrator.plan_parts import cell_ids
-from orchestrator.stage import Stage
+from orchestrator.plan.parts import cell_ids
+from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import kept_surveys
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import kept_surveys
 
 _TELLING = ("started", "finished", "failed", "existing", "damaged", "released")
 

@@ -3,12 +3,12 @@
 import time
 from collections.abc import Mapping
 
-from orchestrator.folder import ResultsFolder
 from orchestrator.store.journal import read_journals
-from slurm.check import nodes_of, refuse_exclusion
+from orchestrator.sweep.folder import ResultsFolder
 from slurm.errors import ProfileError
-from slurm.facts import ClusterFacts
-from slurm.profile import Profile
+from slurm.profile.profile import Profile
+from slurm.query.check import nodes_of, refuse_exclusion
+from slurm.query.facts import ClusterFacts
 
 SECONDS_TO_MEND = 86_400.0
 """How long a node is left out after its GPU failed: by then somebody has mended it, or drained the node."""

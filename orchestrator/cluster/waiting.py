@@ -3,7 +3,7 @@
 import time
 
 from orchestrator.cluster.allocations import alive, allocations_of
-from orchestrator.folder import ResultsFolder
+from orchestrator.sweep.folder import ResultsFolder
 from slurm.errors import CommandError
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 2.0, 60.0

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from slurm.quantities import LONGEST_NAME, LONGEST_PATH
+from slurm.profile.quantities import LONGEST_NAME, LONGEST_PATH
 
 
 def possible(text: str) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from slurm.quantities import bytes_of, not_logical
+from slurm.profile.quantities import bytes_of, not_logical
 
 SMALLEST, LARGEST = 1e-100, 1e100
 """Real numbers between which squares and quotients of two stay within what float64 holds."""

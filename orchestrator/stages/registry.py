@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.stage import Stage, StageKind
 from orchestrator.stages.additions import ADDITIONS
 from orchestrator.stages.batches import BATCHES
 from orchestrator.stages.batching import BATCHING
@@ -18,6 +17,7 @@ from orchestrator.stages.head_refits import HEAD_REFITS
 from orchestrator.stages.precision import PRECISION
 from orchestrator.stages.side_by_side import SIDE_BY_SIDE
 from orchestrator.stages.solve import SOLVE
+from orchestrator.store.stage import Stage, StageKind
 
 KINDS: dict[str, StageKind] = {
     kind.name: kind

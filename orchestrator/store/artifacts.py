@@ -12,7 +12,6 @@ import numpy as np
 
 from orchestrator.errors import DamagedArtifactError
 from orchestrator.identity import ID_LENGTH, identity
-from orchestrator.stage import Stage
 from orchestrator.store.arrays import HEADER, ArrayFile, ArrayReader, Layout, name_of
 from orchestrator.store.batched import Array, BatchedLayout, BatchedRows
 from orchestrator.store.checksums import ALGORITHM
@@ -29,6 +28,7 @@ from orchestrator.store.files import (
     visible,
 )
 from orchestrator.store.sealed import sealed, unsealed
+from orchestrator.store.stage import Stage
 
 FORMAT = 3
 """Version of the record that stands beside the arrays of an artifact."""

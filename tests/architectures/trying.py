@@ -18,17 +18,17 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from finetune import scorer as scorers
-from finetune.architecture import base_prefix, is_decoder, linears, reads_mask
-from finetune.batching import TrialTexts, check_batching, one_score
+from finetune.data.tokens import TokenizedTexts
 from finetune.errors import BatchingError, FinetuneError, HeadError, UnsupportedModelError
-from finetune.label_words import WordIds
-from finetune.model import LoadedModel, empty_model, load_config, load_model
-from finetune.model_state import undone
-from finetune.precision import KeepDouble
-from finetune.scorer import Scorer, build_scorer
+from finetune.model import scorer as scorers
+from finetune.model.architecture import base_prefix, is_decoder, linears, reads_mask
+from finetune.model.batching import TrialTexts, check_batching, one_score
+from finetune.model.label_words import WordIds
+from finetune.model.loading import LoadedModel, empty_model, load_config, load_model
+from finetune.model.model_state import undone
+from finetune.model.precision import KeepDouble
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import TokenizedTexts
 from ntk_dist.errors import InputLayoutError, NotRecordedError, NtkError, TiedWeightsError
 from tests.architectures.tiny_configs import VOCABULARY, tiny_config
 from tests.single_example import reference_rows, relative_error

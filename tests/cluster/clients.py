@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from slurm import commands
 from slurm.devcluster import DevCluster
+from slurm.query import commands
 from tests.slurm.programs import Programs
 
 NAMES = ("sacct", "sacctmgr", "sbatch", "scancel", "scontrol", "sinfo", "squeue")
 
 
 def login_node(cluster: DevCluster, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
-    """Have `slurm.commands` find the programs of a cluster that this process is not in."""
+    """Have `slurm.query.commands` find the programs of a cluster that this process is not in."""
     programs = Programs(folder)
     for name in NAMES:
         programs.add(name, f'exec {shlex.join(cluster.command([name]))} "$@"')

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from slurm.ray_cluster import HeadLostError, RayCluster, RaySettings, RayStartError
+from slurm.ray.cluster import HeadLostError, RayCluster, RaySettings, RayStartError
 
 
 def main() -> None:

@@ -12,10 +12,10 @@ import pyarrow as pa
 import yaml
 
 from orchestrator.cluster.records import read_submissions
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import make_plan
+from orchestrator.plan.plan import make_plan
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import surveys
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import surveys
 from slurm.devcluster import DevCluster
 from tests.cluster.ray_jobs import pids_of, processes
 from tests.cluster.waiting import SECONDS, wait_until

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster.unfit_nodes import without_unfit_nodes
-from orchestrator.folder import ResultsFolder
-from slurm.check import check_profile, try_script
+from orchestrator.sweep.folder import ResultsFolder
 from slurm.devcluster import DevCluster
 from slurm.errors import ProfileError
-from slurm.facts import ClusterFacts, read_facts
-from slurm.limits import array_sizes
-from slurm.listings import NodeType
-from slurm.profile import Profile
+from slurm.profile.profile import Profile
+from slurm.query.check import check_profile, try_script
+from slurm.query.facts import ClusterFacts, read_facts
+from slurm.query.limits import array_sizes
+from slurm.query.listings import NodeType
 from tests.cluster.clients import login_node, submit
 from tests.cluster.waiting import wait_until
 from tests.slurm.programs import Programs

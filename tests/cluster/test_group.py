@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.results import load
+from orchestrator.results.loading import load
 from orchestrator.store.journal import read_journals
 from tests.cluster.conftest import NewSubmitted
 from tests.cluster.login import Login

@@ -129,7 +129,7 @@ def test_the_user_is_told_what_a_node_says_when_ray_does_not_start(
     error = job.ended()["error"]
     assert error.startswith("RayStartError: Ray did not start on node n2")
     assert f"no temporary folder can be made in {scratch}/missing" in error
-    assert pids_of(cluster, "slurm.ray_node") == []
+    assert pids_of(cluster, "slurm.ray.node") == []
 
 
 def _python_of_nobody(cluster: DevCluster) -> list[str]:

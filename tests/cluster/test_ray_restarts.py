@@ -32,7 +32,7 @@ def test_a_node_is_started_again_three_times_whatever_is_killed_there(
     lost_and_back = []
     for node, address, program in (
         ("n2", "127.0.1.2", "raylet/raylet"),
-        ("n3", "127.0.1.3", "slurm.ray_start"),
+        ("n3", "127.0.1.3", "slurm.ray.start"),
         ("n2", "127.0.1.2", "outer watcher"),
         ("n3", "127.0.1.3", "inner watcher"),
         ("n2", "127.0.1.2", "srun"),
@@ -58,7 +58,7 @@ def _victim(cluster: DevCluster, program: str, node: str, address: str) -> int:
     if program.endswith("watcher"):
         outer, inner = (
             pid
-            for pid in pids_of(cluster, "slurm.ray_node", f"--address={address}")
+            for pid in pids_of(cluster, "slurm.ray.node", f"--address={address}")
             if pid not in pids_of(cluster, "srun")
         )
         return outer if program.startswith("outer") else inner

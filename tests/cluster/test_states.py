@@ -7,8 +7,8 @@ from signal import SIGTERM
 import pytest
 
 from slurm.devcluster import DevCluster
-from slurm.job_state import State
-from slurm.states import JobState, query_states
+from slurm.query.job_state import State
+from slurm.query.states import JobState, query_states
 from tests.cluster.clients import login_node, submit
 from tests.cluster.waiting import wait_until
 from tests.slurm.programs import Programs

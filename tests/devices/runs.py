@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from orchestrator.folder import ResultsFolder
 from orchestrator.spec import read_spec
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import run_spec
 from tests.pretended_device import COUNTED, WAITED_AT
 

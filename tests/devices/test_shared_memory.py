@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ntk_dist.device_share import CONTEXT_BYTES
+from ntk_dist.device.share import CONTEXT_BYTES
 from orchestrator.stages.batches.memory import SHARE_OF_FREE
 from tests.devices.conftest import Pretending
 from tests.devices.runs import batches_of

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.scorer import build_scorer
+from finetune.data.targets import kernel_outputs
+from finetune.data.tokens import tokenize
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
-from finetune.targets import kernel_outputs
-from finetune.tokens import tokenize
 from tests.devices.conftest import Pretending
 from tests.devices.rows import TEXTS
 from tests.devices.runs import waited_in

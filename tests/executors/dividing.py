@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from finetune.sharding.processes import joined_group
-from orchestrator.executors.torchrun import follow
-from orchestrator.run import run
+from finetune.parallel.processes import joined_group
+from orchestrator.engine.run import run
+from orchestrator.engine.torchrun import follow
+from orchestrator.engine.worker.following import dismiss
 from orchestrator.spec import read_spec
-from orchestrator.stages.following import dismiss
 from tests.orchestrator.sweeps import Quiet
 
 

@@ -6,11 +6,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.executors import ray_teams
-from orchestrator.executors.ray_actor import Introduction
-from orchestrator.stage import Stage, StageKind
-from orchestrator.stages.failures import FailureClass, Outcome, Status
-from orchestrator.stages.work import Product, Work
+from orchestrator.engine.executors import ray_teams
+from orchestrator.engine.executors.ray_actor import Introduction
+from orchestrator.stages.context.failures import FailureClass, Outcome, Status
+from orchestrator.stages.context.work import Product, Work
+from orchestrator.store.stage import Stage, StageKind
 
 QUICK, SLOW, DEADLY, BREAKING = (
     StageKind(name, 1, "nothing", __name__) for name in ("quick", "slow", "deadly", "breaking")

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.capture import demo_model
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import make_plan
+from orchestrator.plan.plan import make_plan
 from orchestrator.spec import read_spec
-from orchestrator.survey import surveys
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import surveys
 from tests.executors.dividing import run_sweeps
 from tests.faults.tables import numbers
 from tests.forked_group import run_forked_group

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator.engine.executors import local_ray
+from orchestrator.engine.executors.local_ray import LocalRay
 from orchestrator.errors import RayFailedError
-from orchestrator.executors import local_ray
-from orchestrator.executors.local_ray import LocalRay
 
 pytestmark = pytest.mark.ray
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.engine.executors import ray_teams, ray_workers
+from orchestrator.engine.executors.local_ray import LocalRay
+from orchestrator.engine.executors.ray_workers import MOST_TASKS_A_CALL, RayExecutor
 from orchestrator.errors import GpuFailedError
-from orchestrator.executors import ray_teams, ray_workers
-from orchestrator.executors.local_ray import LocalRay
-from orchestrator.executors.ray_workers import MOST_TASKS_A_CALL, RayExecutor
-from orchestrator.folder import ResultsFolder
-from orchestrator.stage import Stage, StageKind
-from orchestrator.stages.failures import FailureClass, Outcome, Status
+from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.journal import read_journals
+from orchestrator.store.stage import Stage, StageKind
+from orchestrator.sweep.folder import ResultsFolder
 from tests.executors.made_up_stages import BREAKING, DEADLY, QUICK, SLOW, Worker
 from tests.orchestrator.sweeps import sweep_of
 from tests.root import ROOT

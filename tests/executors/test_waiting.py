@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.executors.base import Executor
-from orchestrator.executors.inline import InlineExecutor
-from orchestrator.executors.local_ray import LocalRay
-from orchestrator.executors.ray_workers import RayExecutor
-from orchestrator.folder import ResultsFolder, Sweep
+from orchestrator.engine.executors.base import Executor
+from orchestrator.engine.executors.inline import InlineExecutor
+from orchestrator.engine.executors.local_ray import LocalRay
+from orchestrator.engine.executors.ray_workers import RayExecutor
+from orchestrator.sweep.folder import ResultsFolder, Sweep
 from tests.orchestrator.sweeps import sweep_of
 
 

@@ -5,11 +5,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import make_plan
+from orchestrator.plan.plan import make_plan
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import surveys
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import surveys
 
 
 @dataclass(frozen=True)

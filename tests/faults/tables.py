@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from orchestrator import load
-from orchestrator.tables.schema import TABLES
+from orchestrator.results.tables.schema import TABLES
 
 
 def numbers(results: Path) -> dict[str, pa.Table]:

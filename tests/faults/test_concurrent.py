@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import make_plan
-from orchestrator.run import resolve
+from orchestrator.engine.run import resolve
+from orchestrator.engine.worker.execute import StageWorker
+from orchestrator.plan.plan import make_plan
+from orchestrator.results.tables.write import collect
 from orchestrator.spec import read_spec
-from orchestrator.stages.execute import StageWorker
-from orchestrator.stages.failures import Status
+from orchestrator.stages.context.failures import Status
 from orchestrator.store.claims import Claim
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import surveys
-from orchestrator.tables.write import collect
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import surveys
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, ntksweep, wait_until
 from tests.faults.journal_proof import prove_nothing_was_computed_twice
@@ -108,7 +108,7 @@ def test_tables_wait_for_another_run_that_writes_them(
         seen.append(folder.tables.exists())
         other.release(claim)
 
-    monkeypatch.setattr("orchestrator.tables.write.time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr("orchestrator.results.tables.write.time", SimpleNamespace(sleep=sleep))
     assert collect(plan, folder) == plan.n_cells
     assert seen == [False], "it waited once, and had written nothing before"
 

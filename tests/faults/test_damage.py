@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from orchestrator.folder import ResultsFolder
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.arrays import ArrayReader
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep.folder import ResultsFolder
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command
 from tests.faults.tables import assert_same_tables, checksums

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.results import load
+from orchestrator.results.loading import load
 from orchestrator.store.journal import read_journals
 from tests.faults.conftest import SWEEP, NewSweep
 from tests.faults.driving import Command, ntksweep, wait_until

@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import orchestrator.run
+import orchestrator.engine.run
 from orchestrator import load
-from orchestrator.folder import ResultsFolder
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep.folder import ResultsFolder
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, count_events, ntksweep
 from tests.faults.journal_proof import prove_nothing_was_computed_twice
@@ -128,7 +128,7 @@ def be_told_while_it_plans(number: int) -> None:
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    orchestrator.run.make_plan = make_plan
+    orchestrator.engine.run.make_plan = make_plan
 
 
 def be_told_again_while_it_writes_tables(number: int) -> None:
@@ -136,7 +136,7 @@ def be_told_again_while_it_writes_tables(number: int) -> None:
         os.kill(os.getpid(), number)
         time.sleep(60)
 
-    orchestrator.run.collect = collect
+    orchestrator.engine.run.collect = collect
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator import load
-from orchestrator.executors import local_ray
+from orchestrator.engine.executors import local_ray
 from orchestrator.store.claims import ClaimBook
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, count_events, ntksweep, workers_of

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.memory_budget import BaselineWorker, jacobian_bytes
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import surveys
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import surveys
 from tests.faults.driving import call, ntksweep
 from tests.orchestrator.sweeps import write_data, write_spec
 from tests.tiny_models import save_tiny

@@ -20,13 +20,13 @@ from transformers import (
     YosoConfig,
 )
 
-from finetune.batching import TrialTexts, check_batching, one_score
+from finetune.data.tokens import TokenizedTexts
 from finetune.errors import BatchingError
-from finetune.model_state import undone
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer, build_scorer
+from finetune.model.batching import TrialTexts, check_batching, one_score
+from finetune.model.model_state import undone
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
-from finetune.tokens import TokenizedTexts
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.origins import Origin

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from finetune.checkpoint_fit import check_checkpoint
 from finetune.errors import FinetuneError
-from finetune.model import empty_model, load_model
+from finetune.model.checkpoint_fit import check_checkpoint
+from finetune.model.loading import empty_model, load_model
 from finetune.settings import ModelSettings
 from tests.tiny_models import KINDS, Kind, save_tiny
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.scorer import Scorer, build_scorer
+from finetune.data.targets import kernel_outputs
+from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import kernel_outputs
-from finetune.tokens import TokenizedTexts, tokenize
 from tests.tiny_models import ALL_TARGETS, FAMILIES, KINDS, Kind, save_tiny
 
 TEXTS = ("the film was great", "a dull plot", "it was very good and the acting was not bright", "bad bad story", "good")

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from finetune.checkpoint_fit import check_checkpoint
+from finetune.data.tokens import load_tokenizer
 from finetune.errors import FinetuneError
-from finetune.inspection import inspect_model
-from finetune.model import empty_model, load_model
+from finetune.model.checkpoint_fit import check_checkpoint
+from finetune.model.inspection import inspect_model
+from finetune.model.loading import empty_model, load_model
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import load_tokenizer
 from tests.tiny_models import save_tiny
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0f1e2d\nsize 123456789\n"

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from finetune.difference import output_difference
+from finetune.analysis.difference import output_difference
 
 
 def softmax(logits: list[float]) -> list[float]:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.scorer import Scorer, build_scorer
+from finetune.data.tokens import tokenize
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import tokenize
-from ntk_dist.batches import Batch
-from ntk_dist.capture import jacobian_rows
-from ntk_dist.directional import displaced, second_directional_derivative
+from ntk_dist.jacobian.batches import Batch
+from ntk_dist.jacobian.capture import jacobian_rows
+from ntk_dist.jacobian.directional import displaced, second_directional_derivative
 from tests.dual_numbers import directional_derivative
 from tests.single_example import relative_error
 from tests.tiny_models import ALL_TARGETS, FAMILIES, save_tiny

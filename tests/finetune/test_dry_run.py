@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
-from finetune import dry_run as module
-from finetune.dry_run import dry_run
+from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.errors import FinetuneError, ModelRunError, UnsupportedModelError
+from finetune.model import dry_run as module
+from finetune.model.dry_run import dry_run
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import TokenizedTexts, tokenize
 from ntk_dist.errors import NotRecordedError
 from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
 

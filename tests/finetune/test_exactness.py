@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from finetune.scorer import Scorer, build_scorer
+from finetune.data.targets import kernel_outputs
+from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import kernel_outputs
-from finetune.tokens import TokenizedTexts, tokenize
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.single_example import reference_rows, relative_error
 from tests.tiny_models import ALL_TARGETS, DECODERS, KINDS, save_tiny
 

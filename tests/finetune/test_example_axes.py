@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from transformers import CTRLConfig, FunnelConfig, LongformerConfig, OPTConfig, PreTrainedConfig
 
-from finetune.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterKind, AdapterSettings, HeadSettings, ModelSettings
-from ntk_dist.batches import pad
-from ntk_dist.capture import jacobian_rows
 from ntk_dist.errors import NotRecordedError, NtkError
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.batches import pad
+from ntk_dist.jacobian.capture import jacobian_rows
+from ntk_dist.jacobian.tracked import TrackedLinear
 from tests.single_example import reference_rows, relative_error
 
 LONGFORMER = LongformerConfig(

@@ -23,17 +23,17 @@ from transformers import (
     XLNetConfig,
 )
 
-from finetune import scorer as scorer_module
-from finetune.encoder import T5EncoderForSequenceClassification
+from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.errors import HeadError, TargetError
-from finetune.inspection import inspect_model
-from finetune.label_words import WordIds
-from finetune.scorer import Scorer, build_scorer
+from finetune.model import scorer as scorer_module
+from finetune.model.encoder import T5EncoderForSequenceClassification
+from finetune.model.inspection import inspect_model
+from finetune.model.label_words import WordIds
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import TokenizedTexts, tokenize
-from ntk_dist.batches import pad
-from ntk_dist.capture import jacobian_rows
 from ntk_dist.errors import NotRecordedError
+from ntk_dist.jacobian.batches import pad
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.single_example import reference_rows, relative_error
 from tests.tiny_models import ALL_TARGETS, DECODERS, KINDS, TIED, Kind, save_tiny
 
@@ -97,7 +97,7 @@ def test_what_the_configuration_says_of_attention_counts(
 ):
     """Neither the tests above nor a sweep would notice a window that is longer than every text."""
     own = features(build(folders[kind], kind), folders[kind])
-    from finetune import model
+    from finetune.model import loading as model
 
     original = model.load_config
 

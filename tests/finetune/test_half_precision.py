@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.precision_error import RowSample, precision_error, sample_rows
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer, build_scorer
+from finetune.analysis.precision_error import RowSample, precision_error, sample_rows
+from finetune.data.targets import kernel_outputs
+from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import kernel_outputs
-from finetune.tokens import TokenizedTexts, tokenize
 from tests.tiny_models import ALL_TARGETS, KINDS, Kind, save_tiny
 
 TEXTS = ("the film was great", "a dull plot", "it was very good and the acting was not bright", "bad bad story", "good")

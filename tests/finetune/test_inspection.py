@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.errors import ModelLoadError, TargetError
-from finetune.inspection import inspect_model
-from finetune.scorer import build_scorer
+from finetune.model.inspection import inspect_model
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from tests.tiny_models import ALL_TARGETS, DECODERS, FAMILIES, save_tiny
 

@@ -9,18 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, BertConfig, BertLMHeadModel, FlaubertConfig, GPT2Config, XLMRobertaConfig
 
-from finetune.architecture import reads_mask
+from finetune.analysis.weight_condition import weight_condition_numbers
+from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.errors import HeadError, LabelWordError, PromptError, TooLongError, UnsupportedModelError
-from finetune.label_words import check_label_words
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer, build_scorer
+from finetune.model.architecture import reads_mask
+from finetune.model.label_words import check_label_words
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import TokenizedTexts, tokenize
 from finetune.training.origins import Origin
 from finetune.training.stacked import StackedModel
-from finetune.weight_condition import weight_condition_numbers
-from ntk_dist.batches import pad
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.batches import pad
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.single_example import reference_rows, relative_error
 from tests.tiny_models import ALL_TARGETS, MASK, SPECIAL, WORDS, save_tiny
 

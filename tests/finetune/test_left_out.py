@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from finetune.analysis.left_out import LeftOut, ridge_hat, ridge_left_out
+from finetune.analysis.logistic_refits import logistic_refits
+from finetune.analysis.probe import fit_head
 from finetune.errors import ProbeError
-from finetune.left_out import LeftOut, ridge_hat, ridge_left_out
-from finetune.logistic_refits import logistic_refits
-from finetune.probe import fit_head
 from tests.finetune.probes import logistic, ridge
 
 
@@ -65,12 +65,12 @@ def test_refits_in_chunks_are_those_of_one_piece(monkeypatch):
         return logistic_refits(x, labels, head["weight"], head["bias"], penalty=0.1).directions
 
     whole = directions()
-    monkeypatch.setattr("finetune.logistic_refits._CHUNK", 1)
+    monkeypatch.setattr("finetune.analysis.logistic_refits._CHUNK", 1)
     np.testing.assert_allclose(directions(), whole, rtol=0, atol=1e-11)
 
 
 def test_a_refit_that_does_not_converge(monkeypatch):
-    monkeypatch.setattr("finetune.logistic_refits._MOST_STEPS", 1)
+    monkeypatch.setattr("finetune.analysis.logistic_refits._MOST_STEPS", 1)
     rng = np.random.default_rng(4)
     labels = np.arange(12) % 2
     x = rng.normal(size=(12, 3)) + labels[:, None]

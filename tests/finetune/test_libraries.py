@@ -9,7 +9,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 
 from finetune.errors import LabelWordError, ModelLoadError, ModelRunError
-from finetune.libraries import loading, running
+from finetune.libraries.faults import loading, running
 from ntk_dist.errors import NonFiniteError
 
 

@@ -6,10 +6,10 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from finetune.data.limits import text_limits
+from finetune.data.tokens import tokenize
 from finetune.errors import ModelLoadError, TooLongError
-from finetune.limits import text_limits
 from finetune.settings import ModelSettings
-from finetune.tokens import tokenize
 from tests.tiny_models import save_tiny
 
 

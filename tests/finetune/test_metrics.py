@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics
 
-from finetune.metrics import classification_metrics, majority_accuracy, regression_metrics
+from finetune.data.metrics import classification_metrics, majority_accuracy, regression_metrics
 
 pytestmark = pytest.mark.filterwarnings("error")
 

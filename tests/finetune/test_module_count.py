@@ -4,9 +4,9 @@ import pytest
 from torch import nn
 from transformers import AutoConfig
 
-from finetune import module_count
 from finetune.errors import ModelLoadError
-from finetune.model import empty_model
+from finetune.model import module_count
+from finetune.model.loading import empty_model
 from finetune.settings import ModelSettings
 
 SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "vocab_size": 50, "pad_token_id": 0}

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer, build_scorer
+from finetune.data.targets import kernel_outputs
+from finetune.data.tokens import tokenize
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
-from finetune.targets import kernel_outputs
-from finetune.tokens import tokenize
 from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -6,14 +6,14 @@ import torch
 from torch import nn
 from transformers import FalconConfig, FalconForSequenceClassification
 
-from finetune.architecture import linears
+from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.errors import FinetuneError, TargetError, UnsupportedModelError
-from finetune.prefix import PrefixCache, find_layers
-from finetune.scorer import Scorer, build_scorer
+from finetune.model.architecture import linears
+from finetune.model.prefix import PrefixCache, find_layers
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import TokenizedTexts, tokenize
-from ntk_dist.batches import Batch, pad
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.batches import Batch, pad
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.single_example import reference_rows, relative_error
 from tests.tiny_models import ALL_TARGETS, KINDS, save_tiny
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from finetune.analysis.probe import fit_head
+from finetune.data.targets import code_targets
 from finetune.errors import ProbeError
-from finetune.probe import fit_head
-from finetune.targets import code_targets
 
 
 def problem(n_outputs: int):
@@ -58,7 +58,7 @@ def test_features_that_are_not_finite():
 
 
 def test_a_fit_that_does_not_converge(monkeypatch):
-    monkeypatch.setattr("finetune.probe._MOST_ITERATIONS", 1)
+    monkeypatch.setattr("finetune.analysis.probe._MOST_ITERATIONS", 1)
     features, labels, targets = problem(3)
     with pytest.raises(ProbeError, match="does not converge; raise its penalty"):
         fit_head("logistic", features, labels, targets, penalty=1e-6)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import OpenAIGPTConfig
 
-from finetune.device import check_device
+from finetune.data.tokens import tokenize
 from finetune.errors import DeviceError, ModelLoadError
-from finetune.model import load_model
-from finetune.scorer import build_scorer
+from finetune.model.device import check_device
+from finetune.model.loading import load_model
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import tokenize
-from ntk_dist.device import NoDeviceError
+from ntk_dist.device.transfers import NoDeviceError
 from tests.tiny_models import KINDS, Kind, save_tiny
 
 

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from finetune.data.repeats import first_places
+from finetune.data.task import read_examples
 from finetune.errors import FinetuneError, SplitError
-from finetune.repeats import first_places
 from finetune.settings import TaskSettings
-from finetune.task import read_examples
 
 WORDS = ["null", "NA", "None", "1900", "007", "1e5", "true", "2001-02-03", "nan", " a ", 'long" end', "café"]
 

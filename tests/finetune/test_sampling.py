@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from finetune.data.sampling import Sampling, check_balance, sample
+from finetune.data.task import Examples, Pool
 from finetune.errors import SamplingError, TooFewExamplesError
-from finetune.sampling import Sampling, check_balance, sample
-from finetune.task import Examples, Pool
 
 SAMPLINGS: tuple[Sampling, ...] = ("random", "balanced", "first")
 

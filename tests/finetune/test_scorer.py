@@ -10,14 +10,14 @@ from transformers import (
     GraniteConfig,
 )
 
+from finetune.data.tokens import tokenize
 from finetune.errors import HeadError, LabelWordError, ModelLoadError, TargetError, UnsupportedModelError
-from finetune.label_words import word_ids
-from finetune.model import load_model
-from finetune.scorer import Scorer, build_scorer
+from finetune.model.label_words import word_ids
+from finetune.model.loading import load_model
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import tokenize
-from ntk_dist.capture import jacobian_rows
 from ntk_dist.errors import NonFiniteError, TiedWeightsError
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.tiny_models import ALL_TARGETS, DECODERS, KINDS, save_tiny
 
 TEXTS = ("the film was great", "a dull plot", "good")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.data.targets import arrange, code_targets, kernel_outputs, logit_targets, rows_per_example
 from finetune.errors import LabelError, OutputModeError
-from finetune.targets import arrange, code_targets, kernel_outputs, logit_targets, rows_per_example
 
 
 def test_classes_are_coded_as_a_simplex():

@@ -9,6 +9,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from finetune.data.source import read_split
+from finetune.data.task import read_examples
 from finetune.errors import (
     DataLoadError,
     EmptyTextError,
@@ -17,8 +19,6 @@ from finetune.errors import (
     SplitError,
 )
 from finetune.settings import TaskSettings
-from finetune.source import read_split
-from finetune.task import read_examples
 
 COLUMNS = {"text": ["one", "two", "three"], "label": [0, 1, 1]}
 

@@ -3,9 +3,9 @@ import json
 import numpy as np
 import pytest
 
+from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.errors import EmptyTextError, ModelLoadError, TooLongError
 from finetune.settings import ModelSettings
-from finetune.tokens import TokenizedTexts, tokenize
 from tests.tiny_models import SPECIAL, WORDS, save_tiny
 
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from finetune.data.task import read_examples
 from finetune.errors import FinetuneError
 from finetune.settings import TaskSettings
-from finetune.task import read_examples
 
 pytestmark = pytest.mark.faults
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 
 from orchestrator.cluster.profiles import read_profile, starting_profile
 from orchestrator.errors import ProfileFileError
-from slurm.profile import Profile
-from slurm.script import python_command, setup_lines
+from slurm.profile.profile import Profile
+from slurm.submit.script import python_command, setup_lines
 from tests.fuzz.limits import check_message, in_memory, in_time
 from tests.fuzz.mutations import spoilt
 from tests.root import ROOT

@@ -13,15 +13,15 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, seed, settings
 
-from orchestrator.choices import variants
 from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import SpecError, SweepError
-from orchestrator.estimate import refuse_what_cannot_fit
-from orchestrator.folder import ResultsFolder, Sweep, stored_text
-from orchestrator.kept_plan import index_of
-from orchestrator.plan import make_plan
+from orchestrator.plan.estimate import refuse_what_cannot_fit
+from orchestrator.plan.index import index_of
+from orchestrator.plan.plan import make_plan
 from orchestrator.spec import Spec, parse_spec, read_spec
 from orchestrator.spec.describe import starting_spec
+from orchestrator.sweep.choices import variants
+from orchestrator.sweep.folder import ResultsFolder, Sweep, stored_text
 from tests.fuzz.limits import check_message, in_memory, in_time
 from tests.fuzz.mutations import spoilt
 from tests.orchestrator.sweeps import SPEC, changed, ntksweep, sources_of, survey_of, write_data

@@ -20,10 +20,10 @@ from typing import Any
 
 PLACES = {
     "read_spec": ["orchestrator.spec:read_spec"],
-    "ResultsFolder": ["orchestrator.folder:ResultsFolder"],
-    "resolve": ["orchestrator.run:resolve"],
-    "surveys": ["orchestrator.survey:surveys"],
-    "make_plan": ["orchestrator.plan:make_plan"],
+    "ResultsFolder": ["orchestrator.sweep.folder:ResultsFolder", "orchestrator.folder:ResultsFolder"],
+    "resolve": ["orchestrator.engine.run:resolve", "orchestrator.run:resolve"],
+    "surveys": ["orchestrator.sweep.survey:surveys", "orchestrator.survey:surveys"],
+    "make_plan": ["orchestrator.plan.plan:make_plan", "orchestrator.plan:make_plan"],
 }
 LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "pandas", "numpy", "scipy", "sklearn", "peft", "datasets")
 PRELOADED = ("torch", "transformers", "peft", "scipy.linalg", "pyarrow.parquet")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntk_dist.batches import length_buckets, pad
 from ntk_dist.errors import NtkError
+from ntk_dist.jacobian.batches import length_buckets, pad
 
 lengths_lists = st.lists(st.integers(1, 60), min_size=1, max_size=60)
 

@@ -5,7 +5,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ntk_dist.bounds import (
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.ridge import LambdaError
+from ntk_dist.spectrum.bounds import (
     BoundError,
     added_block_bounds,
     first_order_eigenvalues,
@@ -16,9 +19,6 @@ from ntk_dist.bounds import (
     ridge_distance_bound,
     violation,
 )
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.ridge import LambdaError
 from tests.ntk_dist.kernel_cases import LAMBDAS, Case, cases
 
 scales = st.floats(-6, 6).map(lambda exponent: 10.0**exponent)

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ntk_dist.capture import jacobian_rows
 from ntk_dist.errors import InputLayoutError, NonFiniteError, NotRecordedError, NtkError, TiedWeightsError
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.capture import jacobian_rows
+from ntk_dist.jacobian.tracked import TrackedLinear
 from tests.single_example import reference_rows, relative_error
 
 

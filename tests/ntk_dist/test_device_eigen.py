@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 
-from ntk_dist import device_eigen, eigen
-from ntk_dist.device_eigen import DeviceEigh
-from ntk_dist.eigen import SYEVD_LIMIT, EigenDecomposition, driver_of
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.primal import PrimalDecomposition
-from ntk_dist.symmetric import DeviceFailure, SymmetricDecomposer
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.solvers import device_eigen, eigen
+from ntk_dist.solvers.device_eigen import DeviceEigh
+from ntk_dist.solvers.eigen import SYEVD_LIMIT, EigenDecomposition, driver_of
+from ntk_dist.solvers.primal import PrimalDecomposition
+from ntk_dist.solvers.symmetric import DeviceFailure, SymmetricDecomposer
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from tests.ntk_dist.kernel_cases import LAMBDAS, Case, cases, check_path_is_dense, refitted_leave_one_out
 
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ntk_dist.device_gram import DeviceChunks, device_gram_tile, tf32_products
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.gram import gram_tile
-from ntk_dist.kernel_matrix import KernelShapeError
+from ntk_dist.kernel.device_gram import DeviceChunks, device_gram_tile, tf32_products
+from ntk_dist.kernel.gram import gram_tile
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 
 CPU = torch.device("cpu")
 KINDS = ["sgd", "sign", "asymmetric_sign"]

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from ntk_dist.capture import jacobian_rows
-from ntk_dist.directional import DirectionError, displaced, second_directional_derivative
 from ntk_dist.errors import NonFiniteError, NtkError, TiedWeightsError
-from ntk_dist.tracked import Groups, TrackedLinear
+from ntk_dist.jacobian.capture import jacobian_rows
+from ntk_dist.jacobian.directional import DirectionError, displaced, second_directional_derivative
+from ntk_dist.jacobian.tracked import Groups, TrackedLinear
 from tests.dual_numbers import directional_derivative
 from tests.single_example import relative_error
 

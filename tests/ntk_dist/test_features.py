@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntk_dist.features import features
+from ntk_dist.kernel.features import features
 
 
 def rows(seed, n, C, p):

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.fitted_start import FittedStart
-from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.primal import PrimalDecomposition
-from ntk_dist.schur import SchurDecomposition
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.fitted_start import FittedStart
+from ntk_dist.solvers.primal import PrimalDecomposition
+from ntk_dist.solvers.schur import SchurDecomposition
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 
 LAMBDAS = np.array([1e-2, 0.1, 1.0, 30.0, 1e9])
 N_EXAMPLES, PENALTY = 9, 0.3
@@ -230,7 +230,7 @@ def test_examples_in_chunks_are_those_of_one_piece(monkeypatch: pytest.MonkeyPat
         ).leave_one_out  # fmt: skip
 
     whole = left_out()
-    monkeypatch.setattr("ntk_dist.fitted_start._CHUNK", 1)
+    monkeypatch.setattr("ntk_dist.solvers.fitted_start._CHUNK", 1)
     np.testing.assert_allclose(left_out(), whole, rtol=1e-12)
 
 

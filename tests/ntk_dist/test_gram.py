@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.gram import column_chunk, gram_tile
-from ntk_dist.kernel_matrix import KernelShapeError
+from ntk_dist.kernel.gram import column_chunk, gram_tile
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 
 
 def rows(seed, m, p):

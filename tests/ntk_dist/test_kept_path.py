@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.kept_path import KeptPath
-from ntk_dist.lambda_nodes import MOST_NODES, NODES_PER_DECADE, node_lambdas
-from ntk_dist.primal import PrimalDecomposition
-from ntk_dist.ridge import LambdaError
-from ntk_dist.schur import SchurDecomposition
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.kept_path import KeptPath
+from ntk_dist.solvers.lambda_nodes import MOST_NODES, NODES_PER_DECADE, node_lambdas
+from ntk_dist.solvers.primal import PrimalDecomposition
+from ntk_dist.solvers.ridge import LambdaError
+from ntk_dist.solvers.schur import SchurDecomposition
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from tests.ntk_dist.kernel_cases import LAMBDAS, Case, cases, check_path_is_dense, dense, refitted_leave_one_out
 from tests.ntk_dist.test_fitted_start import REGRESSIONS, Regression
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ntk_dist.capture import jacobian_rows
 from ntk_dist.errors import NonFiniteError, NtkError, TiedWeightsError
-from ntk_dist.linearization import Linearization
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.capture import jacobian_rows
+from ntk_dist.jacobian.linearization import Linearization
+from ntk_dist.jacobian.tracked import TrackedLinear
 from tests.ntk_dist.test_directional import EXAMPLES, draw, kept, make, product
 from tests.single_example import relative_error
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntk_dist.lora_rank import SampleSizeError, rank_threshold
+from ntk_dist.spectrum.lora_rank import SampleSizeError, rank_threshold
 
 
 @given(st.integers(min_value=1, max_value=10**12), st.integers(min_value=1, max_value=10**4))

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntk_dist.eigen import EigenDecomposition
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.primal import PrimalDecomposition
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.primal import PrimalDecomposition
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from tests.ntk_dist.kernel_cases import LAMBDAS, Case, cases, check_path_is_dense, check_squared_distance
 
 CASE = Case(seed=9, M=12, p=5, rank=5, k=2, decay=0.5)

@@ -8,18 +8,18 @@ import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ntk_dist import extremes
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.extremes import ends_of_spectrum
-from ntk_dist.iterative import IterativeDecomposition
-from ntk_dist.kept_krylov import KeptKrylovPath
-from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.krylov_ridge import RIDGE_TOLERANCE, krylov_ridge
-from ntk_dist.lanczos import LanczosRuns
-from ntk_dist.ridge import LambdaError, RidgePath
-from ntk_dist.spectral_density import WIDTH, spectral_density
-from ntk_dist.spectrum import label_alignment, summarise
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.kept_krylov import KeptKrylovPath
+from ntk_dist.solvers.krylov_ridge import RIDGE_TOLERANCE, krylov_ridge
+from ntk_dist.solvers.lanczos import LanczosRuns
+from ntk_dist.solvers.ridge import LambdaError, RidgePath
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
+from ntk_dist.spectrum import extremes
+from ntk_dist.spectrum.extremes import ends_of_spectrum
+from ntk_dist.spectrum.iterative import IterativeDecomposition
+from ntk_dist.spectrum.spectral_density import WIDTH, spectral_density
+from ntk_dist.spectrum.spectrum import label_alignment, summarise
 from tests.ntk_dist.kernel_cases import LAMBDAS, cases, dense
 from tests.ntk_dist.tiled import spectrum_kernel, tiled
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from tests.ntk_dist.kernel_cases import LAMBDAS, Case, cases
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ntk_dist.capture import jacobian_rows
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.tracked import Groups, TrackedLinear
+from ntk_dist.jacobian.capture import jacobian_rows
+from ntk_dist.jacobian.tracked import Groups, TrackedLinear
 
 HALVES = (torch.bfloat16, torch.float16)
 

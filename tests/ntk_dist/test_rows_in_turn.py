@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ntk_dist.row_sums import RowsToCome, in_turn
+from ntk_dist.jacobian.row_sums import RowsToCome, in_turn
 
 
 class Away(RowsToCome):

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.schur import SchurDecomposition
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.solvers.schur import SchurDecomposition
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from tests.ntk_dist.kernel_cases import LAMBDAS, Case, cases, check_path_is_dense, dense
 
 

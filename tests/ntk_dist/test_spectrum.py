@@ -5,11 +5,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.primal import PrimalDecomposition
-from ntk_dist.schur import SchurDecomposition
-from ntk_dist.spectrum import decay_exponent, effective_rank, label_alignment, summarise
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.primal import PrimalDecomposition
+from ntk_dist.solvers.schur import SchurDecomposition
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
+from ntk_dist.spectrum.spectrum import decay_exponent, effective_rank, label_alignment, summarise
 from tests.ntk_dist.kernel_cases import Case, cases
 
 EPS = float(np.finfo(np.float64).eps)

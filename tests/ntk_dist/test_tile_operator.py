@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.tile_operator import TileOperator
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.kernel.tile_operator import TileOperator
 from tests.ntk_dist.kernel_cases import cases
 from tests.ntk_dist.tiled import tiled
 

@@ -4,7 +4,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_dist.errors import NotRecordedError, TiedWeightsError
-from ntk_dist.tracked import TrackedLinear, check_alone, check_groups, check_products
+from ntk_dist.jacobian.tracked import TrackedLinear, check_alone, check_groups, check_products
 
 
 def test_parameters_are_counted_as_tracked():

@@ -8,10 +8,10 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.ridge import LambdaError
-from ntk_dist.trajectory import StepError, gradient_descent, gradient_flow, largest_stable_step_size
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.ridge import LambdaError
+from ntk_dist.solvers.trajectory import StepError, gradient_descent, gradient_flow, largest_stable_step_size
 from tests.ntk_dist.kernel_cases import LAMBDAS, Case, cases, check_squared_distance
 
 SHIFTS = np.array([0.0, 1e-6, 0.1, 2.0])

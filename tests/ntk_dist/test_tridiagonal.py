@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.kernel_matrix import KernelShapeError
-from ntk_dist.ridge import LambdaError
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.solvers.ridge import LambdaError
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from tests.ntk_dist.kernel_cases import (
     LAMBDAS,
     Case,

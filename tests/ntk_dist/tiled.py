@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ntk_dist.tile_operator import TileOperator
+from ntk_dist.kernel.tile_operator import TileOperator
 
 
 def tiled(K: np.ndarray, step: int, *, symmetric: bool = True) -> TileOperator:

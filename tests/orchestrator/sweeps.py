@@ -16,16 +16,16 @@ import pyarrow.parquet as pq
 import yaml
 
 from orchestrator.cli import main
-from orchestrator.folder import ResultsFolder, Sweep
-from orchestrator.layer_sets import HEAD, GroupFacts
-from orchestrator.on_change import OnChange
-from orchestrator.plan import Plan, make_plan
-from orchestrator.results import Results, load
-from orchestrator.run import Ending, run
-from orchestrator.sources import FileFingerprint, Source, Sources
+from orchestrator.engine.run import Ending, run
+from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.results.loading import Results, load
+from orchestrator.results.tables.manifest import PART, facts_of, read_manifest, write_manifest
 from orchestrator.spec import Spec, read_spec
-from orchestrator.survey import Survey
-from orchestrator.tables.manifest import PART, facts_of, read_manifest, write_manifest
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+from orchestrator.sweep.layer_sets import HEAD, GroupFacts
+from orchestrator.sweep.on_change import OnChange
+from orchestrator.sweep.sources import FileFingerprint, Source, Sources
+from orchestrator.sweep.survey import Survey
 from tests.tiny_models import WORDS, save_tiny
 
 SPEC: Mapping[str, Any] = {

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ntk_dist.bounds import AddedBlockBounds, added_block_bounds
+from ntk_dist.spectrum.bounds import AddedBlockBounds, added_block_bounds
 from orchestrator.errors import BrokenBoundError, ResultsError
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan
+from orchestrator.plan.plan import Plan
 from orchestrator.spec import read_spec
 from orchestrator.stages.additions import compute as stage_module
-from orchestrator.stages.failures import FailureClass
+from orchestrator.stages.context.failures import FailureClass
+from orchestrator.sweep.folder import ResultsFolder
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of, survey_of
 from tests.tiny_models import save_tiny

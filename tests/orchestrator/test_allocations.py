@@ -6,8 +6,8 @@ import pytest
 
 from orchestrator.cluster.allocations import allocations_of
 from orchestrator.cluster.records import Submission, forget_submission, read_submissions, write_submission
-from orchestrator.folder import ResultsFolder
-from slurm.job_state import State
+from orchestrator.sweep.folder import ResultsFolder
+from slurm.query.job_state import State
 from tests.slurm.programs import Programs
 
 

@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.scorer import build_scorer
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.cli.training_notes import AVERAGED, kernel_notes, training_notes
-from orchestrator.folder import ResultsFolder
-from orchestrator.report.linearity import linearity
+from orchestrator.results.report.linearity import linearity
 from orchestrator.spec import read_spec
+from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.finetune.trained_cells import TrainedCells
-from orchestrator.stages.tokenized import read_tokens
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec
 from tests.single_example import reference_rows
 

@@ -12,21 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from finetune import tokens
-from finetune.prefix import PrefixCache
-from finetune.sharding.group import ModelGroup
-from ntk_dist.batches import length_buckets
+from finetune.data import tokens
+from finetune.model.prefix import PrefixCache
+from finetune.parallel.group import ModelGroup
+from ntk_dist.jacobian.batches import length_buckets
 from orchestrator.errors import SpecError, SweepError
-from orchestrator.estimate import costs
-from orchestrator.folder import ResultsFolder
-from orchestrator.model_memory import Device, fitting_notes, model_memory
+from orchestrator.plan.estimate import costs
 from orchestrator.spec import parse_spec, read_spec
 from orchestrator.stages.batches import compute as batches
 from orchestrator.stages.batches.memory import MOST_TOKENS, MemoryLine, batch_limit, fitting_tokens, peak_of
 from orchestrator.stages.capture import compute as capture
+from orchestrator.stages.context.work import Work
 from orchestrator.stages.head import compute as head
-from orchestrator.stages.work import Work
 from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.model_memory import Device, fitting_notes, model_memory
 from tests.orchestrator.sweeps import (
     make_sweep,
     ntksweep,

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 
 import orchestrator.identity
-from ntk_dist.tridiagonal import TridiagonalDecomposition
-from orchestrator.estimate import costs, refuse_what_cannot_fit
-from orchestrator.folder import ResultsFolder
-from orchestrator.kept_plan import index_of, keep_plan, plan_index
-from orchestrator.plan import Plan, missing_stages
-from orchestrator.results import load
-from orchestrator.run import is_finished
-from orchestrator.stage import _inputs_digest
-from orchestrator.stages.execute import provenance
-from orchestrator.status import Status, status_of
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
+from orchestrator.engine.run import is_finished
+from orchestrator.engine.worker.execute import provenance
+from orchestrator.plan.estimate import costs, refuse_what_cannot_fit
+from orchestrator.plan.index import index_of, keep_plan, plan_index
+from orchestrator.plan.plan import Plan, missing_stages
+from orchestrator.results.loading import load
+from orchestrator.results.status import Status, status_of
+from orchestrator.results.tables.cell_columns import SPECTRUM_COLUMNS
+from orchestrator.results.tables.write import collect
 from orchestrator.store import files
 from orchestrator.store.artifacts import layout_of
-from orchestrator.survey import keep_surveys
-from orchestrator.tables.cell_columns import SPECTRUM_COLUMNS
-from orchestrator.tables.write import collect
+from orchestrator.store.stage import _inputs_digest
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import keep_surveys
 from tests.orchestrator.sweeps import groups_of, plan_of, survey_of
 
 N_LAMBDAS = 20
@@ -148,7 +148,7 @@ def test_more_lambdas_do_not_make_more_stages_and_hardly_more_calls() -> None:
 def test_looking_at_a_sweep_that_has_just_begun_grows_as_the_grid(
     work: Callable[[Plan, ResultsFolder], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.estimate._matmul_speed", lambda *_: 1e9)
+    monkeypatch.setattr("orchestrator.plan.estimate._matmul_speed", lambda *_: 1e9)
 
     def counted(seeds: int) -> int:
         plan = plan_with(seeds)

@@ -15,8 +15,8 @@ import yaml
 
 from orchestrator.cli.app import app
 from orchestrator.cluster.profiles import read_profile
+from orchestrator.engine.executors.inline import InlineExecutor
 from orchestrator.errors import ExitCode
-from orchestrator.executors.inline import InlineExecutor
 from orchestrator.store.journal import read_journals
 from orchestrator.version import VERSION
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, rewrite_table, write_spec

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.data.targets import code_targets
 from finetune.errors import CombinationError
-from finetune.scorer import build_scorer
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import code_targets
 from orchestrator.errors import ResultsError, SpecError
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, make_plan
+from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.spec import read_spec
 from orchestrator.stages.combine.compute import check_same_start
-from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import (
     make_sweep,
     ntksweep,

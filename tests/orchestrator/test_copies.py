@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from finetune.sampling import sample
+from finetune.data.sampling import sample
+from finetune.data.task import read_examples
 from finetune.settings import TaskSettings
-from finetune.task import read_examples
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec, write_data
 
 TEXTS = ["a film", "it was", "a plot", "very dull"] * 5 + [f"{'good ' * i}story" for i in range(1, 21)]

@@ -11,10 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-import orchestrator.statistics as ours
+import orchestrator.results.tables.statistics as ours
 from orchestrator.errors import ResultsError
-from orchestrator.results import load
-from orchestrator.statistics import (
+from orchestrator.results.loading import load
+from orchestrator.results.tables.cell_columns import CELLS
+from orchestrator.results.tables.columns import SCHEMA_VERSION, arrow_schema
+from orchestrator.results.tables.correlations import CELL_COLUMNS, ON_LOG_SCALE, OUTCOMES, correlations_of
+from orchestrator.results.tables.manifest import read_manifest
+from orchestrator.results.tables.schema import TABLES
+from orchestrator.results.tables.statistics import (
     BOOTSTRAP_SEED,
     COEFFICIENTS,
     average_over_seeds,
@@ -23,11 +28,6 @@ from orchestrator.statistics import (
     interval_error,
     percentile_interval,
 )
-from orchestrator.tables.cell_columns import CELLS
-from orchestrator.tables.columns import SCHEMA_VERSION, arrow_schema
-from orchestrator.tables.correlations import CELL_COLUMNS, ON_LOG_SCALE, OUTCOMES, correlations_of
-from orchestrator.tables.manifest import read_manifest
-from orchestrator.tables.schema import TABLES
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ResultsError
-from orchestrator.folder import ResultsFolder
-from orchestrator.results import load
-from orchestrator.tables.manifest import MANIFEST, PART, damaged_tables
+from orchestrator.results.loading import load
+from orchestrator.results.tables.manifest import MANIFEST, PART, damaged_tables
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, ntksweep, run_spec
 
 

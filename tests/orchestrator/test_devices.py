@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from ntk_dist.device_share import bytes_left, part_of_gpu, take_part
-from orchestrator import seed_plan
-from orchestrator.plan import Plan
-from orchestrator.plan_parts import cell_ids
-from orchestrator.stages.failures import FailureClass, failed
+from ntk_dist.device.share import bytes_left, part_of_gpu, take_part
+from orchestrator.plan import seed as seed_plan
+from orchestrator.plan.parts import cell_ids
+from orchestrator.plan.plan import Plan
+from orchestrator.stages.context.failures import FailureClass, failed
 from tests.faults.tables import checksums
 from tests.orchestrator.sweeps import make_sweep, plan_of, results_of, run_spec
 
@@ -86,7 +86,7 @@ def test_what_a_tile_takes_on_the_host_fits_the_budget():
 
 @needs_no_gpu
 def test_a_machine_without_a_gpu_says_what_to_set():
-    from ntk_dist.device import NoDeviceError, present_device
+    from ntk_dist.device.transfers import NoDeviceError, present_device
 
     with pytest.raises(NoDeviceError, match=r"finds no GPU: set compute.device: cpu, or run where there is one"):
         present_device("cuda")
@@ -130,7 +130,7 @@ def assert_same_numbers(actual: Path, expected: Path) -> None:
 def test_the_fallback_is_null_without_a_gpu_and_in_the_artifact_where_one_failed(
     tmp_path: Path, tiny_model: Path, on_torch: None, monkeypatch: pytest.MonkeyPatch
 ):
-    from ntk_dist import device_eigen
+    from ntk_dist.solvers import device_eigen
 
     good = make_sweep(tmp_path / "good", model=tiny_model)
     run_spec(good)

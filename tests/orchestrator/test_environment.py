@@ -13,9 +13,10 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from orchestrator import doctor, environment
+from orchestrator import environment
 from orchestrator.cli import app as cli
-from orchestrator.doctor import Check, examine
+from orchestrator.cli import doctor
+from orchestrator.cli.doctor import Check, examine
 from orchestrator.environment import refuse_missing_deepspeed, refuse_what_is_too_old, requirements, shortfall
 from orchestrator.errors import OutdatedError
 from tests.orchestrator.sweeps import ntksweep

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from orchestrator import estimate
 from orchestrator.cli.render import human_seconds
 from orchestrator.errors import BudgetError
-from orchestrator.estimate import Cost, costs, refuse_what_cannot_fit
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan
+from orchestrator.plan import estimate
+from orchestrator.plan.estimate import Cost, costs, refuse_what_cannot_fit
+from orchestrator.plan.plan import Plan
 from orchestrator.spec import read_spec
 from orchestrator.spec.quantities import human_bytes
-from orchestrator.stage import Stage
 from orchestrator.stages.capture import CAPTURE
 from orchestrator.stages.gram import GRAM
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, run_spec, survey_of
 
 Disk = namedtuple("Disk", "total used free")

@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from ntk_dist.device_eigen import DeviceEigh
-from ntk_dist.symmetric import SymmetricDecomposer
+from ntk_dist.solvers.device_eigen import DeviceEigh
+from ntk_dist.solvers.symmetric import SymmetricDecomposer
 from orchestrator.cluster.unfit_nodes import unfit_nodes
+from orchestrator.engine.executors.inline import InlineExecutor
+from orchestrator.engine.executors.ray_actor import Worker
 from orchestrator.errors import GpuFailedError, SpecError
-from orchestrator.executors.inline import InlineExecutor
-from orchestrator.executors.ray_actor import Worker
-from orchestrator.folder import ResultsFolder
-from orchestrator.stage import Stage, StageKind
 from orchestrator.stages.capture import CAPTURE
-from orchestrator.stages.failures import FailureClass, failed
+from orchestrator.stages.context.failures import FailureClass, failed
 from orchestrator.stages.gram import GRAM
 from orchestrator.store.files import host_name
 from orchestrator.store.journal import read_journals
+from orchestrator.store.stage import Stage, StageKind
+from orchestrator.sweep.folder import ResultsFolder
 from tests.ntk_dist.kernel_cases import Case
 from tests.orchestrator.sweeps import sweep_of
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from orchestrator.errors import ChangedError, ResultsError, SourceError, SweepError
-from orchestrator.folder import ResultsFolder, Sweep, differences
-from orchestrator.on_change import OnChange
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep.folder import ResultsFolder, Sweep, differences
+from orchestrator.sweep.on_change import OnChange
 from tests.orchestrator.sweeps import (
     make_sweep,
     results_of,

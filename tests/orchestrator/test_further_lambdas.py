@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.folder import ResultsFolder
+from orchestrator.results.tables.schema import TABLES
 from orchestrator.spec import read_spec
 from orchestrator.store.journal import read_journals
-from orchestrator.tables.schema import TABLES
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec, write_data, write_spec
 
 FEW, MANY = [0.01, 1.0], [3e-4, 0.01, 0.2, 1.0, 50.0]
@@ -141,7 +141,7 @@ def forbid_products(patch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a kernel is multiplied")
 
-    patch.setattr("ntk_dist.tile_operator.TileOperator.times", refuse)
+    patch.setattr("ntk_dist.kernel.tile_operator.TileOperator.times", refuse)
 
 
 def check_close(found: Path, expected: Path) -> None:

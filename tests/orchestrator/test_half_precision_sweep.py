@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from finetune.sharding.group import ModelGroup
-from orchestrator.folder import ResultsFolder
+from finetune.parallel.group import ModelGroup
 from orchestrator.spec import read_spec
+from orchestrator.stages.context.work import Work
 from orchestrator.stages.precision import compute as precision
-from orchestrator.stages.work import Work
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
 
 

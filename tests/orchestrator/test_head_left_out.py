@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.scorer import build_scorer
+from finetune.data.targets import kernel_outputs
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import kernel_outputs
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan
-from orchestrator.plan_parts import Solve
+from orchestrator.plan.parts import Solve
+from orchestrator.plan.plan import Plan
 from orchestrator.spec import read_spec
-from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.sweep.folder import ResultsFolder
 from tests.finetune.probes import logistic, ridge
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec, write_data
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from orchestrator.history import History
+from orchestrator.store.history import History
 from orchestrator.store.journal import Journal
 
 

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import seed_plan
 from orchestrator.identity import ID_LENGTH, canonical_json, digest, identity
-from orchestrator.layer_sets import LayerSet
-from orchestrator.plan import Plan
-from orchestrator.plan_parts import Solve, cell_ids
-from orchestrator.stage import Stage
+from orchestrator.plan import seed as seed_plan
+from orchestrator.plan.parts import Solve, cell_ids
+from orchestrator.plan.plan import Plan
 from orchestrator.stages.gram import GRAM
 from orchestrator.stages.registry import KINDS
 from orchestrator.stages.solve import SOLVE
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.layer_sets import LayerSet
 from tests.orchestrator.sweeps import groups_of, plan_of, sources_of, survey_of
 
 JSON = st.recursive(

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from orchestrator.errors import BudgetError
-from orchestrator.estimate import costs, refuse_what_cannot_fit
-from orchestrator.folder import ResultsFolder
+from orchestrator.plan.estimate import costs, refuse_what_cannot_fit
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import (
     groups_of,
     make_sweep,
@@ -141,7 +141,7 @@ def test_the_same_sweep_has_the_same_bits(sweeps: dict[str, Path]):
 
 def test_densities_of_a_kernel_of_zeros_are_empty(tmp_path: Path, tiny_model: Path):
     # Only the gradients of LoRA's A, which are zero while B is: no kernel at all.
-    from ntk_dist.iterative import IterativeDecomposition
+    from ntk_dist.spectrum.iterative import IterativeDecomposition
     from tests.ntk_dist.tiled import tiled
 
     grid, density = IterativeDecomposition(tiled(np.zeros((6, 6)), 4), seed=0).density.smoothed(0.0)

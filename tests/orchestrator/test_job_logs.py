@@ -6,8 +6,8 @@ import pytest
 
 from orchestrator.cluster.logs import last_words, logs_of
 from orchestrator.errors import ResultsError
-from orchestrator.folder import ResultsFolder
-from slurm.script import FAULT_MARK
+from orchestrator.sweep.folder import ResultsFolder
+from slurm.submit.script import FAULT_MARK
 
 
 def write_log(folder: Path, name: str, text: str) -> None:

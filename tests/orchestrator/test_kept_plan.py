@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ResultsError
-from orchestrator.folder import ResultsFolder
-from orchestrator.kept_plan import PlanIndex, index_of, keep_plan, plan_index
-from orchestrator.plan import Plan
-from orchestrator.stages.survey import SURVEY
-from orchestrator.survey import keep_surveys
+from orchestrator.plan.index import PlanIndex, index_of, keep_plan, plan_index
+from orchestrator.plan.plan import Plan
+from orchestrator.store.survey_kind import SURVEY
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import keep_surveys
 from tests.orchestrator.sweeps import groups_of, ntksweep, plan_of, survey_of
 
 GRIDS: list[dict[str, Any]] = [
@@ -38,7 +38,7 @@ def refuse_planning(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("planned anew")
 
-    monkeypatch.setattr("orchestrator.plan.make_plan", never)
+    monkeypatch.setattr("orchestrator.plan.plan.make_plan", never)
 
 
 @pytest.mark.parametrize("changes", GRIDS, ids=str)
@@ -97,7 +97,7 @@ def test_the_index_of_another_spec_is_not_believed(tmp_path: Path):
 def test_an_index_of_other_code_is_not_believed(name: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plan, folder = written(tmp_path)
     keep_plan(plan, folder)
-    monkeypatch.setattr(f"orchestrator.kept_plan.{name}", value)
+    monkeypatch.setattr(f"orchestrator.plan.index.{name}", value)
     refuse_planning(monkeypatch)
     with pytest.raises(AssertionError, match="planned anew"):
         plan_index(folder)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.plan import Plan, make_plan
-from orchestrator.stage import Stage
+from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.store.stage import Stage
 from tests.orchestrator.sweeps import groups_of, plan_of, survey_of, sweep_of
 
 SURVEY = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=30_000))

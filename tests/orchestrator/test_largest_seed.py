@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.results import load
+from orchestrator.results.loading import load
 from tests.orchestrator.sweeps import make_sweep, ntksweep
 
 LARGEST = 2**63 - 1

@@ -9,9 +9,9 @@ import pytest
 from finetune.training import loop
 from finetune.training.kernel_change import KernelChange
 from orchestrator.stages.compare import compute as compare
+from orchestrator.stages.context.work import Work
 from orchestrator.stages.finetune import trained_cells
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.stages.work import Work
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import make_sweep, run_spec
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from orchestrator.errors import SpecError
-from orchestrator.layer_sets import HEAD, GroupFacts, LayerSet, compress, expand_layer_sets
 from orchestrator.spec.grid_section import LayerSetChoice
+from orchestrator.sweep.layer_sets import HEAD, GroupFacts, LayerSet, compress, expand_layer_sets
 from tests.orchestrator.sweeps import groups_of
 
 FAMILIES = ("each_layer", "prefixes", "suffixes", "pairs", "all_layers", "each_target")

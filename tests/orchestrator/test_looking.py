@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from finetune.model.weight_files import are_pickled
 from finetune.settings import ModelSettings
-from finetune.weight_files import are_pickled
 from orchestrator.cluster import submitting
 from orchestrator.cluster.records import Submission, read_submissions, write_submission
 from orchestrator.errors import ExitCode, ResultsError
-from orchestrator.folder import ResultsFolder
-from orchestrator.results import load
+from orchestrator.results.loading import load
 from orchestrator.store.sealed import sealed, unsealed
-from slurm.profile import Profile
+from orchestrator.sweep.folder import ResultsFolder
+from slurm.profile.profile import Profile
 from tests.opened import Opened
 from tests.orchestrator.sweeps import make_sweep, ntksweep, run_spec
 from tests.root import ROOT

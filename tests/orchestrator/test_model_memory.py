@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from finetune.inspection import inspect_model
+from finetune.model.inspection import inspect_model
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.errors import BudgetError
-from orchestrator.model_memory import Device, fitting_notes, model_memory, refuse_model_that_cannot_fit
-from orchestrator.survey import Survey
+from orchestrator.sweep.model_memory import Device, fitting_notes, model_memory, refuse_model_that_cannot_fit
+from orchestrator.sweep.survey import Survey
 from tests.orchestrator.sweeps import spec_of, survey_of, sweep_of
 from tests.tiny_models import ALL_TARGETS, save_tiny
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ExitCode
-from orchestrator.folder import ResultsFolder
-from slurm.profile import Profile
-from slurm.shared_folder import folder_faults
+from orchestrator.sweep.folder import ResultsFolder
+from slurm.profile.profile import Profile
+from slurm.query.shared_folder import folder_faults
 from tests.orchestrator.sweeps import Answer, make_sweep, ntksweep, run_spec, write_spec
 
 LONG_NAME, LONG_PATH = "n" * 300, "/".join(["n" * 200] * 30)

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune.sampling import sample
-from finetune.task import Examples, Pool
+from finetune.data.sampling import sample
+from finetune.data.task import Examples, Pool
 from orchestrator.errors import SpecError
-from orchestrator.layer_sets import GroupFacts
-from orchestrator.plan import Plan
-from orchestrator.seed_plan import MANY_LAYER_SETS
-from orchestrator.stage import Stage
+from orchestrator.plan.plan import Plan
+from orchestrator.plan.seed import MANY_LAYER_SETS
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.layer_sets import GroupFacts
 from tests.orchestrator.sweeps import groups_of, plan_of, survey_of
 
 SMALL_SHARDS = {"compute.shard_examples": 4, "task.n_eval": 6, "grid.n_train": [10]}

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import plan_limits
 from orchestrator.errors import SpecError
+from orchestrator.plan import limits as plan_limits
 from tests.orchestrator.sweeps import groups_of, ntksweep, plan_of, survey_of, write_data, write_spec
 
 MANY_LAYERS = survey_of(groups=groups_of(48, ("query", "value"), n_parameters=10**8), pool=10**9)

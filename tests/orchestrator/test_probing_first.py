@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.scorer import build_scorer
+from finetune.data.targets import code_targets
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import code_targets
-from orchestrator.folder import ResultsFolder
 from orchestrator.spec import read_spec
-from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, plan_of, results_of, run_spec, write_data
 from tests.tiny_models import WORDS
 

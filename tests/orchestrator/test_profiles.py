@@ -8,7 +8,7 @@ import pytest
 from orchestrator.cluster.profiles import profile_page, read_profile, starting_profile
 from orchestrator.errors import ProfileFileError, SpecError
 from orchestrator.spec import read_spec
-from slurm.profile import Profile
+from slurm.profile.profile import Profile
 from tests.root import ROOT
 
 EXAMPLES = sorted((ROOT / "examples/profiles").glob("*.yaml"))

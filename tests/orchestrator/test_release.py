@@ -7,13 +7,13 @@ import pytest
 
 from orchestrator.cluster.records import Submission, write_submission
 from orchestrator.cluster.release import ran_out_of_memory, release
-from orchestrator.executors.inline import InlineExecutor
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import make_plan
-from orchestrator.schedule import Schedule
-from orchestrator.stages.failures import Outcome, Status
+from orchestrator.engine.executors.inline import InlineExecutor
+from orchestrator.engine.schedule import Schedule
+from orchestrator.plan.plan import make_plan
+from orchestrator.stages.context.failures import Outcome, Status
 from orchestrator.store.claims import ClaimBook
-from orchestrator.survey import surveys
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import surveys
 from tests.orchestrator.sweeps import Quiet, make_sweep, run_spec
 
 

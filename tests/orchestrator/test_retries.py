@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from finetune import tokens
-from ntk_dist import gram
+from finetune.data import tokens
+from ntk_dist.kernel import gram
+from orchestrator.engine.executors.inline import InlineExecutor
+from orchestrator.engine.run import resolve
+from orchestrator.engine.schedule import Report, Schedule
+from orchestrator.engine.worker.execute import StageWorker
 from orchestrator.errors import SweepError
-from orchestrator.executors.inline import InlineExecutor
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan, make_plan, missing_stages
-from orchestrator.run import resolve
-from orchestrator.schedule import Report, Schedule
+from orchestrator.plan.plan import Plan, make_plan, missing_stages
+from orchestrator.results.tables.schema import TABLES
 from orchestrator.spec import read_spec
-from orchestrator.stage import Stage, StageKind
-from orchestrator.stages import blocks
-from orchestrator.stages.execute import StageWorker
-from orchestrator.stages.failures import FailureClass, Outcome, Status
-from orchestrator.stages.work import Product, Work
+from orchestrator.stages.context import blocks
+from orchestrator.stages.context.failures import FailureClass, Outcome, Status
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.arrays import ArrayReader
 from orchestrator.store.claims import Claim
 from orchestrator.store.journal import read_journals
-from orchestrator.survey import keep_surveys, surveys
-from orchestrator.tables.schema import TABLES
+from orchestrator.store.stage import Stage, StageKind
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import keep_surveys, surveys
 from tests.orchestrator.sweeps import Quiet, make_sweep, results_of, run_spec
 
 SWEEP: dict[str, Any] = {
@@ -154,7 +154,7 @@ def test_cells_say_only_what_happened_below_them(spec: Path, monkeypatch: pytest
             raise error
         return pad(sequences, **options)
 
-    monkeypatch.setattr("finetune.dry_run.dry_run", lambda *_, **__: None)  # the stages are to fail
+    monkeypatch.setattr("finetune.model.dry_run.dry_run", lambda *_, **__: None)  # the stages are to fail
     monkeypatch.setattr(tokens, "pad", call)
     run_spec(spec)
     cells = results_of(spec).cells.to_pandas()

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.scorer import build_scorer
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from ntk_dist.batches import length_buckets
-from orchestrator.folder import ResultsFolder
+from ntk_dist.jacobian.batches import length_buckets
 from orchestrator.spec import read_spec
-from orchestrator.stage import Stage
-from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.store.arrays import ArrayReader
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, run_spec
 from tests.single_example import reference_rows
 

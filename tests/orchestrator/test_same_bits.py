@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 import torch
 
-from ntk_dist import device
-from ntk_dist.device_bits import FIXED_WORKSPACE, WORKSPACE, same_bits
-from orchestrator.cards import Card, refuse_other_card
+from ntk_dist.device import transfers as device
+from ntk_dist.device.bits import FIXED_WORKSPACE, WORKSPACE, same_bits
 from orchestrator.cluster.unfit_nodes import unfit_nodes
+from orchestrator.engine.executors.inline import InlineExecutor
+from orchestrator.engine.worker.execute import StageWorker
 from orchestrator.errors import GpuFailedError, OtherGpuError
-from orchestrator.executors.inline import InlineExecutor
-from orchestrator.folder import ResultsFolder
-from orchestrator.stage import Stage, StageKind
-from orchestrator.stages import work
 from orchestrator.stages.capture import CAPTURE
-from orchestrator.stages.execute import StageWorker
-from orchestrator.stages.failures import FailureClass, Outcome, failed
+from orchestrator.stages.context import work
+from orchestrator.stages.context.failures import FailureClass, Outcome, failed
 from orchestrator.store.files import host_name
+from orchestrator.store.stage import Stage, StageKind
+from orchestrator.sweep.cards import Card, refuse_other_card
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import plan_of, sweep_of
 
 GPU: dict[str, Any] = {"compute.device": "cuda"}

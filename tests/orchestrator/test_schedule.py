@@ -10,12 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.plan import Plan, missing_stages
-from orchestrator.schedule import Schedule
-from orchestrator.stage import Stage
-from orchestrator.stages.failures import FailureClass, Outcome, Status
+from orchestrator.engine.schedule import Schedule
+from orchestrator.plan.plan import Plan, missing_stages
+from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.claims import STALE_AFTER
+from orchestrator.store.stage import Stage
 from tests.orchestrator.sweeps import Quiet, plan_of
 
 FOR_GOOD = 10**9

@@ -16,15 +16,14 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from finetune.analysis.weight_condition import weight_condition_numbers
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.weight_condition import weight_condition_numbers
 from orchestrator.errors import ResultsError, SpecError
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import make_plan
-from orchestrator.plan_parts import Solve
-from orchestrator.results import load
-from orchestrator.selection import baselines
-from orchestrator.selection.baselines import (
+from orchestrator.plan.parts import Solve
+from orchestrator.plan.plan import make_plan
+from orchestrator.results.loading import load
+from orchestrator.results.selection import baselines
+from orchestrator.results.selection.baselines import (
     ILL_CONDITIONED,
     LAST,
     RANDOM,
@@ -34,12 +33,13 @@ from orchestrator.selection.baselines import (
     random_sets,
     weight_conditions,
 )
-from orchestrator.selection.criteria import CRITERIA, Criterion, criterion_named
-from orchestrator.selection.greedy import agreement, forward_selection, select_layers
-from orchestrator.selection.ranking import rank
-from orchestrator.selection.stored import StoredKernels, layers_of
-from orchestrator.survey import surveys
-from orchestrator.variant import Variant
+from orchestrator.results.selection.criteria import CRITERIA, Criterion, criterion_named
+from orchestrator.results.selection.greedy import agreement, forward_selection, select_layers
+from orchestrator.results.selection.ranking import rank
+from orchestrator.results.selection.stored import StoredKernels, layers_of
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.survey import surveys
+from orchestrator.sweep.variant import Variant
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, rewrite_table, run_spec, spec_of
 from tests.tiny_models import save_tiny
 

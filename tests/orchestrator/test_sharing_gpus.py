@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from ntk_dist.device import LostDeviceError, present_device
-from ntk_dist.device_share import CONTEXT_BYTES, bytes_left, part_of_gpu, take_part
+from ntk_dist.device.share import CONTEXT_BYTES, bytes_left, part_of_gpu, take_part
+from ntk_dist.device.transfers import LostDeviceError, present_device
 from orchestrator.cluster.submitting import _refuse_groups_that_are_not_whole
 from orchestrator.errors import BudgetError, SpecError
-from orchestrator.model_memory import fitting_notes, this_device
-from orchestrator.stages.failures import failed
-from orchestrator.workers import gpus_here, refuse_more_workers_than_gpus_hold, worker_count
-from slurm.profile import Profile
+from orchestrator.stages.context.failures import failed
+from orchestrator.sweep.model_memory import fitting_notes, this_device
+from orchestrator.sweep.workers import gpus_here, refuse_more_workers_than_gpus_hold, worker_count
+from slurm.profile.profile import Profile
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, survey_of, sweep_of
 
 GPU: dict[str, Any] = {"compute.device": "cuda", "compute.executor": "ray", "compute.workers": None}

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from finetune.training import loop
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan
+from orchestrator.plan.plan import Plan
+from orchestrator.results.tables.schema import TABLES
 from orchestrator.spec import read_spec
 from orchestrator.stages.side_by_side import runs_of
 from orchestrator.store import checkpoints
-from orchestrator.tables.schema import TABLES
+from orchestrator.sweep.folder import ResultsFolder
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import (
     make_sweep,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import SourceError
-from orchestrator.sources import Source, Sources, find_sources
 from orchestrator.spec import Spec
+from orchestrator.sweep.sources import Source, Sources, find_sources
 from tests.orchestrator.sweeps import spec_of, write_data
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from orchestrator.folder import ResultsFolder
-from orchestrator.history import History
-from orchestrator.kept_plan import PlanIndex, index_of
-from orchestrator.plan import Plan
-from orchestrator.stage import Stage
-from orchestrator.stages.execute import provenance
-from orchestrator.status import Count, State, Status, status_of
+from orchestrator.engine.worker.execute import provenance
+from orchestrator.plan.index import PlanIndex, index_of
+from orchestrator.plan.plan import Plan
+from orchestrator.results.status import Count, State, Status, status_of
+from orchestrator.results.tables.manifest import PART, write_manifest
 from orchestrator.store.claims import STALE_AFTER, ClaimBook
-from orchestrator.tables.manifest import PART, write_manifest
+from orchestrator.store.history import History
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import plan_of
 
 GRID = {"grid.seeds": [0, 1], "grid.lambdas": {"values": [0.1, 1.0, 10.0]}, "compute.shard_examples": 16}

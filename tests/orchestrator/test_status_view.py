@@ -10,7 +10,7 @@ from rich.console import Console
 
 from orchestrator.cli.status_view import FEW, status_view
 from orchestrator.cluster.allocations import Seen
-from orchestrator.status import Computing, Count, Status
+from orchestrator.results.status import Computing, Count, Status
 
 
 def count(name: str | float, planned: int, finished: int = 0, running: int = 0, failed: int = 0) -> Count:

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.folder import ResultsFolder
-from orchestrator.layer_sets import HEAD
+from orchestrator.engine.worker.execute import StageWorker, provenance
 from orchestrator.spec import read_spec
-from orchestrator.stage import Stage
-from orchestrator.stages.blocks import sum_tiles
-from orchestrator.stages.execute import StageWorker, provenance
-from orchestrator.stages.failures import Status
+from orchestrator.stages.context.blocks import sum_tiles
+from orchestrator.stages.context.failures import Status
 from orchestrator.stages.gram import GRAM
 from orchestrator.stages.solve.sums import KernelSums, Term, summation_order
 from orchestrator.store.artifacts import Artifact, ArtifactStore, layout_of
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.layer_sets import HEAD
 from tests.orchestrator.sweeps import make_sweep, run_spec
 from tests.tiny_models import save_tiny
 

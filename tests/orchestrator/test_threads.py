@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
-from orchestrator.stages.resources import limited_threads
+from orchestrator.sweep.resources import limited_threads
 
 FIRST_LOADED_INSIDE = """
 import json
-from orchestrator.stages.resources import limited_threads
+from orchestrator.sweep.resources import limited_threads
 with limited_threads(1):
     import scipy.linalg
     from threadpoolctl import threadpool_info

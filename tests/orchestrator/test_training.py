@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from finetune.scorer import build_scorer
+from finetune.data.targets import code_targets
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import code_targets
 from finetune.training import loop
 from orchestrator.errors import ChangedError, ResultsError, SpecError
-from orchestrator.folder import ResultsFolder
-from orchestrator.on_change import OnChange
+from orchestrator.results.tables.columns import arrow_schema
+from orchestrator.results.tables.schema import TABLES
 from orchestrator.spec import read_spec
-from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.store import checkpoints
-from orchestrator.tables.columns import arrow_schema
-from orchestrator.tables.schema import TABLES
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.on_change import OnChange
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of
 

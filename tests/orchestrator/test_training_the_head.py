@@ -7,14 +7,14 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
-from finetune.scorer import build_scorer
+from finetune.data.targets import code_targets
+from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.targets import code_targets
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.capture import jacobian_rows
 from orchestrator.cli.training_notes import HEAD_OUTSIDE
-from orchestrator.folder import ResultsFolder
 from orchestrator.spec import read_spec
-from orchestrator.stages.tokenized import read_tokens
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import (
     groups_of,
     make_sweep,

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import BudgetError
-from orchestrator.estimate import refuse_what_cannot_fit
-from orchestrator.folder import ResultsFolder
-from orchestrator.plan import Plan
-from orchestrator.stage import Stage
-from orchestrator.tables.schema import TABLES
+from orchestrator.plan.estimate import refuse_what_cannot_fit
+from orchestrator.plan.plan import Plan
+from orchestrator.results.tables.schema import TABLES
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of, survey_of
 
 TRAINING: dict[str, Any] = {

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.choices import variants
 from orchestrator.cluster import pilot, submitting
 from orchestrator.cluster.records import read_submissions, write_submission
+from orchestrator.engine.run import resolve
 from orchestrator.errors import ExitCode, UntrustedCodeError
-from orchestrator.folder import ResultsFolder, Sweep
-from orchestrator.on_change import OnChange
-from orchestrator.plan import make_plan
-from orchestrator.run import resolve
-from orchestrator.settings import model_settings
+from orchestrator.plan.plan import make_plan
 from orchestrator.spec import read_spec
-from orchestrator.survey import surveys
-from slurm.allocation import NODE_LOGS
-from slurm.facts import ClusterFacts
-from slurm.profile import Profile
+from orchestrator.sweep.choices import variants
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+from orchestrator.sweep.on_change import OnChange
+from orchestrator.sweep.settings import model_settings
+from orchestrator.sweep.survey import surveys
+from slurm.profile.profile import Profile
+from slurm.query.facts import ClusterFacts
+from slurm.submit.allocation import NODE_LOGS
 from tests.orchestrator.sweeps import changed, make_sweep, ntksweep, sweep_of
 from tests.tiny_models import save_tiny
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from finetune.precision import KeepDouble
+from finetune.model.precision import KeepDouble
 from tests.orchestrator.sweeps import make_sweep, results_of, run_spec, write_data
 from tests.tiny_models import WORDS, save_tiny
 

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from finetune.dry_run import dry_run
-from orchestrator import sources, survey, user_cache
+from finetune.model.dry_run import dry_run
+from orchestrator.engine.run import resolve
 from orchestrator.errors import SourceError
-from orchestrator.folder import ResultsFolder
-from orchestrator.run import resolve
-from orchestrator.sources import find_sources
 from orchestrator.spec import read_spec
-from orchestrator.survey import Survey, surveys
-from orchestrator.user_cache import recall, remember
+from orchestrator.store import user_cache
+from orchestrator.store.user_cache import recall, remember
+from orchestrator.sweep import sources, survey
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.sources import find_sources
+from orchestrator.sweep.survey import Survey, surveys
 from tests.orchestrator.sweeps import make_sweep, ntksweep, spec_of, write_data, write_spec
 from tests.root import ROOT
 
@@ -73,7 +74,7 @@ def test_a_model_is_tried_with_one_thread(
         dry_run(*arguments, **named)
         threads.append(torch.get_num_threads())
 
-    monkeypatch.setattr("finetune.dry_run.dry_run", tried)
+    monkeypatch.setattr("finetune.model.dry_run.dry_run", tried)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.choices import Choice, choices
 from orchestrator.errors import ChangedError, SpecError
-from orchestrator.on_change import OnChange
 from orchestrator.spec import parse_spec, read_spec
 from orchestrator.spec.describe import starting_spec
+from orchestrator.sweep.choices import Choice, choices
+from orchestrator.sweep.on_change import OnChange
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec, spec_of, write_data, write_spec
 

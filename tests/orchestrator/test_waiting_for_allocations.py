@@ -6,10 +6,10 @@ import pytest
 
 from orchestrator.cluster import waiting
 from orchestrator.cluster.allocations import Allocation
-from orchestrator.folder import ResultsFolder
+from orchestrator.sweep.folder import ResultsFolder
 from slurm.errors import CommandError
-from slurm.job_state import State
-from slurm.states import JobState
+from slurm.query.job_state import State
+from slurm.query.states import JobState
 
 
 def one_that(state: State, alive: bool | None) -> list[Allocation]:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ExitCode
-from orchestrator.folder import ResultsFolder
 from orchestrator.store.journal import Journal
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, ntksweep, run_spec
 from tests.root import ROOT
 

@@ -4,8 +4,8 @@ import weakref
 from types import SimpleNamespace
 from typing import Any
 
-from finetune.sharding.scorer import ShardedScorer
-from orchestrator.stages.work import Work
+from finetune.zero.scorer import ShardedScorer
+from orchestrator.stages.context.work import Work
 from tests.orchestrator.sweeps import sweep_of
 
 PARAMETERS: dict[str, Any] = dict.fromkeys(

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from slurm.addresses import NodeAddressError, node_addresses, parse_addresses, state_is_down
+from slurm.ray.addresses import NodeAddressError, node_addresses, parse_addresses, state_is_down
 
 DESCRIBED = """\
 NodeName=n1 Arch=x86_64 CoresPerSocket=1  CPUAlloc=0 Gres=gpu:fake:2 NodeAddr=127.0.1.1 NodeHostName=vm Port=17001 \
@@ -17,7 +17,7 @@ def _answering(monkeypatch: pytest.MonkeyPatch, describe: Callable[[str], str]) 
     def run(*argv: str, **_: object) -> str:
         return "n1\nn2\n" if "hostnames" in argv else describe(argv[-2])
 
-    monkeypatch.setattr("slurm.addresses.run_command", run)
+    monkeypatch.setattr("slurm.ray.addresses.run_command", run)
 
 
 def test_the_address_of_a_node_is_read_from_scontrol() -> None:

@@ -10,8 +10,8 @@ from types import FrameType
 import pytest
 from submitit.core.utils import UncompletedJobError
 
-from slurm.allocation import Allocation, AllocationFailedError, Ending
-from slurm.ray_cluster import RaySettings
+from slurm.ray.cluster import RaySettings
+from slurm.submit.allocation import Allocation, AllocationFailedError, Ending
 
 RAY = RaySettings(
     workers_per_node=1, cpus_per_node=1, gpus_per_node=0, memory_bytes=10**9, object_store_bytes=10**8,

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from slurm import listings, shared_folder
-from slurm.check import check_profile
 from slurm.errors import ProfileError
-from slurm.facts import Accounts, ClusterFacts
-from slurm.fitting import refuse_mixed_gpus
-from slurm.listings import NodeType, Partition
-from slurm.profile import Profile
+from slurm.profile.profile import Profile
+from slurm.query import listings, shared_folder
+from slurm.query.check import check_profile
+from slurm.query.facts import Accounts, ClusterFacts
+from slurm.query.fitting import refuse_mixed_gpus
+from slurm.query.listings import NodeType, Partition
 
 SMALL = NodeType(3, 4, 4000, {"fake": 2}, frozenset({"emulated"}))
 BIG = NodeType(2, 64, 512_000, {"a100": 4}, frozenset({"big", "ib"}))

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from slurm import commands
-from slurm.commands import run_command, run_command_for_messages
 from slurm.errors import CommandError, NoSlurmError
-from slurm.job_state import State
-from slurm.states import query_states
+from slurm.query import commands
+from slurm.query.commands import run_command, run_command_for_messages
+from slurm.query.job_state import State
+from slurm.query.states import query_states
 from tests.slurm.programs import Programs
 
 DOWN = "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1"

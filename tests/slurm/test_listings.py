@@ -2,9 +2,9 @@
 
 import pytest
 
-from slurm import listings
-from slurm.facts import Accounts
-from slurm.listings import Association, NodeType, Qos
+from slurm.query import listings
+from slurm.query.facts import Accounts
+from slurm.query.listings import Association, NodeType, Qos
 from tests.slurm import recorded
 
 

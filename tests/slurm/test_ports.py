@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm.ports import SLOT_PORTS, NoPortsError, ephemeral_range, held_ports, is_free, slot_starts
+from slurm.ray.ports import SLOT_PORTS, NoPortsError, ephemeral_range, held_ports, is_free, slot_starts
 
 
 def test_nodes_of_one_job_and_of_other_jobs_get_different_ports() -> None:
@@ -47,7 +47,7 @@ def test_none_is_among_the_ports_that_linux_gives_to_anyone() -> None:
 
 
 def test_the_user_is_told_when_no_ports_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("slurm.ports.slot_starts", lambda width, ephemeral: [])
+    monkeypatch.setattr("slurm.ray.ports.slot_starts", lambda width, ephemeral: [])
     with pytest.raises(NoPortsError, match=r"no 10 ports are free side by side on .* `ss -tlnp`"), held_ports(10, 1, 0):
         pass
 

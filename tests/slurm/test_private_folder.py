@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from slurm.private_folder import LONGEST_ROOT, NoScratchError, private_folder
+from slurm.ray.private_folder import LONGEST_ROOT, NoScratchError, private_folder
 
 HOLD_UNTIL_KILLED = """
 import sys, time
 from pathlib import Path
-from slurm.private_folder import private_folder
+from slurm.ray.private_folder import private_folder
 with private_folder(Path(sys.argv[1])) as folder:
     print(folder, flush=True)
     time.sleep(1000)

@@ -8,7 +8,7 @@ import psutil
 
 TREE = '''
 import subprocess, sys
-from slurm.processes import adopt_orphans, kill_descendants
+from slurm.ray.processes import adopt_orphans, kill_descendants
 adopt_orphans()
 # A child whose own child, in a session of its own and deaf to SIGTERM, outlives it.
 deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(1000)"
@@ -28,7 +28,7 @@ print("killed", flush=True)
 
 PARENT = """
 import sys
-from slurm.processes import start_child
+from slurm.ray.processes import start_child
 child = start_child([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(1000)"], {})
 print(child.pid, flush=True)
 child.wait()
@@ -56,7 +56,7 @@ def test_a_child_ends_when_its_parent_is_killed() -> None:
 
 
 def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
-    code = "from slurm.processes import die_with_parent; die_with_parent(1 << 22); print('alive')"
+    code = "from slurm.ray.processes import die_with_parent; die_with_parent(1 << 22); print('alive')"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert answer.stdout == ""
     assert answer.returncode == -15

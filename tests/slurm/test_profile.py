@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from slurm.profile import Profile
+from slurm.profile.profile import Profile
 
 LEAST: dict[str, Any] = {"memory": "4GB", "time_limit": "1h"}
 

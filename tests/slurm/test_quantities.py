@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm.quantities import bytes_of, duration, expanded_folder, minutes_of
+from slurm.profile.quantities import bytes_of, duration, expanded_folder, minutes_of
 
 PARTS = st.tuples(st.integers(0, 30), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59))
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from slurm.ray_node import _parser, ray_command
+from slurm.ray.node import _parser, ray_command
 
 PORTS = range(20_000, 20_080)
 

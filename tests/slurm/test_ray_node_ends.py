@@ -38,7 +38,7 @@ def main():
 
 
 class Node:
-    """`slurm.ray_node` with something in place of Ray that behaves as badly as Ray can."""
+    """`slurm.ray.node` with something in place of Ray that behaves as badly as Ray can."""
 
     def __init__(self, folder: Path, scratch: Path) -> None:
         self.scratch = scratch
@@ -48,7 +48,7 @@ class Node:
             (package / file).write_text(text)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "slurm.ray_node", "--address=127.0.0.1", "--job=77", "--rank=0"),
+                *(sys.executable, "-m", "slurm.ray.node", "--address=127.0.0.1", "--job=77", "--rank=0"),
                 *("--workers=1", "--object-store=1", f"--scratch={scratch}"),
             ],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
@@ -76,7 +76,7 @@ class Node:
         self.heard("ready")
         (inner,) = self.outer.children()
         below = inner.children()
-        (ray,) = [each for each in below if "slurm.ray_start" in each.cmdline()]
+        (ray,) = [each for each in below if "slurm.ray.start" in each.cmdline()]
         (deaf,) = [each for each in below if each != ray]
         return [self.outer, inner, ray, deaf]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.ray_step import RayStep, step_environment
+from slurm.ray.step import RayStep, step_environment
 
 
 def _step(tmp_path: Path, said: str) -> RayStep:

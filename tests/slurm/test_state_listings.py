@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm.errors import CommandError
-from slurm.job_state import ENDED, LIVING, State, state_of
-from slurm.states import JobState, sacct_states, squeue_states, tasks_of
+from slurm.query.job_state import ENDED, LIVING, State, state_of
+from slurm.query.states import JobState, sacct_states, squeue_states, tasks_of
 from tests.slurm import recorded
 
 LATER = datetime(2026, 11, 23, 2, 0, 0)

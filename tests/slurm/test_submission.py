@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from slurm.profile import Profile
-from slurm.script import CONFIGURATION_FAULT, FAULT_MARK, python_command, setup_lines
-from slurm.submission import Request, SubmissionError, script, submit
+from slurm.profile.profile import Profile
+from slurm.submit.script import CONFIGURATION_FAULT, FAULT_MARK, python_command, setup_lines
+from slurm.submit.submission import Request, SubmissionError, script, submit
 from tests.slurm.programs import Programs
 
 RESULTS = Path("/shared/ntk/results")

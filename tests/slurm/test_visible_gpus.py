@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm.gpus import allocator_settings, gpus_of_a_worker, visible_gpus, workers_on_a_gpu
-from slurm.ray_node import MissingGpusError, refuse_missing_gpus
+from slurm.ray.gpus import allocator_settings, gpus_of_a_worker, visible_gpus, workers_on_a_gpu
+from slurm.ray.node import MissingGpusError, refuse_missing_gpus
 
 CARD = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
 OLD_SLICES = ["MIG-GPU-b8ea3855-276c-c9cb-b366-c6fa655957c5/1/0", "MIG-GPU-b8ea3855-276c-c9cb-b366-c6fa655957c5/1/1"]

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import DamagedArtifactError, StorageError
-from orchestrator.stage import Stage
 from orchestrator.stages.gram import GRAM
 from orchestrator.store.artifacts import Artifact, ArtifactStore, layout_of
+from orchestrator.store.stage import Stage
 from tests.store.processes import at_once
 
 STAGE = Stage(GRAM, {"groups": ["0.query"]}, {"left": (("capture", "a" * 24),)})

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from orchestrator.errors import DamagedArtifactError
-from orchestrator.stage import Stage
 from orchestrator.stages.capture import CAPTURE
 from orchestrator.store.arrays import BATCHES, HEADER, ArrayFile, ArrayReader
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.batched import BatchedLayout, BatchedRows
+from orchestrator.store.stage import Stage
 
 Array = np.ndarray[Any, Any]
 EACH_IN_ITS_OWN_FILE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

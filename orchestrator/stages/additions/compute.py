@@ -6,15 +6,15 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 
-from ntk_dist.bounds import added_block_bounds, first_order_extremes, violation
-from ntk_dist.decomposition import Decomposition
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.spectrum import condition_number, machine_epsilon, noise_floor, products_eps
-from ntk_dist.tridiagonal import TridiagonalDecomposition
+from ntk_dist.solvers.decomposition import Decomposition
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
+from ntk_dist.spectrum.bounds import added_block_bounds, first_order_extremes, violation
+from ntk_dist.spectrum.spectrum import condition_number, machine_epsilon, noise_floor, products_eps
 from orchestrator.errors import BrokenBoundError
-from orchestrator.stage import Stage
-from orchestrator.stages.blocks import sum_tiles
-from orchestrator.stages.work import Product, Work
+from orchestrator.stages.context.blocks import sum_tiles
+from orchestrator.stages.context.work import Product, Work
+from orchestrator.store.stage import Stage
 
 FloatArray = npt.NDArray[np.float64]
 

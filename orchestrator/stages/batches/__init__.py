@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from orchestrator.stage import Stage, StageCost, StageKind
 from orchestrator.stages.capture import rows_memory
+from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
-    from orchestrator.variant import Variant
+    from orchestrator.sweep.variant import Variant
 
 SEVERAL = 4
 """Examples of the larger of the two batches that are measured."""

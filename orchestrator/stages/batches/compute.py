@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.targets import kernel_outputs, rows_per_example
-from orchestrator.stage import Stage
+from finetune.data.targets import kernel_outputs, rows_per_example
 from orchestrator.stages.batches import SEVERAL
 from orchestrator.stages.batches.memory import MemoryLine, batch_limit, fitting_tokens, forget_batch, peak_of
-from orchestrator.stages.failures import is_out_of_memory
-from orchestrator.stages.tokenized import read_tokens
-from orchestrator.stages.work import Product, Work
+from orchestrator.stages.context.failures import is_out_of_memory
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.context.work import Product, Work
+from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from finetune.sharding.memory import give_back
-from ntk_dist.device_share import bytes_left
+from finetune.parallel.memory import give_back
+from ntk_dist.device.share import bytes_left
 from orchestrator.errors import SweepError
-from orchestrator.stages.resources import peak_memory, reset_peak_memory
+from orchestrator.sweep.resources import peak_memory, reset_peak_memory
 
 MOST_TOKENS = 65_536
 """Tokens beyond which a larger batch is no faster on any device that is known here."""

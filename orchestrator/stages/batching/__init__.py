@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from orchestrator.stage import Stage, StageCost, StageKind
+from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
-    from orchestrator.variant import Variant
+    from orchestrator.sweep.variant import Variant
 
 CROWD = 8
 """Most examples of the batches in which it is tried whether examples stay apart."""

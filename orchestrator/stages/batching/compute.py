@@ -4,12 +4,12 @@ from functools import partial
 
 import torch
 
-from finetune.batching import TrialTexts, check_batching, one_score
+from finetune.model.batching import TrialTexts, check_batching, one_score
 from finetune.training.origins import joined
-from orchestrator.stage import Stage
 from orchestrator.stages.batching import CROWD
-from orchestrator.stages.tokenized import read_tokens
-from orchestrator.stages.work import Product, Work
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.context.work import Product, Work
+from orchestrator.store.stage import Stage
 
 HALF = ("bfloat16", "float16")
 

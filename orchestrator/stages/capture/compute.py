@@ -5,13 +5,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from finetune.targets import kernel_outputs, rows_per_example
-from ntk_dist.batches import length_buckets
-from ntk_dist.row_sums import in_turn
-from orchestrator.stage import Stage
-from orchestrator.stages.tokenized import read_tokens
-from orchestrator.stages.work import Product, Work
+from finetune.data.targets import kernel_outputs, rows_per_example
+from ntk_dist.jacobian.batches import length_buckets
+from ntk_dist.jacobian.row_sums import in_turn
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.batched import BatchedLayout
+from orchestrator.store.stage import Stage
 
 SCORES = "scores"
 """The array of initial outputs f_0, (examples, rows per example), beside one array a group."""

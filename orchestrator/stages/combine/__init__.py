@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from orchestrator.stage import Stage, StageCost, StageKind
 from orchestrator.stages.combine.combinations import SIDES, Combined, combinations_of
+from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
-    from orchestrator.variant import Variant
+    from orchestrator.sweep.variant import Variant
 
 _COLUMNS = 9
 """Numbers of a combination: the gap, and loss and three metrics of both models."""

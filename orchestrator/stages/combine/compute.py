@@ -11,13 +11,13 @@ from finetune.errors import CombinationError
 from finetune.training.combining import combined, combined_outputs, linearity_gap, weights_of
 from finetune.training.outputs import all_outputs
 from finetune.training.trainable import Displacement
-from orchestrator.stage import Stage
 from orchestrator.stages.combine import planned
 from orchestrator.stages.combine.combinations import SIDES, Combined, Side
+from orchestrator.stages.context.problem import load_problem
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.stages.problem import load_problem
-from orchestrator.stages.work import Product, Work
+from orchestrator.store.stage import Stage
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """The kind `compare`: how far the trained model and its trained linearization are apart."""
 
-from orchestrator.stage import Stage, StageKind
 from orchestrator.stages.finetune import cells_label
+from orchestrator.store.stage import Stage, StageKind
 
 
 def _label(stage: Stage) -> str:

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from finetune.difference import output_difference
+from finetune.analysis.difference import output_difference
 from finetune.settings import TaskKind
-from ntk_dist.bounds import minimiser_distance_bound, violation
+from ntk_dist.spectrum.bounds import minimiser_distance_bound, violation
 from orchestrator.errors import BrokenBoundError
-from orchestrator.stage import Stage
+from orchestrator.stages.context.problem import Problem, load_problem
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import TrainedCells
-from orchestrator.stages.problem import Problem, load_problem
-from orchestrator.stages.work import Product, Work
+from orchestrator.store.stage import Stage
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -1,14 +1,14 @@
 """The stage `dataset`: the examples that a seed draws, tokenized once for all that read them."""
 
-from finetune.repeats import first_places
-from finetune.sampling import sample
+from finetune.data.repeats import first_places
+from finetune.data.sampling import sample
+from finetune.data.task import Pool, read_examples
+from finetune.data.tokens import tokenize
 from finetune.settings import TaskSettings
-from finetune.task import Pool, read_examples
-from finetune.tokens import tokenize
-from orchestrator.settings import model_settings, task_settings
-from orchestrator.stage import Stage
-from orchestrator.stages.work import Product, Work
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.batched import Array
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.settings import model_settings, task_settings
 
 
 def compute(stage: Stage, work: Work) -> Product:

@@ -1,11 +1,11 @@
 """The stage `finetune`: trains the cells of some lambdas side by side, the model itself or its linearization."""
 
 from finetune.training.loop import train
-from orchestrator.stage import Stage
+from orchestrator.stages.context.problem import load_problem
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.stages.problem import load_problem
-from orchestrator.stages.work import Product, Work
+from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:

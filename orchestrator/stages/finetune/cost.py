@@ -1,8 +1,8 @@
 """What training costs: FLOPs and bytes of a stage that trains some cells."""
 
-from orchestrator.stage import Stage, StageCost
 from orchestrator.stages.finetune.memory import by_rows, outputs_bytes, trained_parameters, training_memory
-from orchestrator.variant import Variant
+from orchestrator.store.stage import Stage, StageCost
+from orchestrator.sweep.variant import Variant
 
 
 def run_cost(run: Stage, variant: Variant) -> StageCost:

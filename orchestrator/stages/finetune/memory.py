@@ -1,8 +1,8 @@
 """How much memory a stage `finetune` takes, which also decides how a linearization is trained."""
 
-from orchestrator.sizes import Sizes
-from orchestrator.stage import Stage
-from orchestrator.survey import Survey
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.sizes import Sizes
+from orchestrator.sweep.survey import Survey
 
 
 def training_memory(sizes: Sizes, survey: Survey, stage: Stage) -> int:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.sharding.weights import has_divided
+from finetune.analysis.updates import group_updates
+from finetune.parallel.weights import has_divided
 from finetune.training.origins import starting_from
 from finetune.training.run import SEEN, CellState, TrainingRun, Trajectory
 from finetune.training.trainable import Displacement
-from finetune.updates import group_updates
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array

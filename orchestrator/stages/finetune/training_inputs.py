@@ -8,12 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from finetune.data.targets import kernel_outputs
+from finetune.data.tokens import TokenizedTexts
 from finetune.errors import UnsupportedModelError
-from finetune.prefix import PrefixCache
-from finetune.sharding.scorer import ShardedScorer
-from finetune.sharding.trainable import ShardedModel, passing_through
-from finetune.targets import kernel_outputs
-from finetune.tokens import TokenizedTexts
+from finetune.model.prefix import PrefixCache
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.linearized_products import LinearizedProducts
@@ -24,14 +22,16 @@ from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Displacement, Positions, Split, Trainable
-from ntk_dist.tracked import TrackedLinear
-from orchestrator.layer_sets import HEAD
-from orchestrator.stage import Stage
-from orchestrator.stages.problem import Problem
-from orchestrator.stages.tokenized import read_tokens
-from orchestrator.stages.work import Work
+from finetune.zero.scorer import ShardedScorer
+from finetune.zero.trainable import ShardedModel, passing_through
+from ntk_dist.jacobian.tracked import TrackedLinear
+from orchestrator.stages.context.problem import Problem
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.context.work import Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.layer_sets import HEAD
 
 SPLITS: tuple[Split, Split] = ("train", "eval")
 

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.sizes import workspace_bytes
-from orchestrator.stage import Stage, StageCost, StageKind
+from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.sizes import workspace_bytes
 
 if TYPE_CHECKING:
     from orchestrator.spec.compute_section import ComputeSection
-    from orchestrator.variant import Variant
+    from orchestrator.sweep.variant import Variant
 
 DEVICE_BYTES = 256 << 20
 DEVICE_SHARE_OF_BUDGET = 4

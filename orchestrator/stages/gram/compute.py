@@ -4,14 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.sizes import COLUMNS_AT_ONCE, workspace_bytes
-from orchestrator.stage import Stage
-from orchestrator.stages.work import Product, Work
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.artifacts import Artifact
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.sizes import COLUMNS_AT_ONCE, workspace_bytes
 
 if TYPE_CHECKING:
-    from ntk_dist.kernel_matrix import FloatArray
-    from ntk_dist.rows import Rows
+    from ntk_dist.kernel.kernel_matrix import FloatArray
+    from ntk_dist.kernel.rows import Rows
 
 
 def compute(stage: Stage, work: Work) -> Product:
@@ -42,7 +42,7 @@ def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
         "accumulate": p["gram_dtype"],
     }
     if p["device_bytes"] is not None:
-        from ntk_dist.device_gram import device_gram_tile
+        from ntk_dist.kernel.device_gram import device_gram_tile
 
         return partial(
             device_gram_tile,
@@ -51,7 +51,7 @@ def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
             max_bytes=work.halved(p["device_bytes"]),
             device=work.use_device(p["device"]),
         )
-    from ntk_dist.gram import gram_tile
+    from ntk_dist.kernel.gram import gram_tile
 
     def on_the_cpu(left: "Rows", right: "Rows") -> "FloatArray":
         max_bytes = workspace_bytes(left.shape[0], right.shape[0], work.halved(COLUMNS_AT_ONCE))

@@ -2,21 +2,21 @@
 
 import numpy as np
 
-from finetune.left_out import ridge_hat
-from finetune.probe import fit_head
+from finetune.analysis.left_out import ridge_hat
+from finetune.analysis.probe import fit_head
+from finetune.data.targets import logit_targets
 from finetune.settings import TaskKind
-from finetune.targets import logit_targets
-from ntk_dist.batches import length_buckets
-from orchestrator.stage import Stage
-from orchestrator.stages.tokenized import read_tokens
-from orchestrator.stages.work import Product, Work
+from ntk_dist.jacobian.batches import length_buckets
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.context.work import Product, Work
+from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:
     """Fit the head; the artifact holds its `weight` (C, d) and `bias` (C,).
 
-    For leave-one-out it holds besides what `finetune.left_out.ridge_hat` returns of a ridge head, `hat_factor` (n, q)
-    and `left_out_changes` (n, C), and of a logistic one the `features` (n, d) that it was fitted to.
+    For leave-one-out it holds besides what `finetune.analysis.left_out.ridge_hat` returns of a ridge head, `hat_factor`
+    (n, q) and `left_out_changes` (n, C), and of a logistic one the `features` (n, d) that it was fitted to.
     """
     p = stage.parameters
     dataset = work.input(stage, "dataset")

@@ -2,14 +2,14 @@
 
 import numpy as np
 
+from finetune.analysis.logistic_refits import logistic_refits
 from finetune.errors import ProbeError
-from finetune.logistic_refits import logistic_refits
-from orchestrator.stage import Stage
-from orchestrator.stages.work import Product, Work
+from orchestrator.stages.context.work import Product, Work
+from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Fit the head again; the artifact holds `features` and `directions` of `finetune.left_out.LeftOut`.
+    """Fit the head again; the artifact holds `features` and `directions` of `finetune.analysis.left_out.LeftOut`.
 
     They are (n, q) and (n, C, q). Where some example cannot be left out, it holds no arrays, and its facts say why
     under `impossible`.

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from finetune.precision_error import RowSample, precision_error, sample_rows
-from finetune.targets import kernel_outputs
-from ntk_dist.batches import length_buckets
-from orchestrator.stage import Stage
-from orchestrator.stages.tokenized import read_tokens
-from orchestrator.stages.work import Product, Work
+from finetune.analysis.precision_error import RowSample, precision_error, sample_rows
+from finetune.data.targets import kernel_outputs
+from ntk_dist.jacobian.batches import length_buckets
+from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.context.work import Product, Work
+from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:

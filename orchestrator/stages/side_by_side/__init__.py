@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from orchestrator.stage import Stage, StageCost, StageKind
 from orchestrator.stages.finetune import FINETUNE
+from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
-    from orchestrator.variant import Variant
+    from orchestrator.sweep.variant import Variant
 
 
 def runs_of(stage: Stage) -> list[Stage]:

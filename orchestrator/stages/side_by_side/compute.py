@@ -12,13 +12,13 @@ from finetune.training.run import Observer
 from finetune.training.settings import Cell
 from finetune.training.trainable import Displacement
 from orchestrator.identity import canonical_json
-from orchestrator.stage import Stage
+from orchestrator.stages.context.problem import load_problem
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.stages.problem import load_problem
 from orchestrator.stages.side_by_side import runs_of
-from orchestrator.stages.work import Product, Work
 from orchestrator.store.batched import Array
+from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:

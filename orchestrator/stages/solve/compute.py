@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ntk_dist.decomposition import Decomposition
-from ntk_dist.kept_path import KeptPath
-from orchestrator.estimates import missing_estimates
-from orchestrator.stage import Stage
-from orchestrator.stages.blocks import BLOCK_BYTES, feature_blocks
-from orchestrator.stages.problem import Problem, load_problem
+from ntk_dist.solvers.decomposition import Decomposition
+from ntk_dist.solvers.kept_path import KeptPath
+from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
+from orchestrator.stages.context.problem import Problem, load_problem
+from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.solve import is_iterative
 from orchestrator.stages.solve.fitted_start import load_start
 from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.stages.solve.split import dual_shares, primal_shares
 from orchestrator.stages.solve.sums import KernelSums, summation_order
-from orchestrator.stages.work import Product, Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.error_estimates import missing_estimates
 
 if TYPE_CHECKING:
-    from ntk_dist.eigen import Eigh
-    from ntk_dist.symmetric import SymmetricDecomposer
+    from ntk_dist.solvers.eigen import Eigh
+    from ntk_dist.solvers.symmetric import SymmetricDecomposer
 
 FloatArray = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterator[FloatArray]]
@@ -103,12 +103,12 @@ class Solver:
         self.decomposer = self._decomposer()
 
     def _decomposer(self) -> "SymmetricDecomposer":
-        from ntk_dist.symmetric import SymmetricDecomposer
+        from ntk_dist.solvers.symmetric import SymmetricDecomposer
 
         device_eigh: Eigh | None = None
         compute = self.stage.parameters["problem"]["compute"]
         if compute["device_bytes"] is not None:
-            from ntk_dist.device_eigen import DeviceEigh
+            from ntk_dist.solvers.device_eigen import DeviceEigh
 
             device_eigh = DeviceEigh(self.work.use_device(compute["device"]))
         return SymmetricDecomposer(self.kernel["eigenvectors"], device_eigh)
@@ -133,7 +133,7 @@ class Solver:
     def decomposition_of(self, K: FloatArray) -> Decomposition:
         """Return the decomposition of K (M, M) that the spec asks for; K is overwritten."""
         if not self.symmetric:
-            from ntk_dist.schur import SchurDecomposition
+            from ntk_dist.solvers.schur import SchurDecomposition
 
             return SchurDecomposition(K)
         return self.decomposer(K)
@@ -168,7 +168,7 @@ class Solver:
         return sums
 
     def _decompose_primal(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
-        from ntk_dist.primal import PrimalDecomposition
+        from ntk_dist.solvers.primal import PrimalDecomposition
 
         train, evaluation = self._features(groups)
         p = next(train()).shape[1]
@@ -212,7 +212,7 @@ class Solver:
 
     def spectrum_scalars(self, decomposition: Decomposition) -> dict[str, float]:
         """Return what the spectrum says, and what the model does before fine-tuning."""
-        from ntk_dist.spectrum import label_alignment, summarise
+        from ntk_dist.spectrum.spectrum import label_alignment, summarise
 
         summary = summarise(
             decomposition.eigenvalues,
@@ -229,7 +229,7 @@ class Solver:
 
     def summary_settings(self) -> dict[str, float]:
         """Return what a summary of a spectrum needs to know of the spec: two sigmas and two roundoffs."""
-        from ntk_dist.spectrum import machine_epsilon, products_eps
+        from ntk_dist.spectrum.spectrum import machine_epsilon, products_eps
 
         parameters = self.stage.parameters["problem"]
         compute, scorer = parameters["compute"], parameters["scorer"]

@@ -1,12 +1,12 @@
 """What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
 
-from orchestrator.layer_sets import LayerSet
-from orchestrator.sizes import Sizes
-from orchestrator.stage import Stage, StageCost
-from orchestrator.stages.blocks import BLOCK_BYTES
+from orchestrator.stages.context.blocks import BLOCK_BYTES
 from orchestrator.stages.solve import is_iterative
 from orchestrator.stages.solve.memory import SolveSize
-from orchestrator.variant import Variant
+from orchestrator.store.stage import Stage, StageCost
+from orchestrator.sweep.layer_sets import LayerSet
+from orchestrator.sweep.sizes import Sizes
+from orchestrator.sweep.variant import Variant
 
 
 def solve_cost(stage: Stage, variant: Variant) -> StageCost:
@@ -80,9 +80,9 @@ def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_sets: int) -> int:
     each random probe, one for both ends of the spectrum) with three more for each vector that is multiplied, or those
     that span the solutions of all lambdas, with what they are multiplied to; and what is kept of other layer sets.
     """
-    from ntk_dist.extremes import COUNT, EXTREMES_STEPS
-    from ntk_dist.krylov_ridge import RIDGE_STEPS
-    from ntk_dist.spectral_density import DENSITY_STEPS, PROBES
+    from ntk_dist.solvers.krylov_ridge import RIDGE_STEPS
+    from ntk_dist.spectrum.extremes import COUNT, EXTREMES_STEPS
+    from ntk_dist.spectrum.spectral_density import DENSITY_STEPS, PROBES
 
     targets, spanning = _targets(sizes), _spanning(M)
     vectors = max(
@@ -98,7 +98,7 @@ def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_sets: int) -> int:
 
 def _iterative_kept(sizes: Sizes, M: int) -> int:
     """Return the bytes of what the path of any lambda follows from, at most."""
-    from ntk_dist.krylov_ridge import RIDGE_STEPS
+    from ntk_dist.solvers.krylov_ridge import RIDGE_STEPS
 
     q, m = min(M, RIDGE_STEPS), _spanning(M)
     rows = M + sizes.kernel_rows(sizes.n_eval) + q
@@ -107,8 +107,8 @@ def _iterative_kept(sizes: Sizes, M: int) -> int:
 
 def _spanning(M: int) -> int:
     """Return how many vectors span the solutions of a target for all lambdas, at most."""
-    from ntk_dist.krylov_ridge import RIDGE_STEPS
-    from ntk_dist.lambda_nodes import MOST_NODES
+    from ntk_dist.solvers.krylov_ridge import RIDGE_STEPS
+    from ntk_dist.solvers.lambda_nodes import MOST_NODES
 
     return min(M, RIDGE_STEPS, MOST_NODES + 1)
 
@@ -118,9 +118,9 @@ def _iterative_cost(sizes: Sizes, M: int) -> tuple[float, int]:
 
     Steps end early where the path of the lowest lambda or an eigenvalue has converged, which nobody knows before.
     """
-    from ntk_dist.extremes import COUNT, EXTREMES_STEPS
-    from ntk_dist.krylov_ridge import RIDGE_STEPS
-    from ntk_dist.spectral_density import DENSITY_STEPS, PROBES
+    from ntk_dist.solvers.krylov_ridge import RIDGE_STEPS
+    from ntk_dist.spectrum.extremes import COUNT, EXTREMES_STEPS
+    from ntk_dist.spectrum.spectral_density import DENSITY_STEPS, PROBES
 
     targets, nodes = _targets(sizes), PROBES * min(M, DENSITY_STEPS)
     products = targets * (min(M, RIDGE_STEPS) + _spanning(M) + 1) + nodes + min(M, EXTREMES_STEPS) + 2 * COUNT

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from finetune.left_out import LeftOut, ridge_left_out
-from finetune.targets import changes_of_outputs
-from ntk_dist.features import OutputMode
-from ntk_dist.fitted_start import FittedStart
-from orchestrator.stage import Stage
-from orchestrator.stages.work import Work
+from finetune.analysis.left_out import LeftOut, ridge_left_out
+from finetune.data.targets import changes_of_outputs
+from ntk_dist.kernel.features import OutputMode
+from ntk_dist.solvers.fitted_start import FittedStart
+from orchestrator.stages.context.work import Work
+from orchestrator.store.stage import Stage
 
 
 def load_start(stage: Stage, work: Work, mode: OutputMode) -> tuple[FittedStart | None, str]:

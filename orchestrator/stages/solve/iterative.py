@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ntk_dist.iterative import IterativeDecomposition
-from ntk_dist.tile_operator import TileOperator
-from orchestrator.stage import Stage
-from orchestrator.stages.blocks import summed_tiles
+from ntk_dist.kernel.tile_operator import TileOperator
+from ntk_dist.spectrum.iterative import IterativeDecomposition
+from orchestrator.stages.context.blocks import summed_tiles
+from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve.compute import Solver
 from orchestrator.stages.solve.path import Strengths
 from orchestrator.stages.solve.split import operator_shares
-from orchestrator.stages.work import Work
+from orchestrator.store.stage import Stage
 
 FloatArray = npt.NDArray[np.float64]
 

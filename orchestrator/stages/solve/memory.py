@@ -52,6 +52,6 @@ class SolveSize:
 
     @property
     def _spanning(self) -> int:
-        from ntk_dist.lambda_nodes import MOST_NODES
+        from ntk_dist.solvers.lambda_nodes import MOST_NODES
 
         return (MOST_NODES + 1) * self.targets

@@ -7,14 +7,14 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from ntk_dist.bounds import ridge_distance_bound
-from ntk_dist.kept_krylov import KeptKrylovPath
-from ntk_dist.kept_path import KeptPath
-from ntk_dist.ridge import RidgePath
-from orchestrator.stage import Stage
-from orchestrator.stages.problem import Problem
+from ntk_dist.solvers.kept_krylov import KeptKrylovPath
+from ntk_dist.solvers.kept_path import KeptPath
+from ntk_dist.solvers.ridge import RidgePath
+from ntk_dist.spectrum.bounds import ridge_distance_bound
+from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import is_iterative
 from orchestrator.store.artifacts import Artifact
+from orchestrator.store.stage import Stage
 
 FloatArray = npt.NDArray[np.float64]
 

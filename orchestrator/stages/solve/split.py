@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import blas
 
-from ntk_dist.tile_operator import TileOperator
-from orchestrator.layer_sets import HEAD
-from orchestrator.stages.blocks import tile_places
+from ntk_dist.kernel.tile_operator import TileOperator
+from orchestrator.stages.context.blocks import tile_places
 from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.layer_sets import HEAD
 
 FloatArray = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterator[FloatArray]]

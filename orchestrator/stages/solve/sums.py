@@ -6,9 +6,9 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.layer_sets import HEAD
-from orchestrator.stages.blocks import tile_places
+from orchestrator.stages.context.blocks import tile_places
 from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.layer_sets import HEAD
 
 FloatArray = npt.NDArray[np.float64]
 

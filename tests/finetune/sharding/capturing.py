@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.parallel.group import ModelGroup
+from finetune.parallel.processes import joined_group
+from finetune.parallel.weights import is_divided, part_of
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.sharding.group import ModelGroup
-from finetune.sharding.processes import joined_group
-from finetune.sharding.scorer import ShardedScorer, build_sharded_scorer
-from finetune.sharding.weights import is_divided, part_of
-from finetune.tokens import TokenizedTexts, tokenize
-from ntk_dist.batches import length_buckets
+from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
+from ntk_dist.jacobian.batches import length_buckets
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from finetune.model import load_model
+from finetune.model.loading import load_model
+from finetune.parallel.processes import joined_group
+from finetune.parallel.weights import is_divided, loaded_in_parts, part_of
 from finetune.settings import ModelSettings
-from finetune.sharding.processes import joined_group
-from finetune.sharding.weights import is_divided, loaded_in_parts, part_of
 
 
 def draw(models: Sequence[ModelSettings]) -> list[dict[str, Tensor]]:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from finetune.scorer import Scorer
-from finetune.sharding.group import ModelGroup
-from finetune.sharding.processes import joined_group
-from finetune.sharding.release import free_models
-from finetune.sharding.scorer import ShardedScorer, build_sharded_scorer
-from finetune.sharding.trainable import passing_through
-from finetune.sharding.weights import is_divided, part_of
+from finetune.model.scorer import Scorer
+from finetune.parallel.group import ModelGroup
+from finetune.parallel.processes import joined_group
+from finetune.parallel.weights import is_divided, part_of
+from finetune.zero.release import free_models
+from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
+from finetune.zero.trainable import passing_through
 from tests.finetune.sharding.capturing import Case
 
 Parts = list[tuple[StorageWeakRef, int]]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from finetune.model import load_model
+from finetune.model.loading import load_model
 from finetune.settings import ModelSettings
 from tests.finetune.sharding.drawing import draw
 from tests.forked_group import run_forked_group

@@ -20,14 +20,14 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.capture import demo_model
 from finetune.errors import GroupError
-from finetune.model import load_model
-from finetune.scorer import build_scorer
+from finetune.model.loading import load_model
+from finetune.model.scorer import build_scorer
+from finetune.parallel.group import ModelGroup
+from finetune.parallel.launching import run_group
+from finetune.parallel.processes import joined_group
+from finetune.parallel.weights import zero_config
 from finetune.settings import ModelSettings, ShardingSettings
-from finetune.sharding.group import ModelGroup
-from finetune.sharding.launching import run_group
-from finetune.sharding.processes import joined_group
-from finetune.sharding.weights import zero_config
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.finetune.sharding.capturing import Case, capture, die_alone, fail_alone
 from tests.forked_group import run_forked_group
 from tests.tiny_models import ALL_TARGETS, FAMILIES, save_tiny

@@ -14,14 +14,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from finetune.analysis.updates import group_updates
 from finetune.errors import GroupError
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer, build_scorer
-from finetune.sharding.checkpoint import GroupCheckpoint
-from finetune.sharding.group import ModelGroup
-from finetune.sharding.processes import joined_group
-from finetune.sharding.scorer import ShardedScorer, build_sharded_scorer
-from finetune.sharding.trainable import ShardedModel, passing_through
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer, build_scorer
+from finetune.parallel.group import ModelGroup
+from finetune.parallel.processes import joined_group
+from finetune.training.group_checkpoint import GroupCheckpoint
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import train_cells
@@ -29,7 +28,8 @@ from finetune.training.origins import Origin, differing_weights, starting_from
 from finetune.training.run import Arrays, CellStatus, Checkpoint, Observer, TrainingRun
 from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.stacked import StackedModel
-from finetune.updates import group_updates
+from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
+from finetune.zero.trainable import ShardedModel, passing_through
 from tests.finetune.sharding.capturing import Case
 from tests.finetune.training.problems import coded_targets, flat, texts_of
 

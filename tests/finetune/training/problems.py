@@ -8,16 +8,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from finetune.scorer import Scorer, build_scorer
+from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.model.scorer import Scorer, build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.tokens import TokenizedTexts, tokenize
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.loop import Targets
 from finetune.training.origins import Origin
 from finetune.training.run import Arrays
 from finetune.training.settings import TrainingSettings
 from finetune.training.stacked import StackedModel
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.tracked import TrackedLinear
 
 DESCENT = TrainingSettings("squared", "l2sp", "gradient_descent", 0.1, 50, batch_examples=4)
 ADAM = TrainingSettings("squared", "l2sp", "adamw", 0.01, 12, batch_examples=3, record_every=4)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.scorer import Scorer
-from finetune.targets import kernel_outputs
+from finetune.data.targets import kernel_outputs
+from finetune.model.scorer import Scorer
 from finetune.training.kernel_change import KernelChange
-from ntk_dist.batches import Batch
-from ntk_dist.features import KernelKind, OutputMode
+from ntk_dist.jacobian.batches import Batch
+from ntk_dist.kernel.features import KernelKind, OutputMode
 from tests.finetune.training.problems import GROUPS, scorer_of, texts_of
 from tests.single_example import reference_rows
 from tests.tiny_models import save_tiny

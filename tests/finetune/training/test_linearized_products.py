@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer
-from finetune.targets import kernel_outputs
-from finetune.tokens import TokenizedTexts
+from finetune.data.targets import kernel_outputs
+from finetune.data.tokens import TokenizedTexts
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import train
 from finetune.training.settings import TrainingSettings
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.dual_numbers import directional_derivative
 from tests.finetune.test_directional_exactness import minilm
 from tests.finetune.training.problems import ADAM, DESCENT, GROUPS, Kept, coded_targets, flat, scorer_of, texts_of

@@ -10,8 +10,8 @@ from finetune.training.loop import Targets, train
 from finetune.training.run import SEEN, CellStatus
 from finetune.training.settings import TrainingSettings
 from finetune.training.stepping import learning_rate, step_batches
-from ntk_dist.eigen import EigenDecomposition
-from ntk_dist.trajectory import gradient_descent
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.trajectory import gradient_descent
 from tests.finetune.training.problems import ADAM, DESCENT, Kept, LinearProblem, flat
 
 LAMBDAS = (0.5, 2.0, 8.0)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from finetune.data.tokens import TokenizedTexts
 from finetune.errors import UnsupportedModelError
-from finetune.prefix import PrefixCache
-from finetune.scorer import Scorer
-from finetune.tokens import TokenizedTexts
+from finetune.model.prefix import PrefixCache
+from finetune.model.scorer import Scorer
 from finetune.training.loop import Targets, train, train_cells
 from finetune.training.origins import Origin, differing_weights, joined, starting_from
 from finetune.training.run import Checkpoint, TrainingRun

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.scorer import Scorer
+from finetune.model.scorer import Scorer
 from finetune.training.smoothness import smoothness
 from finetune.training.stacked import displaced_stack
-from ntk_dist.tracked import TrackedLinear
+from ntk_dist.jacobian.tracked import TrackedLinear
 from tests.finetune.training.problems import GROUPS, scorer_of, stacked_of, texts_of
 from tests.tiny_models import save_tiny
 

@@ -10,7 +10,7 @@ import torch
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.loop import train
 from finetune.training.stacked import displaced_stack
-from ntk_dist.capture import jacobian_rows
+from ntk_dist.jacobian.capture import jacobian_rows
 from tests.finetune.training.problems import (
     ADAM,
     DESCENT,

@@ -1,0 +1,1 @@
+"""Tasks: their examples, tokens, targets and metrics."""

@@ -1,0 +1,132 @@
+"""Texts and labels as columns hold them, checked row by row."""
+
+import math
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.reading.numerals import number_of
+from finetune.errors import EmptyTextError, LabelError, TextError
+
+LARGEST_CLASS = 2**31 - 1
+
+Place = Callable[[int], str]
+"""Says where a row stands, for example "data.csv, line 5: row 3 of split train"."""
+
+_LISTED = 8
+
+
+def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place) -> list[str]:
+    """The texts of the given rows.
+
+    Raises:
+        EmptyTextError: one is missing, blank or not a text; names the row.
+        TextError: one has a character that cannot be written in UTF-8; names the row.
+    """
+    texts = []
+    for row in rows.tolist():
+        text = column[row]
+        if not isinstance(text, str) or not text.strip():
+            how = "remove the row, or name another column"
+            if isinstance(text, int | float) and not isinstance(text, bool):
+                how = "a number: write it as a text, or name another column"
+            raise EmptyTextError(f"{place(row)} has no text in column {name!r} (it holds {_shown(text)}); {how}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TextError(
+                f"{place(row)} has half of a surrogate pair, {text[error.start]!a}, at position {error.start + 1} of "
+                f"its text in column {name!r}, which is no character; correct or remove it"
+            ) from error
+        texts.append(text)
+    return texts
+
+
+def integer_labels(values: Iterable[Any], place: Place) -> NDArray[np.int64]:
+    """Classes 0, 1, 2, ...
+
+    Raises:
+        LabelError: a label is missing, not a whole number, negative, or no class by any measure; names row and value.
+    """
+    values = list(values)
+    labels = []
+    for row, value in enumerate(values):
+        _check_there(value, place(row))
+        number = _number(value)
+        if number is None or number != int(number) or number < 0:
+            raise LabelError(
+                f"{place(row)} has label {_shown(value)}; classes are whole numbers from 0 on. {_how_to_code(values)}"
+            )
+        if number > LARGEST_CLASS:
+            raise LabelError(
+                f"{place(row)} has label {_shown(value)}, which is too large for a class. Correct the label"
+            )
+        labels.append(int(number))
+    return np.array(labels, dtype=np.int64)
+
+
+def real_labels(values: Iterable[Any], place: Place) -> NDArray[np.float64]:
+    """Real numbers.
+
+    Raises:
+        LabelError: a label is missing or not finite; names row and value.
+    """
+    labels = []
+    for row, value in enumerate(values):
+        _check_there(value, place(row))
+        number = _number(value)
+        if number is None:
+            comma = isinstance(value, str) and number_of(value.replace(",", ".")) is not None
+            how = "write decimals with a point" if comma else "correct or remove the row"
+            raise LabelError(f"{place(row)} has label {_shown(value)}, which is not a finite number; {how}")
+        labels.append(float(number))
+    return np.array(labels, dtype=np.float64)
+
+
+def sign_labels(values: Iterable[Any], place: Place, cut: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that are kept and their classes: 1 above the cut, 0 below minus the cut.
+
+    Raises:
+        LabelError: as `real_labels`.
+    """
+    numbers = real_labels(values, place)
+    rows = np.flatnonzero(np.abs(numbers) > cut)
+    return rows, (numbers[rows] > 0).astype(np.int64)
+
+
+def _check_there(value: Any, where: str) -> None:
+    if value is None:
+        raise LabelError(f"{where} has no label; remove the row, or name a split whose labels are given")
+
+
+def _number(value: Any) -> int | float | None:
+    """Return the finite number that a label is or, as a text, says; None if it is none."""
+    number = number_of(value) if isinstance(value, str) else value
+    if not isinstance(number, int | float | np.number | Decimal):
+        return None
+    try:
+        return (number if isinstance(number, int) else float(number)) if math.isfinite(float(number)) else None
+    except OverflowError:
+        return None
+
+
+def _how_to_code(values: list[Any]) -> str:
+    words = sorted({value for value in values if isinstance(value, str) and _number(value) is None})
+    if not words:
+        return (
+            "Code the labels so (-1 often stands for a label that is withheld), set sign_cut to make classes of "
+            "ratings, or choose kind: regression"
+        )
+    listed = ", ".join(f"{number} for {_shown(word)}" for number, word in enumerate(words[:_LISTED]))
+    return f"Code the labels so, for example {listed}" + (" and so on" if len(words) > _LISTED else "")
+
+
+def _shown(value: Any) -> str:
+    try:
+        shown = repr(value)
+    except ValueError:  # an integer with more digits than Python writes
+        return "a number with thousands of digits"
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."

@@ -1,0 +1,96 @@
+"""Where examples are read from: local files, or a data set on the hub."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune.data.data_folder import DATA_SUFFIXES, is_data, split_files
+from finetune.data.reading.delimited import read_csv, read_tsv
+from finetune.data.reading.json_file import read_json, read_json_lines
+from finetune.data.reading.parquet import read_parquet
+from finetune.data.reading.table import Table, check_names, joined
+from finetune.errors import DataLoadError, SplitError
+from finetune.settings import TaskSettings
+
+_READERS = {
+    ".parquet": read_parquet,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_json_lines,
+    ".json": read_json,
+}
+
+
+def read_split(task: TaskSettings, split: str) -> Table:
+    """Return the columns that a task names of one split.
+
+    Local files are read anew every time, by what stands in them alone. A file by itself is the split `train`. Data sets
+    on the hub go through the library `datasets` and its cache.
+
+    Raises:
+        DataLoadError: nothing can be read there.
+        SplitError: no such split; lists those that exist.
+        MissingColumnError: a column does not exist; lists those that do.
+    """
+    wanted = list(dict.fromkeys(name for name in (task.text, task.label, task.text_pair) if name is not None))
+    path = Path(task.data)
+    if path.is_dir():
+        return joined([_read(file, wanted) for file in split_files(path, split, task.config)])
+    if not path.exists():
+        if path.is_absolute() or is_data(path):
+            raise DataLoadError(f"there is nothing at {path}: it cannot be read")
+        return _from_hub(task, split, wanted)
+    if split != "train":
+        raise SplitError(f"{path} has no split {split!r}; a file by itself has the split train alone")
+    return _read(path, wanted)
+
+
+def _read(path: Path, wanted: Sequence[str]) -> Table:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataLoadError(f"{path} is none of {', '.join(DATA_SUFFIXES)}; convert it to Parquet, CSV or JSONL")
+    return reader(path, wanted)
+
+
+def _from_hub(task: TaskSettings, split: str, wanted: Sequence[str]) -> Table:
+    from datasets import load_dataset
+
+    with _quiet():
+        try:
+            splits = load_dataset(task.data, name=task.config, revision=task.revision)
+        except Exception as error:  # datasets raises whatever its readers raise
+            raise DataLoadError(
+                f"the data set {task.data} cannot be read from the hub: {_cause(error)}; it may need task.config, or "
+                "the hub, its cache and the disk need looking after"
+            ) from error
+        if split not in splits:
+            raise SplitError(f"{task.data} has no split {split!r}; its splits are: {', '.join(splits)}")
+        rows = splits[split]
+        check_names(f"{task.data}, split {split}", rows.column_names, wanted)
+        return Table({name: list(rows[name]) for name in wanted}, len(rows), lambda row: task.data)
+
+
+def _cause(error: BaseException) -> str:
+    """Return what an error says, and below it the one that it was first raised for, which wrappers often leave out."""
+    first = error
+    seen = {id(error)}
+    while (below := first.__cause__ or first.__context__) is not None and id(below) not in seen:
+        first = below
+        seen.add(id(below))
+    told = [f"{type(each).__name__}: {each}" for each in dict.fromkeys((error, first))]
+    return ", because of ".join(told)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from datasets import disable_progress_bars, enable_progress_bars
+    from datasets.utils import are_progress_bars_disabled
+
+    shown: Any = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()

@@ -1,0 +1,189 @@
+"""The examples of a task, read and checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.columns import integer_labels, real_labels, sign_labels, texts_of
+from finetune.data.repeats import first_places
+from finetune.data.source import read_split
+from finetune.errors import DataLoadError, LabelError
+from finetune.settings import TaskSettings
+
+_LISTED = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """N examples to draw from.
+
+    Attributes:
+        texts: their sentences.
+        pairs: their second sentences, if the task has them.
+        labels: (N,) int64 classes or float64 numbers.
+        rows: (N,) int64 row of each in its split, since a sign cut leaves rows out.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: NDArray[np.int64] | NDArray[np.float64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def at(self, positions: NDArray[np.int64]) -> "Pool":
+        """Return the examples at `positions`, in that order."""
+        return Pool(
+            [self.texts[i] for i in positions],
+            None if self.pairs is None else [self.pairs[i] for i in positions],
+            self.labels[positions],
+            self.rows[positions],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Everything that a task can draw.
+
+    Attributes:
+        train: where training examples come from.
+        evaluation: where evaluation examples come from; the same pool if they are held out from it.
+        n_outputs: number of classes, or 1 for regression.
+    """
+
+    train: Pool
+    evaluation: Pool
+    n_outputs: int
+
+    @property
+    def held_out(self) -> bool:
+        """Whether evaluation examples are taken from the training pool."""
+        return self.evaluation is self.train
+
+    @property
+    def class_sizes(self) -> tuple[int, ...]:
+        """How many training examples there are of each class; empty for regression."""
+        if not np.issubdtype(self.train.labels.dtype, np.integer):
+            return ()
+        return tuple(np.bincount(self.train.labels, minlength=self.n_outputs).tolist())
+
+
+def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Examples:
+    """Read and check both splits of a task.
+
+    Args:
+        task: what to read.
+        n_outputs: number of classes; None takes the largest label plus one, and every class up to it must occur.
+
+    Raises:
+        DataLoadError, SplitError: no such data or split, or no rows there.
+        MissingColumnError: a column does not exist; lists those that do.
+        EmptyTextError, TextError: a row without text, or with one that cannot be encoded; names the row.
+        LabelError: a label that is not a class or a number, or is outside the head; names row and value. Classes that
+            never occur although no number of classes is given, or more classes than rows.
+    """
+    train = _read_pool(task, task.train_split)
+    evaluation = train if task.eval_split in (None, task.train_split) else _read_pool(task, str(task.eval_split))
+    if task.kind == "regression":
+        return _once(task, Examples(train, evaluation, 1))
+    pools = [(train, task.train_split)] + ([] if evaluation is train else [(evaluation, str(task.eval_split))])
+    largest = max(int(pool.labels.max()) for pool, _ in pools)
+    classes = max(largest + 1, 2) if n_outputs is None else n_outputs
+    n_rows = sum(len(pool) for pool, _ in pools)
+    if classes > max(n_rows, 2):
+        pool, split = next((pool, split) for pool, split in pools if n_outputs or pool.labels.max() == largest)
+        row = pool.rows[pool.labels.argmax()]
+        why = "task.classes says" if n_outputs else f"row {row} of split {split} has label {largest}, which makes"
+        raise LabelError(
+            f"{task.data}: {why} {classes} classes, but there are {n_rows} rows; classes count from 0: correct the "
+            f"labels{' or task.classes' if n_outputs else ''}"
+        )
+    for pool, split in pools:
+        outside = np.flatnonzero(pool.labels >= classes)
+        if len(outside):
+            raise LabelError(
+                f"{task.data}: row {pool.rows[outside[0]]} of split {split} has label {pool.labels[outside[0]]}, "
+                f"outside a head with {classes} outputs (labels 0 to {classes - 1}); raise `classes` or correct the "
+                "label"
+            )
+    if n_outputs is None and task.sign_cut is None:
+        _check_every_class_occurs(task, np.concatenate([pool.labels for pool, _ in pools]), classes)
+    return _once(task, Examples(train, evaluation, classes))
+
+
+def _check_every_class_occurs(task: TaskSettings, labels: NDArray[np.generic], classes: int) -> None:
+    found = np.unique(labels).tolist()
+    missing = sorted(set(range(classes)) - set(found))
+    if not missing:
+        return
+    if found == list(range(1, classes)):
+        fix = "labels begin at 1: subtract 1 from each"
+    else:
+        fix = f"code the {len(found)} labels as 0 to {len(found) - 1}" if len(found) > 1 else "give rows of two classes"
+    raise LabelError(
+        f"{task.data}: there is no example of class {_listed(missing)}; the labels are {_listed(found)}, and classes "
+        f"count from 0. {fix[0].upper()}{fix[1:]}, or set task.classes: {classes} if a class has no example here"
+    )
+
+
+def _listed(labels: Sequence[int]) -> str:
+    return ", ".join(map(str, labels[:_LISTED])) + (", ..." if len(labels) > _LISTED else "")
+
+
+def _once(task: TaskSettings, examples: Examples) -> Examples:
+    """Return the examples with each text once if the task asks for it: of training texts, none that is evaluated on.
+
+    Of several rows with the same text the first one stays. Evaluation splits keep all their texts.
+    """
+    if not task.distinct_texts:
+        return examples
+    train, evaluation = examples.train, examples.evaluation
+    if examples.held_out:
+        kept = _first_of_each(train)
+        return Examples(kept, kept, examples.n_outputs)
+    kept_evaluation = _first_of_each(evaluation)
+    within = first_places(kept_evaluation, train)
+    kept = _first_of_each(train.at(np.flatnonzero(within < 0)))
+    if not len(kept):
+        raise DataLoadError(
+            f"{task.data}: every text of split {task.train_split} stands in split {task.eval_split} too, so that "
+            "task.distinct_texts leaves none to train on"
+        )
+    return Examples(kept, kept_evaluation, examples.n_outputs)
+
+
+def _first_of_each(pool: Pool) -> Pool:
+    return pool.at(np.flatnonzero(first_places(pool, pool) == np.arange(len(pool))))
+
+
+def _read_pool(task: TaskSettings, split: str) -> Pool:
+    table = read_split(task, split)
+    if not table.n_rows:
+        raise DataLoadError(f"split {split} of {task.data} has no rows; give data with examples")
+
+    def place(row: int) -> str:
+        return f"{table.place(row)}: row {row} of split {split}"
+
+    values = table.columns[task.label]
+    labels: NDArray[np.int64] | NDArray[np.float64]
+    rows = np.arange(len(values))
+    if task.kind == "regression":
+        labels = real_labels(values, place)
+    elif task.sign_cut is not None:
+        rows, labels = sign_labels(values, place, task.sign_cut)
+        if not len(rows):
+            raise LabelError(
+                f"{task.data}: no rating of split {split} is beyond task.sign_cut {task.sign_cut:g} on either side; "
+                "lower it"
+            )
+    else:
+        labels = integer_labels(values, place)
+    return Pool(
+        texts=texts_of(table.columns[task.text], rows, task.text, place),
+        pairs=None if task.text_pair is None else texts_of(table.columns[task.text_pair], rows, task.text_pair, place),
+        labels=labels,
+        rows=rows,
+    )

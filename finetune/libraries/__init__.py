@@ -1,0 +1,1 @@
+"""Libraries that load and run models: what they raise, as one message, and what they print."""

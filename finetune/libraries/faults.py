@@ -1,0 +1,183 @@
+"""One message, with cause and fix, for whatever a library raises while it loads a model or runs it."""
+
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from finetune.errors import FinetuneError, ModelLoadError, ModelRunError
+from finetune.libraries.damaged_files import damaged_file
+from finetune.parallel.processes import is_lost_connection
+from ntk_dist.errors import NtkError
+
+
+@contextmanager
+def loading(path: str, what: str = "model") -> Iterator[None]:
+    """Raise whatever a library raises inside as a `ModelLoadError`; the original is its cause.
+
+    So it does with code that comes with a checkpoint and ends the process. Too little memory, a lost process of a
+    group, a signal, and errors that have an explanation already come through as they are.
+
+    Args:
+        path: folder or id of the model.
+        what: what is loaded from there.
+
+    Raises:
+        ModelLoadError: with the library's words and what to do.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # code of many authors raises whatever it likes, that of a checkpoint too
+        if _comes_through(error):
+            raise
+        reason = damaged_file(path) or f"{_cause(error)}; {_fix(error, path, what)}"
+        raise ModelLoadError(f"the {what} of {path} cannot be loaded: {reason}") from error
+
+
+@contextmanager
+def running(name: str) -> Iterator[None]:
+    """Raise whatever a library raises inside as a `ModelRunError`; the original is its cause.
+
+    Comes through what comes through `loading`.
+
+    Args:
+        name: what the model is called, as its class.
+
+    Raises:
+        ModelRunError: with the library's words and what to do.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # as in `loading`
+        if _comes_through(error):
+            raise
+        if "gradient edge" in str(error):
+            raise ModelRunError(
+                f"{name} hides the outputs of its layers from autograd, as architectures with a backward pass of their "
+                "own do (Reformer), so that no Jacobian can be taken; use another architecture"
+            ) from error
+        raise ModelRunError(
+            f"{name} cannot be run on these texts, or not differentiated: {_cause(error)}; {_running_fix(error)}"
+        ) from error
+
+
+def _comes_through(error: Exception | SystemExit) -> bool:
+    if isinstance(error, SystemExit):
+        return _is_of_a_signal(error)
+    explained = isinstance(error, FinetuneError | NtkError)
+    return explained or is_want_of_memory(error) or is_lost_connection(error) or isinstance(error, _signals())
+
+
+def is_want_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory was too small."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch has no class for it on a CPU.
+    words = ("out of memory", "not enough memory", "allocate memory")
+    return isinstance(error, RuntimeError | OSError) and any(each in str(error) for each in words)
+
+
+def _signals() -> tuple[type[Exception], ...]:
+    """Return the errors that a signal becomes under torchrun, whose module is loaded where there is one."""
+    elastic = sys.modules.get("torch.distributed.elastic.multiprocessing.api")
+    return () if elastic is None else (elastic.SignalException,)
+
+
+def _is_of_a_signal(error: SystemExit) -> bool:
+    """Tell whether a signal's handler raised it, as Ray's does in a worker that is told to end."""
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {getattr(getattr(handler, "__func__", handler), "__code__", None) for handler in handlers} - {None}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _cause(error: Exception | SystemExit) -> str:
+    """Return what a library says in one line, after the class of the error where that says more."""
+    said = str(error).strip()
+    # What other Python processes than this one would print is not for people, nor are lists of all architectures.
+    line = re.sub(r"\s+", " ", said.split("\n\n")[0]).partition(" Model type should be one of ")[0]
+    line = line if len(line) <= 300 else line[:300].rstrip() + "..."
+    if isinstance(error, SystemExit):
+        return f"its code ends the process (SystemExit{': ' * bool(line)}{line})"
+    plain = isinstance(error, OSError | ValueError | ImportError) and line
+    told = (line if plain else f"{type(error).__name__}{': ' * bool(line)}{line}").rstrip(".")
+    place = _own_code(error)
+    return told if place is None else f"its own code ({place}) raises {told}"
+
+
+def _own_code(error: BaseException) -> str | None:
+    """Return file and line of a checkpoint's own code that raised an error; None if it was other code."""
+    last: tuple[FrameType, int] | None = next(iter(reversed(list(traceback.walk_tb(error.__traceback__)))), None)
+    file = None if last is None else Path(last[0].f_code.co_filename)
+    if last is None or file is None or _OWN_CODE not in file.parts:
+        return None
+    return f"{file.name}, line {last[1]}"
+
+
+def _missing_packages(error: BaseException) -> str | None:
+    """Return the packages that an error says are not installed; None if it says nothing of the kind."""
+    if not isinstance(error, ImportError):
+        return None
+    listed = re.search(r"not found in your environment: ([\w.,\- ]+?)[.\s]*(?:Run|$)", str(error))
+    advised = re.search(r"pip install ([\w.\-\[\]]+)", str(error))
+    if listed:
+        return " ".join(listed[1].replace(",", " ").split())
+    if advised:
+        return advised[1]
+    return error.name.partition(".")[0] if isinstance(error, ModuleNotFoundError) and error.name else None
+
+
+_TRUST = (
+    "its code comes with the checkpoint: if you trust its authors, set model.trust_remote_code: true and give the "
+    "command --trust-remote-code"
+)
+
+_OWN_CODE = "transformers_modules"
+"""Folder into which transformers copies code that comes with a checkpoint."""
+
+_ENDS = "take the call of sys.exit or exit out of the code that comes with the checkpoint, or use another model"
+
+_KNOWN = {
+    "trust_remote_code": _TRUST,
+    "does not recognize this architecture": "it needs another version of transformers, or code that comes with the "
+    "checkpoint",
+    "Unrecognized configuration class": "transformers has no such model of this architecture; use one of texts that "
+    "has",
+}
+"""What to do, by words that transformers uses."""
+
+
+def _fix(error: Exception | SystemExit, path: str, what: str) -> str:
+    packages = _missing_packages(error)
+    if packages:
+        return f"install what it needs (pip install {packages}), also where workers run, or use another model"
+    known: str | None
+    if isinstance(error, SystemExit):
+        known = _ENDS
+    elif _own_code(error) is not None:
+        known = "correct it there, or get the checkpoint again"
+    else:
+        known = next((fix for said, fix in _KNOWN.items() if said in str(error)), None)
+    if known is not None:
+        return known
+    if isinstance(error, ImportError):
+        return "what comes with it was written for other versions of what it needs"
+    if what == "tokenizer":
+        return "its files belong beside config.json: save the model's own tokenizer there"
+    if not isinstance(error, OSError) and Path(path, "config.json").is_file():
+        return "correct what its config.json says, or get the checkpoint again"
+    return "it must be a folder with config.json and weights, or an id on the hub"
+
+
+def _running_fix(error: Exception | SystemExit) -> str:
+    if isinstance(error, SystemExit):
+        return _ENDS
+    packages = _missing_packages(error)
+    if packages:
+        return f"install what it needs (pip install {packages}), also where workers run"
+    return "try model.attention: eager or model.dtype: float32, or use another architecture"

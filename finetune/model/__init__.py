@@ -1,0 +1,1 @@
+"""Pretrained models with adapter and head, from a checkpoint to the scorer."""

@@ -1,0 +1,103 @@
+"""LoRA matrices or dense weights as groups of tracked modules, without what always has a zero gradient."""
+
+import warnings
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from finetune.errors import TargetError
+from finetune.model.architecture import Target
+from finetune.model.draws import draw_fan_in
+from finetune.settings import AdapterSettings
+from ntk_dist.jacobian.tracked import TrackedLinear
+
+_ADAPTER = "default"
+
+
+@dataclass(frozen=True, eq=False)
+class GroupParts:
+    """The parameters of one group.
+
+    Attributes:
+        tracked: modules whose gradient can be other than zero at the pretrained point.
+        zero: names of the parts whose gradient is zero there whatever the input, and which are skipped.
+        trained: all modules of the group: away from that point each of them has a gradient.
+    """
+
+    tracked: list[TrackedLinear]
+    zero: list[str]
+    trained: list[TrackedLinear]
+
+
+def insert_lora(model: PreTrainedModel, settings: AdapterSettings, targets: Sequence[Target], seed: int) -> None:
+    """Adapt the target modules, in place; what is drawn depends on the seed and the module's path alone."""
+    # loaded only where weights are adapted: it takes as long as everything that a plan needs
+    from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules=[f"model.{target.path}" for target in targets],
+    )
+    # peft draws from the global generator, and says that it adapts to Conv1D's transposed weights
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # inside another module peft does not know the architecture: of some it takes targets for experts, which had
+        # their names in old checkpoints, and adapts other parameters
+        inject_adapter_in_model(config, nn.ModuleDict({"model": model}))
+    for target in targets:
+        a, b = lora_pair(model, target)
+        draw_fan_in(a.weight, seed, f"{target.path}.lora_A")
+        if settings.initialisation == "random":
+            draw_fan_in(b.weight, seed, f"{target.path}.lora_B")
+    model.requires_grad_(False).eval()
+
+
+def lora_pair(model: PreTrainedModel, target: Target) -> tuple[nn.Linear, nn.Linear]:
+    """LoRA's A and B at an adapted module."""
+    module = model.get_submodule(target.path)
+    return module.lora_A[_ADAPTER], module.lora_B[_ADAPTER]
+
+
+def lora_parts(model: PreTrainedModel, target: Target) -> GroupParts:
+    """A and B of one module: the gradient for A is zero where B is zero, and the other way round."""
+    a, b = lora_pair(model, target)
+    linears = {
+        name: TrackedLinear(module, f"{target.path}.{name}", adapter=True)
+        for name, module in (("lora_A", a), ("lora_B", b))
+    }
+    zero = ["lora_A"] * is_zero(b) + ["lora_B"] * is_zero(a)
+    tracked = [linear for name, linear in linears.items() if name not in zero]
+    return GroupParts(tracked, zero, list(linears.values()))
+
+
+def dense_parts(target: Target) -> GroupParts:
+    """The module's own weight and bias."""
+    linears = [TrackedLinear(target.module, target.path, bias=target.module.bias is not None)]
+    return GroupParts(linears, [], linears)
+
+
+def without_gradient(parts: GroupParts) -> GroupParts:
+    """The same group where nothing that it changes can reach the outputs."""
+    names = [linear.name.rpartition(".")[2] for linear in parts.tracked]
+    return GroupParts([], sorted({*parts.zero, *names}), parts.trained)
+
+
+def is_zero(module: nn.Linear) -> bool:
+    """Whether every weight is zero."""
+    return not bool(module.weight.any())
+
+
+def check_group_names(wanted: Collection[str], existing: Collection[str]) -> None:
+    """Check that every wanted group exists.
+
+    Raises:
+        TargetError: one does not; lists those that do.
+    """
+    for name in wanted:
+        if name not in existing:
+            raise TargetError(f"there is no group {name!r}; the groups are: {', '.join(existing)}")

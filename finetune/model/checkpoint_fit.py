@@ -1,0 +1,175 @@
+"""Whether a checkpoint holds what its configuration describes: all of the base model, and nothing else of it."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from finetune.errors import ModelLoadError
+from finetune.libraries.faults import loading
+from finetune.libraries.quiet import quiet
+from finetune.model.architecture import base_prefix
+from finetune.model.weight_files import are_here, weight_files
+from finetune.settings import ModelSettings
+
+_POOLER = re.compile(r"(^|\.)[a-z_]*pooler\.")
+"""What pools the first token: only some of the classes of an architecture have it, and it is drawn where it lacks."""
+
+_OTHER_PARTS = re.compile(r"^(decoder|shared|vision|visual|audio|image|mtp|multi_modal|lm_head|cls|predictions)")
+"""Parts beside the base model that checkpoints of a larger model keep under its prefix."""
+
+_BUFFERS = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|inv_freq|(causal|tri)?_?mask|masked_bias|[a-z]+_cached|num_batches_tracked|"
+    r"embed_positions\.(weights|_float_tensor)|relative_position_(index|bucket)|alibi|pos_encoding|h?attn\.bias|"
+    r"attention\.(bias|attention\.bias))$"
+)
+"""Tables that are computed when a model is made, and which older releases of transformers saved."""
+
+_QUANTIZED = re.compile(r"(^|\.)(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|weight_scale(_inv)?|weight_packed)$")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a checkpoint differs from a model.
+
+    Attributes:
+        missing: names of the parameters that the checkpoint lacks.
+        unexpected: names of its tensors that the model has no use for.
+        mismatched: names of the parameters that have another shape in it.
+    """
+
+    missing: frozenset[str]
+    unexpected: frozenset[str] = frozenset()
+    mismatched: frozenset[str] = frozenset()
+
+    @classmethod
+    def reported(cls, report: dict[str, Any]) -> "Fit":
+        """Return what transformers reports of a checkpoint that it has loaded."""
+        return cls(
+            frozenset(report["missing_keys"]),
+            frozenset(report["unexpected_keys"]),
+            frozenset(entry[0] for entry in report["mismatched_keys"]),
+        )
+
+    def drawn(self, model: PreTrainedModel) -> frozenset[str]:
+        """Return the names of the model's parameters that the checkpoint does not give."""
+        return (self.missing | self.mismatched) & {name for name, _ in model.named_parameters()}
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A model and the tensors of a checkpoint, which are equal if they are described by the same text."""
+
+    text: str
+    kind: type[PreTrainedModel] = field(compare=False)  # not the model itself, which whoever keeps a case would keep
+    config: PretrainedConfig = field(compare=False)
+    shapes: dict[str, tuple[int, ...]] = field(compare=False)
+
+
+def check_checkpoint(settings: ModelSettings, model: PreTrainedModel) -> frozenset[str]:
+    """Check that a checkpoint fits a model, from the headers of its files alone; one that is not here yet passes.
+
+    Returns:
+        Names of the parameters that will be drawn, as `LoadedModel.missing`; none where no weights are here.
+
+    Args:
+        settings: where the checkpoint is.
+        model: without weights, of the same configuration.
+
+    Raises:
+        ModelLoadError: as `check_fit` and `finetune.model.weight_files.weight_files`.
+    """
+    if settings.weights == "random" or not are_here(settings):
+        return frozenset()
+    with weight_files(settings) as files:
+        shapes = files.shapes
+    text = f"{type(model)} {model.config.to_json_string(use_diff=False)} {sorted(shapes.items())}"
+    with loading(settings.path):
+        fit = _fit(_Case(text, type(model), model.config, shapes))
+    check_fit(settings, model, fit)
+    return fit.drawn(model)
+
+
+# a sweep of several tasks asks for each of them
+@lru_cache(maxsize=8)
+def _fit(case: _Case) -> Fit:
+    """Have transformers load tensors without numbers: names change on the way by rules of its own."""
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in case.shapes.items()}
+    with quiet():
+        _, report = case.kind.from_pretrained(
+            None,
+            config=case.config,
+            state_dict=tensors,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    return Fit.reported(report)
+
+
+def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None:
+    """Check that nothing of the base model would be drawn or dropped, its pooler excepted.
+
+    Args:
+        settings: where the weights come from.
+        model: the model, with or without them.
+        fit: how they differ from it.
+
+    Raises:
+        ModelLoadError: a parameter of the base model is missing or has another shape, or the weights hold more of it
+            than the configuration describes; names the first one.
+    """
+    prefix = base_prefix(model)
+    order = [name for name, _ in model.named_parameters(remove_duplicate=False) if name.startswith(prefix)]
+    wrong = [name for name in order if name in fit.mismatched]
+    if wrong:
+        raise ModelLoadError(
+            f"{settings.path}: the weights hold {wrong[0]}{_more(wrong)} in another shape than config.json describes; "
+            "the files do not belong together: get the checkpoint again"
+        )
+    held = _unused(model, prefix, fit.unexpected)
+    if quantized := [name for name in held if _QUANTIZED.search(name)]:
+        raise ModelLoadError(
+            f"{settings.path}: the weights hold {quantized[0]}: they are quantized, which config.json does not say; "
+            "use the checkpoint that they were made from"
+        )
+    lacking = [name for name in order if name in fit.missing and not _POOLER.search(name.removeprefix(prefix))]
+    if lacking and fit.missing.issuperset(order):
+        raise ModelLoadError(
+            f"{settings.path}: the weights hold none of the parameters of {type(model).__name__}; they "
+            "belong to another architecture than config.json says"
+        )
+    if lacking:
+        raise ModelLoadError(
+            f"{settings.path}: the weights lack {lacking[0]}{_more(lacking)}, which config.json describes and which "
+            "would be drawn at random; correct config.json (its number of layers?), or get the checkpoint again"
+        )
+    if held:
+        raise ModelLoadError(
+            f"{settings.path}: the weights hold {held[0]}{_more(held)}, for which the model of config.json has no "
+            "place; correct config.json (its number of layers?), or get the checkpoint again"
+        )
+
+
+def _unused(model: PreTrainedModel, prefix: str, unexpected: Collection[str]) -> list[str]:
+    """Return the tensors that belong to the base model and are dropped, in natural order."""
+    children = {name for name, _ in model.base_model.named_children()}
+    dropped = []
+    for name in unexpected:
+        inside = name.removeprefix(prefix)
+        first = inside.split(".")[0]
+        # A checkpoint of the base model alone has no prefix; there only what the base model has tells a head apart.
+        of_base = first in children or (name.startswith(prefix) and not _OTHER_PARTS.search(inside))
+        if of_base and not _POOLER.search(inside) and not _BUFFERS.search(inside):
+            dropped.append(name)
+    return sorted(
+        dropped, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+    )
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

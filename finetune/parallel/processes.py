@@ -1,0 +1,153 @@
+"""How processes become a model group: started by torchrun, or meeting at the first one's address."""
+
+import ipaddress
+import os
+import socket
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib import import_module
+
+import torch
+from torch._C._distributed_c10d import HashStore, Store, TCPStore
+from torch.distributed.rendezvous import rendezvous
+
+from finetune.errors import GroupError
+from finetune.parallel.group import ModelGroup
+
+PATIENCE = timedelta(days=365)
+"""How long a process waits for what the first says: it may compute for long what needs no model."""
+
+_GRACE = 5.0
+"""Seconds in which the launcher finds the process that ended first, and ends the others."""
+
+
+@contextmanager
+def joined_group() -> Iterator[ModelGroup]:
+    """Join the processes that torchrun, or whatever sets its variables, has started; leave them at the end.
+
+    After an error this process does not take its leave: the others would end before it has said what went wrong.
+
+    Raises:
+        GroupError: DeepSpeed is not installed, or nothing says which processes there are.
+    """
+    if not torch.distributed.is_torchelastic_launched():
+        raise GroupError("a model group is started by torchrun: torchrun --nproc-per-node 2 ...")
+    store, rank, size = next(rendezvous("env://"))
+    group = _joined(store, rank, size, os.environ["MASTER_ADDR"])
+    try:
+        yield group
+    except RuntimeError as error:
+        if is_lost_connection(error):
+            # The process that left is to blame. On a busy machine the launcher may else find this one first.
+            time.sleep(_GRACE)
+        raise
+    torch.distributed.destroy_process_group()
+
+
+class MeetingPoint:
+    """Where the processes of a group meet: a port of the first one, which listens on one address alone.
+
+    Args:
+        address: IP address of this process's node, as the others reach it.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._socket = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        self._socket.bind((address, 0))
+        self._socket.listen()
+        self.address = address
+        self.port: int = self._socket.getsockname()[1]
+
+    def open(self, size: int) -> ModelGroup:
+        """Begin a group of so many processes, with this one as the first.
+
+        Raises:
+            GroupError: DeepSpeed is not installed.
+        """
+        store = TCPStore(
+            self.address, self.port, size, True, wait_for_workers=False, master_listen_fd=self._socket.detach()
+        )
+        return _joined(store, 0, size, self.address)
+
+
+def meet(address: str, port: int, rank: int, size: int, own_address: str) -> ModelGroup:
+    """Join the group whose first process listens at an address and port.
+
+    Args:
+        address: of the first process.
+        port: likewise.
+        rank: number of this process, at least 1.
+        size: processes of the group.
+        own_address: IP address of this process's node.
+
+    Raises:
+        GroupError: DeepSpeed is not installed.
+    """
+    store = TCPStore(address, port, size, False, wait_for_workers=False)
+    return _joined(store, rank, size, own_address)
+
+
+def in_a_group() -> None:
+    """Make this process a group by itself unless it belongs to one: DeepSpeed works in groups alone.
+
+    Raises:
+        GroupError: DeepSpeed is not installed.
+    """
+    if not torch.distributed.is_initialized():
+        _joined(HashStore(), 0, 1, "127.0.0.1")
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Tell whether an error comes from processes of the group that are no longer there."""
+    words = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe")
+    return isinstance(error, torch.distributed.DistError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+    )
+
+
+def _joined(store: Store, rank: int, size: int, address: str) -> ModelGroup:
+    _prepare_deepspeed()
+    # DeepSpeed asks for the number of its GPU: unless torchrun says another, a process sees none but its own.
+    os.environ.setdefault("LOCAL_RANK", "0")
+    store.set_timeout(PATIENCE)
+    if interface := _interface(address):
+        # Left to themselves they look the host's name up, which on many a cluster is another network, or none.
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, interface)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
+    import deepspeed
+
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    return ModelGroup(rank, size, store if size > 1 else None)
+
+
+def _prepare_deepspeed() -> None:
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found no other
+    # What DeepSpeed calls by a name that torch is about to change is not for users to mend.
+    warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
+    try:
+        import_module("deepspeed")
+        # The package has torch itself under the same name, which a plain import would find.
+        deepspeed_torch = import_module("deepspeed.comm.torch")
+    except ImportError as error:
+        raise GroupError(
+            f"a model group needs DeepSpeed, which cannot be imported ({error}): install the extra `sharded`"
+        ) from error
+    if not torch.cuda.is_available():
+        # Between processes of one machine DeepSpeed would compile an extension that only its own reductions use.
+        vars(deepspeed_torch)["build_shm_op"] = lambda: None
+
+
+def _interface(address: str) -> str | None:
+    """Return the name of the network interface that has an address; None where this machine has none such."""
+    import psutil  # DeepSpeed needs it too
+
+    if ipaddress.ip_address(socket.gethostbyname(address)).is_loopback:
+        return next((name for name, facts in psutil.net_if_stats().items() if "loopback" in facts.flags), None)
+    found = psutil.net_if_addrs().items()
+    return next((name for name, addresses in found if any(each.address == address for each in addresses)), None)

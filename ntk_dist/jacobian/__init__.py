@@ -1,0 +1,1 @@
+"""Jacobian rows of single examples, and products with the Jacobian without its rows."""

@@ -1,0 +1,199 @@
+"""What tracked modules see and where their outputs stand in the graph, kept by forward hooks.
+
+Not every module is called: an architecture may read its weight directly, or run the parts of a layer without the layer.
+What is not called records nothing, and counts as zero only if the outputs do not depend on it. An adapter that is not
+called is no zero: the model goes past it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from ntk_dist.errors import NotRecordedError
+from ntk_dist.jacobian.tracked import Groups, TrackedLinear
+
+_ADVICE = "leave it out of the targets, and compute.checkpointing out if that is set"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a tracked module.
+
+    Attributes:
+        inputs: what it was called with.
+        version: of `inputs` at that time; another one later means that they were overwritten.
+        edge: where its output stands in the graph.
+    """
+
+    inputs: Tensor
+    version: int
+    edge: GradientEdge
+
+
+@dataclass(eq=False)
+class Recorder:
+    """Forward hook that keeps what the module saw and makes its output differentiable.
+
+    Attributes:
+        linear: the module.
+        group: its group.
+        start: its first column in the rows of the group.
+        calls: its calls so far.
+        called: whether it was ever called with a graph.
+        hidden: whether it was ever called without one.
+    """
+
+    linear: TrackedLinear
+    group: str
+    start: int
+    calls: list[Call] = field(default_factory=list)
+    called: bool = False
+    hidden: bool = False
+
+    def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
+        """Record a call; return the outputs as the model is to go on with them."""
+        if not torch.is_grad_enabled():
+            # the model asks for no gradient here: an index that it chooses by, say
+            self.hidden = True
+            return outputs
+        self.called = True
+        if not outputs.requires_grad:
+            # nothing before this module is tracked: the graph starts here
+            outputs = outputs.detach().requires_grad_()
+        # The model may go on to change the output in place, which moves a tensor, and drops an ordinary view,
+        # to another place in the graph. An unsafe view is a node of its own that stays where it is, and it
+        # copies nothing.
+        outputs = torch.ops.aten._unsafe_view(outputs, outputs.shape)
+        self.calls.append(Call(args[0].detach(), args[0]._version, get_gradient_edge(outputs)))
+        return outputs
+
+
+def recorders_of(groups: Groups) -> list[Recorder]:
+    """Return a recorder for each tracked module, in the order of the groups."""
+    recorders = []
+    for group, linears in groups.items():
+        start = 0
+        for linear in linears:
+            recorders.append(Recorder(linear, group, start))
+            start += linear.n_parameters
+    return recorders
+
+
+@contextmanager
+def hooked(recorders: Sequence[Recorder]) -> Iterator[None]:
+    """Inside, the recorders record."""
+    handles = [recorder.linear.module.register_forward_hook(recorder) for recorder in recorders]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def recorded(recorders: Sequence[Recorder]) -> list[tuple[Recorder, Call]]:
+    """Return all calls with their recorders."""
+    return [(recorder, call) for recorder in recorders for call in recorder.calls]
+
+
+@contextmanager
+def differentiable(linears: Sequence[TrackedLinear]) -> Iterator[None]:
+    """Inside, the parameters of modules require a gradient, so that a graph shows whether they take part in it."""
+    parameters = [parameter for linear in linears for parameter in linear.parameters]
+    before = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        yield
+    finally:
+        for parameter, required in zip(parameters, before, strict=True):
+            parameter.requires_grad_(required)
+
+
+def in_graph(linears: Sequence[TrackedLinear], scores: Tensor) -> TrackedLinear | None:
+    """Return the first module with a parameter in the graph of the scores, made while it was `differentiable`."""
+    found, waiting = set(), [scores.grad_fn] if linears and scores.grad_fn is not None else []
+    leaves = set()
+    while waiting:
+        node = waiting.pop()
+        leaves.add(id(getattr(node, "variable", None)))
+        following = [each for each, _ in node.next_functions if each is not None and each not in found]
+        found.update(following)
+        waiting += following
+    return next((linear for linear in linears if any(id(each) in leaves for each in linear.parameters)), None)
+
+
+def check_recorded(
+    recorders: Sequence[Recorder],
+    score: Callable[[], Tensor],
+    unused: set[nn.Module],
+    named: TrackedLinear | None = None,
+) -> None:
+    """Check that the scores do not depend on modules that were not called, and that all adapters were.
+
+    Args:
+        recorders: of all tracked modules, after a pass.
+        score: runs the model a few times more, where there are modules that are not `unused`.
+        unused: those of which earlier passes found that nothing depends on them without a call, and of which the
+            caller has looked into the graph of this one; those that are found now are added.
+        named: one of them that stands in that graph nevertheless.
+
+    Raises:
+        NotRecordedError: they do, or an adapter was not, or a module ran without a graph alone; names the module.
+    """
+    for recorder in recorders:
+        if recorder.hidden and not recorder.called:
+            raise NotRecordedError(
+                f"{recorder.linear.name} runs only where the model has turned gradients off, as architectures with a "
+                "backward pass of their own do (Reformer), so that its rows cannot be recorded; leave it out of the "
+                "targets, or use another architecture"
+            )
+    silent = [recorder.linear for recorder in recorders if not recorder.called]
+    for linear in silent:
+        if linear.adapter:
+            raise NotRecordedError(
+                f"{linear.name} was not called: the model never runs the module that it adapts, reads that module's "
+                f"weight directly, or runs it apart from its layer, so that the adapter changes nothing; {_ADVICE}"
+            )
+    if named is None and not unused.issuperset(linear.module for linear in silent):
+        named = _with_gradient(silent, score)
+        if named is None and _takes_part(silent, score):
+            named = next((linear for linear in silent if _takes_part([linear], score)), silent[0])
+    if named is None:
+        unused.update(linear.module for linear in silent)
+    else:
+        raise NotRecordedError(
+            f"{named.name} takes part in the outputs without being called as a module: the model reads its weight "
+            f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
+        )
+
+
+def _with_gradient(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -> TrackedLinear | None:
+    """Return the first module through which the graph of the scores goes, if any."""
+    parameters = [parameter for linear in linears for parameter in linear.parameters]
+    with differentiable(linears), torch.enable_grad():
+        scores = score()
+        if not scores.requires_grad:
+            return None
+        found = iter(torch.autograd.grad(scores.sum(), parameters, allow_unused=True))
+    gradients = [(linear, [next(found) for _ in linear.parameters]) for linear in linears]
+    return next((linear for linear, own in gradients if any(each is not None for each in own)), None)
+
+
+@torch.no_grad()
+def _takes_part(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -> bool:
+    """Whether the scores change with the sign of some parameters: a graph may leave out what they depend on."""
+    parameters = {id(parameter): parameter for linear in linears for parameter in linear.parameters}.values()
+    before = score()
+    try:
+        for parameter in parameters:
+            parameter.neg_()
+        after = score()
+    finally:
+        for parameter in parameters:
+            parameter.neg_()
+    change = torch.linalg.vector_norm(after - before)
+    return bool(change > torch.finfo(before.dtype).eps ** 0.5 * torch.linalg.vector_norm(before))

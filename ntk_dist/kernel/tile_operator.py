@@ -1,0 +1,63 @@
+"""A matrix that lies in tiles and is never put together: its products, its trace, its norm."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ntk_dist.errors import NonFiniteError
+from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+
+Tile = tuple[slice, slice, Callable[[], FloatArray]]
+"""Rows and columns that a tile has in the matrix, and what reads it."""
+
+
+class TileOperator:
+    """A matrix (m, n) in tiles, each read anew for every product, one at a time.
+
+    Of a `symmetric` matrix the tiles on and below the diagonal stand for those above it too; tiles on the diagonal
+    hold both triangles. Tiles are added in the order given, so that the same product has the same bits.
+
+    shape: (m, n).
+    passes: how often all tiles were read so far.
+    """
+
+    def __init__(self, tiles: Sequence[Tile], shape: tuple[int, int], *, symmetric: bool = False) -> None:
+        self._tiles = tiles
+        self.shape = shape
+        self.symmetric = symmetric
+        self.passes = 0
+
+    def times(self, X: FloatArray) -> FloatArray:
+        """Return A X (m, k) for X (n, k). Raises KernelShapeError for an X of another length."""
+        if X.ndim != 2 or X.shape[0] != self.shape[1]:
+            raise KernelShapeError(f"a matrix of shape {self.shape} has no product with one of shape {X.shape}")
+        self.passes += 1
+        # Rows of C-ordered arrays are what tiles take and give: contiguous, whatever k.
+        X = np.ascontiguousarray(X)
+        product = np.zeros((self.shape[0], X.shape[1]))
+        for rows, columns, read in self._tiles:
+            tile = read()
+            product[rows] += tile @ X[columns]
+            if self.symmetric and rows != columns:
+                product[columns] += tile.T @ X[rows]
+        return product
+
+    def trace(self) -> float:
+        """Return the sum of the diagonal of a symmetric matrix, from the tiles that hold it."""
+        return sum(float(np.trace(read())) for rows, columns, read in self._tiles if rows == columns)
+
+    def squared_norm(self) -> float:
+        """Return the sum of the squares of all entries. Raises NonFiniteError if one is nan or inf, or overflows."""
+        self.passes += 1
+        total = 0.0
+        for rows, columns, read in self._tiles:
+            tile = np.asarray(read())
+            twice = 2.0 if self.symmetric and rows != columns else 1.0
+            total += twice * float(np.vdot(tile, tile))
+            if not np.isfinite(total):
+                raise NonFiniteError(
+                    f"the kernel tile of rows {rows.start} to {rows.stop - 1} and {columns.start} to "
+                    f"{columns.stop - 1} holds nan or inf, or overflows: look for them in the Jacobian rows of these "
+                    "examples"
+                )
+        return total

@@ -1,0 +1,148 @@
+"""Linearized training at any step without taking the steps: gradient descent and gradient flow, mode by mode."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import xlog1py
+
+from ntk_dist.errors import NtkError
+from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.ridge import check_path
+
+
+class StepError(NtkError):
+    """A step size, a number of steps or a time is none that training can take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Weights d_t on the way to the minimiser of (1/2)|J d - r|^2 + (lambda/2)|d|^2 from d_0 = 0.
+
+    M rows, k targets, L lambdas, S times. A descent that diverges out of the range of float64 leaves inf or nan.
+
+    lambdas: (L,), absolute; 0 is plain least squares.
+    times: (S,), the numbers of steps of gradient descent, or the times of gradient flow.
+    train_residuals: (S, L, M, k), r - J d_t.
+    dual_coefficients: (S, L, M, k), the a_t of d_t = J^T a_t. Where K is singular they are one choice of many,
+        the one that training itself makes and that tends to the ridge's; for lambda = 0 it grows without end in
+        the null space of K, and with it the rounding errors of K(eval, train) a_t.
+    squared_distance: (S, L), |d_t|^2 = tr a_t^T K a_t, summed over the k targets.
+    """
+
+    lambdas: FloatArray
+    times: FloatArray
+    train_residuals: FloatArray
+    dual_coefficients: FloatArray
+    squared_distance: FloatArray
+
+    def eval_fit(self, rows: FloatArray) -> FloatArray:
+        """Return the change of the outputs, J_eval d_t, (S, L, m, k) for rows (m, M) of K(eval, train).
+
+        Blocks of rows can be given one at a time. Raises KernelShapeError for rows of another length.
+        """
+        M = self.dual_coefficients.shape[2]
+        if rows.ndim != 2 or rows.shape[1] != M:
+            raise KernelShapeError(f"this trajectory predicts from rows (m, {M}) of K(eval, train), got {rows.shape}")
+        return np.tensordot(self.dual_coefficients, rows, axes=(2, 1)).swapaxes(2, 3)
+
+
+def gradient_descent(
+    decomposition: EigenDecomposition,
+    residual: FloatArray,
+    lambdas: FloatArray,
+    step_size: float,
+    steps: npt.NDArray[np.int64],
+) -> Trajectory:
+    """Return d_t after each of `steps` (S,) full-batch steps of size h, for residual r (M, k) and lambdas (L,) >= 0.
+
+    d <- d + h (J^T (r - J d) - lambda d) with d_t = J^T a_t is a <- a + h (r - (K + lambda I) a). In the mode of
+    the eigenvalue s this makes a_t = (1 - q^t) / (s + lambda) times that of r, with q = 1 - h (s + lambda), and the
+    residual r - K a_t = (lambda + s q^t) / (s + lambda) times that of r. No momentum. A step size of
+    `largest_stable_step_size` or more is followed wherever it leads.
+    Raises StepError, LambdaError for lambda < 0, KernelShapeError for a residual of other length.
+    """
+    if not (np.isfinite(step_size) and step_size > 0):
+        raise StepError(f"a step size must be positive and finite, got {step_size}")
+    if not np.issubdtype(np.asarray(steps).dtype, np.integer):
+        raise StepError(f"numbers of steps must be integers, got {np.asarray(steps).dtype}: times belong to the flow")
+    times = _check_times(steps)
+    residual, lambdas, rates = _check_problem(decomposition, residual, lambdas)
+    t = times[:, None, None]
+    progress = step_size * rates
+    # log |q|^t; beyond h (s + lambda) = 1, |q| = 1 + (h (s + lambda) - 2), a difference without rounding error.
+    exponent = xlog1py(t, -np.minimum(progress, 2 - progress))
+    alternates = (progress > 1) & (t % 2 == 1)
+    with np.errstate(over="ignore"):
+        remaining = np.where(alternates, -1, 1) * np.exp(exponent)
+        covered = np.where(alternates, 1 + np.exp(exponent), -np.expm1(exponent))
+    return _trajectory(decomposition, residual, lambdas, times, (remaining, covered, step_size * t))
+
+
+def gradient_flow(
+    decomposition: EigenDecomposition, residual: FloatArray, lambdas: FloatArray, times: FloatArray
+) -> Trajectory:
+    """Return d_t at `times` (S,) >= 0 of the flow d' = J^T (r - J d) - lambda d, for r (M, k) and lambdas (L,) >= 0.
+
+    The limit of `gradient_descent` for h -> 0 at h * steps = t: exp(-(s + lambda) t) stands where q^t does there.
+    Raises StepError, LambdaError for lambda < 0, KernelShapeError for a residual of other length.
+    """
+    times = _check_times(times)
+    residual, lambdas, rates = _check_problem(decomposition, residual, lambdas)
+    t = times[:, None, None]
+    return _trajectory(decomposition, residual, lambdas, times, (np.exp(-rates * t), -np.expm1(-rates * t), t))
+
+
+def largest_stable_step_size(decomposition: EigenDecomposition, lambdas: FloatArray) -> FloatArray:
+    """Return 2 / (s_max + lambda), (L,), for lambdas (L,) >= 0: gradient descent converges for every h below it.
+
+    The fastest mode shrinks by |1 - h (s_max + lambda)| a step. inf where nothing moves, K = 0 and lambda = 0.
+    """
+    with np.errstate(divide="ignore"):
+        result: FloatArray = 2 / (_eigenvalues(decomposition)[-1] + np.asarray(lambdas, dtype=np.float64))
+    return result
+
+
+def _eigenvalues(decomposition: EigenDecomposition) -> FloatArray:
+    # Rounding leaves some eigenvalues of a singular kernel slightly negative: plain descent would blow them up.
+    return np.maximum(decomposition.eigenvalues, 0.0)
+
+
+def _check_problem(
+    decomposition: EigenDecomposition, residual: FloatArray, lambdas: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    lambdas = np.asarray(lambdas, dtype=np.float64)
+    # What training reaches in finite time needs no regularization, unlike what `check_path` was written for.
+    residual, _ = check_path(residual, np.where(lambdas == 0, 1.0, lambdas), decomposition.size)
+    return residual, lambdas, _eigenvalues(decomposition) + lambdas[:, None]
+
+
+def _check_times(times: npt.NDArray[np.float64 | np.int64]) -> FloatArray:
+    result = np.asarray(times, dtype=np.float64)
+    if result.ndim != 1 or not result.size or not (np.isfinite(result) & (result >= 0)).all():
+        raise StepError(f"steps and times must be a non-empty vector of finite numbers >= 0, got {times}")
+    return result
+
+
+def _trajectory(
+    decomposition: EigenDecomposition,
+    residual: FloatArray,
+    lambdas: FloatArray,
+    times: FloatArray,
+    factors: tuple[FloatArray, FloatArray, FloatArray],
+) -> Trajectory:
+    """Assemble from the factors q^t and 1 - q^t of all modes, (S, L, M), and h t, (S, 1, 1)."""
+    remaining, covered, elapsed = factors
+    s, U = _eigenvalues(decomposition), decomposition.eigenvectors
+    modes, shifts = (U.T @ residual).T, lambdas[:, None]
+    rates = s + shifts
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        shrinkage = np.where(rates > 0, (shifts + s * remaining) / rates, 1.0)
+        # The limit h t is exact where the quotient runs out of digits, or is 0 / 0.
+        growth = np.where(rates * elapsed < np.finfo(np.float64).tiny, elapsed, covered / rates)
+        # Both (S, L, k, M), so that all times and lambdas share one product with the eigenvectors.
+        left = np.tensordot(shrinkage[:, :, None] * modes, U, axes=(3, 1))
+        dual = np.tensordot(growth[:, :, None] * modes, U, axes=(3, 1))
+        squared_distance = (s * growth**2) @ decomposition.mode_energy(residual)
+    return Trajectory(lambdas, times, left.swapaxes(2, 3), dual.swapaxes(2, 3), squared_distance)

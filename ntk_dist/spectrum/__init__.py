@@ -1,0 +1,1 @@
+"""What a spectrum says: numbers, densities, and bounds to stand beside them."""

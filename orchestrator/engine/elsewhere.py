@@ -1,0 +1,50 @@
+"""Stages that other runs are computing: when to look at them again."""
+
+import time
+
+from orchestrator.store.stage import Stage
+
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
+"""Seconds between looks: the pause doubles while nothing changes, for every run that waits asks the file server."""
+
+
+class Elsewhere:
+    """The stages that this run met while another was computing them."""
+
+    def __init__(self) -> None:
+        self._stages: dict[str, Stage] = {}
+        self._asked: set[str] = set()
+        self._pause = SHORTEST_PAUSE
+        self._next_look = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._stages)
+
+    def __contains__(self, stage_id: str) -> bool:
+        return stage_id in self._stages
+
+    def add(self, stage: Stage) -> None:
+        """Note that another run is computing a stage."""
+        if not self._stages:
+            self._next_look = time.monotonic() + self._pause
+        self._stages[stage.stage_id] = stage
+
+    def ended(self, stage_id: str) -> None:
+        """Note that nobody is computing a stage any more: where one has ended, others may end soon."""
+        if stage_id in self._asked:
+            self._asked.discard(stage_id)
+            self._pause = SHORTEST_PAUSE
+
+    def seconds_left(self) -> float:
+        """Return how long to wait until the next look."""
+        return max(0.0, self._next_look - time.monotonic())
+
+    def take(self) -> list[Stage]:
+        """Return the stages to look at again, all of them, if it is time."""
+        if not self._stages or self.seconds_left():
+            return []
+        stages = list(self._stages.values())
+        self._stages.clear()
+        self._asked.update(stage.stage_id for stage in stages)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return stages

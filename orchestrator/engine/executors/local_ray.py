@@ -1,0 +1,220 @@
+"""A Ray on this machine, started for one run and closed to everybody else."""
+
+import atexit
+import logging
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+
+from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes, own_answer_to_sigterm
+from orchestrator.errors import RayFailedError
+from slurm.ray.gpus import allocator_settings, gpus_of_a_worker
+from slurm.ray.private_folder import LONGEST_ROOT, private_folder
+
+OBJECT_STORE_BYTES = 80 << 20
+"""Ray's smallest object store; Jacobians and kernels go through files, only stages and outcomes through Ray."""
+
+
+MOST_RESTARTS = 3
+"""How often Ray is started again in a run after one of its processes was killed, as on each node of an allocation."""
+
+MOST_STARTS = 2
+"""How often one start is tried; on a busy machine Ray gives up after 30 seconds of its own accord."""
+
+START_SECONDS = 240.0
+"""How long the tries of a start may take together."""
+
+END_SECONDS = 40.0
+"""How long Ray may take to end; where one of its processes is gone already it takes some 10."""
+
+NEEDED_BYTES = 16 << 20
+"""What Ray writes at least to its temporary folder."""
+
+
+class LocalRay:
+    """A Ray of this process and its children, or the one that it is connected to already.
+
+    Args:
+        workers: how many workers it has room for.
+        gpus: GPUs of this machine, which they share.
+        workers_per_gpu: how many workers may share one.
+    """
+
+    def __init__(self, workers: int, *, gpus: int = 0, workers_per_gpu: int = 1) -> None:
+        self.gpus_per_worker = gpus_of_a_worker(workers, gpus)
+        if gpus and workers_per_gpu > 1:
+            self.gpus_per_worker = 1 / workers_per_gpu
+        self._workers = workers
+        self._gpus = gpus
+        self._folder = ExitStack()
+        self._started = False
+        self._restarts = 0
+        self._processes = RayProcesses()
+        self._starting = False
+        self._watchdog = Watchdog(self.lost)
+        self._environment: dict[str, str] = {}
+
+    def __enter__(self) -> int:
+        self._set_environment()
+        import ray
+
+        self._watchdog.start()
+        if not ray.is_initialized():
+            self._start()
+        return self._workers
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._started:
+            self._end()
+        self._watchdog.stop()
+        for name in self._environment:
+            # The token goes with this process; whatever it starts later must not look for it.
+            os.environ.pop(name, None)
+
+    def lost(self) -> str | None:
+        """Return the name of the program of Ray that has ended by itself, or was killed, if one has."""
+        if self._starting:
+            self._processes.find()
+        return self._processes.ended()
+
+    def end_workers(self, workers: Sequence[int]) -> None:
+        """Kill workers of a lost Ray, which would go on for as long as what they have at hand takes."""
+        end_processes(workers)
+
+    def start_again(self) -> None:
+        """Start Ray again after it was lost; nothing of the one before stays.
+
+        Raises:
+            RayFailedError: it was lost too often, or does not start.
+        """
+        program = self.lost()
+        self._end()
+        if self._restarts == MOST_RESTARTS:
+            raise RayFailedError(
+                f"Ray's {program} was killed {MOST_RESTARTS + 1} times in this run, perhaps because this machine has "
+                f"too little memory (`dmesg` tells); what is finished is kept; {ADVICE}"
+            )
+        self._restarts += 1
+        self._start()
+
+    def _start(self) -> None:
+        # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
+        temporary = self._folder.enter_context(private_folder(usable_root()))
+        self._started = True
+        with self._watchdog.limit("start", START_SECONDS):
+            for tries_left in reversed(range(MOST_STARTS)):
+                try:
+                    # Ray opens its folder to everybody, but not the one above.
+                    self._initialise(temporary / f"ray{tries_left}")
+                    return
+                except Exception as error:  # of many classes, Exception itself among them
+                    self._end_processes()
+                    if not tries_left:
+                        raise RayFailedError(f"Ray does not start: {_first_line(error)}; {ADVICE}") from error
+
+    def _initialise(self, folder: Path) -> None:
+        import ray
+
+        # What a raylet said last would go to standard output, where the answer of `--json` goes.
+        ray._private.worker.listen_error_messages = lambda *_: None
+        self._starting = True
+        try:
+            with own_answer_to_sigterm():
+                ray.init(
+                    address="local",
+                    num_cpus=self._workers,
+                    num_gpus=self._gpus,  # by itself Ray counts cards, and not the MIG instances of one
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    _temp_dir=str(folder),
+                )
+        finally:
+            self._starting = False
+            self._processes.find()
+
+    def _end(self) -> None:
+        self._end_processes()
+        self._folder.close()
+        self._started = False
+
+    def _end_processes(self) -> None:
+        import ray
+
+        with self._watchdog.limit("end", END_SECONDS):
+            ray.shutdown()
+        self._processes.end()
+
+    def ran_out_of_memory(self, host: str) -> bool:
+        """Return False: nothing ends this machine's Ray for its memory but Ray itself, which says so."""
+        return False
+
+    def _set_environment(self) -> None:
+        wanted = {"RAY_USAGE_STATS_ENABLED": "0", **allocator_settings(os.environ)}
+        if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            wanted["RAY_AUTH_TOKEN_PATH"] = str(_private_token())
+        if "ray" not in sys.modules:
+            # Ray reads this when it is loaded; set later, only the processes that it starts would ask for a token.
+            wanted["RAY_AUTH_MODE"] = "token"
+        self._environment = {name: value for name, value in wanted.items() if name not in os.environ}
+        os.environ.update(self._environment)
+
+
+@cache
+def _private_token() -> Path:
+    """Write a token that only this user can read; without it anyone who reaches Ray's port can run code as the user.
+
+    Ray keeps the token that it read first, so that one serves every Ray of this process.
+    """
+    folder = ExitStack()
+    atexit.register(folder.close)
+    path = folder.enter_context(private_folder(usable_root())) / "auth_token"
+    path.write_text(secrets.token_hex(32))
+    return path
+
+
+def usable_root() -> Path:
+    """Return the first folder for temporary files that Ray can use, TMPDIR before others.
+
+    Raises:
+        RayFailedError: none can be used; the message says why.
+    """
+    refused, folders = [], ["/tmp", "/var/tmp", "/dev/shm"]
+    with suppress(FileNotFoundError):  # of all that Python tries, none can be written
+        folders.insert(0, tempfile.gettempdir())
+    for folder in dict.fromkeys(folders):
+        reason = _unusable(Path(folder))
+        if reason is None:
+            return Path(folder)
+        refused.append(f"{folder} {reason}")
+    raise RayFailedError(
+        f"Ray needs a folder for its sockets and logs, and there is none: {', '.join(refused)}; make room in one of "
+        f"them, name another in TMPDIR of at most {LONGEST_ROOT} bytes, or run without Ray with `--executor inline`"
+    )
+
+
+def _unusable(folder: Path) -> str | None:
+    """Return why Ray cannot use a folder; None if it can."""
+    if len(os.fsencode(folder)) > LONGEST_ROOT:
+        return f"is too deep for the paths of sockets ({len(os.fsencode(folder))} bytes)"
+    if not folder.is_dir():
+        return "is not there"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "cannot be written"
+    free = shutil.disk_usage(folder).free
+    return f"is full ({free >> 20} MB are free)" if free < NEEDED_BYTES else None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

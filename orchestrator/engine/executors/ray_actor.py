@@ -1,0 +1,118 @@
+"""The side of the Ray executor that lives in a worker process."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.engine.worker.execute import StageWorker
+from orchestrator.engine.worker.following import Follower, dismiss
+from orchestrator.spec import Spec
+from orchestrator.stages.context.failures import FailureClass, Outcome, Status, failed
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+from orchestrator.sweep.sources import Sources
+
+Task = tuple[Stage, int, int]
+"""A stage, which attempt it is, and how often its batches are halved."""
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What a worker says of itself once it is up.
+
+    Attributes:
+        process: what names its process in claims.
+        node: Ray's identity of its node.
+        address: IP address and port at which it awaits the others of its model group; None for all but the first.
+        unfit: why its GPU cannot be used; None where it can, or none is wanted.
+    """
+
+    process: Mapping[str, Any]
+    node: str
+    address: tuple[str, int] | None
+    unfit: Outcome | None = None
+
+
+class Worker:
+    """A worker process.
+
+    Args:
+        spec: the spec as JSON.
+        sources: the sources as JSON.
+        folder: the results folder.
+        rank: its number in its model group.
+        group_size: how many processes that has.
+        on_a_gpu: how many workers share its GPU.
+        trusts_code: whether code that comes with the model may run.
+    """
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        sources: dict[str, Any],
+        folder: str,
+        rank: int = 0,
+        group_size: int = 1,
+        *,
+        on_a_gpu: int = 1,
+        trusts_code: bool = False,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            os.chdir(Path(folder).parent)
+        self._sweep = Sweep(Spec.model_validate(spec), Sources.from_json(sources), trusts_code)
+        self._folder = ResultsFolder(Path(folder))
+        self._worker = StageWorker(self._sweep, self._folder, on_a_gpu)
+        self._rank, self._size = rank, group_size
+        self._meeting: Any = None
+        self._follower: Follower | None = None
+
+    def introduce(self) -> Introduction:
+        """Say who this is."""
+        import ray
+
+        address = None
+        if self._size > 1 and self._rank == 0:
+            from finetune.parallel.processes import MeetingPoint
+
+            self._meeting = MeetingPoint(ray.util.get_node_ip_address())
+            address = (self._meeting.address, self._meeting.port)
+        node = ray.get_runtime_context().get_node_id()
+        return Introduction(self._worker.process, node, address, self._worker.unfit_gpu())
+
+    def execute(self, tasks: list[Task]) -> list[Outcome]:
+        """Compute stages that need no other process."""
+        outcomes: list[Outcome] = []
+        for task in tasks:
+            outcomes.append(self._worker.execute(*task))
+            if outcomes[-1].spent:
+                break
+        rest = Outcome(Status.FAILED, FailureClass.WORKER, "the worker's GPU took no more orders from it")
+        return outcomes + [rest] * (len(tasks) - len(outcomes))
+
+    def lead(self, task: Task) -> Outcome:
+        """Compute a stage with the others of the group, who `follow` meanwhile."""
+        if self._worker.group.size == 1:
+            try:
+                self._worker.group = self._meeting.open(self._size)
+            except Exception as error:
+                return failed(error)
+        outcome = self._worker.execute(*task)
+        dismiss(self._worker.group)
+        return outcome
+
+    def follow(self, address: tuple[str, int]) -> Outcome | None:
+        """Take part in what the first of the group, who is at that address, computes; return what failed here."""
+        import ray
+
+        try:
+            if self._follower is None:
+                from finetune.parallel.processes import meet
+
+                group = meet(*address, self._rank, self._size, ray.util.get_node_ip_address())
+                self._follower = Follower(self._sweep, self._folder, group)
+            return self._follower.follow()
+        except Exception as error:  # the first is gone
+            return failed(error)

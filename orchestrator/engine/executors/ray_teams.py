@@ -1,0 +1,95 @@
+"""The worker processes of the Ray executor, in teams: those of a team hold a model together."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.engine.executors.ray_actor import Introduction, Worker
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+
+
+@dataclass(eq=False)
+class Team:
+    """Workers that are started and ended together.
+
+    Attributes:
+        members: in the order of their ranks.
+        placement: Ray's placement group, which keeps them near each other; None for a team of one.
+    """
+
+    placement: Any = None
+    members: list["Member"] = field(default_factory=list)
+
+    def disband(self) -> None:
+        """Kill all members, also those that Ray has only lost sight of, and give back what they were given."""
+        import ray
+
+        for member in self.members:
+            ray.kill(member.actor)
+        if self.placement is not None:
+            ray.util.remove_placement_group(self.placement)
+
+    def set_aside(self) -> None:
+        """Compute no more, and keep what the members were given from others: one of their GPUs is broken.
+
+        A placement keeps that by itself, a member alone by living on.
+        """
+        import ray
+
+        for member in self.members if self.placement is not None else ():
+            ray.kill(member.actor)
+
+
+@dataclass(eq=False)
+class Member:
+    """One worker process.
+
+    Attributes:
+        actor: Ray's handle.
+        team: its team.
+        introduction: what it said of itself; None until it is up.
+    """
+
+    actor: Any
+    team: Team
+    introduction: Introduction | None = None
+
+    @property
+    def up(self) -> Introduction:
+        """What the worker said of itself, which is up."""
+        if self.introduction is None:
+            raise AssertionError("a worker that is not up has nothing to do")
+        return self.introduction
+
+
+def start_team(sweep: Sweep, folder: ResultsFolder, size: int, gpus: float) -> Team:
+    """Begin to start the workers of a team; Ray places them once it has room.
+
+    Args:
+        sweep: the sweep.
+        folder: its results folder.
+        size: how many.
+        gpus: GPUs of each; a part of one where several share it.
+    """
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    team = Team()
+    if size > 1:
+        bundle = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
+        # Near each other where that can be: at every layer each sends its part of the weights to all others.
+        team.placement = ray.util.placement_group([bundle] * size, strategy="PACK")
+    on_a_gpu = round(1 / gpus) if 0 < gpus < 1 else 1
+    spec, sources = sweep.spec.model_dump(mode="json"), sweep.sources.to_json()
+    for rank in range(size):
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        if size > 1:
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+                team.placement, placement_group_bundle_index=rank
+            )
+        actor = (
+            ray.remote(Worker)
+            .options(**options)
+            .remote(spec, sources, str(folder.root), rank, size, on_a_gpu=on_a_gpu, trusts_code=sweep.trusts_code)
+        )
+        team.members.append(Member(actor, team))
+    return team

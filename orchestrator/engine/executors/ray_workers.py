@@ -1,0 +1,350 @@
+"""The Ray executor: one actor a worker, on a Ray that this process starts or on that of an allocation."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import islice, takewhile
+from types import TracebackType
+from typing import Any, Protocol
+
+from orchestrator.engine.executors.ray_actor import Task
+from orchestrator.engine.executors.ray_endings import Ending, cause, ending_of, is_alive
+from orchestrator.engine.executors.ray_teams import Member, Team, start_team
+from orchestrator.engine.executors.ray_watch import ADVICE
+from orchestrator.errors import GpuFailedError, RayFailedError, WorkerStartError
+from orchestrator.stages.context.failures import FailureClass, Outcome, Status
+from orchestrator.store.stage import Stage, StageKind
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+
+SECONDS_TO_DIE = 10.0
+"""How long to wait for killed workers to be gone, before their claims are left to become stale."""
+
+MOST_FAILED_STARTS = 4
+"""Workers that may end one after the other before they are up, until the run gives up."""
+
+SHORT_SECONDS = 0.02
+"""Stages that take less are handed out several at once: a call to a worker takes a good part of that itself."""
+
+LONG_SECONDS = 1.0
+"""A call that took longer is followed by calls with one stage."""
+
+LOOK_SECONDS = 0.5
+"""Pause between looks at whether Ray is there still; calls to workers of a lost one never end."""
+
+UP_SECONDS = 300.0
+"""How long there may be no worker while some are being started; a shared file system can make Python slow to load."""
+
+MOST_TASKS_A_CALL = 16
+"""Most stages that a worker is given at once; if it dies, all of them are begun again."""
+
+
+class RayConnection(Protocol):
+    """How this process comes to a Ray; use it as a context manager, which connects and disconnects.
+
+    Attributes:
+        gpus_per_worker: GPUs that each worker has for itself; known once connected.
+    """
+
+    gpus_per_worker: float
+
+    def __enter__(self) -> int:
+        """Connect, and return how many workers there shall be."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def ran_out_of_memory(self, host: str) -> bool:
+        """Tell whether what ran on a node was ended for the memory that it took."""
+
+    def lost(self) -> str | None:
+        """Return what of Ray has ended, if it has, and this process is to start it again."""
+
+    def end_workers(self, workers: Sequence[int]) -> None:
+        """Kill workers of a lost Ray, by their process numbers, and wait until they are gone."""
+
+    def start_again(self) -> None:
+        """Start a lost Ray again."""
+
+
+class RayExecutor:
+    """Keeps workers busy; one that dies is replaced, where Ray has room for it, and its stage reported as lost.
+
+    Workers come in teams of as many as hold a model together. Stages that run the model are computed by a team, all
+    others by any of its members alone.
+    """
+
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, connection: RayConnection) -> None:
+        self._sweep = sweep
+        self._folder = folder
+        self._connection = connection
+        self._team_size = sweep.spec.group_size
+        self._starting: dict[Any, Member] = {}
+        self._idle: list[Member] = []
+        self._waiting: deque[Task] = deque()
+        self._in_flight: dict[Any, tuple[Member, list[Task]]] = {}
+        self._following: dict[Any, Member] = {}
+        self._ended: deque[tuple[Stage, Outcome]] = deque()
+        self._tasks_a_call: dict[StageKind, int] = {}
+        self._n_teams = 0
+        self._aside: list[tuple[Team, Outcome]] = []
+        self._kind: StageKind | None = None
+        self._failed_starts = 0
+        self._seconds_without_worker = 0.0
+
+    @property
+    def capacity(self) -> int:
+        """Stages that the workers which are up can have in hand: several each of a kind that takes no time."""
+        up = len(self._idle) + len(self._in_flight) + len(self._following)
+        if self._kind is None:
+            return up
+        return up // self._team_size if self._needs_team(self._kind) else up * self._tasks_a_call.get(self._kind, 1)
+
+    def __enter__(self) -> "RayExecutor":
+        workers = self._connection.__enter__()
+        if workers < self._team_size:
+            raise WorkerStartError(
+                f"there are {workers} workers, and a model group needs {self._team_size}: lower sharding.group_size, "
+                "or give the sweep more workers"
+            )
+        self._n_teams = workers // self._team_size
+        for _ in range(self._n_teams):
+            self._start_team()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._end_stages_in_flight()
+        finally:
+            self._idle, self._in_flight, self._following, self._starting = [], {}, {}, {}
+            self._waiting.clear()
+            self._ended.clear()
+            self._connection.__exit__(kind, error, trace)
+
+    def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
+        """Take a stage, which the next idle worker gets."""
+        self._kind = stage.of
+        self._waiting.append((stage, attempt, halvings))
+
+    def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
+        """Wait for the first worker that is done, or lost; return None after `timeout` seconds, or if one is up."""
+        self._restart_if_lost()
+        self._give_out()
+        if self._ended:
+            return self._ended.popleft()
+        self._refuse_to_go_on_without_gpus()
+        if not (self._in_flight or self._following or self._starting):
+            time.sleep(timeout or 0.0)
+            return None
+        ended = self._wait(timeout)
+        if not self._restart_if_lost():
+            for done in ended:
+                if done in self._starting:
+                    self._started(done)
+                elif done in self._following:
+                    self._followed(done)
+                else:
+                    self._take_back(done)
+        return self._ended.popleft() if self._ended else None
+
+    def _wait(self, timeout: float | None) -> list[Any]:
+        """Return the first call that ends, alone in a list; nothing after `timeout` seconds, or if Ray was lost."""
+        import ray
+
+        awaited = [*self._in_flight, *self._following, *self._starting]
+        left = math.inf if timeout is None else timeout
+        while True:
+            ended, _ = ray.wait(awaited, num_returns=1, timeout=min(LOOK_SECONDS, left))
+            left -= LOOK_SECONDS
+            if ended or left <= 0 or self._connection.lost():
+                return list(ended)
+            self._refuse_to_wait_for_ever()
+
+    def _refuse_to_wait_for_ever(self) -> None:
+        if self._idle or self._in_flight or self._following:
+            self._seconds_without_worker = 0.0
+            return
+        # Not by the clock, which goes on while Slurm or a user has suspended this process.
+        self._seconds_without_worker += LOOK_SECONDS
+        if self._seconds_without_worker > UP_SECONDS:
+            raise RayFailedError(f"no worker process was up after {UP_SECONDS:.0f} s; {ADVICE}")
+
+    def _refuse_to_go_on_without_gpus(self) -> None:
+        if not self._aside or len(self._aside) < self._n_teams:
+            return
+        members = [each for team, _ in self._aside for each in team.members if each.introduction is not None]
+        hosts = sorted({each.up.process["host"] for each in members})
+        raise GpuFailedError(
+            f"no GPU is left: {self._aside[-1][1].message}; what is finished is kept: leave {', '.join(hosts)} out (on "
+            "a cluster by the profile's `exclude`) or have it seen to, then go on with the same command"
+        )
+
+    def _restart_if_lost(self) -> bool:
+        """Start Ray again if it was lost; what workers had in hand failed, and others take their places."""
+        program = self._connection.lost()
+        if program is None:
+            return False
+        outcome = Outcome(Status.FAILED, FailureClass.NODE, f"Ray's {program} ended, and with it every worker")
+        tasks = [task for _, given in self._in_flight.values() for task in given]
+        self._end_workers_of_lost()
+        self._connection.start_again()
+        self._ended.extend((stage, outcome) for stage, _, _ in tasks)
+        for _ in range(self._n_teams - len(self._aside)):
+            self._start_team()
+        return True
+
+    def _end_workers_of_lost(self) -> None:
+        """Kill the workers of a Ray that was lost, and give back their claims."""
+        calls = [member for member, _ in self._in_flight.values()] + list(self._following.values())
+        members = [member.up.process for member in [*self._idle, *calls]]
+        self._connection.end_workers([process["process"] for process in members])
+        for member in calls:
+            self._folder.claims().release_all(member.up.process)
+        self._idle, self._in_flight, self._following, self._starting = [], {}, {}, {}
+        self._tasks_a_call.clear()
+
+    def _needs_team(self, kind: StageKind) -> bool:
+        return self._team_size > 1 and kind.runs_model
+
+    def _give_out(self) -> None:
+        """Share the waiting stages among idle workers, once the schedule knows of all that have ended."""
+        while self._waiting and self._idle and not self._ended:
+            kind = self._waiting[0][0].of
+            if self._needs_team(kind):
+                # What waits behind it waits too, so that the members of a team come to be idle together.
+                if not self._give_to_team():
+                    return
+                continue
+            most = min(self._tasks_a_call.get(kind, 1), -(-len(self._waiting) // len(self._idle)))
+            alike = takewhile(lambda task: task[0].of == kind, islice(self._waiting, most))  # noqa: B023 - used up now
+            tasks = [self._waiting.popleft() for _ in list(alike)]
+            worker = self._idle.pop()
+            self._in_flight[worker.actor.execute.remote(tasks)] = (worker, tasks)
+
+    def _give_to_team(self) -> bool:
+        """Give the first waiting stage to a team that is idle; return whether there is one."""
+        team = next((each.team for each in self._idle if all(m in self._idle for m in each.team.members)), None)
+        if team is None:
+            return False
+        task = self._waiting.popleft()
+        first, *others = team.members
+        self._idle = [member for member in self._idle if member.team is not team]
+        self._in_flight[first.actor.lead.remote(task)] = (first, [task])
+        for member in others:
+            self._following[member.actor.follow.remote(first.up.address)] = member
+        return True
+
+    def _take_back(self, done: Any) -> None:
+        worker, tasks = self._in_flight[done]
+        ending = ending_of(done, worker, self._connection)
+        together = self._needs_team(tasks[0][0].of)
+        if ending.died or (together and ending.failure):
+            # The others of the team wait for what will not come.
+            self._team_failed(done, worker, ending)
+            return
+        del self._in_flight[done]
+        outcomes = ending.outcomes if len(ending.outcomes) == len(tasks) else ending.outcomes * len(tasks)
+        self._adapt(tasks[0][0].of, outcomes)
+        self._idle.append(worker)
+        self._ended.extend(zip((stage for stage, _, _ in tasks), outcomes, strict=True))
+        if spent := next((outcome for outcome in outcomes if outcome.spent), None):
+            ended = Outcome(Status.FAILED, FailureClass.WORKER, "its model group was ended with another process of it")
+            self._end_team(worker.team, ended, spent if spent.broken_gpu else None)
+
+    def _followed(self, done: Any) -> None:
+        """See how a member of a team ended its part of a stage."""
+        member = self._following[done]
+        ending = ending_of(done, member, self._connection)
+        if ending.failure:
+            self._team_failed(done, member, ending)
+            return
+        del self._following[done]
+        self._idle.append(member)
+
+    def _team_failed(self, done: Any, member: Member, ending: Ending) -> None:
+        """End the team of a member whose call ended with a failure; what it had in hand failed for the same reason."""
+        others = {call: each for call, each in self._calls_to(member.team).items() if call != done}
+        failure = cause(ending, others, self._connection)
+        self._end_team(member.team, failure, failure if failure.broken_gpu else None)
+
+    def _calls_to(self, team: Team) -> dict[Any, Member]:
+        calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
+        return {call: member for call, member in calls.items() if member.team is team}
+
+    def _adapt(self, kind: StageKind, outcomes: Sequence[Outcome]) -> None:
+        """Hand out more stages of a kind at once while they take no longer than a call, one at a time where they do."""
+        before = self._tasks_a_call.get(kind, 1)
+        seconds = sum(outcome.seconds for outcome in outcomes)
+        factor = 2.0 if seconds < SHORT_SECONDS * len(outcomes) else 0.5
+        # However many there are, whoever is told to stop must not wait for long.
+        most = 1 if seconds > LONG_SECONDS else MOST_TASKS_A_CALL
+        self._tasks_a_call[kind] = max(1, min(int(factor * before), most))
+
+    def _start_team(self) -> None:
+        team = start_team(self._sweep, self._folder, self._team_size, self._connection.gpus_per_worker)
+        self._starting |= {member.actor.introduce.remote(): member for member in team.members}
+
+    def _started(self, introduction: Any) -> None:
+        import ray
+
+        member = self._starting.pop(introduction)
+        try:
+            member.introduction = ray.get(introduction)
+            self._failed_starts = 0
+            if member.up.unfit is not None:
+                self._end_team(member.team, member.up.unfit, member.up.unfit)
+            else:
+                self._idle.append(member)
+        except ray.exceptions.RayActorError as error:
+            self._failed_starts += 1
+            if self._failed_starts > MOST_FAILED_STARTS:
+                raise RayFailedError(f"no worker process can be started: {error}") from None
+            self._end_team(member.team, Outcome(Status.FAILED, FailureClass.WORKER, str(error)))
+
+    def _end_team(self, team: Team, outcome: Outcome, broken_gpu: Outcome | None = None) -> None:
+        """Kill a team, report what its members had in hand as ended so, and start another in its place.
+
+        None takes the place of one that was ended by a broken GPU, which is kept from others.
+        """
+        self._tasks_a_call.clear()  # so that the stage that ends workers is told from those beside it
+        if broken_gpu is not None:
+            team.set_aside()
+            self._aside.append((team, broken_gpu))
+        else:
+            team.disband()
+        self._release_claims(self._calls_to(team))
+        self._idle = [member for member in self._idle if member.team is not team]
+        self._starting = {call: member for call, member in self._starting.items() if member.team is not team}
+        self._following = {call: member for call, member in self._following.items() if member.team is not team}
+        for call in self._calls_to(team):
+            _, tasks = self._in_flight.pop(call)
+            self._ended.extend((stage, outcome) for stage, _, _ in tasks)
+        if broken_gpu is None:
+            self._start_team()
+
+    def _end_stages_in_flight(self) -> None:
+        """Kill the workers that still compute, and give their claims back once they are dead."""
+        import ray
+
+        if self._connection.lost():
+            self._end_workers_of_lost()
+            return
+        calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
+        for worker in calls.values():
+            ray.kill(worker.actor)
+        self._release_claims(calls)
+
+    def _release_claims(self, calls: Mapping[Any, Member]) -> None:
+        """Give back the claims of workers that were killed while they were called, once they are dead."""
+        import ray
+
+        if not calls:
+            return
+        ended, _ = ray.wait(list(calls), num_returns=len(calls), timeout=SECONDS_TO_DIE)
+        for call in ended:
+            # Its node saw the process end. Of one on a lost node nobody knows: its claim has to become stale.
+            if is_alive(calls[call].up.node):
+                self._folder.claims().release_all(calls[call].up.process)

@@ -1,0 +1,51 @@
+"""Inline runs of several processes, which torchrun starts: the first one runs the sweep, the others follow it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from finetune.parallel.group import ModelGroup
+from orchestrator.engine.run import resolve
+from orchestrator.engine.worker.following import Follower, dismiss
+from orchestrator.errors import SpecError, WorkerStartError
+from orchestrator.spec import Spec
+from orchestrator.sweep.folder import ResultsFolder
+
+
+@contextmanager
+def launched_group(spec: Spec) -> Iterator[ModelGroup]:
+    """Yield the processes that run a spec inline; this one by itself where another executor, or none, shares models.
+
+    Raises:
+        SpecError: torchrun did not start this process, or not as many as a group has.
+    """
+    if spec.compute.executor != "inline" or spec.group_size == 1:
+        yield ModelGroup()
+        return
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+    if started != spec.group_size:
+        raise SpecError(
+            f"the inline executor needs sharding.group_size: {spec.group_size} processes, and there "
+            + (f"are {started}" if started > 1 else "is one")
+            + f": start it as `torchrun --nproc-per-node {spec.group_size} -m orchestrator run SPEC --executor "
+            "inline`, or use the ray executor, which starts them itself"
+        )
+    from finetune.parallel.processes import joined_group
+
+    with joined_group() as group:
+        yield group
+        if group.leads:
+            dismiss(group)
+
+
+def follow(spec: Spec, spec_folder: Path, group: ModelGroup, *, trusts_code: bool) -> None:
+    """Take part in the run of the first process of a group, until that is over.
+
+    Raises:
+        SweepError: the model or the data are not there, or this process's part of a stage failed.
+    """
+    folder = ResultsFolder(spec.folder)
+    failure = Follower(resolve(spec, spec_folder, folder, trusts_code=trusts_code), folder, group).follow()
+    if failure is not None:
+        raise WorkerStartError(f"process {group.rank} of the model group failed ({failure.failure}): {failure.message}")

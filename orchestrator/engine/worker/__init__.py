@@ -1,0 +1,1 @@
+"""One stage in a worker: claimed, computed, published."""

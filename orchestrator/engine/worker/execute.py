@@ -1,0 +1,184 @@
+"""Computing one stage in a worker: claim it, compute it, publish it, write the journal, give the claim back."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from finetune.parallel.group import ModelGroup
+from ntk_dist.device.faults import give_back_device_memory
+from orchestrator.engine.worker.following import lead
+from orchestrator.errors import DamagedArtifactError, StorageError
+from orchestrator.stages.context.failures import LASTING, FailureClass, Outcome, Status, failed
+from orchestrator.stages.context.work import Work
+from orchestrator.store.files import host_name, slurm_job
+from orchestrator.store.journal import Journal
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder, Sweep, git_commit, versions
+from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
+
+_EVENTS = {
+    Status.FINISHED: "finished",
+    Status.EXISTING: "existing",
+    Status.DAMAGED_INPUT: "damaged",
+    Status.FAILED: "failed",
+}
+
+
+class StageWorker:
+    """A worker's side of a sweep: it computes the stages that it is given, one after the other.
+
+    Args:
+        sweep: the sweep.
+        folder: its results folder.
+        on_a_gpu: how many workers share the GPU of this one.
+
+    Attributes:
+        group: the processes that hold the model with this one, which leads them: each of them has a `Follower`.
+    """
+
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
+        self._work = Work(sweep, folder, on_a_gpu)
+        self._claims = folder.claims()
+        self._refusals = folder.refusals()
+        self._journal = folder.journal()
+        self._compute = sweep.spec.compute
+        self.group = ModelGroup()
+
+    @property
+    def process(self) -> Mapping[str, Any]:
+        """What names this process among those of all machines, in each of its claims."""
+        return self._claims.process
+
+    def unfit_gpu(self) -> Outcome | None:
+        """Return why this process cannot use its GPU, if that is broken or of another kind than it should be."""
+        if self._compute.device != "cuda":
+            return None
+        try:
+            self._work.use_device("cuda")
+        except Exception as error:
+            outcome = failed(error)
+            if outcome.broken_gpu:
+                note_unfit_gpu(self._journal, outcome)
+                return outcome
+        return None
+
+    def interrupted(self) -> None:
+        """Give back every claim of this process, at whatever point it was interrupted."""
+        self._claims.release_all()
+
+    def execute(self, stage: Stage, attempt: int = 1, halvings: int = 0) -> Outcome:
+        """Compute a stage unless it is finished, a living process is computing it, or it failed for good elsewhere.
+
+        Args:
+            stage: the stage.
+            attempt: how often its run has begun it, this time included.
+            halvings: how often to halve its batches. The numbers then agree with those of whole batches to rounding,
+                not bitwise; artifact, journal and tables say so.
+        """
+        store = self._work.store
+        try:
+            if store.has(stage.kind, stage.stage_id):
+                return Outcome(Status.EXISTING)
+            claim = self._claims.take(stage.stage_id)
+            if claim is None:
+                return Outcome(Status.BUSY)
+            try:
+                # Between the first look and the claim another process may have finished it.
+                if store.has(stage.kind, stage.stage_id):
+                    return Outcome(Status.EXISTING)
+                # Whoever refused it did so before giving back the claim, so that nobody tries it in between.
+                refusal = self._refusals.of(stage.stage_id)
+                if refusal is not None:
+                    failure, message = refusal
+                    return Outcome(Status.FAILED, FailureClass(failure), message)
+                return self._claimed(stage, attempt, halvings)
+            finally:
+                self._claims.release(claim)
+        except StorageError as error:
+            return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
+
+    def _claimed(self, stage: Stage, attempt: int, halvings: int) -> Outcome:
+        facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id, "halvings": halvings}
+        self._journal.write("started", **facts, attempt=attempt)
+        outcome: Outcome | None = None  # stays so when the user interrupts
+        started = time.perf_counter()
+        try:
+            with fixed_sums(self._compute):
+                outcome = self._attempt(stage, attempt, halvings, started)
+        finally:
+            self._work.discard()
+            reason = {"failure": outcome.failure, "message": outcome.message} if outcome and outcome.message else {}
+            event = _EVENTS[outcome.status] if outcome else "released"
+            seconds = round(time.perf_counter() - started, 4)
+            self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak_memory(), **reason)
+        if outcome.broken_gpu:
+            note_unfit_gpu(self._journal, outcome)
+        if outcome.failure is FailureClass.MEMORY:
+            give_back_device_memory()
+        if outcome.failure in LASTING:
+            self._refusals.add(stage.stage_id, outcome.failure, outcome.message)
+        return outcome
+
+    def _attempt(self, stage: Stage, attempt: int, halvings: int, started: float) -> Outcome:
+        reset_peak_memory()
+        self._work.begin(stage, halvings)
+        try:
+            with self._together(stage, halvings):
+                product = stage.of.compute(stage, self._work)
+                peak = self._work.met(peak_memory())
+            origin = self._provenance(stage, attempt, time.perf_counter() - started, peak)
+            won = self._work.store.publish(stage, product.facts, origin, product.arrays)
+            self._work.published()
+        except Exception as error:
+            if isinstance(error, DamagedArtifactError):
+                self._work.store.forget(error.kind, error.stage_id)
+            return failed(error)
+        return Outcome(Status.FINISHED if won else Status.EXISTING, seconds=time.perf_counter() - started)
+
+    @contextmanager
+    def _together(self, stage: Stage, halvings: int) -> Iterator[None]:
+        """Let the others of the group take part in a stage that runs the model."""
+        if not stage.of.runs_model:
+            yield
+            return
+        self._work.group = self.group
+        try:
+            lead(self.group, stage, halvings)
+            yield
+        finally:
+            self._work.group = ModelGroup()
+
+    def _provenance(self, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
+        group = {"group_size": self.group.size} if stage.of.runs_model and self.group.size > 1 else {}
+        found = provenance(stage, attempt, seconds, device=self._work.device, peak=peak) | group
+        if self._work.device != "cpu":
+            found["deterministic"] = self._compute.deterministic
+        return found | self._work.halvings_of(stage)
+
+
+def note_unfit_gpu(journal: Journal, outcome: Outcome) -> None:
+    """Write to the journal that this node has a GPU that is not to be used, for those who choose nodes later."""
+    journal.write("unfit_gpu", host=host_name(), message=outcome.message)
+
+
+def provenance(
+    stage: Stage, attempt: int, seconds: float, *, device: str = "cpu", peak: int | None = None
+) -> dict[str, Any]:
+    """Return where and by what a stage was computed."""
+    return {
+        "stage_id": stage.stage_id,
+        "host": host_name(),
+        "device": device,
+        "process": os.getpid(),
+        "job": slurm_job(),
+        "attempt": attempt,
+        "seconds": round(seconds, 4),
+        "peak_memory_bytes": peak_memory() if peak is None else peak,
+        "finished": time.time(),
+        "versions": versions(),
+        "git": git_commit(),
+        "python": sys.version.split()[0],
+    }

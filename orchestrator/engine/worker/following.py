@@ -1,0 +1,71 @@
+"""The processes of a model group that follow its first one: they take part in the stages that it computes."""
+
+import time
+from typing import Any
+
+from finetune.parallel.group import ModelGroup
+from orchestrator.stages.context.failures import LASTING, Outcome, Status, failed
+from orchestrator.stages.context.work import Work
+from orchestrator.stages.registry import stage_from_json
+from orchestrator.store.files import host_name
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
+
+
+def lead(group: ModelGroup, stage: Stage, halvings: int) -> None:
+    """Tell the others of a group which stage the first one begins."""
+    group.agreed({"stage": stage.to_json(), "halvings": halvings})
+
+
+def dismiss(group: ModelGroup) -> None:
+    """Tell the others of a group that no stage follows for now."""
+    group.agreed(None)
+
+
+class Follower:
+    """The side of a process of a model group that is not the first: it neither claims nor publishes."""
+
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> None:
+        self._work = Work(sweep, folder)
+        self._work.group = group
+        self._refusals = folder.refusals()
+        self._journal = folder.journal()
+        self._compute = sweep.spec.compute
+
+    def follow(self) -> Outcome | None:
+        """Take part in stage after stage until the first process has none; return the failure of one, if it failed.
+
+        After a failure the group cannot go on: the others wait for this process.
+        """
+        while (order := self._work.group.agreed()) is not None:
+            outcome = self._take_part(order)
+            if outcome is not None:
+                return outcome
+        return None
+
+    def _take_part(self, order: dict[str, Any]) -> Outcome | None:
+        stage = stage_from_json(order["stage"])
+        self._work.begin(stage, order["halvings"])
+        reset_peak_memory()
+        started = time.perf_counter()
+        try:
+            with fixed_sums(self._compute):
+                stage.of.compute(stage, self._work)
+                self._work.met(peak_memory())
+        except Exception as error:
+            outcome = failed(error)
+            if outcome.broken_gpu:
+                self._journal.write("unfit_gpu", host=host_name(), message=outcome.message)
+            self._note(stage, outcome, time.perf_counter() - started)
+            return outcome
+        finally:
+            self._work.discard()
+        return None
+
+    def _note(self, stage: Stage, outcome: Outcome, seconds: float) -> None:
+        rank = self._work.group.rank
+        reason = {"failure": outcome.failure, "message": outcome.message}
+        self._journal.write("followed", kind=stage.kind, stage=stage.stage_id, rank=rank, seconds=seconds, **reason)
+        if outcome.status is Status.FAILED and outcome.failure in LASTING:
+            self._refusals.add(stage.stage_id, outcome.failure, outcome.message)

@@ -1,0 +1,1 @@
+"""The plan: stages, the cells that they fill, and what they cost."""

@@ -1,0 +1,259 @@
+"""The index of a plan, kept in the results folder: what a look at a sweep needs, without planning it anew."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.identity import digest, identity, is_identity
+from orchestrator.stages.registry import KINDS
+from orchestrator.store import files
+from orchestrator.store.sealed import sealed, unsealed
+from orchestrator.store.survey_kind import SURVEY
+from orchestrator.sweep.folder import ResultsFolder, stored_text
+from orchestrator.version import VERSION
+
+if TYPE_CHECKING:
+    from orchestrator.plan.plan import Plan
+
+FORMAT = 2
+"""Version of the file; raised when its layout changes, so that one of another version is not read."""
+
+
+@dataclass(frozen=True)
+class IndexedComparison:
+    """A stage that fills the columns about training, of some lambdas of a layer set.
+
+    Attributes:
+        stage_id: identity of the stage.
+        layer_set: position of the layer set among those of the grid.
+        first: position of its first lambda in the grid; the others follow.
+        count: how many lambdas it has.
+    """
+
+    stage_id: str
+    layer_set: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class IndexedSolve:
+    """A solve stage and the cells that it fills: its layer sets times all lambdas.
+
+    Attributes:
+        stage_id: identity of the stage.
+        seed: seed of the grid.
+        n_train: training examples.
+        layer_sets: positions of its layer sets among those of the grid.
+        comparisons: the stages that fill the columns about training of the same cells.
+        variant: position of the variant that the cells belong to.
+    """
+
+    stage_id: str
+    seed: int
+    n_train: int
+    layer_sets: tuple[int, ...]
+    comparisons: tuple[IndexedComparison, ...] = ()
+    variant: int = 0
+
+
+@dataclass(frozen=True)
+class PlanIndex:
+    """The stages and the cells of a plan, by name.
+
+    Attributes:
+        key: what fixes the plan: the stored spec and the versions of everything that plans.
+        plan_id: identity of the plan.
+        surveys: identities of the stages that keep the surveys.
+        variants: what each variant is called; empty for the only one.
+        lambdas: regularization strengths of the grid, as the spec gives them.
+        layer_sets: names of the layer sets of the grid.
+        stages: identities of the stages of each kind that the plan has.
+        solves: the stages that fill cells, in the order of the table.
+    """
+
+    key: str
+    plan_id: str
+    surveys: tuple[str, ...]
+    variants: tuple[str, ...]
+    lambdas: tuple[float, ...]
+    layer_sets: tuple[str, ...]
+    stages: Mapping[str, tuple[str, ...]]
+    solves: tuple[IndexedSolve, ...]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of cells of the grid."""
+        return sum(len(solve.layer_sets) for solve in self.solves) * len(self.lambdas)
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """The kind of every stage, by its identity."""
+        return {stage_id: kind for kind, stages in self.stages.items() for stage_id in stages}
+
+    def cells_of(self, stage_id: str) -> dict[str, Any]:
+        """Return variant, layer sets, seed and training examples of the cells that a stage fills, or nothing."""
+        if stage_id not in self._filled_by:
+            return {}
+        solve, layer_sets = self._filled_by[stage_id]
+        names = [self.layer_sets[position] for position in layer_sets]
+        facts = {"layer_sets": names, "seed": solve.seed, "n_train": solve.n_train}
+        return facts | ({"variant": self.variants[solve.variant]} if self.variants[solve.variant] else {})
+
+    @cached_property
+    def _filled_by(self) -> dict[str, tuple[IndexedSolve, tuple[int, ...]]]:
+        solves = {solve.stage_id: (solve, solve.layer_sets) for solve in self.solves}
+        compared = {each.stage_id: (solve, (each.layer_set,)) for solve in self.solves for each in solve.comparisons}
+        return solves | compared
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the index as JSON; seeds divide the layer sets between stages alike, so each division stands once."""
+        divisions: dict[tuple[tuple[int, ...], ...], int] = {}
+        problems = []
+        of_problem = groupby(self.solves, key=lambda solve: (solve.variant, solve.seed, solve.n_train))
+        for (variant, seed, n_train), solves in of_problem:
+            found = list(solves)
+            division = divisions.setdefault(tuple(solve.layer_sets for solve in found), len(divisions))
+            stages = [solve.stage_id for solve in found]
+            compared = [[list(astuple(each)) for each in solve.comparisons] for solve in found]
+            problem = {
+                "variant": variant, "seed": seed, "n_train": n_train, "division": division, "stages": stages
+            }  # fmt: skip
+            problems.append(problem | ({"comparisons": compared} if any(compared) else {}))
+        return {
+            "key": self.key,
+            "plan": self.plan_id,
+            "surveys": self.surveys,
+            "variants": self.variants,
+            "lambdas": self.lambdas,
+            "layer_sets": self.layer_sets,
+            "stages": self.stages,
+            "divisions": list(divisions),
+            "problems": problems,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "PlanIndex":
+        """Return the index that `to_json` wrote."""
+        return cls(
+            key=data["key"],
+            plan_id=data["plan"],
+            surveys=tuple(data["surveys"]),
+            variants=tuple(data["variants"]),
+            lambdas=tuple(data["lambdas"]),
+            layer_sets=tuple(data["layer_sets"]),
+            stages={kind: tuple(stages) for kind, stages in data["stages"].items()},
+            solves=tuple(_solves(data)),
+        )
+
+
+def _solves(data: Mapping[str, Any]) -> Iterator[IndexedSolve]:
+    divisions = [[tuple(part) for part in division] for division in data["divisions"]]
+    for problem in data["problems"]:
+        compared = problem.get("comparisons", [[]] * len(problem["stages"]))
+        for stage_id, part, each in zip(problem["stages"], divisions[problem["division"]], compared, strict=True):
+            comparisons = tuple(IndexedComparison(*facts) for facts in each)
+            yield IndexedSolve(stage_id, problem["seed"], problem["n_train"], part, comparisons, problem["variant"])
+
+
+def index_of(plan: "Plan", key: str = "") -> PlanIndex:
+    """Return the index of a plan."""
+    from orchestrator.sweep.survey import survey_stage
+
+    stages: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        stages.setdefault(stage.kind, []).append(stage.stage_id)
+    positions = {name: position for position, name in enumerate(plan.layer_set_names)}
+    return PlanIndex(
+        key=key,
+        plan_id=plan.plan_id,
+        surveys=tuple(dict.fromkeys(survey_stage(variant.sweep).stage_id for variant in plan.variants)),
+        variants=tuple(str(variant.choice) for variant in plan.variants),
+        lambdas=plan.lambdas,
+        layer_sets=plan.layer_set_names,
+        stages={kind: tuple(listed) for kind, listed in stages.items()},
+        solves=tuple(
+            IndexedSolve(
+                solve.stage.stage_id,
+                solve.seed,
+                solve.n_train,
+                tuple(positions[each.name] for each in solve.layer_sets),
+                tuple(
+                    IndexedComparison(
+                        each.stage.stage_id, positions[solve.layer_sets[each.layer_set].name], each.first, each.count
+                    )
+                    for each in solve.comparisons
+                ),
+                solve.variant,
+            )
+            for solve in plan.solves
+        ),
+    )
+
+
+def keep_plan(plan: "Plan", folder: ResultsFolder) -> None:
+    """Keep the index of a plan in the results folder, whose sweep was written before.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    content = sealed(index_of(plan, _key(stored_text(plan.sweep))).to_json())
+    try:
+        if files.read_plain(folder.plan_path) == content:
+            return
+    except OSError:
+        pass
+    files.replace(folder.plan_path, content)
+
+
+def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanIndex:
+    """Return the index of the plan of a folder's sweep, planned anew if none is kept that is intact and up to date.
+
+    Args:
+        folder: the results folder; nothing is written to it.
+        known: an index read earlier, returned if it still holds.
+
+    Raises:
+        SweepError: the folder holds no sweep, or keeps no survey to plan it by.
+    """
+    folder.check_folders()
+    try:
+        stored = files.read_plain(folder.spec_path)
+    except OSError:
+        folder.existing()  # says what is wrong
+        raise
+    key = _key(stored.decode("utf-8", errors="replace"))
+    if known is not None and known.key == key:
+        return known
+    return _kept(folder, key) or _planned(folder, key)
+
+
+def _key(spec_text: str) -> str:
+    # Of the text, not of what it says: reading YAML takes longer than all the rest of a look at a sweep.
+    versions = {kind.name: kind.version for kind in (SURVEY, *KINDS.values())}
+    return identity([FORMAT, VERSION, versions, digest(spec_text)])
+
+
+def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
+    try:
+        data = unsealed(files.read_plain(folder.plan_path))
+        index = PlanIndex.from_json(data) if data["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    return index if index is None or _names_stages(index) else None
+
+
+def _names_stages(index: PlanIndex) -> bool:
+    """Tell whether an index names kinds and identities of stages alone, which are looked up as files."""
+    named = [*index.surveys, *(stage_id for stages in index.stages.values() for stage_id in stages)]
+    return index.stages.keys() <= KINDS.keys() and all(map(is_identity, named))
+
+
+def _planned(folder: ResultsFolder, key: str) -> PlanIndex:
+    from orchestrator.plan.plan import make_plan
+    from orchestrator.sweep.survey import kept_surveys
+
+    sweep, store = folder.existing(), folder.artifacts()
+    return index_of(make_plan(sweep, kept_surveys(sweep, store), store), key)

@@ -1,0 +1,53 @@
+"""Finished solve stages that serve a plan's lambdas although they were made for others."""
+
+from dataclasses import replace
+
+from orchestrator.errors import DamagedArtifactError
+from orchestrator.stages.solve import is_iterative
+from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.store.stage import Stage
+
+
+class KeptSolves:
+    """The solve stages of a results folder whose kernels were multiplied with, not decomposed.
+
+    Each was made for a lowest lambda, which is part of its identity, and serves every lambda from some value on. A plan
+    whose lowest lambda is another one takes it for its own, so that no kernel is multiplied anew.
+    """
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+        self._finished: set[str] | None = None
+        self._serving: dict[str, tuple[float, float]] | None = None
+
+    def instead_of(self, stage: Stage) -> Stage:
+        """Return the finished stage that serves all lambdas of a planned solve stage, or the latter if there is none.
+
+        The stage itself comes first, then that of the highest lowest lambda. A damaged artifact serves nothing.
+        """
+        if not is_iterative(stage) or stage.stage_id in self._all_finished():
+            return stage
+        wanted = stage.parameters["lowest_lambda"]
+        served = self._served()
+        for lowest in sorted({lowest for lowest, serves_from in served.values() if serves_from <= wanted})[::-1]:
+            other = replace(stage, parameters={**stage.parameters, "lowest_lambda": lowest})
+            if other.stage_id in served and served[other.stage_id][1] <= wanted:
+                return other
+        return stage
+
+    def _all_finished(self) -> set[str]:
+        if self._finished is None:
+            self._finished = self._store.finished("solve")
+        return self._finished
+
+    def _served(self) -> dict[str, tuple[float, float]]:
+        """Return for which lowest lambda each stage was made, and from which one on it serves, by its identity."""
+        if self._serving is None:
+            self._serving = {}
+            for stage_id in sorted(self._all_finished()):
+                try:
+                    facts = self._store.read("solve", stage_id).facts
+                    self._serving[stage_id] = (float(facts["lowest_lambda"]), float(facts["serves_from"]))
+                except (DamagedArtifactError, KeyError, TypeError, ValueError):
+                    continue  # damaged, or a decomposition, which serves whatever there is
+        return self._serving

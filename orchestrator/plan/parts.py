@@ -1,0 +1,69 @@
+"""What a plan consists of: variants, and the stages that fill the cells of each."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.identity import canonical_json, digest
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.layer_sets import LayerSet
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A stage that fills the columns about training, of some lambdas of a layer set.
+
+    Attributes:
+        stage: the stage `compare`.
+        layer_set: position of the layer set among those of its solve stage.
+        first: position of its first lambda in the grid; the others follow.
+        count: how many lambdas it has.
+    """
+
+    stage: Stage
+    layer_set: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Solve:
+    """A solve stage and the cells that it fills: its layer sets times all lambdas.
+
+    Attributes:
+        stage: the stage.
+        seed: seed of the grid.
+        n_train: training examples.
+        layer_sets: its layer sets, in the order of the artifact's arrays.
+        problem_id: identity of everything but layer set and lambda.
+        comparisons: the stages that fill the columns about training of the same cells; none if nothing is trained.
+        variant: position of the variant that the cells belong to. Variants that differ in the learning rate alone have
+            solve stages in common.
+        learning_rate: that of the variant, where the grid has several.
+    """
+
+    stage: Stage
+    seed: int
+    n_train: int
+    layer_sets: tuple[LayerSet, ...]
+    problem_id: str
+    comparisons: tuple[Comparison, ...] = ()
+    variant: int = 0
+    learning_rate: float | None = None
+
+    @property
+    def filling(self) -> tuple[Stage, ...]:
+        """All stages that fill its cells."""
+        return (self.stage, *(comparison.stage for comparison in self.comparisons))
+
+
+def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:
+    """Return the identities of the cells of one layer set: the hash of the canonical JSON of what fixes them.
+
+    The JSON is {"groups", "lambda", "problem", "scale"}, with "learning_rate" where the grid has several; its constant
+    parts are written once for all lambdas.
+    """
+    before = f'{{"groups":{canonical_json(layer_set.groups)},"lambda":'
+    rate = "" if solve.learning_rate is None else f'"learning_rate":{json.dumps(solve.learning_rate)},'
+    after = f',{rate}"problem":"{solve.problem_id}","scale":"{scale}"}}'
+    return [digest(f"{before}{json.dumps(strength)}{after}") for strength in lambdas]

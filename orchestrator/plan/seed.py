@@ -1,0 +1,312 @@
+"""The stages of one seed of a variant: what its layer sets share, and what fills their cells."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from orchestrator.identity import identity
+from orchestrator.plan.additions import AdditionsPlanner
+from orchestrator.plan.parts import Comparison, Solve
+from orchestrator.plan.training import FinetunePlanner
+from orchestrator.stages.batches import BATCHES
+from orchestrator.stages.batching import BATCHING
+from orchestrator.stages.capture import CAPTURE
+from orchestrator.stages.dataset import DATASET
+from orchestrator.stages.finetune.memory import training_memory
+from orchestrator.stages.gram import GRAM, on_device
+from orchestrator.stages.head import HEAD
+from orchestrator.stages.head_refits import HEAD_REFITS
+from orchestrator.stages.precision import PRECISION
+from orchestrator.stages.solve import SOLVE
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.error_estimates import FITTED_HEADS, missing_estimates
+from orchestrator.sweep.layer_sets import LayerSet
+from orchestrator.sweep.variant import Variant
+
+MANY_LAYER_SETS = 1024
+"""Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""
+
+PRECISION_SAMPLE = 8
+"""Training examples, the first ones, whose rows a model in half precision is compared on with float32."""
+
+Ref = tuple[str, str]
+
+
+class SeedPlanner:
+    """The stages of one seed of a variant."""
+
+    def __init__(self, variant: Variant, seed: int) -> None:
+        sizes = variant.sizes
+        self.spec = variant.sweep.spec
+        self.sweep = variant.sweep
+        self.survey = variant.survey
+        self.layer_sets = variant.layer_sets
+        self.sizes = sizes
+        self.seed = seed
+        self.dataset = self._dataset()
+        self.batches = self._batches()
+        self.head = self._head()
+        self.head_refits = self._head_refits()
+        self.batching = Stage(BATCHING, self._rows_parameters(), self._model_inputs())
+        self.batching_trained = self._batching_trained()
+        self.precision = self._precision()
+        self.train = self._captures("train", sizes.train_shards)
+        self.eval = self._captures("eval", sizes.eval_shards)
+        self.tiles, self.eval_tiles = self._tiles()
+        self.trained: list[Stage] = []
+
+    def shared_stages(self) -> Iterator[Stage]:
+        """Yield everything that several layer sets need."""
+        yield self.dataset
+        yield from [
+            stage for stage in (self.batches, self.head, self.head_refits, self.batching, self.precision) if stage
+        ]
+        if self.batching_trained not in (None, self.batching):
+            yield self.batching_trained
+        yield from [*self.train, *self.eval]
+        yield from [*self.tiles.values(), *self.eval_tiles.values()]
+
+    def solves(self) -> Iterator[Solve]:
+        """Yield the stages that fill cells: for each training-set size, all layer sets."""
+        batch = -(-len(self.layer_sets) // MANY_LAYER_SETS)
+        for n_train in dict.fromkeys(self.spec.grid.n_train):
+            problem = self._problem(n_train)
+            problem_id = identity(problem)
+            for method in ("dual", "primal"):
+                chosen = [s for s in self.layer_sets if self.sizes.method(s, n_train) == method]
+                inputs = self._solve_inputs(method, n_train) if chosen else {}
+                for start in range(0, len(chosen), batch):
+                    part = tuple(chosen[start : start + batch])
+                    stage = Stage(SOLVE, self._solve_parameters(problem, method, part), inputs)
+                    comparisons = tuple(self._comparisons(problem, part))
+                    yield Solve(stage, self.seed, n_train, part, problem_id, comparisons)
+
+    def _comparisons(self, problem: dict[str, Any], layer_sets: Sequence[LayerSet]) -> Iterator[Comparison]:
+        """Yield, for each layer set, the stages that train some of its lambdas side by side and compare."""
+        section = self.spec.finetune
+        if section is None:
+            return
+        lambdas = self.spec.grid.lambdas.numbers()
+        planner = FinetunePlanner(self.spec, section, problem, self.seed, self._fits)
+        inputs = self._training_inputs(problem["n_train"])
+        for position, layer_set in enumerate(layer_sets):
+            for first in range(0, len(lambdas), section.side_by_side):
+                together = lambdas[first : first + section.side_by_side]
+                *stages, comparison = planner.stages(layer_set, together, inputs)
+                self.trained.extend(stages)
+                yield Comparison(comparison, position, first, len(together))
+
+    def _fits(self, stage: Stage) -> bool:
+        return training_memory(self.sizes, self.survey, stage) <= self.spec.compute.memory_budget
+
+    def _training_inputs(self, n_train: int) -> dict[str, tuple[Ref, ...]]:
+        shards = self.sizes.shards_of(n_train)
+        return {
+            **self._model_inputs(),
+            **_by_kind(self.batching_trained),
+            "train": tuple(_ref(stage) for stage in self.train[:shards]),
+            "eval": tuple(_ref(stage) for stage in self.eval),
+        }
+
+    def _dataset(self) -> Stage:
+        task = self.spec.task.model_dump(mode="json", exclude={"data", "sample_seed"})
+        own = self.spec.task.sample_seed
+        return Stage(DATASET, {
+            "data": self.sweep.sources.data.content_id,
+            "tokenizer": self.sweep.sources.model.content_id,
+            "task": task,
+            "n_outputs": self.survey.n_outputs,
+            "n_train": max(self.spec.grid.n_train),
+            "seed": self.seed if own is None else own,
+        })  # fmt: skip
+
+    def _scorer(self) -> dict[str, Any]:
+        """Return what fixes the numbers of the model."""
+        spec = self.spec
+        adapter_seed, head_seed = spec.adapter.seed, spec.head.seed
+        return {
+            "model": self.sweep.sources.model.content_id,
+            "weights_seed": spec.model.weights_seed if spec.model.weights == "random" else None,
+            "dtype": spec.model.dtype,
+            "row_dtype": spec.row_dtype,
+            "device": spec.compute.device,
+            "sharding": spec.sharding.model_dump(mode="json") if spec.sharding else None,
+            "attention": spec.model.attention,
+            "adapter": spec.adapter.model_dump(mode="json", exclude={"seed"}),
+            "adapter_seed": self.seed if adapter_seed is None else adapter_seed,
+            "head": spec.head.model_dump(mode="json", exclude={"seed"}),
+            "head_seed": self.seed if head_seed is None else head_seed,
+            "n_outputs": self.survey.n_outputs,
+            "batch_tokens": spec.compute.tokens_at_once,
+            "batching": spec.compute.batching,
+            "threads": spec.compute.threads,
+        }
+
+    def _model_inputs(self) -> dict[str, tuple[Ref, ...]]:
+        return _by_kind(self.dataset, self.batches, self.head)
+
+    def _batches(self) -> Stage | None:
+        """Return the stage that finds how many tokens a batch may have; None where the spec says it."""
+        if self.spec.compute.tokens_at_once != "auto":
+            return None
+        # Memory is no parameter: what was found once stays, whatever there is later.
+        return Stage(BATCHES, self._rows_parameters(), _by_kind(self.dataset))
+
+    def _head(self) -> Stage | None:
+        if self.spec.head.kind not in FITTED_HEADS:
+            return None
+        # Of the kernel's outputs only the margin changes what a ridge probe is fitted to, and no logistic one.
+        outputs = self.spec.kernel.outputs
+        aims = "margin" if self.spec.head.kind == "ridge" and outputs == "margin" else "full"
+        return Stage(HEAD, self._scorer() | {"outputs": aims}, _by_kind(self.dataset, self.batches))
+
+    def _head_refits(self) -> Stage | None:
+        """Return the stage that fits a logistic head again without each example; None where nothing needs that."""
+        head = self.spec.head
+        if head.kind != "logistic" or "leave_one_out_loss" in missing_estimates(head.kind, self._kernel()):
+            return None
+        return Stage(HEAD_REFITS, {"penalty": head.penalty}, _by_kind(self.dataset, self.head))
+
+    def _left_out(self) -> Stage | None:
+        """Return the stage that says how outputs before training change without one example; None if none does."""
+        if self.head is None or len(missing_estimates(self.spec.head.kind, self._kernel())) == 2:
+            return None
+        return self.head if self.spec.head.kind == "ridge" else self.head_refits
+
+    def _kernel(self) -> dict[str, Any]:
+        return self.spec.kernel.model_dump(mode="json", exclude={"additions"})
+
+    def _batching_trained(self) -> Stage | None:
+        """Return the trial of the batches of training, whose examples are of any length; None where nothing trains."""
+        if self.spec.finetune is None:
+            return None
+        parameters = self._rows_parameters()
+        if self.spec.compute.batching == "together" and parameters["batch_tokens"] != "auto":
+            parameters |= {
+                "batch_tokens": max(parameters["batch_tokens"], 2 * self.spec.task.max_length),
+                "batch_examples": max(parameters["batch_examples"], 2),
+            }
+        return Stage(BATCHING, parameters, self._model_inputs())
+
+    def _precision(self) -> Stage | None:
+        """Return the stage that measures what half precision costs; None where the model is not in half precision."""
+        if self.spec.model.dtype not in ("bfloat16", "float16"):
+            return None
+        parameters = self._rows_parameters() | {"examples": min(PRECISION_SAMPLE, self.sizes.n_train)}
+        return Stage(PRECISION, parameters, self._model_inputs())
+
+    def _rows_parameters(self) -> dict[str, Any]:
+        """Return what fixes the rows of any example, and how many go through the model at once."""
+        return self._scorer() | {
+            "outputs": self.spec.kernel.outputs,
+            "groups": list(self.sizes.groups),
+            "batch_examples": self.sizes.batch_examples,
+        }
+
+    def _captures(self, split: str, shards: Sequence[tuple[int, int]]) -> list[Stage]:
+        inputs = self._model_inputs() | _by_kind(self.batching)
+        parameters = self._rows_parameters() | {"split": split}
+        return [Stage(CAPTURE, parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]
+
+    def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:
+        """Return the tiles that some layer set needs, by the positions of their shards."""
+
+        def tile(left: Stage, right: Stage) -> Stage:
+            return self._tile(left, right, self.sizes.dual_groups)
+
+        n_needed = self.sizes.dual_train_shards
+        needed = self.train[:n_needed]
+        symmetric = self.spec.kernel.kind != "asymmetric_sign"
+        train = {
+            (row, column): tile(left, right)
+            for row, left in enumerate(needed)
+            for column, right in enumerate(needed)
+            if column <= row or not symmetric
+        }
+        evaluation = {
+            (row, column): tile(left, right)
+            for row, left in enumerate(self.eval if needed else [])
+            for column, right in enumerate(needed)
+        }
+        return train, evaluation
+
+    def _tile(self, left: Stage, right: Stage, groups: Sequence[str]) -> Stage:
+        """Return the stage that makes the kernel blocks of some groups for a pair of shards."""
+        kernel = self.spec.kernel
+        parameters = {
+            "kind": kernel.kind,
+            "outputs_per_example": self.survey.n_outputs if kernel.outputs == "trace" else 1,
+            "gram_dtype": self.spec.compute.gram_dtype,
+            "threads": self.spec.compute.threads,
+            "groups": list(groups),
+            **on_device(self.spec.compute),
+        }
+        return Stage(GRAM, parameters, {"left": (_ref(left),), "right": (_ref(right),)})
+
+    def adding(self) -> AdditionsPlanner:
+        """Return what plans the additions of the seed."""
+        return AdditionsPlanner(
+            spec=self.spec,
+            sizes=self.sizes,
+            layer_sets=self.layer_sets,
+            groups=self.survey.groups,
+            shards=self.train,
+            tiles=self.tiles,
+            make_tile=self._tile,
+        )
+
+    def _problem(self, n_train: int) -> dict[str, Any]:
+        compute = {
+            "gram_dtype": self.spec.compute.gram_dtype,
+            "shard_examples": self.sizes.shard_examples,
+            **on_device(self.spec.compute),
+        }
+        return {
+            "dataset": self.dataset.stage_id,
+            "scorer": self._scorer(),
+            "kernel": self._kernel(),
+            "compute": compute,
+            "n_train": n_train,
+        }
+
+    def _solve_inputs(self, method: str, n_train: int) -> dict[str, tuple[Ref, ...]]:
+        shards = self.sizes.shards_of(n_train)
+        inputs = {
+            "dataset": (_ref(self.dataset),),
+            "train": tuple(_ref(stage) for stage in self.train[:shards]),
+            "eval": tuple(_ref(stage) for stage in self.eval),
+        }
+        if self.precision:
+            inputs["precision"] = (_ref(self.precision),)
+        left_out = self._left_out()
+        if left_out and (method == "primal" or self.spec.kernel.decomposition == "full"):
+            inputs["left_out"] = (_ref(left_out),)
+        if method == "dual":
+            inputs["tiles"] = tuple(_ref(t) for (row, column), t in self.tiles.items() if max(row, column) < shards)
+            inputs["eval_tiles"] = tuple(_ref(t) for (_, column), t in self.eval_tiles.items() if column < shards)
+        return inputs
+
+    def _solve_parameters(
+        self, problem: dict[str, Any], method: str, layer_sets: tuple[LayerSet, ...]
+    ) -> dict[str, Any]:
+        parameters = {
+            "problem": problem,
+            "method": method,
+            "layer_sets": [list(layer_set.groups) for layer_set in layer_sets],
+            "task_kind": self.spec.task.kind,
+        }
+        if method == "primal" or self.spec.kernel.decomposition == "full":
+            return parameters
+        return parameters | {  # products with a kernel serve the lambdas from the lowest that they were made for
+            "lowest_lambda": min(self.spec.grid.lambdas.numbers()),
+            "lambda_scale": self.spec.grid.lambdas.scale,
+            "probe_seed": self.seed,
+        }
+
+
+def _ref(stage: Stage) -> Ref:
+    return stage.kind, stage.stage_id
+
+
+def _by_kind(*stages: Stage | None) -> dict[str, tuple[Ref, ...]]:
+    """Return stages as inputs, each in the role of its kind; those that there are."""
+    return {stage.kind: (_ref(stage),) for stage in stages if stage}

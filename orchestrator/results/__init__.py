@@ -1,0 +1,1 @@
+"""What a sweep leaves, for those who read it."""

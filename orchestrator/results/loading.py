@@ -1,0 +1,204 @@
+"""Loading results: the tables of a results folder as pyarrow datasets."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from orchestrator.errors import OutdatedError, ResultsError
+from orchestrator.results.tables.columns import arrow_schema
+from orchestrator.results.tables.manifest import PART, table_names, verified_part
+from orchestrator.results.tables.schema import TABLES
+from orchestrator.sweep.folder import ResultsFolder
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+
+_VERIFYING = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+
+_HINTS = {
+    "predictions": "set results.predictions: true and run",
+    "densities": "set kernel.decomposition: iterative and run",
+    "additions": "set kernel.additions: true and run",
+    "trajectories": "give the spec a section `finetune` and run",
+    "updates": "give the spec a section `finetune` and run",
+    "combinations": "give the spec `finetune.combinations` and at least two tasks, and run",
+    "correlations": "give the spec a section `finetune` and run",
+}
+"""How to get a table that not every sweep has."""
+
+
+class Table:
+    """One table of a sweep. DuckDB and any other reader of Parquet can open the files in `path` as well.
+
+    Attributes:
+        name: cells, spectra, predictions, densities, additions, trajectories, updates, combinations or correlations.
+        path: folder of its Parquet files.
+        dataset: the table as a pyarrow dataset, nothing read yet.
+    """
+
+    def __init__(self, name: str, part: Path) -> None:
+        self.name = name
+        self.path = part.parent
+        with self._explained():
+            self.dataset: ds.Dataset = ds.dataset(
+                [str(part)], schema=arrow_schema(name, TABLES[name]), format=_VERIFYING
+            )
+
+    def __len__(self) -> int:
+        with self._explained():
+            return int(self.dataset.count_rows())
+
+    def to_arrow(self, columns: list[str] | None = None, where: pc.Expression | None = None) -> pa.Table:
+        """Return the rows as an Arrow table.
+
+        Args:
+            columns: columns to read; None reads all.
+            where: a pyarrow expression that rows must meet; None keeps all.
+
+        Raises:
+            ResultsError: the file was damaged since it was loaded.
+        """
+        with self._explained():
+            return self.dataset.to_table(columns=columns, filter=where)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ResultsError(
+                f"the table `{self.name}` in {self.path} cannot be read ({error}); `ntksweep run SPEC` writes it again"
+            ) from error
+
+    def to_pandas(self, columns: list[str] | None = None) -> "pd.DataFrame":
+        """Return the rows as a pandas data frame."""
+        frame: pd.DataFrame = self.to_arrow(columns).to_pandas()
+        return frame
+
+    def to_polars(self, columns: list[str] | None = None) -> "pl.DataFrame":
+        """Return the rows as a polars data frame.
+
+        Raises:
+            OutdatedError: polars is not installed.
+        """
+        try:
+            import polars
+        except ImportError:
+            raise OutdatedError("to_polars needs polars: pip install 'ntksweep[polars]'") from None
+        frame: pl.DataFrame = polars.DataFrame(self.to_arrow(columns))
+        return frame
+
+    def __repr__(self) -> str:
+        return f"<ntksweep table {self.name}: {len(self)} rows at {self.path}>"
+
+
+class Results:
+    """The tables of a results folder: `cells`, `spectra`, and those that the spec asked for besides."""
+
+    def __init__(self, folder: ResultsFolder) -> None:
+        self.folder = folder
+        self._verified: dict[Path, tuple[int, ...]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tables that there are."""
+        return table_names(self.folder)
+
+    @property
+    def cells(self) -> Table:
+        """One row a cell of the grid."""
+        return self.table("cells")
+
+    @property
+    def spectra(self) -> Table:
+        """One row a layer set, seed and training-set size, with its eigenvalues."""
+        return self.table("spectra")
+
+    @property
+    def predictions(self) -> Table:
+        """One row an evaluation example, output and cell."""
+        return self.table("predictions")
+
+    @property
+    def densities(self) -> Table:
+        """One row a layer set, seed and training-set size whose kernel was not decomposed."""
+        return self.table("densities")
+
+    @property
+    def additions(self) -> Table:
+        """One row a layer set, layer that it lacks, seed and training-set size."""
+        return self.table("additions")
+
+    @property
+    def trajectories(self) -> Table:
+        """One row a look at a cell while its model or its linearization was trained."""
+        return self.table("trajectories")
+
+    @property
+    def updates(self) -> Table:
+        """One row a cell and group that was trained."""
+        return self.table("updates")
+
+    @property
+    def combinations(self) -> Table:
+        """One row a combination of what was trained on two tasks, task to evaluate and lambda."""
+        return self.table("combinations")
+
+    @property
+    def correlations(self) -> Table:
+        """One row a quantity, outcome, lambda and training-set size: how well the quantity tells layer sets apart."""
+        return self.table("correlations")
+
+    def table(self, name: str) -> Table:
+        """Return a table by name.
+
+        Raises:
+            ResultsError: there is no such table, it was not asked for, or it is damaged.
+        """
+        if name not in TABLES:
+            raise ResultsError(f"there is no table `{name}`; tables: {', '.join(TABLES)}")
+        known = self.folder.tables / name / PART
+        if known in self._verified and self._verified[known] == _state(known):
+            return Table(name, known)
+        before = _state(known)
+        part = verified_part(self.folder, name)
+        if part is None:
+            raise ResultsError(f"{self.folder.root} has no table `{name}`; {_HINTS.get(name, 'run the sweep first')}")
+        self._verified[part] = before
+        return Table(name, part)
+
+    def __repr__(self) -> str:
+        return f"<ntksweep results at {self.folder.root}>"
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Return what changes with a file; nothing where there is none."""
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return ()
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
+
+
+def load(path: str | Path) -> Results:
+    """Return the tables of the results folder at `path`.
+
+    Raises:
+        ResultsError: there are no results at `path`.
+    """
+    folder = ResultsFolder(Path(path))
+    folder.check_folders()
+    if not folder.tables.is_dir():
+        folder.existing()
+        raise ResultsError(f"{folder.root} has no tables yet; `ntksweep run` writes them as cells are finished")
+    return Results(folder)

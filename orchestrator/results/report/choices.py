@@ -1,0 +1,59 @@
+"""What choosing a layer set before training would have cost, against the best one after training."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.results.report.averages import mean_over
+from orchestrator.results.report.linearity import VARIANT
+from orchestrator.results.selection.criteria import CRITERIA
+
+OUTCOME = "finetune_eval_loss"
+
+
+def choices_made(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for every task, rank, learning rate, training-set size, lambda and way to choose a layer set.
+
+    For each seed the layer set is chosen that the criterion likes best at this lambda, or by a baseline: `all` takes
+    the largest set, `last` the single layer that is highest, `random` any with equal chance. `excess_loss` is by how
+    much its evaluation loss after fine-tuning exceeds that of the best layer set of the same seed, on average over
+    seeds, with a 95 % interval over seeds; 0 is perfect.
+    """
+    usable = cells[cells["finetune_status"].notna() & (cells["finetune_status"] != "diverged")]
+    rows: list[dict[str, Any]] = []
+    for names, group in usable.groupby([*VARIANT, "lambda_given"], sort=False, dropna=False):
+        place = dict(zip([*VARIANT, "lambda_given"], names, strict=True))
+        by_seed = [of_seed for _, of_seed in group.groupby("seed")]
+        for way in _ways(group):
+            excess = np.array([[_chosen(way, of_seed) - of_seed[OUTCOME].min()] for of_seed in by_seed])
+            mean = mean_over(excess)
+            rows.append(
+                place
+                | {"chosen_by": way, "excess_loss": mean.value}
+                | {"excess_loss_low": mean.low, "excess_loss_high": mean.high, "n_seeds": len(by_seed)}
+            )
+    return pd.DataFrame(rows)
+
+
+def _ways(cells: pd.DataFrame) -> Iterator[str]:
+    yield from (each.name for each in CRITERIA if cells[each.column].notna().all())
+    yield from ("all", "last", "random")
+
+
+def _chosen(way: str, cells: pd.DataFrame) -> float:
+    """Return the outcome of the layer set that is chosen among cells of one seed and lambda; of `random` the mean."""
+    if way == "random":
+        return float(cells[OUTCOME].mean())
+    if way == "all":
+        return _outcome_of_least(cells, -cells["n_parameters"])
+    if way == "last":
+        singles = cells[cells["n_layers"] == 1]
+        return _outcome_of_least(singles, -singles["highest_layer"]) if len(singles) else float("nan")
+    criterion = next(each for each in CRITERIA if each.name == way)
+    return _outcome_of_least(cells, cells[criterion.column].map(criterion.badness))
+
+
+def _outcome_of_least(cells: pd.DataFrame, badness: "pd.Series[float]") -> float:
+    return float(cells[OUTCOME].iloc[int(np.argmin(badness.to_numpy()))])

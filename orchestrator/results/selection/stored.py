@@ -1,0 +1,177 @@
+"""The kernel blocks that a sweep has stored, layer by layer, and what a criterion says of sums of them."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.errors import DamagedArtifactError, ResultsError
+from orchestrator.plan.parts import Solve
+from orchestrator.results.selection.criteria import Criterion
+from orchestrator.stages.context.work import Work
+from orchestrator.stages.solve.compute import Solver
+from orchestrator.stages.solve.path import Strengths, follow
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.layer_sets import HEAD, compress, expand_layer_sets
+from orchestrator.sweep.variant import Variant
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """The kernel of a set of layers.
+
+    Attributes:
+        train: K(train, train), (M, M), in Fortran order; of a symmetric kernel the lower triangle alone.
+        evaluation: K(eval, train), (M_eval, M).
+    """
+
+    train: FloatArray
+    evaluation: FloatArray
+
+    def plus(self, block: "Kernel") -> "Kernel":
+        """Return the sum with a block, in the memory of the block, which must not be used afterwards."""
+        # In place, so that a candidate costs no more memory than its own block.
+        return Kernel(np.add(block.train, self.train, out=block.train), block.evaluation + self.evaluation)
+
+
+class StoredKernels:
+    """The kernel blocks of one seed at the largest training-set size, by layer.
+
+    Every set of layers comes with all targets of its layers, and with the head where that is in the kernel, as the
+    layer sets of the grid do. Numbers are those of the stage `solve`, which this computes with.
+
+    Attributes:
+        layers: the layers that the grid's layer sets touch, ascending.
+
+    Args:
+        variant: a variant of the sweep.
+        solves: the stages that fill its cells.
+        folder: the results folder of the sweep.
+        seed: seed of the grid.
+
+    Raises:
+        ResultsError: some block is not stored, or kernels are not to be decomposed; the message says what to do.
+    """
+
+    def __init__(self, variant: Variant, solves: Sequence[Solve], folder: ResultsFolder, seed: int) -> None:
+        if variant.sweep.spec.kernel.decomposition == "iterative":
+            raise ResultsError(
+                "choosing layers decomposes the kernel of every candidate, and this sweep's kernel.decomposition is "
+                "iterative: set it to full, with so few examples in grid.n_train that kernels fit into memory, and run"
+            )
+        groups = layers_of(variant, solves)
+        self.layers = tuple(groups)
+        self._head = (HEAD,) if HEAD in variant.sizes.groups else ()
+        self._groups = groups
+        grid = variant.sweep.spec.grid
+        self._strengths = Strengths(grid.lambdas.numbers(), grid.lambdas.scale)
+        self._stage = _dual_stage(variant, solves, seed)
+        self._record = folder.artifacts().record_path(self._stage.kind, self._stage.stage_id)
+        with self._explained():
+            self._solver = Solver(self._stage, Work(variant.sweep, folder))
+
+    def of(self, layers: Iterable[int]) -> Kernel:
+        """Return the kernel of a set of layers, added up as the stage `solve` does: bitwise what a cell rests on."""
+        groups = [group for layer in sorted(layers) for group in self._groups[layer]]
+        return self._sum((*groups, *self._head))
+
+    def block(self, layer: int) -> Kernel:
+        """Return the block of one layer, all of its targets, without the head."""
+        return self._sum(self._groups[layer])
+
+    def start(self) -> Kernel:
+        """Return the kernel of no layer: the head's where that is in the kernel, else zeros."""
+        if self._head:
+            return self._sum(self._head)
+        M, M_eval = self._solver.problem.size, self._solver.problem.eval_size
+        return Kernel(np.zeros((M, M), order="F"), np.zeros((M_eval, M)))
+
+    def value(self, kernel: Kernel, criterion: Criterion) -> float:
+        """Return what a criterion says of a kernel, whose K(train, train) is overwritten."""
+        decomposition = self._solver.decomposition_of(kernel.train)
+        kept = self._solver.keep(decomposition, [kernel.evaluation])
+        path = follow(kept, decomposition.trace, self._solver.problem, self._strengths, self._solver.missing)
+        columns: dict[str, float | FloatArray] = {**self._solver.spectrum_scalars(decomposition), **path.columns}
+        return criterion.best(np.atleast_1d(columns[criterion.column]))
+
+    def _sum(self, groups: tuple[str, ...]) -> Kernel:
+        with self._explained():
+            return Kernel(*self._solver.kernel_blocks(groups))
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say how to get an artifact back that is gone or damaged."""
+        try:
+            yield
+        except DamagedArtifactError as error:
+            # A finished sweep needs its blocks no more, so `run` alone would not look at them.
+            blocks = f"part of the kernel blocks of layers {compress(self.layers)}"
+            what = {
+                "gram": blocks,
+                "capture": "outputs before training",
+                "head": "the fitted head",
+                "head_refits": "the head without each example",
+            }.get(error.kind, "labels")
+            raise ResultsError(
+                f"the artifact {error.kind}/{error.stage_id} ({what}) is gone or damaged; to get it again, remove "
+                f"{self._record} and run the sweep: it computes that and what is missing below it anew"
+            ) from None
+
+
+def layers_of(variant: Variant, solves: Sequence[Solve]) -> dict[int, tuple[str, ...]]:
+    """Return the groups of each layer that the grid's layer sets touch, all of its targets, in the model's order.
+
+    Raises:
+        ResultsError: the kernel blocks of some of these groups are not stored.
+    """
+    touched = {layer for layer_set in variant.layer_sets for layer in layer_set.layers}
+    by_layer: dict[int, tuple[str, ...]] = {}
+    for group in variant.survey.groups:
+        if group.layer is not None and group.layer in touched:
+            by_layer[group.layer] = (*by_layer.get(group.layer, ()), group.name)
+    if not by_layer:
+        raise ResultsError("the sweep's layer sets touch no layer, so there is none to choose from")
+    _check_stored(variant, solves, by_layer)
+    return dict(sorted(by_layer.items()))
+
+
+def _check_stored(variant: Variant, solves: Sequence[Solve], by_layer: Mapping[int, tuple[str, ...]]) -> None:
+    sizes = variant.sizes
+    dual = any(solve.n_train == sizes.n_train and solve.stage.parameters["method"] == "dual" for solve in solves)
+    stored = sizes.dual_groups if dual else ()
+    missing = {layer: [g for g in groups if g not in stored] for layer, groups in by_layer.items()}
+    names = [name for groups in missing.values() for name in groups]
+    if not names:
+        return
+    layers = compress(sorted(by_layer))
+    in_kernel = variant.sweep.spec.head.in_kernel
+    (whole,) = expand_layer_sets(["all_layers"], variant.survey.groups, head_in_kernel=in_kernel)
+    rows = sizes.kernel_rows(sizes.n_train)
+    if sizes.method(whole, sizes.n_train) == "primal":
+        how = (
+            f"even all layers together have fewer parameters ({whole.n_parameters}) than the kernel has rows ({rows}), "
+            "so that they are solved without blocks; lower grid.n_train, or raise adapter.rank"
+        )
+    else:
+        how = (
+            f"no layer set of the grid that holds them has as many parameters as the kernel has rows ({rows}); "
+            "add `all_layers` to grid.layer_sets and run again"
+        )
+    raise ResultsError(
+        f"to choose among layers {layers} the kernel blocks of all their groups are needed; not stored are "
+        f"{', '.join(names)}: {how}"
+    )
+
+
+def _dual_stage(variant: Variant, solves: Sequence[Solve], seed: int) -> Stage:
+    """Return a solve stage that reads kernel blocks, at the largest training-set size: all of a seed read the same."""
+    return next(
+        solve.stage
+        for solve in solves
+        if solve.seed == seed and solve.n_train == variant.sizes.n_train and solve.stage.parameters["method"] == "dual"
+    )

@@ -1,0 +1,274 @@
+"""How a sweep stands: planned = finished + running + failed + missing, always."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Set
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from orchestrator.errors import DamagedArtifactError, StorageError
+from orchestrator.plan.index import PlanIndex
+from orchestrator.results.tables.manifest import cells_in, damaged_tables, foreign_in_tables, read_manifest
+from orchestrator.stages.registry import KINDS
+from orchestrator.store.history import History
+from orchestrator.sweep.folder import ResultsFolder
+
+
+class State(StrEnum):
+    """How a stage, and the cells that it fills, stand."""
+
+    FINISHED = "finished"
+    RUNNING = "running"
+    FAILED = "failed"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class Count:
+    """Stages of one kind, or cells of one layer set, lambda or variant, each counted once.
+
+    Attributes:
+        name: the kind, the layer set, the variant, or the lambda as the spec gives it.
+        planned: how many there are.
+        finished: how many are done.
+        running: how many a living process computes now.
+        failed: how many were begun last by a process that failed.
+        missing: how many nobody has finished, is computing or has given up.
+    """
+
+    name: str | float
+    planned: int
+    finished: int
+    running: int
+    failed: int
+    missing: int
+
+    @classmethod
+    def of(cls, name: str | float, states: Mapping[State, int]) -> "Count":
+        """Return the count of states."""
+        return cls(name, sum(states.values()), *(states.get(state, 0) for state in State))
+
+
+@dataclass(frozen=True)
+class Computing:
+    """A stage that a living process computes now, and what its claim says of the process: None where it cannot be read.
+
+    Attributes:
+        kind: kind of the stage.
+        stage: identity of the stage.
+        host: the machine, by its name or Slurm's.
+        process: number of the process there.
+        job: its Slurm job; None outside Slurm.
+        since: when it began, in seconds since 1970.
+    """
+
+    kind: str
+    stage: str
+    host: str | None
+    process: int | None
+    job: str | None
+    since: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a sweep stands.
+
+    Attributes:
+        kinds: stages, one entry a kind.
+        layer_sets: cells, one entry a layer set of the grid.
+        lambdas: cells, one entry a lambda of the grid.
+        variants: cells, one entry a task, rank and learning rate of the grid; none where it has one of each.
+        cells: cells of the grid.
+        cells_finished: cells whose stage is finished.
+        cells_in_tables: cells in the tables, which are written now and then.
+        computing: who computes what now.
+        workers: processes that compute now.
+        worker_seconds: what is left, in seconds of one worker, from the times of finished stages of this sweep; None as
+            long as no stage of one of the kinds that are left was finished.
+        unmeasured: those kinds.
+        failures: the last failure of every failed stage: kind, stage, failure, message;
+            for a stage that fills cells also which: layer_sets, seed, n_train.
+        damaged: artifacts and tables that do not match their checksums; empty unless they were verified.
+        foreign: what lies in the folder and ntksweep did not write, or may not read, by path; it is passed over.
+        tables_complete: whether the tables have every row of the plan, also those that are about no cell.
+    """
+
+    kinds: tuple[Count, ...]
+    layer_sets: tuple[Count, ...]
+    lambdas: tuple[Count, ...]
+    variants: tuple[Count, ...]
+    cells: int
+    cells_finished: int
+    cells_in_tables: int
+    computing: tuple[Computing, ...]
+    workers: int
+    worker_seconds: float | None
+    unmeasured: tuple[str, ...]
+    failures: tuple[Mapping[str, Any], ...]
+    damaged: tuple[str, ...]
+    foreign: tuple[str, ...]
+    tables_complete: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row is in the tables."""
+        return self.tables_complete and not self.damaged
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until everything is finished if those who compute now go on; None if nobody does or nothing is known."""
+        if self.worker_seconds is None or (self.worker_seconds and not self.workers):
+            return None
+        return self.worker_seconds / max(1, self.workers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON."""
+        facts = asdict(self)
+        named = {"kinds": "kind", "layer_sets": "layer_set", "lambdas": "lambda", "variants": "variant"}
+        for part, name in named.items():
+            facts[part] = [{name: count.pop("name"), **count} for count in facts[part]]
+        return facts | {"seconds_left": self.seconds_left, "complete": self.complete}
+
+
+def status_of(
+    plan: PlanIndex, folder: ResultsFolder, history: History | None = None, *, verify: bool = False
+) -> Status:
+    """Return how a sweep stands; reads no artifact, lists folders only, unless it is to verify them.
+
+    What it then finds damaged it notes for the next run, if it may write there; else it changes nothing.
+
+    Args:
+        plan: the index of its plan.
+        folder: its results folder.
+        history: what was read of its journals by an earlier look, if there was one.
+        verify: read every artifact and table and compare it with its checksum.
+    """
+    history = history or History(folder.journals)
+    # In this order a stage that goes on meanwhile is counted as what it was, or as what it is now.
+    claims = folder.claims()
+    held = claims.held()
+    store = folder.artifacts()
+    finished = {kind: store.finished(kind) for kind in plan.stages}
+    history.update()
+    failed = history.failures()
+    states = dict(_states(plan, finished, held.keys(), failed.keys()))
+    kinds = tuple(Count.of(kind, Counter(map(states.__getitem__, ids))) for kind, ids in plan.stages.items())
+    layer_sets, lambdas, variants = _cells(plan, states)
+    cells, cells_finished = plan.n_cells, sum(count.finished for count in layer_sets)
+    running = {stage_id: holder for stage_id, holder in held.items() if states.get(stage_id) is State.RUNNING}
+    todo = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
+    # Once all that fills a table is finished nobody needs what is lost below.
+    unfilled = cells_finished < cells or any(todo.get(kind) for kind in ("additions", "combine"))
+    left = {kind: count for kind, count in todo.items() if count and unfilled}
+    manifest = _current_manifest(plan, folder)
+    means = history.mean_seconds()
+    unmeasured = tuple(kind for kind in left if kind not in means)
+    return Status(
+        kinds=kinds,
+        layer_sets=layer_sets,
+        lambdas=lambdas,
+        variants=variants if len(variants) > 1 else (),
+        cells=cells,
+        cells_finished=cells_finished,
+        cells_in_tables=cells_in(manifest) if manifest else 0,
+        computing=tuple(_computing(plan.kinds[stage_id], stage_id, holder) for stage_id, holder in running.items()),
+        workers=len({tuple(map(holder.get, _PROCESS)) for holder in running.values()}),
+        worker_seconds=None if unmeasured else sum(count * means[kind] for kind, count in left.items()),
+        unmeasured=unmeasured,
+        failures=tuple(
+            {**event, **plan.cells_of(stage_id)}
+            for stage_id, event in failed.items()
+            if states.get(stage_id) is State.FAILED
+        ),
+        damaged=tuple(_damaged(plan, folder, finished)) if verify else (),
+        foreign=(
+            *(f"artifacts/{name}" for name in store.foreign(("survey", *KINDS))),
+            *(f"claims/{name}" for name in claims.foreign()),
+            *(f"journal/{name}" for name in history.foreign()),
+            *(f"tables/{name}" for name in foreign_in_tables(folder)),
+        ),
+        tables_complete=bool(manifest and manifest["complete"]),
+    )
+
+
+_PROCESS = ("host", "process_namespace", "process")
+"""What names a process among those of all machines, in a claim."""
+
+
+def _states(
+    plan: PlanIndex, finished: Mapping[str, Set[str]], held: Set[str], failed: Set[str]
+) -> Iterator[tuple[str, State]]:
+    """Yield the state of every stage: the first that holds, so that each stage has one."""
+    for kind, stages in plan.stages.items():
+        done = finished[kind]
+        for stage_id in stages:
+            if stage_id in done:
+                yield stage_id, State.FINISHED
+            elif stage_id in held:
+                yield stage_id, State.RUNNING
+            else:
+                yield stage_id, State.FAILED if stage_id in failed else State.MISSING
+
+
+def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, ...], ...]:
+    """Return the counts of cells by layer set, by lambda and by variant."""
+    of_set: list[Counter[State]] = [Counter() for _ in plan.layer_sets]
+    of_variant: list[Counter[State]] = [Counter() for _ in plan.variants]
+    # A solve stage fills every lambda of its layer sets, a comparison some of one: those are told apart where they are.
+    of_all: Counter[State] = Counter()
+    of_lambda: list[Counter[State]] = [Counter() for _ in plan.lambdas]
+    for solve in plan.solves:
+        state = states[solve.stage_id]
+        if not solve.comparisons:
+            of_all[state] += len(solve.layer_sets)
+            of_variant[solve.variant][state] += len(solve.layer_sets) * len(plan.lambdas)
+            for position in solve.layer_sets:
+                of_set[position][state] += len(plan.lambdas)
+        for each in solve.comparisons:
+            together = _together(state, states[each.stage_id])
+            of_set[each.layer_set][together] += each.count
+            of_variant[solve.variant][together] += each.count
+            for position in range(each.first, each.first + each.count):
+                of_lambda[position][together] += 1
+    return (
+        tuple(Count.of(name, of) for name, of in zip(plan.layer_sets, of_set, strict=True)),
+        tuple(Count.of(strength, of_all + of) for strength, of in zip(plan.lambdas, of_lambda, strict=True)),
+        tuple(Count.of(name, of) for name, of in zip(plan.variants, of_variant, strict=True)),
+    )
+
+
+def _together(*states: State) -> State:
+    """Return the state of a cell that several stages fill."""
+    if all(state is State.FINISHED for state in states):
+        return State.FINISHED
+    return next(state for state in (State.FAILED, State.RUNNING, State.MISSING) if state in states)
+
+
+def _current_manifest(plan: PlanIndex, folder: ResultsFolder) -> dict[str, Any] | None:
+    """Return the manifest of the tables, if they are of this plan."""
+    manifest = read_manifest(folder)
+    return manifest if manifest is not None and manifest["plan"] == plan.plan_id else None
+
+
+def _computing(kind: str, stage_id: str, holder: Mapping[str, Any]) -> Computing:
+    return Computing(
+        kind, stage_id, holder.get("host"), holder.get("process"), holder.get("slurm_job"), holder.get("taken")
+    )
+
+
+def _damaged(plan: PlanIndex, folder: ResultsFolder, finished: Mapping[str, Set[str]]) -> Iterator[str]:
+    store = folder.artifacts()
+    stages = {"survey": plan.surveys, **plan.stages}
+    finished = {"survey": store.finished("survey"), **finished}
+    for kind, stage_id in ((kind, stage_id) for kind, listed in stages.items() for stage_id in listed):
+        if stage_id not in finished[kind]:
+            continue
+        try:
+            store.read(kind, stage_id).verify()
+        except DamagedArtifactError as error:
+            with suppress(StorageError):
+                store.note_damage(kind, stage_id)
+            yield f"{kind}/{stage_id}: {error.reason}"
+    yield from (f"tables/{name}" for name in damaged_tables(folder))

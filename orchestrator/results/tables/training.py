@@ -1,0 +1,104 @@
+"""From the artifacts of comparisons to columns of `cells`, and to the rows of the tables about training."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.plan.parts import Comparison, Solve, cell_ids
+from orchestrator.plan.plan import Plan
+from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.layer_sets import HEAD
+
+STATUSES = ("finetune_status", "linearized_status")
+
+
+def training_columns(solve: Solve, n_lambdas: int, compared: Mapping[str, Artifact]) -> dict[str, Any]:
+    """Return the columns about training for all cells of a solve stage, layer set by layer set; empty where unfinished.
+
+    Args:
+        solve: the solve stage.
+        n_lambdas: lambdas of the grid.
+        compared: artifacts of its comparisons that are finished, by stage.
+    """
+    shape = (len(solve.layer_sets), n_lambdas)
+    statuses: dict[str, npt.NDArray[np.object_]] = {name: np.full(shape, None, dtype=object) for name in STATUSES}
+    numbers: dict[str, npt.NDArray[np.float64]] = {}
+    for comparison, artifact in compared_in(solve, compared):
+        place = _place(comparison)
+        for name in STATUSES:
+            statuses[name][place] = artifact.facts[name]
+        for name in artifact.names():
+            if name.startswith("cells."):
+                column = numbers.setdefault(name.removeprefix("cells."), np.full(shape, np.nan))
+                column[place] = artifact.array(name)
+    return {name: values.ravel() for name, values in numbers.items()} | {
+        name: values.ravel().tolist() for name, values in statuses.items()
+    }
+
+
+def training_halvings(
+    solve: Solve, n_lambdas: int, compared: Mapping[str, Artifact], halvings: int
+) -> npt.NDArray[np.int64]:
+    """Return how often batches were halved below each cell of a solve stage, for whose own part it was `halvings`."""
+    found = np.full((len(solve.layer_sets), n_lambdas), halvings)
+    for comparison, artifact in compared_in(solve, compared):
+        place = _place(comparison)
+        found[place] = np.maximum(found[place], artifact.provenance.get("most_halvings", 0))
+    return found.ravel()
+
+
+def _place(comparison: Comparison) -> tuple[int, slice]:
+    """Return where the cells of a comparison are in an array (layer sets, lambdas)."""
+    return comparison.layer_set, slice(comparison.first, comparison.first + comparison.count)
+
+
+def trajectory_columns(plan: Plan, solve: Solve, comparison: Comparison, artifact: Artifact) -> dict[str, Any]:
+    """Return columns with a row for every cell of a comparison and every look at it while one of its models trained."""
+    looks = np.array(artifact.array("looks"))
+    steps = np.tile(artifact.array("steps")[:, None], len(looks))
+    prefix = "trajectories."
+    by_name = {
+        name.removeprefix(prefix): artifact.array(name) for name in artifact.names() if name.startswith(prefix)
+    } | {"step": steps}
+    columns = _cell_columns(plan, solve, comparison, looks)
+    return columns | {
+        name: np.concatenate([values[:count, cell] for cell, count in enumerate(looks)])
+        for name, values in by_name.items()
+    }
+
+
+def update_columns(plan: Plan, solve: Solve, comparison: Comparison, artifact: Artifact) -> dict[str, Any]:
+    """Return columns with a row for every cell of a comparison and every group that was trained.
+
+    Those are the groups of its layer set and, where it is trained outside the kernel, the head.
+    """
+    groups = list(solve.layer_sets[comparison.layer_set].groups)
+    if comparison.stage.parameters["train_head"]:
+        groups.append(HEAD)
+    columns = _cell_columns(plan, solve, comparison, len(groups))
+    names = ("weight_norm", "finetune_update_norm", "linearized_update_norm")
+    values = {name: np.array(artifact.array(f"updates.{name}")).ravel() for name in names}
+    return columns | {"group": groups * comparison.count} | values
+
+
+def _cell_columns(
+    plan: Plan, solve: Solve, comparison: Comparison, rows_per_cell: int | npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return the columns that say which cell a row is about, for all cells of a comparison."""
+    layer_set = solve.layer_sets[comparison.layer_set]
+    lambdas = plan.lambdas[comparison.first : comparison.first + comparison.count]
+    cells = cell_ids(solve, layer_set, lambdas, plan.sweep.spec.grid.lambdas.scale)
+    return {
+        "cell_id": np.repeat(cells, rows_per_cell),
+        "layer_set": layer_set.name,
+        "lambda_given": np.repeat(lambdas, rows_per_cell),
+    }
+
+
+def compared_in(solve: Solve, compared: Mapping[str, Artifact]) -> Iterator[tuple[Comparison, Artifact]]:
+    """Yield the comparisons of a solve stage that are finished, with their artifacts."""
+    for comparison in solve.comparisons:
+        if comparison.stage.stage_id in compared:
+            yield comparison, compared[comparison.stage.stage_id]

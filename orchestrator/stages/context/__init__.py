@@ -1,0 +1,1 @@
+"""What a worker has at hand while it computes a stage, whatever its kind."""

@@ -1,0 +1,163 @@
+"""How the attempt to compute a stage ended, and into which class its failure falls."""
+
+import errno
+import os
+import re
+import sys
+import traceback
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ntk_dist.device.faults import device_answers, is_broken_device
+from ntk_dist.device.faults import is_out_of_memory as says_out_of_memory
+from orchestrator.errors import DamagedArtifactError, OtherGpuError, StorageError, SweepError
+from orchestrator.store.files import host_name
+
+
+class Status(StrEnum):
+    """How the attempt to compute a stage ended."""
+
+    FINISHED = "finished"
+    EXISTING = "existing"
+    BUSY = "busy"
+    DAMAGED_INPUT = "damaged input"
+    FAILED = "failed"
+
+
+class FailureClass(StrEnum):
+    """Why a stage failed, which decides whether it is tried again."""
+
+    INPUT = "input"
+    CODE = "code"
+    MEMORY = "out of memory"
+    STORAGE = "storage"
+    WORKER = "worker lost"
+    NODE = "node lost"
+
+
+LASTING = (FailureClass.INPUT, FailureClass.CODE)
+"""Classes of failures that come again wherever a stage is tried; every run of the sweep leaves it alone."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of one attempt.
+
+    Attributes:
+        status: how it ended.
+        failure: why it failed, if it did.
+        message: what to tell the user of a failure.
+        trace: what raised it, for reports of faults; empty where the message says all.
+        damaged: (kind, stage_id) of the damaged artifact, if one was met.
+        seconds: time spent computing.
+        spent: whether the process that tried can compute no more: its GPU takes no orders from it.
+    """
+
+    status: Status
+    failure: FailureClass | None = None
+    message: str = ""
+    trace: str = ""
+    damaged: tuple[str, str] | None = None
+    seconds: float = 0.0
+    spent: bool = False
+
+    @property
+    def broken_gpu(self) -> bool:
+        """Whether the GPU of the process that tried is at fault, and nobody else is to have it."""
+        return self.failure is FailureClass.NODE and self.spent
+
+
+def failed(error: Exception) -> Outcome:
+    """Return how an attempt ended that raised an error."""
+    outcome = _classified(error)
+    spent = outcome.failure is FailureClass.NODE or not device_answers()
+    return replace(outcome, spent=True) if spent else outcome
+
+
+def _classified(error: Exception) -> Outcome:
+    if isinstance(error, DamagedArtifactError):
+        return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))
+    if isinstance(error, StorageError):
+        return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
+    if (advice := _of_other_bits(error)) is not None:
+        return Outcome(Status.FAILED, FailureClass.INPUT, advice)
+    if (elsewhere := _not_of_the_stage(error)) is not None:
+        failure, message = elsewhere
+        return Outcome(Status.FAILED, failure, message)
+    if isinstance(error, SweepError) or _is_named(error):
+        trace = "" if error.__cause__ is None else "".join(traceback.format_exception(error))
+        return Outcome(Status.FAILED, FailureClass.INPUT, str(error), trace)
+    return Outcome(Status.FAILED, FailureClass.CODE, "".join(traceback.format_exception(error)))
+
+
+def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
+    """Return class and message of what may not befall the same stage again; None if it would."""
+    if isinstance(error, OtherGpuError):
+        return FailureClass.NODE, str(error)
+    # NCCL reports whatever befalls a process of a group as a connection that was lost.
+    if is_broken_gpu(error):
+        return FailureClass.NODE, f"the GPU of {host_name()} failed: {first_line(error)}"
+    if is_out_of_memory(error):
+        return FailureClass.MEMORY, _memory_message(error)
+    if _is_lost_connection(error):
+        return FailureClass.WORKER, f"another process of the model group was lost: {error}"
+    return None
+
+
+def _of_other_bits(error: Exception) -> str | None:
+    """Return what to do about an error by which torch refuses what has other bits each time; None of other errors."""
+    words = str(error) if isinstance(error, RuntimeError) else ""
+    if found := re.match(r"(\S+) does not have a deterministic implementation", words):
+        return (
+            f"{found[1]}, which this model needs, adds in any order on a GPU: set compute.deterministic: false for "
+            "numbers that agree to rounding"
+        )
+    if "CUBLAS_WORKSPACE_CONFIG" in words:
+        given = os.environ.get("CUBLAS_WORKSPACE_CONFIG", "")
+        return (
+            f"CUBLAS_WORKSPACE_CONFIG={given} lets cuBLAS add in any order: unset it, set :4096:8, or set "
+            "compute.deterministic: false for numbers that agree to rounding"
+        )
+    return None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that there was too little memory, of the host or of a device."""
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError):  # of a file that cannot be mapped
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
+
+
+def is_broken_gpu(error: Exception) -> bool:
+    """Tell whether an error says that this machine's GPU is at fault, or its driver."""
+    if _has_base(error, "ntk_dist.device.transfers.LostDeviceError"):
+        return True
+    return isinstance(error, RuntimeError) and is_broken_device(str(error))
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    if "finetune.parallel.processes" not in sys.modules:
+        return False  # no group, no connection
+    from finetune.parallel.processes import is_lost_connection
+
+    return is_lost_connection(error)
+
+
+def _is_named(error: Exception) -> bool:
+    return _has_base(error, "finetune.errors.FinetuneError", "ntk_dist.errors.NtkError")
+
+
+def _has_base(error: Exception, *names: str) -> bool:
+    # Asked by name so that a worker that never loaded torch need not load it to classify an error.
+    return any(f"{base.__module__}.{base.__qualname__}" in names for base in type(error).__mro__)
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says first: what CUDA says after that is advice to programmers."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _memory_message(error: BaseException) -> str:
+    return f"out of memory ({error}); lower compute.batch_tokens or compute.workers"

@@ -1,0 +1,257 @@
+"""What a worker process has at hand while it computes stages: the sweep, the store, and what it has loaded."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from finetune.parallel.group import ModelGroup
+from orchestrator.identity import identity
+from orchestrator.store.arrays import ArrayFile, Layout
+from orchestrator.store.artifacts import Artifact, layout_of
+from orchestrator.store.batched import Array, BatchedLayout
+from orchestrator.store.checkpoints import FileCheckpoint
+from orchestrator.store.stage import Stage, StageKind
+from orchestrator.sweep.cards import card_of, refuse_other_card
+from orchestrator.sweep.folder import ResultsFolder, Sweep
+from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings
+
+if TYPE_CHECKING:
+    import torch
+
+    from finetune.model.scorer import Scorer
+    from finetune.training.run import Checkpoint
+    from finetune.zero.scorer import ShardedScorer
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a stage leaves: facts as JSON, and arrays or none."""
+
+    facts: Mapping[str, Any]
+    arrays: ArrayFile | None = None
+
+
+class Work:
+    """The state of a worker process; one model is loaded at a time.
+
+    Args:
+        sweep: the sweep.
+        folder: its results folder.
+        on_a_gpu: how many workers share the GPU of this one, each with an equal part of its memory.
+
+    Attributes:
+        sweep: the sweep that is worked on.
+        folder: its results folder.
+        store: its artifacts.
+        halvings: how often the batches of the stage at hand are to be halved, after it ran out of memory.
+        group: the processes that compute the stage at hand together; all of them do the same, each for its share of
+            the examples, and what the first one leaves is published.
+        device: name of the processor or GPU that the stage at hand computes on, for provenance.
+    """
+
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
+        self.sweep = sweep
+        self._on_a_gpu = on_a_gpu
+        self._knows_gpu = False
+        self.folder = folder
+        self.store = folder.artifacts()
+        self.halvings = 0
+        self.group = ModelGroup()
+        self.device = "cpu"
+        self._kind: StageKind | None = None
+        self._shared: dict[Callable[[], Any], Any] = {}
+        self._unpublished: list[ArrayFile] = []
+        self._checkpoints: list[FileCheckpoint] = []
+        self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
+
+    def begin(self, stage: Stage, halvings: int) -> None:
+        """Begin a stage, whose batches are to be halved so often; what stages of another kind shared is forgotten."""
+        self.halvings = halvings
+        self.device = "cpu"
+        if self._kind != stage.of:
+            self._kind, self._shared = stage.of, {}
+
+    def shared(self, make: Callable[[], T]) -> T:
+        """Return what the stages of one kind share as long as no other comes between; the first one makes it.
+
+        Nothing may depend on it but time: another worker, or the same after a restart, computes the stage without it.
+        """
+        if make not in self._shared:
+            self._shared[make] = make()
+        found: T = self._shared[make]
+        return found
+
+    def input(self, stage: Stage, role: str) -> Artifact:
+        """Return the artifact of the one input that a stage has in `role`."""
+        (reference,) = stage.inputs[role]
+        return self.store.open(*reference)
+
+    def inputs(self, stage: Stage, role: str) -> list[Artifact]:
+        """Return the artifacts of all inputs that a stage has in `role`."""
+        return [self.store.open(*reference) for reference in stage.inputs[role]]
+
+    def halved(self, size: int) -> int:
+        """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
+        return max(1, size >> self.halvings)
+
+    def batch_tokens(self, stage: Stage, scorer: Mapping[str, Any]) -> int:
+        """Return the most tokens of a batch of the stage at hand: the spec's, or those that were found to fit.
+
+        Args:
+            stage: the stage, with the input `batches` where the spec says `auto`.
+            scorer: the parameters of its model.
+        """
+        given = scorer["batch_tokens"]
+        return self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
+
+    def use_device(self, name: str) -> "torch.device":
+        """Return the device of torch that the stage at hand computes on, and remember its name.
+
+        Raises:
+            NoDeviceError: there is none.
+            LostDeviceError: it is broken.
+            OtherGpuError: the numbers of the sweep come from another kind of GPU.
+        """
+        import torch
+
+        from ntk_dist.device.share import take_part
+        from ntk_dist.device.transfers import present_device
+
+        device = present_device(name)
+        if not self._knows_gpu:
+            take_part(device, self._on_a_gpu)
+            if device.type == "cuda" and self.sweep.spec.compute.deterministic:
+                refuse_other_card(self.folder, card_of(device))
+            self._knows_gpu = device.type != "cpu"
+        self.device = device.type if device.type == "cpu" else torch.get_device_module(device).get_device_name(device)
+        return device
+
+    def halvings_of(self, stage: Stage) -> dict[str, int]:
+        """Return for provenance how often batches were halved: of the stage, and at most of it and all below it."""
+        below = [int(self.store.open(*needed).provenance.get("most_halvings", 0)) for needed in stage.needs()]
+        return {"halvings": self.halvings, "most_halvings": max([self.halvings, *below])}
+
+    def new_arrays(self, stage: Stage, layout: Layout, batched: BatchedLayout | None = None) -> ArrayFile:
+        """Create the array file of a stage, which `discard` removes unless the stage is published.
+
+        In a group the first process creates it, and the others write to the same.
+        """
+        if self.group.leads:
+            file = self.store.new_arrays(stage, layout, batched)
+            self.group.agreed(str(file.path))
+        else:
+            file = ArrayFile(Path(self.group.agreed()), layout, batched, new=False)
+        self._unpublished.append(file)
+        return file
+
+    def write_arrays(self, stage: Stage, arrays: Mapping[str, Array]) -> ArrayFile:
+        """Create the array file of a stage from arrays in memory."""
+        whole = {name: np.atleast_1d(array) for name, array in arrays.items()}
+        file = self.new_arrays(stage, layout_of(whole))
+        if self.group.leads:
+            file.write(whole)
+        return file
+
+    def checkpoint(self, stage: Stage) -> "Checkpoint":
+        """Return where a stage keeps how far it is; removed once the stage is published.
+
+        In a group the first process keeps it for all, and says when it is time.
+        """
+        checkpoint = FileCheckpoint(self.folder.checkpoints / f"{stage.stage_id}.safetensors")
+        self._checkpoints.append(checkpoint)
+        if self.group.size == 1:
+            return checkpoint
+        from finetune.training.group_checkpoint import GroupCheckpoint
+
+        return GroupCheckpoint(self.group, checkpoint)
+
+    def met(self, peak_memory: int) -> int:
+        """Wait until every process of the group has written its share; return the largest of their peaks of memory."""
+        if self.group.size == 1:
+            return peak_memory
+        if not self.group.leads:
+            for file in self._unpublished:
+                file.flush()
+        found = self.group.gathered((peak_memory, [file.written for file in self._unpublished]))
+        for _, written in found:
+            for file, parts in zip(self._unpublished, written, strict=True):
+                file.also_written(parts)
+        return max(int(peak) for peak, _ in found)
+
+    def published(self) -> None:
+        """Remove the checkpoints of the stage at hand: it is finished."""
+        for checkpoint in self._checkpoints:
+            checkpoint.remove()
+
+    def discard(self) -> None:
+        """Remove what stages left unpublished."""
+        while self._unpublished:
+            self._unpublished.pop().discard()
+        self._checkpoints.clear()
+
+    def scorer(
+        self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]
+    ) -> "Scorer | ShardedScorer":
+        """Return the model with its adapter and head, loaded once for all shards of a seed.
+
+        Args:
+            parameters: parameters of a capture or head stage.
+            head: artifact of a fitted head; None for the other kinds of head.
+            groups: names of the groups to track; the head may be trained although it is not in the kernel.
+        """
+        names = ("model", "adapter", "adapter_seed", "head", "head_seed", "n_outputs", "dtype")
+        weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
+        key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
+        if self._loaded is None or self._loaded[0] != key:
+            self.forget_scorer()  # free the old model before the new one is loaded
+            self.use_device(self.sweep.spec.compute.device)
+            self._loaded = (key, self._load(parameters, weights, groups))
+        self.use_device(self.sweep.spec.compute.device)
+        return self._loaded[1]
+
+    def _load(
+        self, parameters: Mapping[str, Any], head_weights: Mapping[str, Array] | None, groups: list[str]
+    ) -> "Scorer | ShardedScorer":
+        from finetune.model.architecture import HEAD_GROUP
+
+        head = replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups)
+        model = replace(model_settings(self.sweep), dtype=parameters["dtype"])
+        adapter = adapter_settings(parameters["adapter"])
+        options: dict[str, Any] = {
+            "n_outputs": parameters["n_outputs"],
+            "adapter_seed": parameters["adapter_seed"],
+            "head_seed": parameters["head_seed"],
+            "head_weights": head_weights,
+            "groups": groups,
+        }
+        sharding = self.sweep.spec.sharding
+        if sharding is not None and (self.group.size > 1 or self.sweep.spec.is_divided):
+            from finetune.parallel.processes import in_a_group
+            from finetune.settings import ShardingSettings
+            from finetune.zero.scorer import build_sharded_scorer
+
+            in_a_group()
+            settings = ShardingSettings(**sharding.model_dump(mode="json"))
+            return build_sharded_scorer(model, adapter, head, sharding=settings, **options)
+        from finetune.model.scorer import build_scorer
+
+        return build_scorer(model, adapter, head, **options)
+
+    def forget_scorer(self) -> None:
+        """Keep no model for the stages that follow; its memory is free at once unless the stage at hand holds it."""
+        if self._loaded is None:
+            return
+        from finetune.zero.scorer import ShardedScorer
+
+        is_sharded = isinstance(self._loaded[1], ShardedScorer)
+        self._loaded = None
+        if is_sharded:
+            from finetune.zero.release import free_models
+
+            free_models()

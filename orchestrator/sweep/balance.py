@@ -1,0 +1,33 @@
+"""Whether the data has as many examples of each class as balanced sampling takes, known before anything runs."""
+
+from orchestrator.errors import SpecError
+from orchestrator.spec import Spec
+from orchestrator.sweep.survey import Survey
+
+
+def check_balance_against(spec: Spec, survey: Survey) -> None:
+    """Check the training-set sizes of a spec that samples as many examples of each class.
+
+    Held-out evaluation examples are drawn first, at random: they may leave a class with too few, which only the stage
+    `dataset` of the seed can see.
+
+    Raises:
+        SpecError: a size that is no multiple of the number of classes, or a class with too few training examples.
+    """
+    if spec.task.sampling != "balanced":
+        return
+    from finetune.data.sampling import check_balance
+    from finetune.errors import SamplingError
+
+    for n_train in spec.grid.n_train:
+        try:
+            check_balance(n_train, survey.n_outputs)
+        except SamplingError as error:
+            raise SpecError(f"grid.n_train: {error}") from error
+    each = max(spec.grid.n_train) // survey.n_outputs
+    for label, size in enumerate(survey.class_sizes):
+        if size < each:
+            raise SpecError(
+                f"the data has too few examples of class {label}: task.sampling: balanced and grid.n_train "
+                f"{max(spec.grid.n_train)} ask for {each}, {size} are there; ask for fewer"
+            )

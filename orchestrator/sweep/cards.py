@@ -1,0 +1,68 @@
+"""The kind of GPU that a results folder's numbers come from: another kind adds in another order."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import OtherGpuError
+from orchestrator.store import files
+from orchestrator.store.sealed import sealed, unsealed
+from orchestrator.sweep.folder import ResultsFolder
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU, or the part of one that MIG makes of it.
+
+    Attributes:
+        name: as the driver calls it.
+        capability: compute capability, such as 9.0.
+        multiprocessors: how many it has; libraries divide sums among them.
+        memory: bytes, by which `compute.batch_tokens: auto` chose batches. Drivers leave more or less of them, so that
+            two of a kind may differ.
+    """
+
+    name: str
+    capability: str
+    multiprocessors: int
+    memory: int
+
+    @property
+    def kind(self) -> str:
+        """What its numbers depend on, for people."""
+        return f"{self.name} (compute capability {self.capability}, {self.multiprocessors} multiprocessors)"
+
+
+def card_of(device: "torch.device") -> Card:
+    """Return the GPU of torch's device."""
+    import torch
+
+    found = torch.cuda.get_device_properties(device)
+    capability = f"{found.major}.{found.minor}"
+    return Card(found.name, capability, found.multi_processor_count, found.total_memory)
+
+
+def refuse_other_card(folder: ResultsFolder, card: Card) -> None:
+    """Raise an error if the numbers of a results folder come from another kind of GPU; the first one is noted there.
+
+    Raises:
+        OtherGpuError: names both.
+        StorageError: the folder cannot be written.
+    """
+    files.make_folder(folder.root)
+    before = card if files.publish_new(folder.gpu_path, sealed(asdict(card))) else _noted(folder)
+    if before is not None and before.kind != card.kind:
+        raise OtherGpuError(
+            f"the GPU of {files.host_name()} is {card.kind}, and the numbers in {folder.root} come from {before.kind}, "
+            "which adds in another order: use GPUs of one kind (in a profile `gpu_type` or `constraint`), name another "
+            "results.folder, or set compute.deterministic: false for numbers that agree to rounding"
+        )
+
+
+def _noted(folder: ResultsFolder) -> Card | None:
+    try:
+        return Card(**unsealed(files.read_plain(folder.gpu_path)))
+    except (OSError, ValueError, TypeError):
+        return None

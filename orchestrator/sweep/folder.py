@@ -1,0 +1,388 @@
+"""A results folder: where its parts lie, which sweep it holds, and what a run does when the spec has changed."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from orchestrator.documents.composing import compose
+from orchestrator.documents.files import UnreadableFileError, text_of
+from orchestrator.documents.node import YamlFault
+from orchestrator.documents.writing import to_yaml
+from orchestrator.errors import ChangedError, ResultsError, SpecError
+from orchestrator.identity import identity
+from orchestrator.spec import Spec
+from orchestrator.store import files
+from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.store.claims import ClaimBook
+from orchestrator.store.journal import Journal
+from orchestrator.store.refusals import Refusals
+from orchestrator.store.sealed import unsealed
+from orchestrator.sweep.on_change import OnChange
+from orchestrator.sweep.sources import Source, Sources, find_again
+from orchestrator.version import VERSION
+
+LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "ray", "datasets", "pyarrow")
+
+LARGEST_STORED = 256 * 2**20
+"""Bytes of a stored spec, which names every file of the model and the data."""
+
+
+_FOLDERS = ("artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints")
+"""Folders of a results folder."""
+
+_LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
+"""Folders of a results folder that hold folders, some at most."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A spec with the model and the data that it was resolved to.
+
+    Attributes:
+        spec: the spec.
+        sources: where its model and its data were found.
+        trusts_code: whether who started this command lets code that comes with the model run; never stored.
+    """
+
+    spec: Spec
+    sources: Sources
+    trusts_code: bool = False
+
+    def numbers(self, *, training: bool = False) -> dict[str, Any]:
+        """Return everything outside the grid that fixes the numbers, by dotted name.
+
+        Where the model and the data lie is left out, what they contain is in: a moved file is the same sweep.
+
+        Args:
+            training: whether those of the section `finetune` are wanted.
+        """
+        spec = self.spec.model_dump(mode="json")
+        spec["model"] |= {"path": None, "content": self.sources.model.content_id}
+        spec["task"] = self._task_numbers(spec)
+        kept = ["threads", "gram_dtype", "batch_tokens", "batching", "shard_examples"]
+        if spec["compute"]["shard_examples"] is None:
+            kept.append("memory_budget")  # chooses the shards, and with them the order of sums
+        spec["compute"] = {key: spec["compute"][key] for key in kept}
+        # What stands beside the other numbers and changes none may join a sweep and leave it.
+        del spec["kernel"]["additions"]
+        parts = ["model", "task", "adapter", "head", "kernel", "compute"]
+        if training and spec["finetune"] is not None:
+            del spec["finetune"]["combinations"]
+            parts.append("finetune")
+        return dict(_flat({part: spec[part] for part in parts}))
+
+    def _task_numbers(self, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what fixes the examples: of the one task, or of each task of the grid under its name."""
+        if not self.sources.tasks:
+            return {**spec["task"], "data": None, "content": self.sources.data.content_id}
+        return {
+            name: {**task, "data": None, "content": self.sources.tasks[name].content_id}
+            for name, task in spec["grid"]["tasks"].items()
+        }
+
+
+class ResultsFolder:
+    """The parts of a results folder, and the sweep that it holds."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.spec_path = self.root / "spec.yaml"
+        self.plan_path = self.root / "plan.json"
+        self.gpu_path = self.root / "gpu.json"
+        self.tables = self.root / "tables"
+        self.journals = self.root / "journal"
+        self.logs = self.root / "logs"
+        self.submissions = self.root / "submissions"
+        self.checkpoints = self.root / "checkpoints"
+
+    def check_folders(self) -> None:
+        """Raise an error if it is no folder, or one of its own is a link: looks read nothing beside it.
+
+        Files that are links are refused where they are read.
+
+        Raises:
+            ResultsError: names the link, or what is no folder.
+            StorageError: a folder may not be read.
+        """
+        if obstacle := files.obstacle(self.root):
+            raise ResultsError(
+                f"no results can be at {self.root}, for {obstacle} is not a folder; name another one, in a spec as "
+                "results.folder"
+            )
+        for part in _LISTED:
+            for entry in files.visible(self.root / part):
+                if entry.is_symlink() and (part or entry.name in _FOLDERS) and entry.is_dir():
+                    raise ResultsError(
+                        f"{entry.path} is a link, and ntksweep follows none within a results folder, which may come "
+                        "from somebody else: put what it leads to in its place"
+                    )
+
+    def artifacts(self) -> ArtifactStore:
+        """Return the artifacts of the folder."""
+        return ArtifactStore(self.root / "artifacts")
+
+    def claims(self) -> ClaimBook:
+        """Return the claims on stages of the folder, as this process sees them."""
+        return ClaimBook(self.root / "claims")
+
+    def refusals(self) -> Refusals:
+        """Return what failed for good since the user last started the sweep."""
+        return Refusals(self.root / "refused")
+
+    def journal(self) -> Journal:
+        """Return a new journal for this process."""
+        return Journal(self.journals)
+
+    def stored(self) -> Sweep | None:
+        """Return the sweep that the folder holds; None if it is empty or does not exist.
+
+        Raises:
+            ResultsError: the folder holds something else, its spec.yaml cannot be read, or it has links within it.
+        """
+        self.check_folders()
+        if not os.path.lexists(self.spec_path):
+            foreign = self.root.is_dir() and any(self._matters(path) for path in self.root.iterdir())
+            if foreign and not self.lost_spec:
+                raise ResultsError(
+                    f"{self.root} is not empty and holds no sweep (no spec.yaml); name another results.folder"
+                )
+            return None
+        try:
+            data = self._stored_content()
+            sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]))
+            # Of what was written, not of what is made of it: later versions know more keys.
+            intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
+        except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
+            raise ResultsError(
+                f"{self.spec_path} cannot be read ({_why(error)}); restore it, or remove it and run the spec "
+                "again: finished artifacts are found by their content"
+            ) from None
+        if not intact:
+            raise ResultsError(
+                f"{self.spec_path} was edited (its hash does not match); edit your own spec and run that, or remove "
+                "this file: finished artifacts are found by their content"
+            )
+        return sweep
+
+    def _stored_content(self) -> Any:
+        root = compose(text_of(self.spec_path, largest=LARGEST_STORED, links=False))
+        return None if root is None else root.value
+
+    @property
+    def lost_spec(self) -> bool:
+        """Whether the folder holds what a sweep left, but no spec.yaml, which running the spec again writes anew."""
+        return not os.path.lexists(self.spec_path) and (self._anything_finished() or self._plan_is_kept())
+
+    def _plan_is_kept(self) -> bool:
+        try:
+            return bool(unsealed(files.read_plain(self.plan_path)))
+        except (OSError, ValueError):
+            return False
+
+    def _matters(self, path: Path) -> bool:
+        # Whoever is about to submit the sweep takes a claim before anything is written.
+        return not path.name.startswith(".") and path != self.root / "claims"
+
+    def existing(self) -> Sweep:
+        """Return the sweep that the folder holds.
+
+        Raises:
+            ResultsError: it holds none.
+        """
+        sweep = self.stored()
+        if sweep is None and self.lost_spec:
+            raise ResultsError(
+                f"{self.spec_path} is gone; run the spec that the sweep was run with, which writes it again: what is "
+                "finished is found by its content"
+            )
+        if sweep is None:
+            raise ResultsError(f"there are no results at {self.root}; `ntksweep run SPEC` makes them")
+        return sweep
+
+    def settle(self, given: Sweep, on_change: OnChange) -> Sweep:
+        """Return the sweep to run: the given one, unless it differs and the stored one is to be kept.
+
+        Raises:
+            ChangedError: the two ask for different numbers and nobody said which side to keep.
+            ResultsError: the folder holds another sweep.
+        """
+        stored = self.stored()
+        name = self._sweep_in_tables() if stored is None else stored.spec.name
+        if name not in (None, given.spec.name):
+            raise ResultsError(
+                f"{self.root} holds the sweep `{name}`, not `{given.spec.name}`; name another results.folder, or give "
+                "the sweep its name"
+            )
+        if stored is None:
+            return given
+        # Training may join a sweep, or be left out, without touching its other numbers.
+        training = stored.spec.finetune is not None and given.spec.finetune is not None
+        changes = differences(*_comparable(stored, given, training=training))
+        if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
+            return given
+        if on_change is OnChange.STORED:
+            return Sweep(stored.spec, _unchanged_sources(stored, given), given.trusts_code)
+        raise ChangedError(
+            f"the spec asks for other numbers than {self.root} holds:\n"
+            + "\n".join(f"  {change}" for change in changes)
+            + "\nKeep the folder's with `--on-change stored`, the spec's with `--on-change given` (its stages are "
+            "computed anew where they differ), or name another results.folder."
+        )
+
+    def _sweep_in_tables(self) -> str | None:
+        """Return the name of the sweep that the tables are of, where they can say it."""
+        try:
+            return str(unsealed(files.read_plain(self.tables / "manifest.json"))["sweep"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def _anything_finished(self) -> bool:
+        artifacts = self.root / "artifacts"
+        return any(path.parent.name != "survey" for path in artifacts.glob("*/*.json"))
+
+    def version_changes(self) -> list[str]:
+        """Return a line for each library whose version differs from the one that the folder was last run with."""
+        try:
+            before = dict(self._stored_content()["versions"])
+        except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError):
+            return []
+        return [
+            f"{name} was {before[name]} when this sweep was last run and is {now} now; last bits may differ"
+            for name, now in versions().items()
+            if before.get(name, now) != now
+        ]
+
+    def write(self, sweep: Sweep) -> None:
+        """Store the sweep that the folder holds from now on.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        files.make_folder(self.root.parent)
+        with files.explained(self.root), suppress(FileExistsError):
+            # Its owner's alone, as on a cluster; whoever shares it makes it himself, or opens it, and that stays.
+            self.root.mkdir(mode=0o700)
+        text = stored_text(sweep)
+        if not (self.spec_path.exists() and self.spec_path.read_text(encoding="utf-8") == text):
+            files.replace(self.spec_path, text.encode())
+
+
+def stored_text(sweep: Sweep) -> str:
+    """Return what `spec.yaml` holds after `write`."""
+    content = {
+        "spec_hash": _spec_hash(sweep),
+        "versions": versions(),
+        "sources": sweep.sources.to_json(),
+        "spec": sweep.spec.model_dump(mode="json"),
+    }
+    heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
+    return heading + to_yaml(content)
+
+
+@cache
+def git_commit() -> str | None:
+    """Return the commit of ntksweep's own checkout, marked where files differ from it; None outside a checkout."""
+    try:
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # fails inside somebody else's checkout
+        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+changes" if changes else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the versions of ntksweep and of the libraries that its numbers depend on."""
+    found = {"ntksweep": VERSION}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _comparable(stored: Sweep, given: Sweep, *, training: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what fixes the numbers of two sweeps, without what one of them takes from its grid.
+
+    Tasks, ranks and learning rates may join a sweep and leave it, as lambdas do; a task that both have is compared.
+    """
+    numbers = [sweep.numbers(training=training) for sweep in (stored, given)]
+    grids = [sweep.spec.grid for sweep in (stored, given)]
+    on_grid = []
+    if any(grid.ranks for grid in grids):
+        on_grid.append("adapter.rank")
+    if any(grid.learning_rates for grid in grids):
+        on_grid.append("finetune.learning_rate")
+    if all(grid.tasks for grid in grids):
+        before, now = (set(grid.tasks or ()) for grid in grids)
+        on_grid += [f"task.{name}" for name in before ^ now]
+    elif any(grid.tasks for grid in grids):
+        on_grid.append("task")
+
+    def fixed(name: str) -> bool:
+        return not any(name == axis or name.startswith(f"{axis}.") for axis in on_grid)
+
+    stored_numbers, given_numbers = ({name: value for name, value in each.items() if fixed(name)} for each in numbers)
+    return stored_numbers, given_numbers
+
+
+def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Return one line for each dotted name whose value differs."""
+    lines = []
+    for name in sorted(stored.keys() | given.keys()):
+        before, now = stored.get(name), given.get(name)
+        if before != now:
+            if name.endswith(".content"):
+                what = name.removesuffix(".content").replace("task", "data", 1)
+                lines.append(f"{what}: the files have changed")
+            else:
+                lines.append(f"{name}: {json.dumps(before)} in the folder, {json.dumps(now)} now")
+    return lines
+
+
+def _unchanged_sources(stored: Sweep, given: Sweep) -> Sources:
+    """Return where the model and the data of a stored sweep lie now: where the given ones do, if they are the same."""
+    now = {source.content_id: source for source in given.sources.named().values()}
+
+    def unchanged(name: str, before: Source) -> Source:
+        same = now.get(before.content_id) or find_again(name, before)
+        if same.content_id != before.content_id:
+            raise ChangedError(
+                f"the {name} at {before.location} has changed since the run began, so the stored sweep cannot go on; "
+                "restore it, or take the new one with `--on-change given`"
+            )
+        return same
+
+    sources = stored.sources
+    tasks = {name: unchanged(f"data of {name}", source) for name, source in sources.tasks.items()}
+    data = next(iter(tasks.values())) if tasks else unchanged("data", sources.data)
+    return Sources(unchanged("model", sources.model), data, tasks)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, UnreadableFileError | YamlFault) else type(error).__name__
+
+
+def _spec_hash(sweep: Sweep) -> str:
+    return identity([sweep.spec.model_dump(mode="json"), sweep.sources.to_json()])

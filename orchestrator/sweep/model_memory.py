@@ -1,0 +1,187 @@
+"""What fits where: how much of a model each process holds, beside the activations of a batch, and what would fit."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from orchestrator.errors import BudgetError
+from orchestrator.spec import Spec
+from orchestrator.spec.compute_section import ShardingSection
+from orchestrator.spec.quantities import human_bytes
+from orchestrator.sweep.folder import Sweep
+from orchestrator.sweep.sizes import BYTES
+from orchestrator.sweep.survey import Survey
+
+LARGEST_GROUP = 1024
+"""Processes of the largest group that is thought of as a way out."""
+
+
+@dataclass(frozen=True)
+class ModelMemory:
+    """The memory that one process takes for the model, in bytes.
+
+    Attributes:
+        whole: all weights.
+        own: its part of the weights; on the host, not on the device, where `offloaded`.
+        gathered: of the largest layer, whose weights come together from all processes while it computes.
+        activations: of a batch, on the way forward and back; an estimate.
+        offloaded: whether its part lies in the memory of the host.
+    """
+
+    whole: int
+    own: int
+    gathered: int
+    activations: int
+    offloaded: bool = False
+
+    @property
+    def certain(self) -> int:
+        """Weights that are on the device at once: less than these cannot do."""
+        return self.gathered if self.offloaded else self.own + self.gathered
+
+    @property
+    def on_device(self) -> int:
+        """All that the model takes there."""
+        return self.certain + self.activations
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a process computes.
+
+    Attributes:
+        memory: bytes that it has.
+        name: what it is, for people.
+    """
+
+    memory: int
+    name: str
+
+
+def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
+    """Return the memory that a process takes for the model of a survey."""
+    model, sharding = survey.model, spec.sharding
+    element = BYTES[spec.model.dtype]
+    whole = int(model["weight_bytes"])
+    # Surveys that were made before there were groups know no layers.
+    largest = int(model.get("largest_layer_bytes", whole))
+    width = int(model.get("linear_width", 0))
+    tokens = _tokens_at_once(spec)
+    if spec.compute.checkpointing:
+        layers = max(1, int(model["n_layers"]))
+        width = width // layers + layers * int(model["hidden_size"])
+    activations = tokens * width * element
+    if sharding is None or not spec.is_divided:
+        return ModelMemory(whole, whole, 0, activations)
+    own = -(-whole // sharding.group_size)
+    return ModelMemory(whole, own, largest, activations, offloaded=sharding.offload == "cpu")
+
+
+def _tokens_at_once(spec: Spec) -> int:
+    """Return the tokens of a batch; those of the longest text where one makes a batch, or as many as fit."""
+    if spec.compute.batching == "together" and spec.compute.batch_tokens != "auto":
+        return spec.compute.batch_tokens
+    return max(task.max_length for task in (spec.grid.tasks or {"": spec.task}).values())
+
+
+def this_device(spec: Spec, workers: int) -> Device | None:
+    """Return what each of some workers on this machine computes on; None where only another machine can tell."""
+    if spec.compute.device_memory is not None:
+        return Device(int(spec.compute.device_memory), "compute.device_memory")
+    if spec.compute.device == "cpu":
+        import psutil
+
+        return Device(psutil.virtual_memory().total // workers, f"this machine's, shared by {workers}")
+    import torch
+
+    from ntk_dist.device.share import part_of_gpu
+
+    if not torch.cuda.is_available():
+        return None
+    whole, sharing = torch.cuda.get_device_properties(0).total_memory, spec.compute.workers_per_gpu
+    if sharing == 1:
+        return Device(whole, "this machine's GPU")
+    return Device(part_of_gpu(whole, sharing), f"this machine's GPU, shared by {sharing}")
+
+
+def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[str]:
+    """Return sentences that say what of the model goes where, and why it fits there or not."""
+    spec, memory = sweep.spec, model_memory(sweep.spec, survey)
+    holds = f"the model has {human_bytes(memory.whole)} in {spec.model.dtype}; "
+    if memory.gathered:
+        where = "keeps its part, on its host," if memory.offloaded else "keeps"
+        holds += (
+            f"each of {spec.group_size} processes of a group {where} {human_bytes(memory.own)} of it, and has "
+            f"{human_bytes(memory.gathered)} more while the largest layer computes"
+        )
+    else:
+        holds += "every process holds all of it" if spec.group_size > 1 else "every worker holds all of it"
+    automatic = spec.compute.tokens_at_once == "auto"
+    tokens = f"{_tokens_at_once(spec)} tokens" + (" (larger batches are chosen to fit)" if automatic else "")
+    takes = (
+        f"with about {human_bytes(memory.activations)} of activations for {tokens} a process takes "
+        f"{human_bytes(memory.on_device)}"
+    )
+    if device is None:
+        return [holds, f"{takes} of its GPU, which this machine lacks: compute.device_memory says how much there is"]
+    fits = f" of {human_bytes(device.memory)} ({device.name})"
+    if memory.certain <= device.memory < memory.on_device:
+        by_text = automatic or spec.compute.batching == "alone"
+        lower = "task.max_length" if by_text else "compute.batch_tokens"
+        besides = "" if spec.compute.checkpointing else ", or set compute.checkpointing: true"
+        fits += f": too much, if the estimate holds; lower {lower}{besides}"
+    return [holds, takes + fits]
+
+
+def refuse_model_that_cannot_fit(sweep: Sweep, survey: Survey, device: Device | None) -> None:
+    """Raise an error if the weights that must be on a device at once do not fit it.
+
+    Raises:
+        BudgetError: says what would fit.
+    """
+    memory = model_memory(sweep.spec, survey)
+    if device is None or memory.certain <= device.memory:
+        return
+    ways = list(_ways_out(sweep.spec, survey, device))
+    advice = f"these would fit: {'; '.join(ways)}" if ways else "no group of processes makes its largest layer fit"
+    raise BudgetError(
+        f"the model cannot fit: a process needs {human_bytes(memory.certain)} for weights alone and has "
+        f"{human_bytes(device.memory)} ({device.name}); {advice}"
+    )
+
+
+def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
+    changed, besides, size = spec, "", _smallest_group(spec, survey, device)
+    if not spec.compute.checkpointing:
+        again = spec.compute.model_copy(update={"checkpointing": True})
+        checkpointed = spec.model_copy(update={"compute": again})
+        smaller_group = _smallest_group(checkpointed, survey, device)
+        # Where activations are what is too large, no group of a sensible size makes them small.
+        if size is None or size > 2 * (smaller_group or 0):
+            changed, besides, size = checkpointed, ", with compute.checkpointing: true", smaller_group
+    if size is not None:
+        yield f"sharding.group_size: {size} or more, and as many processes{besides}"
+    if spec.compute.device == "cuda" and _fits(_divided(changed, spec.group_size, offload="cpu"), survey, device):
+        yield f"sharding.offload: cpu, more slowly{besides}"
+    if spec.model.dtype in ("float64", "float32"):
+        smaller = "float32" if spec.model.dtype == "float64" else "bfloat16"
+        model = spec.model.model_copy(update={"dtype": smaller})
+        facts = {
+            key: value * BYTES[smaller] // BYTES[spec.model.dtype] if key.endswith("_bytes") else value
+            for key, value in survey.model.items()
+        }
+        if _fits(spec.model_copy(update={"model": model}), replace(survey, model=facts), device):
+            yield f"model.dtype: {smaller}"
+
+
+def _smallest_group(spec: Spec, survey: Survey, device: Device) -> int | None:
+    sizes = (1 << power for power in range(1, LARGEST_GROUP.bit_length()))
+    return next((size for size in sizes if _fits(_divided(spec, size), survey, device)), None)
+
+
+def _divided(spec: Spec, size: int, *, offload: Literal["none", "cpu"] = "none") -> Spec:
+    return spec.model_copy(update={"sharding": ShardingSection(group_size=size, offload=offload)})
+
+
+def _fits(spec: Spec, survey: Survey, device: Device) -> bool:
+    return model_memory(spec, survey).on_device <= device.memory

@@ -1,0 +1,139 @@
+"""How large the parts of a sweep are: rows, shards, tiles, and which algebra serves which layer set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.sweep.folder import Sweep
+from orchestrator.sweep.layer_sets import LayerSet
+from orchestrator.sweep.survey import Survey
+
+LARGEST_SHARD = 256
+SHARD_SHARE_OF_BUDGET = 8
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+COLUMNS_AT_ONCE = 2048
+"""Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes that the spec, the survey and the layer sets fix; none depends on workers.
+
+    Attributes:
+        groups: groups that some layer set needs, in the model's order; only these are captured.
+        group_parameters: parameters of each of those groups.
+        dual_groups: groups that some layer set needs as kernel blocks.
+        rows_per_example: rows of the Jacobian that an example gives.
+        kernel_rows_per_example: rows of the kernel that an example gives; 1 for the trace-averaged kernel.
+        features_per_parameter: feature columns that a parameter gives; C for the trace-averaged kernel.
+        shard_examples: examples of a shard.
+        n_train: largest training-set size.
+        n_eval: evaluation examples.
+        dual_train_shards: train shards that need kernel blocks.
+        primal_possible: whether the kernel has a primal form.
+        row_bytes: bytes of one number of a Jacobian row.
+    """
+
+    groups: tuple[str, ...]
+    group_parameters: tuple[int, ...]
+    dual_groups: tuple[str, ...]
+    rows_per_example: int
+    kernel_rows_per_example: int
+    features_per_parameter: int
+    shard_examples: int
+    n_train: int
+    n_eval: int
+    dual_train_shards: int
+    primal_possible: bool
+    row_bytes: int
+
+    @classmethod
+    def of(cls, sweep: Sweep, survey: Survey, layer_sets: Sequence[LayerSet]) -> "Sizes":
+        """Return the sizes of a sweep."""
+        spec, outputs = sweep.spec, survey.n_outputs
+        mode = spec.kernel.outputs
+        rows = 1 if mode == "margin" else outputs
+        kernel_rows = outputs if mode == "full" else 1
+        features = outputs if mode == "trace" else 1
+        primal_possible = spec.kernel.kind != "asymmetric_sign"
+
+        needed = frozenset().union(*(layer_set.groups for layer_set in layer_sets))
+        facts = [group for group in survey.groups if group.name in needed]
+        total = sum(group.n_parameters for group in facts)
+        row_bytes = BYTES[spec.row_dtype]
+        shard = spec.compute.shard_examples or _automatic_shard(spec.compute.memory_budget, rows, total * row_bytes)
+
+        def is_dual(layer_set: LayerSet, n_train: int) -> bool:
+            return not (primal_possible and layer_set.n_parameters * features < n_train * kernel_rows)
+
+        dual = [(s, n) for n in spec.grid.n_train for s in layer_sets if is_dual(s, n)]
+        dual_names = frozenset().union(*(layer_set.groups for layer_set, _ in dual))
+        return cls(
+            groups=tuple(group.name for group in facts),
+            group_parameters=tuple(group.n_parameters for group in facts),
+            dual_groups=tuple(group.name for group in facts if group.name in dual_names),
+            rows_per_example=rows,
+            kernel_rows_per_example=kernel_rows,
+            features_per_parameter=features,
+            shard_examples=shard,
+            n_train=max(spec.grid.n_train),
+            n_eval=spec.task.n_eval,
+            dual_train_shards=-(-max((n for _, n in dual), default=0) // shard),
+            primal_possible=primal_possible,
+            row_bytes=row_bytes,
+        )
+
+    @property
+    def train_shards(self) -> list[tuple[int, int]]:
+        """Ranges of training examples, one a shard."""
+        return self._shards(self.n_train)
+
+    @property
+    def eval_shards(self) -> list[tuple[int, int]]:
+        """Ranges of evaluation examples, one a shard."""
+        return self._shards(self.n_eval)
+
+    @property
+    def batch_examples(self) -> int:
+        """Most examples of a batch, so that a batch's rows take a part of the memory of a shard's."""
+        return max(1, self.shard_examples // 4)
+
+    @property
+    def n_parameters(self) -> int:
+        """Parameters of all captured groups."""
+        return sum(self.group_parameters)
+
+    def shards_of(self, n_train: int) -> int:
+        """Return how many train shards hold the first `n_train` examples."""
+        return -(-n_train // self.shard_examples)
+
+    def kernel_rows(self, n_examples: int) -> int:
+        """Return the rows of the kernel of so many examples."""
+        return n_examples * self.kernel_rows_per_example
+
+    def method(self, layer_set: LayerSet, n_train: int) -> str:
+        """Return `primal` where the layer set has fewer features than the kernel has rows, else `dual`."""
+        features = layer_set.n_parameters * self.features_per_parameter
+        return "primal" if self.primal_possible and features < self.kernel_rows(n_train) else "dual"
+
+    def _shards(self, n_examples: int) -> list[tuple[int, int]]:
+        step = self.shard_examples
+        return [(start, min(start + step, n_examples)) for start in range(0, n_examples, step)]
+
+
+def _automatic_shard(budget: int, rows: int, row_bytes: int) -> int:
+    """Return the largest power of two, up to LARGEST_SHARD, of examples that a share of the budget holds.
+
+    With many outputs it is the tiles that are large: half of the budget holds the product of two shards.
+    """
+    fitting = max(1, budget // (SHARD_SHARE_OF_BUDGET * max(1, rows * row_bytes)))
+    shard = min(LARGEST_SHARD, 1 << (fitting.bit_length() - 1))
+    while shard > 1 and 2 * workspace_bytes(shard * rows, shard * rows) > budget:
+        shard //= 2
+    return shard
+
+
+def workspace_bytes(left_rows: int, right_rows: int, columns: int = COLUMNS_AT_ONCE) -> int:
+    """Return the memory that one product of tiles may take: result, partial result, and both sides in float64."""
+    return 16 * left_rows * right_rows + 9 * (left_rows + right_rows) * columns

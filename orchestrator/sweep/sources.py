@@ -1,0 +1,301 @@
+"""Where the model and the data are, and fingerprints that tell when they change."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.data.data_folder import data_files, is_data
+from finetune.errors import DataLoadError
+from orchestrator.errors import SourceError
+from orchestrator.identity import identity
+from orchestrator.spec import Spec
+from orchestrator.store.user_cache import recall, remember
+
+
+@dataclass(frozen=True)
+class FileFingerprint:
+    """A file's content, and the size and times by which an unchanged file is known without reading it.
+
+    Attributes:
+        sha256: checksum of the content.
+        size: its bytes.
+        modified_ns: when its content was changed last, which anybody may set back.
+        changed_ns: when anything of it was, its mode or that time among it, which nobody may.
+    """
+
+    sha256: str
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model or a dataset, found.
+
+    Attributes:
+        location: absolute path of a file or folder, or an id on the hub.
+        revision: commit on the hub; None for local sources.
+        files: fingerprints of the files of a local source, by name.
+    """
+
+    location: str
+    revision: str | None = None
+    files: Mapping[str, FileFingerprint] = field(default_factory=dict)
+
+    @property
+    def content_id(self) -> str:
+        """Identity of the content, wherever it lies."""
+        if self.revision is not None:
+            return identity([self.location, self.revision])
+        return identity({name: file.sha256 for name, file in self.files.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the source as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Source":
+        """Return the source that `to_json` wrote."""
+        files = {name: FileFingerprint(**file) for name, file in data["files"].items()}
+        return cls(data["location"], data["revision"], files)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The model and the data of a sweep.
+
+    Attributes:
+        model: the model.
+        data: the data of the task; of the first one, where the grid has several.
+        tasks: the data of every task of the grid, by its name; empty where the grid has no tasks.
+    """
+
+    model: Source
+    data: Source
+    tasks: Mapping[str, Source] = field(default_factory=dict)
+
+    def named(self) -> dict[str, Source]:
+        """Return every source by what it is to people: `model`, `data`, or `data of <task>`."""
+        return {"model": self.model, **self.all_data()}
+
+    def all_data(self) -> dict[str, Source]:
+        """Return the data of every task by what it is to people."""
+        return {f"data of {task}": source for task, source in self.tasks.items()} or {"data": self.data}
+
+    def data_with(self, content_id: str) -> Source:
+        """Return the data of that content.
+
+        Raises:
+            SourceError: the sweep has no such data.
+        """
+        for source in self.all_data().values():
+            if source.content_id == content_id:
+                return source
+        raise SourceError(f"no task of the sweep has the data {content_id}; run the spec again")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sources as JSON."""
+        tasks = {name: source.to_json() for name, source in self.tasks.items()}
+        return {"model": self.model.to_json(), "data": self.data.to_json()} | ({"tasks": tasks} if tasks else {})
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Sources":
+        """Return the sources that `to_json` wrote."""
+        tasks = {name: Source.from_json(source) for name, source in data.get("tasks", {}).items()}
+        return cls(Source.from_json(data["model"]), Source.from_json(data["data"]), tasks)
+
+
+def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> Sources:
+    """Find the model and the data of a spec and fingerprint them.
+
+    Args:
+        spec: the spec.
+        folder: folder that relative paths start from, which is the spec file's.
+        known: fingerprints of an earlier run; a file of the same size and times is not read again.
+
+    Raises:
+        SourceError: a path does not exist, or the hub does not know the id or cannot be reached.
+    """
+    model = _local(spec.model.path, folder)
+    named = {name: task.data for name, task in (spec.grid.tasks or {}).items()}
+    # All that is to lie here is looked for before the hub is asked for anything.
+    places = {location: _local(location, folder) for location in dict.fromkeys([spec.task.data, *named.values()])}
+    known_model = known.model if known else None
+    known_data = {source.location: source for source in known.all_data().values()} if known else {}
+    found_model = (
+        _fingerprint(model, _model_files(model), known_model)
+        if model
+        else _hub_source("model", spec.model.path, spec.model.revision, known_model)
+    )
+    data = {location: _find_data(location, path, known_data) for location, path in places.items()}
+    return Sources(found_model, data[spec.task.data], {name: data[location] for name, location in named.items()})
+
+
+def _find_data(location: str, path: Path | None, known: Mapping[str, Source]) -> Source:
+    if path is None:
+        return _hub_source("dataset", location, None, known.get(location))
+    return _fingerprint(path, _data_files(path), known.get(str(path)))
+
+
+def find_again(name: str, before: Source) -> Source:
+    """Fingerprint a source of an earlier run where it was then; a commit on the hub never changes.
+
+    Args:
+        name: what it is called in `Sources.named`.
+        before: the source as it was found.
+
+    Raises:
+        SourceError: it is no longer there.
+    """
+    if before.revision is not None:
+        return before
+    path = Path(before.location)
+    if not path.exists():
+        raise SourceError(f"the {name} of the stored sweep is no longer at {path}; bring it back there")
+    return _fingerprint(path, _model_files(path) if name == "model" else _data_files(path), before)
+
+
+def _local(location: str, folder: Path) -> Path | None:
+    """Return the path of what lies here; nothing in a location is a pattern, and a leading ~ may be a home folder."""
+    path = _absolute(folder / location)
+    if path.exists():
+        return path
+    if location.startswith("~"):
+        try:
+            path = _absolute(Path(location).expanduser())
+        except RuntimeError:
+            raise SourceError(
+                f"there is nothing at {path} (from `{location}`), and no user of that name has a home folder here"
+            ) from None
+        if path.exists():
+            return path
+    if path.is_symlink():
+        raise SourceError(f"{path} is a link to {path.readlink()}, where nothing is; mend the link, or name a file")
+    if "://" in location:
+        raise SourceError(
+            f"`{location}` is an address, not a path here; what is on the hub is named by its id, such as owner/name"
+        )
+    looks_like_path = location.startswith((".", "/", "~")) or is_data(path)
+    if looks_like_path or location.count("/") > 1:
+        raise SourceError(f"there is nothing at {path} (from `{location}`); paths start from the spec's folder")
+    return None
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - keeps symbolic links
+
+
+def _model_files(folder: Path) -> list[Path]:
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (folder / "config.json").is_file():
+        raise SourceError(
+            f"{folder} holds an adapter alone{_base_of(adapter)}, and no model: merge it into its model "
+            "(merge_and_unload of peft) and save the result"
+        )
+    if not (folder / "config.json").is_file():
+        raise SourceError(f"{folder} is not a model folder of transformers: it has no config.json")
+    hidden_or_prose = (".md", ".gitattributes")
+    return [p for p in folder.iterdir() if p.is_file() and not p.name.endswith(hidden_or_prose)]
+
+
+def _base_of(adapter: Path) -> str:
+    """Return of which model an adapter says that it is."""
+    try:
+        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    return f" (of {base})" if isinstance(base, str) else ""
+
+
+def _data_files(path: Path) -> list[Path]:
+    try:
+        return data_files(path)
+    except DataLoadError as error:
+        raise SourceError(str(error)) from error
+
+
+def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
+    # A single file is its content and its format, whatever it is called.
+    names = [path.relative_to(root).as_posix() if root.is_dir() else f"data{path.suffix.lower()}" for path in files]
+    # Size and time tell whether a file has changed, not whether it is a copy of another one.
+    earlier = dict(known.files) if known and known.location == str(root) else {}
+    before = _remembered(root) | earlier
+    began = time.time_ns()
+    with ThreadPoolExecutor() as pool:
+        prints = pool.map(_file_fingerprint, files, (before.get(name) for name in names))
+        found = Source(str(root), files=dict(sorted(zip(names, prints, strict=True))))
+    if found.files != before:
+        _remember(root, found, began)
+    return found
+
+
+_CACHE = "fingerprints"
+
+_SETTLED_NS = 2_000_000_000
+"""How long before it was read a file must have been left alone: file systems round times, up to two seconds."""
+
+
+def _remembered(root: Path) -> dict[str, FileFingerprint]:
+    """Return what earlier commands of the user found of the files of a source, by name."""
+    try:
+        return dict(Source.from_json(recall(_CACHE, identity(str(root)))).files)
+    except (KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(root: Path, found: Source, began: int) -> None:
+    settled = {
+        name: file for name, file in found.files.items() if max(file.modified_ns, file.changed_ns) + _SETTLED_NS < began
+    }
+    remember(_CACHE, identity(str(root)), Source(str(root), files=settled).to_json())
+
+
+def _file_fingerprint(path: Path, known: FileFingerprint | None) -> FileFingerprint:
+    try:
+        facts = path.stat()
+        if known and _times(known) == (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns):
+            return known
+        with path.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from None
+    return FileFingerprint(content, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def _times(known: FileFingerprint) -> tuple[int, int, int]:
+    return known.size, known.modified_ns, known.changed_ns
+
+
+def _hub_source(kind: str, name: str, revision: str | None, known: Source | None) -> Source:
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().repo_info(name, repo_type=kind, revision=revision)
+    except Exception as error:  # whatever its library for HTTP raises, which is another one in each of its versions
+        if known is not None and known.location == name and known.revision is not None:
+            return known  # a cluster node without a network goes on with the commit that the sweep began with
+        if commit := _cached_commit(kind, name, revision):
+            return Source(name, revision=commit)
+        raise SourceError(
+            f"there is no local path `{name}`, and the hub could not be asked for the {kind} of that id "
+            f"({type(error).__name__}) and is not in its cache here; give a folder, or run where the hub can be reached"
+        ) from None
+    return Source(name, revision=info.sha)
+
+
+def _cached_commit(kind: str, name: str, revision: str | None) -> str | None:
+    """Return the commit of a snapshot in the hub's cache on this machine; None if there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, repo_type=kind, revision=revision, local_files_only=True)).name
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None

@@ -1,0 +1,235 @@
+"""The survey: what must be known of the model and the data before a plan can be made, computed once and kept."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
+from orchestrator.identity import identity
+from orchestrator.loading import load_model_libraries, no_garbage
+from orchestrator.spec import Spec
+from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.store.stage import Stage
+from orchestrator.store.survey_kind import SURVEY
+from orchestrator.store.user_cache import code_here, recall, remember
+from orchestrator.sweep.choices import Choice, variants
+from orchestrator.sweep.folder import Sweep, versions
+from orchestrator.sweep.layer_sets import GroupFacts
+from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings, task_settings
+
+SURVEYED_TEXTS = 1000
+"""Texts that are tokenized to estimate the mean number of tokens."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Facts about the model and the data of a variant.
+
+    Attributes:
+        groups: every group of the model, in the model's order, the head included.
+        n_outputs: outputs C of the model: classes, or 1 for regression.
+        model: architecture facts: model_type, n_layers, hidden_size, n_parameters, weight_bytes, is_decoder, and what
+            `finetune.model.inspection.ModelFacts` has more.
+        pool_train: examples that training examples can be drawn from.
+        pool_eval: examples that evaluation examples can be drawn from; with no split of their own, the same ones.
+        shared_pool: whether train and evaluation examples are drawn from one split.
+        mean_tokens: mean tokens of an example, special tokens included, estimated on a part of the data.
+        class_sizes: training examples there are of each class; empty for regression.
+        repeats_train: training examples whose text an earlier one has.
+        repeats_eval: evaluation examples of which that is true, where they have a split of their own.
+        shared_texts: evaluation examples of such a split whose text is a training example's too.
+    """
+
+    groups: tuple[GroupFacts, ...]
+    n_outputs: int
+    model: Mapping[str, Any]
+    pool_train: int
+    pool_eval: int
+    shared_pool: bool
+    mean_tokens: float
+    class_sizes: tuple[int, ...] = ()
+    repeats_train: int = 0
+    repeats_eval: int = 0
+    shared_texts: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the survey as JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Survey":
+        """Return the survey that `to_json` wrote."""
+        groups = tuple(GroupFacts(**{**group, "zero_parts": tuple(group["zero_parts"])}) for group in data["groups"])
+        sizes = tuple(data.get("class_sizes", ()))
+        return cls(**{**data, "groups": groups, "class_sizes": sizes})
+
+
+def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
+    """Return the survey of each variant of a sweep, from `store` or the user's cache where it is there.
+
+    Nothing is written but that cache.
+
+    Raises:
+        SourceError: the model or the data cannot be used; the message names the module, the example or the column.
+    """
+    found: dict[str, Survey] = {}
+    for choice, variant in variants(sweep):
+        stage_id = survey_stage(variant).stage_id
+        if stage_id not in found:
+            found[stage_id] = _kept(variant, store) or _recalled(variant) or _look_and_remember(variant, choice)
+    return [found[survey_stage(variant).stage_id] for _, variant in variants(sweep)]
+
+
+def kept_surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
+    """Return the survey of each variant of a sweep as it is kept in `store`: neither model nor data is looked at.
+
+    Raises:
+        ResultsError: one is not there, or is damaged.
+    """
+    found = [(_kept(variant, store), survey_stage(variant)) for _, variant in variants(sweep)]
+    for survey, stage in found:
+        if survey is None:
+            path = store.record_path(stage.kind, stage.stage_id)
+            raise ResultsError(
+                f"what the sweep is planned by, a survey of its model and data, is not at {path}, or is damaged; "
+                "commands that only look load no model: `ntksweep run SPEC` looks at both again and keeps it"
+            )
+    return [survey for survey, _ in found if survey is not None]
+
+
+def all_kept(sweep: Sweep, store: ArtifactStore) -> bool:
+    """Tell whether `store` keeps the survey of every variant of a sweep, undamaged."""
+    return all(_kept(variant, store) is not None for _, variant in variants(sweep))
+
+
+def keep_surveys(sweep: Sweep, found: Sequence[Survey], store: ArtifactStore) -> None:
+    """Keep the survey of each variant of a sweep in `store`, so that later commands start at once.
+
+    Raises:
+        StorageError: the store cannot be written.
+    """
+    for (_, variant), survey in zip(variants(sweep), found, strict=True):
+        if _kept(variant, store) is None:
+            stage = survey_stage(variant)
+            if store.has(stage.kind, stage.stage_id):
+                store.set_aside(stage.kind, stage.stage_id)
+            store.publish(stage, survey.to_json(), {})
+
+
+def _kept(variant: Sweep, store: ArtifactStore) -> Survey | None:
+    stage = survey_stage(variant)
+    try:
+        return Survey.from_json(store.open(stage.kind, stage.stage_id).facts)
+    except (DamagedArtifactError, KeyError, TypeError, ValueError):  # another version's, or made by hand
+        return None
+
+
+def _recalled(variant: Sweep) -> Survey | None:
+    if variant.spec.model.trust_remote_code:
+        return None  # a model's code may be another one's, which no fingerprint here is of
+    try:
+        return Survey.from_json(recall(_CACHE, _cache_key(variant)))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _look_and_remember(variant: Sweep, choice: Choice) -> Survey:
+    found = _look(variant, choice)
+    # never what a results folder keeps, which may come from somebody else
+    if not variant.spec.model.trust_remote_code:
+        remember(_CACHE, _cache_key(variant), found.to_json())
+    return found
+
+
+_CACHE = "surveys"
+
+
+def _cache_key(variant: Sweep) -> str:
+    """Return what fixes a survey: model, data, how they are used, and all code that looks at them."""
+    spec = variant.spec
+    compute = [spec.compute.device, spec.compute.checkpointing, spec.compute.batching]
+    used = [survey_stage(variant).stage_id, *compute, _batch_tokens(spec), _shares_batches(spec)]
+    return identity([used, versions(), code_here("finetune", "ntk_dist", "orchestrator")])
+
+
+def survey_stage(variant: Sweep) -> Stage:
+    """Return the stage whose artifact keeps the survey of a variant."""
+    spec = variant.spec.model_dump(mode="json")
+    parts = {part: spec[part] for part in ("model", "task", "adapter", "head")}
+    parts["model"] |= {"path": variant.sources.model.content_id}
+    parts["task"] |= {"data": variant.sources.data.content_id}
+    return Stage(SURVEY, {"of": identity(parts)})
+
+
+def _batch_tokens(spec: Spec) -> int | None:
+    """Return the tokens of a batch, as few as make every example go alone where they do; None where they are chosen."""
+    tokens = 1 if spec.compute.batching == "alone" else spec.compute.batch_tokens
+    return None if tokens == "auto" else tokens
+
+
+def _shares_batches(spec: Spec) -> bool:
+    """Tell whether examples share batches, as far as the spec tells: a batch has a quarter of a shard's."""
+    shard = spec.compute.shard_examples
+    return spec.compute.batching == "together" and (shard is None or shard // 4 > 1 or spec.finetune is not None)
+
+
+def _look(sweep: Sweep, choice: Choice) -> Survey:
+    load_model_libraries()
+    from finetune.data.repeats import count_repeats, count_shared
+    from finetune.data.task import read_examples
+    from finetune.data.tokens import tokenize
+    from finetune.errors import FinetuneError
+    from finetune.model.dry_run import dry_run
+    from finetune.model.inspection import inspect_model
+    from finetune.model.label_words import check_label_words
+    from ntk_dist.errors import NtkError
+    from orchestrator.sweep.resources import limited_threads
+
+    model = model_settings(sweep)
+    task = sweep.spec.task
+    try:
+        examples = read_examples(
+            task_settings(task.model_dump(mode="json"), sweep.sources.data), n_outputs=task.classes
+        )
+        head = head_settings(sweep.spec.head.model_dump(mode="json"))
+        adapter = adapter_settings(sweep.spec.adapter.model_dump(mode="json"))
+        with no_garbage():  # a model without weights, but of many objects
+            facts = inspect_model(model, adapter, head, n_outputs=examples.n_outputs)
+        check_label_words(model, head, task.template, n_outputs=examples.n_outputs)
+        tokens = tokenize(
+            model,
+            examples.train.texts[:SURVEYED_TEXTS],
+            examples.train.pairs and examples.train.pairs[:SURVEYED_TEXTS],
+            template=task.template,
+            max_length=task.max_length,
+        )
+        with limited_threads(1):  # two texts: several threads would spend their time on waiting for one another
+            dry_run(
+                model,
+                adapter,
+                head,
+                tokens,
+                n_outputs=examples.n_outputs,
+                batch_tokens=_batch_tokens(sweep.spec),
+                together=_shares_batches(sweep.spec),
+            )
+    except (FinetuneError, NtkError) as error:
+        raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error
+    model_facts = asdict(facts)
+    groups = tuple(
+        GroupFacts(group["name"], group["layer"], group["target"], group["n_parameters"], tuple(group["zero_parts"]))
+        for group in model_facts.pop("groups")
+    )
+    return Survey(
+        groups=groups,
+        n_outputs=examples.n_outputs,
+        model=model_facts,
+        pool_train=len(examples.train),
+        pool_eval=len(examples.evaluation),
+        shared_pool=examples.held_out,
+        mean_tokens=float(tokens.lengths.mean()),
+        class_sizes=examples.class_sizes,
+        repeats_train=count_repeats(examples.train),
+        repeats_eval=0 if examples.held_out else count_repeats(examples.evaluation),
+        shared_texts=0 if examples.held_out else count_shared(examples.train, examples.evaluation),
+    )

@@ -1,0 +1,33 @@
+"""A variant of a sweep, with all that is known of it before it is planned."""
+
+from dataclasses import dataclass
+
+from orchestrator.sweep.choices import Choice
+from orchestrator.sweep.folder import Sweep
+from orchestrator.sweep.layer_sets import LayerSet
+from orchestrator.sweep.sizes import Sizes
+from orchestrator.sweep.survey import Survey
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One task, rank and learning rate of a sweep's grid.
+
+    Attributes:
+        choice: which.
+        sweep: the sweep that has no other.
+        survey: facts about its model and data.
+        sizes: how many rows, shards and tiles there are.
+        layer_sets: the layer sets of the grid.
+    """
+
+    choice: Choice
+    sweep: Sweep
+    survey: Survey
+    sizes: Sizes
+    layer_sets: tuple[LayerSet, ...]
+
+    def row_flops(self, n_examples: int) -> float:
+        """Return the floating-point operations of the Jacobian rows of so many examples."""
+        rows = 1 + self.sizes.rows_per_example
+        return 2.0 * int(self.survey.model["n_parameters"]) * self.survey.mean_tokens * n_examples * rows

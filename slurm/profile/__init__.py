@@ -1,0 +1,1 @@
+"""Cluster profiles, and the quantities, options and names in them."""

@@ -1,0 +1,1 @@
+"""What Slurm's programs say: of nodes, partitions and limits, and of jobs."""

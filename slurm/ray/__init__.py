@@ -1,0 +1,1 @@
+"""Ray inside an allocation, node by node."""

@@ -1,0 +1,188 @@
+"""What runs in an allocation: Ray over its nodes, and a driver beside it that works until it is told to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from submitit import JobEnvironment
+from submitit.core.utils import UncompletedJobError
+from submitit.helpers import Checkpointable
+
+from slurm.errors import SlurmError
+from slurm.ray.cluster import HeadLostError, RayCluster, RaySettings
+
+UNFINISHED = 3
+"""Exit status of a driver that stopped because it was told to, while work was left."""
+
+NODE_LOGS = "NTKSWEEP_NODE_LOGS"
+"""Variable of the environment in which a driver finds the folder with the logs of the nodes."""
+
+MOST_STARTS = 4
+"""How often an allocation starts Ray and its driver, counting the first time, after one of them was killed."""
+
+LOOK_SECONDS = 0.5
+"""Pause between looks at the driver and at Ray."""
+
+SECONDS_TO_END = 20
+"""What Ray and Slurm need to end an allocation, kept back from the time in which a driver may end what it is at."""
+
+
+class Ending(Enum):
+    """How one start of Ray and its driver ended."""
+
+    DONE = "done"
+    UNFINISHED = "unfinished"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+@dataclass(frozen=True)
+class Allocation(Checkpointable):
+    """The work of one Slurm job, given to submitit: it survives as a pickle of these few words.
+
+    Attributes:
+        driver: command that works; on SIGTERM it ends soon, with exit status 3 if work is left.
+        cleanup: command that is run after each driver, once its processes are gone; the names of the nodes on which
+            they certainly are come as further arguments, as `--out-of-memory=NODE` those where memory was the cause.
+        ray: what Ray is started with on every node.
+        logs: folder for the logs of the nodes.
+        signal_seconds: how long before the time limit Slurm sends its signal.
+    """
+
+    driver: tuple[str, ...]
+    cleanup: tuple[str, ...]
+    ray: RaySettings
+    logs: str
+    signal_seconds: int
+
+    def __call__(self) -> str:
+        """Work until the driver is done, or until Slurm says to stop; return how it ended.
+
+        Raises:
+            AllocationFailedError: the driver failed, or Ray or the driver was killed again and again.
+        """
+        with _told() as told:
+            ending = self._run_until_it_ends(told)
+        if ending is Ending.UNFINISHED and told.by is signal.SIGUSR2:
+            told.checkpoint_and_requeue()
+        if ending in (Ending.FAILED, Ending.LOST):
+            raise AllocationFailedError(f"the driver ended as {ending.value}; its last lines stand above")
+        return str(ending.value)
+
+    def _run_until_it_ends(self, told: "_Told") -> Ending:
+        for start in range(MOST_STARTS):
+            if start:
+                _say(f"starting again ({start} of {MOST_STARTS - 1})")
+            ending = self._run_once(told)
+            if ending is not Ending.LOST:
+                return ending
+            if told.by is not None:
+                return Ending.UNFINISHED
+        return Ending.LOST
+
+    def _run_once(self, told: "_Told") -> Ending:
+        # Several allocations of a sweep write below one folder, and may share a node.
+        cluster = RayCluster(self.ray, Path(self.logs) / f"{JobEnvironment().job_id}_nodes")
+        try:
+            with cluster:
+                return self._drive(cluster, told)
+        except HeadLostError as error:
+            _say(str(error))
+            return Ending.LOST
+        finally:
+            # The shell of the job has no time to lose: what this cannot do in time, claims do by becoming stale.
+            with suppress(subprocess.TimeoutExpired):
+                nodes = [*cluster.ended_nodes, *(f"--out-of-memory={node}" for node in cluster.out_of_memory)]
+                subprocess.run([*self.cleanup, *nodes], check=False, timeout=SECONDS_TO_END)
+
+    def _drive(self, cluster: RayCluster, told: "_Told") -> Ending:
+        if told.by is not None:
+            return Ending.UNFINISHED
+        driver = subprocess.Popen(self.driver, env={**os.environ, **cluster.environment, NODE_LOGS: str(cluster.logs)})
+        try:
+            status = self._wait(driver, cluster, told)
+        finally:
+            if driver.poll() is None:
+                driver.kill()
+                driver.wait()
+        if status == UNFINISHED:
+            return Ending.UNFINISHED
+        if status < 0:
+            _say(f"the driver was killed by signal {-status}")
+            return Ending.LOST
+        return Ending.FAILED if status else Ending.DONE
+
+    def _wait(self, driver: "subprocess.Popen[bytes]", cluster: RayCluster, told: "_Told") -> int:
+        deadline: float | None = None
+        while True:
+            for event in cluster.poll():
+                _say(f"node {event.node} {event.kind}: {event.message}")
+            if told.by is not None and deadline is None:
+                deadline = time.monotonic() + max(1, self.signal_seconds - SECONDS_TO_END)
+                _say(f"told to stop by {told.by.name}; no further stage is begun")
+                driver.terminate()
+            try:
+                return driver.wait(LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if deadline is not None and time.monotonic() > deadline:
+                    _say("what is in flight takes too long; it is given up")
+                    return UNFINISHED
+
+
+class AllocationFailedError(SlurmError):
+    """An allocation could not do its work."""
+
+
+class _Told:
+    """Whether Slurm has said to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.by: signal.Signals | None = None
+        self._requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's own, installed before this is called
+
+    def stop(self, number: int, _: FrameType | None) -> None:
+        if self.by is None:
+            self.by = signal.Signals(number)
+
+    def checkpoint_and_requeue(self) -> None:
+        """Queue the job again through submitit, which counts how often it may; ends this process.
+
+        Raises:
+            AllocationFailedError: it may not be queued again.
+        """
+        # Slurm sends SIGTERM as soon as it has been asked to, to the process that asks as well.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if callable(self._requeue):
+            try:
+                self._requeue(signal.SIGUSR2, None)
+            except UncompletedJobError:
+                raise AllocationFailedError(
+                    "the time limit is near, work is left, and the job was queued again as often as the profile's "
+                    "`requeues` allows; go on with `ntksweep resume`"
+                ) from None
+
+
+@contextmanager
+def _told() -> Iterator[_Told]:
+    told = _Told()
+    # SIGTERM comes when a job is cancelled, requeued by hand, or preempted on a cluster that gives no other warning.
+    before = {number: signal.signal(number, told.stop) for number in (signal.SIGUSR2, signal.SIGTERM)}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} allocation: {message}\n")
+    sys.stderr.flush()

@@ -1,0 +1,51 @@
+"""The lines of shell that come before Python in a job, each of which says what is wrong if it fails."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from slurm.profile.profile import Profile
+
+CONFIGURATION_FAULT = 78
+"""Exit status of a job whose node lacks something that the profile names (EX_CONFIG of sysexits.h)."""
+
+FAULT_MARK = "ntksweep: "
+"""How a line begins in which a job says what its node lacks."""
+
+UMASKS = {"private": 0o077, "group": 0o027, "everyone": 0o022}
+"""Permissions that are taken from whatever is made, by who may read the results."""
+
+
+def setup_lines(profile: Profile, results: Path) -> list[str]:
+    """Return what the script of a job does before it starts Python.
+
+    Args:
+        profile: what the job enters.
+        results: the results folder, which the node must see.
+    """
+    modules = [
+        _or_fault(f"module load {shlex.quote(name)}", f"the module {name} cannot be loaded") for name in profile.modules
+    ]
+    first, spec = shlex.quote(python_command(profile)[0]), shlex.quote(str(results / "spec.yaml"))
+    return [
+        f"umask {UMASKS[profile.results]:03o}",
+        *modules,
+        *profile.setup,
+        _or_fault(f"command -v {first} >/dev/null", f"there is no {first}"),
+        _or_fault(f"test -r {spec}", f"the results folder {results} cannot be read"),
+    ]
+
+
+def _or_fault(command: str, fault: str) -> str:
+    message = shlex.quote(f"{FAULT_MARK}{fault} on ")
+    return f'{command} || {{ echo {message}"$SLURMD_NODENAME" >&2; exit {CONFIGURATION_FAULT}; }}'
+
+
+def python_command(profile: Profile) -> tuple[str, ...]:
+    """Return the command that starts Python on a node, the container's included."""
+    container = tuple(shlex.split(profile.container or ""))
+    if profile.python is not None:
+        return (*container, profile.python)
+    if profile.virtual_environment is not None:
+        return (*container, str(profile.virtual_environment / "bin/python"))
+    return (*container, "python3") if container else (sys.executable,)
