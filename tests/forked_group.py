@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from finetune.zero import launching
+from finetune.parallel import launching
 from tests import served
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ PACKAGES = [package for package in MAY_IMPORT if (ROOT / package).is_dir()]
 LIGHT = {"torch", "transformers", "peft", "numpy", "scipy", "pyarrow"}
 """What the lower rooms may need when they are imported."""
 
-DIVIDED = ROOT / "finetune/sharding"
+DIVIDED = (ROOT / "finetune/parallel", ROOT / "finetune/zero")
 """Where models are divided among processes."""
 
 HEAVY = ("ray", "submitit", "deepspeed")
@@ -83,6 +84,56 @@ def test_arrows_point_down_only(package: str):
     assert wrong == []
 
 
+def room_of(name: str) -> str:
+    """Return the room of a module, or of a name in it: its folder; beside a package's folders each module is a room."""
+    path = ROOT.joinpath(*name.split("."))
+    while not path.is_dir() and not path.with_suffix(".py").is_file():
+        path = path.parent
+    room = path if path.is_dir() or path.parent.parent == ROOT else path.parent
+    return ".".join(room.relative_to(ROOT).parts)
+
+
+def rooms_read_by(package: str) -> dict[str, set[str]]:
+    """Return, for each room of a package, the others of it that its modules import, at whatever time."""
+    read: dict[str, set[str]] = {}
+    for path in sources(package):
+        room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        for name in imported_at_any_time(path):
+            if name.partition(".")[0] == package and room_of(name) != room:
+                read.setdefault(room, set()).add(room_of(name))
+    return read
+
+
+def imported_at_any_time(path: Path) -> Iterator[str]:
+    """Yield the dotted names, of modules and what is taken from them, that a file imports for more than its types."""
+    for_types = {
+        id(node)
+        for block in ast.walk(tree_of(path))
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for statement in block.body
+        for node in ast.walk(statement)
+    }
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ImportFrom) and id(node) not in for_types:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import) and id(node) not in for_types:
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_arrow_between_rooms_leads_back(package: str):
+    try:
+        TopologicalSorter(rooms_read_by(package)).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+def test_the_rooms_of_a_package_are_seen():
+    read = rooms_read_by("orchestrator")
+    assert "orchestrator.sweep" in read["orchestrator.plan"]
+    assert len(read) > 20
+
+
 @pytest.mark.parametrize("package", ["ntk_dist", "finetune"])
 def test_lower_rooms_need_few_libraries_when_they_are_imported(package: str):
     allowed = LIGHT | set(sys.stdlib_module_names) | MAY_IMPORT[package] | {package}
@@ -103,7 +154,7 @@ def test_lower_rooms_know_nothing_of_clusters_and_specs(package: str):
         for path in sources(package)
         for name, line in imported(ast.walk(tree_of(path)), path)
         # DeepSpeed is imported where models are divided, and there only by what needs it.
-        if name.partition(".")[0] in foreign - ({"deepspeed"} if path.parent == DIVIDED else set())
+        if name.partition(".")[0] in foreign - ({"deepspeed"} if path.parent in DIVIDED else set())
     ]
     assert wrong == []
 

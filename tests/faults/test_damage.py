@@ -35,7 +35,7 @@ ARRAYS = [
 """Arrays of every kind of stage that a run reads."""
 
 HERE = ("dataset", "capture", "gram", "solve")
-"""Kinds of stages of the small sweep, whose cells are not trained (tests/orchestrator/test_training.py has those)."""
+"""Kinds of stages of the small sweep, whose cells are not trained: other tests have those."""
 
 
 def flip(path: Path, start: int = 0, stop: int | None = None) -> None:

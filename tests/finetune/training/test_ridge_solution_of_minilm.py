@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune.training.loop import train
-from tests.finetune.test_directional_exactness import minilm
+from tests.finetune.model.test_directional_exactness import minilm
 from tests.finetune.training.problems import DESCENT, coded_targets, flat, scorer_of
 from tests.finetune.training.test_linearized_products import both
 

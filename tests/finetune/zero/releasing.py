@@ -1,0 +1,115 @@
+"""What the processes of a model group do in tests of memory: build models, use and drop them, and count what stays."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from finetune.model.scorer import Scorer
+from finetune.parallel.group import ModelGroup
+from finetune.parallel.processes import joined_group
+from finetune.parallel.weights import is_divided, part_of
+from finetune.zero.release import free_models
+from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
+from finetune.zero.trainable import passing_through
+from tests.finetune.zero.capturing import Case
+
+Parts = list[tuple[StorageWeakRef, int]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one process saw.
+
+    Attributes:
+        living: bytes of divided weights that lived after each model was dropped.
+        same_rows: whether the last of the models had the rows of the first, bit for bit.
+        held: bytes that lived of a model of which a copy was held, and all that it had.
+        dropped: bytes that lived of the one beside it.
+        same_again: whether the copy kept its rows.
+    """
+
+    living: list[int]
+    same_rows: bool
+    held: tuple[int, int]
+    dropped: int
+    same_again: bool
+
+
+def use_and_drop(cases: Mapping[str, Case], held: Case) -> Seen:
+    """Use and drop models, then hold one of two."""
+    torch.set_num_threads(1)
+    with joined_group() as group:
+        living, same_rows = drop_one_after_another(cases, group)
+        return Seen(living, same_rows, *hold_one_of_two(held, group))
+
+
+def drop_one_after_another(cases: Mapping[str, Case], group: ModelGroup) -> tuple[list[int], bool]:
+    """Drop models in whatever state; return the bytes that lived after each, and whether first and last are alike."""
+    parts, living, rows = Parts(), [], []
+    for name, case in cases.items():
+        model, *others = case.settings()
+        weights = replace(model, weights="random" if name == "drawn" else "pretrained")
+        sharded = build_sharded_scorer(weights, *others, **case.options())
+        parts += parts_of(sharded)
+        if name == "broken off":
+            break_off(sharded, case)
+        for _ in range(3 * (name == "probed")):
+            sharded.features(case.tokens().batch([0]))
+        if name != "unused":
+            rows.append(rows_of(sharded, case, group))
+        del sharded
+        free_models()
+        living.append(living_bytes(parts))
+    first, last = rows[0], rows[-1]
+    return living, all(torch.equal(first[name], values) for name, values in last.items())
+
+
+def hold_one_of_two(case: Case, group: ModelGroup) -> tuple[tuple[int, int], int, bool]:
+    """Hold a copy of the first of two models; return the last three things of `Seen`."""
+    first, second = (build_sharded_scorer(*case.settings(), **case.options()) for _ in range(2))
+    parts = [parts_of(first), parts_of(second)]
+    copy, before = passing_through(first), rows_of(first, case, group)
+    rows_of(second, case, group)
+    del first, second
+    free_models()
+    held, dropped = (living_bytes(each) for each in parts)
+    after = rows_of(copy, case, group)
+    whole = sum(size for _, size in parts[0])
+    return (held, whole), dropped, all(torch.equal(before[name], after[name]) for name in before)
+
+
+def rows_of(scorer: ShardedScorer | Scorer, case: Case, group: ModelGroup) -> dict[str, Tensor]:
+    """Return the rows of this process's share of a case."""
+    tokens, found = case.tokens(), dict[str, Tensor]()
+    for number, (positions, _) in enumerate(group.rounds(case.batches())):
+        scores, rows = scorer.rows(tokens.batch(positions), lambda logits: logits)
+        found |= {f"{number}/scores": scores.contiguous()}
+        found |= {f"{number}/{name}": values.contiguous() for name, values in rows.items()}
+    return found
+
+
+def break_off(sharded: ShardedScorer, case: Case) -> None:
+    """Have an error end a pass in the midst of the model, in all processes."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    handle = sharded.scorer.final.register_forward_pre_hook(fail)
+    with pytest.raises(MemoryError):
+        sharded.rows(case.tokens().batch([0]), lambda logits: logits)
+    handle.remove()
+
+
+def parts_of(sharded: ShardedScorer) -> Parts:
+    """Return what this process has of the divided weights, without keeping it, and how many bytes each takes."""
+    divided = [part_of(weight).untyped_storage() for weight in sharded.scorer.model.parameters() if is_divided(weight)]
+    assert divided
+    return [(StorageWeakRef(storage), storage.nbytes()) for storage in divided]
+
+
+def living_bytes(parts: Parts) -> int:
+    return sum(size for storage, size in parts if not storage.expired())
