@@ -25,7 +25,7 @@ import numpy as np
 import scipy.linalg
 from threadpoolctl import threadpool_limits
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.ridge import RidgePath
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from ntk_dist.spectrum.spectrum import SpectrumSummary, label_alignment, summarise

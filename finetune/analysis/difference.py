@@ -5,8 +5,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from finetune.settings import TaskKind
-
-FloatArray = NDArray[np.float64]
+from ntk_dist.arrays import FloatArray
 
 
 def output_difference(

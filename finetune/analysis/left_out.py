@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from ntk_dist.arrays import FloatArray
 
 
 @dataclass(frozen=True, eq=False)

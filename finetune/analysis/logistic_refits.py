@@ -6,8 +6,7 @@ from numpy.typing import NDArray
 
 from finetune.analysis.left_out import LeftOut
 from finetune.errors import ProbeError
-
-FloatArray = NDArray[np.float64]
+from ntk_dist.arrays import FloatArray
 
 # Entries of logits held at a time: 32 MiB.
 _CHUNK = 2**22

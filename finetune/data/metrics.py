@@ -7,8 +7,7 @@ the ridge path itself.
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.integer]
+from ntk_dist.arrays import FloatArray, IntArray
 
 
 def classification_metrics(scores: FloatArray, labels: IntArray) -> dict[str, FloatArray]:

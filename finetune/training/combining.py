@@ -5,13 +5,12 @@ in its weights has the outputs f_0 + u (f_i - f_0) + v (f_j - f_0) there; f_i an
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune.errors import CombinationError
 from finetune.settings import Operation
 from finetune.training.trainable import Displacement
+from ntk_dist.arrays import FloatArray
 
-FloatArray = NDArray[np.float64]
 Weights = tuple[float, float]
 """u of the first displacement, v of the second."""
 

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.kernel.features import KernelKind
 from ntk_dist.kernel.gram import check_same_group, not_finite
-from ntk_dist.kernel.kernel_matrix import FloatArray
 from ntk_dist.kernel.rows import Rows, read_columns
 
 

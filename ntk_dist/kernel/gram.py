@@ -7,9 +7,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.kernel.features import FloatDType, KernelKind, KindSide, made_features
-from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 from ntk_dist.kernel.rows import Rows, read_columns
 
 

@@ -1,11 +1,9 @@
 """The square float64 matrices that the decompositions take."""
 
 import numpy as np
-import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError, NtkError
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class KernelShapeError(NtkError):

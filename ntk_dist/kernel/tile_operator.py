@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 
 Tile = tuple[slice, slice, Callable[[], FloatArray]]
 """Rows and columns that a tile has in the matrix, and what reads it."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.ridge import RidgePath

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.device.faults import device_answers, is_broken_device
 from ntk_dist.device.share import bytes_left
-from ntk_dist.kernel.kernel_matrix import FloatArray
 from ntk_dist.solvers.eigen import SYEVD_LIMIT
 from ntk_dist.solvers.symmetric import DeviceFailure
 

@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 import scipy.linalg
 
-from ntk_dist.kernel.kernel_matrix import FloatArray, as_lapack, check_finite
+from ntk_dist.arrays import FloatArray
+from ntk_dist.kernel.kernel_matrix import as_lapack, check_finite
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.kept_path import KeptLeftOut, KeptPath, keep_path, mode_weights, start_in_rows, weights_basis
 from ntk_dist.solvers.leave_one_out import block_diagonals, solve_blocks

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.arrays import FloatArray
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 
 # Entries of the products held at a time: 32 MiB.
 _CHUNK = 2**22

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.ridge import RidgePath, check_path
 from ntk_dist.solvers.shifted import TridiagonalMatrix
 

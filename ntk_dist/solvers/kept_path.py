@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import scipy.linalg
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.lambda_nodes import node_lambdas
 from ntk_dist.solvers.leave_one_out import solve_blocks

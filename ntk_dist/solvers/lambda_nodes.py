@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 
 NODES_PER_DECADE = 8
 LOWEST = 1e-15

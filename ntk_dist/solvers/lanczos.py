@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.tile_operator import TileOperator
 
 

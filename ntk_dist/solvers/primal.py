@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 from scipy.linalg import blas
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.kept_path import KeptLeftOut, KeptPath, path_basis, weights_basis

@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
-from ntk_dist.kernel.kernel_matrix import FloatArray, as_lapack, check_finite
+from ntk_dist.arrays import FloatArray
+from ntk_dist.kernel.kernel_matrix import as_lapack, check_finite
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.kept_path import KeptPath, keep_path
 from ntk_dist.solvers.ridge import RidgePath, check_path, dual_path, lambda_major

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import lapack
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 
 
 class ShiftedMatrix(Protocol):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.eigen import EigenDecomposition, Eigh
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 

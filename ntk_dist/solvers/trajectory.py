@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import xlog1py
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NtkError
-from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.ridge import check_path
 

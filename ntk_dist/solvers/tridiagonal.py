@@ -6,8 +6,9 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import lapack
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.kernel.kernel_matrix import FloatArray, as_lapack
+from ntk_dist.kernel.kernel_matrix import as_lapack
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.kept_path import KeptPath, keep_path, start_in_rows
 from ntk_dist.solvers.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NtkError
-from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 from ntk_dist.solvers.ridge import LambdaError
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 

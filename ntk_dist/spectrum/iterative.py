@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ntk_dist.kernel.kernel_matrix import FloatArray, KernelShapeError
+from ntk_dist.arrays import FloatArray
+from ntk_dist.kernel.kernel_matrix import KernelShapeError
 from ntk_dist.kernel.tile_operator import TileOperator
 from ntk_dist.solvers.krylov_ridge import KrylovRidge, krylov_ridge
 from ntk_dist.spectrum.extremes import End, ends_of_spectrum

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.decomposition import Decomposition
 
 

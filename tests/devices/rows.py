@@ -13,7 +13,7 @@ from finetune.model.device import check_device
 from finetune.model.loading import LoadedModel, empty_model
 from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
-from ntk_dist.kernel.kernel_matrix import FloatArray
+from ntk_dist.arrays import FloatArray
 from tests.architectures.tiny_configs import tiny_config
 from tests.architectures.trying import every_linear, known_words, load_larger, texts_with
 from tests.tiny_models import ALL_TARGETS, Kind

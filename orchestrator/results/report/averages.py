@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from orchestrator.results.tables.statistics import BOOTSTRAP_DRAWS, BOOTSTRAP_SEED, interval_error, percentile_interval
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from ntk_dist.arrays import FloatArray
 from orchestrator.results.report.averages import Mean, mean_over
 from orchestrator.results.tables.correlations import LINEAR_UP_TO
-
-FloatArray = npt.NDArray[np.float64]
 
 VARIANT = ["task", "adapter_rank", "learning_rate", "n_train"]
 """Columns of `cells` whose values have tables of their own."""

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from orchestrator.errors import DamagedArtifactError, ResultsError
 from orchestrator.plan.parts import Solve
 from orchestrator.results.selection.criteria import Criterion
@@ -17,8 +17,6 @@ from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.layer_sets import HEAD, compress, expand_layer_sets
 from orchestrator.sweep.variant import Variant
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
+from ntk_dist.arrays import FloatArray, IntArray
 from orchestrator.results.tables.columns import arrow_schema
 from orchestrator.results.tables.schema import CORRELATIONS
 from orchestrator.results.tables.statistics import (
@@ -22,9 +23,7 @@ from orchestrator.results.tables.statistics import (
 if TYPE_CHECKING:
     import pandas as pd
 
-FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.int64]
 
 CORRELATIONS_SCHEMA = arrow_schema("correlations", CORRELATIONS)
 

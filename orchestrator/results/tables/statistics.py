@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
+from ntk_dist.arrays import FloatArray, IntArray
 
 COEFFICIENTS = ("pearson", "spearman", "kendall", "partial_spearman")
 BOOTSTRAP_DRAWS = 10_000

@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 
 import numpy as np
-import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
@@ -15,8 +15,6 @@ from orchestrator.errors import BrokenBoundError
 from orchestrator.stages.context.blocks import sum_tiles
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.stage import Stage
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def compute(stage: Stage, work: Work) -> Product:

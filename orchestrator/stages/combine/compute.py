@@ -11,6 +11,7 @@ from finetune.errors import CombinationError
 from finetune.training.combining import combined, combined_outputs, linearity_gap, weights_of
 from finetune.training.outputs import all_outputs
 from finetune.training.trainable import Displacement
+from ntk_dist.arrays import FloatArray
 from orchestrator.stages.combine import planned
 from orchestrator.stages.combine.combinations import SIDES, Combined, Side
 from orchestrator.stages.context.problem import load_problem
@@ -18,8 +19,6 @@ from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
 from orchestrator.store.stage import Stage
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def compute(stage: Stage, work: Work) -> Product:

@@ -7,14 +7,13 @@ import numpy.typing as npt
 
 from finetune.analysis.difference import output_difference
 from finetune.settings import TaskKind
+from ntk_dist.arrays import FloatArray
 from ntk_dist.spectrum.bounds import minimiser_distance_bound, violation
 from orchestrator.errors import BrokenBoundError
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.store.stage import Stage
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def compute(stage: Stage, work: Work) -> Product:

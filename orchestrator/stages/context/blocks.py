@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.features import KernelKind, made_features
 from ntk_dist.kernel.rows import Rows, read_columns
 from ntk_dist.kernel.tile_operator import Tile
 from orchestrator.store.artifacts import Artifact
-
-FloatArray = npt.NDArray[np.float64]
 
 BLOCK_BYTES = 32 << 20
 """Memory of a block of feature rows; fixed, because it is part of the order of sums."""

@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from finetune.data.metrics import classification_metrics, majority_accuracy, regression_metrics
 from finetune.data.targets import arrange, code_targets
+from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.work import Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

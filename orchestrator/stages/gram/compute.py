@@ -10,7 +10,7 @@ from orchestrator.store.stage import Stage
 from orchestrator.sweep.sizes import COLUMNS_AT_ONCE, workspace_bytes
 
 if TYPE_CHECKING:
-    from ntk_dist.kernel.kernel_matrix import FloatArray
+    from ntk_dist.arrays import FloatArray
     from ntk_dist.kernel.rows import Rows
 
 

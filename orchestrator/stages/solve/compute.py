@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.kept_path import KeptPath
 from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ntk_dist.solvers.eigen import Eigh
     from ntk_dist.solvers.symmetric import SymmetricDecomposer
 
-FloatArray = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterator[FloatArray]]
 
 

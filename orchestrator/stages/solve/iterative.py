@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.tile_operator import TileOperator
 from ntk_dist.spectrum.iterative import IterativeDecomposition
 from orchestrator.stages.context.blocks import summed_tiles
@@ -15,8 +13,6 @@ from orchestrator.stages.solve.compute import Solver
 from orchestrator.stages.solve.path import Strengths
 from orchestrator.stages.solve.split import operator_shares
 from orchestrator.store.stage import Stage
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class IterativeSolver(Solver):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.ridge import RidgePath
@@ -15,8 +15,6 @@ from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import is_iterative
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

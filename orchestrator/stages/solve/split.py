@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.linalg import blas
 
+from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.tile_operator import TileOperator
 from orchestrator.stages.context.blocks import tile_places
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.layer_sets import HEAD
 
-FloatArray = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterator[FloatArray]]
 
 

@@ -4,13 +4,11 @@ from collections.abc import Hashable, Sequence
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 
+from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.blocks import tile_places
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.layer_sets import HEAD
-
-FloatArray = npt.NDArray[np.float64]
 
 Term = tuple[str, ...]
 """Groups of one layer, whose blocks are added up before layers are."""
