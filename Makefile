@@ -1,5 +1,6 @@
 # make demo   sets up what is missing and runs the quickstart
 # make test   sets up what is missing and runs the tests
+# make test-fast  runs those that run no sweep, start no Ray, kill nothing and need no cluster: minutes, for every change
 # make test-lowest  runs them with the lowest versions that pyproject.toml allows, in an environment of its own
 # make test-faults  kills runs two hundred times, and mutates as many inputs as there is time for
 # make golden records plans, numbers, messages and help pages, and says what differs from tests/golden/committed
@@ -13,14 +14,20 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= demo,test,lint
+# Folders of tests that take minutes: of whole sweeps, of every architecture, of groups of processes.
+WHOLE := integration devices architectures finetune/zero
 
-.PHONY: demo test test-lowest test-faults seeded-faults golden lint docs setup data clean
+.PHONY: demo test test-fast test-lowest test-faults seeded-faults golden lint docs setup data clean
 
 demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
 
 test: data
 	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)
+
+test-fast: data
+	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \
+		-m "not sweep and not ray and not faults and not cluster" $(WHOLE:%=--ignore=tests/%) $(PYTEST_OPTIONS)
 
 test-faults: data
 	NTKSWEEP_KILLS=200 NTKSWEEP_FUZZ=full $(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \

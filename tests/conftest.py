@@ -21,12 +21,26 @@ settings.register_profile("ntksweep", deadline=None, derandomize=bool(os.environ
 settings.load_profile("ntksweep")
 
 
+RUNS_SWEEPS = {"run_spec", "ntksweep"}
+"""What a file of tests imports that runs sweeps, or commands that do."""
+
+SWEEPS_RUN = {"finished", "finished_regression"}
+"""Fixtures that are sweeps which were run."""
+
+
 @pytest.hookimpl(tryfirst=True)  # xdist looks at groups in a hook of its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the tests of a file to one process unless they are in a group: it makes once what they share."""
+    """Leave the tests of a file to one process unless they are in a group: it makes once what they share.
+
+    Those of a file that runs sweeps are marked: `make test-fast` leaves them out.
+    """
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if isinstance(item, pytest.Function) and (
+            RUNS_SWEEPS & vars(item.module).keys() or SWEEPS_RUN & set(item.fixturenames)
+        ):
+            item.add_marker(pytest.mark.sweep)
 
 
 @pytest.fixture(scope="session")
