@@ -64,7 +64,7 @@ def copied(new_sweep: NewSweep, undisturbed: Path) -> Callable[..., Path]:
         left = shutil.copytree(undisturbed, spec.parent / "results", ignore=shutil.ignore_patterns("journal", "claims"))
         if until is not None:
             shutil.rmtree(left / "tables")
-            for kind in KINDS[KINDS.index(until) + 1 :]:
+            for kind in list(KINDS)[list(KINDS).index(until) + 1 :]:
                 shutil.rmtree(left / "artifacts" / kind, ignore_errors=True)
         return spec
 

@@ -47,7 +47,7 @@ def forbid_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a kernel is decomposed")
 
     for name in ("tridiagonal.TridiagonalDecomposition", "eigen.EigenDecomposition", "schur.SchurDecomposition"):
-        monkeypatch.setattr(f"ntk_dist.{name}.__init__", refuse)
+        monkeypatch.setattr(f"ntk_dist.solvers.{name}.__init__", refuse)
 
 
 @pytest.mark.parametrize("kind", KINDS)

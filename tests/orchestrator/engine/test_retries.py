@@ -221,13 +221,12 @@ def test_too_little_memory_is_told_from_wrong_code(
     assert worker_of(ready).execute(ready.stages[0]).failure is FailureClass.MEMORY
 
 
-def test_an_array_that_cannot_be_mapped_for_want_of_memory_is_not_damaged(
-    ready: Plan, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_array_for_which_there_is_no_memory_is_not_damaged(ready: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = worker_of(ready)
     dataset, head = ready.stages[:2]
     assert worker.execute(dataset).status is Status.FINISHED
-    monkeypatch.setattr(ArrayReader, "array", raise_of_mapping)
+    for way in ("array", "read"):
+        monkeypatch.setattr(ArrayReader, way, raise_of_mapping)
     outcome = worker.execute(head)
     assert (outcome.status, outcome.failure) == (Status.FAILED, FailureClass.MEMORY)
 

@@ -96,7 +96,7 @@ def plan() -> Plan:
 def executor(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Told:
     told = Told(plan, ArtifactStore(tmp_path))
     for module in ("schedule", "elsewhere"):
-        monkeypatch.setattr(f"orchestrator.{module}.time", SimpleNamespace(monotonic=lambda: told.now))
+        monkeypatch.setattr(f"orchestrator.engine.{module}.time", SimpleNamespace(monotonic=lambda: told.now))
     return told
 
 
