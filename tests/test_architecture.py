@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.stages.registry import KINDS
 from tests.root import ROOT
 
 MAY_IMPORT = {
@@ -205,3 +206,8 @@ def test_no_two_files_of_tests_have_one_name():
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").is_file()]
     names = [path.name for path in files]
     assert sorted(set(names)) == sorted(names)
+
+
+def test_the_documentation_lists_every_kind_of_stage():
+    page = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+    assert [kind for kind in KINDS if f"\n| `{kind}` |" not in page] == []

@@ -87,6 +87,7 @@ def _options(
 
 
 app.command("init")(sweeping.init)
+app.command("schema")(sweeping.schema)
 app.command("plan")(sweeping.plan)
 app.command("run")(sweeping.run)
 app.command("submit", rich_help_panel="On a cluster")(clusters.submit)

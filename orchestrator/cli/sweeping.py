@@ -60,11 +60,25 @@ def init(
         say(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
         return
     from orchestrator.spec.describe import starting_spec
+    from orchestrator.spec.schema import FILE_NAME, json_schema
 
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
     with explained_output(path):
         path.write_text(starting_spec(name), encoding="utf-8")
-    say(f"{path} is a spec to start from; then: ntksweep plan {path}")
+    schema_path = path.with_name(FILE_NAME)
+    with explained_output(schema_path):
+        schema_path.write_text(json_schema(), encoding="utf-8")
+    say(f"{path} is a spec to start from, and editors complete it by {schema_path}; then: ntksweep plan {path}")
+
+
+def schema() -> None:
+    """Print the JSON Schema of the spec, by which editors complete it and programs check it.
+
+    Example: ntksweep schema > ntksweep.schema.json
+    """
+    from orchestrator.spec.schema import json_schema
+
+    print(json_schema(), end="")
 
 
 def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: JsonOption = False) -> None:

@@ -13,6 +13,7 @@ from orchestrator.documents.writing import to_yaml
 from orchestrator.spec.bounds import bounds_of
 from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, LambdaSection, Logspace, SubsetsUpTo
 from orchestrator.spec.model import Spec
+from orchestrator.spec.schema import schema_comment
 from orchestrator.spec.sections import Section
 
 WIDTH = 100
@@ -21,6 +22,7 @@ WIDTH = 100
 def starting_spec(name: str) -> str:
     """Return a valid spec, called `name`, with every key, its meaning and its default; unset keys are commented out."""
     lines = [
+        schema_comment(),
         "# A sweep of ntksweep. Change what you need and leave the rest: keys that are commented out show an example,",
         "# the other optional ones their default. Check it with `ntksweep plan`, run it with `ntksweep run`.",
         "",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from slurm.profile.quantities import bytes_of, not_logical
 
@@ -70,7 +70,13 @@ Rank = Annotated[int, Number, Field(gt=0, le=65_536)]
 Layer = Annotated[int, Number, Field(ge=0, le=10_000)]
 """The number of a layer."""
 
-Real = Annotated[float, Number, AfterValidator(_real), Between(f"{SMALLEST:g}", f"{LARGEST:g}")]
+Real = Annotated[
+    float,
+    Number,
+    AfterValidator(_real),
+    Between(f"{SMALLEST:g}", f"{LARGEST:g}"),
+    WithJsonSchema({"type": "number", "minimum": SMALLEST, "maximum": LARGEST}),
+]
 """A strength, a scale or a rate: more than 0."""
 
 Share = Annotated[float, Number, Field(ge=0, lt=1)]
@@ -79,5 +85,10 @@ Share = Annotated[float, Number, Field(ge=0, lt=1)]
 First = Field(fail_fast=True)
 """Says of a list that its first fault is told alone: of 100,000 values each may have one."""
 
-Memory = Annotated[int, BeforeValidator(_memory), Between("1KB", "1PB")]
+Memory = Annotated[
+    int,
+    BeforeValidator(_memory),
+    Between("1KB", "1PB"),
+    WithJsonSchema({"type": ["integer", "string"], "pattern": r"^[0-9]"}),
+]
 """Bytes, written with their unit."""

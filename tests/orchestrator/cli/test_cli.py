@@ -23,7 +23,7 @@ from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, rewrite_
 from tests.root import ROOT
 
 COMMANDS = [
-    "init", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "select", "export",
+    "init", "schema", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "select", "export",
     "report", "doctor",
 ]  # fmt: skip
 
@@ -98,7 +98,11 @@ def test_init_writes_a_spec_that_plan_explains(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     answer = ntksweep("init", "my-sweep.yaml")
     assert answer.status == 0
-    assert answer.output == "my-sweep.yaml is a spec to start from; then: ntksweep plan my-sweep.yaml\n"
+    assert answer.output == (
+        "my-sweep.yaml is a spec to start from, and editors complete it by ntksweep.schema.json; then: ntksweep plan "
+        "my-sweep.yaml\n"
+    )
+    assert (tmp_path / "ntksweep.schema.json").read_text() == ntksweep("schema").output
     assert yaml.safe_load((tmp_path / "my-sweep.yaml").read_text())["name"] == "my-sweep"
     planned = ntksweep("plan", "my-sweep.yaml")
     assert planned.status == 2
