@@ -1,6 +1,7 @@
 """What people should know of how a plan trains, and of what its kernel measures, beside its costs."""
 
 from orchestrator.plan.plan import Plan
+from orchestrator.stages.finetune import FINETUNE, runs_of
 from orchestrator.stages.finetune.memory import by_rows
 from orchestrator.sweep.error_estimates import FITTED_HEADS, missing_estimates
 
@@ -46,8 +47,9 @@ def training_notes(plan: Plan) -> list[str]:
         notes.append(AVERAGED)
     if spec.head_trained and not spec.head.in_kernel:
         notes.append(HEAD_OUTSIDE)
-    linearized = [s for s in plan.stages if s.kind == "finetune" and s.parameters["model"] == "linearized"]
-    without_rows = sum(not by_rows(stage) for stage in linearized)
+    runs = [run for stage in plan.stages if stage.of is FINETUNE for run in runs_of(stage)]
+    linearized = [run for run in runs if run.parameters["model"] == "linearized"]
+    without_rows = sum(not by_rows(run) for run in linearized)
     if without_rows and spec.finetune and spec.finetune.linearization is None:
         notes.append(
             f"{without_rows} of {len(linearized)} linearizations are trained by products with the Jacobian, for their "

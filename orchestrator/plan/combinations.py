@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import SpecError
 from orchestrator.spec.finetune_section import CombinationsSection
 from orchestrator.stages.combine import COMBINE
-from orchestrator.stages.side_by_side import runs_of
+from orchestrator.stages.finetune import runs_of
 from orchestrator.store.stage import Stage
 
 if TYPE_CHECKING:

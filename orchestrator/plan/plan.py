@@ -12,8 +12,7 @@ from orchestrator.plan.kept_solves import KeptSolves
 from orchestrator.plan.limits import refuse_too_many_layer_sets, refuse_too_many_stages
 from orchestrator.plan.parts import Solve
 from orchestrator.plan.seed import SeedPlanner
-from orchestrator.plan.side_by_side import train_together
-from orchestrator.stages.finetune.memory import training_memory
+from orchestrator.plan.training import TrainedCells, plan_training
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.stage import Stage, StageCost
 from orchestrator.sweep.balance import check_balance_against
@@ -138,45 +137,32 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey], store: ArtifactStore | No
     variant_of: dict[str, int] = {}
     solves: list[Solve] = []
     additions: list[Additions] = []
+    trained: list[TrainedCells] = []
     kept = KeptSolves(store) if store else None
     for position, ((choice, single), survey) in enumerate(zip(variants(sweep), surveys, strict=True)):
         variant = _variant(choice, single, survey)
         refuse_too_many_stages(variant, len(surveys))
-        own_stages, own_solves, own_additions = _stages_of(variant, kept)
+        own = _stages_of(variant, kept, position, len(solves))
         found.append(variant)
         # Variants that differ in the learning rate alone add the same.
-        additions.extend(replace(each, variant=position) for each in own_additions if each.stage.stage_id not in stages)
-        for stage in own_stages:
+        additions.extend(replace(each, variant=position) for each in own.additions if each.stage.stage_id not in stages)
+        for stage in own.stages:
             stages.setdefault(stage.stage_id, stage)
             variant_of.setdefault(stage.stage_id, position)
-        solves.extend(replace(each, variant=position, learning_rate=choice.learning_rate) for each in own_solves)
-    solves, stages = _side_by_side(sweep, found, solves, stages, variant_of)
+        solves.extend(replace(each, variant=position, learning_rate=choice.learning_rate) for each in own.solves)
+        trained.extend(own.trained)
+    if sweep.spec.finetune is not None:
+        budget = sweep.spec.compute.memory_budget
+        training, comparisons = plan_training(sweep.spec.finetune, found, trained, budget)
+        for stage, position in training:
+            stages.setdefault(stage.stage_id, stage)
+            variant_of.setdefault(stage.stage_id, position)
+        solves = [replace(each, comparisons=tuple(comparisons[number])) for number, each in enumerate(solves)]
     combinations = _combinations(sweep, found, solves, stages)
     for each in combinations:
         stages.setdefault(each.stage.stage_id, each.stage)
         variant_of.setdefault(each.stage.stage_id, each.variants[0])
     return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of, tuple(additions), combinations)
-
-
-def _side_by_side(
-    sweep: Sweep,
-    found: Sequence[Variant],
-    solves: list[Solve],
-    stages: dict[str, Stage],
-    variant_of: dict[str, int],
-) -> tuple[list[Solve], dict[str, Stage]]:
-    """Return the plan in which seeds or learning rates are trained side by side, where the spec asks for it."""
-    section = sweep.spec.finetune
-    if section is None or section.side_by_side_across is None:
-        return solves, stages
-
-    def memory(stage: Stage) -> int:
-        variant = found[variant_of[stage.stage_id]]
-        return training_memory(variant.sizes, variant.survey, stage)
-
-    together = train_together(section, found, solves, stages, memory=memory, budget=sweep.spec.compute.memory_budget)
-    variant_of |= {new: variant_of[old] for new, old in together.came_from.items()}
-    return together.solves, together.stages
 
 
 def _combinations(
@@ -197,28 +183,39 @@ def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
     return Variant(choice, sweep, survey, Sizes.of(sweep, survey, sets), sets)
 
 
-def _stages_of(variant: Variant, kept: KeptSolves | None) -> tuple[list[Stage], list[Solve], list[Additions]]:
-    """Return the stages of a variant, each after what it needs, and those that fill tables."""
-    stages: list[Stage] = []
-    solves: list[Solve] = []
-    trained: list[Stage] = []
-    additions: list[Additions] = []
+@dataclass(frozen=True)
+class _Own:
+    """What a variant brings: stages, each after what it needs, those that fill tables, and cells that are trained."""
+
+    stages: list[Stage]
+    solves: list[Solve]
+    additions: list[Additions]
+    trained: list[TrainedCells]
+
+
+def _stages_of(variant: Variant, kept: KeptSolves | None, position: int, n_solves: int) -> _Own:
+    """Return what a variant brings.
+
+    Args:
+        variant: the variant.
+        kept: finished solve stages that serve its lambdas.
+        position: position of the variant.
+        n_solves: solve stages of the variants before it.
+    """
+    own = _Own([], [], [], [])
     for seed in dict.fromkeys(variant.sweep.spec.grid.seeds):
         planner = SeedPlanner(variant, seed)
-        stages.extend(planner.shared_stages())
-        solves.extend(planner.solves())
-        trained.extend(planner.trained)
+        own.stages.extend(planner.shared_stages())
+        for solve in planner.solves():
+            own.trained.extend(planner.trained(solve, position, n_solves + len(own.solves)))
+            own.solves.append(replace(solve, stage=kept.instead_of(solve.stage)) if kept else solve)
         if variant.sweep.spec.kernel.additions:
             adding = planner.adding()
-            stages.extend(adding.further_tiles.values())
-            additions.extend(adding.additions(seed))
-    if kept:
-        solves = [replace(solve, stage=kept.instead_of(solve.stage)) for solve in solves]
-    stages.extend(solve.stage for solve in solves)
-    stages.extend(trained)
-    stages.extend(comparison.stage for solve in solves for comparison in solve.comparisons)
-    stages.extend(each.stage for each in additions)
-    return stages, solves, additions
+            own.stages.extend(adding.further_tiles.values())
+            own.additions.extend(adding.additions(seed))
+    own.stages.extend(solve.stage for solve in own.solves)
+    own.stages.extend(each.stage for each in own.additions)
+    return own
 
 
 def _check_against(sweep: Sweep, survey: Survey) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 from orchestrator.identity import identity
 from orchestrator.plan.additions import AdditionsPlanner
-from orchestrator.plan.parts import Comparison, Solve
-from orchestrator.plan.training import FinetunePlanner
+from orchestrator.plan.parts import Solve
+from orchestrator.plan.training import FinetunePlanner, TrainedCells
 from orchestrator.stages.batches import BATCHES
 from orchestrator.stages.batching import BATCHING
 from orchestrator.stages.capture import CAPTURE
@@ -17,7 +17,7 @@ from orchestrator.stages.head import HEAD
 from orchestrator.stages.head_refits import HEAD_REFITS
 from orchestrator.stages.precision import PRECISION
 from orchestrator.stages.solve import SOLVE
-from orchestrator.store.stage import Stage
+from orchestrator.store.stage import Reads, Stage
 from orchestrator.sweep.error_estimates import FITTED_HEADS, missing_estimates
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.variant import Variant
@@ -52,7 +52,6 @@ class SeedPlanner:
         self.train = self._captures("train", sizes.train_shards)
         self.eval = self._captures("eval", sizes.eval_shards)
         self.tiles, self.eval_tiles = self._tiles()
-        self.trained: list[Stage] = []
 
     def shared_stages(self) -> Iterator[Stage]:
         """Yield everything that several layer sets need."""
@@ -77,26 +76,31 @@ class SeedPlanner:
                 for start in range(0, len(chosen), batch):
                     part = tuple(chosen[start : start + batch])
                     stage = Stage(SOLVE, self._solve_parameters(problem, method, part), inputs)
-                    comparisons = tuple(self._comparisons(problem, part))
-                    yield Solve(stage, self.seed, n_train, part, problem_id, comparisons)
+                    yield Solve(stage, self.seed, n_train, part, problem_id)
 
-    def _comparisons(self, problem: dict[str, Any], layer_sets: Sequence[LayerSet]) -> Iterator[Comparison]:
-        """Yield, for each layer set, the stages that train some of its lambdas side by side and compare."""
+    def trained(self, solve: Solve, variant: int, number: int) -> Iterator[TrainedCells]:
+        """Yield, for each layer set of a solve stage, the training of its cells, those together that share a model.
+
+        Args:
+            solve: the solve stage.
+            variant: position of the variant.
+            number: position of the solve stage among those of the plan.
+        """
         section = self.spec.finetune
         if section is None:
             return
         lambdas = self.spec.grid.lambdas.numbers()
-        planner = FinetunePlanner(self.spec, section, problem, self.seed, self._fits)
-        inputs = self._training_inputs(problem["n_train"])
-        for position, layer_set in enumerate(layer_sets):
+        planner = FinetunePlanner(self.spec, section, self._problem(solve.n_train), self.seed, self._fits)
+        inputs = self._training_inputs(solve.n_train)
+        for position, layer_set in enumerate(solve.layer_sets):
             for first in range(0, len(lambdas), section.side_by_side):
                 together = lambdas[first : first + section.side_by_side]
-                *stages, comparison = planner.stages(layer_set, together, inputs)
-                self.trained.extend(stages)
-                yield Comparison(comparison, position, first, len(together))
+                training = planner.training(layer_set, together, inputs)
+                groups, count = layer_set.groups, len(together)
+                yield TrainedCells(variant, number, self.seed, solve.n_train, position, groups, first, count, training)
 
-    def _fits(self, stage: Stage) -> bool:
-        return training_memory(self.sizes, self.survey, stage) <= self.spec.compute.memory_budget
+    def _fits(self, run: Reads) -> bool:
+        return training_memory(self.sizes, self.survey, run) <= self.spec.compute.memory_budget
 
     def _training_inputs(self, n_train: int) -> dict[str, tuple[Ref, ...]]:
         shards = self.sizes.shards_of(n_train)

@@ -1,14 +1,19 @@
-"""The stages that train cells: for some lambdas of a layer set the model, its linearization, and the comparison."""
+"""The stages that train cells: the model and its linearization for some lambdas of a layer set, and what compares."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.plan.parts import Comparison
 from orchestrator.spec import Spec
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.stages.compare import COMPARE
-from orchestrator.stages.finetune import FINETUNE
-from orchestrator.store.stage import Stage
+from orchestrator.stages.finetune import finetune_stage
+from orchestrator.stages.finetune.memory import training_memory
+from orchestrator.store.stage import Inputs, Part, Reads, Stage
+from orchestrator.sweep.choices import Choice
 from orchestrator.sweep.layer_sets import HEAD, LayerSet
+from orchestrator.sweep.variant import Variant
 
 _OF_THE_PLAN = {
     "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "side_by_side_across", "prefix_cache",
@@ -16,7 +21,119 @@ _OF_THE_PLAN = {
 }  # fmt: skip
 """Keys of the section that say how stages are made rather than how each trains."""
 
-Inputs = Mapping[str, tuple[tuple[str, str], ...]]
+
+@dataclass(frozen=True)
+class Training:
+    """The training of some cells, before it is decided which runs share a model.
+
+    Attributes:
+        trained: the run of the model itself.
+        linearized: the run of its linearization.
+        compared: parameters of the stage that compares them, but for the place of `trained`.
+        inputs: what all three read.
+    """
+
+    trained: Part
+    linearized: Part
+    compared: Mapping[str, Any]
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class TrainedCells:
+    """Some cells of a solve stage, and their training.
+
+    Attributes:
+        variant: position of their variant.
+        solve: position of the solve stage among those of the plan.
+        seed: seed of the grid.
+        n_train: training examples.
+        layer_set: position of the layer set among those of the solve stage.
+        groups: its groups.
+        first: position of its first lambda in the grid; the others follow.
+        count: how many lambdas it has.
+        training: how they are trained.
+    """
+
+    variant: int
+    solve: int
+    seed: int
+    n_train: int
+    layer_set: int
+    groups: tuple[str, ...]
+    first: int
+    count: int
+    training: Training
+
+
+def plan_training(
+    section: FinetuneSection, variants: Sequence[Variant], cells: Sequence[TrainedCells], budget: int
+) -> tuple[list[tuple[Stage, int]], dict[int, list[Comparison]]]:
+    """Return the stages that train cells and compare, with a variant of each, and the comparisons of each solve stage.
+
+    Args:
+        section: how cells are trained.
+        variants: of the sweep.
+        cells: all cells that are trained, together those of one layer set and seed.
+        budget: bytes of a worker, which runs of several seeds or learning rates share.
+    """
+    shared = _shared_models(section, variants, cells, budget)
+    stages: list[tuple[Stage, int]] = []
+    comparisons: dict[int, list[Comparison]] = {}
+    for each in cells:
+        trained, run = shared[each.training.trained.part_id]
+        linearized = finetune_stage([each.training.linearized])
+        both = {"trained": ((trained.kind, trained.stage_id),), "linearized": ((linearized.kind, linearized.stage_id),)}
+        comparison = Stage(COMPARE, {**each.training.compared, "run": run}, {**each.training.inputs, **both})
+        stages += [(stage, each.variant) for stage in (trained, linearized, comparison)]
+        own = Comparison(comparison, each.layer_set, each.first, each.count)
+        comparisons.setdefault(each.solve, []).append(own)
+    return stages, comparisons
+
+
+def _shared_models(
+    section: FinetuneSection, variants: Sequence[Variant], cells: Sequence[TrainedCells], budget: int
+) -> dict[str, tuple[Stage, int]]:
+    """Return the stage of each run of the model, by the run's identity, and the run's number in it."""
+    alike: dict[tuple[Any, ...], dict[str, tuple[Part, int]]] = {}
+    for each in cells:
+        run, variant = each.training.trained, variants[each.variant]
+        memory = training_memory(variant.sizes, variant.survey, run)
+        alike.setdefault(_shared_key(section, variant.choice, each), {})[run.part_id] = (run, memory)
+    found: dict[str, tuple[Stage, int]] = {}
+    for runs in alike.values():
+        for together in _divided(list(runs.values()), section.side_by_side, budget):
+            stage = finetune_stage(together)
+            found |= {run.part_id: (stage, number) for number, run in enumerate(together)}
+    return found
+
+
+def _shared_key(section: FinetuneSection, choice: Choice, cells: TrainedCells) -> tuple[Any, ...]:
+    """Return what runs must have in common to share a model."""
+    across = section.side_by_side_across or ()
+    return (
+        choice.task,
+        choice.rank,
+        None if "learning_rates" in across else choice.learning_rate,
+        None if "seeds" in across else cells.seed,
+        cells.n_train,
+        cells.groups,
+        cells.first,
+    )
+
+
+def _divided(runs: Sequence[tuple[Part, int]], most: int, budget: int) -> Iterator[list[Part]]:
+    """Divide runs, each with its memory, into those that share a model: at most so many cells, within a budget."""
+    part: list[Part] = []
+    cells = taken = 0
+    for run, memory in runs:
+        own = len(run.parameters["lambdas"])
+        if part and (cells + own > most or taken + memory > budget):
+            yield part
+            part, cells, taken = [], 0, 0
+        part.append(run)
+        cells, taken = cells + own, taken + memory
+    yield part
 
 
 class FinetunePlanner:
@@ -27,7 +144,7 @@ class FinetunePlanner:
         section: its section `finetune`.
         problem: everything that fixes the regression problem but layer set and lambda.
         seed: of the grid; draws the order of examples.
-        fits: tells whether the memory of a worker holds what a stage needs.
+        fits: tells whether the memory of a worker holds what a run needs.
     """
 
     def __init__(
@@ -36,7 +153,7 @@ class FinetunePlanner:
         section: FinetuneSection,
         problem: Mapping[str, Any],
         seed: int,
-        fits: Callable[[Stage], bool],
+        fits: Callable[[Reads], bool],
     ) -> None:
         self._spec = spec
         self._problem = problem
@@ -47,12 +164,12 @@ class FinetunePlanner:
         self._linearization = section.linearization
         self._fits = fits
 
-    def stages(self, layer_set: LayerSet, lambdas: Sequence[float], inputs: Inputs) -> tuple[Stage, Stage, Stage]:
-        """Return the stages that train the model and its linearization, and the one that compares them.
+    def training(self, layer_set: LayerSet, lambdas: Sequence[float], inputs: Inputs) -> Training:
+        """Return the training of some cells of a layer set.
 
         Args:
             layer_set: what is trained.
-            lambdas: of the cells that are trained side by side, as the spec gives them.
+            lambdas: of the cells that are trained together, as the spec gives them.
             inputs: dataset, head if one is fitted, and the captures of both splits.
         """
         shared = {
@@ -65,29 +182,27 @@ class FinetunePlanner:
             "seed": self._seed,
         }
         frozen_layers = self._frozen_layers(layer_set) if self._prefix_cache else 0
+        beside = {"train_head": bool(self._spec.head_trained and not self._spec.head.in_kernel)}
         nonlinear = {
             "model": "nonlinear",
             "linearization": None,
             "kernel_examples": self._kernel_examples,
             "frozen_layers": frozen_layers,
         }
-        beside = {"train_head": bool(self._spec.head_trained and not self._spec.head.in_kernel)}
-        trained = Stage(FINETUNE, shared | nonlinear | beside, inputs)
-        linearized = self._linearized(shared, frozen_layers, inputs)
-        both = {"trained": (_ref(trained),), "linearized": (_ref(linearized),)}
-        return trained, linearized, Stage(COMPARE, shared | beside, {**inputs, **both})
+        trained = Part(shared | nonlinear | beside, inputs)
+        return Training(trained, self._linearized(shared, frozen_layers, inputs), shared | beside, inputs)
 
-    def _linearized(self, shared: Mapping[str, Any], frozen_layers: int | None, inputs: Inputs) -> Stage:
-        """Return the stage that trains the linearization: by rows where they fit, unless the spec says how.
+    def _linearized(self, shared: Mapping[str, Any], frozen_layers: int | None, inputs: Inputs) -> Part:
+        """Return the run that trains the linearization: by rows where they fit, unless the spec says how.
 
         A model that is divided among processes has no products: rows that do not fit are for the plan to refuse.
         """
         own = {**shared, "model": "linearized", "kernel_examples": 0, "train_head": False}
-        by_rows = Stage(FINETUNE, own | {"linearization": "rows", "frozen_layers": 0}, inputs)
+        by_rows = Part(own | {"linearization": "rows", "frozen_layers": 0}, inputs)
         rows_only = self._linearization == "rows" or self._spec.is_divided
         if rows_only or (self._linearization is None and self._fits(by_rows)):
             return by_rows
-        return Stage(FINETUNE, own | {"linearization": "products", "frozen_layers": frozen_layers}, inputs)
+        return Part(own | {"linearization": "products", "frozen_layers": frozen_layers}, inputs)
 
     def _frozen_layers(self, layer_set: LayerSet) -> int | None:
         """Return how many layers below the trained ones are to be computed once; None for all of them.
@@ -98,10 +213,6 @@ class FinetunePlanner:
         if outside:
             return 0
         return layer_set.layers[0] if layer_set.layers else None
-
-
-def _ref(stage: Stage) -> tuple[str, str]:
-    return stage.kind, stage.stage_id
 
 
 def _training_settings(section: FinetuneSection, n_train: int) -> dict[str, Any]:

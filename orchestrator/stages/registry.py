@@ -15,7 +15,6 @@ from orchestrator.stages.gram import GRAM
 from orchestrator.stages.head import HEAD
 from orchestrator.stages.head_refits import HEAD_REFITS
 from orchestrator.stages.precision import PRECISION
-from orchestrator.stages.side_by_side import SIDE_BY_SIDE
 from orchestrator.stages.solve import SOLVE
 from orchestrator.store.stage import Stage, StageKind
 
@@ -33,7 +32,6 @@ KINDS: dict[str, StageKind] = {
         SOLVE,
         ADDITIONS,
         FINETUNE,
-        SIDE_BY_SIDE,
         COMPARE,
         COMBINE,
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.identity import identity
 from orchestrator.loading import load_model_libraries, no_garbage
@@ -32,6 +32,35 @@ class StageCost:
 def no_cost(_stage: "Stage", _variant: "Variant") -> StageCost:
     """Return that a stage costs nothing beside what it reads."""
     return StageCost()
+
+
+Inputs = Mapping[str, tuple[tuple[str, str], ...]]
+"""Identities of stages by role, as (kind, stage_id)."""
+
+
+class Reads(Protocol):
+    """Something that reads artifacts: a stage, or one of several parts of a stage."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """Everything that fixes its numbers."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """The stages whose artifacts it reads."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several parts of a stage, with parameters and inputs of its own."""
+
+    parameters: Mapping[str, Any]
+    inputs: Inputs
+
+    @cached_property
+    def part_id(self) -> str:
+        """Hash of parameters and inputs."""
+        return identity([self.parameters, {role: list(ids) for role, ids in self.inputs.items()}])
 
 
 @dataclass(frozen=True)
@@ -80,7 +109,7 @@ class Stage:
 
     of: StageKind
     parameters: Mapping[str, Any]
-    inputs: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -110,9 +139,9 @@ class Stage:
         """Return the stage as JSON, for `orchestrator.stages.registry.stage_from_json`."""
         return {"kind": self.kind, "parameters": dict(self.parameters), "inputs": dict(self.inputs)}
 
-    def inputs_of(self, member: str) -> dict[str, tuple[tuple[str, str], ...]]:
-        """Return by role the inputs of one of several stages that this one stands for, here `<role>.<member>`."""
-        suffix = f".{member}"
+    def inputs_of(self, part: str) -> Inputs:
+        """Return by role the inputs of one of its parts, here `<role>.<part>`."""
+        suffix = f".{part}"
         return {role.removesuffix(suffix): ids for role, ids in self.inputs.items() if role.endswith(suffix)}
 
     def needs(self) -> set[tuple[str, str]]:

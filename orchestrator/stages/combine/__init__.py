@@ -50,7 +50,7 @@ def _label(stage: Stage) -> str:
 
 COMBINE = StageKind(
     name="combine",
-    version=3,
+    version=4,
     meaning="combines the weights that were trained on two tasks",
     module="orchestrator.stages.combine.compute",
     cost=cost,

@@ -18,7 +18,7 @@ from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.store.stage import Stage
+from orchestrator.store.stage import Part, Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:
@@ -71,7 +71,7 @@ class _Examples:
 
     def __init__(self, stage: Stage, work: Work, side: str) -> None:
         shared = {"frozen_layers": stage.parameters["frozen_layers"]}
-        alone = Stage(stage.of, stage.parameters["tasks"][side] | shared, stage.inputs_of(side))
+        alone = Part(stage.parameters["tasks"][side] | shared, stage.inputs_of(side))
         self._problem = load_problem(alone, work)
         self._inputs = TrainingInputs(alone, work, self._problem, ["eval"])
         self._model = self._inputs.model(1)
@@ -138,6 +138,6 @@ def _displacements(stage: Stage, work: Work, model: str, cell: int) -> dict[Side
     """Return what training one cell has left of each task, by side."""
     found: dict[Side, Displacement] = {}
     for side in SIDES:
-        member = stage.parameters["tasks"][side].get("member") if model == "trained" else None
-        found[side] = TrainedCells(work.input(stage, f"{model}.{side}"), member).displacement(cell)
+        run = stage.parameters["tasks"][side]["run"] if model == "trained" else 0
+        found[side] = TrainedCells(work.input(stage, f"{model}.{side}"), run).displacement(cell)
     return found

@@ -5,12 +5,12 @@ from orchestrator.store.stage import Stage, StageKind
 
 
 def _label(stage: Stage) -> str:
-    return cells_label("compare", stage)
+    return f"compare {cells_label(stage.parameters['groups'], stage.parameters['lambdas'])}"
 
 
 COMPARE = StageKind(
     name="compare",
-    version=4,
+    version=5,
     meaning="compares the trained model with its trained linearization",
     module="orchestrator.stages.compare.compute",
     label=_label,

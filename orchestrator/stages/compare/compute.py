@@ -29,8 +29,8 @@ def compute(stage: Stage, work: Work) -> Product:
     """
     problem = load_problem(stage, work)
     runs = {
-        "finetune": _Run(problem, TrainedCells(work.input(stage, "trained"), stage.parameters.get("member"))),
-        "linearized": _Run(problem, TrainedCells(work.input(stage, "linearized"))),
+        "finetune": _Run(problem, TrainedCells(work.input(stage, "trained"), stage.parameters["run"])),
+        "linearized": _Run(problem, TrainedCells(work.input(stage, "linearized"), 0)),
     }
     longest = max(runs.values(), key=lambda run: len(run.steps))
     n_looks = len(longest.steps)

@@ -13,7 +13,7 @@ from finetune.data.targets import arrange, code_targets
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.work import Work
 from orchestrator.store.artifacts import Artifact
-from orchestrator.store.stage import Stage
+from orchestrator.store.stage import Reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Problem:
         return {f"{split}_{name}": values for name, values in found.items()}
 
 
-def load_problem(stage: Stage, work: Work) -> Problem:
+def load_problem(stage: Reads, work: Work) -> Problem:
     """Return the labels and the initial outputs of a solve stage's examples: read once for stages that share them."""
     inputs = [stage.inputs[role] for role in ("dataset", "train", "eval")]
     of = stage.parameters["problem"], stage.parameters["task_kind"], inputs
@@ -121,7 +121,7 @@ class _LastProblem:
         self.problem: Problem | None = None
 
 
-def _read_problem(stage: Stage, work: Work) -> Problem:
+def _read_problem(stage: Reads, work: Work) -> Problem:
     parameters = stage.parameters["problem"]
     dataset = work.input(stage, "dataset")
 
@@ -137,7 +137,7 @@ def _read_problem(stage: Stage, work: Work) -> Problem:
     )
 
 
-def problem_of(stage: Stage, dataset: Artifact, initial: FloatArray, eval_initial: FloatArray) -> Problem:
+def problem_of(stage: Reads, dataset: Artifact, initial: FloatArray, eval_initial: FloatArray) -> Problem:
     """Return the problem of a solve stage, from its examples and their initial outputs f_0, (M, k) and (M_eval, k)."""
     parameters = stage.parameters["problem"]
     mode, n_outputs = parameters["kernel"]["outputs"], parameters["scorer"]["n_outputs"]

@@ -13,7 +13,7 @@ from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.batched import Array, BatchedLayout
 from orchestrator.store.checkpoints import FileCheckpoint
-from orchestrator.store.stage import Stage, StageKind
+from orchestrator.store.stage import Reads, Stage, StageKind
 from orchestrator.sweep.cards import card_of, refuse_other_card
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings
@@ -87,12 +87,12 @@ class Work:
         found: T = self._shared[make]
         return found
 
-    def input(self, stage: Stage, role: str) -> Artifact:
+    def input(self, stage: Reads, role: str) -> Artifact:
         """Return the artifact of the one input that a stage has in `role`."""
         (reference,) = stage.inputs[role]
         return self.store.open(*reference)
 
-    def inputs(self, stage: Stage, role: str) -> list[Artifact]:
+    def inputs(self, stage: Reads, role: str) -> list[Artifact]:
         """Return the artifacts of all inputs that a stage has in `role`."""
         return [self.store.open(*reference) for reference in stage.inputs[role]]
 
@@ -100,7 +100,7 @@ class Work:
         """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
         return max(1, size >> self.halvings)
 
-    def batch_tokens(self, stage: Stage, scorer: Mapping[str, Any]) -> int:
+    def batch_tokens(self, stage: Reads, scorer: Mapping[str, Any]) -> int:
         """Return the most tokens of a batch of the stage at hand: the spec's, or those that were found to fit.
 
         Args:

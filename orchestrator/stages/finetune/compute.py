@@ -1,27 +1,92 @@
-"""The stage `finetune`: trains the cells of some lambdas side by side, the model itself or its linearization."""
+"""The stage `finetune`: trains the cells of its runs in one model, the model itself or its linearization."""
 
-from finetune.training.loop import train
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.training.loop import train_cells
+from finetune.training.origins import starting_from
+from finetune.training.run import Observer
+from finetune.training.settings import Cell
+from finetune.training.trainable import Displacement
+from orchestrator.identity import canonical_json
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
+from orchestrator.stages.finetune import runs_of
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.store.stage import Stage
+from orchestrator.store.batched import Array
+from orchestrator.store.stage import Part, Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Train S cells; the artifact holds what `arrays_of` says, the facts how each cell ended."""
-    inputs = TrainingInputs(stage, work, load_problem(stage, work))
-    lambdas, n_examples = inputs.lambdas(), stage.parameters["kernel_examples"]
-    nonlinear = stage.parameters["model"] == "nonlinear"
-    run = train(
-        inputs.model(len(lambdas)) if nonlinear else inputs.linearization(len(lambdas)),
-        inputs.targets(),
-        inputs.settings,
-        lambdas,
-        seed=inputs.seed,
+    """Train the cells of all runs.
+
+    The artifact holds `<run>.<array>`, with what `arrays_of` says of each run; the facts say of each how it ended.
+    """
+    runs = runs_of(stage)
+    inputs = _inputs(runs, work)
+    starts = list(dict.fromkeys(inputs))
+    lambdas = {start: start.lambdas() for start in starts}
+    rates = [run.parameters["training"]["learning_rate"] for run in runs]
+    cells = [Cell(strength, rate) for rate, own in zip(rates, inputs, strict=True) for strength in lambdas[own]]
+    ends = np.cumsum([0, *(len(lambdas[own]) for own in inputs)])
+    slices = [slice(int(first), int(last)) for first, last in pairwise(ends)]
+    n_examples = runs[0].parameters["kernel_examples"]
+    settings = starts[0].settings
+    if runs[0].parameters["model"] == "linearized":
+        model = starts[0].linearization(len(cells))
+    else:
+        origins = [starts.index(own) for own in inputs for _ in lambdas[own]]
+        model = starts[0].model_of([start.origin() for start in starts], origins)
+    trained = train_cells(
+        model,
+        [start.targets() for start in starts],
+        settings,
+        cells,
+        seeds=[start.seed for start in starts],
         checkpoint=work.checkpoint(stage),
-        observer=inputs.kernel_change(n_examples) if n_examples else None,
-        at_once=work.halved(inputs.settings.batch_examples),
+        observer=_observer(inputs, slices, n_examples) if n_examples else None,
+        at_once=work.halved(settings.batch_examples),
     )
-    arrays = arrays_of(inputs, run, lambdas, n_examples)
-    return Product(facts_of(run, inputs.settings.learning_rate), work.write_arrays(stage, arrays))
+    arrays: dict[str, Array] = {}
+    facts = []
+    for number, (own, chosen, rate) in enumerate(zip(inputs, slices, rates, strict=True)):
+        part = trained.part(chosen)
+        of_run = arrays_of(own, part, lambdas[own], n_examples)
+        arrays |= {f"{number}.{name}": values for name, values in of_run.items()}
+        facts.append(facts_of(part, rate))
+    return Product({"runs": facts}, work.write_arrays(stage, arrays))
+
+
+def _inputs(runs: Sequence[Part], work: Work) -> list[TrainingInputs]:
+    """Return the inputs of each run, in one model; runs that differ in the learning rate alone have the same."""
+    found: dict[str, TrainingInputs] = {}
+    keys = [canonical_json([run.parameters["problem"], run.parameters["seed"]]) for run in runs]
+    for key, run in zip(keys, runs, strict=True):
+        if key in found:
+            continue
+        inputs = TrainingInputs(run, work, load_problem(run, work))
+        if found:
+            inputs.share(found[keys[0]])
+        found[key] = inputs
+    if len(found) > 1:
+        work.forget_scorer()  # the last seed's, which would stand in memory beside the one that is trained
+    return [found[key] for key in keys]
+
+
+def _observer(inputs: Sequence[TrainingInputs], slices: Sequence[slice], n_examples: int) -> Observer:
+    """Return what has the kernel of each run followed at that run's origin."""
+    changes = {own: own.kernel_change(n_examples) for own in dict.fromkeys(inputs)}
+
+    def observe(displacements: Mapping[int, Displacement]) -> Mapping[str, NDArray[np.float64]]:
+        found: list[Mapping[str, NDArray[np.float64]]] = []
+        for own, chosen in zip(inputs, slices, strict=True):
+            of_run = {cell: moved for cell, moved in displacements.items() if chosen.start <= cell < chosen.stop}
+            with starting_from(own.weights):
+                found.append(changes[own](of_run))
+        return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
+    return observe

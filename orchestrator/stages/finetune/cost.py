@@ -1,11 +1,11 @@
 """What training costs: FLOPs and bytes of a stage that trains some cells."""
 
 from orchestrator.stages.finetune.memory import by_rows, outputs_bytes, trained_parameters, training_memory
-from orchestrator.store.stage import Stage, StageCost
+from orchestrator.store.stage import Reads, StageCost
 from orchestrator.sweep.variant import Variant
 
 
-def run_cost(run: Stage, variant: Variant) -> StageCost:
+def run_cost(run: Reads, variant: Variant) -> StageCost:
     """Return what one training run takes: forward and backward of every step, looks left out.
 
     A forward takes two operations for each parameter and token, a backward to the activations as many, and one to the
@@ -22,7 +22,7 @@ def run_cost(run: Stage, variant: Variant) -> StageCost:
     )
 
 
-def _flops(run: Stage, variant: Variant) -> float:
+def _flops(run: Reads, variant: Variant) -> float:
     p, sizes, survey = run.parameters, variant.sizes, variant.survey
     cells, training, n_train = len(p["lambdas"]), p["training"], p["problem"]["n_train"]
     batch = training["batch_examples"] * training["accumulation"]

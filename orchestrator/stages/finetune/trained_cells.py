@@ -20,14 +20,14 @@ class TrainedCells:
     """The cells of one run, in an artifact that may hold several.
 
     Args:
-        artifact: of a stage `finetune` or `side_by_side`.
-        member: which of the runs that stood side by side; None where there was one.
+        artifact: of a stage `finetune`.
+        run: number of the run.
     """
 
-    def __init__(self, artifact: Artifact, member: int | None = None) -> None:
+    def __init__(self, artifact: Artifact, run: int) -> None:
         self._artifact = artifact
-        self._prefix = "" if member is None else f"{member}."
-        self.facts: Mapping[str, Any] = artifact.facts if member is None else artifact.facts["members"][member]
+        self._prefix = f"{run}."
+        self.facts: Mapping[str, Any] = artifact.facts["runs"][run]
 
     def names(self) -> list[str]:
         """Return the names of the arrays."""

@@ -30,7 +30,7 @@ from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
-from orchestrator.store.stage import Stage
+from orchestrator.store.stage import Reads
 from orchestrator.sweep.layer_sets import HEAD
 
 SPLITS: tuple[Split, Split] = ("train", "eval")
@@ -54,7 +54,7 @@ class TrainingInputs:
         weights: the parameters that differ from the scorer's own, see `Origin`.
     """
 
-    def __init__(self, stage: Stage, work: Work, problem: Problem, splits: Sequence[Split] = SPLITS) -> None:
+    def __init__(self, stage: Reads, work: Work, problem: Problem, splits: Sequence[Split] = SPLITS) -> None:
         parameters = stage.parameters
         self.settings = TrainingSettings(**parameters["training"])
         self.seed: int = parameters["seed"]

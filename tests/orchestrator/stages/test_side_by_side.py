@@ -9,8 +9,9 @@ from finetune.training import loop
 from orchestrator.plan.plan import Plan
 from orchestrator.results.tables.schema import TABLES
 from orchestrator.spec import read_spec
-from orchestrator.stages.side_by_side import runs_of
+from orchestrator.stages.finetune import FINETUNE, runs_of
 from orchestrator.store import checkpoints
+from orchestrator.store.stage import Part
 from orchestrator.sweep.folder import ResultsFolder
 from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import (
@@ -73,9 +74,10 @@ def test_cells_have_the_numbers_that_they_have_apart(
     spec = sweep(tmp_path / "together", tiny_model, TRAINING | {"side_by_side_across": across}, **changes)
     ending = run_spec(spec)
     assert not ending.report.failures
-    kinds = [stage.kind for stage in ending.plan.stages]
-    assert kinds.count("side_by_side") == trained
-    assert kinds.count("finetune") == 4  # the linearizations
+    stages = [runs_of(stage) for stage in ending.plan.stages if stage.of is FINETUNE]
+    models = [runs[0].parameters["model"] for runs in stages]
+    assert models.count("nonlinear") == trained
+    assert [len(runs) for runs in stages if runs[0].parameters["model"] == "linearized"] == [1, 1, 1, 1]
     assert_close(spec, expected, ("cells", "trajectories", "updates"))
 
 
@@ -135,7 +137,13 @@ def planned(changes: dict[str, Any]) -> Plan:
 
 def members(plan: Plan) -> list[list[int]]:
     """Return the seeds of each stage that trains several side by side."""
-    return [[run.parameters["seed"] for run in runs_of(stage)] for stage in plan.stages if stage.kind == "side_by_side"]
+    return [[run.parameters["seed"] for run in runs] for runs in trained_together(plan)]
+
+
+def trained_together(plan: Plan) -> list[list[Part]]:
+    """Return the runs of each stage that trains the model itself."""
+    stages = [runs_of(stage) for stage in plan.stages if stage.of is FINETUNE]
+    return [runs for runs in stages if runs[0].parameters["model"] == "nonlinear"]
 
 
 def test_as_many_cells_stand_side_by_side_as_the_spec_says():
@@ -154,7 +162,8 @@ def test_a_run_that_has_no_one_beside_it_is_an_ordinary_stage():
 
 def test_what_does_not_fit_memory_together_is_trained_apart():
     wide = planned({})
-    largest = max(wide.cost_of(stage).memory_bytes for stage in wide.stages if stage.kind == "side_by_side")
+    several = [stage for stage in wide.stages if stage.of is FINETUNE and len(runs_of(stage)) > 1]
+    largest = max(wide.cost_of(stage).memory_bytes for stage in several)
     plan = planned({"compute.memory_budget": f"{largest * 0.8:.0f}B"})
     assert members(plan) == [[0, 1, 2], [3, 4, 5]]
 
@@ -163,12 +172,14 @@ def test_plan_and_logs_know_the_stage(tmp_path: Path, tiny_model: Path):
     spec = sweep(tmp_path, tiny_model, BOTH)
     answer = ntksweep("plan", spec)
     assert answer.status == 0
-    (line,) = [line for line in answer.output.splitlines() if line.startswith("side_by_side")]
+    (line,) = [line for line in answer.output.splitlines() if line.startswith("finetune")]
     assert "-" not in line.split()
     run_spec(spec)
     (cell, *_) = results_of(spec).cells.to_arrow().to_pylist()
     told = ntksweep("logs", tmp_path / "results", "--cell", cell["cell_id"]).output
-    assert "finished  side_by_side of 1.query+1.value+head, 4 times 2 lambdas from 0.01" in told
+    assert (
+        "finished  finetune (nonlinear) of 1.query+1.value+head, 2 lambdas from 0.01, 4 seeds or learning rates" in told
+    )
 
 
 def test_a_misspelt_axis_names_those_that_there_are(tmp_path: Path, tiny_model: Path):
