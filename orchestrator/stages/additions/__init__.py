@@ -1,4 +1,4 @@
-"""The kind `additions`: what adding the layers that a layer set lacks does to its spectrum."""
+"""The kind `additions`: the effect on a layer set's spectrum of adding layers that it lacks."""
 
 from typing import TYPE_CHECKING
 
@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what the stage takes, as if each first-order estimate needed one eigenvector.
+    """Return the cost of the stage, as if each first-order estimate needed one eigenvector.
 
-    Where eigenvalues of a layer set's kernel cannot be told from its smallest, as for sets with few parameters, their
-    eigenvectors count too: up to 6 M^3 more for each block.
+    If eigenvalues of a layer set's kernel are indistinguishable from its smallest one, as for sets with few parameters,
+    their eigenvectors count too: up to 6 M^3 more for each block.
     """
     p = stage.parameters
     M: int = p["n_train"] * p["rows_per_example"]

@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what training the cells takes."""
+    """Return the cost of training the cells."""
     from orchestrator.stages.finetune.cost import run_cost
 
     return run_cost(stage, variant)
 
 
 def cells_label(kind: str, stage: Stage) -> str:
-    """Return the kind, the groups and how many lambdas there are."""
+    """Return the kind, the groups and the number of lambdas."""
     p = stage.parameters
     return f"{kind} of {'+'.join(p['groups'])}, {len(p['lambdas'])} lambdas from {p['lambdas'][0]:g}"
 

@@ -9,7 +9,7 @@ from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Train S cells; the artifact holds what `arrays_of` says, the facts how each cell ended."""
+    """Train S cells; the artifact holds the arrays of `arrays_of`, and the facts say how each cell ended."""
     inputs = TrainingInputs(stage, work, load_problem(stage, work))
     lambdas, n_examples = inputs.lambdas(), stage.parameters["kernel_examples"]
     nonlinear = stage.parameters["model"] == "nonlinear"

@@ -1,4 +1,4 @@
-"""How much memory a stage `finetune` takes, which also decides how a linearization is trained."""
+"""Memory of a stage `finetune`, which also decides how a linearization is trained."""
 
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.sizes import Sizes
@@ -6,7 +6,7 @@ from orchestrator.sweep.survey import Survey
 
 
 def training_memory(sizes: Sizes, survey: Survey, stage: Stage) -> int:
-    """Return the bytes that a stage takes beside the model: cached states or Jacobian rows, weights, outputs."""
+    """Return the bytes that a stage needs beside the model: cached states or Jacobian rows, weights, outputs."""
     p = stage.parameters
     # Displacements with their gradients, two moments, and the weights that were kept.
     weights = 5 * len(p["lambdas"]) * trained_parameters(sizes, survey, stage) * sizes.row_bytes
@@ -15,12 +15,12 @@ def training_memory(sizes: Sizes, survey: Survey, stage: Stage) -> int:
 
 
 def by_rows(stage: Stage) -> bool:
-    """Tell whether a stage trains a linearization from the rows that the kernel was made of."""
+    """Tell whether a stage trains a linearization from the Jacobian rows of the kernel."""
     return bool(stage.parameters["linearization"] == "rows")
 
 
 def outputs_bytes(sizes: Sizes, stage: Stage) -> int:
-    """Return the bytes of the outputs at every look."""
+    """Return the bytes of the outputs at every evaluation during training."""
     p = stage.parameters
     looks = p["training"]["steps"] // p["training"]["record_every"] + 2
     return int(looks * len(p["lambdas"]) * _examples(sizes, stage) * sizes.rows_per_example * 8)
@@ -29,7 +29,7 @@ def outputs_bytes(sizes: Sizes, stage: Stage) -> int:
 def trained_parameters(sizes: Sizes, survey: Survey, stage: Stage) -> int:
     """Return the parameters that a stage trains, as far as the plan knows: those with a gradient at the start.
 
-    Of a head outside the kernel it knows the most that there can be: encoders may have a dense layer before the last.
+    For a head outside the kernel it is an upper bound: encoders may have a dense layer before the last one.
     """
     total = sum(_group_parameters(sizes, stage))
     if not stage.parameters["train_head"]:
@@ -40,13 +40,13 @@ def trained_parameters(sizes: Sizes, survey: Survey, stage: Stage) -> int:
 
 
 def _rows_bytes(sizes: Sizes, stage: Stage) -> int:
-    """Return those of the Jacobian rows: group by group and put together, for a moment at the same time."""
+    """Return the bytes of the Jacobian rows, which are held group by group and joined at the same time."""
     parameters = sum(_group_parameters(sizes, stage))
     return 2 * _examples(sizes, stage) * sizes.rows_per_example * parameters * sizes.row_bytes
 
 
 def _unit_bytes(sizes: Sizes, stage: Stage) -> int:
-    """Return those of the rows of the largest group, which are read for trace/M before training begins."""
+    """Return the bytes of the rows of the largest group, which are read for trace/M before training begins."""
     if stage.parameters["lambda_scale"] != "trace":
         return 0
     parameters = max(_group_parameters(sizes, stage))
@@ -54,7 +54,7 @@ def _unit_bytes(sizes: Sizes, stage: Stage) -> int:
 
 
 def _states_bytes(sizes: Sizes, survey: Survey, stage: Stage) -> int:
-    """Return those of the states that leave the frozen layers."""
+    """Return the bytes of the hidden states after the frozen layers."""
     if stage.parameters["frozen_layers"] == 0:
         return 0
     return int(_examples(sizes, stage) * survey.mean_tokens * survey.model["hidden_size"] * sizes.row_bytes)

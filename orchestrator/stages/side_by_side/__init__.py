@@ -1,4 +1,4 @@
-"""The kind `side_by_side`: trains in one model what several stages `finetune` would, of other seeds or rates."""
+"""The kind `side_by_side`: trains the runs of several `finetune` stages, of other seeds or rates, in one model."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def runs_of(stage: Stage) -> list[Stage]:
-    """Return the training runs that a stage does, as stages `finetune`: a stage of that kind is the only one itself."""
+    """Return the training runs of a stage, as stages `finetune`; a stage of that kind is its own only run."""
     if stage.of is FINETUNE:
         return [stage]
     return [
@@ -20,7 +20,7 @@ def runs_of(stage: Stage) -> list[Stage]:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what all of its training runs take."""
+    """Return the cost of all its training runs."""
     each = [FINETUNE.cost(run, variant) for run in runs_of(stage)]
     return StageCost(
         flops=sum(run.flops for run in each),

@@ -1,4 +1,4 @@
-"""The stage `side_by_side`: trains in one model what several stages `finetune` would train, of other seeds or rates."""
+"""The stage `side_by_side`: trains the runs of several `finetune` stages, of other seeds or rates, in one model."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -60,7 +60,7 @@ def compute(stage: Stage, work: Work) -> Product:
 
 
 def _inputs(members: Sequence[Stage], work: Work) -> list[TrainingInputs]:
-    """Return the inputs of each member, in one model; members that differ in the learning rate alone have the same."""
+    """Return the inputs of each member, in one model; members that differ only in the learning rate share theirs."""
     found: dict[str, TrainingInputs] = {}
     keys = [canonical_json([member.parameters["problem"], member.parameters["seed"]]) for member in members]
     for key, member in zip(keys, members, strict=True):
@@ -70,12 +70,12 @@ def _inputs(members: Sequence[Stage], work: Work) -> list[TrainingInputs]:
         if found:
             inputs.share(found[keys[0]])
         found[key] = inputs
-    work.forget_scorer()  # the last seed's, which would stand in memory beside the one that is trained
+    work.forget_scorer()  # the last seed's, which would take memory beside the model that is trained
     return [found[key] for key in keys]
 
 
 def _observer(inputs: Sequence[TrainingInputs], slices: Sequence[slice], n_examples: int) -> Observer:
-    """Return what has the kernel of each member followed at that member's origin."""
+    """Return an observer that follows the kernel of each member at that member's origin."""
     changes = {own: own.kernel_change(n_examples) for own in dict.fromkeys(inputs)}
 
     def observe(displacements: Mapping[int, Displacement]) -> Mapping[str, NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""The kind `solve`: spectra of layer sets, and what the cells of any lambda follow from."""
+"""The kind `solve`: spectra of layer sets, and the arrays from which the cells of any lambda are computed."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what decomposing the kernels of the layer sets takes, or multiplying with them."""
+    """Return the cost of decomposing the kernels of the layer sets, or of multiplying with them."""
     from orchestrator.stages.solve.cost import solve_cost
 
     return solve_cost(stage, variant)
@@ -17,7 +17,7 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
 
 def is_iterative(stage: Stage) -> bool:
     """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
-    # With few parameters the matrix is as small as they are, and decomposing it tells more.
+    # With few parameters the primal matrix is small, and a decomposition gives more numbers.
     iterative = stage.parameters["problem"]["kernel"]["decomposition"] == "iterative"
     return bool(iterative and stage.parameters["method"] == "dual")
 
