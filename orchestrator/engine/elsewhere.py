@@ -1,4 +1,4 @@
-"""Stages that other runs are computing: when to look at them again."""
+"""Stages that other runs are computing, and the times at which to look at them again."""
 
 import time
 
@@ -9,7 +9,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 
 
 class Elsewhere:
-    """The stages that this run met while another was computing them."""
+    """Stages that this run needs and another run is computing."""
 
     def __init__(self) -> None:
         self._stages: dict[str, Stage] = {}

@@ -1,4 +1,4 @@
-"""Which cells of several seeds or learning rates are trained in one model, and what a stage that does so stands for."""
+"""Cells of several seeds or learning rates that are trained in one model, and the stages that such a stage replaces."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Together:
-    """What becomes of a plan when seeds or learning rates are trained side by side.
+    """A plan after seeds or learning rates were joined to be trained side by side.
 
     Attributes:
         solves: the solve stages, with comparisons that read the cells of their own.
-        stages: all stages, each after what it needs.
-        came_from: for each new stage one that it stands for, by their identities.
+        stages: all stages, each after its inputs.
+        came_from: for each new stage one of those that it replaces, by their identities.
     """
 
     solves: list["Solve"]
@@ -90,7 +90,7 @@ def _trained(comparison: "Comparison", stages: Mapping[str, Stage]) -> Stage:
 
 
 def _key(across: Sequence[str], choice: "Choice", solve: "Solve", comparison: "Comparison") -> tuple[Any, ...]:
-    """Return what cells must have in common to be trained side by side."""
+    """Return the key that cells must have in common to be trained side by side."""
     return (
         choice.task,
         choice.rank,
@@ -103,7 +103,7 @@ def _key(across: Sequence[str], choice: "Choice", solve: "Solve", comparison: "C
 
 
 def _parts(members: Sequence[Stage], most: int, memory: Callable[[Stage], int], budget: int) -> Iterator[list[Stage]]:
-    """Divide stages that could be trained together into those that are: at most so many cells, within a budget."""
+    """Divide stages that can be trained together into parts with at most a number of cells, within a budget."""
     part: list[Stage] = []
     cells = taken = 0
     for member in members:
@@ -125,6 +125,6 @@ def _stage(members: Sequence[Stage]) -> Stage:
 
 
 def _reading(comparison: "Comparison", stage: Stage, number: int) -> "Comparison":
-    """Return a comparison that reads its cells where they are trained."""
+    """Return a comparison that reads its cells from the stages that train them side by side."""
     inputs = {**comparison.stage.inputs, "trained": ((stage.kind, stage.stage_id),)}
     return replace(comparison, stage=Stage(COMPARE, {**comparison.stage.parameters, "member": number}, inputs))
