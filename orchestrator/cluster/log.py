@@ -1,11 +1,11 @@
-"""Progress as lines of a log, for jobs that nobody watches."""
+"""Progress as lines of a log, for jobs without a terminal."""
 
 import time
 
 from orchestrator.engine.schedule import Report
 
 EVERY_SECONDS = 10.0
-"""Most lines of progress in a job's log: one in so many seconds."""
+"""Seconds between two lines of progress, at least, in a job's log."""
 
 
 class LogLines:

@@ -30,13 +30,13 @@ class Elsewhere:
         self._stages[stage.stage_id] = stage
 
     def ended(self, stage_id: str) -> None:
-        """Note that nobody is computing a stage any more: where one has ended, others may end soon."""
+        """Note that no other run is computing a stage any more: after one has ended, others may end soon."""
         if stage_id in self._asked:
             self._asked.discard(stage_id)
             self._pause = SHORTEST_PAUSE
 
     def seconds_left(self) -> float:
-        """Return how long to wait until the next look."""
+        """Return the seconds until the next look."""
         return max(0.0, self._next_look - time.monotonic())
 
     def take(self) -> list[Stage]:

@@ -78,7 +78,7 @@ class FinetunePlanner:
         return trained, linearized, Stage(COMPARE, shared | beside, {**inputs, **both})
 
     def _linearized(self, shared: Mapping[str, Any], frozen_layers: int | None, inputs: Inputs) -> Stage:
-        """Return the stage that trains the linearization: by rows where they fit, unless the spec sets the way.
+        """Return the stage that trains the linearization: by rows where they fit, unless the spec sets the method.
 
         A model that is divided among processes has no products: the plan then refuses rows that do not fit.
         """

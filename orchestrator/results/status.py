@@ -52,7 +52,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Computing:
-    """A stage that a living process computes now, and what its claim says of the process: None where it cannot be read.
+    """A stage that a living process is computing, and the facts of its claim, which are None if it cannot be read.
 
     Attributes:
         kind: kind of the stage.

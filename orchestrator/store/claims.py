@@ -134,7 +134,7 @@ class ClaimBook:
         """Give back all claims of a process, by default of this one; return their stages.
 
         An interrupt may have come while a claim was taken or given back; of another process it must be certain that it
-        is dead, and then nobody has to wait until its claims are stale.
+        is dead, and then no other process has to wait until its claims are stale.
 
         Args:
             process: the `process` of the other one's own book; a part of it stands for all processes that share it.

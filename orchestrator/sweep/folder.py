@@ -210,7 +210,7 @@ class ResultsFolder:
         """Return the sweep to run: the given one, unless it differs and the stored one is to be kept.
 
         Raises:
-            ChangedError: the two ask for different numbers and nobody said which side to keep.
+            ChangedError: the two ask for different numbers, and the user did not choose which to keep.
             ResultsError: the folder holds another sweep.
         """
         stored = self.stored()

@@ -44,7 +44,7 @@ class Ending:
 
 
 def ending_of(call: Any, member: Member, watch: MemoryWatch) -> Ending:
-    """Return how a call that is over ended.
+    """Return the ending of a completed call.
 
     Args:
         call: Ray's reference to what it returns.

@@ -191,7 +191,7 @@ def _equally_complete(values: FloatArray) -> Iterator[tuple[IntArray, BoolArray]
 
 
 def _coefficients(x: FloatArray, y: FloatArray, control: FloatArray) -> dict[str, FloatArray]:
-    """Return the coefficients (P, Q), and the ends of their intervals, that so many layer sets allow.
+    """Return the coefficients (P, Q) that the number of layer sets allows, and the ends of their intervals.
 
     Args:
         x: quantities (P, S, L); finite.

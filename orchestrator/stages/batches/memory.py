@@ -96,7 +96,7 @@ def fitting_tokens(bytes_of: Callable[[int], float], limit: float, *, least: int
     """Return the largest power of two of tokens whose batch fits, or `least` where none above it does.
 
     Args:
-        bytes_of: bytes that a batch of so many tokens takes.
+        bytes_of: returns the bytes of a batch with a given number of tokens.
         limit: bytes that it may take.
         least: tokens of the longest text, which goes through the model whatever it takes.
         most: no batch has more tokens, unless a text alone does.
