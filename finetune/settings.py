@@ -1,4 +1,4 @@
-"""What fixes a model, its adapter, its head and its task: plain values, the same on disk and in memory."""
+"""Settings of a model, its adapter, its head and its task: plain values, the same on disk and in memory."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -41,7 +41,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ShardingSettings:
-    """How a model is held by the processes of a group.
+    """Division of a model among the processes of a group.
 
     Attributes:
         group_size: how many processes there are.
@@ -55,7 +55,7 @@ class ShardingSettings:
 
     @property
     def divides(self) -> bool:
-        """Whether a process has less than the whole model on its device: a group of one divides it from its host."""
+        """True if a process has less than the whole model on its device; a group of one may offload to its host."""
         return self.stage == 3 and (self.group_size > 1 or self.offload == "cpu")
 
 
@@ -80,7 +80,7 @@ class AdapterSettings:
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What turns the last hidden state into outputs.
+    """The head, which turns the last hidden state into outputs.
 
     Attributes:
         kind: "random" draws the head, "pretrained" keeps the checkpoint's, "ridge" and "logistic" take the

@@ -1,4 +1,4 @@
-"""What can be trained: outputs as a function of displacements from the pretrained point, several cells at once."""
+"""Interface of trainable models: outputs as a function of displacements from the pretrained point, by cell."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol

@@ -1,4 +1,4 @@
-"""Columns as a file or a data set on the hub holds them, and where each row stands there."""
+"""Columns of a file or of a data set on the hub, with the place of each row there."""
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ def _look_alike(one: str, other: str) -> bool:
 
 
 def _seen(name: str) -> str:
-    """Return what people see of a name: composed, without what has no width, and without white space around it."""
+    """Return the visible form of a name: composed, without characters of no width or white space around it."""
     composed = unicodedata.normalize("NFKC", name)
     return "".join(each for each in composed if unicodedata.category(each) != "Cf").strip()
 
