@@ -63,7 +63,7 @@ def device_gram_tile(
 
 @dataclass(frozen=True)
 class DeviceChunks:
-    """How a tile is divided so that its parts fit on a device.
+    """Division of a tile into parts that fit on a device.
 
     Attributes:
         left_rows, right_rows: Jacobian rows of the two sides that make one block of the tile, whole examples.
@@ -170,7 +170,7 @@ class _Product:
     def _moved(self, rows: Rows, chunk: slice) -> torch.Tensor:
         """Copy columns to the device as they are stored, through pinned memory where that is a GPU."""
         on_gpu = self.device.type != "cpu"
-        # A fresh piece of the pinned pool each time: torch hands none out again before its copy is over.
+        # A new block of pinned memory each time: torch reuses a block only after its copy is done.
         shape = rows.shape[0], chunk.stop - chunk.start
         host = torch.empty(shape, dtype=_TORCH[rows.dtype.name], pin_memory=self.device.type == "cuda")
         read_columns(rows, chunk, host.numpy())
