@@ -23,8 +23,8 @@ class ModelSettings:
         weights: "pretrained" loads the checkpoint; "random" draws what config.json describes.
         weights_seed: seed of random weights.
         device: where the model computes.
-        checkpointing: keep activations at layer boundaries alone, and compute the rest again going backward.
-        alone: every example goes through the model by itself, and finds it as it was loaded.
+        checkpointing: keep activations at layer boundaries alone, and compute the rest again in the backward pass.
+        alone: every example goes through the model alone, which is in its state after loading each time.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""Texts and labels as columns hold them, checked row by row."""
+"""Texts and labels of columns, checked row by row."""
 
 import math
 from collections.abc import Callable, Iterable

@@ -97,7 +97,7 @@ def _is_for_evaluation(file: Path) -> bool:
 
 
 def _named(root: Path, files: Sequence[Path], split: str) -> list[Path]:
-    """Return the files of which `split` is the name, or of whose folder it is."""
+    """Return the files whose name, or whose folder's name, is `split`."""
     place = root / split
     exact = [file for file in files if file == place]
     return exact or [file for file in files if _without_ending(file) == place or place in file.parents]

@@ -25,8 +25,8 @@ _READERS = {
 def read_split(task: TaskSettings, split: str) -> Table:
     """Return the columns that a task names of one split.
 
-    Local files are read anew every time, by what stands in them alone. A file by itself is the split `train`. Data sets
-    on the hub go through the library `datasets` and its cache.
+    Local files are read again every time, without a cache. A single file is the split `train`. Data sets on the hub go
+    through the library `datasets` and its cache.
 
     Raises:
         DataLoadError: nothing can be read there.

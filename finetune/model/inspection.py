@@ -116,7 +116,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _largest_layer_bytes(network: PreTrainedModel) -> int:
-    """Return the bytes of the largest part of a model that computes by itself: a layer, or a module beside them."""
+    """Return the bytes of the largest part of a model: a layer, or a module outside of the layers."""
     layers = [child for module in network.modules() if isinstance(module, nn.ModuleList) for child in module]
     inside = {id(module) for layer in layers for module in layer.modules()}
     beside = [module for module in network.modules() if id(module) not in inside and not any(module.children())]

@@ -63,7 +63,7 @@ class Scorer:
         example_axes: by linear module the axis of its input on which examples stand, see
             `ntk_dist.jacobian.example_axes`.
         layers: those that `rows` runs again instead of keeping their activations; none keeps all activations.
-        alone: whether every example of a batch goes through the model by itself, and finds it as it was loaded.
+        alone: whether each example goes through the model alone, which is in its state after loading each time.
     """
 
     def __init__(
@@ -245,7 +245,7 @@ def build_scorer(
         head: what gives the outputs.
         n_outputs: number of outputs C.
         adapter_seed: seed of LoRA's matrices.
-        head_seed: seed of the head and of whatever the checkpoint lacks.
+        head_seed: seed of the head and of all parameters that the checkpoint lacks.
         head_weights: "weight" (C, d) and "bias" (C,) of a ridge or logistic probe; without them such a head
             is a random one, whose `features` the probe is fitted to.
         groups: the groups to track; None tracks all.

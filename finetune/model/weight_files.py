@@ -46,13 +46,13 @@ _WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bi
 
 
 class WeightFiles:
-    """The tensors of a checkpoint, of which nothing is read before it is asked for.
+    """The tensors of a checkpoint, each read only when it is asked for.
 
     Args:
-        tensors: by name where they are.
+        tensors: the stored tensors by name.
 
     Attributes:
-        shapes: by name the shape of a tensor.
+        shapes: shapes of the tensors by name.
     """
 
     def __init__(self, tensors: Tensors) -> None:
@@ -123,7 +123,7 @@ def check_weight_files(settings: ModelSettings) -> None:
 
 
 def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
-    """Return the files, and by tensor the name of the file that an index promises it in."""
+    """Return the files, and for each tensor the name of its file according to the index."""
     for name in _WHOLE:
         found = _cached(settings, name)
         if found is None:
@@ -143,7 +143,7 @@ def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
 
 
 def _index(file: Path) -> dict[str, str]:
-    """Return by tensor the name of its file."""
+    """Return the name of the file of each tensor."""
     found = damage(file)
     if found is not None:
         raise ModelLoadError(f"the weights' index {file} {found}")

@@ -62,7 +62,7 @@ class MeetingPoint:
         self.port: int = self._socket.getsockname()[1]
 
     def open(self, size: int) -> ModelGroup:
-        """Begin a group of so many processes, with this one as the first.
+        """Begin a group of `size` processes, with this one as the first.
 
         Raises:
             GroupError: DeepSpeed is not installed.

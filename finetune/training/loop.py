@@ -167,7 +167,7 @@ class _Training:
             group["lr"] = rates[cell]
             if cell in going:
                 changed[cell] += self._regularize_gradient(cell)
-            else:  # without gradients the optimizer leaves it as it is
+            else:  # without gradients the optimizer does not change it
                 _forget_gradients(self.model.displacements[cell])
         self.state.optimiser.step()
         for cell in going:

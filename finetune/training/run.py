@@ -66,7 +66,7 @@ class CellState:
         best_loss: evaluation loss there.
         worse: looks since then.
         failed_step: updates made before the loss was not finite, or exploded; None if that did not happen.
-        looks: how often it was looked at while it was trained: the first so many looks of the trajectory.
+        looks: number of looks at it while it was trained; these are the trajectory's first ones.
         updates: updates of its weights.
         pulled: those at which the regularizer changed something.
         pulled_tensors: sum over updates of the share of tensors that the regularizer changed.

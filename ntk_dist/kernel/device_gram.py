@@ -30,7 +30,7 @@ def device_gram_tile(
 
     Rows travel as they are stored and are cast, checked and multiplied there; `tf32` says whether a GPU may round
     the factors of float32 products to TF32. Products of chunks of columns are added up in float64, on the device.
-    What stands there at once fits into `max_bytes`, which `DeviceChunks` divides among columns and, where the tile
+    The data on the device fit into `max_bytes`, which `DeviceChunks` divides among columns and, where the tile
     itself is too large, among its blocks; the context and the workspaces of CUDA's libraries come on top. When
     `left is right` and the kernel is symmetric, the tile is exactly symmetric.
 
@@ -177,7 +177,7 @@ class _Product:
         return host.to(self.device, non_blocking=on_gpu)
 
     def _features(self, raw: torch.Tensor, *, sign: bool) -> torch.Tensor:
-        """Return what `ntk_dist.kernel.features.features` does, leaving `raw` as it is."""
+        """Return the result of `ntk_dist.kernel.features.features`, without changing `raw`."""
         R = self.outputs_per_example
         phi = raw.to(self.dtype, copy=sign or R > 1)
         if sign:

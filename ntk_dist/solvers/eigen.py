@@ -16,7 +16,7 @@ from ntk_dist.solvers.ridge import RidgePath, check_path, degrees_of_freedom, du
 from ntk_dist.solvers.shifted import TridiagonalMatrix
 
 SYEVD_LIMIT = 32_766
-"""The workspace of syevd, 1 + 6 M + 2 M^2 numbers, overflows a 32-bit integer above so many rows M."""
+"""Largest number of rows M for which the workspace of syevd, 1 + 6 M + 2 M^2 numbers, fits a 32-bit integer."""
 
 Eigh = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 """Eigenvalues, ascending, (M,), and eigenvectors of A (M, M) in Fortran order, whose lower triangle it reads."""

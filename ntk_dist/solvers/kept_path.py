@@ -238,7 +238,7 @@ def mode_weights(eigenvalues: FloatArray, lambdas: FloatArray, *, primal: bool) 
 
 
 def orthonormal_basis(columns: FloatArray) -> FloatArray:
-    """Return an orthonormal basis (q, m) of columns (q, N), each of them as important as the others whatever its size.
+    """Return an orthonormal basis (q, m) of columns (q, N), which all count equally, independently of their norms.
 
     Columns that are zero or not finite are left out. Pivoting tells how many directions there are.
     """

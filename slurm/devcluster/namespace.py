@@ -84,7 +84,7 @@ class Namespace:
         return _start_time(self.pid) == self.started
 
     def processes(self) -> dict[int, int]:
-        """Return the processes inside, as inside → number of the same process out here."""
+        """Return the processes inside: the number of each inside, mapped to its number outside."""
         return dict(self._members()) if self.alive else {}
 
     def enter(self, command: Sequence[str], *, user: str | None = None, cwd: Path | None = None) -> list[str]:

@@ -38,7 +38,7 @@ def checked_command(command: str) -> str:
     """Return a command that is put before Python.
 
     Raises:
-        ValueError: a quotation mark is not closed, nothing stands there, or a shell would be needed.
+        ValueError: a quotation mark is not closed, the command is empty, or a shell would be needed.
     """
     checked_program(command)
     try:

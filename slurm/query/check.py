@@ -41,7 +41,7 @@ def check_profile(profile: Profile, facts: ClusterFacts, *, results: Path) -> No
 
 
 def refuse_exclusion(profile: Profile, facts: ClusterFacts) -> None:
-    """Refuse a profile that excludes so many nodes that too few are left; Slurm would take them for busy ones.
+    """Refuse a profile that excludes so many nodes that too few are left; Slurm would treat them as busy.
 
     Raises:
         ProfileError: says how many are left.

@@ -35,8 +35,8 @@ def check_names(where: str, names: Sequence[str], wanted: Sequence[str], *, hint
         hint: what a reader may have to know of such files.
 
     Raises:
-        DataLoadError: a name stands twice.
-        MissingColumnError: a wanted name does not stand there; lists those that do.
+        DataLoadError: a name occurs twice.
+        MissingColumnError: a wanted name is missing; lists those that exist.
     """
     for name in names:
         if name and list(names).count(name) > 1:
