@@ -2,10 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from orchestrator.stages.solve import first_layer_sets
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
+
+NUMBERS = 30
+"""Numbers of a row of the table, at most."""
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
@@ -29,14 +33,8 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
     )
 
 
-NUMBERS = 30
-"""Numbers of a row of the table, at most."""
-
-
 def _label(stage: Stage) -> str:
-    layer_sets = stage.parameters["layer_sets"]
-    named = ", ".join("+".join(groups) for groups in layer_sets[:3])
-    return f"additions to {named}" + (" and others" if len(layer_sets) > 3 else "")
+    return f"additions to {first_layer_sets(stage)}"
 
 
 ADDITIONS = StageKind(

@@ -22,11 +22,15 @@ def is_iterative(stage: Stage) -> bool:
     return bool(iterative and stage.parameters["method"] == "dual")
 
 
-def label(stage: Stage) -> str:
-    """Return the kind and the first layer sets."""
+def first_layer_sets(stage: Stage) -> str:
+    """Return the first layer sets of a stage, and whether there are others, for people."""
     layer_sets = stage.parameters["layer_sets"]
     named = ", ".join("+".join(groups) for groups in layer_sets[:3])
-    return f"solve of {named}" + (" and others" if len(layer_sets) > 3 else "")
+    return named + (" and others" if len(layer_sets) > 3 else "")
+
+
+def _label(stage: Stage) -> str:
+    return f"solve of {first_layer_sets(stage)}"
 
 
 SOLVE = StageKind(
@@ -35,7 +39,7 @@ SOLVE = StageKind(
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
     cost=cost,
-    label=label,
+    label=_label,
     advice="raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for layer "
     "sets with more parameters than kernel rows, kernel.decomposition: iterative",
 )
