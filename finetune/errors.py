@@ -1,4 +1,4 @@
-"""What can be wrong with a model, a task or an adapter, each with its own name."""
+"""Errors of a model, a task or an adapter, each with its own name."""
 
 
 class FinetuneError(ValueError):
@@ -22,7 +22,7 @@ class UnsupportedModelError(FinetuneError):
 
 
 class BatchingError(UnsupportedModelError):
-    """What shares a batch with an example, or came before it, changes its numbers."""
+    """The outputs of an example depend on other examples in its batch, or on those before it."""
 
 
 class TargetError(FinetuneError):
@@ -50,7 +50,7 @@ class OutputModeError(FinetuneError):
 
 
 class CombinationError(FinetuneError):
-    """What was trained on two tasks did not start from the same weights, or is not of the same parameters."""
+    """Two trained models did not start from the same weights, or have other parameters."""
 
 
 class DataLoadError(FinetuneError):
@@ -70,7 +70,7 @@ class EmptyTextError(FinetuneError):
 
 
 class TextError(FinetuneError):
-    """A text has something in it that is no character."""
+    """A text holds something that is not a character."""
 
 
 class LabelError(FinetuneError):

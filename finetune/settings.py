@@ -1,4 +1,4 @@
-"""What fixes a model, its adapter, its head and its task: plain values, the same on disk and in memory."""
+"""Settings of a model, its adapter, its head and its task: plain values, the same on disk and in memory."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -23,8 +23,8 @@ class ModelSettings:
         weights: "pretrained" loads the checkpoint; "random" draws what config.json describes.
         weights_seed: seed of random weights.
         device: where the model computes.
-        checkpointing: keep activations at layer boundaries alone, and compute the rest again going backward.
-        alone: every example goes through the model by itself, and finds it as it was loaded.
+        checkpointing: keep activations at layer boundaries alone, and compute the rest again in the backward pass.
+        alone: every example goes through the model alone, which is in its state after loading each time.
     """
 
     path: str
@@ -41,7 +41,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ShardingSettings:
-    """How a model is held by the processes of a group.
+    """Division of a model among the processes of a group.
 
     Attributes:
         group_size: how many processes there are.
@@ -55,7 +55,7 @@ class ShardingSettings:
 
     @property
     def divides(self) -> bool:
-        """Whether a process has less than the whole model on its device: a group of one divides it from its host."""
+        """True if a process has less than the whole model on its device; a group of one may offload to its host."""
         return self.stage == 3 and (self.group_size > 1 or self.offload == "cpu")
 
 
@@ -80,7 +80,7 @@ class AdapterSettings:
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What turns the last hidden state into outputs.
+    """The head, which turns the last hidden state into outputs.
 
     Attributes:
         kind: "random" draws the head, "pretrained" keeps the checkpoint's, "ridge" and "logistic" take the

@@ -1,4 +1,4 @@
-"""What can be wrong with the tensors and modules handed to the mathematics, each with its own name."""
+"""Errors of the tensors and modules that are passed to `ntk_dist`, each with its own name."""
 
 
 class NtkError(ValueError):

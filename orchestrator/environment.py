@@ -1,4 +1,4 @@
-"""What is installed here, and whether it is new enough."""
+"""Checks of installed packages and of their versions."""
 
 import sys
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def refuse_what_is_too_old(
         installed: returns the version of an installed package.
 
     Raises:
-        OutdatedError: says what is too old and what to install.
+        OutdatedError: names what is too old and what to install.
     """
     if python[:2] < OLDEST_PYTHON:
         oldest, found = ".".join(map(str, OLDEST_PYTHON)), ".".join(map(str, python))
@@ -33,13 +33,13 @@ def refuse_what_is_too_old(
 
 
 def refuse_missing_deepspeed(installed: Callable[[str], str] = version) -> None:
-    """Raise an error if what divides models among processes is missing or too old.
+    """Raise an error if DeepSpeed, which divides models among processes, is missing or too old.
 
     Args:
         installed: returns the version of an installed package.
 
     Raises:
-        OutdatedError: says what to install.
+        OutdatedError: names what to install.
     """
     listed = [requirement for requirement in requirements("sharded") if requirement.name == "deepspeed"]
     deepspeed = listed[0] if listed else Requirement("deepspeed")
@@ -48,7 +48,7 @@ def refuse_missing_deepspeed(installed: Callable[[str], str] = version) -> None:
 
 
 def requirements(extra: str = "") -> list[Requirement]:
-    """Return what ntksweep needs, or what one of its extras adds."""
+    """Return the requirements of ntksweep, or those that one of its extras adds."""
     listed = [Requirement(line) for line in requires("ntksweep") or []]
     if not extra:
         return [requirement for requirement in listed if requirement.marker is None]
@@ -56,7 +56,7 @@ def requirements(extra: str = "") -> list[Requirement]:
 
 
 def shortfall(requirement: Requirement, installed: Callable[[str], str] = version) -> str | None:
-    """Return what is wrong with the installed version of a package; None if it will do."""
+    """Return the fault of the installed version of a package; None if it meets the requirement."""
     try:
         found = installed(requirement.name)
     except PackageNotFoundError:

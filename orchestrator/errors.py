@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the command's exit status means; scripts may rely on it."""
+    """Exit statuses of the command, with their meanings; scripts may rely on them."""
 
     OK = 0
     FAILED_STAGES = 1
@@ -60,19 +60,19 @@ class WorkerStartError(SweepError):
 
 
 class RayFailedError(SweepError):
-    """Ray does not start, stands still, or was lost again and again; what is finished is kept."""
+    """Ray does not start, does not respond, or was lost repeatedly; finished stages are kept."""
 
     exit_code = ExitCode.NO_RAY
 
 
 class GpuFailedError(SweepError):
-    """No GPU of a run is left that takes orders; what is finished is kept."""
+    """No working GPU of a run is left; finished stages are kept."""
 
     exit_code = ExitCode.FAILED_STAGES
 
 
 class OtherGpuError(SweepError):
-    """A GPU is of another kind than those that a results folder's numbers come from."""
+    """A GPU is of another kind than the GPUs that computed the numbers of a results folder."""
 
 
 class StorageError(SweepError):
@@ -102,4 +102,4 @@ class DamagedArtifactError(SweepError):
 
 
 class BrokenBoundError(Exception):
-    """A bound that is proven does not hold: an error in ntksweep itself, so that its stage fails as one of code."""
+    """A proven bound does not hold: an error in ntksweep itself, so that the stage fails with the class `code`."""

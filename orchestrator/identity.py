@@ -1,4 +1,4 @@
-"""Identities: what a cell or a stage is, as a hash of the canonical JSON of exactly what fixes its numbers."""
+"""Identities of cells and stages: hashes of the canonical JSON of all and only the values that fix their numbers."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ _IDENTITY = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
 
 
 def is_identity(text: Any) -> bool:
-    """Tell whether something is written as an identity is."""
+    """Tell whether a value has the format of an identity."""
     return isinstance(text, str) and _IDENTITY.fullmatch(text) is not None
 
 

@@ -1,4 +1,4 @@
-"""Loading large libraries without looking for garbage meanwhile, which takes a quarter of the time that they take."""
+"""Loading large libraries without garbage collection, which would take a quarter of their loading time."""
 
 import gc
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from functools import cache
 
 @contextmanager
 def no_garbage() -> Iterator[None]:
-    """Inside, Python looks for no cycles of objects that nobody uses: what a library makes when it is loaded stays.
+    """Turn off Python's garbage collection in the context: objects that a library creates while it loads stay in use.
 
-    Each such look goes through everything that was loaded before.
+    Each collection would scan everything that was loaded before.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -23,9 +23,9 @@ def no_garbage() -> Iterator[None]:
 
 @cache
 def load_model_libraries() -> None:
-    """Load what reads data and runs models, once a process; later looks for garbage pass over it."""
+    """Load the libraries that read data and run models, once a process; later garbage collections skip them."""
     with no_garbage():
         import peft  # noqa: F401
         from transformers import PreTrainedModel  # noqa: F401 - the module behind it is a large one
 
-        gc.freeze()  # before the next look, which would go through all of it
+        gc.freeze()  # before the next collection, which would scan all of it

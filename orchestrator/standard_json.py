@@ -1,4 +1,4 @@
-"""JSON as the standard has it, which every reader can read: Python's own would write NaN and Infinity."""
+"""Standard JSON, which every reader accepts; Python's own writer would write NaN and Infinity."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def standard_json(value: Any, *, indent: int | None = None) -> str:
-    """Return `value` as JSON; NaN and infinities become null, and what JSON does not have, such as times, its text."""
+    """Return `value` as JSON; NaN and infinities become null, and objects that JSON lacks, such as times, text."""
     return json.dumps(_finite(value), indent=indent, default=str, allow_nan=False)
 
 

@@ -1,1 +1,1 @@
-"""Slurm: what a job asks for, what the cluster has, Ray inside an allocation, and a cluster on one machine."""
+"""Slurm: profiles of jobs, facts about the cluster, Ray inside an allocation, and a cluster on one machine."""

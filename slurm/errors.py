@@ -1,4 +1,4 @@
-"""The errors of everything that has to do with Slurm; each message says what failed and what to do next."""
+"""The errors of this package; each message says what failed and what to do next."""
 
 
 class SlurmError(Exception):

@@ -1,1 +1,1 @@
-"""What is found out about models and heads beside their training."""
+"""Measurements of models and heads, apart from their training."""

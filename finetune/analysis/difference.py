@@ -1,4 +1,4 @@
-"""How far two models' outputs on the same examples are apart."""
+"""Distances between two models' outputs on the same examples."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,13 @@ def output_difference(
         (L,) each: `relative` |f - f_lin| / |f| and `relative_to_change` |f - f_lin| / |f - f_0| (nan where nothing
         moved), Frobenius norms over examples and outputs; for classification also `kl`, the mean over
         examples of KL(softmax f | softmax f_lin) in nats, and `agreement`, the share of examples for which both say the
-        same class. A single output is the margin of class 1 over class 0.
+        same class. A single output counts as the margin of class 1 over class 0.
     """
     apart = _norm(trained - linearized)
     found = {"relative": _share(apart, _norm(trained)), "relative_to_change": _share(apart, _norm(trained - initial))}
     if kind == "classification":
         p, q = (log_softmax(_logits(each), axis=2) for each in (trained, linearized))
-        # Not negative but for rounding.
+        # Negative only by rounding.
         found["kl"] = np.maximum((np.exp(p) * (p - q)).sum(axis=2).mean(axis=1), 0.0)
         found["agreement"] = (_classes(trained) == _classes(linearized)).mean(axis=1)
     return found

@@ -1,4 +1,4 @@
-"""What a ridge probe says of its training examples when it is fitted without one of them."""
+"""Predictions of a ridge probe for its training examples when it is fitted without one of them."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from ntk_dist.arrays import FloatArray
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """How a probe's logits on its n training examples change when it is fitted without example i.
+    """Changes of a probe's logits on its n training examples when it is fitted without example i.
 
     The logits with i minus those without are Phi sum_s directions[i, s] changes[i, s].
 
@@ -27,13 +27,13 @@ class LeftOut:
 def ridge_hat(features: FloatArray, targets: FloatArray, penalty: float) -> tuple[FloatArray, FloatArray]:
     """Return a factor Phi (n, q) of the probe's hat matrix H = Phi Phi', and p_i / (1 - H_ii), (n, C).
 
-    H = 11'/n + Pc (Pc'Pc + penalty I)^{-1} Pc' with Pc the centred features, for the intercept has no penalty; p is
+    H = 11'/n + Pc (Pc'Pc + penalty I)^{-1} Pc' with Pc the centered features, for the intercept has no penalty; p is
     the residual of the probe. Without example i the logits lose H[:, i] p_i / (1 - H_ii), exact also where the penalty
     is so small that 1 - H_ii is. nan for a single example, without which nothing is left to fit.
 
     Args:
         features: (n, d) inputs of the head.
-        targets: (n, C) what the probe is fitted to.
+        targets: (n, C) that the probe is fitted to.
         penalty: strength of the L2 penalty, above 0.
     """
     n, d = features.shape
@@ -52,7 +52,7 @@ def ridge_hat(features: FloatArray, targets: FloatArray, penalty: float) -> tupl
 
 
 def ridge_left_out(hat_factor: FloatArray, changes: FloatArray) -> LeftOut:
-    """Return how the logits change, from what `ridge_hat` returned."""
+    """Return the changes of the logits, from the results of `ridge_hat`."""
     return LeftOut(hat_factor, hat_factor[:, None, :], changes[:, None, :])
 
 
@@ -70,10 +70,10 @@ def _reflected(matrix: FloatArray) -> FloatArray:
 
 
 def _without_mean(matrix: FloatArray) -> FloatArray:
-    """Return (n - 1, d), the centred matrix (n, d) in an orthonormal basis of what is orthogonal to the mean."""
+    """Return (n - 1, d), the centered matrix (n, d) in an orthonormal basis of the vectors orthogonal to the mean."""
     return _reflected(matrix)[1:]
 
 
 def _with_mean(matrix: FloatArray) -> FloatArray:
-    """Return (n, r), what `_without_mean` made (n - 1, r) of, with columns that sum to zero."""
+    """Return the matrix (n, r) that `_without_mean` maps to (n - 1, r); its columns sum to zero."""
     return _reflected(np.vstack([np.zeros((1, matrix.shape[1])), matrix]))

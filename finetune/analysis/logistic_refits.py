@@ -14,9 +14,9 @@ _MOST_STEPS = 100
 _MOST_PRODUCTS = 500
 _MOST_HALVINGS = 40
 _TOLERANCE = 1e-12
-"""Of the gradient, relative to the sum of what cancels in it."""
+"""Tolerance of the gradient, relative to the sum of the terms that cancel in it."""
 _ROUNDING = 1e-8
-"""A gradient so small counts as zero where rounding lets it become no smaller."""
+"""Size below which a gradient counts as zero if rounding keeps it from becoming smaller."""
 
 
 def logistic_refits(
@@ -27,9 +27,9 @@ def logistic_refits(
     *,
     penalty: float,
 ) -> LeftOut:
-    """Return how the logits change when the probe is fitted without an example, by n refits that start at the probe.
+    """Return the changes of the logits when the probe is fitted without an example, by n refits from the probe on.
 
-    They minimise what `finetune.analysis.probe.fit_head` does: the summed cross-entropy + penalty/2 |W|^2, or for two
+    They minimize what `finetune.analysis.probe.fit_head` does: the summed cross-entropy + penalty/2 |W|^2, or for two
     classes + penalty |W|^2, because those share out the weights of one log-odds.
 
     Args:

@@ -1,4 +1,4 @@
-"""What half precision costs: rows, scores and kernel of a sample, against those of the same model in single precision.
+"""Errors of half precision: rows, scores and kernel of a sample, against the same model in single precision.
 
 The two models are compared one after the other, since both may not fit into memory at once:
 
@@ -64,7 +64,7 @@ def sample_rows(rows: Rows, batches: Sequence[Batch], *, counted: int | None = N
     """
     found = [rows(batch) for batch in batches]
     for number in range(len(batches) if counted is None else counted, len(batches)):
-        # no example of it is taken, so that a sample without any still has its groups
+        # a batch of which no example is taken still gives the names of the groups
         scores, own = found[number]
         found[number] = scores[:0], {name: each[:0] for name, each in own.items()}
     return RowSample(
@@ -74,7 +74,7 @@ def sample_rows(rows: Rows, batches: Sequence[Batch], *, counted: int | None = N
 
 
 def precision_error(found: RowSample, expected: RowSample) -> PrecisionError:
-    """Return how far the rows of a model in half precision are from those in single precision.
+    """Return the relative errors of the rows of a model in half precision, against those in single precision.
 
     Args:
         found: in half precision.
@@ -98,7 +98,7 @@ def _kernel(sample: RowSample) -> Tensor:
     n_rows = sample.scores.numel()
     kernel = torch.zeros(n_rows, n_rows, dtype=torch.float64)
     for rows in sample.rows.values():
-        # group by group: the rows of one in float64 are what this needs beside the sample
+        # group by group, so that only one group's rows are in float64 at a time
         doubled = rows.double()
         kernel += doubled @ doubled.T
     return kernel

@@ -22,7 +22,7 @@ def fit_head(
 ) -> dict[str, NDArray[np.float64]]:
     """Weight (C, d) and bias (C,) of a linear head.
 
-    "ridge" minimises |features W' + b - targets|^2 + penalty |W|^2. "logistic" minimises the summed
+    "ridge" minimizes |features W' + b - targets|^2 + penalty |W|^2. "logistic" minimizes the summed
     cross-entropy of the labels + penalty/2 |W|^2; for two classes the weights of the log-odds are shared out
     as -1/2 and +1/2.
 

@@ -1,4 +1,4 @@
-"""How much training changes the weights themselves, group by group."""
+"""Sizes of the changes that training makes to the weights, group by group."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ntk_dist.jacobian.tracked import TrackedLinear
 
 @dataclass(frozen=True)
 class GroupUpdate:
-    """What training did to one group.
+    """Change of one group's weights in training.
 
     Attributes:
         group: its name.
@@ -30,7 +30,7 @@ class GroupUpdate:
 
 @torch.no_grad()
 def group_updates(scorer: Scorer, displacement: Displacement, groups: list[str]) -> list[GroupUpdate]:
-    """Return what a displacement of the parameters of `groups` means for the weights that they adapt.
+    """Return how much a displacement of the parameters of `groups` changes the weights that they adapt.
 
     Parameters without a displacement are where they were, as LoRA's A in a linearized model. Where the model is divided
     among processes, all of them call it alike.
@@ -45,7 +45,7 @@ def group_updates(scorer: Scorer, displacement: Displacement, groups: list[str])
 
 
 def _changes(scorer: Scorer, linears: list[TrackedLinear], displacement: Displacement) -> list[tuple[Tensor, Tensor]]:
-    """Return pairs (change, pretrained value) of the weights that some modules stand for."""
+    """Return pairs (change, pretrained value) of the weights that some modules adapt."""
     by_name = {linear.name: linear for linear in linears}
     changes = []
     for name, linear in by_name.items():

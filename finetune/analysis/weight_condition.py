@@ -1,4 +1,4 @@
-"""Condition numbers of pretrained weights: what layers can be chosen by without any data."""
+"""Condition numbers of pretrained weights, by which layers can be chosen without any data."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Texts and labels as columns hold them, checked row by row."""
+"""Texts and labels of columns, checked row by row."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -14,13 +14,13 @@ from finetune.errors import EmptyTextError, LabelError, TextError
 LARGEST_CLASS = 2**31 - 1
 
 Place = Callable[[int], str]
-"""Says where a row stands, for example "data.csv, line 5: row 3 of split train"."""
+"""Gives the place of a row for messages, for example "data.csv, line 5: row 3 of split train"."""
 
 _LISTED = 8
 
 
 def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place) -> list[str]:
-    """The texts of the given rows.
+    """Return the texts of the given rows.
 
     Raises:
         EmptyTextError: one is missing, blank or not a text; names the row.
@@ -46,10 +46,10 @@ def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place
 
 
 def integer_labels(values: Iterable[Any], place: Place) -> NDArray[np.int64]:
-    """Classes 0, 1, 2, ...
+    """Return the labels as classes 0, 1, 2, ...
 
     Raises:
-        LabelError: a label is missing, not a whole number, negative, or no class by any measure; names row and value.
+        LabelError: a label is missing, not a whole number, negative, or too large for a class; names row and value.
     """
     values = list(values)
     labels = []
@@ -69,7 +69,7 @@ def integer_labels(values: Iterable[Any], place: Place) -> NDArray[np.int64]:
 
 
 def real_labels(values: Iterable[Any], place: Place) -> NDArray[np.float64]:
-    """Real numbers.
+    """Return the labels as real numbers.
 
     Raises:
         LabelError: a label is missing or not finite; names row and value.
@@ -87,7 +87,7 @@ def real_labels(values: Iterable[Any], place: Place) -> NDArray[np.float64]:
 
 
 def sign_labels(values: Iterable[Any], place: Place, cut: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows that are kept and their classes: 1 above the cut, 0 below minus the cut.
+    """Return the rows that are kept and their classes: 1 above the cut, 0 below minus the cut.
 
     Raises:
         LabelError: as `real_labels`.
@@ -103,7 +103,7 @@ def _check_there(value: Any, where: str) -> None:
 
 
 def _number(value: Any) -> int | float | None:
-    """Return the finite number that a label is or, as a text, says; None if it is none."""
+    """Return a label's finite number, also from a text; None if there is none."""
     number = number_of(value) if isinstance(value, str) else value
     if not isinstance(number, int | float | np.number | Decimal):
         return None

@@ -1,4 +1,4 @@
-"""The files of a data folder, and which of them a split is."""
+"""The files of a data folder, and those that form a split."""
 
 import re
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ DATA_SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".json")
 _ABOUT_DATA = frozenset({
     "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "package.json", "config.json",
 })  # fmt: skip
-"""What libraries leave beside the files of a data set."""
+"""Names of files that libraries put beside the files of a data set."""
 
 _PART = re.compile(r"(?P<name>.+?)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 _EVALUATION = frozenset({"validation", "valid", "val", "dev", "test", "eval", "evaluation"})
@@ -97,7 +97,7 @@ def _is_for_evaluation(file: Path) -> bool:
 
 
 def _named(root: Path, files: Sequence[Path], split: str) -> list[Path]:
-    """Return the files of which `split` is the name, or of whose folder it is."""
+    """Return the files whose name, or whose folder's name, is `split`."""
     place = root / split
     exact = [file for file in files if file == place]
     return exact or [file for file in files if _without_ending(file) == place or place in file.parents]
@@ -109,7 +109,7 @@ def _without_ending(file: Path) -> Path:
 
 
 def _family(file: Path) -> tuple[str, str, str]:
-    """Return what the parts of one split have in common: their folder, their names but for numbers, their format."""
+    """Return the key shared by the parts of one split: their folder, their names without numbers, their format."""
     part = _PART.fullmatch(file.stem)
     name = f"{part['name']} of {part['count']}" if part else file.stem
     if re.match(r"part-\d+", file.stem):

@@ -1,4 +1,4 @@
-"""What a model takes of texts: which token ids, and how many tokens."""
+"""Limits on the texts that a model takes: its token ids, and its number of tokens."""
 
 from dataclasses import dataclass
 from inspect import signature

@@ -61,7 +61,7 @@ def regression_metrics(predictions: FloatArray, targets: FloatArray) -> dict[str
 
 
 def majority_accuracy(train_labels: IntArray, eval_labels: IntArray) -> float:
-    """Return the accuracy on eval_labels of the commonest train label (the first of equals)."""
+    """Return the accuracy on eval_labels of the most common train label (the first of equals)."""
     values, counts = np.unique(train_labels, return_counts=True)
     return float(np.mean(eval_labels == values[counts.argmax()]))
 

@@ -1,4 +1,4 @@
-"""Texts that stand several times: within a split, and in training and evaluation both."""
+"""Repeated texts: within a split, and in both training and evaluation."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

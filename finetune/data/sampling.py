@@ -1,4 +1,4 @@
-"""Which examples a cell sees: drawn at random, as many of each class, or the first rows as they stand."""
+"""The choice of a cell's examples: at random, equally many of each class, or the first rows in their order."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -62,7 +62,7 @@ def sample(examples: Examples, *, n_train: int, n_eval: int, seed: int, sampling
 
 
 def check_balance(n_train: int, n_classes: int) -> None:
-    """Check that so many training examples can be as many of each class.
+    """Check that `n_train` training examples can be divided equally among the classes.
 
     Raises:
         SamplingError: `n_train` is no multiple of the number of classes; names the nearest ones.

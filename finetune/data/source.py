@@ -1,4 +1,4 @@
-"""Where examples are read from: local files, or a data set on the hub."""
+"""Sources of examples: local files, or a data set on the hub."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,8 +25,8 @@ _READERS = {
 def read_split(task: TaskSettings, split: str) -> Table:
     """Return the columns that a task names of one split.
 
-    Local files are read anew every time, by what stands in them alone. A file by itself is the split `train`. Data sets
-    on the hub go through the library `datasets` and its cache.
+    Local files are read again every time, without a cache. A single file is the split `train`. Data sets on the hub go
+    through the library `datasets` and its cache.
 
     Raises:
         DataLoadError: nothing can be read there.
@@ -59,7 +59,7 @@ def _from_hub(task: TaskSettings, split: str, wanted: Sequence[str]) -> Table:
     with _quiet():
         try:
             splits = load_dataset(task.data, name=task.config, revision=task.revision)
-        except Exception as error:  # datasets raises whatever its readers raise
+        except Exception as error:  # datasets passes on any error of its readers
             raise DataLoadError(
                 f"the data set {task.data} cannot be read from the hub: {_cause(error)}; it may need task.config, or "
                 "the hub, its cache and the disk need looking after"
@@ -72,7 +72,7 @@ def _from_hub(task: TaskSettings, split: str, wanted: Sequence[str]) -> Table:
 
 
 def _cause(error: BaseException) -> str:
-    """Return what an error says, and below it the one that it was first raised for, which wrappers often leave out."""
+    """Return the message of an error, followed by that of its first cause, which wrappers often leave out."""
     first = error
     seen = {id(error)}
     while (below := first.__cause__ or first.__context__) is not None and id(below) not in seen:

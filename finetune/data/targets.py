@@ -1,4 +1,4 @@
-"""Which outputs of the model the kernel is about, and the numbers that they should take."""
+"""The model outputs that the kernel belongs to, and their target values."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,7 +55,7 @@ def changes_of_outputs(changes: ArrayLike, outputs: OutputMode) -> NDArray[np.fl
 
 
 def code_targets(labels: ArrayLike, *, kind: TaskKind, n_outputs: int, outputs: OutputMode) -> NDArray[np.float64]:
-    """What kernel regression should predict, (M, k) as `arrange` lays it out.
+    """Return the targets of kernel regression, (M, k), in the layout of `arrange`.
 
     Regression: the label itself. Classification: +1 for the class and -1/(C-1) for the others, so that
     targets sum to zero over outputs; the margin is ±1, +1 for class 1.
@@ -90,7 +90,7 @@ def code_targets(labels: ArrayLike, *, kind: TaskKind, n_outputs: int, outputs: 
 
 
 def logit_targets(labels: ArrayLike, *, kind: TaskKind, n_outputs: int, outputs: OutputMode) -> NDArray[np.float64]:
-    """Logits (n, C) whose kernel outputs are the coded targets: what a head is fitted to.
+    """Return logits (n, C) whose kernel outputs are the coded targets; heads are fitted to them.
 
     For the margin they are ±1/2, so that their difference is the target ±1.
 

@@ -60,12 +60,12 @@ class Examples:
 
     @property
     def held_out(self) -> bool:
-        """Whether evaluation examples are taken from the training pool."""
+        """True if evaluation examples are taken from the training pool."""
         return self.evaluation is self.train
 
     @property
     def class_sizes(self) -> tuple[int, ...]:
-        """How many training examples there are of each class; empty for regression."""
+        """Number of training examples of each class; empty for regression."""
         if not np.issubdtype(self.train.labels.dtype, np.integer):
             return ()
         return tuple(np.bincount(self.train.labels, minlength=self.n_outputs).tolist())
@@ -134,7 +134,7 @@ def _listed(labels: Sequence[int]) -> str:
 
 
 def _once(task: TaskSettings, examples: Examples) -> Examples:
-    """Return the examples with each text once if the task asks for it: of training texts, none that is evaluated on.
+    """Return the examples without repeated texts, and without training texts that are evaluated on, if the task asks.
 
     Of several rows with the same text the first one stays. Evaluation splits keep all their texts.
     """

@@ -19,7 +19,7 @@ _MOST_UNKNOWN = 0.8
 """Share of unknown tokens above which a tokenizer cannot be that of the texts."""
 
 _FEWEST_TEXTS = 8
-"""Texts from which on that share says something."""
+"""Smallest number of texts for which that share is checked."""
 
 _PLACEHOLDERS = re.compile(r"\{(text|text_pair|mask)\}")
 
@@ -212,7 +212,7 @@ def _without_last_tokens(tokenizer: Any, text: str, count: int, example: int, ma
 
 
 def _check_room(limits: TextLimits, tokenizer: Any, lengths: NDArray[np.int64]) -> None:
-    # a limit of 0 or -1 stands for none
+    # a limit of 0 or -1 means that there is none
     room = min(
         (value for value in (int(tokenizer.model_max_length), limits.tokens) if value and value > 0), default=None
     )

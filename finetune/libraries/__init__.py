@@ -1,1 +1,1 @@
-"""Libraries that load and run models: what they raise, as one message, and what they print."""
+"""Libraries that load and run models: their errors as one message, and their output."""

@@ -1,4 +1,4 @@
-"""Files of a model's folder that are not what their names say, found when a library could not read one of them."""
+"""Damaged files in a model's folder, looked for after a library could not read one of them."""
 
 import json
 from pathlib import Path
@@ -16,10 +16,10 @@ _READ_BY_TRANSFORMERS = (
 
 
 def damage(file: Path) -> str | None:
-    """Return what is wrong with a file and what to do, to follow its name; None where nothing is seen.
+    """Return the fault of a file and its fix, as text that follows the file's name; None if no fault is found.
 
-    Sees pointers of Git LFS that stand in for a file, and JSON that holds no object. Of other files the first bytes
-    alone are read.
+    Finds pointers of Git LFS in the place of a file, and JSON that holds no object. Of other files only the first
+    bytes are read.
     """
     try:
         with file.open("rb") as stream:

@@ -1,4 +1,4 @@
-"""One message, with cause and fix, for whatever a library raises while it loads a model or runs it."""
+"""One message, with cause and fix, for any error that a library raises while it loads or runs a model."""
 
 import re
 import signal
@@ -19,10 +19,10 @@ from ntk_dist.errors import NtkError
 
 @contextmanager
 def loading(path: str, what: str = "model") -> Iterator[None]:
-    """Raise whatever a library raises inside as a `ModelLoadError`; the original is its cause.
+    """Raise any error of a library inside this context as a `ModelLoadError`; the original is its cause.
 
-    So it does with code that comes with a checkpoint and ends the process. Too little memory, a lost process of a
-    group, a signal, and errors that have an explanation already come through as they are.
+    The same holds for a checkpoint's own code that ends the process. Too little memory, a lost process of a
+    group, a signal, and errors that are explained already are raised unchanged.
 
     Args:
         path: folder or id of the model.
@@ -33,7 +33,7 @@ def loading(path: str, what: str = "model") -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, SystemExit) as error:  # code of many authors raises whatever it likes, that of a checkpoint too
+    except (Exception, SystemExit) as error:  # any class of error: libraries, and a checkpoint's own code
         if _comes_through(error):
             raise
         reason = damaged_file(path) or f"{_cause(error)}; {_fix(error, path, what)}"
@@ -42,9 +42,9 @@ def loading(path: str, what: str = "model") -> Iterator[None]:
 
 @contextmanager
 def running(name: str) -> Iterator[None]:
-    """Raise whatever a library raises inside as a `ModelRunError`; the original is its cause.
+    """Raise any error of a library inside this context as a `ModelRunError`; the original is its cause.
 
-    Comes through what comes through `loading`.
+    The errors that `loading` leaves unchanged are unchanged here, too.
 
     Args:
         name: what the model is called, as its class.
@@ -97,9 +97,9 @@ def _is_of_a_signal(error: SystemExit) -> bool:
 
 
 def _cause(error: Exception | SystemExit) -> str:
-    """Return what a library says in one line, after the class of the error where that says more."""
+    """Return a library's message in one line, with the class of the error in front where that adds information."""
     said = str(error).strip()
-    # What other Python processes than this one would print is not for people, nor are lists of all architectures.
+    # Tracebacks of other Python processes and lists of all architectures do not help a reader.
     line = re.sub(r"\s+", " ", said.split("\n\n")[0]).partition(" Model type should be one of ")[0]
     line = line if len(line) <= 300 else line[:300].rstrip() + "..."
     if isinstance(error, SystemExit):
@@ -149,7 +149,7 @@ _KNOWN = {
     "Unrecognized configuration class": "transformers has no such model of this architecture; use one of texts that "
     "has",
 }
-"""What to do, by words that transformers uses."""
+"""Fixes, by words in the errors of transformers."""
 
 
 def _fix(error: Exception | SystemExit, path: str, what: str) -> str:

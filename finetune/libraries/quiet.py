@@ -8,7 +8,7 @@ from transformers.utils import logging as transformers_logging
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from printing bars and load reports; whoever loads says what was missing."""
+    """Keep transformers from printing bars and load reports; the callers report missing weights themselves."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

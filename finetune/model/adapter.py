@@ -1,4 +1,4 @@
-"""LoRA matrices or dense weights as groups of tracked modules, without what always has a zero gradient."""
+"""LoRA matrices or dense weights as groups of tracked modules, without parameters whose gradient is always zero."""
 
 import warnings
 from collections.abc import Collection, Sequence
@@ -33,7 +33,7 @@ class GroupParts:
 
 
 def insert_lora(model: PreTrainedModel, settings: AdapterSettings, targets: Sequence[Target], seed: int) -> None:
-    """Adapt the target modules, in place; what is drawn depends on the seed and the module's path alone."""
+    """Adapt the target modules, in place; the drawn values depend on the seed and the module's path alone."""
     # loaded only where weights are adapted: it takes as long as everything that a plan needs
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -82,13 +82,13 @@ def dense_parts(target: Target) -> GroupParts:
 
 
 def without_gradient(parts: GroupParts) -> GroupParts:
-    """The same group where nothing that it changes can reach the outputs."""
+    """Return the same group without tracked modules, for groups that cannot change the outputs."""
     names = [linear.name.rpartition(".")[2] for linear in parts.tracked]
     return GroupParts([], sorted({*parts.zero, *names}), parts.trained)
 
 
 def is_zero(module: nn.Linear) -> bool:
-    """Whether every weight is zero."""
+    """Tell whether every weight is zero."""
     return not bool(module.weight.any())
 
 

@@ -1,4 +1,4 @@
-"""Where things stand in a transformers model: its base, its head, its layers, and what targets name."""
+"""The parts of a transformers model: its base, its head, its layers, and the modules that targets name."""
 
 import difflib
 from collections import Counter
@@ -35,14 +35,14 @@ class Target:
 
 
 def is_decoder(model: PreTrainedModel) -> bool:
-    """Whether the model reads its output at the last token: a causal language model, or a `score` head."""
+    """Tell whether the model reads its output at the last token: a causal language model, or a `score` head."""
     if isinstance(getattr(model, "score", None), nn.Linear):
         return True
     return not has_head(model) and not reads_mask(model.config)
 
 
 def reads_mask(config: PreTrainedConfig) -> bool:
-    """Whether the language model of an architecture fills in masks rather than goes on with a text.
+    """Tell whether the language model of an architecture is a masked one; otherwise it is causal.
 
     Of most architectures transformers knows only one of the two. Of the others (BERT, RoBERTa, ...) a model is
     causal if its configuration says so: `is_decoder`, or the class that it was saved from.
@@ -66,12 +66,12 @@ def reads_mask(config: PreTrainedConfig) -> bool:
 
 
 def encoder_alone(config: PreTrainedConfig) -> bool:
-    """Whether only the encoder of the architecture is taken: T5, also v1.1 and Flan."""
+    """Tell whether only the encoder of the architecture is used: T5, also v1.1 and Flan."""
     return str(config.model_type) == "t5"
 
 
 def has_head(model: PreTrainedModel) -> bool:
-    """Whether the model is a classifier rather than a language model."""
+    """Tell whether the model is a classifier rather than a language model."""
     return "ForSequenceClassification" in type(model).__name__
 
 
@@ -84,7 +84,7 @@ def base_model(model: PreTrainedModel) -> nn.Module:
     named: nn.Module = model.base_model
     if named is not model:
         return named
-    # some architectures call it otherwise than they say
+    # some architectures have it under another name than their `base_model_prefix`
     inside: list[nn.Module] = [child for child in model.children() if isinstance(child, PreTrainedModel)]
     if len(inside) == 1:
         return inside[0]
@@ -195,9 +195,9 @@ def find_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def position_bias(first: nn.Module, n_tokens: int) -> Tensor | None:
-    """What a model's first layer adds to the attention scores (1, heads, T, T) by distance, and hands on to the others.
+    """Return T5's position bias (1, heads, T, T), which the first layer computes and passes on to the others.
 
-    None of other architectures than T5, of which each layer sees the positions for itself.
+    None for other architectures, in which each layer computes its positions itself.
 
     Args:
         first: the first of the layers that `find_layers` finds.

@@ -1,7 +1,7 @@
-"""Whether an example has the same outputs and rows whatever shares its batch or came before it: measured, not assumed.
+"""Checks that an example's outputs and rows do not depend on its batch or on earlier examples, by measurement.
 
-Architectures in which it has not: FNet's Fourier transform and ConvBERT's convolution see padding, BigBird changes its
-attention at a short text, experts of a limited capacity take whoever comes first.
+Architectures that fail: FNet's Fourier transform and ConvBERT's convolution see padding, BigBird changes its
+attention at a short text, and experts of a limited capacity take the tokens that come first.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +29,7 @@ EXACT = 1e-9
 """Largest relative error in double precision."""
 
 ROUNDOFFS = 50
-"""Largest relative error in single precision, in unit roundoffs, or in what one of them does to the numbers."""
+"""Largest relative error in single precision, in unit roundoffs, or in changes that one unit roundoff causes."""
 
 _LARGEST = 1e-2
 _DRAWS = 2
@@ -87,16 +87,16 @@ class TrialTexts:
 
 
 def _between(order: NDArray[np.int64], lengths: NDArray[np.int64], longest: int) -> int | None:
-    """Return the text of the middle among those longer than the shortest and shorter than `longest`; None without."""
+    """Return the middle one of the texts longer than the shortest and shorter than `longest`; None if there is none."""
     found = [number for number in order if lengths[order[0]] < lengths[number] < longest]
     return int(found[len(found) // 2]) if found else None
 
 
 def check_batching(model: nn.Module, rows: Rows, texts: TrialTexts, *, alone: bool) -> None:
-    """Check that scores and rows of an example do not depend on what shares its batch, came before it, or on chance.
+    """Check that scores and rows of an example do not depend on its batch, on examples before it, or on chance.
 
-    In double precision they have to agree to 1e-9 of their norm; in single precision to 50 unit roundoffs, or 50 times
-    what it does to the numbers that every linear module rounds once more, if that is more.
+    In double precision they have to agree to 1e-9 of their norm. In single precision they have to agree to 50 unit
+    roundoffs, or, if that is more, to 50 times the change from one further rounding in every linear module.
 
     Args:
         model: the model, whose modules are named in messages; left as it was.
@@ -113,7 +113,7 @@ def check_batching(model: nn.Module, rows: Rows, texts: TrialTexts, *, alone: bo
 
 
 class _Trial:
-    """The passes; all of them find the model as it was loaded, unless it says otherwise."""
+    """The passes of the check; each starts from the model as it was loaded, unless its method says otherwise."""
 
     def __init__(self, model: nn.Module, rows: Rows, texts: TrialTexts) -> None:
         self._model = model
@@ -142,7 +142,7 @@ class _Trial:
             self._check_beside(texts.crowd, f"{len(texts.crowd) - 1} others")
 
     def _check_one_after_another(self) -> None:
-        """Check a text after a longer one, and longer ones after that, in a model that nobody puts back."""
+        """Check a text after a longer one, and longer ones after that, without restoring the model in between."""
         texts = self._texts
         middle = None if texts.middle is None else self._alone(texts.middle)
         with undone(self._model):
@@ -166,7 +166,7 @@ class _Trial:
         )
 
     def _check_beside(self, batch: Batch, whom: str) -> None:
-        """Check every text of a batch, the shortest of which are those that most happens to."""
+        """Check every text of a batch, from the shortest on, since padding changes the shortest ones most."""
         with undone(self._model):
             found = self._rows(batch)
         apart = batch.apart()
@@ -213,7 +213,7 @@ class _Trial:
         if dtype == torch.float64:
             return error <= EXACT
         roundoff = torch.finfo(dtype).eps / 2
-        # what one more rounding does takes passes, which are made where they can make a difference alone
+        # measuring one more rounding takes further passes, so it is done only where it can decide
         return error <= ROUNDOFFS * roundoff or error <= min(ROUNDOFFS * self._noise(text, roundoff), _LARGEST)
 
     def _noise(self, text: "_Text", roundoff: float) -> float:
@@ -221,7 +221,7 @@ class _Trial:
             return max(self._as_loaded(text.batch).error(text.found) for _ in range(_DRAWS))
 
     def _where(self, text: "_Text", other: Batch, position: int = 0) -> str:
-        """Name the first module, of those that say which output is whose, that differs for an example of a batch."""
+        """Name the first module whose output for an example of a batch differs, among those with an example axis."""
         expected = dict(self._outputs(text.batch, 0))
         bound = (
             EXACT if text.found.scores.dtype == torch.float64 else ROUNDOFFS * torch.finfo(text.found.scores.dtype).eps
@@ -234,7 +234,7 @@ class _Trial:
         return ""
 
     def _outputs(self, batch: Batch, position: int) -> list[tuple[tuple[str, int], Tensor]]:
-        """Return by module and call the outputs for one example, as they are finished; those in front come first."""
+        """Return the outputs for one example by module and call, in the order in which the modules finish."""
         found: list[tuple[tuple[str, int], Tensor]] = []
         calls: dict[str, int] = {}
 
@@ -282,14 +282,14 @@ class _Example:
 
 @dataclass(frozen=True, eq=False)
 class _Text:
-    """A text, and what it gives by itself."""
+    """A text, and the scores and rows that it gives by itself."""
 
     batch: Batch
     found: _Example
 
 
 def _level(batch: Batch, position: int) -> Batch | None:
-    """Return a batch cut to the length of one of its texts; None if it has that length."""
+    """Return a batch cut to the length of one of its texts; None if it has that length already."""
     length = int(batch.last_positions[position]) + 1
     if length == batch.input_ids.shape[1]:
         return None
@@ -312,14 +312,14 @@ def largest_error(found: Found, expected: Found, position: int) -> float:
 
 
 def one_score(logits: Tensor) -> Tensor:
-    """Return one combination (B, 1) of all logits (B, C), so that one row says what there is to say of C."""
+    """Return one linear combination (B, 1) of all logits (B, C), so that one row stands for all C."""
     weights = torch.linspace(1, 2, logits.shape[1], dtype=logits.dtype, device=logits.device)
     return (logits * weights).sum(dim=1, keepdim=True)
 
 
 @contextmanager
 def _rounding(model: nn.Module, roundoff: float) -> Iterator[None]:
-    """Inside, every number that a linear module returns is off by one unit roundoff, up or down."""
+    """Change every number that a linear module returns by one unit roundoff, up or down, inside this context."""
     draw = torch.Generator().manual_seed(0)
 
     def rounded(_module: nn.Module, _args: object, output: Tensor) -> Tensor:
@@ -335,7 +335,7 @@ def _rounding(model: nn.Module, roundoff: float) -> Iterator[None]:
 
 
 def _cropped(output: Tensor, before: Tensor) -> Tensor | None:
-    """Return of an output what it has in front on each axis, as large as another; None if it is smaller."""
+    """Return an output cut to the shape of another, from the start of each axis; None if it is smaller."""
     if output.ndim != before.ndim or any(own < size for own, size in zip(output.shape, before.shape, strict=True)):
         return None
     return output[tuple(slice(size) for size in before.shape)]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint holds what its configuration describes: all of the base model, and nothing else of it."""
+"""Checks that a checkpoint holds exactly the base model that its configuration describes."""
 
 import re
 from collections.abc import Collection
@@ -17,7 +17,7 @@ from finetune.model.weight_files import are_here, weight_files
 from finetune.settings import ModelSettings
 
 _POOLER = re.compile(r"(^|\.)[a-z_]*pooler\.")
-"""What pools the first token: only some of the classes of an architecture have it, and it is drawn where it lacks."""
+"""The layer that pools the first token: some classes of an architecture lack it; where missing, it is drawn."""
 
 _OTHER_PARTS = re.compile(r"^(decoder|shared|vision|visual|audio|image|mtp|multi_modal|lm_head|cls|predictions)")
 """Parts beside the base model that checkpoints of a larger model keep under its prefix."""
@@ -27,14 +27,14 @@ _BUFFERS = re.compile(
     r"embed_positions\.(weights|_float_tensor)|relative_position_(index|bucket)|alibi|pos_encoding|h?attn\.bias|"
     r"attention\.(bias|attention\.bias))$"
 )
-"""Tables that are computed when a model is made, and which older releases of transformers saved."""
+"""Tables that are computed when a model is made; older releases of transformers saved them."""
 
 _QUANTIZED = re.compile(r"(^|\.)(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|weight_scale(_inv)?|weight_packed)$")
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a checkpoint differs from a model.
+    """Differences between a checkpoint and a model.
 
     Attributes:
         missing: names of the parameters that the checkpoint lacks.
@@ -48,7 +48,7 @@ class Fit:
 
     @classmethod
     def reported(cls, report: dict[str, Any]) -> "Fit":
-        """Return what transformers reports of a checkpoint that it has loaded."""
+        """Return the differences that transformers reports after loading a checkpoint."""
         return cls(
             frozenset(report["missing_keys"]),
             frozenset(report["unexpected_keys"]),
@@ -62,10 +62,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Case:
-    """A model and the tensors of a checkpoint, which are equal if they are described by the same text."""
+    """A model and the tensors of a checkpoint; two cases are equal if the same text describes them."""
 
     text: str
-    kind: type[PreTrainedModel] = field(compare=False)  # not the model itself, which whoever keeps a case would keep
+    kind: type[PreTrainedModel] = field(compare=False)  # not the model itself, which would live as long as the case
     config: PretrainedConfig = field(compare=False)
     shapes: dict[str, tuple[int, ...]] = field(compare=False)
 
@@ -162,7 +162,7 @@ def _unused(model: PreTrainedModel, prefix: str, unexpected: Collection[str]) ->
     for name in unexpected:
         inside = name.removeprefix(prefix)
         first = inside.split(".")[0]
-        # A checkpoint of the base model alone has no prefix; there only what the base model has tells a head apart.
+        # A checkpoint of the base model alone has no prefix, so a head is told apart by the base model's own names.
         of_base = first in children or (name.startswith(prefix) and not _OTHER_PARTS.search(inside))
         if of_base and not _POOLER.search(inside) and not _BUFFERS.search(inside):
             dropped.append(name)

@@ -1,4 +1,4 @@
-"""What a checkpoint is besides weights for a configuration: quantized, or a model with an adapter beside it."""
+"""Kinds of checkpoints that are not plain weights: quantized ones, and models with an adapter beside them."""
 
 from collections.abc import Mapping
 from typing import Any

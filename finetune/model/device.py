@@ -1,4 +1,4 @@
-"""Where a model computes: a processor or a GPU, and whether the GPU knows the model's precision."""
+"""The device of a model: a CPU, or a GPU that supports the model's precision."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Random weights that depend on a seed and on the parameter's name alone, never on what else is drawn."""
+"""Random weights that depend on a seed and on the parameter's name alone, never on other draws."""
 
 import hashlib
 import math

@@ -26,13 +26,13 @@ _SMALL = 30_000_000
 """Parameters of a model that is copied whole: drawing them takes a fraction of a second."""
 
 _LARGE = 150_000_000
-"""Parameters beyond which nothing is copied, for `plan` has to be quick and small."""
+"""Parameters above which nothing is copied, because `plan` has to take little time and memory."""
 
 _TOKENS = 64
 """Tokens of the longer text, if there is one."""
 
 _DIFFERENT = 1e-3
-"""Relative error of a text beside another above which it is looked at closely."""
+"""Relative error of a text in a batch with another one, above which it is checked closely."""
 
 _LAYERS = 2
 """Layers of a shallow copy."""
@@ -75,7 +75,7 @@ def dry_run(
         )
         if _size(own) > _SMALL and (shallow := _shallow(config)) is not None:
             cut = replace(own, config=shallow, text=_text(shallow))
-            # where the copy fails, it may be for the layers that it lacks
+            # a failure of this copy may come from the layers that it lacks
             if _size(cut) <= _LARGE and _passes(cut):
                 return
         if _size(own) <= _LARGE:
@@ -87,7 +87,7 @@ def dry_run(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A copy and what is tried with it; those that are described alike are equal."""
+    """A copy of the model and the inputs of its trial; two trials are equal if their descriptions are."""
 
     text: str
     model: ModelSettings
@@ -137,7 +137,7 @@ def _shallow(config: PreTrainedConfig) -> PreTrainedConfig | None:
 
 @lru_cache(maxsize=64)
 def _size(trial: _Trial) -> float:
-    """Return the parameters of a copy; infinitely many where it cannot be made."""
+    """Return the number of parameters of a copy; infinity if it cannot be made."""
     try:
         with loading(trial.model.path), quiet(), torch.device("meta"):
             network = model_from(trial.model, trial.config, language_model=trial.language_model)

@@ -1,4 +1,4 @@
-"""Answers of the host about a batch that is on a device, where the device would have to be waited for."""
+"""Answers from the host's copy of a batch, so that the host does not wait for the device."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,14 +28,14 @@ _ASKED = frozenset(
     for owner in (torch, Tensor)
     if (function := getattr(owner, name, None)) is not None
 ) | {Tensor.__eq__, Tensor.__ne__, Tensor.__invert__, Tensor.__getitem__}
-"""What models ask of masks and tokens, and costs the host nothing."""
+"""Functions that models call on masks and tokens, and that cost the host next to nothing."""
 
 _CONVERTED = frozenset({Tensor.to, Tensor.bool, Tensor.long, Tensor.int, Tensor.float})
 
 
 @contextmanager
 def answered(batch: Batch, there: Batch) -> Iterator[None]:
-    """Inside this context the host answers what a model asks of a batch, such as whether nothing is padding.
+    """Let the host answer a model's questions about a batch inside this context, such as whether it has padding.
 
     Args:
         batch: on the host; anywhere else nothing is known.
@@ -50,7 +50,7 @@ def answered(batch: Batch, there: Batch) -> Iterator[None]:
 
 
 class _Known(TorchFunctionMode):
-    """Follows some tensors through what costs nothing, and tells `bool` without the device."""
+    """Follows some tensors through cheap functions, and computes their `bool` on the host."""
 
     def __init__(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class _Known(TorchFunctionMode):
 
 
 def _is_plain(value: object) -> bool:
-    """Whether an argument means the same on the host."""
+    """Tell whether an argument means the same on the host."""
     if isinstance(value, tuple):
         return all(_is_plain(each) for each in value)
     return value is None or isinstance(value, bool | int | float | slice)

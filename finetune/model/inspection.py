@@ -1,4 +1,4 @@
-"""What a model, an adapter and a head amount to, without loading a weight."""
+"""Sizes and groups of a model with its adapter and head, without loading a weight."""
 
 from dataclasses import dataclass
 
@@ -55,8 +55,8 @@ class ModelFacts:
         n_parameters: scalars of the model, head included, adapter not.
         weight_bytes: their size in memory.
         largest_layer_bytes: that of the largest layer, or of the embeddings if those are larger.
-        linear_width: inputs and outputs of all linear modules together: about the numbers that a token leaves for the
-            way back through the model.
+        linear_width: inputs and outputs of all linear modules together: about the numbers that are kept of a token for
+            the backward pass.
         model_type: transformers' name of the architecture.
         is_decoder: whether the output is read at the last token.
     """
@@ -73,7 +73,7 @@ class ModelFacts:
 
 
 def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSettings, *, n_outputs: int) -> ModelFacts:
-    """The facts that a plan needs. A head of zeros, which weights alone can tell, is not foreseen.
+    """Return the facts that a plan needs. A head of zeros, which only the weights would show, is not considered.
 
     Raises:
         FinetuneError: a named subclass says whether model, head or target is wrong; also where the checkpoint lacks a
@@ -116,7 +116,7 @@ def _bytes(module: nn.Module) -> int:
 
 
 def _largest_layer_bytes(network: PreTrainedModel) -> int:
-    """Return the bytes of the largest part of a model that computes by itself: a layer, or a module beside them."""
+    """Return the bytes of the largest part of a model: a layer, or a module outside of the layers."""
     layers = [child for module in network.modules() if isinstance(module, nn.ModuleList) for child in module]
     inside = {id(module) for layer in layers for module in layer.modules()}
     beside = [module for module in network.modules() if id(module) not in inside and not any(module.children())]

@@ -104,7 +104,7 @@ def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
 
 
 def score_words_alone(model: PreTrainedModel, head: nn.Linear) -> None:
-    """Have a language model score the label words instead of its vocabulary, in place.
+    """Make a language model score the label words instead of its vocabulary, in place.
 
     What stands between base model and vocabulary (dense layer, activation, norm), and behind it (a factor, a soft cap),
     differs between architectures and runs as it is; the output embedding keeps its parameters.

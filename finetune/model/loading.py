@@ -29,7 +29,7 @@ from finetune.settings import ModelSettings
 from ntk_dist.errors import NonFiniteError
 
 _MOST_LAYERS = 2000
-"""A module is made for each of them also without weights, which takes a few milliseconds."""
+"""Largest number of layers: each one's modules are made even without weights, which takes a few milliseconds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def drawn_model(
 
 
 def model_from(settings: ModelSettings, config: PreTrainedConfig, *, language_model: bool) -> PreTrainedModel:
-    """The model that a configuration describes, as its architecture initialises itself."""
+    """The model that a configuration describes, as its architecture initializes itself."""
     model: PreTrainedModel = _auto_class(config, language_model).from_config(config, **_options(settings))
     return model
 
@@ -194,7 +194,7 @@ def _check_finite(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         # of a model that is divided among processes each looks at its part
         part = part_of(parameter)
-        # one sum tells, and costs less than a mask; only a suspicious one is looked into
+        # one sum costs less than a mask; elements are checked only if the sum is not finite
         if not bool(torch.isfinite(part.sum())) and not bool(torch.isfinite(part).all()):
             raise NonFiniteError(
                 f"the parameter {name} of the model holds NaN or infinite values; the checkpoint is damaged, "

@@ -1,4 +1,4 @@
-"""What a forward pass leaves in a model beside its outputs: undone, or named.
+"""Changes that a forward pass makes to a model itself: undone, or named.
 
 Some architectures change themselves: BigBird turns its sparse attention off at the first short text and never on again,
 others keep tables that grow with the longest text.
@@ -19,7 +19,7 @@ _OF_DEEPSPEED = ("ds_", "applied_pre_backward_ref_cnt")
 
 
 class ModelState:
-    """What the modules of a model are made of and remember at this moment, beside their parameters.
+    """The present state of a model's modules: attributes, children and buffers, without the parameters.
 
     Args:
         model: the model.
@@ -29,7 +29,7 @@ class ModelState:
         self._modules = {name: (module, _ModuleState.of(module)) for name, module in model.named_modules()}
 
     def put_back(self) -> None:
-        """Have the model as it was."""
+        """Restore this state of the model."""
         for module, state in self._modules.values():
             state.put_back(module)
 
@@ -46,7 +46,7 @@ class ModelState:
 
 @contextmanager
 def undone(model: nn.Module) -> Iterator[None]:
-    """Undo at the end what passes through the model change of it, inside."""
+    """Undo, at the end of this context, the changes that passes through the model have made to it."""
     state = ModelState(model)
     try:
         yield
@@ -56,7 +56,7 @@ def undone(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class _ModuleState:
-    """Of one module.
+    """The state of one module.
 
     Attributes:
         attributes: its own, by name; containers with a copy of what they hold.
@@ -95,7 +95,7 @@ class _ModuleState:
 
 
 def _own(module: nn.Module) -> dict[str, Any]:
-    # forward is how others stand in for a module
+    # other code replaces a module's `forward` to compute in its place
     return {
         name: value
         for name, value in vars(module).items()
@@ -111,7 +111,7 @@ def _kept(buffer: Tensor | None) -> tuple[Tensor | None, int, Tensor | None]:
 
 
 def _refill(container: Any, contents: Any) -> None:
-    """Have a container hold what it held before; one that does already is left alone."""
+    """Restore the contents of a container; leave it alone if they are the same."""
     now, before = _parts(container), _parts(contents)
     if len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True)):
         return

@@ -1,4 +1,4 @@
-"""How many modules a model may have: a configuration may ask for any number, and making one takes 0.1 ms."""
+"""Limit on the number of a model's modules: a configuration may ask for any number, and each takes 0.1 ms to make."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +10,11 @@ from transformers import PreTrainedConfig
 from finetune.errors import ModelLoadError
 
 MOST_MODULES = 150_000
-"""More than any model that is known, those with an object for each of 384 experts in 61 layers among them."""
+"""More modules than any known model has, even with a module for each of 384 experts in 61 layers."""
 
 
 def number_of_layers(config: PreTrainedConfig) -> object:
-    """Return what a configuration says of its layers, if anything; one with several text models says nothing."""
+    """Return a configuration's number of layers; None if it has none, or describes several text models."""
     try:
         return getattr(config.get_text_config(), "num_hidden_layers", None)
     except ValueError:
@@ -23,7 +23,7 @@ def number_of_layers(config: PreTrainedConfig) -> object:
 
 @contextmanager
 def not_too_many(path: str, config: PreTrainedConfig) -> Iterator[None]:
-    """Inside, where one model is made, its modules are counted.
+    """Count the modules of the one model that is made inside this context.
 
     Args:
         path: folder or id of the model.

@@ -13,7 +13,7 @@ _DIFFERS_BY_DEVICE = frozenset(
     for owner in (torch, Tensor)
     if (function := getattr(owner, name, None)) is not None
 ) | {Tensor.__pow__, Tensor.__rpow__}
-"""What every library rounds in its own way; sums of two numbers, products, quotients and roots all round alike."""
+"""Functions that each library rounds differently; sums, products, quotients and square roots are rounded alike."""
 
 _PRODUCTS = frozenset({Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor.__rmul__, torch.mul, torch.multiply})
 _LARGEST_SINGLE = torch.finfo(torch.float32).max
@@ -69,7 +69,7 @@ class KeepDouble(TorchFunctionMode):
         return func(*args, **named)
 
     def _on_host(self, func: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-        """Run a function on the host where that makes a difference; the result goes where its arguments are."""
+        """Run a function on the host where the device would round differently; return the result on the device."""
         tensors = [value for value in args if isinstance(value, Tensor)]
         if not tensors or any(value.dtype == torch.float64 or value.device.type == "cpu" for value in tensors):
             return func(*args, **named)

@@ -41,7 +41,7 @@ _OTHER_TOKENS = (
 
 
 class PrefixCache:
-    """What leaves the layers below `lowest_layer`, for every token of a set of examples.
+    """Hidden states after the layers below `lowest_layer`, for every token of a set of examples.
 
     Args:
         scorer: the model; what lies below `lowest_layer` must not change while the cache is in use.
@@ -111,7 +111,7 @@ class PrefixCache:
 
     @contextmanager
     def reading(self, positions: Positions, batch: Batch) -> Iterator[None]:
-        """Inside, `scorer.logits(batch)` skips the frozen layers; gradients above them are unchanged.
+        """Let `scorer.logits(batch)` skip the frozen layers inside this context; gradients above them are unchanged.
 
         Args:
             positions: (B,) the examples of `fill` that make up the batch; one may come several times.
@@ -155,7 +155,7 @@ class PrefixCache:
         return outputs[-1]
 
     def _check(self, kept: "_KeptStates", positions: Positions) -> None:
-        """Compare with the whole model: of what the layers do only their last states are known."""
+        """Compare with the whole model, because only the last states of the frozen layers are kept."""
         batch = kept.tokens.batch(positions)
         expected = self._scorer.features(batch)
         states = kept.states(positions, batch.input_ids, batch.attention_mask)
@@ -233,7 +233,7 @@ class _KeptStates:
 
 @contextmanager
 def _replaced(layers: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """Inside, the layers return `output` without running."""
+    """Let the layers return `output` without running, inside this context."""
     before = [vars(layer).get("forward") for layer in layers]
     try:
         for layer in layers:

@@ -1,4 +1,4 @@
-"""Models with random weights: what a configuration describes, drawn as its architecture initialises itself."""
+"""Models with random weights: drawn from a configuration by the initialization of its architecture."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -57,7 +57,7 @@ def _draw_left_out(module: nn.Module, model: PreTrainedModel) -> None:
 
 
 class _Marked(TorchFunctionMode):
-    """Inside, what is made without values is NaN, so that it can be told from what has some."""
+    """Fills tensors made without values with NaN inside this context, to tell them from those with values."""
 
     def __torch_function__(
         self,
@@ -71,7 +71,7 @@ class _Marked(TorchFunctionMode):
 
 
 class _DrawnByName(TorchFunctionMode):
-    """Inside, parameters are filled with random numbers from generators of their own."""
+    """Fills each parameter with random numbers from a generator of its own, inside this context."""
 
     def __init__(self, names: Mapping[int, str], seed: int) -> None:
         super().__init__()

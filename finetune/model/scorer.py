@@ -63,7 +63,7 @@ class Scorer:
         example_axes: by linear module the axis of its input on which examples stand, see
             `ntk_dist.jacobian.example_axes`.
         layers: those that `rows` runs again instead of keeping their activations; none keeps all activations.
-        alone: whether every example of a batch goes through the model by itself, and finds it as it was loaded.
+        alone: whether each example goes through the model alone, which is in its state after loading each time.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Scorer:
     ) -> None:
         self.model = model.eval()
         self.alone = alone
-        # no pass goes on from another one, and layers that run again would find what they left in a cache
+        # passes are independent, and layers that run again would read their own entries in a cache
         model.config.use_cache = model.config.get_text_config().use_cache = False
         self.final = final
         self.words = words
@@ -95,7 +95,7 @@ class Scorer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device on which the model computes."""
         return self.final.weight.device
 
     def at_once(self, positions: Sequence[int] | NDArray[np.integer]) -> list[NDArray[np.int64]]:
@@ -193,7 +193,7 @@ class Scorer:
 
     @contextmanager
     def _pass(self) -> Iterator[None]:
-        """Inside, the model runs; where examples go alone, what it changes of itself is undone at the very end."""
+        """Let the model run inside this context; where examples go alone, undo its own changes at the end."""
         outermost = self.alone and not self._in_a_pass
         with running(type(self.model).__name__), undone(self.model) if outermost else nullcontext():
             self._in_a_pass = self.alone
@@ -245,7 +245,7 @@ def build_scorer(
         head: what gives the outputs.
         n_outputs: number of outputs C.
         adapter_seed: seed of LoRA's matrices.
-        head_seed: seed of the head and of whatever the checkpoint lacks.
+        head_seed: seed of the head and of all parameters that the checkpoint lacks.
         head_weights: "weight" (C, d) and "bias" (C,) of a ridge or logistic probe; without them such a head
             is a random one, whose `features` the probe is fitted to.
         groups: the groups to track; None tracks all.
@@ -300,7 +300,7 @@ def _group_parts(
 
 
 def try_out(scorer: Scorer, run: Call = at_once) -> None:
-    """Have a scorer know what only passes through its model tell, and leave the model as it was.
+    """Set the attributes of a scorer that need passes through its model, and leave the model unchanged.
 
     Args:
         scorer: with all adapters and its head.
@@ -318,7 +318,7 @@ def try_out(scorer: Scorer, run: Call = at_once) -> None:
 
 
 def take_words(scorer: Scorer, run: Call = at_once) -> None:
-    """Have a scorer score its label words alone, compared with the model's own logits once.
+    """Let a scorer compute only the logits of its label words, after one comparison with the model's own logits.
 
     Args:
         scorer: of label words.
@@ -357,7 +357,7 @@ def _at_least_single(values: Tensor) -> Tensor:
 
 
 def _last_tokens(batch: Batch) -> tuple[Tensor, Tensor]:
-    # by the mask, not by comparing with a padding id, which may also be a real token
+    # by the mask, because a padding id may also be a real token
     return torch.arange(len(batch), device=batch.input_ids.device), batch.last_positions
 
 

@@ -1,4 +1,4 @@
-"""Passes with made-up tokens, by which a scorer learns on which axis each linear module sees the examples."""
+"""Passes with made-up tokens that find the example axis of each linear module's input."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +29,7 @@ def at_once(call: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
 
 
 def find_example_axes(scorer: "Scorer", run: Call = at_once) -> None:
-    """Have a scorer know the axis of its tracked modules, see `ntk_dist.jacobian.example_axes`.
+    """Set the example axes of a scorer's tracked modules, see `ntk_dist.jacobian.example_axes`.
 
     Args:
         scorer: with all adapters and its head.
@@ -50,10 +50,10 @@ def find_example_axes(scorer: "Scorer", run: Call = at_once) -> None:
 
 
 def plain_tokens(config: PreTrainedConfig, count: int, *, without: int | None) -> NDArray[np.int64]:
-    """Return token ids that stand for words, as far as a configuration tells: none that it names, nor `without`."""
+    """Return token ids of plain words: none that the configuration names as special, and not `without`."""
     texts: Any = config.get_text_config()
     special = {value for part in (config, texts) for value in _named_ids(part)} | {without}
-    # of characters there is no vocabulary
+    # models of characters have no vocabulary
     size = int(getattr(texts, "vocab_size", 0) or 256)
     drawn = np.random.default_rng(0).choice(size, min(size, count + len(special)), replace=False)
     return np.resize(np.array([token for token in drawn if token not in special], dtype=np.int64), count)

@@ -36,23 +36,23 @@ class Stored:
 
 
 Tensors = dict[str, Stored]
-"""By name of a tensor where it is."""
+"""Tensors in files, by name."""
 
 _PRECISIONS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
-"""Those of weights that can be used as they are."""
+"""Precisions of weights that can be used without conversion, with their names in safetensors."""
 
 _WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""What transformers looks for, in this order."""
+"""Files that transformers looks for, in this order."""
 
 
 class WeightFiles:
-    """The tensors of a checkpoint, of which nothing is read before it is asked for.
+    """The tensors of a checkpoint, each read only when it is asked for.
 
     Args:
-        tensors: by name where they are.
+        tensors: the stored tensors by name.
 
     Attributes:
-        shapes: by name the shape of a tensor.
+        shapes: shapes of the tensors by name.
     """
 
     def __init__(self, tensors: Tensors) -> None:
@@ -123,7 +123,7 @@ def check_weight_files(settings: ModelSettings) -> None:
 
 
 def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
-    """Return the files, and by tensor the name of the file that an index promises it in."""
+    """Return the files, and for each tensor the name of its file according to the index."""
     for name in _WHOLE:
         found = _cached(settings, name)
         if found is None:
@@ -143,7 +143,7 @@ def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
 
 
 def _index(file: Path) -> dict[str, str]:
-    """Return by tensor the name of its file."""
+    """Return the name of the file of each tensor."""
     found = damage(file)
     if found is not None:
         raise ModelLoadError(f"the weights' index {file} {found}")
@@ -158,7 +158,7 @@ def _index(file: Path) -> dict[str, str]:
 
 
 def _other_formats(folder: str) -> str:
-    """Return what to do about weights of other formats, where there are some."""
+    """Return the advice about weights of other formats; empty if there are none."""
     names = sorted(file.name for file in Path(folder).glob("*") if file.suffix in (".gguf", ".h5", ".msgpack", ".onnx"))
     return f"; {names[0]} is in a format that is not read here: get the checkpoint in safetensors" if names else ""
 
@@ -227,7 +227,7 @@ def _pickled(file: Path, _opened: ExitStack) -> Tensors:
             "loaded, as they can run code; get the checkpoint in safetensors"
         ) from error
     except Exception as error:
-        # unpickling damaged bytes raises whatever they spell
+        # damaged bytes may raise any error when they are unpickled
         raise ModelLoadError(f"the weight file {file} {_unreadable(file, error)}") from error
     if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
         raise ModelLoadError(

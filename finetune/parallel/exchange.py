@@ -1,4 +1,4 @@
-"""What the processes of a model group give each other while they train: outputs, gradients, states."""
+"""Data that the processes of a model group exchange while they train: outputs, gradients, states."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from finetune.parallel.group import ModelGroup
 def from_all(own: Tensor, places: Sequence[int], n_examples: int) -> Tensor:
     """Return the outputs (S, n, R) of n examples, of which this process has computed some.
 
-    Gradients go back to its own alone, and to every one of them: also where they do not count they come, as zeros,
-    because a backward pass takes all processes.
+    Gradients go back to this process's outputs alone. Outputs that do not count get gradients of zero, because all
+    processes have to take part in a backward pass.
 
     Args:
         own: (S, b, R), outputs with their graph.
@@ -53,7 +53,7 @@ def check_agreement(numbers: Sequence[int], group: ModelGroup) -> None:
 
 @torch.no_grad()
 def join(rows: Tensor, group: ModelGroup) -> None:
-    """Give every process the rows of all, in place: each has its own, and zeros for those of the others."""
+    """Give every process the rows of all, in place; before the call each has its own rows, and zeros for the others."""
     if group.size > 1:
         all_reduce(rows)
 
@@ -64,7 +64,7 @@ class _FromAll(torch.autograd.Function):
         ctx.places, ctx.shape = places, own.shape
         whole = own.new_zeros(own.shape[0], n_examples, own.shape[2])
         whole[:, places] = own[:, : len(places)]
-        # Of each sum one term at most is not zero, so that no order of them matters.
+        # At most one term of each sum is not zero, so the order of the sum does not matter.
         all_reduce(whole)
         return whole
 

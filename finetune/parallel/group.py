@@ -1,6 +1,6 @@
-"""The processes of a model group as one of them sees it: its place among them, and what they tell each other.
+"""One process's view of its model group: its rank, and the messages between the processes.
 
-Imports no torch, so that whoever only asks whether there is a group need not wait for it.
+Imports no torch, so that code that only asks whether there is a group does not wait for that import.
 """
 
 import json
@@ -12,7 +12,7 @@ Work = TypeVar("Work")
 
 
 class Board(Protocol):
-    """Where the first process of a group leaves what the others read: a store of torch.distributed."""
+    """Store of torch.distributed in which the first process of a group leaves messages for the others."""
 
     def set(self, key: str, value: str) -> None:
         """Leave a value."""
@@ -41,11 +41,11 @@ class ModelGroup:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the first process, which decides for all."""
+        """True for the first process, which decides for all."""
         return self.rank == 0
 
     def rounds(self, work: Sequence[Work]) -> Iterator[tuple[Work, bool]]:
-        """Yield what this process works on, round by round, and whether the result counts.
+        """Yield the item that this process works on in each round, and whether its result counts.
 
         Every process has equally many rounds, because the weights of each layer come from all of them. Where there is
         not enough work for a last round, the others work on something once more, and their result is dropped.
@@ -70,7 +70,7 @@ class ModelGroup:
         return value
 
     def gathered(self, value: Any) -> list[Any]:
-        """Return what every process gives, by rank; returns once all have given theirs."""
+        """Return the values of all processes, by rank, once all have given theirs."""
         if self.size == 1:
             return [value]
         import torch.distributed

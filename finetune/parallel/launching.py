@@ -10,7 +10,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from finetune.errors import GroupError
 
 START_METHOD = "spawn"
-"""How Python starts the processes: anew, so that they inherit nothing but the environment."""
+"""Python's start method for the processes: new interpreters, which inherit nothing but the environment."""
 
 
 def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -35,7 +35,7 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
         rdzv_endpoint="127.0.0.1:0",
         local_addr="127.0.0.1",
         max_restarts=0,
-        monitor_interval=0.01,  # the first to end is to blame: the others lose their connection to it, and end as well
+        monitor_interval=0.01,  # the first to end is at fault: the others lose their connection to it, and end as well
         start_method=START_METHOD,
     )
     try:
@@ -43,7 +43,7 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
         return [found[rank] for rank in range(size)]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-    # Raised out here, the error does not keep the launcher, which listens as long as it lives.
+    # Raised after the except block, so that the error does not keep the launcher alive, which would go on listening.
     raise GroupError(f"process {rank} of a model group of {size} {_why(failure)}; the others were ended")
 
 

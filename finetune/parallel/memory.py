@@ -1,4 +1,4 @@
-"""Memory that a process gives back to the system: freed layers and batches would else stay with it."""
+"""Return of freed memory to the system: otherwise the process would keep that of freed layers and batches."""
 
 import ctypes
 from functools import lru_cache
@@ -21,7 +21,7 @@ def keep_large_blocks_apart() -> None:
 
 
 def give_back() -> None:
-    """Give back what is free in the heap, a few milliseconds."""
+    """Give free memory of the heap back to the system, which takes a few milliseconds."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

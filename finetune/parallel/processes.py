@@ -1,4 +1,4 @@
-"""How processes become a model group: started by torchrun, or meeting at the first one's address."""
+"""Forming of model groups: of processes that torchrun starts, or that meet at the first one's address."""
 
 import ipaddress
 import os
@@ -18,7 +18,7 @@ from finetune.errors import GroupError
 from finetune.parallel.group import ModelGroup
 
 PATIENCE = timedelta(days=365)
-"""How long a process waits for what the first says: it may compute for long what needs no model."""
+"""Longest wait for a message of the first process, which may compute for long without the model."""
 
 _GRACE = 5.0
 """Seconds in which the launcher finds the process that ended first, and ends the others."""
@@ -26,9 +26,9 @@ _GRACE = 5.0
 
 @contextmanager
 def joined_group() -> Iterator[ModelGroup]:
-    """Join the processes that torchrun, or whatever sets its variables, has started; leave them at the end.
+    """Join the processes started by torchrun, or by another launcher that sets its variables; leave them at the end.
 
-    After an error this process does not take its leave: the others would end before it has said what went wrong.
+    After an error this process does not close the group: that would end the others before it has reported the error.
 
     Raises:
         GroupError: DeepSpeed is not installed, or nothing says which processes there are.
@@ -41,14 +41,14 @@ def joined_group() -> Iterator[ModelGroup]:
         yield group
     except RuntimeError as error:
         if is_lost_connection(error):
-            # The process that left is to blame. On a busy machine the launcher may else find this one first.
+            # The process that left first is at fault. Without the pause a busy launcher might find this one first.
             time.sleep(_GRACE)
         raise
     torch.distributed.destroy_process_group()
 
 
 class MeetingPoint:
-    """Where the processes of a group meet: a port of the first one, which listens on one address alone.
+    """Meeting point of the processes of a group: a port of the first one, which listens on one address alone.
 
     Args:
         address: IP address of this process's node, as the others reach it.
@@ -62,7 +62,7 @@ class MeetingPoint:
         self.port: int = self._socket.getsockname()[1]
 
     def open(self, size: int) -> ModelGroup:
-        """Begin a group of so many processes, with this one as the first.
+        """Begin a group of `size` processes, with this one as the first.
 
         Raises:
             GroupError: DeepSpeed is not installed.
@@ -114,7 +114,7 @@ def _joined(store: Store, rank: int, size: int, address: str) -> ModelGroup:
     os.environ.setdefault("LOCAL_RANK", "0")
     store.set_timeout(PATIENCE)
     if interface := _interface(address):
-        # Left to themselves they look the host's name up, which on many a cluster is another network, or none.
+        # By default they resolve the host's name, which on many clusters leads to another network, or to none.
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, interface)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -128,11 +128,11 @@ def _joined(store: Store, rank: int, size: int, address: str) -> ModelGroup:
 def _prepare_deepspeed() -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else it warns that it found no other
-    # What DeepSpeed calls by a name that torch is about to change is not for users to mend.
+    # DeepSpeed calls functions of torch by deprecated names, which users cannot change.
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
     try:
         import_module("deepspeed")
-        # The package has torch itself under the same name, which a plain import would find.
+        # In the package the name `torch` also stands for torch itself, which a plain import would give.
         deepspeed_torch = import_module("deepspeed.comm.torch")
     except ImportError as error:
         raise GroupError(

@@ -1,4 +1,4 @@
-"""What cannot be done with a model that is divided among processes."""
+"""Refusal of tasks that need a model's weights undivided."""
 
 from torch import nn
 
@@ -7,7 +7,7 @@ from finetune.parallel.weights import has_divided
 
 
 def check_undivided(model: nn.Module, what: str, instead: str) -> None:
-    """Check that no weight of a model is divided: where something is differentiated twice it needs all at once.
+    """Check that no weight of a model is divided: differentiating twice needs all weights at once.
 
     Args:
         model: the model.

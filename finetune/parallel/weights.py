@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def zero_config(
     dtype: str, *, stage: Literal[0, 3] = 3, offload: Literal["none", "cpu"] = "none", largest: int = 0
 ) -> dict[str, Any]:
-    """Return the configuration of DeepSpeed: no optimiser, every weight divided.
+    """Return the configuration of DeepSpeed: no optimizer, every weight divided.
 
     Args:
         dtype: precision of the model.
@@ -24,7 +24,7 @@ def zero_config(
         # A weight is let go at once: with the default, a model of up to 10^9 weights stays whole from the forward pass
         # to the backward pass.
         "stage3_max_reuse_distance": 0,
-        # Ahead of the layer at work only as much is fetched as is small beside the largest.
+        # Weights fetched ahead of the running layer take little memory compared with the largest module.
         "stage3_max_live_parameters": largest // 4,
         "stage3_prefetch_bucket_size": largest // 4,
         # DeepSpeed would replace torch's linear map for good, also for whole models; see `keeping_no_weights`.
@@ -43,7 +43,7 @@ def zero_config(
 
 @contextmanager
 def keeping_no_weights() -> Iterator[None]:
-    """Inside, linear maps fetch their weights again for the backward pass; torch's own would keep them until then."""
+    """Let linear maps fetch their weights again for the backward pass, inside this context; torch would keep them."""
     from deepspeed.runtime.zero.linear import zero3_linear_wrap
 
     before = nn.functional.linear
@@ -56,10 +56,10 @@ def keeping_no_weights() -> Iterator[None]:
 
 @contextmanager
 def loaded_in_parts(dtype: str) -> Iterator[None]:
-    """Inside, transformers makes and loads models of which each process keeps its part of every weight."""
+    """Let transformers make models of which each process keeps its part of every weight, inside this context."""
     from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    # transformers has a weak reference to it.
+    # transformers keeps only a weak reference to it.
     kept = HfDeepSpeedConfig(zero_config(dtype))
     try:
         yield
@@ -80,7 +80,7 @@ def has_divided(model: nn.Module) -> bool:
 
 @torch.no_grad()
 def whole(parameter: Tensor) -> Tensor:
-    """Return the value of a parameter, which all processes ask for alike where it is divided among them."""
+    """Return the value of a parameter; where it is divided among processes, all of them make the call."""
     if not is_divided(parameter):
         return parameter
     import deepspeed
@@ -90,13 +90,16 @@ def whole(parameter: Tensor) -> Tensor:
 
 
 def part_of(parameter: Tensor) -> Tensor:
-    """Return what this process has of a parameter: all of one that is not divided."""
+    """Return this process's part of a parameter; all of it if it is not divided."""
     part: Tensor = getattr(parameter, "ds_tensor", parameter)
     return part
 
 
 def gathered(parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
-    """Inside, this process has all of the parameters; at the end every process keeps its part of the first one's."""
+    """Give this process all of the parameters inside this context; then each keeps its part of the first one's values.
+
+    All processes enter and leave it alike.
+    """
     divided = list({id(parameter): parameter for parameter in parameters if is_divided(parameter)}.values())
     if not divided:
         return nullcontext()
@@ -117,7 +120,7 @@ def make_whole(modules: Sequence[nn.Module]) -> None:
 
 
 def largest_module(model: nn.Module) -> int:
-    """Return how many numbers the divided weights of a module have at most, those of the modules inside it apart."""
+    """Return the largest number of divided weights that a module holds itself, without those of modules inside it."""
     sizes = [
         [getattr(weight, "ds_numel", 0) for weight in module.parameters(recurse=False)] for module in model.modules()
     ]
@@ -125,7 +128,7 @@ def largest_module(model: nn.Module) -> int:
 
 
 def hide_whole_parameters(model: nn.Module) -> None:
-    """Make attributes of all parameters that are not divided, which DeepSpeed would divide: adapters and heads."""
+    """Turn undivided parameters (adapters, heads) into plain attributes, because DeepSpeed would divide parameters."""
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if not is_divided(parameter):

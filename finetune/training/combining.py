@@ -1,4 +1,4 @@
-"""Combinations of what was trained on two tasks from the same weights: interpolation, task addition, task negation.
+"""Combinations of weights trained on two tasks from the same start: interpolation, task addition, task negation.
 
 With displacements d_i and d_j from the shared theta_0, all of them are theta_0 + u d_i + v d_j. A model that is linear
 in its weights has the outputs f_0 + u (f_i - f_0) + v (f_j - f_0) there; f_i and f_j are those of the trained weights.

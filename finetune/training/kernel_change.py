@@ -1,4 +1,4 @@
-"""How far training moves the kernel from the one at the pretrained point."""
+"""Change of the kernel in training, against the kernel at the pretrained point."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from ntk_dist.kernel.features import KernelKind, OutputMode
 
 
 class KernelChange:
-    """Compares the kernel of a few examples with its first: called with displacements, it is an observer of training.
+    """Compares the kernel of a few examples with its value at the pretrained point; an observer of training.
 
     The kernel is that of all parameters of its groups, also of those whose gradient is zero at the pretrained point.
 
@@ -86,7 +86,7 @@ class KernelChange:
         return np.asarray((left @ right.T).cpu().numpy(), dtype=np.float64)
 
     def _features(self, rows: Tensor) -> Tensor:
-        """Return what `ntk_dist.kernel.features.features` makes of rows, where they are."""
+        """Return the result of `ntk_dist.kernel.features.features` for rows, on their device."""
         if self._outputs == "trace":
             return rows.flatten(1) / math.sqrt(rows.shape[1])
         return rows.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""The linearized model: outputs f_0 + J d, with the Jacobian rows that the kernel was made of."""
+"""The linearized model: outputs f_0 + J d, with the Jacobian rows that also give the kernel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ntk_dist.jacobian.tracked import TrackedLinear
 
 @dataclass(frozen=True, eq=False)
 class LinearRows:
-    """What the linearization of a split is made of.
+    """Initial outputs and Jacobian rows of a split, which give its linearization.
 
     Attributes:
         initial: (n, R), f_0.

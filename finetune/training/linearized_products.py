@@ -20,7 +20,7 @@ from ntk_dist.kernel.features import OutputMode
 
 
 class LinearizedProducts:
-    """f_0(x) + J(x) d, as `finetune.training.linearized.LinearizedModel` to rounding, with J where it is needed.
+    """f_0(x) + J(x) d, equal to `finetune.training.linearized.LinearizedModel` up to rounding, without storing J.
 
     A batch goes through the model at theta_0 once; every cell then takes one product J d, and J^T g on the way back.
 
@@ -71,7 +71,7 @@ class LinearizedProducts:
         return self._initial[split][torch.from_numpy(chosen)].to(moved.device) + moved
 
     def _pass(self, split: Split, positions: NDArray[np.int64]) -> Callable[[], Tensor]:
-        """Return what runs the model at theta_0 on some examples at once."""
+        """Return a function that runs the model at theta_0 on some examples at once."""
         batch = self._texts[split].batch(positions)
 
         def scores() -> Tensor:

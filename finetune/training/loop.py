@@ -30,12 +30,12 @@ from finetune.training.trainable import Displacement, Split, Trainable
 from ntk_dist.device.transfers import sent
 
 EXPLODED = 1e4
-"""Times its first value at which a training loss counts as exploded: whatever comes back from there is chance."""
+"""Ratio to its first value above which a training loss counts as exploded: a recovery would be chance."""
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """What the outputs are compared with: (n, R) numbers or (n,) classes, see `finetune.training.losses`."""
+    """Targets of the outputs: (n, R) numbers or (n,) classes, see `finetune.training.losses`."""
 
     train: Tensor
     eval: Tensor
@@ -89,8 +89,8 @@ def train_cells(
 
     A cell whose loss is not finite, or explodes, ends as DIVERGED with the last displacement that was looked at before;
     the others go on. The numbers depend on the arguments alone, not on interruptions; those of a cell agree with the
-    ones that it gets by itself to rounding. What was trained is kept before the last look at it, so that whatever fails
-    from there on costs no step.
+    ones that it gets by itself to rounding. The trained weights are saved before the last look at them, so that a
+    failure after that costs no step.
 
     Args:
         model: the model, its displacements zero; its origins have equally many examples.
@@ -167,7 +167,7 @@ class _Training:
             group["lr"] = rates[cell]
             if cell in going:
                 changed[cell] += self._regularize_gradient(cell)
-            else:  # without gradients the optimiser leaves it as it is
+            else:  # without gradients the optimizer does not change it
                 _forget_gradients(self.model.displacements[cell])
         self.state.optimiser.step()
         for cell in going:
@@ -224,7 +224,7 @@ class _Training:
         ended.status, ended.active, ended.failed_step = CellStatus.DIVERGED, False, self.state.step
 
     def _count(self, changed: dict[int, list[Tensor]]) -> None:
-        """Count an update of each cell, at which the regularizer changed so many tensors () in one way or another."""
+        """Count an update of each cell, with the number () of tensors that the regularizer changed in it."""
         counts = torch.stack([number for each in changed.values() for number in each] or [torch.tensor(0)]).tolist()
         for cell, each in changed.items():
             n_changed = sum(counts.pop(0) for _ in each)
@@ -234,7 +234,7 @@ class _Training:
             counted.pulled_tensors += n_changed / len(self.model.displacements[cell])
 
     def _regularize_gradient(self, cell: int) -> list[Tensor]:
-        """Change the gradient of a cell as the settings say; return in how many tensors a regularizer did."""
+        """Change the gradient of a cell as the settings say; return the numbers of tensors changed by a regularizer."""
         displacement, strength = self.model.displacements[cell], self.cells[cell].strength / self.n
         changed = []
         if self.settings.regularizer == "l2sp":
@@ -246,12 +246,12 @@ class _Training:
         return changed
 
     def _before_step(self, cell: int) -> Displacement:
-        """Return what `_regularize_step` has to know of a displacement before the optimiser's step."""
+        """Return a copy of a cell's displacement before the optimizer's step if `_regularize_step` needs it."""
         needed = self.settings.regularizer in ("decoupled", "spd")
         return copied(self.model.displacements[cell]) if needed else {}
 
     def _regularize_step(self, cell: int, before: Displacement, rate: float) -> list[Tensor]:
-        """Change the step of a cell as the settings say; return in how many tensors, if so."""
+        """Change the step of a cell as the settings say; return the numbers of changed tensors, if any."""
         displacement, strength = self.model.displacements[cell], self.cells[cell].strength
         if self.settings.regularizer == "decoupled":
             return [regularizers.decay(displacement, before, strength / self.n, rate)]
@@ -288,7 +288,7 @@ class _Training:
         self._observe([cell for cell in looked_at if state.cells[cell].status is not CellStatus.DIVERGED])
 
     def _observe(self, cells: list[int]) -> None:
-        """Record what the observer says of some cells, if there is one."""
+        """Record the observer's results for some cells, if there is an observer."""
         if self.observer is None:
             return
         observed = self.state.trajectory.observed
@@ -296,7 +296,7 @@ class _Training:
             observed.setdefault(name, []).append(self._of_all_cells(values, cells))
 
     def _of_all_cells(self, values: NDArray[np.float64], cells: list[int]) -> NDArray[np.float64]:
-        """Return values of some cells as those of all, nan for the others."""
+        """Extend values of some cells to all cells, with nan for the others."""
         found = np.full((len(self.cells), *values.shape[1:]), np.nan)
         found[cells] = values
         return found

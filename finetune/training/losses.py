@@ -1,4 +1,4 @@
-"""Losses of several cells at once, one a cell and example."""
+"""Losses of several cells at once, one for each cell and example."""
 
 import torch
 from torch import Tensor
@@ -25,5 +25,5 @@ def example_losses(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def as_targets(loss: Loss, coded: Tensor, labels: Tensor) -> Tensor:
-    """Return what `example_losses` compares with: coded targets (n, R), or classes (n,)."""
+    """Return the targets that `example_losses` takes: coded targets (n, R), or classes (n,)."""
     return coded if loss == "squared" else labels.to(torch.int64)

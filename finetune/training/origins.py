@@ -1,4 +1,4 @@
-"""Where cells start: the pretrained point and the examples of a seed, beside those of other seeds in one model.
+"""Starting points of cells: the pretrained point and the examples of each seed, for several seeds in one model.
 
 Seeds draw their own examples, adapters and heads, and have all other weights in common. A model is loaded for one of
 them; of the others it is enough to know the parameters that differ.
@@ -38,7 +38,7 @@ class Origin:
 
 
 def differing_weights(scorer: Scorer, other: Scorer) -> dict[Tensor, Tensor]:
-    """Return the parameters of a scorer's model that another scorer of the same kind has other values of, with these.
+    """Return the parameters of a scorer's model whose values differ in another scorer, with the other's values.
 
     Raises:
         UnsupportedModelError: one of them is not a weight or bias of a linear module.
@@ -62,7 +62,7 @@ def differing_weights(scorer: Scorer, other: Scorer) -> dict[Tensor, Tensor]:
 
 @contextmanager
 def starting_from(weights: Mapping[Tensor, Tensor]) -> Iterator[None]:
-    """Inside, parameters have the values of an origin."""
+    """Give parameters the values of an origin inside this context."""
     before = {parameter: parameter.data for parameter in weights}
     try:
         for parameter, value in weights.items():
@@ -118,7 +118,7 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield a module's own parameters; `hide_whole_parameters` makes attributes of those of a divided model."""
+    """Yield a module's own parameters, and those that `hide_whole_parameters` has made plain attributes."""
     yield from module.named_parameters(recurse=False)
     yield from ((name, value) for name, value in vars(module).items() if isinstance(value, Tensor))
 

@@ -4,8 +4,8 @@ Displacements are theta - theta_0 by parameter, so that everything here is ancho
 is not zero, as for LoRA's A. Strengths are lambda / n, that of the objective divided by the number of examples, but for
 `project`, which takes lambda as it is.
 
-Each returns of how many tensors it changed the gradient or the value: none where nothing has moved yet. The number is a
-tensor () where the displacements are, so that a GPU is not waited for.
+Each function returns the number of tensors whose gradient or value it changed: 0 where nothing has moved yet. The
+number is a tensor () on the device of the displacements, so that the host does not wait for a GPU.
 """
 
 from collections.abc import Mapping
@@ -40,12 +40,12 @@ def pull_selectively(displacement: Tensors, strength: float) -> Tensor:
 
 @torch.no_grad()
 def decay(displacement: Tensors, before: Tensors, strength: float, learning_rate: float) -> Tensor:
-    """Take learning_rate * strength * (theta - theta_0) from the weights, whatever the optimiser made of the gradient.
+    """Take learning_rate * strength * (theta - theta_0) from the weights, independently of the optimizer.
 
     Decoupled weight decay (arXiv 1711.05101) with theta_0 in the place of 0.
 
     Args:
-        displacement: after the optimiser's step; changed in place.
+        displacement: after the optimizer's step; changed in place.
         before: before that step.
         strength: lambda / n.
         learning_rate: of this step.
@@ -65,7 +65,7 @@ def project(displacement: Tensors, before: Tensors, strength: float) -> Tensor:
     theta_0 on which it was.
 
     Args:
-        displacement: theta~ - theta_0, after the optimiser's step, with the gradients g of that step; changed in place.
+        displacement: theta~ - theta_0, after the optimizer's step, with the gradients g of that step; changed in place.
         before: theta - theta_0, before it.
         strength: lambda.
     """

@@ -1,4 +1,4 @@
-"""What a training run leaves, and what it keeps so that a killed one goes on with the same numbers."""
+"""Results of a training run, and the state that it saves so that a killed run goes on with the same numbers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from finetune.training.trainable import Displacement
 Arrays = dict[str, NDArray[np.generic]]
 
 SEEN = ("train_outputs", "eval_outputs", "distances", "pulled", "pulled_tensors")
-"""What a trajectory has of every cell at every look."""
+"""Fields of a trajectory that hold a value for every cell at every look."""
 
 Observer = Callable[[Mapping[int, Displacement]], Mapping[str, NDArray[np.float64]]]
 """Looks at the displacements of some cells, by their numbers, and returns by name a number for each, in their order.
@@ -24,7 +24,7 @@ It is called at every look, with the cells that are still trained, and has the s
 
 
 class CellStatus(StrEnum):
-    """How the training of a cell ended."""
+    """The end of a cell's training."""
 
     FINISHED = "finished"
     STOPPED_EARLY = "stopped early"
@@ -33,7 +33,7 @@ class CellStatus(StrEnum):
 
 @dataclass
 class Trajectory:
-    """What was seen of S cells at K steps; nan for cells that had ended before.
+    """Values of S cells recorded at K steps; nan for cells that had ended before.
 
     Attributes:
         steps: (K,) updates made before each look.
@@ -66,7 +66,7 @@ class CellState:
         best_loss: evaluation loss there.
         worse: looks since then.
         failed_step: updates made before the loss was not finite, or exploded; None if that did not happen.
-        looks: how often it was looked at while it was trained: the first so many looks of the trajectory.
+        looks: number of looks at it while it was trained; these are the trajectory's first ones.
         updates: updates of its weights.
         pulled: those at which the regularizer changed something.
         pulled_tensors: sum over updates of the share of tensors that the regularizer changed.
@@ -135,7 +135,7 @@ class TrainingRun:
 
 
 class Checkpoint(Protocol):
-    """Where a run keeps how far it is."""
+    """Storage for the state of a run."""
 
     def load(self) -> Arrays | None:
         """Return what was saved last; None if nothing was."""
@@ -144,11 +144,11 @@ class Checkpoint(Protocol):
         """Tell whether it is time to save."""
 
     def save(self, arrays: Arrays) -> None:
-        """Keep arrays in the place of those before."""
+        """Save arrays in place of the earlier ones."""
 
 
 class NoCheckpoint:
-    """Keeps nothing: for runs that take less time than it is worth."""
+    """Saves nothing: for runs too short to be worth saving."""
 
     def load(self) -> Arrays | None:
         """See `Checkpoint.load`."""
@@ -163,7 +163,7 @@ class NoCheckpoint:
 
 
 def copied(displacement: Displacement) -> Displacement:
-    """Return a copy without graph."""
+    """Return a copy of a displacement, without its graph."""
     return {name: tensor.detach().clone() for name, tensor in displacement.items()}
 
 

@@ -78,7 +78,7 @@ def _restore_cell(
         if key.startswith("optimiser."):
             _, memory, name = key.split(".", 2)
             tensor, value = displacement[name], _as_tensor(array)
-            # what it remembers of a parameter lies beside it; counts of steps stay with the processor
+            # the optimizer's state of a parameter is on its device; counts of steps stay on the CPU
             optimiser.state[tensor][memory] = value.to(tensor.device) if value.shape == tensor.shape else value
 
 

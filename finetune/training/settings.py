@@ -1,4 +1,4 @@
-"""What fixes a training run beside the model and the data: plain values, the same on disk and in memory."""
+"""Settings of a training run, without those of model and data: plain values, the same on disk and in memory."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +11,7 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a cell is trained.
+    """Settings of the training of a cell.
 
     The objective is (1/n) sum_i loss_i + (lambda/2n) |theta - theta_0|^2, the one of kernel ridge regression divided by
     the number n of training examples, so that learning rates do not depend on n.
@@ -20,7 +20,7 @@ class TrainingSettings:
         loss: "squared" is half the squared distance from the coded target, summed over outputs.
         regularizer: how the weights are held near the pretrained ones; see `finetune.training.regularizers`.
         optimiser: "gradient_descent" takes all examples at every step, the other two batches.
-        learning_rate: of the optimiser, before the schedule.
+        learning_rate: of the optimizer, before the schedule.
         steps: updates of the weights.
         batch_examples: examples that go through the model at once.
         accumulation: batches whose gradients make one step; 1 for gradient descent, which takes them all.
@@ -50,7 +50,7 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell has of its own.
+    """Settings in which cells differ.
 
     Attributes:
         strength: its lambda, absolute.

@@ -1,7 +1,7 @@
 """Products with frozen weights, made once for all cells wherever these do not differ yet.
 
-Up to the first trained module every cell has the same states. Of a layer's products those that read them are the same
-for all cells: with queries and values adapted, three of the twelve units of work of a BERT layer's forward.
+Up to the first trained module every cell has the same states, so that a layer's products with these states are the same
+for all cells: with queries and values adapted, three of the twelve units of work of a BERT layer's forward pass.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 @contextmanager
 def shared_products(model: nn.Module, n_cells: int) -> Iterator[None]:
-    """Inside, linear modules multiply inputs that are the same for all cells once.
+    """Let linear modules multiply inputs that are the same for all cells only once, inside this context.
 
     Modules that were given another way to compute, as by `finetune.training.stacked.displaced_stack`, keep it.
 
@@ -41,7 +41,7 @@ def shared_products(model: nn.Module, n_cells: int) -> Iterator[None]:
 def _forward(module: nn.Linear | Conv1D, n_cells: int, inputs: Tensor) -> Tensor:
     """Return the outputs (S B, ...) of inputs (S B, ...)."""
     forward = type(module).forward
-    # What depends on a displacement is each cell's own, even where its values are equal: gradients are not.
+    # Inputs that depend on a displacement are not shared even if their values are equal: their gradients differ.
     if inputs.requires_grad or not _equal_parts(inputs, n_cells):
         return forward(module, inputs)
     outputs = forward(module, inputs[: len(inputs) // n_cells])
@@ -49,7 +49,7 @@ def _forward(module: nn.Linear | Conv1D, n_cells: int, inputs: Tensor) -> Tensor
 
 
 def _equal_parts(inputs: Tensor, n_cells: int) -> bool:
-    # a GPU would have to be waited for at every module, which costs more than the products
+    # on a GPU the host would wait at every module, which costs more than the products
     if len(inputs) % n_cells or inputs.device.type != "cpu":
         return False
     first, *others = inputs.chunk(n_cells)

@@ -1,4 +1,4 @@
-"""How curved the outputs are on the way from the pretrained weights to the trained ones."""
+"""Curvature of the outputs on the segment from the pretrained weights to the trained ones."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from ntk_dist.jacobian.directional import displaced, second_directional_derivati
 from ntk_dist.jacobian.tracked import TrackedLinear
 
 PLACES = (0.0, 0.5, 1.0)
-"""Where on the segment from theta_0 (0) to theta (1) the second derivative is taken."""
+"""Points on the segment from theta_0 (0) to theta (1) at which the second derivative is taken."""
 
 
 @dataclass(frozen=True)
 class Smoothness:
-    """What a few examples say of the segment from theta_0 to theta = theta_0 + delta.
+    """Curvature and linearization error on the segment from theta_0 to theta = theta_0 + delta, for a few examples.
 
     f are all outputs of the examples together, norms are Euclidean over them.
 

@@ -1,7 +1,7 @@
 """The model itself with the weights of several cells: one batch goes through all of them, frozen weights are shared.
 
 Each cell has its part of a batch. Every trained module multiplies the rows of a cell with that cell's weights, in one
-batched product, and so does every module that differs between seeds; all else does not know that there are several.
+batched product, and so does every module that differs between seeds; all other modules run unchanged.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

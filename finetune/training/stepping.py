@@ -1,4 +1,4 @@
-"""Which examples make a step, and how large it is: functions of the step alone, so that a killed run goes on alike."""
+"""Examples and learning rate of a step: functions of the step alone, so that a killed run goes on alike."""
 
 import math
 
@@ -16,7 +16,7 @@ def step_batches(
 ) -> list[NDArray[np.int64]]:
     """Return the positions of the examples of one step, batch by batch.
 
-    Gradient descent takes all examples, in batches of similar length. The other optimisers take the next examples of a
+    Gradient descent takes all examples, in batches of similar length. The other optimizers take the next examples of a
     permutation that each epoch draws anew from the seed; the last step of an epoch may have fewer.
 
     Args:
@@ -51,7 +51,7 @@ def learning_rate(settings: TrainingSettings, step: int, most: float | None = No
 
 
 def make_optimiser(settings: TrainingSettings, displacements: list[Displacement]) -> torch.optim.Optimizer:
-    """Return the optimiser, with one parameter group a cell."""
+    """Return the optimizer, with one parameter group a cell."""
     groups = [{"params": list(displacement.values())} for displacement in displacements]
     if settings.optimiser == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)

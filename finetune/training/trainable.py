@@ -1,4 +1,4 @@
-"""What can be trained: outputs as a function of displacements from the pretrained point, several cells at once."""
+"""Interface of trainable models: outputs as a function of displacements from the pretrained point, by cell."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol
@@ -37,7 +37,7 @@ class Trainable(Protocol):
         """
 
     def lengths(self, split: Split) -> list[NDArray[np.int64]]:
-        """For each origin (n,), what the examples of a split cost, for batches of examples that cost alike."""
+        """Return for each origin the costs (n,) of a split's examples, for batches of examples of similar cost."""
 
 
 def unmoved(linears: Sequence[TrackedLinear], n_cells: int) -> list[Displacement]:

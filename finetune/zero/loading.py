@@ -28,8 +28,8 @@ def load_in_parts(
 ) -> LoadedModel:
     """Load a model as `finetune.model.loading.load_model`, of which each process keeps its part of every weight.
 
-    It has the same parameters, missing ones and ties as the whole model. Whole on every process are its head, and all
-    parameters of a module that the checkpoint has not all of. transformers would read all files in the first process.
+    It has the same parameters, missing ones and ties as the whole model. The head, and every module of which the
+    checkpoint lacks a parameter, are whole on every process. transformers would read all files in the first process.
 
     Args:
         settings: where it is and how it is loaded.
@@ -63,7 +63,7 @@ def load_in_parts(
 
 
 def _sources(model: PreTrainedModel, files: WeightFiles) -> dict[str, str]:
-    """Return by name of a parameter or buffer that of its tensor in the files, by the rules of transformers."""
+    """Return, by name of a parameter or buffer, the name of its tensor in the files, by the rules of transformers."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -88,7 +88,7 @@ def _sources(model: PreTrainedModel, files: WeightFiles) -> dict[str, str]:
 
 
 def _tie(model: PreTrainedModel, files: WeightFiles, sources: dict[str, str], absent: set[str]) -> set[str]:
-    """Make one parameter of those that the architecture shares; return the names of those still missing.
+    """Tie the parameters that the architecture shares; return the names of those still missing.
 
     Where the checkpoint has both, they are shared if they are the same there.
     """
@@ -188,7 +188,7 @@ class _Filling:
         made.data.view(-1)[start:stop] = self.files.read(source, start, stop)
         divider._convert_to_deepspeed_param(made)
         made.partition()  # type: ignore[attr-defined]
-        # DeepSpeed makes all parts equally long, and leaves whatever was in memory behind the last number.
+        # DeepSpeed makes all parts equally long, and does not initialize memory after the last number.
         part_of(made)[stop - start :].zero_()
         _mark_as_loaded(made)
         return made
@@ -211,23 +211,23 @@ def _places(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Paramete
 
 
 def _room(like: Tensor, device: str) -> Tensor:
-    """Return a tensor of which, on a processor, only what is written to takes memory, all of it given back at once."""
+    """Return an empty tensor; on a CPU only its written pages take memory, and all are given back at once."""
     if device != "cpu":
         return torch.empty(like.shape, dtype=like.dtype, device=device)
     return torch.frombuffer(mmap.mmap(-1, like.nbytes), dtype=like.dtype).view(like.shape)
 
 
 def _mark_as_loaded(tensor: Tensor) -> None:
-    # transformers draws what has no such mark
+    # transformers draws parameters without this mark
     tensor._is_hf_initialized = True  # type: ignore[attr-defined]
 
 
 def _is_finite(parameter: nn.Parameter) -> bool:
     part = part_of(parameter)
-    # what is to be drawn has no numbers yet
+    # parameters that will be drawn have no values yet
     if not hasattr(parameter, "_is_hf_initialized"):
         return True
-    # one sum tells, and costs less than a mask; only a suspicious one is looked into
+    # one sum costs less than a mask; elements are checked only if the sum is not finite
     return bool(torch.isfinite(part.sum())) or bool(torch.isfinite(part).all())
 
 

@@ -1,4 +1,4 @@
-"""Letting go of divided models: DeepSpeed keeps every one that it was given, until the process ends."""
+"""Release of divided models, each of which DeepSpeed would otherwise keep until the process ends."""
 
 import gc
 from collections.abc import Iterator
@@ -9,10 +9,11 @@ from finetune.parallel.memory import give_back
 
 @contextmanager
 def keeping_no_modules() -> Iterator[None]:
-    """Have DeepSpeed forget at the end the modules that it has put on its stack of running ones inside.
+    """Remove, at the end of this context, the modules that DeepSpeed has put on its stack of running modules.
 
-    The stack belongs to the process. Every model goes to its bottom for good, and what an error breaks off stays on it,
-    and with either the weights; no pass needs them there, as it puts the model on the stack itself.
+    The stack lives as long as the process. Every model stays at its bottom, and modules that an error interrupts stay
+    on it as well; both keep their weights alive. No pass needs these entries, because it puts the model on the stack
+    itself.
     """
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
 
@@ -24,7 +25,7 @@ def keeping_no_modules() -> Iterator[None]:
 
 
 def free_models() -> None:
-    """Free the divided models that nobody holds, and give their memory back; about a second.
+    """Free the divided models that nothing refers to, and give their memory back; takes about a second.
 
     DeepSpeed's hooks and a model refer to each other, so that Python would free them at some later time. No process
     waits for another one.
@@ -35,14 +36,14 @@ def free_models() -> None:
 
 
 def _clear_caches() -> None:
-    """Empty the caches of DeepSpeed's methods, which have models as keys; what is still needed is computed again.
+    """Empty the caches of DeepSpeed's methods, which have models as keys; entries still needed are computed again.
 
-    There is one: once a pass has gone as the one before, it keeps which weights to let go of after each module.
+    There is one such cache: once a pass repeats the one before, it holds the weights to release after each module.
     """
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 
     for method in vars(PartitionedParameterCoordinator).values():
-        # The cache is inside a function that marks times, and has no name of its own.
+        # The cached function is wrapped in one that records times, and is reachable only through its closure.
         for cell in getattr(method, "__closure__", None) or ():
             if hasattr(cell.cell_contents, "cache_clear"):
                 cell.cell_contents.cache_clear()

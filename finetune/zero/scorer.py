@@ -30,7 +30,7 @@ from ntk_dist.jacobian.tracked import TrackedLinear
 
 
 class ShardedScorer:
-    """A scorer that fetches the weights of one layer at a time from all processes, and lets them go again.
+    """A scorer that fetches the weights of one layer at a time from all processes, and releases them again.
 
     All processes make the same calls in the same order, each with examples of its own. Nothing but its owners keeps it:
     after the last one has dropped it, `finetune.zero.release.free_models` frees the weights.
@@ -92,7 +92,7 @@ class ShardedScorer:
         return self.scorer.drawn
 
     def features(self, batch: Batch) -> Tensor:
-        """Return what a probe is fitted to, (B, d), as `Scorer.features`."""
+        """Return the features (B, d) that a probe is fitted to, as `Scorer.features`."""
         return self.scorer.features(batch, self.logits)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -178,7 +178,7 @@ def _load_in_parts(
 
 
 class _Root(nn.Module):
-    """What DeepSpeed takes for the model: one call of it is one pass, wherever the scorer reads the model."""
+    """The module that DeepSpeed treats as the model: one call of it is one pass, for any function that reads it."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -192,8 +192,8 @@ class _Root(nn.Module):
 class _BackwardAgain:
     """Lets a graph be run backward once for each output.
 
-    DeepSpeed counts the passes through a module that are still to come back, fetches its weights for as many, and lets
-    them go after the last. Before every further backward pass the counts are set to what the forward pass left.
+    DeepSpeed counts the backward passes that a module still has to make, fetches its weights for as many, and releases
+    them after the last. Before every further backward pass the counts are reset to their values after the forward pass.
     """
 
     _COUNTS = ("applied_pre_backward_ref_cnt", "ds_grads_remaining")

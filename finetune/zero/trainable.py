@@ -1,4 +1,4 @@
-"""The model of a group as something that can be trained: its processes share the examples of every batch."""
+"""The divided model of a group as a trainable model: its processes share the examples of every batch."""
 
 import zlib
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ def passing_through(sharded: ShardedScorer) -> Scorer:
 
 @torch.no_grad()
 def _bits(displacement: Displacement) -> int:
-    """Return the sum of all bits of a displacement, read as whole numbers: whatever the order of the sum."""
+    """Return the sum of a displacement's bit patterns as whole numbers, which does not depend on the order."""
     integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
     read = [tensor.view(integers[tensor.element_size()]).sum(dtype=torch.int64) for tensor in displacement.values()]
     return int(torch.stack(read).sum())

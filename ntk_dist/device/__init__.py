@@ -1,1 +1,1 @@
-"""GPUs: the way of tensors to them and back, their memory, their faults, and the same bits on them."""
+"""GPUs: transfers of tensors, memory, faults, and results that have the same bits each time."""

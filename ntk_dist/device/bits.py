@@ -1,4 +1,4 @@
-"""The same bits each time on a GPU."""
+"""Results on a GPU that have the same bits each time."""
 
 import os
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from typing import Any
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-"""Where cuBLAS reads what memory it has for sums; of any other it may take now one and now another algorithm."""
+"""Variable from which cuBLAS reads its workspace for sums; without a fixed one it may change its algorithm."""
 
 FIXED_WORKSPACE = ":4096:8"
 
 
 @contextmanager
 def same_bits(wanted: bool) -> Iterator[None]:
-    """Have a GPU sum in the same order each time, where that is `wanted`, and restore afterwards what was set.
+    """Make a GPU sum in the same order each time, where that is `wanted`, and restore the settings afterwards.
 
-    What has no such algorithm raises a RuntimeError that names itself.
+    An operation without such an algorithm raises a RuntimeError that names the operation.
     """
     if not wanted:
         yield
@@ -29,7 +29,7 @@ def same_bits(wanted: bool) -> Iterator[None]:
     filled = memory.fill_uninitialized_memory
     os.environ.setdefault(WORKSPACE, FIXED_WORKSPACE)
     torch.use_deterministic_algorithms(True)
-    memory.fill_uninitialized_memory = False  # it shows mistakes, and takes a pass over all memory
+    memory.fill_uninitialized_memory = False  # filling helps to find mistakes only, and takes a pass over all memory
     try:
         yield
     finally:

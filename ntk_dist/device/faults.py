@@ -1,7 +1,7 @@
-"""What the errors of a device mean: too little memory, or a device that is broken; and whether it still answers.
+"""Meaning of a device's errors: too little memory, or a broken device; and a check that the device still answers.
 
 CUDA and its libraries have no class of exception for most of this, so that it is read from their words. Nothing here
-loads torch: a process that never did has no device in use.
+loads torch: a process that has not loaded it uses no device.
 """
 
 import gc
@@ -14,7 +14,7 @@ _OUT_OF_MEMORY = re.compile(
     r"|out of memory"
     r"|bad_alloc"
     r"|CU(?:BLAS|DNN|FFT|SOLVER|SPARSE)_\w*ALLOC\w*_FAILED"
-    # A library takes memory of its own for a handle, and says of a lack of it whatever comes to its mind.
+    # A library allocates memory for a handle by itself; its messages about a lack of memory vary.
     r"|when calling `(?:cublas|cublasLt|cudnn|cusolver\w*|cusparse)Create\("
     r"|CUDNN_STATUS_NOT_INITIALIZED",
     re.IGNORECASE,
@@ -34,7 +34,7 @@ _BROKEN = re.compile(
     r"|system not yet initialized"
     r"|external entity outside of CUDA"
     r"|\bMPS (?:client|server|control daemon)\b"
-    # Words that anything may say stand behind the name of whoever said them.
+    # General words count only after the name of the library that says them.
     r"|(?:CUDA error|Cuda failure)[^\n]{0,12}(?:unknown error|initialization error|driver shutting down)",
     re.IGNORECASE,
 )
@@ -50,12 +50,12 @@ def is_out_of_memory(words: str) -> bool:
 
 
 def is_broken_device(words: str) -> bool:
-    """Tell whether an error's words say that a device, its driver or its link is at fault: it fails elsewhere not."""
+    """Tell whether an error's words blame a device, its driver or its link, so that the work may succeed elsewhere."""
     return _BROKEN.search(words) is not None
 
 
 def device_answers() -> bool:
-    """Tell whether the GPU that this process computes on, if it does, still takes orders from it.
+    """Tell whether the GPU that this process uses still works for it; true without a GPU.
 
     After an illegal access or a failed assertion in a kernel, CUDA refuses everything that a process asks for later.
     """
@@ -70,7 +70,7 @@ def device_answers() -> bool:
 
 
 def give_back_device_memory() -> None:
-    """Give back what torch keeps of a GPU for later: libraries, and other processes on the GPU, find no other room."""
+    """Free the GPU memory that torch caches, so that libraries and other processes on the GPU can use it."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         gc.collect()

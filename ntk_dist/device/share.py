@@ -1,9 +1,9 @@
-"""The memory of a GPU, and the part of it that a process has where several share it."""
+"""The memory of a GPU, and each process's part of it where several share the GPU."""
 
 import torch
 
 CONTEXT_BYTES = 600 << 20
-"""What CUDA and its libraries take of a GPU for each process, beside the tensors."""
+"""Bytes of a GPU that CUDA and its libraries take for each process, beside the tensors."""
 
 
 def part_of_gpu(memory: int, workers: int) -> int:
@@ -12,7 +12,7 @@ def part_of_gpu(memory: int, workers: int) -> int:
 
 
 def take_part(device: torch.device, workers: int) -> None:
-    """Have this process take no more of a GPU than its part: what asks for more fails, and not what runs beside it."""
+    """Limit this process to its part of a GPU's memory: a larger request fails here, and not in other processes."""
     if device.type == "cpu" or workers == 1:
         return
     module = torch.get_device_module(device)
@@ -21,9 +21,9 @@ def take_part(device: torch.device, workers: int) -> None:
 
 
 def bytes_left(device: torch.device) -> int:
-    """Return how many bytes tensors of this process may still take on a GPU, what torch keeps for them counted in.
+    """Return the bytes that this process's tensors may still take on a GPU, including those in torch's cache.
 
-    Others that share the GPU take what is theirs sooner or later, so that what is free now is not all this process's.
+    Other processes that share the GPU will use their parts, so that not all free memory belongs to this process.
     """
     module = torch.get_device_module(device)
     free, memory = module.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""The device of torch that products and decompositions are made on, and the way back from it."""
+"""The torch device for products and decompositions, and transfers to it and back."""
 
 import os
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def present_device(name: str) -> torch.device:
 
     Raises:
         NoDeviceError: there is none.
-        LostDeviceError: there is to be one: the GPU or the driver of this machine is at fault.
+        LostDeviceError: this process was given a GPU that torch does not find: the GPU or its driver is at fault.
     """
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -43,20 +43,20 @@ def present_device(name: str) -> torch.device:
 
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
-    """Return values on a device; the host goes on while they travel there from it."""
+    """Return values on a device; the host does not wait for the copy."""
     pinned = values.pin_memory() if device.type == "cuda" and values.device.type == "cpu" else values
     return pinned.to(device, non_blocking=True)
 
 
 class Arriving:
-    """Tensors of one device on their way to the host, which goes on meanwhile, as the device does.
+    """Tensors that are being copied from one device to the host, while both go on with other work.
 
     Args:
         tensors: by name; what is on the host stays what it is.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        # kept until they have arrived: memory that is given up goes to what the device computes next
+        # kept until they have arrived: the device would reuse freed memory for its next results
         self._leaving = tensors
         away = next((values.device for values in tensors.values() if values.device.type != "cpu"), None)
         if away is None:
@@ -72,7 +72,7 @@ class Arriving:
 
     @property
     def there(self) -> bool:
-        """Whether they were on the host from the start."""
+        """True if the tensors were on the host from the start."""
         return self._arrived is None
 
     def wait(self) -> dict[str, Tensor]:
@@ -85,5 +85,5 @@ class Arriving:
 
 @cache
 def _copying_stream(device: torch.device) -> Any:
-    """The stream of a device in which copies leave it, beside what it computes."""
+    """Return the stream of a device for copies to the host, which run beside its computations."""
     return torch.get_device_module(device).Stream(device)

@@ -1,4 +1,4 @@
-"""Batches of token sequences: which examples go together, and how they are padded."""
+"""Batches of token sequences: grouping of examples by length, and padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

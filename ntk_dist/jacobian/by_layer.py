@@ -106,11 +106,11 @@ class LayerByLayer:
             self._ready(output)
             self._back_outside(scores, direction, output, gradients, sums)
         while self._runs:
-            # The last run, whose gradients are complete, and which nothing needs any more.
+            # The last run: its gradients are complete, and nothing needs it afterwards.
             run, arrived = self._runs.pop(), gradients.pop()
             if not arrived:
                 for recorder in self._inside[run.layer]:
-                    # nothing comes back to the layer, whatever is called in it
+                    # no gradient comes back to the layer or to any module called in it
                     recorder.called = True
             else:
                 for output, gradient in self._back_through(run, arrived, sums).items():
@@ -161,7 +161,7 @@ class LayerByLayer:
 
     @contextmanager
     def _cut(self) -> Iterator[None]:
-        """Inside, layers run without a graph, and what they return starts a new one."""
+        """Let layers run without a graph inside this context; a new graph starts at their outputs."""
         before = [vars(layer).get("forward") for layer in self._layers]
         try:
             for layer in self._layers:
@@ -192,7 +192,7 @@ class LayerByLayer:
 
 
 def _split(output: Any) -> tuple[Tensor, tuple[Any, ...] | None]:
-    """Hidden states that a layer returned, and what it returned beside them; None if it returned no tuple."""
+    """Return a layer's hidden states, and its other outputs; None for the latter if it returned no tuple."""
     states, beside = (output[0], tuple(output[1:])) if isinstance(output, tuple) else (output, None)
     if not isinstance(states, Tensor):
         raise NtkError(_NOT_CUTTABLE)

@@ -102,7 +102,7 @@ def begin_rows(
     recorders = recorders_of(groups)
     ready = before_backward or (lambda _number: None)
     again = LayerByLayer(layers, recorders, around_layers, ready) if layers else None
-    # layers that run again have their graphs to themselves: there every pass looks for all
+    # layers that run again have graphs of their own, so every pass has to look for all modules
     known = set() if unused is None or layers else unused
     watched = [recorder.linear for recorder in recorders if recorder.linear.module in known]
     inside = hooked(recorders if again is None else again.outside)

@@ -1,7 +1,7 @@
-"""On which axis of its input a linear module sees the examples of a batch: found by changing one of them.
+"""The axis of a linear module's input on which the examples of a batch stand: found by changing one of them.
 
-No size tells: a batch may have as many examples as tokens. Of two batches that differ in their first example alone the
-inputs of a module differ in that example's positions alone, and what is found in batches of two sizes counts.
+Sizes are not enough: a batch may have as many examples as tokens. For two batches that differ only in their first
+example, a module's inputs differ only in that example's positions; an axis counts if batches of two sizes agree on it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +32,7 @@ class Trial:
 
 @dataclass(eq=False)
 class _Inputs:
-    """What one module was called with, call by call; forgotten where it was called without a tensor."""
+    """Inputs of one module, call by call; calls without a tensor are left out."""
 
     calls: list[Tensor] = field(default_factory=list)
 
@@ -45,8 +45,8 @@ class _Inputs:
 def example_axes(modules: Iterable[nn.Module], trials: Sequence[Trial]) -> dict[nn.Module, int | None]:
     """Return the axis of every module; None where there is none that holds in all calls, or there was no call.
 
-    The axis holds the examples one after the other, each with equally many positions: one, or those that the model has
-    laid into it. Of an input that depends on positions alone the two sizes tell.
+    The axis holds the examples one after the other, each with equally many positions: one, or as many as the model has
+    merged into it. Axes of inputs that depend on positions alone are excluded by the two sizes.
 
     Args:
         modules: linear modules of a model in eval mode, which treats the examples of a batch apart.
@@ -96,7 +96,7 @@ def by_example(values: Tensor, n_examples: int, axis: int | None, name: str) -> 
 
 
 def from_examples(values: Tensor, leading: Sequence[int], axis: int | None) -> Tensor:
-    """Return (*leading, features) of what `by_example` gave with the same axis."""
+    """Return the result of `by_example` with the same axis in its original shape, (*leading, features)."""
     if axis is None or axis == 0:
         return values.reshape(*leading, values.shape[-1])
     n_examples, before, after = len(values), leading[:axis], leading[axis + 1 :]
@@ -122,7 +122,7 @@ def _watched(seen: dict[nn.Module, _Inputs]) -> Iterator[None]:
 
 
 def _axes(before: Tensor, after: Tensor, n_examples: int) -> set[int]:
-    """Return the axes of an input along which what differs between two batches is the first example."""
+    """Return the axes of an input along which two batches differ only in the first example."""
     if before.shape != after.shape:
         return set()
     differs = _positions_that_differ(before, after)
@@ -132,7 +132,7 @@ def _axes(before: Tensor, after: Tensor, n_examples: int) -> set[int]:
 def _positions_that_differ(before: Tensor, after: Tensor) -> Tensor:
     change: Tensor = torch.linalg.vector_norm(before - after, dim=-1)
     size = torch.maximum(torch.linalg.vector_norm(before, dim=-1), torch.linalg.vector_norm(after, dim=-1))
-    # what is routed to other places with other examples is summed in another order
+    # tokens that are routed to other places with other examples are summed in another order
     differs: Tensor = change > torch.finfo(before.dtype).eps ** 0.5 * size
     return differs
 

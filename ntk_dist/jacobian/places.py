@@ -1,4 +1,4 @@
-"""Where a model finds its tracked parameters, and how other tensors take their place for a while."""
+"""Places of tracked parameters in a model, and their temporary replacement by other tensors."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def places(groups: Groups) -> list[Place]:
 
 
 def place_of(linear: TrackedLinear, parameter: Tensor) -> Place:
-    """Return where a tracked module holds a parameter.
+    """Return the place of a tracked module's parameter.
 
     Raises:
         NtkError: it is computed from others.
@@ -51,7 +51,7 @@ def place_of(linear: TrackedLinear, parameter: Tensor) -> Place:
 
 @contextmanager
 def replaced(at: Sequence[Place], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Let the model find `tensors` in the place of its parameters, then the parameters themselves again.
+    """Put `tensors` in the place of a model's parameters inside this context, then restore the parameters.
 
     Whatever shares a parameter with a tracked module (a tied embedding) keeps it.
     """

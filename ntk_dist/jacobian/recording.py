@@ -1,8 +1,8 @@
-"""What tracked modules see and where their outputs stand in the graph, kept by forward hooks.
+"""Inputs of tracked modules and places of their outputs in the graph, recorded by forward hooks.
 
 Not every module is called: an architecture may read its weight directly, or run the parts of a layer without the layer.
-What is not called records nothing, and counts as zero only if the outputs do not depend on it. An adapter that is not
-called is no zero: the model goes past it.
+A module that is not called records nothing; its rows are zero only if the outputs do not depend on it. An adapter that
+is not called is an error rather than zero rows: the model runs without it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -85,7 +85,7 @@ def recorders_of(groups: Groups) -> list[Recorder]:
 
 @contextmanager
 def hooked(recorders: Sequence[Recorder]) -> Iterator[None]:
-    """Inside, the recorders record."""
+    """Let the recorders record inside this context."""
     handles = [recorder.linear.module.register_forward_hook(recorder) for recorder in recorders]
     try:
         yield
@@ -101,7 +101,7 @@ def recorded(recorders: Sequence[Recorder]) -> list[tuple[Recorder, Call]]:
 
 @contextmanager
 def differentiable(linears: Sequence[TrackedLinear]) -> Iterator[None]:
-    """Inside, the parameters of modules require a gradient, so that a graph shows whether they take part in it."""
+    """Let parameters of modules require a gradient inside this context, so that a graph shows whether it has them."""
     parameters = [parameter for linear in linears for parameter in linear.parameters]
     before = [parameter.requires_grad for parameter in parameters]
     try:
@@ -137,8 +137,8 @@ def check_recorded(
     Args:
         recorders: of all tracked modules, after a pass.
         score: runs the model a few times more, where there are modules that are not `unused`.
-        unused: those of which earlier passes found that nothing depends on them without a call, and of which the
-            caller has looked into the graph of this one; those that are found now are added.
+        unused: modules on which, as earlier passes found, nothing depends without a call, and which the caller has
+            looked for in the graph of this pass; those that are found now are added.
         named: one of them that stands in that graph nevertheless.
 
     Raises:
@@ -185,7 +185,7 @@ def _with_gradient(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]
 
 @torch.no_grad()
 def _takes_part(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -> bool:
-    """Whether the scores change with the sign of some parameters: a graph may leave out what they depend on."""
+    """Tell whether the scores change with the sign of some parameters, since a graph may lack some dependencies."""
     parameters = {id(parameter): parameter for linear in linears for parameter in linear.parameters}.values()
     before = score()
     try:

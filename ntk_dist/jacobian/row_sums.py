@@ -67,7 +67,7 @@ class RowSums:
         """Return the scores (B, R) and the rows in the precision of the rows; nothing can be added any more."""
         found = BatchRows()
         found.add("", scores, self.row_dtype, "a score")
-        # given up group by group, so that at most one is there in both precisions
+        # released group by group, so that at most one group is in memory in both precisions
         for name in list(self._rows):
             found.add(name, self._rows.pop(name), self.row_dtype, f"the gradient of group {name}")
         return found
@@ -101,16 +101,16 @@ def _add_products(weights: Tensor, left: Tensor, right: Tensor, *, first: bool) 
 
 
 def _keeps_sums(weights: Tensor, left: Tensor, right: Tensor) -> bool:
-    """Whether factors in half precision can stay so: GPUs sum their products in single precision."""
+    """Tell whether factors can stay in half precision, because the GPU sums their products in single precision."""
     halves = left.dtype == right.dtype and left.dtype in (torch.float16, torch.bfloat16)
-    # before torch 2.8 the sums could not be had before they were rounded
+    # before torch 2.8, sums in single precision were not available without rounding
     return weights.is_cuda and weights.dtype == torch.float32 and halves and hasattr(torch.ops.aten.bmm, "dtype")
 
 
 class BatchRows:
     """Scores and rows of a batch on the device that computed them, which the host has not waited for.
 
-    Whether all numbers are finite is known with them, at the price of one wait for all.
+    One wait for the device gets the values, and tells whether all numbers are finite.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class BatchRows:
         rounded = values.to(dtype)
         self._values[name] = rounded
         self._described.append((what, values.dtype))
-        # One sum tells, and costs less than a mask; only a suspicious one is looked into.
+        # One sum costs less than a mask; elements are checked only if the sum is not finite.
         total = _total(rounded)
         self._sums += [total if rounded is values else _total(values), total]
 
@@ -146,11 +146,11 @@ class BatchRows:
         return values.pop(""), values
 
     def leave(self) -> Arriving:
-        """Send them to the host."""
+        """Start sending scores and rows to the host."""
         return Arriving({**self._values, _SUMS: torch.stack(self._sums)})
 
     def arrived(self, arriving: Arriving) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what left, as `here`, on the host."""
+        """Return the scores and rows that `leave` sent, as `here` does, on the host."""
         values = arriving.wait()
         self._check(values.pop(_SUMS))
         return values.pop(""), values
@@ -166,7 +166,7 @@ class BatchRows:
 
 
 _SUMS = "sums of all values"
-"""Travels with rows under a name that is no group's."""
+"""Key under which the sums are sent with the rows; no group has this name."""
 
 
 class RowsToCome:
@@ -181,7 +181,7 @@ class RowsToCome:
 
     @property
     def there(self) -> bool:
-        """Whether nothing has to be waited for."""
+        """True if nothing has to be waited for."""
         return all(arriving.there for _, arriving in self._parts)
 
     def wait(self) -> tuple[Tensor, dict[str, Tensor]]:
@@ -195,7 +195,7 @@ class RowsToCome:
 
 
 def in_turn(begun: Iterable[RowsToCome]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Yield rows of batches on the host, each while the next batch is computed where that is elsewhere."""
+    """Yield rows of batches on the host, each while a device computes the next batch if there is a device."""
     before: RowsToCome | None = None
     for rows in begun:
         if before is not None:
@@ -208,7 +208,7 @@ def in_turn(begun: Iterable[RowsToCome]) -> Iterator[tuple[Tensor, dict[str, Ten
 
 
 def _total(values: Tensor) -> Tensor:
-    # Half precision ends so early that sums leave it.
+    # The range of half precision is too small for the sums.
     return values.sum(dtype=torch.promote_types(values.dtype, torch.float32)).double()
 
 

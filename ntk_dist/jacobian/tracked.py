@@ -117,7 +117,7 @@ def check_products(linears: Iterable[TrackedLinear]) -> None:
         expected: Tensor = plain.forward(module, inputs)
         try:
             found: object = module(inputs)
-        except Exception:  # code of many authors raises whatever it likes
+        except Exception:  # these modules' own code may raise any error
             found = None
         if not isinstance(found, Tensor) or found.shape != expected.shape or not torch.allclose(found, expected):
             raise NotRecordedError(

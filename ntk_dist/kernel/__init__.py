@@ -1,1 +1,1 @@
-"""Kernels from Jacobian rows: features, tiles of Gram matrices, and matrices that lie in tiles."""
+"""Kernels from Jacobian rows: features, tiles of Gram matrices, and matrices stored as tiles."""

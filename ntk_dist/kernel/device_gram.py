@@ -30,7 +30,7 @@ def device_gram_tile(
 
     Rows travel as they are stored and are cast, checked and multiplied there; `tf32` says whether a GPU may round
     the factors of float32 products to TF32. Products of chunks of columns are added up in float64, on the device.
-    What stands there at once fits into `max_bytes`, which `DeviceChunks` divides among columns and, where the tile
+    The data on the device fit into `max_bytes`, which `DeviceChunks` divides among columns and, where the tile
     itself is too large, among its blocks; the context and the workspaces of CUDA's libraries come on top. When
     `left is right` and the kernel is symmetric, the tile is exactly symmetric.
 
@@ -63,7 +63,7 @@ def device_gram_tile(
 
 @dataclass(frozen=True)
 class DeviceChunks:
-    """How a tile is divided so that its parts fit on a device.
+    """Division of a tile into parts that fit on a device.
 
     Attributes:
         left_rows, right_rows: Jacobian rows of the two sides that make one block of the tile, whole examples.
@@ -170,14 +170,14 @@ class _Product:
     def _moved(self, rows: Rows, chunk: slice) -> torch.Tensor:
         """Copy columns to the device as they are stored, through pinned memory where that is a GPU."""
         on_gpu = self.device.type != "cpu"
-        # A fresh piece of the pinned pool each time: torch hands none out again before its copy is over.
+        # A new block of pinned memory each time: torch reuses a block only after its copy is done.
         shape = rows.shape[0], chunk.stop - chunk.start
         host = torch.empty(shape, dtype=_TORCH[rows.dtype.name], pin_memory=self.device.type == "cuda")
         read_columns(rows, chunk, host.numpy())
         return host.to(self.device, non_blocking=on_gpu)
 
     def _features(self, raw: torch.Tensor, *, sign: bool) -> torch.Tensor:
-        """Return what `ntk_dist.kernel.features.features` does, leaving `raw` as it is."""
+        """Return the result of `ntk_dist.kernel.features.features`, without changing `raw`."""
         R = self.outputs_per_example
         phi = raw.to(self.dtype, copy=sign or R > 1)
         if sign:

@@ -13,7 +13,7 @@ class KernelShapeError(NtkError):
 def as_lapack(K: FloatArray) -> FloatArray:
     """Check that K (M, M) is a non-empty square float64 matrix and return it in Fortran order.
 
-    A writable matrix in Fortran order comes back as it is, so that LAPACK overwrites it in place; any other
+    A writable matrix in Fortran order is returned itself, so that LAPACK overwrites it in place; any other
     is copied. Raises KernelShapeError.
     """
     if K.ndim != 2 or K.shape[0] != K.shape[1] or not K.size or K.dtype != np.float64:
@@ -27,7 +27,7 @@ def as_lapack(K: FloatArray) -> FloatArray:
 def check_finite(K: FloatArray, *, lower_only: bool) -> None:
     """Raise NonFiniteError, with an offending place, if K (M, M) holds nan or inf.
 
-    With `lower_only` whatever stands above the diagonal is ignored.
+    With `lower_only` the entries above the diagonal are ignored.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(K.sum()):

@@ -1,4 +1,4 @@
-"""A matrix that lies in tiles and is never put together: its products, its trace, its norm."""
+"""A matrix that is stored as tiles and never assembled: its products, its trace, its norm."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from ntk_dist.errors import NonFiniteError
 from ntk_dist.kernel.kernel_matrix import KernelShapeError
 
 Tile = tuple[slice, slice, Callable[[], FloatArray]]
-"""Rows and columns that a tile has in the matrix, and what reads it."""
+"""Rows and columns of a tile in the matrix, and the function that reads the tile."""
 
 
 class TileOperator:
@@ -33,7 +33,7 @@ class TileOperator:
         if X.ndim != 2 or X.shape[0] != self.shape[1]:
             raise KernelShapeError(f"a matrix of shape {self.shape} has no product with one of shape {X.shape}")
         self.passes += 1
-        # Rows of C-ordered arrays are what tiles take and give: contiguous, whatever k.
+        # Tiles read and write rows of C-ordered arrays, which are contiguous for any k.
         X = np.ascontiguousarray(X)
         product = np.zeros((self.shape[0], X.shape[1]))
         for rows, columns, read in self._tiles:

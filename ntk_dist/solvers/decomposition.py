@@ -1,4 +1,4 @@
-"""What every decomposition of a kernel can do."""
+"""Interface of all decompositions of a kernel."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -10,7 +10,7 @@ from ntk_dist.solvers.ridge import RidgePath
 
 
 class Decomposition(Protocol):
-    """A kernel K (M, M), factorised once.
+    """A kernel K (M, M), factorized once.
 
     size: M.
     trace: trace of K.
@@ -40,7 +40,7 @@ class Decomposition(Protocol):
         `leave_one_out` asks for leave-one-example-out residuals, an example being `rows_per_example`
         consecutive rows; decompositions without eigenvectors leave them None. `start` says how f_0, from which the
         residual is taken, was fitted to the same labels: then it is fitted again without the example too, the kernel
-        staying as it is, and counts in generalised cross-validation.
+        staying as it is, and counts in generalized cross-validation.
         Raises LambdaError for lambda <= 0, KernelShapeError for a residual of other length.
         """
 
@@ -53,7 +53,7 @@ class Decomposition(Protocol):
         rows_per_example: int = 1,
         start: FittedStart | None = None,
     ) -> KeptPath:
-        """Return what is to be kept so that the path of any lambda follows without this decomposition.
+        """Return the data from which the path of any lambda follows without this decomposition.
 
         `rows` are blocks of what `RidgePath.eval_fit` takes, of all evaluation examples; the others are those of
         `ridge_path`, whose numbers the kept path has to rounding. Raises KernelShapeError as `ridge_path` does.
@@ -64,7 +64,7 @@ class Decomposition(Protocol):
 
 
 class ShiftedSolver(Protocol):
-    """A symmetric matrix A (q, q), factorised so that A + lambda I is cheap to solve."""
+    """A symmetric matrix A (q, q), factorized so that A + lambda I is cheap to solve."""
 
     @property
     def eigenvalues(self) -> FloatArray:

@@ -41,8 +41,8 @@ class DeviceEigh:
     def __call__(self, A: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return eigenvalues (M,) and eigenvectors of A (M, M) in Fortran order, which the latter overwrite.
 
-        Raises DeviceFailure, leaving A as it was, where the device has no room, raises, or returns nan or inf; what it
-        raised where it is broken, or takes no more orders.
+        Raises DeviceFailure, leaving A as it was, if the device has no room, raises, or returns nan or inf. If the
+        device is broken, or no longer answers, its own error is raised.
         """
         self._check_room(len(A))
         host = torch.from_numpy(A.T)

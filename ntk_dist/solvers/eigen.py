@@ -1,4 +1,4 @@
-"""K = U S U^T: what only eigenvectors give, leave-one-out residuals and label energy per mode."""
+"""K = U S U^T: the eigenvectors, which give leave-one-out residuals and label energy per mode."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -16,7 +16,7 @@ from ntk_dist.solvers.ridge import RidgePath, check_path, degrees_of_freedom, du
 from ntk_dist.solvers.shifted import TridiagonalMatrix
 
 SYEVD_LIMIT = 32_766
-"""The workspace of syevd, 1 + 6 M + 2 M^2 numbers, overflows a 32-bit integer above so many rows M."""
+"""Largest number of rows M for which the workspace of syevd, 1 + 6 M + 2 M^2 numbers, fits a 32-bit integer."""
 
 Eigh = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 """Eigenvalues, ascending, (M,), and eigenvectors of A (M, M) in Fortran order, whose lower triangle it reads."""
@@ -111,7 +111,7 @@ class EigenDecomposition:
         return replace(kept, left_out=KeptLeftOut(basis, blocks, changes))
 
     def start_of(self, columns: FloatArray | None) -> FloatArray:
-        """Return a vector (M, 1) that stands for U^T X, X (M, n), or nan in the place of none: see `KeptPath.start`."""
+        """Return a vector (M, 1) that stands for U^T X, X (M, n); nan if there is no X: see `KeptPath.start`."""
         if columns is None:
             return np.full((self.size, 1), np.nan)
         sizes: FloatArray = np.linalg.norm(self.rotated(columns), axis=1, keepdims=True)

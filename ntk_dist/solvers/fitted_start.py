@@ -1,4 +1,4 @@
-"""Initial outputs f_0 that were themselves fitted to the labels, and what they are without one example."""
+"""Initial outputs f_0 that were themselves fitted to the labels, and their values without one example."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _CHUNK = 2**22
 
 @dataclass(frozen=True, eq=False)
 class FittedStart:
-    """How f_0 on n examples changes when it is fitted without example i: f_0 - F_i = Phi Delta_i.
+    """Changes of f_0 on n examples when it is fitted without example i: f_0 - F_i = Phi Delta_i.
 
     An example has R rows of the kernel and each row k targets. In row c of an example and target t,
     Delta_i[c, t] = sum_s directions[i, s] changes[i, s, c, t], a vector (q,).
@@ -61,7 +61,7 @@ class FittedStart:
         return np.stack([vectors[c::R].T @ features for c in range(R)])
 
     def own_changes(self, examples: slice) -> FloatArray:
-        """Return (Phi Delta_i)_i, what each of m examples loses of its own f_0 without itself, (mR, k)."""
+        """Return (Phi Delta_i)_i, f_0 of each of m examples minus f_0 fitted without that example, (mR, k)."""
         deltas = self._deltas(examples)
         own: FloatArray = np.einsum("iq,ictq->ict", self.features[examples], deltas)
         return np.reshape(own, (-1, own.shape[2]))

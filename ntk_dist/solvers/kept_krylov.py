@@ -1,4 +1,4 @@
-"""The ridge path of any lambda, from what Krylov spaces leave: without them, and without the kernel.
+"""The ridge path of any lambda from data kept of Krylov spaces: without the spaces, and without the kernel.
 
 It is what `ntk_dist.solvers.kept_path` keeps of a decomposition, with the Lanczos vectors V_c of each target c, their
 tridiagonal V_c^T K V_c and |r_c| e_1 in the places of Q, T and Q^T r.
@@ -16,16 +16,16 @@ from ntk_dist.solvers.shifted import TridiagonalMatrix
 
 @dataclass(frozen=True, eq=False)
 class KeptKrylovPath:
-    """What is left of the Krylov spaces of a kernel of M rows for k targets: q steps, m basis vectors of each at most.
+    """Kept data of the Krylov spaces of a kernel of M rows for k targets: q steps, at most m basis vectors each.
 
-    What a target has fewer of is filled up with zeros.
+    Targets with fewer of them are filled up with zeros.
 
     diagonal, off_diagonal: (k, q) and (k, q - 1), of T_c.
     norms: |r_c|, (k,).
     basis: (k, q, m), orthonormal, of the solutions of each target for all lambdas.
     train: V_c basis_c, (M, k, m), which gives the dual coefficients.
     evaluation: K(eval, train) V_c basis_c, (M_eval, k, m).
-    check: for each target the triangle of a QR factorisation of [r_c, train_c, K train_c], (k, n, 1 + 2 m).
+    check: for each target the triangle of a QR factorization of [r_c, train_c, K train_c], (k, n, 1 + 2 m).
     """
 
     diagonal: FloatArray
@@ -92,7 +92,7 @@ class KeptKrylovPath:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, FloatArray]) -> "KeptKrylovPath":
-        """Return what `arrays` was made of."""
+        """Return the path whose `arrays` these are."""
         return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
 
 

@@ -1,4 +1,4 @@
-"""The ridge path of any lambda, from what a decomposition leaves: without it, and without the kernel.
+"""The ridge path of any lambda from data kept of a decomposition: without it, and without the kernel.
 
 With K = Q T Q^T, z = (T + lambda I)^{-1} Q^T r costs O(M) for each lambda. Q itself is as large as the kernel, but it
 is needed on few vectors alone: for all lambda > 0 together the lambda z lie, to rounding, in a space of some dozens of
@@ -38,15 +38,15 @@ class _InCOrder:
 
 @dataclass(frozen=True, eq=False)
 class KeptLeftOut(_InCOrder):
-    """What leave-one-out residuals need of a kernel that was decomposed with eigenvectors, r of them.
+    """Kept data for leave-one-out residuals of a kernel that was decomposed with r eigenvectors.
 
     (K + lambda I)^{-1} = U diag(w) U^T is linear in its weights w, (r,), which lie in a space with a basis as well, and
     so is the hat matrix J (G + lambda I)^{-1} J^T = H diag(w) H^T of G = J^T J, with H = J U s^{-1/2}.
 
     weights_basis: (r, b), of all `mode_weights`.
     blocks: (b, n, C, C), for each w of the basis the diagonal blocks of U diag(w) U^T, or of H diag(w) H^T.
-    start_changes: (b, M, k), what a fitted start changes through the same products; None without one.
-    own_changes: (M, k), what examples lose of their own start without themselves; None but for J^T J.
+    start_changes: (b, M, k), changes of a fitted start through the same products; None without one.
+    own_changes: (M, k), each example's start minus the start fitted without it; None except for J^T J.
     """
 
     weights_basis: FloatArray
@@ -57,7 +57,7 @@ class KeptLeftOut(_InCOrder):
 
 @dataclass(frozen=True, eq=False)
 class KeptPath(_InCOrder):
-    """What is left of a decomposition of K = J J^T, M rows, or of J^T J: q rows of either, k targets, m basis vectors.
+    """Kept data of a decomposition of K = J J^T (M rows) or J^T J: q rows of either, k targets, m basis vectors.
 
     matrix: T, (q, q).
     rotated: Q^T r, (q, k), or Q^T J^T r.
@@ -67,10 +67,10 @@ class KeptPath(_InCOrder):
     eigenvalues: those of `Decomposition.eigenvalues`.
     primal: whether J^T J was decomposed.
     size: M.
-    left_out: what leave-one-out residuals need, or None.
+    left_out: data for leave-one-out residuals, or None.
     start: (q, n), right sides whose tr start^T (T + lambda I)^{-1} start makes the degrees of freedom that a fitted
         start adds; nan where those are not known, None without a fitted start.
-    start_total: what a primal one is subtracted from.
+    start_total: number from which that trace is subtracted where J^T J was decomposed.
     """
 
     matrix: ShiftedMatrix
@@ -161,7 +161,7 @@ class KeptPath(_InCOrder):
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, FloatArray], *, primal: bool, size: int) -> "KeptPath":
-        """Return what `arrays` was made of."""
+        """Return the path whose `arrays` these are."""
         matrix: ShiftedMatrix
         if "schur" in arrays:
             matrix = QuasiTriangularMatrix(arrays["schur"])
@@ -191,7 +191,7 @@ def keep_path(
     back: Callable[[FloatArray], FloatArray],
     rows: Iterable[FloatArray],
 ) -> KeptPath:
-    """Return what is kept of K = Q T Q^T (M, M): `matrix` T, `rotated` Q^T r (M, k), `eigenvalues` (M,), ascending.
+    """Return the kept data of K = Q T Q^T (M, M): `matrix` T, `rotated` Q^T r (M, k), `eigenvalues` (M,), ascending.
 
     `back` returns Q B for B (M, m), and `rows` are blocks of rows (m, M) of K(eval, train), together all of them.
 
@@ -238,7 +238,7 @@ def mode_weights(eigenvalues: FloatArray, lambdas: FloatArray, *, primal: bool) 
 
 
 def orthonormal_basis(columns: FloatArray) -> FloatArray:
-    """Return an orthonormal basis (q, m) of columns (q, N), each of them as important as the others whatever its size.
+    """Return an orthonormal basis (q, m) of columns (q, N), which all count equally, independently of their norms.
 
     Columns that are zero or not finite are left out. Pivoting tells how many directions there are.
     """

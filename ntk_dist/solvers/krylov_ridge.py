@@ -19,11 +19,11 @@ RIDGE_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class KrylovRidge:
-    """What the ridge path of any lambda follows from, without another product with the kernel.
+    """The data from which the ridge path of any lambda follows without another product with the kernel.
 
     kept: the path.
     steps: size of the Krylov space.
-    complete: whether more steps would not have been made for a smaller lambda either.
+    complete: whether a smaller lambda would not have led to more steps.
     """
 
     kept: KeptKrylovPath
@@ -44,7 +44,7 @@ def krylov_ridge(
 
     K and K + lambda I have the same Krylov spaces, so that alpha = |r| V (T + lambda I)^{-1} e_1 is for every lambda
     what conjugate gradients arrive at after as many steps (Frommer and Maass, SIAM J. Sci. Comput. 20, 1999), here
-    from one Lanczos process with reorthogonalisation for each target. Steps end when the residual for `lowest` is
+    from one Lanczos process with reorthogonalization for each target. Steps end when the residual for `lowest` is
     below `tolerance` times |lambda alpha|, or after `max_steps`. For larger lambdas it is below that as well: it falls
     as lambda grows, being the product of the couplings over det(T + lambda I), and |lambda alpha| grows.
 
@@ -63,7 +63,7 @@ def krylov_ridge(
     for c, own in enumerate(bases):
         basis[c, : own.shape[0], : own.shape[1]] = own
         train[:, c, : own.shape[1]] = runs.lift(c, own)
-    del runs  # hundreds of vectors, which make room for what follows
+    del runs  # frees hundreds of vectors before the next steps
     images = K.times(train.reshape(M, k * m)).reshape(M, k, m)
     check = np.stack([_triangle(residual[:, [c]], train[:, c], images[:, c]) for c in range(k)])
     del images
@@ -72,7 +72,7 @@ def krylov_ridge(
 
 
 def _converged(runs: LanczosRuns, shift: float, tolerance: float) -> bool:
-    """Tell whether the systems of all targets are solved, from the residual that the recurrence knows by itself."""
+    """Tell whether the systems of all targets are solved, from the residuals that the recurrence itself gives."""
     if not runs.steps:
         return False
     left, size = 0.0, 0.0
@@ -112,7 +112,7 @@ def _basis(runs: LanczosRuns, c: int) -> FloatArray:
 
 
 def _triangle(*columns: FloatArray) -> FloatArray:
-    """Return the triangle R of a QR factorisation of columns (M, c) that stand side by side: |R x| is the norm of x."""
+    """Return the triangle R of a QR factorization of columns (M, c) that stand side by side: |R x| is the norm of x."""
     beside = np.empty((len(columns[0]), sum(each.shape[1] for each in columns)), order="F")
     np.concatenate(columns, axis=1, out=beside)
     # `raw`, for it alone makes no copy as tall as the columns.

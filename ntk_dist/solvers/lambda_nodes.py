@@ -8,11 +8,11 @@ from ntk_dist.arrays import FloatArray
 
 NODES_PER_DECADE = 8
 LOWEST = 1e-15
-"""Relative to the largest eigenvalue: below it K + lambda I is singular to rounding."""
+"""Smallest lambda relative to the largest eigenvalue: below it K + lambda I is singular to rounding."""
 
 BEYOND = 10**1.5
-"""How far nodes go on beyond the spectrum. Solutions of lambdas further away lie, to rounding, in the space of those
-of nodes and of lambda = 0 and infinity: s / lambda, or lambda / s, is small there."""
+"""Factor by which the nodes extend beyond the spectrum. Solutions of lambdas further away lie, to rounding, in the
+space of those of the nodes and of lambda = 0 and infinity: s / lambda, or lambda / s, is small there."""
 
 MOST_NODES = math.ceil(NODES_PER_DECADE * math.log10(BEYOND / LOWEST)) + 2
 

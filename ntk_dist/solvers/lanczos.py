@@ -10,7 +10,7 @@ class LanczosRuns:
     """V_c^T A V_c = T_c with T_c tridiagonal, for the Krylov space of each start vector c under a symmetric A (M, M).
 
     One product with A takes all runs a step further, so that tiles are read once for all of them. Every new vector
-    is orthogonalised twice against all former ones of its run (Parlett, The Symmetric Eigenvalue Problem, section
+    is orthogonalized twice against all former ones of its run (Parlett, The Symmetric Eigenvalue Problem, section
     6.9: twice is enough), without which Lanczos vectors lose their orthogonality once a Ritz value has converged.
 
     steps: steps made.
@@ -36,7 +36,7 @@ class LanczosRuns:
 
     @property
     def running(self) -> bool:
-        """Whether another step would add something to some run."""
+        """True if another step would add a vector to some run."""
         return self.steps < self.max_steps and bool((self.next_norms > 0).any())
 
     def advance(self) -> None:
@@ -66,7 +66,7 @@ class LanczosRuns:
         norm = float(np.linalg.norm(image))
         self.lengths[c] = step + 1
         self._scales[c] = max(self._scales[c], abs(self._diagonals[c, step]) + norm)
-        # What rounding leaves of a vector that lies in the space is no new direction.
+        # The rounding error of a vector that lies in the space is no new direction.
         exhausted = norm <= 4 * np.finfo(np.float64).eps * np.sqrt(len(image)) * self._scales[c]
         if exhausted or step + 1 == len(image):
             norm = 0.0

@@ -15,7 +15,7 @@ class LambdaError(NtkError):
 
 @dataclass(frozen=True, eq=False)
 class RidgePath:
-    """Minimisers of (1/2)|J d - r|^2 + (lambda/2)|d|^2 along a path of lambdas.
+    """Minimizers of (1/2)|J d - r|^2 + (lambda/2)|d|^2 along a path of lambdas.
 
     M rows, k targets, L lambdas. Residuals, solution and distance are nan for a lambda at which K + lambda I is
     singular to working precision.
@@ -54,7 +54,7 @@ class RidgePath:
 
     @property
     def gcv(self) -> FloatArray:
-        """Generalised cross-validation (1/M)|residual|^2 / (1 - dof/M)^2, (L,), summed over the k targets.
+        """Generalized cross-validation (1/M)|residual|^2 / (1 - dof/M)^2, (L,), summed over the k targets.
 
         Golub, Heath and Wahba, Technometrics 21 (1979), equation 1.4. dof is the trace of the matrix S that takes
         labels to predictions: with B = (K + lambda I)^{-1} and f_0 = H y it is H + K B (I - H), so that

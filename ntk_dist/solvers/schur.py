@@ -19,7 +19,7 @@ class SchurDecomposition:
 
     K is overwritten when it is in Fortran order (another order is copied) and must not be used afterwards.
     |d| is not a function of such a kernel and comes out nan; leave-one-out residuals come out None,
-    and generalised cross-validation with a fitted start nan.
+    and generalized cross-validation with a fitted start nan.
     Raises KernelShapeError, NonFiniteError.
     """
 

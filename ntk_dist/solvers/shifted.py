@@ -1,4 +1,4 @@
-"""Matrices T of which T + lambda I is cheap to solve: what a kernel becomes in the basis of its decomposition."""
+"""Matrices T for which T + lambda I is cheap to solve: kernels in the basis of their decomposition."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Which decomposition a symmetric kernel gets, and the way back from a device that gave none."""
+"""The choice of a decomposition for a symmetric kernel, and the fallback where a device fails."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from ntk_dist.solvers.eigen import EigenDecomposition, Eigh
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 
 
-class DeviceFailure(Exception):  # noqa: N818 -- no error of the user's: whoever asks the device goes on without it
+class DeviceFailure(Exception):  # noqa: N818 -- not the user's error: the caller goes on without the device
     """A device gave no decomposition; the message says why. The kernel is as it was."""
 
 

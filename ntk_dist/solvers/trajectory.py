@@ -14,12 +14,12 @@ from ntk_dist.solvers.ridge import check_path
 
 
 class StepError(NtkError):
-    """A step size, a number of steps or a time is none that training can take."""
+    """A step size, a number of steps or a time is not valid for training."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
-    """Weights d_t on the way to the minimiser of (1/2)|J d - r|^2 + (lambda/2)|d|^2 from d_0 = 0.
+    """Weights d_t on the way to the minimizer of (1/2)|J d - r|^2 + (lambda/2)|d|^2 from d_0 = 0.
 
     M rows, k targets, L lambdas, S times. A descent that diverges out of the range of float64 leaves inf or nan.
 

@@ -91,7 +91,7 @@ class TridiagonalDecomposition:
         return kept if start is None else kept.with_start(self.start_of(start_in_rows(start)))
 
     def start_of(self, columns: FloatArray | None) -> FloatArray:
-        """Return Q^T X for X (M, n), or nan (M, 1) in the place of none: see `KeptPath.start`."""
+        """Return Q^T X for X (M, n), or nan (M, 1) if there is no X: see `KeptPath.start`."""
         return np.full((self.size, 1), np.nan) if columns is None else self.rotated(columns)
 
     def quadratic_form(self, targets: FloatArray) -> float:

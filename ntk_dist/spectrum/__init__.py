@@ -1,1 +1,1 @@
-"""What a spectrum says: numbers, densities, and bounds to stand beside them."""
+"""Properties of a spectrum: summary numbers, densities, and bounds."""

@@ -1,4 +1,4 @@
-"""Proven bounds, to stand beside what they bound: distance, linearization error, kernels to which a block is added."""
+"""Proven bounds on measured quantities: distance, linearization error, kernels to which a block is added."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ _TOLERANCE = 1e-9
 
 
 class BoundError(NtkError):
-    """A number handed to a bound is none that the bound was proven for."""
+    """A bound was given a number for which it is not proven."""
 
 
 def ridge_distance_bound(residual_norm: float, lambdas: FloatArray) -> FloatArray:
-    """Return |r| / (2 sqrt(lambda)), (L,), a bound of |d| for the minimiser d of (1/2)|J d - r|^2 + (lambda/2)|d|^2.
+    """Return |r| / (2 sqrt(lambda)), (L,), a bound of |d| for the minimizer d of (1/2)|J d - r|^2 + (lambda/2)|d|^2.
 
     |d|^2 is the sum over modes of s / (s + lambda)^2 r_i^2, and s / (s + lambda)^2 <= 1 / (4 lambda) by
     (s - lambda)^2 >= 0, with equality for s = lambda. |r| is the Frobenius norm where d has several targets.
@@ -33,7 +33,7 @@ def ridge_distance_bound(residual_norm: float, lambdas: FloatArray) -> FloatArra
 def minimiser_distance_bound(initial_loss: float, lambdas: FloatArray) -> FloatArray:
     """Return sqrt(2 R(theta_0) / lambda), (L,), a bound of |theta - theta_0| for losses R >= 0.
 
-    (lambda/2)|theta - theta_0|^2 <= R(theta) + (lambda/2)|theta - theta_0|^2 <= R(theta_0), for a minimiser as for
+    (lambda/2)|theta - theta_0|^2 <= R(theta) + (lambda/2)|theta - theta_0|^2 <= R(theta_0), for a minimizer as for
     any other theta whose objective is not above that of theta_0. R is the loss that lambda is added to: of a sum
     over examples the sum, of a mean the mean. Raises LambdaError, BoundError.
     """
@@ -59,7 +59,7 @@ def minimiser_linearization_bound(smoothness: float, initial_loss: float, lambda
 
 @dataclass(frozen=True)
 class AddedBlockBounds:
-    """Between what the extreme eigenvalues of K + S lie, and what cond(K + S + sigma I) does not exceed.
+    """Bounds of the extreme eigenvalues of K + S, and an upper bound of cond(K + S + sigma I).
 
     condition_number_upper is inf where the bounds leave it open whether K + S + sigma I is positive definite.
     """
@@ -99,7 +99,7 @@ def first_order_eigenvalues(eigenvectors: FloatArray, eigenvalues: FloatArray, S
     No bound but an estimate: Rayleigh quotients of K + S, never above its largest nor below its smallest eigenvalue.
     One is within |S u_i - (u_i^T S u_i) u_i|^2 / gap of the eigenvalue of K + S nearest to it, gap being its distance
     to all the other ones (Parlett, The Symmetric Eigenvalue Problem, theorem 11.7.1). Where s_i is repeated it is not
-    right to first order, unless the u_i diagonalise S within their eigenspace. Raises KernelShapeError.
+    right to first order, unless the u_i diagonalize S within their eigenspace. Raises KernelShapeError.
     """
     M, m = eigenvectors.shape
     if eigenvalues.shape != (m,) or S.shape != (M, M):
@@ -113,7 +113,7 @@ def first_order_eigenvalues(eigenvectors: FloatArray, eigenvalues: FloatArray, S
 def first_order_extremes(
     eigenvectors: FloatArray, eigenvalues: FloatArray, S: FloatArray, *, resolution: float
 ) -> tuple[float, float]:
-    """Return what the smallest and the largest eigenvalue of K + S are to first order in S.
+    """Return the smallest and the largest eigenvalue of K + S to first order in S.
 
     From all eigenvectors (M, M) and ascending eigenvalues (M,) of K, and a block S (M, M). Where an extreme eigenvalue
     is repeated, S decides along which vectors of its eigenspace the eigenvalues part: they change by the eigenvalues of
@@ -143,7 +143,7 @@ def _first_order_end(space: FloatArray, eigenvalues: FloatArray, S: FloatArray, 
 
 
 def violation(measured: FloatArray | float, bound: FloatArray | float, scale: FloatArray | float) -> FloatArray:
-    """Return by how much `measured` <= `bound` fails beyond rounding: 0 where it holds, nan where either is nan.
+    """Return the violation of `measured` <= `bound` beyond rounding: 0 where it holds, nan where either is nan.
 
     All three broadcast. For a lower bound exchange the first two. The tolerance is 1e-9 of `scale`, the size of the
     numbers in whose rounding errors the two can differ: s_max(K) + s_max(S) for eigenvalues of K + S, the bound

@@ -1,4 +1,4 @@
-"""What products with a kernel tell of it where it is too large to be decomposed."""
+"""Estimates from products with a kernel that is too large to be decomposed."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class IterativeDecomposition:
     """A symmetric positive semidefinite K (M, M) of which only products are taken.
 
     `seed` draws the start vectors. size: M. trace, norm: tr K and |K|_F, exact. largest, smallest: the ends of the
-    spectrum. density: how many eigenvalues lie where, estimated.
+    spectrum. density: an estimate of the density of the eigenvalues.
     Raises KernelShapeError for an operator that is not square, NonFiniteError if K holds nan or inf.
     """
 
@@ -40,7 +40,7 @@ class IterativeDecomposition:
         return alignment(float(np.vdot(targets, self.K.times(targets))), self.norm, targets)
 
     def summary(self, *, sigma: float, relative_sigma: float, jacobian_eps: float, gram_eps: float) -> SpectrumSummary:
-        """Return what `ntk_dist.spectrum.spectrum.summarise` does; what needs every eigenvalue is nan.
+        """Return a summary as `ntk_dist.spectrum.spectrum.summarise` does; numbers that need every eigenvalue are nan.
 
         A condition number counts as resolved only if sigma_min exceeds the noise floor by more than its residual.
         """

@@ -1,4 +1,4 @@
-"""From which rank on LoRA finds what training all weights would."""
+"""The rank from which on LoRA finds the solution of training all weights."""
 
 from math import isqrt
 

@@ -1,4 +1,4 @@
-"""How many eigenvalues lie where, estimated from products with the kernel alone: stochastic Lanczos quadrature."""
+"""The density of the eigenvalues, estimated from products with the kernel alone: stochastic Lanczos quadrature."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a spectrum says in a few numbers, and how far they can be trusted."""
+"""Summary numbers of a spectrum, and limits of their accuracy."""
 
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ def summarise(
     jacobian_eps: float,
     gram_eps: float,
 ) -> SpectrumSummary:
-    """Summarise eigenvalues (r,), ascending, of a kernel of `size` M rows; the M - r missing ones are zero.
+    """Summarize eigenvalues (r,), ascending, of a kernel of `size` M rows; the M - r missing ones are zero.
 
     `jacobian_eps` and `gram_eps` are the machine epsilons of the Jacobian rows and of the Gram products.
     """
@@ -79,7 +79,7 @@ def products_eps(dtype: str, *, tf32: bool = False) -> float:
 
 
 def noise_floor(sigma_max: float, *, size: int, trace: float, jacobian_eps: float, gram_eps: float) -> float:
-    """Return below what eigenvalues of a kernel of `size` M rows cannot be told from zero: the sum of two errors.
+    """Return the size below which eigenvalues of a kernel of M = `size` rows cannot be told from zero: two errors' sum.
 
     Products and eigensolver are backward stable, which moves an eigenvalue by at most about M gram_eps sigma_max.
     Rounding the Jacobian to J + E with |E|_F <= 8 jacobian_eps |J|_F (some roundings happen on the way through the

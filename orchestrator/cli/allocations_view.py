@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from orchestrator.cluster.allocations import Seen
 
 FEW = 20
-"""Allocations that are shown each; of more, those that ended well are left out first."""
+"""Most allocations that are listed one by one; of more, those that ended well are left out first."""
 
 
 def allocations_view(seen: "Seen") -> Iterator[RenderableType]:
-    """Yield a table of the allocations of a sweep, and what is to be said of those that ended badly."""
+    """Yield a table of the allocations of a sweep, and messages about those that ended badly."""
     if seen.fault:
         yield Text()
         yield line(f"the scheduler could not be asked: {seen.fault}", style="yellow")

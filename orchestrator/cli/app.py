@@ -1,4 +1,4 @@
-"""The command line: what it is called, how errors end it."""
+"""The command line: its commands, and its exit after errors."""
 
 import os
 import sys
@@ -21,12 +21,12 @@ from slurm.errors import SlurmError
 
 
 class _Interrupted(BaseException):
-    """Ctrl-C, kept from typer, which would end the command without a word."""
+    """Ctrl-C in a form that typer does not catch; typer would end the command without a message."""
 
 
 @contextmanager
 def _usage_errors_shown() -> Iterator[None]:
-    """Escape control characters in what typer says of a wrong argument, which it quotes."""
+    """Escape control characters in typer's messages about wrong arguments, which quote them."""
     try:
         yield
     except Exception as error:

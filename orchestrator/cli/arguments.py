@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from orchestrator.sweep.folder import ResultsFolder
 
 TRACEBACK = "--traceback"
-"""An option of all commands, wherever it stands."""
+"""An option of all commands, at any position."""
 
 TRUST = "--trust-remote-code"
-"""The option that allows code that comes with a model; no file stands for it."""
+"""The option that allows code that comes with a model; no file can replace it."""
 
 
 def possible_path(path: Path | None) -> Path | None:
@@ -60,7 +60,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 
 def results_folder(path: Path) -> "ResultsFolder":
-    """Return the results folder that a `FolderArgument` names, whether it holds anything or not."""
+    """Return the results folder that a `FolderArgument` names, even if it is empty or missing."""
     from orchestrator.sweep.folder import ResultsFolder
 
     if not os.path.isfile(path):  # noqa: PTH113 - a folder of others may not be entered
@@ -87,5 +87,5 @@ def as_typed(path: Path) -> str:
 
 
 def traceback_wanted() -> bool:
-    """Return whether the user asks for what raised an error, below its message."""
+    """Return whether the user asks for the traceback of an error below its message."""
     return TRACEBACK in sys.argv

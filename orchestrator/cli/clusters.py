@@ -44,7 +44,7 @@ AllocationsOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Check and print everything, submit nothing.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Submit without asking.")]
 TRUST_PROFILE = "--trust-profile"
-"""The option that allows the commands of a profile that a results folder keeps, where nobody is asked."""
+"""The option that allows the commands of a profile kept in a results folder when no user can be asked."""
 
 AddOption = Annotated[bool, typer.Option("--add", help="Submit beside allocations that are queued or running.")]
 
@@ -125,7 +125,7 @@ def resume(
 
 
 def _show_commands(commands: list[str], folder: "ResultsFolder", *, is_allowed: bool, as_json: bool) -> None:
-    """Show what the profile of a folder, which may come from somebody else, would have jobs run."""
+    """Show the commands of a folder's profile, which may come from somebody else."""
     said = [
         f"the profile is the one that {as_typed(folder.root)} keeps; jobs run these lines of it as you:",
         *(f"  {each}" for each in commands),
@@ -140,7 +140,7 @@ def _show_commands(commands: list[str], folder: "ResultsFolder", *, is_allowed: 
 
 
 def _nothing_is_missing(plan: "Plan", folder: "ResultsFolder", *, as_json: bool) -> bool:
-    """Tell, and say, whether every stage of a sweep is finished; writes the tables, which may be all that it lacks."""
+    """Return whether every stage of a sweep is finished; if so, say it and write the tables, which may be missing."""
     from orchestrator.engine.run import noted_damage
     from orchestrator.plan.plan import missing_stages
     from orchestrator.results.tables.write import collect

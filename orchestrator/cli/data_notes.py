@@ -1,11 +1,11 @@
-"""What people should know of the examples of a plan, beside its costs."""
+"""Notes about the examples of a plan, which are shown beside its costs."""
 
 from orchestrator.plan.plan import Plan
 from orchestrator.sweep.variant import Variant
 
 
 def data_notes(plan: Plan) -> list[str]:
-    """Return a sentence for texts that stand several times, and for classes without examples, of each task."""
+    """Return a sentence for repeated texts and for classes without examples, of each task."""
     found = (f"{variant.choice.task}: {note}" if variant.choice.task else note
              for variant in plan.variants for note in _notes(variant))  # fmt: skip
     return list(dict.fromkeys(found))

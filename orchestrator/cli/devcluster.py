@@ -134,7 +134,7 @@ def _become(command: list[str]) -> NoReturn:
 
 
 def _unmoved(command: list[str]) -> list[str]:
-    """Return a command that Ctrl-C does not end: it comes to the one inside too, which would be killed with this."""
+    """Return a command that ignores Ctrl-C; the command inside receives it too, and would be killed with this one."""
     return ["env", "--ignore-signal=INT", *command]
 
 

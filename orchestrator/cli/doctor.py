@@ -1,4 +1,4 @@
-"""`ntksweep doctor`: is everything here that each feature needs, and if not, what to do."""
+"""`ntksweep doctor`: checks of the requirements of each feature, and advice for those that are missing."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ from orchestrator.store.files import publish_new
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes:
-        feature: what it is needed for.
-        name: what was looked at.
-        ok: whether it will do.
+        feature: the feature that needs it.
+        name: name of the checked item.
+        ok: whether it is sufficient.
         required: whether nothing works without it.
-        found: what was found.
+        found: result of the check.
         advice: what to do about it; empty if nothing.
     """
 

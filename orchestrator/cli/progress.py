@@ -8,7 +8,7 @@ from orchestrator.cli.terminal import Terminal
 
 
 class Bars:
-    """Shows how a run goes; use it as a context manager."""
+    """Shows the progress of a run; use it as a context manager."""
 
     def __init__(self, console: Terminal) -> None:
         self._progress = Progress(
@@ -48,5 +48,5 @@ class Bars:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tasks:  # else nothing was shown, and stopping would print an empty line
+        if self._tasks:  # otherwise nothing was shown, and stopping would print an empty line
             self._progress.stop()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
-    """Return a table whose columns after the first are numbers, set right."""
+    """Return a table whose columns after the first are right-aligned numbers."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for position, heading in enumerate(headings):
         table.add_column(heading, justify="right" if position else "left", overflow="fold")
@@ -24,7 +24,7 @@ def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: st
 
 
 def costs_table(costs: "Sequence[Cost]") -> Table:
-    """Return what is to be computed and what it costs."""
+    """Return a table of the missing stages and their costs."""
     from orchestrator.spec.quantities import human_bytes
 
     rows = [
@@ -45,7 +45,7 @@ def costs_table(costs: "Sequence[Cost]") -> Table:
 
 
 def checks_table(checks: "Sequence[Check]") -> Table:
-    """Return what the doctor found."""
+    """Return a table of the results of `doctor`."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "needed for", "what", "found", "what to do"):
         table.add_column(heading, overflow="fold")
@@ -56,7 +56,7 @@ def checks_table(checks: "Sequence[Check]") -> Table:
 
 
 def summary_table(summaries: "Sequence[LayerSetSummary]", metric: str, n_seeds: int) -> Table:
-    """Return the best lambda of each layer set, averaged over seeds."""
+    """Return a table of the best lambda of each layer set, averaged over seeds."""
     axes = [
         (heading, values)
         for heading, values in (
@@ -93,20 +93,20 @@ def summary_table(summaries: "Sequence[LayerSetSummary]", metric: str, n_seeds: 
 
 
 def cells_table(cells: "pa.Table") -> Table:
-    """Return cells as they are."""
+    """Return a table of cells without averages."""
     rows = [[number(value) for value in row.values()] for row in cells.to_pylist()]
     return rows_table(cells.column_names, rows)
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Write a value for people: few digits, `-` for none."""
+    """Format a value for people: few digits, `-` for none."""
     if value is None:
         return "-"
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def human_seconds(seconds: float) -> str:
-    """Write a time for people."""
+    """Format a duration for people."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

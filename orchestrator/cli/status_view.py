@@ -1,4 +1,4 @@
-"""How a sweep stands, as tables and lines on the terminal."""
+"""Status of a sweep, as tables and lines on the terminal."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,14 +26,14 @@ _COUNTS = ("finished", "running", "failed", "missing")
 def status_view(
     found: Status, *, every_row: bool = False, seen: "Seen | None" = None, watched: bool = False
 ) -> list[RenderableType]:
-    """Return everything that there is to say of a sweep, from top to bottom.
+    """Return the whole view of a sweep's status, from top to bottom.
 
     Args:
-        found: how the sweep stands.
+        found: status of the sweep.
         every_row: show every layer set and every lambda, also the finished ones.
-        seen: what a cluster says of the sweep's jobs.
-        watched: what matters most comes first, for a screen that cuts off what does not fit; else it comes last, above
-            the next prompt.
+        seen: states of the sweep's jobs on a cluster.
+        watched: the most important lines come first, for a screen that cuts off the rest; else they come last, above
+        the next prompt.
     """
     kinds = [_row(str(count.name), count) for count in found.kinds]
     stages = [rows_table(("stage", "planned", *_COUNTS), kinds)]
@@ -80,7 +80,7 @@ def _are(count: int) -> str:
 
 
 def _joined(lambdas: Sequence[Count]) -> Iterator[Count]:
-    """Yield one count for neighbouring lambdas that stand alike, as they do where one decomposition serves them all."""
+    """Yield one count for neighboring lambdas with equal counts, as when one decomposition serves them all."""
     for (planned, *states), alike in groupby(
         lambdas, key=lambda c: (c.planned, c.finished, c.running, c.failed, c.missing)
     ):
@@ -90,7 +90,7 @@ def _joined(lambdas: Sequence[Count]) -> Iterator[Count]:
 
 
 def _computing(computing: Sequence[Computing]) -> Iterator[RenderableType]:
-    """Yield a table of those who compute now, one row a machine and Slurm job."""
+    """Yield a table of the processes that are computing, one row for each machine and Slurm job."""
     if not computing:
         return
     rows = []
@@ -136,7 +136,7 @@ def _foreign(paths: Sequence[str]) -> Iterator[Text]:
 
 
 def _failures(failures: Sequence[Mapping[str, Any]]) -> Iterator[Text]:
-    """Yield, for each class of failure, how many stages it met, and the last message."""
+    """Yield, for each class of failure, the number of its stages and the last message."""
     by_class: dict[str, list[Mapping[str, Any]]] = {}
     for event in failures:
         by_class.setdefault(event["failure"], []).append(event)

@@ -1,4 +1,4 @@
-"""Being told to stop: SIGTERM and SIGHUP end a command as Ctrl-C does."""
+"""Handling of stop signals: SIGTERM and SIGHUP end a command as Ctrl-C does."""
 
 import signal
 from types import FrameType
@@ -21,9 +21,9 @@ class StoppedError(KeyboardInterrupt):
 
 
 def stop_as_by_ctrl_c() -> None:
-    """Have SIGTERM, which containers, services and `kill` send, and SIGHUP, of a closed terminal, raise StoppedError.
+    """Make SIGTERM (from containers, services and `kill`) and SIGHUP (from a closed terminal) raise StoppedError.
 
-    One that is ignored, as SIGHUP is under nohup, stays so.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
     """
     for number in STATUSES:
         if signal.getsignal(number) == signal.SIG_DFL:
@@ -31,12 +31,12 @@ def stop_as_by_ctrl_c() -> None:
 
 
 def end_at_once() -> None:
-    """Have SIGTERM end this process as it is."""
+    """Make SIGTERM end this process at once."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def ending(error: BaseException | None) -> tuple[str, ExitCode]:
-    """Return what to say of an interrupt, and the exit status."""
+    """Return the message about an interrupt, and the exit status."""
     by, status = "", ExitCode.INTERRUPTED
     if isinstance(error, StoppedError):
         by, status = f" by {error.signal.name}", STATUSES[error.signal]

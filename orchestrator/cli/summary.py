@@ -1,4 +1,4 @@
-"""The short table that a run ends with: for each layer set, the lambda that did best."""
+"""The short table at the end of a run: the best lambda of each layer set."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,13 +46,13 @@ class LayerSetSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A sweep in short.
+    """Summary of a sweep.
 
     Attributes:
         layer_sets: one entry a layer set, in the grid's order, for every task and rank.
         metric: name of the metric's column.
-        n_seeds: seeds that means are over.
-        majority_accuracy: by task, mean accuracy of always saying the commonest class; empty for regression.
+        n_seeds: number of seeds in the means.
+        majority_accuracy: by task, mean accuracy of always predicting the majority class; empty for regression.
     """
 
     layer_sets: list[LayerSetSummary]
@@ -62,7 +62,7 @@ class Summary:
 
 
 def summarise(results: Results) -> Summary:
-    """Return a sweep in short."""
+    """Return the summary of a sweep."""
     cells = _without_nan(results.cells.to_arrow(_COLUMNS))
     cells = cells.filter(pc.equal(cells["n_train"], pc.max(cells["n_train"])))
     classification = "classification" in cells["task_kind"].unique().to_pylist()
@@ -76,7 +76,7 @@ def summarise(results: Results) -> Summary:
 
 
 def _majority(cells: pa.Table) -> dict[str, float]:
-    """Return the mean accuracy of always saying the commonest class, of each task that has classes."""
+    """Return the mean accuracy of always predicting the majority class, for each task with classes."""
     found = {}
     for task in cells["task"].unique():
         values = cells.filter(pc.equal(cells["task"], task))["majority_accuracy"].drop_null()
@@ -86,7 +86,7 @@ def _majority(cells: pa.Table) -> dict[str, float]:
 
 
 def _without_nan(cells: pa.Table) -> pa.Table:
-    """Return a table whose floats are null where they are no number, as a mean leaves them out."""
+    """Return a table with null in place of nan, because means leave nulls out."""
     for position, field in enumerate(cells.schema):
         if pa.types.is_floating(field.type):
             values = cells.column(position)
@@ -102,7 +102,7 @@ def _grouped(cells: pa.Table, keys: Sequence[str], aggregates: Sequence[tuple[st
 
 
 def _by_layer_set(cells: pa.Table, metric: str) -> Iterable[list[dict[str, Any]]]:
-    """Return for each layer set of a task and rank a row a lambda, with means over seeds."""
+    """Return for each layer set of a task and rank a row for each lambda, with means over seeds."""
     condition = cells["condition_number_relative_sigma"]
     cells = cells.append_column("log_condition", pc.ln(condition))
     means = ["eval_loss", metric, "n_parameters", "log_condition", "effective_rank"]

@@ -1,4 +1,4 @@
-"""The terminal: texts are shown there as they are, never read as markup, never obeyed as control sequences."""
+"""The terminal: texts are printed literally, never as markup or control sequences."""
 
 import re
 from typing import Any
@@ -7,11 +7,11 @@ from rich.console import Console
 from rich.text import Text
 
 _NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but tab and newline, those that turn the direction of writing, and bytes that are no text."""
+"""Control characters except tab and newline, marks of writing direction, and bytes that are not text."""
 
 
 class Terminal(Console):
-    """A console on which brackets are brackets, `:smile:` is that word, and control characters are shown escaped.
+    """A console that prints brackets and `:smile:` literally, and control characters escaped.
 
     Styles come from `style=` and from `line`, so that no text of a user can set or break one.
     """
@@ -20,7 +20,7 @@ class Terminal(Console):
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return the text as it is shown; tables and `print` ask for it."""
+        """Return the text as it is shown; tables and `print` call it."""
         return super().render_str(printable(text), **options)
 
 
@@ -30,10 +30,10 @@ def printable(text: str) -> str:
 
 
 def line(text: str, style: str = "") -> Text:
-    """Return a text with a style, for a table or a view; `Text` itself would pass control characters on."""
+    """Return a text with a style, for a table or a view; `Text` itself would not escape control characters."""
     return Text(printable(text), style)
 
 
 def say(text: str) -> None:
-    """Print a text on standard output as long as it is, without a style, for people and scripts."""
+    """Print a text on standard output without line wrapping or style, for people and scripts."""
     print(printable(text))

@@ -1,4 +1,4 @@
-"""What people should know of how a plan trains, and of what its kernel measures, beside its costs."""
+"""Notes about the training of a plan and about its kernel, which are shown beside its costs."""
 
 from orchestrator.plan.plan import Plan
 from orchestrator.stages.finetune import FINETUNE, runs_of
@@ -18,7 +18,7 @@ NORM_OF_THE_KERNEL = (
 
 
 def kernel_notes(plan: Plan) -> list[str]:
-    """Return a sentence for each way in which a column about the kernel is not what its name suggests."""
+    """Return a sentence for each column about the kernel whose content differs from what its name suggests."""
     kernel = plan.sweep.spec.kernel
     notes = _empty_estimates(plan)
     keys = {"kernel.kind: sign": kernel.kind == "sign", "kernel.outputs: trace": kernel.outputs == "trace"}
@@ -28,7 +28,7 @@ def kernel_notes(plan: Plan) -> list[str]:
 
 
 def _empty_estimates(plan: Plan) -> list[str]:
-    """Return why a sweep under a fitted head has no GCV; no note where it has."""
+    """Return the reason why a sweep with a fitted head has no GCV; no note if it has GCV."""
     spec = plan.sweep.spec
     missing = missing_estimates(spec.head.kind, spec.kernel.model_dump(mode="json"))
     if spec.head.kind not in FITTED_HEADS or "gcv" not in missing:
@@ -41,7 +41,7 @@ def _empty_estimates(plan: Plan) -> list[str]:
 
 
 def training_notes(plan: Plan) -> list[str]:
-    """Return a sentence for each way in which training is not what one might think; none without training."""
+    """Return a sentence for each unexpected property of the training; none without training."""
     spec, notes = plan.sweep.spec, []
     if spec.finetune is not None and spec.kernel.outputs == "trace":
         notes.append(AVERAGED)

@@ -1,4 +1,4 @@
-"""The command that says how a sweep stands, once or as it goes on."""
+"""The command that shows the status of a sweep, once or continuously."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def status(
 
 
 def looking_at(folder: "ResultsFolder", *, verify: bool = False) -> "Callable[[], Status]":
-    """Return a function that looks how a sweep stands; later looks read on where earlier ones ended.
+    """Return a function that reads the status of a sweep; later calls continue where earlier ones ended.
 
     Raises:
         SweepError: from the function: the folder holds no sweep.
@@ -92,7 +92,7 @@ def looking_at(folder: "ResultsFolder", *, verify: bool = False) -> "Callable[[]
 
 
 def _allocations(folder: "ResultsFolder") -> "Callable[[], Seen | None]":
-    """Return a function that looks how the allocations of a sweep stand; None if it was never submitted."""
+    """Return a function that reads the states of a sweep's allocations; None if it was never submitted."""
     if not os.path.isdir(folder.submissions):  # noqa: PTH112 - a folder of others may not be entered
         return lambda: None
     from orchestrator.cluster.allocations import Watched
@@ -107,7 +107,7 @@ def _jobs_as_json(seen: "Seen | None") -> dict[str, Any]:
 
 
 def _watch(look: "Callable[[], Status]", view: "Callable[[Status], Group]", found: "Status") -> "Status":
-    """Show a sweep until it is complete or the user has seen enough; return how it stood last."""
+    """Show a sweep until it is complete or the user presses Ctrl-C; return its last status."""
     from rich.live import Live
 
     try:
@@ -117,5 +117,5 @@ def _watch(look: "Callable[[], Status]", view: "Callable[[Status], Group]", foun
                 found = look()
                 live.update(view(found), refresh=True)
     except KeyboardInterrupt:
-        pass  # to leave is how a look ends
+        pass  # Ctrl-C is the usual way to leave the view
     return found

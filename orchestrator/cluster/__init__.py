@@ -1,1 +1,1 @@
-"""What ties sweeps to a cluster: profiles, submissions and what runs inside an allocation."""
+"""Running sweeps on a cluster: profiles, submissions, and the programs that run inside an allocation."""

@@ -1,4 +1,4 @@
-"""The allocations of a sweep and how they stand, asked of Slurm in one query."""
+"""The allocations of a sweep and their states, from one query of Slurm."""
 
 import time
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from slurm.query.job_state import State
 from slurm.query.states import JobState, query_states
 
 SECONDS_BETWEEN_QUERIES = 30.0
-"""How often a sweep that is watched asks the scheduler, which has others to answer too."""
+"""Seconds between queries while a sweep is watched, to limit the load on the scheduler."""
 
 PATIENCE = 3.0
-"""Seconds for which somebody who looks waits for a scheduler that does not answer, rather than see the sweep alone."""
+"""Seconds to wait for a scheduler that does not answer, before the sweep is shown without its allocations."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Allocation:
     Attributes:
         submission_id: the submission that asked for it.
         job: its number, such as 12, or 12_3 in an array.
-        state: how it stands.
-        words: what its log says of why it ended, if it ended badly.
+        state: its state.
+        words: the reason of its end from its log, if it ended badly.
     """
 
     submission_id: str
@@ -77,12 +77,12 @@ def _states_of(submission: Submission, states: Sequence[JobState]) -> list[JobSt
 
 
 def _each_task(state: JobState, size: int) -> list[JobState]:
-    """Return the states of the tasks of an array of which the scheduler knows nothing yet, or no more."""
+    """Return a state for each task of an array that the scheduler does not know yet, or no longer knows."""
     return [replace(state, job=f"{state.job}_{task}") for task in range(size)] if size > 1 else [state]
 
 
 def _words(folder: ResultsFolder, submission: Submission, state: JobState) -> str:
-    # Of one that was cancelled its log knows nothing that its state does not say.
+    # The log of a canceled job adds nothing to its state.
     if state.alive is not False or state.succeeded or state.state is State.CANCELLED:
         return ""
     return last_words(folder, submission.submission_id, state.job)
@@ -105,7 +105,7 @@ def cancel_allocations(allocations: Sequence[Allocation]) -> None:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a look at the allocations of a sweep found.
+    """Result of a look at the allocations of a sweep.
 
     Attributes:
         allocations: the allocations.
@@ -117,7 +117,7 @@ class Seen:
 
 
 class Watched:
-    """The allocations of a sweep, for whoever looks again and again; the scheduler is asked now and then only."""
+    """The allocations of a sweep for repeated looks; the scheduler is queried only now and then."""
 
     def __init__(self, folder: ResultsFolder) -> None:
         self._folder = folder
@@ -125,7 +125,7 @@ class Watched:
         self._next_query = 0.0
 
     def look(self) -> Seen:
-        """Return how the allocations stand, or stood a moment ago; a scheduler that cannot be asked is no error."""
+        """Return the current or a recent state of the allocations; an unreachable scheduler raises nothing."""
         if time.monotonic() >= self._next_query:
             try:
                 self._seen = Seen(tuple(allocations_of(self._folder, patience=PATIENCE)))

@@ -1,15 +1,15 @@
-"""Progress as lines of a log, for jobs that nobody watches."""
+"""Progress as lines of a log, for jobs without a terminal."""
 
 import time
 
 from orchestrator.engine.schedule import Report
 
 EVERY_SECONDS = 10.0
-"""Most lines of progress in a job's log: one in so many seconds."""
+"""Seconds between two lines of progress, at least, in a job's log."""
 
 
 class LogLines:
-    """Says how a run goes, a line now and then, with the time."""
+    """Prints the progress of a run as occasional lines with the time."""
 
     def __init__(self) -> None:
         self._totals: dict[str, int] = {}
@@ -17,7 +17,7 @@ class LogLines:
         self._next = 0.0
 
     def begin(self, totals: dict[str, int], finished: dict[str, int]) -> None:
-        """Say how many stages of each kind there are, and how many are finished already."""
+        """Print the number of stages of each kind, and of those that are finished already."""
         self._totals, self._finished = totals, dict(finished)
         self._say(self._summary())
 
@@ -28,11 +28,11 @@ class LogLines:
             self._say(self._summary())
 
     def note(self, message: str) -> None:
-        """Say something that the user should read."""
+        """Print a message that the user should read."""
         self._say(message)
 
     def end(self, report: Report, n_cells: int) -> None:
-        """Say how the run ended."""
+        """Print the result of the run."""
         if report.stopped:
             self._say(f"stopped; {report.open} stages are open")
         elif report.left:

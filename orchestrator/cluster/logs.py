@@ -48,7 +48,7 @@ def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
 
 
 def last_words(folder: ResultsFolder, submission_id: str, job: str) -> str:
-    """Return what the log of a job that ended badly says of why: the fault that it found, else its last line."""
+    """Return the reason of a bad end from the log of a job: the fault that it found, else its last line."""
     paths = list(_paths(folder, submission_id, job))
     if not paths:
         return "it left no log: it never began, or its nodes do not see the results folder"
@@ -56,18 +56,18 @@ def last_words(folder: ResultsFolder, submission_id: str, job: str) -> str:
     faults = [line for line in lines if line.startswith(FAULT_MARK)]
     if faults:
         return faults[-1].removeprefix(FAULT_MARK)
-    # What a traceback ends with may take several lines.
+    # The last part of a traceback may have several lines.
     errors = [number for number, line in enumerate(lines) if _ERROR.match(line)]
     return " ".join(lines[errors[-1] if errors else -1 :][:MOST_LINES])
 
 
 def _tells(line: str) -> bool:
-    """Tell whether a line may say why a job ended: what Ray's guardian and srun say of every end does not."""
+    """Tell whether a line may give the reason of a job's end; the usual lines of Ray's guardian and srun do not."""
     return bool(line.strip()) and not line.startswith((MARK, "srun: "))
 
 
 def _paths(folder: ResultsFolder, submission_id: str, job: str | None) -> Iterator[Path]:
-    """Yield the logs of a submission, or of one of its jobs with those of its nodes: files themselves, never links."""
+    """Yield the logs of a submission, or of one of its jobs with those of its nodes: regular files, never links."""
     for entry in visible(_root(folder) / submission_id):
         name, marked, _ = entry.name.rpartition("_log.")
         if marked and is_plain(entry) and job in (None, name.removesuffix("_0")):

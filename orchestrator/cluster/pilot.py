@@ -1,7 +1,7 @@
-"""The driver of an allocation: it works a sweep off beside those of other allocations, until nothing is left for it.
+"""The driver of an allocation: it runs a sweep together with other allocations, until it has nothing left to do.
 
 `python -m orchestrator.cluster.pilot FOLDER [--trust-remote-code]`, run by an allocation. On SIGTERM it begins no
-further stage and ends, with exit status 3, once those in flight have ended.
+further stage and exits with status 3 once the stages in flight have ended.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from orchestrator.sweep.survey import surveys
 from slurm.submit.allocation import NODE_LOGS, UNFINISHED
 
 LEAVE_AFTER = STALE_AFTER + 30
-"""Seconds without anything to do after which an allocation ends: by then it has taken over what the dead claimed."""
+"""Seconds without work after which an allocation ends; by then it has taken over the claims of dead processes."""
 
 
 class Pilot:
@@ -54,7 +54,7 @@ class Pilot:
             self._schedule.stop()
 
     def run(self) -> Report:
-        """Work until nothing is left to do here, or until `stop`.
+        """Work until nothing is left to do in this allocation, or until `stop`.
 
         Raises:
             SweepError: the results folder, the model or the data do not allow it.

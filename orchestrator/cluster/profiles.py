@@ -1,4 +1,4 @@
-"""Cluster profiles: read from YAML as specs are, and described in a page of reference."""
+"""Cluster profiles: reading them from YAML, as specs are read, and their reference page."""
 
 from pathlib import Path
 

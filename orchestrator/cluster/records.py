@@ -1,6 +1,6 @@
-"""Records of submissions: what was asked of Slurm for a sweep, kept in its results folder for whoever looks later.
+"""Records of submissions: the requests to Slurm for a sweep, kept in its results folder for later commands.
 
-A record is written before Slurm is asked, without job numbers, and again with them. If the submitting process is killed
+A record is written before the request, without job numbers, and again with them. If the submitting process is killed
 in between, the jobs are found by their name, which no other submission has.
 """
 
@@ -54,7 +54,7 @@ class Submission:
 
     @property
     def complete(self) -> bool:
-        """Whether the number of every job was recorded."""
+        """True if the number of every job was recorded."""
         return len(self.jobs) == len(self.sizes)
 
     def with_job(self, job: str) -> "Submission":
@@ -96,7 +96,7 @@ def forget_submission(folder: ResultsFolder, submission: Submission) -> None:
 def read_submissions(folder: ResultsFolder) -> list[Submission]:
     """Return all submissions of a sweep, oldest first.
 
-    What cannot be read, or says what no submission does, is left out: jobs and files are looked up by what it says.
+    Records that cannot be read or are not valid are left out, because their content is used to find jobs and files.
     """
     found = []
     for entry in files.visible(folder.submissions):

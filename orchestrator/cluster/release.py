@@ -1,4 +1,4 @@
-"""What an allocation does last: it gives back the claims of its processes, which are gone, so that nobody waits.
+"""Last step of an allocation: it gives back the claims of its ended processes, so that no other process waits.
 
 `python -m orchestrator.cluster.release FOLDER NODE... [--out-of-memory=NODE]...`, run by the allocation itself.
 """
@@ -15,18 +15,18 @@ from orchestrator.store.journal import read_journals
 from orchestrator.sweep.folder import ResultsFolder
 
 OUT_OF_MEMORY = "out of memory"
-"""The class of such failures, as journals have it."""
+"""Class of failures for lack of memory, as written in journals."""
 
 
 def release(folder: ResultsFolder, nodes: list[str], out_of_memory: list[str]) -> None:
-    """Give back what processes of this very start of the job had claimed on `nodes`, where none of them lives.
+    """Give back the claims of processes of this start of the job on `nodes`, where none of them is alive.
 
-    What they were writing when they ended is removed.
+    Files that they had not finished writing are removed.
 
     Args:
         folder: the results folder.
         nodes: the nodes.
-        out_of_memory: nodes where they were ended for their memory: whoever takes one of their stages next must know.
+        out_of_memory: nodes where they were ended for their memory; later attempts at their stages need to know it.
 
     Raises:
         StorageError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Submitting allocations for a sweep: what they will cost, whether the cluster can give them, and asking for them."""
+"""Submitting allocations for a sweep: their cost, a check that the cluster can provide them, and the request."""
 
 import importlib.util
 import os
@@ -39,26 +39,26 @@ from slurm.submit.script import UMASKS
 from slurm.submit.submission import Request, SubmissionError, script, submit
 
 COMMANDS = ("modules", "setup", "container", "virtual_environment", "python", "sbatch")
-"""Keys of a profile by which jobs run something."""
+"""Keys of a profile with commands that jobs run."""
 
 
 class AlreadySubmittedError(SweepError):
-    """Allocations of the sweep are queued or running, and nobody said that more are wanted."""
+    """Allocations of the sweep are queued or running, and the user did not ask for more."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """What would be submitted.
+    """A submission that was prepared but not sent.
 
     Attributes:
         plan: the sweep's plan.
-        costs: what is to be computed.
-        profile: what each allocation asks for.
+        costs: costs of the missing stages.
+        profile: the resources of each allocation.
         wanted: allocations that were asked for.
         sizes: allocations in each job.
-        request: what Slurm is asked for.
+        request: the request to Slurm.
         submission: the record of it.
-        left_out: nodes that the jobs do without, beside those that the profile excludes, with why.
+        left_out: nodes that the jobs avoid, beside those that the profile excludes, with the reasons.
     """
 
     plan: Plan
@@ -92,7 +92,7 @@ class Offer:
 
 
 def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> Offer:
-    """Work out what to submit; asks Slurm what it has, and submits nothing.
+    """Prepare a submission; it queries Slurm for its resources, and submits nothing.
 
     Args:
         plan: the plan of the sweep.
@@ -125,7 +125,7 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         facts.accounting,
         plan.sweep.trusts_code,
     )
-    # Not kept with the submission: what is mended until the next one is used again.
+    # Not kept with the submission: nodes that are repaired before the next one are used again.
     narrower, left_out = without_unfit_nodes(profile, facts, folder)
     request = Request(
         profile=narrower,
@@ -143,7 +143,7 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
 
 
 def pilot_command(folder: ResultsFolder, *, trusts_code: bool) -> tuple[str, ...]:
-    """Return what Python is given to work on a sweep in an allocation.
+    """Return the arguments of Python with which an allocation works on a sweep.
 
     Args:
         folder: the results folder.
@@ -153,13 +153,13 @@ def pilot_command(folder: ResultsFolder, *, trusts_code: bool) -> tuple[str, ...
 
 
 def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callable[[str, int], None]) -> Submission:
-    """Submit what was offered, unless allocations of the sweep are queued or running already.
+    """Submit an offer, unless allocations of the sweep are queued or running already.
 
     Args:
         offer: what `prepare` returned.
-        folder: the results folder, which takes the sweep.
+        folder: the results folder, in which the sweep is stored.
         add: submit beside those that are queued or running.
-        on_submitted: is told the number of each job, and its allocations, as soon as Slurm has it.
+        on_submitted: called with the number of each job, and its allocations, as soon as Slurm has accepted it.
 
     Raises:
         AlreadySubmittedError: there are some, and `add` is not set.
@@ -185,7 +185,7 @@ def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callab
 
 @contextmanager
 def _readable_for(profile: Profile) -> Iterator[None]:
-    """Have what is made meanwhile, Slurm's own files of the jobs among it, readable for those that a profile names."""
+    """Make files created in the context, Slurm's own job files among them, readable for the users of a profile."""
     before = os.umask(UMASKS[profile.results])
     try:
         yield
@@ -201,7 +201,7 @@ def _submit_all(offer: Offer, folder: ResultsFolder, on_submitted: Callable[[str
             job = submit(offer.request, size)
         except SubmissionError:
             if not submission.jobs:
-                forget_submission(folder, submission)  # Slurm has nothing of it
+                forget_submission(folder, submission)  # Slurm accepted none of its jobs
             raise
         submission = submission.with_job(job)
         write_submission(folder, submission)
@@ -244,7 +244,7 @@ def _refuse_workers_that_cannot_fit(plan: Plan, profile: Profile) -> None:
         )
     _refuse_groups_that_are_not_whole(plan, profile)
     memory = model_memory(plan.sweep.spec, plan.variants[0].survey)
-    if compute.device_memory is not None:  # this machine is none of those that compute
+    if compute.device_memory is not None:  # this machine does not compute
         refuse_model_that_cannot_fit(plan.sweep, plan.variants[0].survey, this_device(plan.sweep.spec, 1))
     on_host = memory.own if memory.offloaded else 0
     weights = memory.certain if compute.device == "cpu" else on_host
@@ -313,7 +313,7 @@ def profile_to_resume_with(folder: ResultsFolder, path: Path | None) -> Profile:
 
 
 def commands_of(profile: Profile) -> list[str]:
-    """Return what a profile has jobs run as you, line by line: `key: command`."""
+    """Return the commands of a profile that jobs run as the user, line by line: `key: command`."""
     chosen = profile.model_dump(mode="json", exclude_defaults=True, include=set(COMMANDS))
     return [f"{key}: {line}" for key in COMMANDS if chosen.get(key) for line in _lines(chosen[key])]
 

@@ -1,4 +1,4 @@
-"""What happened to a cell, stage by stage, as the journals tell it."""
+"""Events of a cell, stage by stage, from the journals."""
 
 import time
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ _TELLING = ("started", "finished", "failed", "existing", "damaged", "released")
 
 @dataclass(frozen=True)
 class TracedEvent:
-    """One thing that happened to a stage that a cell needs.
+    """An event of a stage that a cell needs.
 
     Attributes:
-        stage: what the stage is about.
+        stage: description of the stage.
         stage_id: its identity.
-        event: what happened; `missing` where nothing did.
-        time: when, in seconds since 1970; None where nothing did.
+        event: name of the event; `missing` where there is none.
+        time: when, in seconds since 1970; None where there is no event.
         where: host and process, and the Slurm job if there was one.
         message: why, if it failed.
     """
@@ -45,7 +45,7 @@ class TracedEvent:
 
 
 def trace_cell(folder: ResultsFolder, cell_id: str) -> list[TracedEvent]:
-    """Return everything that happened to the stages that a cell needs, in the order in which they are needed.
+    """Return all events of the stages that a cell needs, in the order in which the stages are needed.
 
     Raises:
         ResultsError: the sweep has no such cell, or keeps no survey to plan it by.

@@ -1,4 +1,4 @@
-"""Nodes that later allocations of a sweep do without, because a GPU there was broken or of another kind."""
+"""Nodes that later allocations of a sweep avoid, because a GPU there was broken or of another kind."""
 
 import time
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from slurm.query.check import nodes_of, refuse_exclusion
 from slurm.query.facts import ClusterFacts
 
 SECONDS_TO_MEND = 86_400.0
-"""How long a node is left out after its GPU failed: by then somebody has mended it, or drained the node."""
+"""Seconds for which a node is left out after its GPU failed; by then it should be repaired or drained."""
 
 
 def unfit_nodes(folder: ResultsFolder) -> dict[str, str]:
-    """Return the hosts on which workers of a sweep found a GPU that is not to be used, lately, and what they said."""
+    """Return the hosts on which workers of a sweep recently found an unusable GPU, and their messages."""
     since = time.time() - SECONDS_TO_MEND
     return {
         event["host"]: event.get("message", "")
@@ -27,13 +27,13 @@ def unfit_nodes(folder: ResultsFolder) -> dict[str, str]:
 def without_unfit_nodes(
     profile: Profile, facts: ClusterFacts, folder: ResultsFolder
 ) -> tuple[Profile, Mapping[str, str]]:
-    """Return a profile that excludes unfit nodes as well, and those, with why; where too few were left, the one given.
+    """Return a profile that also excludes unfit nodes, and their reasons; the given one if too few nodes were left.
 
     Raises:
         CommandError: Slurm does not answer.
     """
     unfit = unfit_nodes(folder) if profile.gpus_per_task else {}
-    # A sweep may have been run outside of the cluster too, on a machine that Slurm would not know.
+    # A sweep may also have run outside of the cluster, on a machine that Slurm does not know.
     known = nodes_of(profile, facts) if unfit else set()
     left_out = {node: why for node, why in unfit.items() if node in known}
     if not left_out:

@@ -1,4 +1,4 @@
-"""Waiting for the allocations of a sweep, without asking the scheduler more than it likes."""
+"""Waiting for the allocations of a sweep with few queries of the scheduler."""
 
 import time
 
@@ -34,7 +34,7 @@ def _may_be_alive(folder: ResultsFolder) -> bool:
     try:
         return bool(alive(allocations_of(folder)))
     except CommandError as error:
-        # Whoever waits for hours meets restarts of the controller, which its jobs survive.
+        # In hours of waiting the Slurm controller may restart, which its jobs survive.
         if not error.passes:
             raise
         return True

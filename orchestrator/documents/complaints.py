@@ -1,4 +1,4 @@
-"""What PyYAML finds wrong with a text, in words for people who do not know how a YAML parser works."""
+"""Errors of PyYAML, explained for users who do not know how a YAML parser works."""
 
 import re
 
@@ -7,7 +7,7 @@ import yaml
 from orchestrator.documents.node import YamlFault
 
 LAST_RESORT = "YAML has another meaning for this"
-"""How the message begins on a complaint for which there are no words here; none is known."""
+"""Beginning of the message for an error of PyYAML that has no explanation here; no such error is known."""
 
 _QUOTE = "a text that begins so must be in quotes"
 
@@ -18,7 +18,7 @@ _CONTEXTS = (
     ("tag", "! begins a tag, which no key here needs; " + _QUOTE),
     ("block scalar", "| and > begin a text of several lines, which stands below; " + _QUOTE),
 )
-"""What is being read when something unexpected comes, by a word of PyYAML's; the first that fits."""
+"""Explanations by a word in the context of PyYAML's error; the first that fits is used."""
 
 _PROBLEMS = (
     ("mapping values are not allowed", "a second colon with a space after it; put the whole value in quotes, or begin "
@@ -43,9 +43,9 @@ _PROBLEMS = (
 
 
 def in_plain_words(error: yaml.MarkedYAMLError) -> YamlFault:
-    """Return what PyYAML complains of as a fault with its place."""
+    """Return an error of PyYAML as a fault with its place."""
     problem, context = error.problem or "", error.context or ""
-    # Where a quotation mark is never closed, the end of the file tells nothing.
+    # If a quotation mark is never closed, the end of the file is no useful place for the message.
     begins = "end of stream" in problem or "document separator" in problem
     mark = error.context_mark if begins else error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)

@@ -1,6 +1,6 @@
-"""From the text of a YAML file to a tree of nodes.
+"""Conversion of the text of a YAML file into a tree of nodes.
 
-PyYAML finds the tokens. What they stand for is decided here, by YAML 1.2: PyYAML itself reads YAML 1.1, in which `no`
+PyYAML finds the tokens. Their meaning is decided here, by YAML 1.2: PyYAML itself reads YAML 1.1, in which `no`
 is false and 1:30 is 90, keeps the last of two equal keys, and ends in errors of Python's own where a number, a date or
 an escape cannot be made, or where brackets are nested deeply.
 """
@@ -15,7 +15,7 @@ from orchestrator.documents.node import Node, YamlFault
 from orchestrator.documents.scalars import meaning, tag_as_written
 
 DEEPEST = 30
-"""Levels of lists and mappings within each other; the deepest that a spec needs are 6."""
+"""Most levels of nested lists and mappings; a spec needs at most 6."""
 
 MOST_NODES = 1_000_000
 """Texts, numbers, lists and mappings of a file, aliases counted as what they stand for."""
@@ -30,7 +30,7 @@ def compose(text: str) -> Node | None:
     """Return the tree of the one document that a text holds; None if it holds none.
 
     Raises:
-        YamlFault: the text is not YAML, or has something in it that no file here needs; says where.
+        YamlFault: the text is not YAML, or contains something that no file here needs; it has the place.
     """
     _refuse_control_characters(text)
     return _Composer(text).document()
@@ -160,7 +160,7 @@ class _Composer:
 
 
 def _brought(value: Node) -> dict[str, tuple[int, Node]]:
-    """Return the entries that a merge brings; of several mappings the first that has a key wins."""
+    """Return the entries that a merge key adds; of several mappings, the first that has a key wins."""
     mappings = [value] if value.is_mapping else list(value.items)
     if not mappings or not all(each.is_mapping for each in mappings):
         raise YamlFault(value.line, "`<<` takes a mapping, or a list of them")

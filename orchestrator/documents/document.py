@@ -15,15 +15,15 @@ from orchestrator.errors import SweepError
 Model = TypeVar("Model", bound=BaseModel)
 
 MANY_UNKNOWN = 3
-"""So many unknown keys, if they are most of a file's, are no misspellings."""
+"""Number of unknown keys that, if they are most of a file's keys, cannot all be misspellings."""
 
 
 MOST_KEYS, MOST_KEYS_IN_ALL = 1_000, 20_000
-"""Keys of one mapping, and of all of a file: each may have a fault, and to find them all takes a moment each."""
+"""Most keys of one mapping, and of a whole file; each may have a fault, and finding a fault takes some time."""
 
 
 def crowded(root: Node) -> int | None:
-    """Return the line of the mapping with which a file has more keys than any needs; None if it has not."""
+    """Return the line of the mapping with which a file exceeds the limits on keys; None if it does not."""
     total, waiting = 0, [root]
     while waiting:
         node = waiting.pop()
@@ -36,13 +36,13 @@ def crowded(root: Node) -> int | None:
 
 @dataclass(frozen=True)
 class Document(Generic[Model]):
-    """A kind of file: the model that describes it, and how to speak of it.
+    """A kind of file: the model that describes it, and its wording in messages.
 
     Attributes:
-        model: what its content must be.
-        what: what it is called in messages.
+        model: the model of its content.
+        what: its name in messages.
         beginning: how to get one to start from, as a clause.
-        error: what is raised about a file that is not valid.
+        error: the error to raise for a file that is not valid.
     """
 
     model: type[Model]
@@ -66,7 +66,7 @@ class Document(Generic[Model]):
         return self.parse(text, name=str(path))
 
     def parse(self, text: str, *, name: str) -> Model:
-        """Check YAML; `name` stands in messages for where it came from.
+        """Check YAML; messages name its origin as `name`.
 
         Raises:
             SweepError: as `read`.
@@ -92,7 +92,7 @@ class Document(Generic[Model]):
             raise self.error("\n".join([heading, *(f"  {fault}" for fault in faults)])) from None
 
     def _refuse_another_file(self, root: Node, name: str) -> None:
-        """Refuse a file of which most keys are unknown: it is of another kind, and its faults would fill the screen."""
+        """Raise an error if most keys of a file are unknown: it is of another kind, and has too many faults to list."""
         unknown = [one_line(key[:LONGEST_QUOTE]) for key in root.entries if key not in self.model.model_fields]
         if len(unknown) >= MANY_UNKNOWN and 2 * len(unknown) > len(root.entries):
             raise self.error(

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a file, as one line for each fault: where it stands, what is wrong, what to write."""
+"""Faults that pydantic finds in a file, one line for each: its place, the fault, and what to write."""
 
 import difflib
 import re
@@ -17,21 +17,21 @@ LONGEST_QUOTE = 60
 """Characters of a value that are quoted in a message."""
 
 LAST_RESORT = "this is not what the key takes"
-"""How the message begins on a fault for which there are no words here; none is known."""
+"""Beginning of the message for a fault that has no explanation here; no such fault is known."""
 
 MOST_FAULTS = 20
-"""Faults that are told; whoever has mended those sees the others."""
+"""Most faults that are reported; the others appear once those are corrected."""
 
 
 def faults_of(model: type[BaseModel], error: ValidationError, root: Node) -> list[str]:
     """Return a line for each fault that pydantic found.
 
     Args:
-        model: what was expected.
-        error: what pydantic raised.
+        model: the expected model.
+        error: the error that pydantic raised.
         root: the file.
     """
-    # A value that fits none of a union's members is reported once for each member: keep the most telling one.
+    # A value that fits none of a union's members is reported once for each member: keep the most helpful report.
     # A member that does not know a key says nothing about its value.
     by_place: dict[Location, list[str]] = {}
     for fault in sorted(error.errors(include_url=False), key=_is_unknown_key):
@@ -45,7 +45,7 @@ def faults_of(model: type[BaseModel], error: ValidationError, root: Node) -> lis
 
 
 def _most_telling(model: type[BaseModel], place: Location, messages: list[str]) -> str:
-    """Return what is told of a value: its first fault, and that keys could stand there too, where that was another."""
+    """Return the message about a value: its first fault, with the possible keys if a mapping would be valid too."""
     told, *others = messages
     if told in others or not any(each.endswith(_TYPES["model"]) for each in others):
         return told
@@ -54,12 +54,12 @@ def _most_telling(model: type[BaseModel], place: Location, messages: list[str]) 
 
 
 def one_line(text: str) -> str:
-    """Return a text with what is not seen, line breaks too, as Python writes it in a literal."""
+    """Return a text with invisible characters and line breaks escaped, as in a Python literal."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def quoted(value: Any) -> str:
-    """Return a value between backquotes, cut where it is long."""
+    """Return a value between backquotes, shortened if it is long."""
     text = value if isinstance(value, str) else repr(value)
     return f"`{text}`" if len(text) <= LONGEST_QUOTE else f"`{text[:LONGEST_QUOTE]}...`"
 
@@ -91,7 +91,7 @@ _TYPES = {
     "dict": "keys of its own, each on a line below it",
     "model": "keys of its own, each on a line below it",
 }
-"""What a key takes, by the first word of pydantic's name for the fault."""
+"""Descriptions of the values that a key takes, by the first word of pydantic's name for the fault."""
 
 
 def _wrong_type(fault: ErrorDetails, node: Node | None) -> str:
@@ -182,7 +182,7 @@ def _unknown_key(model: type[BaseModel], location: Location) -> str:
     if key in valid:
         return f"`{key}` does not go together with the other keys beside it; give one of {', '.join(valid)}"
     plain = key[:LONGEST_QUOTE].strip().lower().replace("-", "_")
-    # Of a key that is one elsewhere, indentation is the likelier mistake.
+    # For a key that is valid elsewhere, wrong indentation is the likelier mistake.
     nearest = difflib.get_close_matches(plain, valid, n=1, cutoff=0.8 if plain in _homes(model) else 0.5)
     hints = [f"did you mean `{nearest[0]}`?"] if nearest else []
     if plain in _homes(model):
@@ -192,7 +192,7 @@ def _unknown_key(model: type[BaseModel], location: Location) -> str:
 
 @cache
 def _homes(model: type[BaseModel]) -> dict[str, str]:
-    """Return for each key of a file what to say of where it belongs."""
+    """Return the message that tells the right place of each key of a file."""
     found = {key: f"`{key}` begins at the left margin" for key in model.model_fields}
     waiting = [
         (name, section) for name, field in model.model_fields.items() for section in _models_in(field.annotation)
@@ -206,7 +206,7 @@ def _homes(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _sections_at(model: type[BaseModel], location: Location) -> list[type[BaseModel]]:
-    """Return the section at a location, or all that can stand there."""
+    """Return the section at a location, or all sections that are valid there."""
     sections: list[type[BaseModel]] = [model]
     for part in location:
         # Other parts are positions in lists, and the names that pydantic gives a union's members.
@@ -222,7 +222,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _known_place(location: Location, data: Any) -> Location:
-    """Return the part of a location that stands in the file: not the names that pydantic gives a union's members."""
+    """Return the part of a location that is in the file, without pydantic's names for a union's members."""
     place: list[str | int] = []
     for part in location:
         in_mapping = isinstance(data, dict) and part in data

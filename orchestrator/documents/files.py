@@ -1,4 +1,4 @@
-"""The text of a file that somebody wrote, whatever else lies where it should."""
+"""Reading the text of a user's file, with errors for anything else that is found at its path."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ def text_of(path: Path, *, largest: int = LARGEST, links: bool = True) -> str:
 
     Args:
         path: the file.
-        largest: bytes that it may have.
+        largest: most bytes that it may have.
         links: whether it may be a link to the file.
 
     Raises:

@@ -1,16 +1,16 @@
-"""The parts of a YAML file with the lines on which they stand."""
+"""The parts of a YAML file with their lines."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 
 class YamlFault(Exception):  # noqa: N818 - what is at fault is the file
-    """What is wrong with a file, and where.
+    """A fault of a file, with its place.
 
     Attributes:
         line: the line, counted from 1.
         column: the column, counted from 1; None where the whole line is meant.
-        what: what is wrong with it, and what to do.
+        what: the fault, and the way to correct it.
         is_yaml: whether it can be read as YAML at all.
     """
 
@@ -25,7 +25,7 @@ class Node:
     """A text, a number, a list or a mapping of a YAML file.
 
     Attributes:
-        value: what it stands for: plain Python, whose keys are all texts.
+        value: its meaning as plain Python, whose keys are all texts.
         line: the line on which it begins, counted from 1.
         written: a scalar as it is written, without quotation marks; empty for lists and mappings.
         quoted: whether a scalar stands in quotation marks or as a block of lines.
@@ -44,5 +44,5 @@ class Node:
 
     @property
     def is_mapping(self) -> bool:
-        """Whether it is a mapping."""
+        """True if it is a mapping."""
         return isinstance(self.value, dict)

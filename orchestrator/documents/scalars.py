@@ -1,4 +1,4 @@
-"""What a word of YAML stands for, by the core schema of YAML 1.2: `no`, dates and 1:30 are texts."""
+"""Meanings of YAML scalars by the core schema of YAML 1.2: `no`, dates and 1:30 are texts."""
 
 import re
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from orchestrator.documents.node import YamlFault
 
 MOST_DIGITS = 40
-"""Digits of a whole number that is read as one; no key takes a number with half as many."""
+"""Most digits of an integer that is read as a number; no key takes a number with half as many."""
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"true|True|TRUE")
@@ -23,7 +23,7 @@ _PREFIX = "tag:yaml.org,2002:"
 
 
 def meaning(written: str, tag: str | None, *, quoted: bool, line: int) -> Any:
-    """Return what a scalar stands for: a text, a number, true, false or None.
+    """Return the meaning of a scalar: a text, a number, true, false or None.
 
     Args:
         written: the scalar as it is written, without its quotation marks.
@@ -52,7 +52,7 @@ def meaning(written: str, tag: str | None, *, quoted: bool, line: int) -> Any:
 
 
 def plain_meaning(written: str, line: int) -> Any:
-    """Return what a scalar without quotation marks and tag stands for.
+    """Return the meaning of a scalar without quotation marks and tag.
 
     Raises:
         YamlFault: it is a whole number with more digits than any key takes.

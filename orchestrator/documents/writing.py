@@ -1,4 +1,4 @@
-"""YAML that reads back as it was, by readers of YAML 1.1 and of 1.2."""
+"""Writing YAML that readers of YAML 1.1 and of 1.2 read back unchanged."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's, which quotes what YAML 1.1 takes for something else than a text, and here also what 1.2 does."""
+    """PyYAML's dumper, which quotes texts that YAML 1.1 would not read as texts, and here those of YAML 1.2 too."""
 
 
 _Dumper.add_implicit_resolver(

@@ -1,1 +1,1 @@
-"""Working a plan off: which stage runs when, where, and how often it is tried."""
+"""Execution of a plan: order and place of its stages, and retries."""

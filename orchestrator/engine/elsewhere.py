@@ -1,4 +1,4 @@
-"""Stages that other runs are computing: when to look at them again."""
+"""Stages that other runs are computing, and the times at which to look at them again."""
 
 import time
 
@@ -9,7 +9,7 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0
 
 
 class Elsewhere:
-    """The stages that this run met while another was computing them."""
+    """Stages that this run needs and another run is computing."""
 
     def __init__(self) -> None:
         self._stages: dict[str, Stage] = {}
@@ -30,13 +30,13 @@ class Elsewhere:
         self._stages[stage.stage_id] = stage
 
     def ended(self, stage_id: str) -> None:
-        """Note that nobody is computing a stage any more: where one has ended, others may end soon."""
+        """Note that no other run is computing a stage any more: after one has ended, others may end soon."""
         if stage_id in self._asked:
             self._asked.discard(stage_id)
             self._pause = SHORTEST_PAUSE
 
     def seconds_left(self) -> float:
-        """Return how long to wait until the next look."""
+        """Return the seconds until the next look."""
         return max(0.0, self._next_look - time.monotonic())
 
     def take(self) -> list[Stage]:

@@ -1,4 +1,4 @@
-"""The stages of a run that are not finished, and which of them waits for which."""
+"""The unfinished stages of a run, and their dependencies on each other."""
 
 from collections.abc import Collection, Iterable, Iterator
 
@@ -6,7 +6,7 @@ from orchestrator.store.stage import Stage
 
 
 class OpenStages(Collection[str]):
-    """A collection of the identities of open stages; one is ready once nothing that it needs is open."""
+    """A collection of the identities of open stages; a stage is ready once nothing that it needs is open."""
 
     def __init__(self) -> None:
         self._missing_inputs: dict[str, set[str]] = {}
@@ -22,7 +22,7 @@ class OpenStages(Collection[str]):
         return len(self._missing_inputs)
 
     def add(self, stages: Iterable[Stage]) -> list[Stage]:
-        """Open those stages that are not open yet, given inputs first; return which of them are ready."""
+        """Open the stages that are not open yet, given inputs first; return those that are ready."""
         new = {stage.stage_id: stage for stage in stages if stage.stage_id not in self}
         self._missing_inputs |= {stage_id: set() for stage_id in new}
         for stage in new.values():
@@ -44,12 +44,12 @@ class OpenStages(Collection[str]):
         return ready
 
     def reopen(self, stage: Stage) -> list[Stage]:
-        """Look again at what an open stage needs, now that more is open; return it if it is still ready."""
+        """Check again the needs of an open stage after more stages were opened; return it if it is still ready."""
         del self._missing_inputs[stage.stage_id]
         return self.add([stage])
 
     def with_readers(self, stage_ids: Iterable[str]) -> set[str]:
-        """Return stages together with all open ones that need them, however far above."""
+        """Return stages together with all open ones that need them, directly or indirectly."""
         found = set(stage_ids)
         reached = list(found)
         while reached:

@@ -1,4 +1,4 @@
-"""Trying again: how often a stage is begun, by why it failed, and what is changed about it."""
+"""Retries: the number of attempts at a stage for each class of failure, and the halving of its batches."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ ATTEMPTS = {
     FailureClass.WORKER: 4,
     FailureClass.NODE: 6,
 }
-"""How often a stage may fail in each class until a run gives it up: wrong input or code fails the same way again."""
+"""Failures of a stage in each class until a run gives it up; wrong input or code fails the same way again."""
 
 
 class Retries:
@@ -30,7 +30,7 @@ class Retries:
         }
 
     def attempt(self, stage_id: str) -> int:
-        """Return how often a stage will have been begun once it is begun again."""
+        """Return the number of the next attempt at a stage, counted from 1."""
         return self._of(stage_id).total() + 1
 
     def halvings(self, stage_id: str) -> int:

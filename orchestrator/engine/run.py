@@ -1,4 +1,4 @@
-"""Running a sweep: from a spec to tables, going on wherever an earlier run ended."""
+"""Running a sweep: from a spec to tables, continuing from where an earlier run ended."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -30,13 +30,13 @@ from orchestrator.sweep.workers import refuse_more_workers_than_gpus_hold, worke
 
 @dataclass(frozen=True)
 class Ending:
-    """How a run ended.
+    """Result of a run.
 
     Attributes:
-        plan: what was to be done.
+        plan: the plan of the sweep.
         report: stages computed, failed and blocked.
         n_cells: cells in the tables.
-        was_finished: whether everything was there before the run.
+        was_finished: whether everything was finished before the run.
     """
 
     plan: Plan
@@ -76,7 +76,7 @@ def run(
     Args:
         spec: the spec.
         spec_folder: folder that relative paths in the spec start from.
-        progress: who is told how it goes.
+        progress: is told about the progress of the run.
         on_change: what to do if the results folder holds other numbers than the spec asks for.
         group: the processes that run it inline, of which this one is the first; None for this one alone.
         trusts_code: whether code that comes with the model may run.
@@ -95,7 +95,7 @@ def run(
     plan = make_plan(sweep, found, store)
     damaged = noted_damage(plan, folder)
     if not damaged and is_finished(plan, folder):
-        with suppress(StorageError):  # a finished sweep may be archived where nobody writes
+        with suppress(StorageError):  # a finished sweep may be in a read-only archive
             _restore_index(plan, folder)
             _clear_claims(plan, folder)
         return Ending(plan, Report(), plan.n_cells, was_finished=True)
@@ -142,7 +142,7 @@ def is_finished(plan: Plan, folder: ResultsFolder) -> bool:
 
 
 def _restore_index(plan: Plan, folder: ResultsFolder) -> None:
-    """Write anew what says which sweep a finished folder holds, where that was lost; the numbers need none of it."""
+    """Write the stored spec and the plan of a finished folder again if they were lost; the numbers do not need them."""
     if not os.path.lexists(folder.spec_path):
         folder.write(plan.sweep)
     if not os.path.lexists(folder.plan_path):
@@ -150,7 +150,7 @@ def _restore_index(plan: Plan, folder: ResultsFolder) -> None:
 
 
 def noted_damage(plan: Plan, folder: ResultsFolder) -> list[str]:
-    """Set aside what somebody who only looked found damaged, and still is; return the stages to compute again for it.
+    """Set aside artifacts that a read-only command noted as damaged and that still are; return the stages to repeat.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -164,7 +164,7 @@ def noted_damage(plan: Plan, folder: ResultsFolder) -> list[str]:
         if intact or noted not in planned:
             store.drop_note(*noted)
         else:
-            damaged.append(noted[1])  # noted until it is computed, for this run may not come so far
+            damaged.append(noted[1])  # noted until it is computed, because this run may end before that
     return damaged
 
 
@@ -177,9 +177,9 @@ def work_off(
     *,
     also: Sequence[str] = (),
 ) -> tuple[Report, int]:
-    """Compute what is missing of a plan, and collect the tables; return what was done and the cells in the tables.
+    """Compute the missing stages of a plan, and collect the tables; return the report and the cells in the tables.
 
-    Nothing is collected, and 0 cells are returned, if `compute` left the rest to others, which are at it.
+    Nothing is collected, and 0 cells are returned, if `compute` left the rest to other runs, which are computing it.
 
     Args:
         plan: the plan.
@@ -203,7 +203,7 @@ def work_off(
                 report = compute(missing)
             except (KeyboardInterrupt, RayFailedError, GpuFailedError):
                 with suppress(SweepError):
-                    collect(plan, folder)  # what is finished can be looked at before the run goes on
+                    collect(plan, folder)  # finished cells can be looked at before the run continues
                 raise
             total = replace(report, computed=total.computed + report.computed)
             if total.left:
@@ -226,7 +226,7 @@ def work_off(
 
 
 def _clear_claims(plan: Plan, folder: ResultsFolder) -> None:
-    """Remove what processes that were killed have left of their claims.
+    """Remove claims that killed processes have left.
 
     Raises:
         StorageError: the folder cannot be written.

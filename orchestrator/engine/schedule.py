@@ -1,4 +1,4 @@
-"""Working a plan off: which stage is ready, which waits, which is tried again, which is given up."""
+"""Schedule of a plan: stages that are ready, waiting, tried again or given up."""
 
 import time
 from collections import deque
@@ -17,20 +17,20 @@ from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.stage import Stage
 
 MOST_REPAIRS = 3
-"""How often a run computes an artifact again that keeps being damaged, or a stage that finds it so."""
+"""Most times that a run repeats a stage because its artifact, or an artifact that it reads, is damaged again."""
 
 
 class Progress(Protocol):
-    """Who is told how a run goes."""
+    """Receiver of reports about the progress of a run."""
 
     def begin(self, totals: dict[str, int], finished: dict[str, int]) -> None:
-        """Say how many stages of each kind there are, and how many are finished already."""
+        """Report the number of stages of each kind, and of those that are finished already."""
 
     def advance(self, kind: str) -> None:
-        """Say that a stage of a kind is finished."""
+        """Report that a stage of a kind is finished."""
 
     def note(self, message: str) -> None:
-        """Say something that the user should read."""
+        """Report a message that the user should read."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Failure:
 
 @dataclass
 class Report:
-    """How a run over a plan ended.
+    """Result of a run over a plan.
 
     Attributes:
         computed: stages that this run finished.
@@ -137,9 +137,9 @@ class Schedule:
         return not self._report.left
 
     def _has_waited(self, seconds: float) -> bool:
-        """Tell whether there has been nothing to do, and no stage that will be ready later, for so long."""
+        """Tell whether `seconds` passed with nothing to do and no stage that will be ready later."""
         if self._ready:
-            return False  # perhaps only to see whether others still compute what they did
+            return False  # perhaps only to check whether other runs are still computing their stages
         given_up = self._given_up()
         if any(stage_id not in given_up and stage_id not in self._elsewhere for stage_id in self._open):
             self._nothing_to_do_since = None
@@ -149,13 +149,13 @@ class Schedule:
         return time.monotonic() - self._nothing_to_do_since >= seconds
 
     def _patience(self) -> float | None:
-        """Return how long to wait for a stage in flight until there may be something else to do."""
+        """Return the seconds to wait for a stage in flight until there may be something else to do."""
         if self._elsewhere and self._in_flight < self._executor.capacity and not self._report.stopped:
             return self._elsewhere.seconds_left()
         return None if self._in_flight else SHORTEST_PAUSE
 
     def _given_up(self) -> set[str]:
-        """Return the stages that were given up, and all that need one of them."""
+        """Return the stages that were given up, and all stages that need one of them."""
         return self._open.with_readers(failure.stage.stage_id for failure in self._report.failures)
 
     def _fill(self) -> None:
@@ -204,19 +204,19 @@ class Schedule:
             self._report.failures.append(Failure(stage, failure, outcome.message, outcome.trace))
 
     def _repair(self, stage: Stage, outcome: Outcome) -> None:
-        """Set a damaged input aside, compute it again with whatever it needs, then the stage that found it."""
+        """Set a damaged input aside, and compute it again with its own inputs, then the stage that found it."""
         if outcome.damaged is None:
             raise AssertionError("a damaged input has a name")
         kind, stage_id = outcome.damaged
         found = (stage.stage_id, stage_id)
         self._repairs[found] = self._repairs.get(found, 0) + 1
-        # Each worker may have it open from before it was mended, and finds it damaged once.
+        # Each worker may have it open from before the repair, and finds it damaged once.
         if self._repairs[found] > MOST_REPAIRS + self._most_workers:
             message = f"{outcome.message}; it was computed again and again: look at the disk"
             self._report.failures.append(Failure(stage, FailureClass.STORAGE, message))
             return
         if stage_id not in self._open:
-            if not self._store.is_intact(kind, stage_id):  # another run may have mended it already
+            if not self._store.is_intact(kind, stage_id):  # another run may have repaired it already
                 self._progress.note(outcome.message)
                 self._store.set_aside(kind, stage_id)
             again = self._lost(self._stages[stage_id])

@@ -15,7 +15,7 @@ from orchestrator.sweep.folder import ResultsFolder
 
 @contextmanager
 def launched_group(spec: Spec) -> Iterator[ModelGroup]:
-    """Yield the processes that run a spec inline; this one by itself where another executor, or none, shares models.
+    """Yield the processes that run a spec inline; only this one if models are not shared or not run inline.
 
     Raises:
         SpecError: torchrun did not start this process, or not as many as a group has.
@@ -40,7 +40,7 @@ def launched_group(spec: Spec) -> Iterator[ModelGroup]:
 
 
 def follow(spec: Spec, spec_folder: Path, group: ModelGroup, *, trusts_code: bool) -> None:
-    """Take part in the run of the first process of a group, until that is over.
+    """Take part in the run of the first process of a group until that run ends.
 
     Raises:
         SweepError: the model or the data are not there, or this process's part of a stage failed.

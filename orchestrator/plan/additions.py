@@ -12,7 +12,7 @@ from orchestrator.sweep.layer_sets import GroupFacts, LayerSet
 from orchestrator.sweep.sizes import Sizes
 
 LAYER_SETS_A_STAGE = 8
-"""Layer sets of one stage, which decomposes what they have in common once; part of the numbers' last bits."""
+"""Layer sets of one stage, which decomposes their common sums once; it affects the last bits of the numbers."""
 
 MakeTile = Callable[[Stage, Stage, Sequence[str]], Stage]
 Place = tuple[int, int]
@@ -20,7 +20,7 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True)
 class Addition:
-    """What a layer set lacks of a layer.
+    """The groups of a layer that a layer set lacks.
 
     Attributes:
         layer_set: the layer set.
@@ -43,7 +43,7 @@ class Additions:
         stage: the stage.
         seed: seed of the grid.
         n_train: training examples.
-        rows: what is added to what, in the order of the artifact's arrays.
+        rows: the additions to layer sets, in the order of the artifact's arrays.
         variant: position of the variant that they belong to.
     """
 
@@ -88,10 +88,10 @@ class AdditionsPlanner:
 
     @cached_property
     def further_tiles(self) -> dict[Place, Stage]:
-        """The stages that make the kernel blocks which are needed and no `solve` stage reads, by shards.
+        """The stages that make kernel blocks for additions that no `solve` stage reads, by shards.
 
-        Layer sets with few parameters are solved without blocks. What is there already is not made in another form, so
-        that additions can join a sweep that was run without them.
+        Layer sets with few parameters are solved without blocks. Existing blocks are used as they are, so that
+        additions can join a sweep that was run without them.
         """
         used = {name for rows in self._added for row in rows for name in (*row.layer_set.groups, *row.groups)}
         needed = [name for name in self._sizes.groups if name in used]
@@ -105,7 +105,7 @@ class AdditionsPlanner:
         return found
 
     def additions(self, seed: int) -> Iterator[Additions]:
-        """Yield the stages that add layers: for each training-set size some for all layer sets that lack a layer."""
+        """Yield the stages that add layers: for each training-set size, stages for all layer sets that lack a layer."""
         for n_train in dict.fromkeys(self._spec.grid.n_train):
             inputs = self._inputs(n_train)
             for start in range(0, len(self._added), LAYER_SETS_A_STAGE):
@@ -115,7 +115,7 @@ class AdditionsPlanner:
 
     @cached_property
     def _added(self) -> list[list[Addition]]:
-        """For each layer set that lacks something, what it lacks of each layer that the grid touches."""
+        """Missing groups of each layer that the grid touches, for each layer set that lacks some."""
         added = [list(self._lacking(layer_set)) for layer_set in self._layer_sets]
         return [rows for rows in added if rows]
 

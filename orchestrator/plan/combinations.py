@@ -1,4 +1,4 @@
-"""The stages that combine what was trained on the tasks of a sweep, two tasks at a time."""
+"""The stages that combine weights trained on the tasks of a sweep, two tasks at a time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def plan_combinations(
         stages: all stages planned so far, by identity.
 
     Raises:
-        SpecError: two tasks have other numbers of outputs.
+        SpecError: two tasks have different numbers of outputs.
     """
     trained: dict[int, dict[tuple[Any, ...], tuple[Solve, Comparison]]] = {}
     for solve in solves:
@@ -77,7 +77,7 @@ def _check_outputs(first: "Variant", second: "Variant") -> None:
 
 
 def _stage(section: CombinationsSection, compared: Mapping[str, Stage], stages: Mapping[str, Stage]) -> Stage:
-    """Return the stage that combines what two stages `compare` rest on; they read all that it needs."""
+    """Return the stage that combines the trained cells behind two stages `compare`, with inputs taken from these."""
     ((_, trained),) = compared["a"].inputs["trained"]
     parameters = {
         "tasks": {side: dict(stage.parameters) for side, stage in compared.items()},

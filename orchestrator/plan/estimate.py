@@ -1,4 +1,4 @@
-"""What a sweep costs, told before anything runs: FLOPs, bytes on disk, memory of a worker, time."""
+"""Costs of a sweep, estimated before anything runs: FLOPs, bytes on disk, memory of a worker, time."""
 
 import shutil
 import time
@@ -84,10 +84,10 @@ def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> l
 
 
 def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
-    """Raise an error if a missing stage cannot fit the memory budget, or what it leaves the disk.
+    """Raise an error if a missing stage exceeds the memory budget, or its results exceed the free disk space.
 
     Raises:
-        BudgetError: says what does not fit and which setting would make it fit.
+        BudgetError: names what does not fit and the setting that would make it fit.
     """
     budget = plan.sweep.spec.compute.memory_budget
     missing = missing_stages(plan, folder.artifacts())
@@ -110,11 +110,11 @@ def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
 
 @dataclass(frozen=True)
 class Kernels:
-    """Kernels of a plan that are decomposed, or those that are multiplied with instead.
+    """Numbers of kernels of a plan that are decomposed, or of those that are multiplied with instead.
 
     Attributes:
         planned: how many there are.
-        missing: how many of them the stages that are not finished have.
+        missing: how many of them belong to unfinished stages.
     """
 
     planned: int
@@ -122,7 +122,7 @@ class Kernels:
 
 
 def kernels(plan: Plan, missing: Sequence[Stage], *, iterative: bool) -> Kernels:
-    """Return how many kernels the solve stages of a plan, and the missing ones, decompose or, else, multiply with."""
+    """Return the numbers of kernels, planned and missing, that solve stages decompose or else multiply with."""
 
     def count(stages: Iterable[Stage]) -> int:
         solves = {stage.stage_id: stage for stage in stages if stage.of is SOLVE}
@@ -139,7 +139,7 @@ def _measured_seconds(folder: ResultsFolder) -> dict[str, float]:
 
 
 def _matmul_speed(dtype: str, threads: int) -> float:
-    """Return FLOPs a second of a matrix product of this machine, from the fastest of five."""
+    """Return the FLOPs per second of a matrix product on this machine, from the fastest of five."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 

@@ -1,4 +1,4 @@
-"""The index of a plan, kept in the results folder: what a look at a sweep needs, without planning it anew."""
+"""The index of a plan, kept in the results folder, so that commands can show a sweep without planning it again."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan
 
 FORMAT = 2
-"""Version of the file; raised when its layout changes, so that one of another version is not read."""
+"""Version of the file; raised when its layout changes, so that files of other versions are not read."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class PlanIndex:
     """The stages and the cells of a plan, by name.
 
     Attributes:
-        key: what fixes the plan: the stored spec and the versions of everything that plans.
+        key: identity of the stored spec and the versions of all code that plans, which fix the plan.
         plan_id: identity of the plan.
         surveys: identities of the stages that keep the surveys.
-        variants: what each variant is called; empty for the only one.
+        variants: name of each variant; empty for the only one.
         lambdas: regularization strengths of the grid, as the spec gives them.
         layer_sets: names of the layer sets of the grid.
         stages: identities of the stages of each kind that the plan has.
@@ -94,7 +94,7 @@ class PlanIndex:
         return {stage_id: kind for kind, stages in self.stages.items() for stage_id in stages}
 
     def cells_of(self, stage_id: str) -> dict[str, Any]:
-        """Return variant, layer sets, seed and training examples of the cells that a stage fills, or nothing."""
+        """Return variant, layer sets, seed and training examples of the cells that a stage fills; empty for others."""
         if stage_id not in self._filled_by:
             return {}
         solve, layer_sets = self._filled_by[stage_id]
@@ -109,7 +109,7 @@ class PlanIndex:
         return solves | compared
 
     def to_json(self) -> dict[str, Any]:
-        """Return the index as JSON; seeds divide the layer sets between stages alike, so each division stands once."""
+        """Return the index as JSON; each division of the layer sets into stages is stored once, as seeds share it."""
         divisions: dict[tuple[tuple[int, ...], ...], int] = {}
         problems = []
         of_problem = groupby(self.solves, key=lambda solve: (solve.variant, solve.seed, solve.n_train))
@@ -222,7 +222,7 @@ def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanInd
     try:
         stored = files.read_plain(folder.spec_path)
     except OSError:
-        folder.existing()  # says what is wrong
+        folder.existing()  # raises an error that explains the fault
         raise
     key = _key(stored.decode("utf-8", errors="replace"))
     if known is not None and known.key == key:
@@ -231,7 +231,7 @@ def plan_index(folder: ResultsFolder, known: PlanIndex | None = None) -> PlanInd
 
 
 def _key(spec_text: str) -> str:
-    # Of the text, not of what it says: reading YAML takes longer than all the rest of a look at a sweep.
+    # A hash of the text, not of its content: parsing YAML takes longer than everything else here.
     versions = {kind.name: kind.version for kind in (SURVEY, *KINDS.values())}
     return identity([FORMAT, VERSION, versions, digest(spec_text)])
 
@@ -246,7 +246,7 @@ def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
 
 
 def _names_stages(index: PlanIndex) -> bool:
-    """Tell whether an index names kinds and identities of stages alone, which are looked up as files."""
+    """Tell whether an index holds only valid kinds and identities of stages, which are used as file names."""
     named = [*index.surveys, *(stage_id for stages in index.stages.values() for stage_id in stages)]
     return index.stages.keys() <= KINDS.keys() and all(map(is_identity, named))
 

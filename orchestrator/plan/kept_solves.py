@@ -1,4 +1,4 @@
-"""Finished solve stages that serve a plan's lambdas although they were made for others."""
+"""Finished solve stages that serve a plan's lambdas although they were made for other lambdas."""
 
 from dataclasses import replace
 
@@ -9,10 +9,10 @@ from orchestrator.store.stage import Stage
 
 
 class KeptSolves:
-    """The solve stages of a results folder whose kernels were multiplied with, not decomposed.
+    """The finished iterative solve stages of a results folder, which multiply with kernels and do not decompose them.
 
     Each was made for a lowest lambda, which is part of its identity, and serves every lambda from some value on. A plan
-    whose lowest lambda is another one takes it for its own, so that no kernel is multiplied anew.
+    with another lowest lambda uses it instead of its own stage, so that no product with a kernel is repeated.
     """
 
     def __init__(self, store: ArtifactStore) -> None:
@@ -21,9 +21,9 @@ class KeptSolves:
         self._serving: dict[str, tuple[float, float]] | None = None
 
     def instead_of(self, stage: Stage) -> Stage:
-        """Return the finished stage that serves all lambdas of a planned solve stage, or the latter if there is none.
+        """Return a finished stage that serves all lambdas of a planned solve stage; the planned one if there is none.
 
-        The stage itself comes first, then that of the highest lowest lambda. A damaged artifact serves nothing.
+        The planned stage itself comes first, then that with the highest lowest lambda. Damaged artifacts do not count.
         """
         if not is_iterative(stage) or stage.stage_id in self._all_finished():
             return stage
@@ -41,7 +41,7 @@ class KeptSolves:
         return self._finished
 
     def _served(self) -> dict[str, tuple[float, float]]:
-        """Return for which lowest lambda each stage was made, and from which one on it serves, by its identity."""
+        """Return by identity the lowest lambda that each stage was made for, and the lowest one that it serves."""
         if self._serving is None:
             self._serving = {}
             for stage_id in sorted(self._all_finished()):
@@ -49,5 +49,5 @@ class KeptSolves:
                     facts = self._store.read("solve", stage_id).facts
                     self._serving[stage_id] = (float(facts["lowest_lambda"]), float(facts["serves_from"]))
                 except (DamagedArtifactError, KeyError, TypeError, ValueError):
-                    continue  # damaged, or a decomposition, which serves whatever there is
+                    continue  # damaged, or a decomposition, which serves every lambda
         return self._serving

@@ -1,4 +1,4 @@
-"""How many stages and cells a plan may have, told before any of them is made."""
+"""Limits on the stages and cells of a plan, checked before any of them is made."""
 
 from collections.abc import Sequence
 from math import comb
@@ -22,7 +22,7 @@ def refuse_too_many_layer_sets(choices: Sequence[LayerSetChoice], n_layers: int)
 
     Args:
         choices: the section `grid.layer_sets` of a spec.
-        n_layers: layers of the model that have a target.
+        n_layers: number of layers of the model that have a target.
 
     Raises:
         SpecError: names the choice.
@@ -46,7 +46,7 @@ def refuse_too_many_stages(variant: Variant, n_variants: int) -> None:
         n_variants: how many variants it has.
 
     Raises:
-        SpecError: says what makes them so many.
+        SpecError: names the cause of their large number.
     """
     grid, sizes = variant.sweep.spec.grid, variant.sizes
     seeds = len(set(grid.seeds)) * n_variants
@@ -80,7 +80,7 @@ def refuse_too_many_stages(variant: Variant, n_variants: int) -> None:
 
 
 def _stages_of_a_layer_set(variant: Variant, strengths: int) -> int:
-    """Return how many stages solve and train a layer set of one seed and training-set size, at most."""
+    """Return the most stages that solve and train a layer set of one seed and training-set size."""
     finetune = variant.sweep.spec.finetune
     if finetune is None:
         return 1

@@ -1,4 +1,4 @@
-"""What a plan consists of: variants, and the stages that fill the cells of each."""
+"""Parts of a plan: the stages that fill the cells of its variants, and the identities of the cells."""
 
 import json
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ class Solve:
 
 
 def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:
-    """Return the identities of the cells of one layer set: the hash of the canonical JSON of what fixes them.
+    """Return the identities of the cells of one layer set: hashes of the canonical JSON that defines each cell.
 
     The JSON is {"groups", "lambda", "problem", "scale"}, with "learning_rate" where the grid has several; its constant
     parts are written once for all lambdas.

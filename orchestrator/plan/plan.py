@@ -26,7 +26,7 @@ from orchestrator.sweep.variant import Variant
 
 @dataclass(frozen=True)
 class Plan:
-    """Every stage of a sweep, in an order in which each comes after what it needs.
+    """Every stage of a sweep, in an order in which each comes after its inputs.
 
     Attributes:
         sweep: the sweep.
@@ -47,11 +47,11 @@ class Plan:
     combinations: tuple[Combination, ...] = ()
 
     def of(self, stage: Stage) -> Variant:
-        """Return a variant that needs a stage; what a stage costs is the same for all of them."""
+        """Return a variant that needs a stage; the cost of a stage is the same for all of them."""
         return self.variants[self.variant_of[stage.stage_id]]
 
     def cost_of(self, stage: Stage) -> StageCost:
-        """Return what a stage costs."""
+        """Return the cost of a stage."""
         return stage.of.cost(stage, self.of(stage))
 
     def solves_of(self, position: int) -> tuple[Solve, ...]:
@@ -80,7 +80,7 @@ class Plan:
 
     @cached_property
     def plan_id(self) -> str:
-        """Identity of the plan: which stages fill the tables, in which order, and with which lambdas."""
+        """Identity of the plan: a hash of the stages that fill the tables, their order, and the lambdas."""
         spec = self.sweep.spec
         return identity([
             [list(self.lambdas), spec.grid.lambdas.scale, spec.results.predictions],
@@ -107,8 +107,8 @@ class Plan:
 def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ()) -> list[Stage]:
     """Return the stages of a plan that are not finished but still needed, in the plan's order.
 
-    A stage whose every reader is finished is not needed: a tile that was lost after its kernels were decomposed stays
-    lost until a new layer set asks for it. The stages in `also` are needed whoever reads them.
+    A stage is not needed if all stages that read it are finished: a tile that was lost after its kernels were
+    decomposed stays lost until a new layer set needs it. The stages in `also` are always needed.
     """
     finished = {kind: store.finished(kind) for kind in {stage.kind for stage in plan.stages}}
     needed: set[str] = {stage.stage_id for stage in plan.filling} | set(also)
@@ -130,7 +130,7 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey], store: ArtifactStore | No
             for others; None plans as if there were none.
 
     Raises:
-        SpecError: the grid asks for something that the model or the data do not have.
+        SpecError: the grid requires something that the model or the data do not have.
     """
     found: list[Variant] = []
     stages: dict[str, Stage] = {}
@@ -185,7 +185,7 @@ def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
 
 @dataclass(frozen=True)
 class _Own:
-    """What a variant brings: stages, each after what it needs, those that fill tables, and cells that are trained."""
+    """The plan of a variant: stages, each after its inputs, those that fill tables, and cells that are trained."""
 
     stages: list[Stage]
     solves: list[Solve]
@@ -194,7 +194,7 @@ class _Own:
 
 
 def _stages_of(variant: Variant, kept: KeptSolves | None, position: int, n_solves: int) -> _Own:
-    """Return what a variant brings.
+    """Return the plan of a variant.
 
     Args:
         variant: the variant.

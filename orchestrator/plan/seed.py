@@ -1,4 +1,4 @@
-"""The stages of one seed of a variant: what its layer sets share, and what fills their cells."""
+"""The stages of one seed of a variant: those that its layer sets share, and those that fill their cells."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,10 +23,10 @@ from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.variant import Variant
 
 MANY_LAYER_SETS = 1024
-"""Beyond this many layer sets one solve stage serves several, so that files do not outnumber what a disk likes."""
+"""Number of layer sets beyond which one solve stage serves several, which limits the number of files."""
 
 PRECISION_SAMPLE = 8
-"""Training examples, the first ones, whose rows a model in half precision is compared on with float32."""
+"""Number of first training examples whose rows in half precision are compared with those in float32."""
 
 Ref = tuple[str, str]
 
@@ -54,7 +54,7 @@ class SeedPlanner:
         self.tiles, self.eval_tiles = self._tiles()
 
     def shared_stages(self) -> Iterator[Stage]:
-        """Yield everything that several layer sets need."""
+        """Yield the stages that several layer sets need."""
         yield self.dataset
         yield from [
             stage for stage in (self.batches, self.head, self.head_refits, self.batching, self.precision) if stage
@@ -124,7 +124,7 @@ class SeedPlanner:
         })  # fmt: skip
 
     def _scorer(self) -> dict[str, Any]:
-        """Return what fixes the numbers of the model."""
+        """Return the parameters that fix the numbers of the model."""
         spec = self.spec
         adapter_seed, head_seed = spec.adapter.seed, spec.head.seed
         return {
@@ -149,16 +149,16 @@ class SeedPlanner:
         return _by_kind(self.dataset, self.batches, self.head)
 
     def _batches(self) -> Stage | None:
-        """Return the stage that finds how many tokens a batch may have; None where the spec says it."""
+        """Return the stage that finds the most tokens of a batch; None where the spec sets them."""
         if self.spec.compute.tokens_at_once != "auto":
             return None
-        # Memory is no parameter: what was found once stays, whatever there is later.
+        # Memory is not a parameter: a batch size that was found once stays, even if the memory changes later.
         return Stage(BATCHES, self._rows_parameters(), _by_kind(self.dataset))
 
     def _head(self) -> Stage | None:
         if self.spec.head.kind not in FITTED_HEADS:
             return None
-        # Of the kernel's outputs only the margin changes what a ridge probe is fitted to, and no logistic one.
+        # Only `kernel.outputs: margin` changes the targets of a ridge probe, and nothing those of a logistic one.
         outputs = self.spec.kernel.outputs
         aims = "margin" if self.spec.head.kind == "ridge" and outputs == "margin" else "full"
         return Stage(HEAD, self._scorer() | {"outputs": aims}, _by_kind(self.dataset, self.batches))
@@ -171,7 +171,7 @@ class SeedPlanner:
         return Stage(HEAD_REFITS, {"penalty": head.penalty}, _by_kind(self.dataset, self.head))
 
     def _left_out(self) -> Stage | None:
-        """Return the stage that says how outputs before training change without one example; None if none does."""
+        """Return the stage with the changes of the initial outputs without one example; None if there is none."""
         if self.head is None or len(missing_estimates(self.spec.head.kind, self._kernel())) == 2:
             return None
         return self.head if self.spec.head.kind == "ridge" else self.head_refits
@@ -180,7 +180,7 @@ class SeedPlanner:
         return self.spec.kernel.model_dump(mode="json", exclude={"additions"})
 
     def _batching_trained(self) -> Stage | None:
-        """Return the trial of the batches of training, whose examples are of any length; None where nothing trains."""
+        """Return the trial of training batches, which mix examples of any length; None where nothing is trained."""
         if self.spec.finetune is None:
             return None
         parameters = self._rows_parameters()
@@ -192,14 +192,14 @@ class SeedPlanner:
         return Stage(BATCHING, parameters, self._model_inputs())
 
     def _precision(self) -> Stage | None:
-        """Return the stage that measures what half precision costs; None where the model is not in half precision."""
+        """Return the stage that measures the errors from half precision; None where the model is not in it."""
         if self.spec.model.dtype not in ("bfloat16", "float16"):
             return None
         parameters = self._rows_parameters() | {"examples": min(PRECISION_SAMPLE, self.sizes.n_train)}
         return Stage(PRECISION, parameters, self._model_inputs())
 
     def _rows_parameters(self) -> dict[str, Any]:
-        """Return what fixes the rows of any example, and how many go through the model at once."""
+        """Return the parameters that fix the rows of an example, and the size of batches."""
         return self._scorer() | {
             "outputs": self.spec.kernel.outputs,
             "groups": list(self.sizes.groups),
@@ -212,7 +212,7 @@ class SeedPlanner:
         return [Stage(CAPTURE, parameters | {"start": start, "stop": stop}, inputs) for start, stop in shards]
 
     def _tiles(self) -> tuple[dict[tuple[int, int], Stage], dict[tuple[int, int], Stage]]:
-        """Return the tiles that some layer set needs, by the positions of their shards."""
+        """Return the stages of tiles that some layer set needs, by the positions of their shards."""
 
         def tile(left: Stage, right: Stage) -> Stage:
             return self._tile(left, right, self.sizes.dual_groups)
@@ -247,7 +247,7 @@ class SeedPlanner:
         return Stage(GRAM, parameters, {"left": (_ref(left),), "right": (_ref(right),)})
 
     def adding(self) -> AdditionsPlanner:
-        """Return what plans the additions of the seed."""
+        """Return the planner of the additions of the seed."""
         return AdditionsPlanner(
             spec=self.spec,
             sizes=self.sizes,
@@ -312,5 +312,5 @@ def _ref(stage: Stage) -> Ref:
 
 
 def _by_kind(*stages: Stage | None) -> dict[str, tuple[Ref, ...]]:
-    """Return stages as inputs, each in the role of its kind; those that there are."""
+    """Return stages as inputs, each in the role of its kind; None is left out."""
     return {stage.kind: (_ref(stage),) for stage in stages if stage}

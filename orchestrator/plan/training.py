@@ -19,7 +19,7 @@ _OF_THE_PLAN = {
     "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "side_by_side_across", "prefix_cache",
     "linearization", "train_head", "combinations",
 }  # fmt: skip
-"""Keys of the section that say how stages are made rather than how each trains."""
+"""Keys of the section that decide which stages are made, not how each of them trains."""
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ class FinetunePlanner:
         """Return the training of some cells of a layer set.
 
         Args:
-            layer_set: what is trained.
-            lambdas: of the cells that are trained together, as the spec gives them.
+            layer_set: the layer set to train.
+            lambdas: of the cells that are trained side by side, as the spec gives them.
             inputs: dataset, head if one is fitted, and the captures of both splits.
         """
         shared = {
@@ -193,9 +193,9 @@ class FinetunePlanner:
         return Training(trained, self._linearized(shared, frozen_layers, inputs), shared | beside, inputs)
 
     def _linearized(self, shared: Mapping[str, Any], frozen_layers: int | None, inputs: Inputs) -> Part:
-        """Return the run that trains the linearization: by rows where they fit, unless the spec says how.
+        """Return the run that trains the linearization: by rows where they fit, unless the spec sets the method.
 
-        A model that is divided among processes has no products: rows that do not fit are for the plan to refuse.
+        A model that is divided among processes has no products: the plan then refuses rows that do not fit.
         """
         own = {**shared, "model": "linearized", "kernel_examples": 0, "train_head": False}
         by_rows = Part(own | {"linearization": "rows", "frozen_layers": 0}, inputs)
@@ -205,9 +205,9 @@ class FinetunePlanner:
         return Part(own | {"linearization": "products", "frozen_layers": frozen_layers}, inputs)
 
     def _frozen_layers(self, layer_set: LayerSet) -> int | None:
-        """Return how many layers below the trained ones are to be computed once; None for all of them.
+        """Return the number of layers below the trained ones that are computed once; None for all of them.
 
-        A group outside the layers may stand before them, as embeddings do: nothing is known to be frozen then.
+        A group outside the layers may precede them, as embeddings do: then no layer is known to be frozen.
         """
         outside = [group for group in layer_set.groups if group != HEAD and not group.partition(".")[0].isdigit()]
         if outside:

@@ -1,1 +1,1 @@
-"""What a sweep leaves, for those who read it."""
+"""Results of a sweep: tables, status, rankings and reports."""

@@ -34,7 +34,7 @@ _HINTS = {
     "combinations": "give the spec `finetune.combinations` and at least two tasks, and run",
     "correlations": "give the spec a section `finetune` and run",
 }
-"""How to get a table that not every sweep has."""
+"""Instructions to get a table that not every sweep has."""
 
 
 class Table:
@@ -103,7 +103,7 @@ class Table:
 
 
 class Results:
-    """The tables of a results folder: `cells`, `spectra`, and those that the spec asked for besides."""
+    """The tables of a results folder: `cells`, `spectra`, and further ones that the spec asked for."""
 
     def __init__(self, folder: ResultsFolder) -> None:
         self.folder = folder
@@ -111,52 +111,52 @@ class Results:
 
     @property
     def names(self) -> list[str]:
-        """Names of the tables that there are."""
+        """Names of the existing tables."""
         return table_names(self.folder)
 
     @property
     def cells(self) -> Table:
-        """One row a cell of the grid."""
+        """One row for each cell of the grid."""
         return self.table("cells")
 
     @property
     def spectra(self) -> Table:
-        """One row a layer set, seed and training-set size, with its eigenvalues."""
+        """One row for each layer set, seed and training-set size, with its eigenvalues."""
         return self.table("spectra")
 
     @property
     def predictions(self) -> Table:
-        """One row an evaluation example, output and cell."""
+        """One row for each evaluation example, output and cell."""
         return self.table("predictions")
 
     @property
     def densities(self) -> Table:
-        """One row a layer set, seed and training-set size whose kernel was not decomposed."""
+        """One row for each layer set, seed and training-set size whose kernel was not decomposed."""
         return self.table("densities")
 
     @property
     def additions(self) -> Table:
-        """One row a layer set, layer that it lacks, seed and training-set size."""
+        """One row for each layer set, layer that it lacks, seed and training-set size."""
         return self.table("additions")
 
     @property
     def trajectories(self) -> Table:
-        """One row a look at a cell while its model or its linearization was trained."""
+        """One row for each evaluation of a cell while its model or its linearization was trained."""
         return self.table("trajectories")
 
     @property
     def updates(self) -> Table:
-        """One row a cell and group that was trained."""
+        """One row for each cell and group that was trained."""
         return self.table("updates")
 
     @property
     def combinations(self) -> Table:
-        """One row a combination of what was trained on two tasks, task to evaluate and lambda."""
+        """One row for each combination of weights trained on two tasks, task to evaluate and lambda."""
         return self.table("combinations")
 
     @property
     def correlations(self) -> Table:
-        """One row a quantity, outcome, lambda and training-set size: how well the quantity tells layer sets apart."""
+        """One row for each quantity, outcome, lambda and training-set size: their correlation over layer sets."""
         return self.table("correlations")
 
     def table(self, name: str) -> Table:
@@ -182,7 +182,7 @@ class Results:
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """Return what changes with a file; nothing where there is none."""
+    """Return values that change when a file changes; empty where there is no file."""
     try:
         facts = os.lstat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""How a sweep stands: planned = finished + running + failed + missing, always."""
+"""Status of a sweep: planned = finished + running + failed + missing, always."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
@@ -16,7 +16,7 @@ from orchestrator.sweep.folder import ResultsFolder
 
 
 class State(StrEnum):
-    """How a stage, and the cells that it fills, stand."""
+    """State of a stage, and of the cells that it fills."""
 
     FINISHED = "finished"
     RUNNING = "running"
@@ -33,8 +33,8 @@ class Count:
         planned: how many there are.
         finished: how many are done.
         running: how many a living process computes now.
-        failed: how many were begun last by a process that failed.
-        missing: how many nobody has finished, is computing or has given up.
+        failed: how many failed in their last attempt.
+        missing: how many are neither finished, running nor failed.
     """
 
     name: str | float
@@ -52,7 +52,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Computing:
-    """A stage that a living process computes now, and what its claim says of the process: None where it cannot be read.
+    """A stage that a living process is computing, and the facts of its claim, which are None if it cannot be read.
 
     Attributes:
         kind: kind of the stage.
@@ -73,7 +73,7 @@ class Computing:
 
 @dataclass(frozen=True)
 class Status:
-    """How a sweep stands.
+    """Status of a sweep.
 
     Attributes:
         kinds: stages, one entry a kind.
@@ -82,16 +82,16 @@ class Status:
         variants: cells, one entry a task, rank and learning rate of the grid; none where it has one of each.
         cells: cells of the grid.
         cells_finished: cells whose stage is finished.
-        cells_in_tables: cells in the tables, which are written now and then.
-        computing: who computes what now.
-        workers: processes that compute now.
+        cells_in_tables: cells in the tables, which are updated from time to time.
+        computing: the stages that are being computed, with their processes.
+        workers: number of processes that are computing.
         worker_seconds: what is left, in seconds of one worker, from the times of finished stages of this sweep; None as
             long as no stage of one of the kinds that are left was finished.
         unmeasured: those kinds.
         failures: the last failure of every failed stage: kind, stage, failure, message;
             for a stage that fills cells also which: layer_sets, seed, n_train.
         damaged: artifacts and tables that do not match their checksums; empty unless they were verified.
-        foreign: what lies in the folder and ntksweep did not write, or may not read, by path; it is passed over.
+        foreign: paths in the folder that ntksweep did not write, or may not read; they are ignored.
         tables_complete: whether the tables have every row of the plan, also those that are about no cell.
     """
 
@@ -113,12 +113,12 @@ class Status:
 
     @property
     def complete(self) -> bool:
-        """Whether every row is in the tables."""
+        """True if every row is in the tables."""
         return self.tables_complete and not self.damaged
 
     @property
     def seconds_left(self) -> float | None:
-        """Time until everything is finished if those who compute now go on; None if nobody does or nothing is known."""
+        """Seconds until the present workers finish everything; None if there are none or no times are known."""
         if self.worker_seconds is None or (self.worker_seconds and not self.workers):
             return None
         return self.worker_seconds / max(1, self.workers)
@@ -135,18 +135,18 @@ class Status:
 def status_of(
     plan: PlanIndex, folder: ResultsFolder, history: History | None = None, *, verify: bool = False
 ) -> Status:
-    """Return how a sweep stands; reads no artifact, lists folders only, unless it is to verify them.
+    """Return the status of a sweep; only lists folders and reads no artifact, unless `verify` is set.
 
-    What it then finds damaged it notes for the next run, if it may write there; else it changes nothing.
+    Damaged artifacts that it then finds are noted for the next run, if the folder is writable; nothing else changes.
 
     Args:
         plan: the index of its plan.
         folder: its results folder.
-        history: what was read of its journals by an earlier look, if there was one.
+        history: the journals as read by an earlier call, if there was one.
         verify: read every artifact and table and compare it with its checksum.
     """
     history = history or History(folder.journals)
-    # In this order a stage that goes on meanwhile is counted as what it was, or as what it is now.
+    # In this order a stage that changes meanwhile is counted in its old state or in its new one.
     claims = folder.claims()
     held = claims.held()
     store = folder.artifacts()
@@ -159,7 +159,7 @@ def status_of(
     cells, cells_finished = plan.n_cells, sum(count.finished for count in layer_sets)
     running = {stage_id: holder for stage_id, holder in held.items() if states.get(stage_id) is State.RUNNING}
     todo = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
-    # Once all that fills a table is finished nobody needs what is lost below.
+    # Once every stage that fills a table is finished, lost inputs are no longer needed.
     unfilled = cells_finished < cells or any(todo.get(kind) for kind in ("additions", "combine"))
     left = {kind: count for kind, count in todo.items() if count and unfilled}
     manifest = _current_manifest(plan, folder)
@@ -194,13 +194,13 @@ def status_of(
 
 
 _PROCESS = ("host", "process_namespace", "process")
-"""What names a process among those of all machines, in a claim."""
+"""Fields of a claim that identify a process among those of all machines."""
 
 
 def _states(
     plan: PlanIndex, finished: Mapping[str, Set[str]], held: Set[str], failed: Set[str]
 ) -> Iterator[tuple[str, State]]:
-    """Yield the state of every stage: the first that holds, so that each stage has one."""
+    """Yield the state of every stage: the first that applies, so that each stage has exactly one."""
     for kind, stages in plan.stages.items():
         done = finished[kind]
         for stage_id in stages:
@@ -247,7 +247,7 @@ def _together(*states: State) -> State:
 
 
 def _current_manifest(plan: PlanIndex, folder: ResultsFolder) -> dict[str, Any] | None:
-    """Return the manifest of the tables, if they are of this plan."""
+    """Return the manifest of the tables if they belong to this plan."""
     manifest = read_manifest(folder)
     return manifest if manifest is not None and manifest["plan"] == plan.plan_id else None
 

@@ -1,4 +1,4 @@
-"""The bounds of numbers, as sentences, read off the models that check them."""
+"""Bounds of numbers as sentences, derived from the models that check them."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin
@@ -10,7 +10,7 @@ from orchestrator.spec.quantities import Between
 
 
 def bounds_of(field: FieldInfo) -> str:
-    """Return a sentence that says between which bounds the numbers of a key lie; empty if they have none."""
+    """Return a sentence that states the bounds of a key's numbers; empty if they have none."""
     for metadata, inside in _annotations(field):
         each = "Each " if inside else ""
         for found in metadata:
@@ -26,7 +26,7 @@ def _sentence(each: str, written: str) -> str:
 
 
 def _annotations(field: FieldInfo) -> Iterator[tuple[list[Any], bool]]:
-    """Yield what is annotated to a field and to the members of its type, and whether that is inside a list."""
+    """Yield each annotation of a field and of the members of its type, and whether it is inside a list."""
     yield list(field.metadata), get_origin(field.annotation) is tuple
     waiting = [(field.annotation, False)]
     while waiting:
@@ -53,7 +53,7 @@ def _interval(metadata: list[Any]) -> str:
 
 
 def _lowest(bound: Ge | Gt) -> str:
-    # What is greater than 0 and whole is at least 1; real numbers have their bounds from `Between`.
+    # An integer greater than 0 is at least 1; real numbers have their bounds from `Between`.
     return _number(bound.ge) if isinstance(bound, Ge) else _number(int(bound.gt) + 1)  # type: ignore[call-overload]
 
 

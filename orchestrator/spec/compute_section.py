@@ -18,7 +18,7 @@ def _without_idle_stages(stage: Any) -> Any:
 
 
 def _kind_of_batch_tokens(value: Any) -> str:
-    """Return which of both a value was meant to be, so that only what is wrong with that one is told."""
+    """Return which of the two types a value was meant to be, so that only the errors of that type are reported."""
     return "auto" if isinstance(value, str) and not value.strip().isdecimal() else "number"
 
 

@@ -127,7 +127,7 @@ class FinetuneSection(Section):
         return self
 
     def steps_per_epoch(self, n_train: int) -> int:
-        """Return how many updates an epoch of so many examples makes."""
+        """Return the number of updates in an epoch of `n_train` examples."""
         if self.optimiser == "gradient_descent":
             return 1
         return -(-n_train // (self.batch_examples * self.accumulation))

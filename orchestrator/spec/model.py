@@ -77,20 +77,20 @@ class Spec(Section):
 
     @property
     def head_trained(self) -> bool | None:
-        """Whether training changes the head; None where nothing is trained."""
+        """True if training changes the head; None where nothing is trained."""
         if self.finetune is None:
             return None
         return self.head.in_kernel if self.finetune.train_head is None else self.finetune.train_head
 
     @property
     def is_divided(self) -> bool:
-        """Whether a process has less than the whole model on its device, as `ShardingSettings.divides`."""
+        """True if a process holds only a part of the model on its device, as in `ShardingSettings.divides`."""
         held = self.sharding
         return held is not None and held.stage == 3 and (held.group_size > 1 or held.offload == "cpu")
 
     @property
     def group_size(self) -> int:
-        """How many processes run one model together."""
+        """Number of processes that run one model together."""
         return self.sharding.group_size if self.sharding else 1
 
     @property

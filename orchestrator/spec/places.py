@@ -1,4 +1,4 @@
-"""Paths in a spec, refused where no file can have them, so that whoever opens them need not think of it."""
+"""Paths in a spec; paths that no file can have are refused, so that code that opens them need not check again."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The kinds of numbers that keys of a spec take, each with its bounds: none leads a plan or a worker astray."""
+"""Types of the numbers that keys of a spec take, with bounds that exclude values on which plans or workers fail."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -83,7 +83,7 @@ Share = Annotated[float, Number, Field(ge=0, lt=1)]
 """A part of a whole, less than 1."""
 
 First = Field(fail_fast=True)
-"""Says of a list that its first fault is told alone: of 100,000 values each may have one."""
+"""Marks a list of which only the first fault is reported: each of 100,000 values may have one."""
 
 Memory = Annotated[
     int,

@@ -17,7 +17,7 @@ def read_spec(path: Path) -> Spec:
 
 
 def parse_spec(text: str, *, name: str = "spec") -> Spec:
-    """Check the YAML `text` of a spec; `name` stands in messages for where it came from.
+    """Check the YAML `text` of a spec; messages name its origin as `name`.
 
     Raises:
         SpecError: as `read_spec`.

@@ -1,4 +1,4 @@
-"""The spec as a JSON Schema, by which editors complete keys and mark what cannot stand where it does."""
+"""The spec as a JSON Schema, with which editors complete keys and mark invalid values."""
 
 import json
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from orchestrator.spec.model import Spec
 
 FILE_NAME = "ntksweep.schema.json"
-"""What `ntksweep init` calls the schema that it writes beside a spec."""
+"""Name of the schema file that `ntksweep init` writes beside a spec."""
 
 
 def schema_comment() -> str:
@@ -17,7 +17,7 @@ def schema_comment() -> str:
 def json_schema() -> str:
     """Return the JSON Schema (draft 2020-12) of the spec, as text.
 
-    It takes every spec that `ntksweep plan` takes. What ties keys together is for `plan` alone.
+    It accepts every spec that `ntksweep plan` accepts. Rules between several keys are checked by `plan` alone.
     """
     schema = _with_bounds(Spec.model_json_schema())
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Spec of ntksweep"}
@@ -29,7 +29,7 @@ _BOUNDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", 
 
 
 def _with_bounds(part: Any) -> Any:
-    """Return a part of a schema whose bounds have JSON Schema's names: pydantic leaves its own behind a validator."""
+    """Return a part of a schema with its bounds under JSON Schema's names; pydantic uses its own after a validator."""
     if isinstance(part, list):
         return [_with_bounds(each) for each in part]
     if not isinstance(part, dict):
@@ -39,7 +39,7 @@ def _with_bounds(part: Any) -> Any:
 
 
 def _let_tasks_share(schema: dict[str, Any]) -> None:
-    """Let tasks of the grid take from the section `task` what they do not say, so that neither need say all."""
+    """Make task keys optional in `task` and in `grid.tasks`: tasks of the grid take missing keys from `task`."""
     whole, part = {"$ref": "#/$defs/TaskSection"}, {"$ref": "#/$defs/TaskPart"}
     definitions = schema["$defs"]
     definitions["TaskPart"] = {key: value for key, value in definitions["TaskSection"].items() if key != "required"}

@@ -1,4 +1,4 @@
-"""The tasks of a spec made whole: each takes from the section `task` what it does not set itself."""
+"""Complete tasks of a spec: each takes the keys that it does not set from the section `task`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,14 @@ from pydantic import ValidationError
 from orchestrator.spec.sections import TaskSection
 
 _REQUIRED = {"data": "data", "kind": "classification", "n_eval": 1}
-"""Stands in where a section is checked by itself; a spec in which it stands in for anything has a fault elsewhere."""
+"""Placeholder for a section that is checked by itself; a spec that needs the placeholder has a fault elsewhere."""
 
 
 def with_whole_tasks(data: Any) -> Any:
     """Return the content of a spec whose tasks in `grid.tasks` have all their keys, and `task` those of the first.
 
-    What is not right is left for the check of the sections, so that each fault is told once, where it is: one of `task`
-    there, and not again for each task that takes from it.
+    Faults are left for the check of the sections, so that each is reported once and in its place: a fault of `task` is
+    reported there, and not again for each task that takes keys from it.
     """
     if not isinstance(data, dict) or not isinstance(data.get("grid"), dict):
         return data

@@ -1,4 +1,4 @@
-"""The rules that tie the sections of a spec together, for each of its tasks."""
+"""Rules that several sections of a spec must satisfy together, for each of its tasks."""
 
 from typing import TYPE_CHECKING
 
@@ -88,7 +88,7 @@ def _check_devices(spec: "Spec") -> None:
 
 
 def check_combinations(spec: "Spec") -> None:
-    """Check that what is trained on several tasks can be combined.
+    """Check that weights trained on several tasks can be combined.
 
     Raises:
         ValueError: says why it cannot, and what to change.

@@ -1,1 +1,1 @@
-"""What each kind of stage computes: one module a kind, each a function from a stage to its product."""
+"""Computations of the stage kinds: one package for each kind, with a function from a stage to its product."""

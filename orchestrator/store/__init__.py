@@ -1,1 +1,1 @@
-"""What lies on disk: artifacts, claims and journals, safe on file systems that many machines share."""
+"""Files on disk: artifacts, claims and journals, safe on file systems that many machines share."""

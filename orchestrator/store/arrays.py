@@ -1,7 +1,7 @@
 """Array files in the safetensors format, written piece by piece and read through memory maps.
 
-The safetensors library writes a file from arrays that all are in memory; a shard of Jacobians need not fit there,
-so this module lays the format out itself: eight bytes that give the header's length, a JSON header, then the arrays.
+The safetensors library writes a file from arrays that are all in memory; a shard of Jacobians need not fit there,
+so this module writes the format itself: eight bytes that give the header's length, a JSON header, then the arrays.
 """
 
 import json
@@ -26,7 +26,7 @@ Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """Name of each array: numpy dtype name and shape."""
 
 Written = dict[str, dict[int, str]]
-"""By array the checksums of its parts, by the number of the batch that they came with; 0 for an array without."""
+"""Checksums of the parts of each array, by the number of their batch; 0 for an array without batches."""
 
 _SAFETENSORS_NAME = {
     "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",
@@ -48,13 +48,13 @@ _MOST_BUFFERS = min(1024, os.sysconf("SC_IOV_MAX"))  # that the system writes at
 class ArrayFile:
     """A safetensors file whose arrays are filled in any order, each once, without holding them in memory.
 
-    Checksums are made of what is written, while it is in memory: nothing is read again.
+    Checksums are computed from the data in memory as it is written: nothing is read again.
 
     Args:
-        path: where it is.
-        layout: what it holds.
-        batched: arrays that it holds besides, which come batch after batch.
-        new: create it; else another process has, with the same layout, and will finish or discard it.
+        path: its path.
+        layout: its arrays.
+        batched: further arrays, which are written batch after batch.
+        new: create it; else another process has created it with the same layout, and will finish or discard it.
     """
 
     def __init__(self, path: Path, layout: Layout, batched: BatchedLayout | None = None, *, new: bool = True) -> None:
@@ -76,11 +76,11 @@ class ArrayFile:
                 # Reserving the space now makes a full disk an error here instead of a signal later.
                 os.posix_fallocate(self._file, len(self._header), size)
         except OSError:
-            self.discard()  # what little was reserved is needed by others
+            self.discard()  # frees the space that was reserved
             raise
 
     def write(self, arrays: Mapping[str, Array]) -> None:
-        """Write whole arrays: at once, where they lie one after the other."""
+        """Write whole arrays; neighbors in the file are written at once."""
         contents: list[memoryview] = []
         first = end = 0
         for name in sorted(arrays, key=self._offsets.__getitem__):
@@ -96,7 +96,7 @@ class ArrayFile:
         self._put(contents, first)
 
     def write_batch(self, number: int, arrays: Mapping[str, Array]) -> None:
-        """Write at once what batch `number` has of every batched array, (its rows, columns)."""
+        """Write at once the part of every batched array that belongs to batch `number`, (its rows, columns)."""
         assert self._batched is not None
         dtype = np.dtype(self._batched.dtype)
         contents = []
@@ -115,12 +115,12 @@ class ArrayFile:
             _write_all(self._file, contents, len(self._header) + offset)
 
     def also_written(self, by_others: Written) -> None:
-        """Take in what other processes wrote into the same file."""
+        """Add the parts that other processes wrote into the same file."""
         for name, parts in by_others.items():
             self.written.setdefault(name, {}).update(parts)
 
     def flush(self) -> None:
-        """Bring what was written to the disk, where other processes find it."""
+        """Flush written data to the disk, where other processes can read it."""
         with explained(self.path):
             os.fsync(self._file)
 
@@ -128,7 +128,7 @@ class ArrayFile:
         """Flush the file to the disk, close it, and return the checksums of the header and of each array.
 
         Raises:
-            ValueError: something of it was never written.
+            ValueError: a part of it was never written.
         """
         checksums = {HEADER: checksum_of([self._header])}
         n_batches = len(self._batched.batches) if self._batched else 0
@@ -162,10 +162,10 @@ class ArrayFile:
 
 
 class ArrayReader:
-    """The arrays of a safetensors file, each mapped into memory only while it is held.
+    """The arrays of a safetensors file, each mapped into memory only while it is in use.
 
     Attributes:
-        path: where the file is.
+        path: path of the file.
         size: its bytes.
 
     Raises:
@@ -189,7 +189,7 @@ class ArrayReader:
         return plain + list(self._batched.arrays if self._batched else ())
 
     def places(self, name: str) -> list[tuple[int, int]]:
-        """Return where the bytes of one array lie in the file, or those of the `HEADER`, as ranges [start, stop)."""
+        """Return the places in the file of the bytes of one array, or of the `HEADER`, as ranges [start, stop)."""
         if name == HEADER:
             return [(0, self._start)]
         if self._batched is None or name not in self._batched.arrays:
@@ -214,7 +214,7 @@ class ArrayReader:
         return joined(found, algorithm)
 
     def array(self, name: str) -> Array:
-        """Return the array `name`, read-only, mapped into memory; one that came in batches is read into memory.
+        """Return the array `name`, read-only, mapped into memory; one written in batches is read into memory.
 
         The pages of a mapped array are released with it.
         """
@@ -226,7 +226,7 @@ class ArrayReader:
         return whole
 
     def read(self, names: Sequence[str], algorithm: str = ALGORITHM) -> dict[str, tuple[Array, str]]:
-        """Return arrays that came whole, read into memory from a file that is opened once, with their checksums.
+        """Return arrays that were written whole, with checksums, read into memory from a file that is opened once.
 
         Raises:
             OSError: the file is gone.
@@ -244,11 +244,11 @@ class ArrayReader:
         return found
 
     def is_whole(self, name: str) -> bool:
-        """Tell whether an array came at once, not in batches."""
+        """Tell whether an array was written whole, not in batches."""
         return name in self._entries and name != BATCHES
 
     def rows(self, name: str) -> Array | BatchedRows:
-        """Return the array `name` as `array` does, but one that came in batches as rows that are yet to be read."""
+        """Return the array `name` as `array` does, but an array written in batches as rows that are read later."""
         if self._batched is not None and name in self._batched.arrays:
             return BatchedRows(self._batched, name, self._mapped(BATCHES))
         return self._mapped(name)
@@ -264,7 +264,7 @@ class ArrayReader:
 
 @lru_cache(maxsize=128)
 def _entries(header: bytes) -> tuple[dict[str, Any], BatchedLayout | None]:
-    # Thousands of tiles have one layout; those that a process holds open share what it says.
+    # Thousands of tiles have one layout; the open files of a process share the parsed header.
     try:
         entries = dict(json.loads(header))
         layout = entries.pop(_METADATA, {}).get(BATCHES)
@@ -276,7 +276,7 @@ def _entries(header: bytes) -> tuple[dict[str, Any], BatchedLayout | None]:
 
 @cache
 def name_of(dtype: np.dtype[Any]) -> str:
-    """Return numpy's name of a dtype, which takes numpy long to find."""
+    """Return numpy's name of a dtype, cached because numpy takes long to find it."""
     return dtype.name
 
 
@@ -288,7 +288,7 @@ def _memory_for(start: int, stop: int) -> NDArray[np.uint8]:
 
 
 def _read_into(content: NDArray[np.uint8], stream: BinaryIO, start: int) -> Iterator[memoryview]:
-    """Yield the pieces of `content`, each once it is read from where it is in the file."""
+    """Yield the pieces of `content`, each after it was read from its place in the file."""
     stream.seek(start)
     left = content.data
     while left:
@@ -309,7 +309,7 @@ def _pieces(stream: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
 def _header(
     layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], batched: BatchedLayout | None
 ) -> tuple[bytes, dict[str, int], int]:
-    """Return the header, where each array begins behind it, and the bytes of all."""
+    """Return the header, the start of each array after it, and the bytes of all arrays."""
     whole = dict(layout)
     entries: dict[str, Any] = {}
     if batched is not None:

@@ -1,4 +1,4 @@
-"""Artifacts: what stages leave on disk, named by stage, written once, checksummed."""
+"""Artifacts: the results of stages on disk, named by stage, written once, checksummed."""
 
 import errno
 import os
@@ -31,10 +31,10 @@ from orchestrator.store.sealed import sealed, unsealed
 from orchestrator.store.stage import Stage
 
 FORMAT = 3
-"""Version of the record that stands beside the arrays of an artifact."""
+"""Version of the record beside the arrays of an artifact."""
 
 DAMAGED = "damaged"
-"""The folder, beside those of the kinds, of what was set aside."""
+"""Folder of artifacts that were set aside, next to the folders of the kinds."""
 
 _OWN = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}(\.json|\.[0-9a-f]{{12}}\.safetensors)")
 _NOTE = ".found"
@@ -44,7 +44,7 @@ class Artifact:
     """A finished stage's facts and arrays; each array is compared with its checksum when it is first asked for.
 
     Attributes:
-        facts: what the stage found, as JSON.
+        facts: the results of the stage other than arrays, as JSON.
         provenance: where, when and by what it was computed.
     """
 
@@ -61,7 +61,7 @@ class Artifact:
         return self._arrays.names() if self._arrays else []
 
     def array(self, name: str) -> Array:
-        """Return one array, read-only: read into memory at first and when it came in batches, then mapped into it.
+        """Return one array, read-only: read into memory at first use or if written in batches, else mapped into memory.
 
         The pages of a mapped array are released with it.
 
@@ -76,7 +76,7 @@ class Artifact:
             return reader.array(name)
 
     def arrays(self, names: Sequence[str]) -> dict[str, Array]:
-        """Return arrays that came whole, read-only, all read into memory at once.
+        """Return arrays that were written whole, read-only, all read into memory at once.
 
         Raises:
             KeyError: there is no such array.
@@ -89,7 +89,7 @@ class Artifact:
         return {name: array for name, (array, _) in read.items()}
 
     def rows(self, name: str) -> Array | BatchedRows:
-        """Return one array as `array` does, but one that came in batches as rows that are yet to be read.
+        """Return one array as `array` does, but an array written in batches as rows that are read later.
 
         Raises:
             KeyError: there is no such array.
@@ -107,7 +107,7 @@ class Artifact:
             yield self._arrays
         except (OSError, ValueError) as error:  # gone, or cut short, since it was opened
             if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-                raise  # it is this process that has too little memory
+                raise  # the file is intact, but this process has too little memory
             raise self._damaged(str(error)) from None
 
     def _damaged(self, why: str) -> DamagedArtifactError:
@@ -149,12 +149,12 @@ class ArtifactStore:
         self._opened: dict[tuple[str, str], Artifact] = {}
 
     def record_path(self, kind: str, stage_id: str) -> Path:
-        """Return where the record of a stage lies once it is finished."""
+        """Return the path of the record of a stage, which exists once the stage is finished."""
         return self.root / kind / f"{stage_id}.json"
 
     def has(self, kind: str, stage_id: str) -> bool:
         """Tell whether a stage is finished."""
-        # Also where the record is damaged in whatever way: `read` finds that, and `set_aside` makes room for another.
+        # True for a damaged record too: `read` detects it, and `set_aside` makes room for a new one.
         return os.path.lexists(self.record_path(kind, stage_id))
 
     def finished(self, kind: str) -> set[str]:
@@ -162,7 +162,7 @@ class ArtifactStore:
         return {entry.name[:-5] for entry in visible(self.root / kind) if entry.name.endswith(".json")}
 
     def foreign(self, kinds: Collection[str]) -> list[str]:
-        """Return the visible entries that no stage of these kinds has left, by their paths below the folder.
+        """Return the visible entries that no stage of these kinds has written, by their paths below the folder.
 
         Nothing reads them, and they do no harm.
         """
@@ -188,7 +188,7 @@ class ArtifactStore:
         provenance: Mapping[str, Any],
         arrays: ArrayFile | None = None,
     ) -> bool:
-        """Make a stage finished; return False, keeping what is there, if another process was first.
+        """Mark a stage as finished; return False and keep the existing artifact if another process was first.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -243,7 +243,7 @@ class ArtifactStore:
         return self._opened[key]
 
     def read(self, kind: str, stage_id: str) -> Artifact:
-        """Return the artifact of a finished stage, read afresh.
+        """Return the artifact of a finished stage, read from disk again.
 
         Raises:
             DamagedArtifactError: its record or its arrays are missing, another stage's, or do not match.
@@ -259,7 +259,7 @@ class ArtifactStore:
         return artifact
 
     def forget(self, kind: str, stage_id: str) -> None:
-        """Read the artifact of a stage afresh when it is next opened."""
+        """Read the artifact of a stage from disk again when it is next opened."""
         self._opened.pop((kind, stage_id), None)
 
     def is_intact(self, kind: str, stage_id: str) -> bool:
@@ -271,7 +271,7 @@ class ArtifactStore:
         return True
 
     def set_aside(self, kind: str, stage_id: str) -> None:
-        """Make a stage unfinished again, keeping what it left under `damaged` for whoever wants to look.
+        """Mark a stage as unfinished again, and keep its files under `damaged` for inspection.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -283,7 +283,7 @@ class ArtifactStore:
         self.forget(kind, stage_id)
 
     def note_damage(self, kind: str, stage_id: str) -> None:
-        """Note for the next run that a stage was found damaged, by somebody who only looks.
+        """Note for the next run that a command that only reads found a stage damaged.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -294,14 +294,14 @@ class ArtifactStore:
             note.touch()
 
     def noted(self) -> list[tuple[str, str]]:
-        """Return kind and identity of the stages that were noted as damaged, whatever they are now."""
+        """Return kind and identity of the stages that were noted as damaged, even if they no longer are."""
         notes = [entry for kind in visible(self.root / DAMAGED) for entry in visible(Path(kind.path))]
         return sorted(
             (Path(note.path).parent.name, note.name.removesuffix(_NOTE)) for note in notes if note.name.endswith(_NOTE)
         )
 
     def drop_note(self, kind: str, stage_id: str) -> None:
-        """Forget that a stage was noted as damaged.
+        """Remove the note that a stage was damaged.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -318,7 +318,7 @@ def _is_own(entry: os.DirEntry[str]) -> bool:
 
 
 def _refuse_another(record: Mapping[str, Any], kind: str, stage_id: str) -> None:
-    """Raise a `ValueError` if a record is not of the stage that its name says, or of another version."""
+    """Raise a `ValueError` if a record is of another version, or of another stage than its name says."""
     if (record["kind"], record["stage_id"]) != (kind, stage_id):
         raise ValueError(f"it is the record of {record['kind']}/{record['stage_id']}")
     if record["format"] != FORMAT:

@@ -1,7 +1,7 @@
-"""Arrays that are written batch after batch: how they lie in a file, and how those of one name are read in order.
+"""Arrays that are written batch after batch: their layout in a file, and reading one array in order.
 
-What a batch of examples adds to all arrays lies in one piece, so that it is written at once: array after array, each
-(examples of the batch x rows of an example, columns). Of one array every batch has a part that is whole in itself.
+The rows that a batch of examples adds to all arrays are contiguous, so that they are written at once: array after
+array, each (examples of the batch x rows of an example, columns). Each batch holds one contiguous part of every array.
 """
 
 import json
@@ -18,12 +18,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class BatchedLayout:
-    """Arrays that have rows of each example, which come in batches.
+    """Layout of arrays with rows of each example, which are written in batches.
 
     Attributes:
         dtype: numpy dtype name of all of them.
         batches: positions of the examples of each batch; together each of 0..n-1 once.
-        arrays: by name, the rows that an example has, and the columns.
+        arrays: by name, the rows of an example, and the columns.
     """
 
     dtype: str
@@ -36,7 +36,7 @@ class BatchedLayout:
         return self._examples_before[-1] * self._per_example
 
     def part(self, batch: int, name: str) -> tuple[int, tuple[int, int]]:
-        """Return where the part of an array begins that comes with a batch, counted in numbers, and its shape."""
+        """Return the start of a batch's part of an array, counted in numbers, and the shape of the part."""
         examples = len(self.batches[batch])
         rows, columns = self.arrays[name]
         first = self._examples_before[batch] * self._per_example + examples * self._before[name]
@@ -48,7 +48,7 @@ class BatchedLayout:
         return self._examples_before[-1] * rows, columns
 
     def places(self, batch: int, name: str) -> NDArray[np.int64]:
-        """Return which rows of an array come with a batch, in the order in which they lie there."""
+        """Return the positions of a batch's rows in an array, in the order in which they are stored."""
         rows = self.arrays[name][0]
         examples = np.asarray(self.batches[batch], dtype=np.int64)
         return (examples[:, None] * rows + np.arange(rows)).ravel()
@@ -63,7 +63,7 @@ class BatchedLayout:
         """Return the layout that `to_text` wrote.
 
         Raises:
-            ValueError, KeyError, TypeError: it wrote something else.
+            ValueError, KeyError, TypeError: the text was not written by it.
         """
         found = json.loads(text)
         arrays = {name: (int(rows), int(columns)) for name, (rows, columns) in found["arrays"].items()}
@@ -93,9 +93,9 @@ class _Part:
     """Rows of a batch.
 
     Attributes:
-        values: all that the batch has of the array, (rows, columns).
-        taken: which of them; None for all.
-        places: the rows that they are of the whole.
+        values: all rows of the array in the batch, (rows, columns).
+        taken: the rows that are taken; None for all.
+        places: their positions among all rows of the array.
     """
 
     values: Array
@@ -109,13 +109,13 @@ class _Part:
 
 
 class BatchedRows:
-    """Rows (m, p) of one array in the order of the examples, whatever batches they came in.
+    """Rows (m, p) of one array in the order of the examples, independent of their batches.
 
-    Nothing is read until `read` is called; what it reads stays in the file's pages, which are released with this.
+    Nothing is read until `read` is called; the pages of the file that it reads are released with this object.
     """
 
     def __init__(self, layout: BatchedLayout, name: str, numbers: Array) -> None:
-        # As a plain array, whose parts cost less to take than those of a mapped one.
+        # A plain array, because slices of it cost less than those of a memory map.
         self._set(layout.shape(name), numbers.dtype, list(_parts(layout, name, np.asarray(numbers))))
 
     def _set(self, shape: tuple[int, int], dtype: np.dtype[Any], parts: Sequence[_Part]) -> None:

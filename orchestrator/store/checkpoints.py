@@ -1,4 +1,4 @@
-"""How far a long stage is, kept beside the artifacts so that a killed worker's successor goes on from there."""
+"""Checkpoints of long stages, kept beside the artifacts, from which a killed worker's successor continues."""
 
 import time
 from collections.abc import Mapping
@@ -21,9 +21,9 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class FileCheckpoint:
-    """The checkpoint of one stage: a file with the checksum of its name and of what follows it, replaced in one step.
+    """The checkpoint of one stage: a file that begins with the checksum of its name and content, replaced in one step.
 
-    One that does not match its checksum counts as none: the stage then begins anew.
+    A checkpoint that does not match its checksum is ignored: the stage then starts from the beginning.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,7 +31,7 @@ class FileCheckpoint:
         self._next = time.monotonic() + SAVED_EVERY
 
     def load(self) -> Arrays | None:
-        """Return what was saved last; None if nothing was, or if it is damaged."""
+        """Return the arrays that were saved last; None if there are none, or if they are damaged."""
         try:
             content = read_plain(self._path)
             digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
@@ -44,7 +44,7 @@ class FileCheckpoint:
         return time.monotonic() >= self._next
 
     def save(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Keep arrays in the place of those before.
+        """Save arrays in place of the previous ones.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -55,10 +55,10 @@ class FileCheckpoint:
         self._next = time.monotonic() + SAVED_EVERY
 
     def _digest(self, body: bytes) -> bytes:
-        # With the name, for the state of another stage would fit as well.
+        # The name is included because the state of another stage would be valid as well.
         return bytes.fromhex(checksum_of([self._path.name.encode(), body]))
 
     def remove(self) -> None:
-        """Remove it, if it may: the stage is finished."""
+        """Remove the checkpoint of the finished stage, if permissions allow it."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Checksums that name their algorithm, so that records of one and of another can be told apart and verified.
+"""Checksums that name their algorithm, so that records with different algorithms can be verified.
 
 BLAKE3 takes a quarter to a sixth of the time of SHA-256, on one thread: a stage uses no more than it was given.
 """
@@ -9,17 +9,17 @@ from typing import Protocol
 from blake3 import blake3
 
 ALGORITHM = "blake3"
-"""What new records use."""
+"""Algorithm of new records."""
 
 DIGEST_BYTES: int = blake3.digest_size
 """Bytes of a checksum; twice as many hexadecimal digits."""
 
 
 class Hash(Protocol):
-    """What every algorithm offers, as those of hashlib do."""
+    """Interface of every algorithm, as in hashlib."""
 
     def update(self, data: bytes | memoryview, /) -> object:
-        """Take in more bytes."""
+        """Add more bytes."""
 
     def hexdigest(self) -> str:
         """Return the checksum of all bytes so far."""
@@ -45,9 +45,9 @@ def checksum_of(pieces: Iterable[bytes | memoryview], algorithm: str = ALGORITHM
 
 
 def joined(checksums: Sequence[str], algorithm: str = ALGORITHM) -> str:
-    """Return the checksum of what lies in several places: of one place its own, of more that of their checksums.
+    """Return the checksum of several places: of a single place its own, of more that of their checksums.
 
-    So every place can be hashed by whoever writes it, whenever that is.
+    So each process can hash the places that it writes, at any time.
     """
     if len(checksums) == 1:
         return checksums[0]

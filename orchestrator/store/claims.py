@@ -1,11 +1,11 @@
-"""Claims: who computes which stage now, on a file system that machines share.
+"""Claims: records of the processes that are computing stages, on a file system that machines share.
 
 A claim is a file `<stage_id>.<generation>` that names its holder. It is created by linking, which fails if it exists,
 so one process wins. A claim whose holder is gone is taken over by creating the next generation, which again one process
 wins; nothing is ever renamed or rewritten, so there is no moment at which two hold the same generation. A generation
 counts only while those below it are the abandoned ones that it took over: they are looked at again once it is created.
 
-What lies in the folder and is no claim is passed over, and never removed.
+Files in the folder that are not claims are ignored, and never removed.
 """
 
 import json
@@ -42,14 +42,14 @@ STALE_AFTER = 90.0
 """Seconds without renewal after which a claim on another machine counts as abandoned."""
 
 CLOCK_KEPT = 1.0
-"""Seconds for which one look at the file server's clock serves."""
+"""Seconds for which one reading of the file server's clock is used."""
 
 
 _NAME = re.compile(r"(?P<stage>[^.].*)\.(?P<generation>[1-9][0-9]{0,5})")
 _MOST_BYTES = 1 << 16
 _BEGINNING = b'{"host": '
 _FOREIGN: Mapping[str, Any] = {"foreign": True}
-"""Read in place of a holder where a file of a claim's name is none: claims appear whole, and power cuts empty them."""
+"""Stands for the holder if a file with a claim's name is not a claim; a power cut can only empty a real claim."""
 
 _FIELDS: Mapping[str, tuple[type, ...]] = {
     "host": (str,), "process_namespace": (str,), "boot": (str,), "process": (int,),
@@ -70,7 +70,7 @@ class ClaimBook:
     """The claims of one results folder, as one process takes, renews and releases them.
 
     Attributes:
-        process: what names this process among those of all machines, and stands in each of its claims.
+        process: identification of this process among those of all machines, written in each of its claims.
     """
 
     def __init__(self, root: Path) -> None:
@@ -119,7 +119,7 @@ class ClaimBook:
                 return None
 
     def release(self, claim: Claim) -> None:
-        """Give a claim back, and clear away the abandoned ones that it took over.
+        """Give a claim back, and remove the abandoned claims that it took over.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -127,14 +127,14 @@ class ClaimBook:
         with self._lock:
             self._held.discard(claim.path)
         if _read(claim.path) != claim.holder:
-            return  # somebody took this process for dead and took over: what is there now is not ours to remove
+            return  # another process took this one for dead and took over: the present claim is not ours
         self._remove(claim.stage_id, _generation(claim.path))
 
     def release_all(self, process: Mapping[str, Any] | None = None) -> list[str]:
-        """Give back whatever a process holds, this one unless another is named; return the stages.
+        """Give back all claims of a process, by default of this one; return their stages.
 
         An interrupt may have come while a claim was taken or given back; of another process it must be certain that it
-        is dead, and then nobody has to wait until its claims are stale.
+        is dead, and then no other process has to wait until its claims are stale.
 
         Args:
             process: the `process` of the other one's own book; a part of it stands for all processes that share it.
@@ -153,9 +153,9 @@ class ClaimBook:
         return released
 
     def clear(self, finished: Callable[[str], bool]) -> None:
-        """Remove the claims that nobody would ask for again: those on finished stages, and those of the dead.
+        """Remove the claims that nothing would use again: those on finished stages, and those of dead processes.
 
-        Whoever is killed between publishing a stage and giving its claim back leaves such a claim.
+        A process that is killed between publishing a stage and giving its claim back leaves such a claim.
 
         Args:
             finished: tells, of a stage's identity, whether it is finished.
@@ -165,20 +165,20 @@ class ClaimBook:
         """
         for stage_id, path, holder in self._newest():
             if self._abandoned(path, holder):
-                # By the way that everybody takes: another process may be taking it over at this moment.
+                # Take it over in the usual way, because another process may be doing so at this moment.
                 claim = self.take(stage_id)
                 if claim is not None:
                     self.release(claim)
             elif finished(stage_id) and _read(path) == holder:
-                # Also if the holder lives, and is about to do the same: who claims it next finds it finished.
+                # Even if the holder lives and is about to do the same: the next to claim the stage finds it finished.
                 self._remove(stage_id, _generation(path))
 
     def held(self) -> dict[str, Mapping[str, Any]]:
-        """Return the holder of every stage that a living process computes now, by stage."""
+        """Return the holders of all stages that living processes are computing, by stage."""
         return {stage_id: holder for stage_id, path, holder in self._newest() if not self._abandoned(path, holder)}
 
     def foreign(self) -> list[str]:
-        """Return the visible entries of the folder that are no claims, or may not be read, by name."""
+        """Return the names of visible entries of the folder that are not claims, or may not be read."""
         return sorted(entry.name for entry in visible(self.root) if _is_foreign(Path(entry.path)))
 
     def _named(self) -> list[Path]:
@@ -253,7 +253,7 @@ class ClaimBook:
         try:
             probe.touch()
         except OSError:
-            return time.time()  # somebody who may only look
+            return time.time()  # this process may only read
         try:
             return probe.stat().st_mtime
         finally:
@@ -261,7 +261,7 @@ class ClaimBook:
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:
-    """Return the holder that a claim names; None if there is no claim, nothing known if that cannot be told."""
+    """Return the holder that a claim names; None if there is no claim, an empty mapping if the holder is unknown."""
     try:
         with open_plain(path) as stream:
             content = stream.read(_MOST_BYTES)
@@ -270,7 +270,7 @@ def _read(path: Path) -> Mapping[str, Any] | None:
     except NotAFileError:
         return _FOREIGN
     except OSError:
-        return {}  # of a user who lets nobody read it: its age tells
+        return {}  # not readable for this user: the age of the claim decides
     if not content.strip(b"\0"):
         return {}  # a power cut can leave an empty file, zeros, or a part
     try:

@@ -21,12 +21,12 @@ _IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
 
 
 class NotAFileError(OSError):
-    """What stands where a file should be is none: a link, a folder, a pipe."""
+    """A path leads to something other than a regular file: a link, a folder, a pipe."""
 
 
 @cache
 def host_name() -> str:
-    """Return the node's name: Slurm's where there is one, for several Slurm nodes may share a host name."""
+    """Return the node's name, by Slurm if possible, because several Slurm nodes may share a host name."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
@@ -46,7 +46,7 @@ def process_namespace() -> str:
 
 
 def boot_id() -> str:
-    """Return what names this start of the operating system."""
+    """Return the identity of this boot of the operating system."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -54,7 +54,7 @@ def boot_id() -> str:
 
 
 def process_started(process: int) -> int | None:
-    """Return when a living process started, in clock ticks since boot, which nobody sets back as they do the clock."""
+    """Return when a living process started, in clock ticks since boot, which do not change when the clock is set."""
     try:
         state, *fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -95,7 +95,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def gone(path: Path) -> StorageError:
-    """Return the error that what was being written at `path` was removed, or its folder."""
+    """Return the error that a file or its folder was removed while the file was written at `path`."""
     return StorageError(
         f"{path} cannot be written: it or its folder is no longer there. If nobody wanted to remove it, run the same "
         "command again"
@@ -103,7 +103,7 @@ def gone(path: Path) -> StorageError:
 
 
 def in_the_way(path: Path) -> StorageError:
-    """Return the error that something that is not ntksweep's lies at `path`, or where a folder above it should be."""
+    """Return the error that `path`, or the place of a folder above it, holds something that is not ntksweep's."""
     return StorageError(
         f"{path} cannot be written: something else lies there, or where a folder above it should be. Move that away "
         "and run the same command again"
@@ -112,7 +112,7 @@ def in_the_way(path: Path) -> StorageError:
 
 @contextmanager
 def explained_output(path: Path) -> Iterator[None]:
-    """Do as `explained` for a file that a user named, which may be a link that leads nowhere.
+    """Explain errors as `explained` does, for a file that a user named, which may be a broken link.
 
     Raises:
         StorageError: in place of the operating system's error.
@@ -125,7 +125,7 @@ def explained_output(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Create a folder, and those above it, unless it is there.
+    """Create a folder, and those above it, unless it exists.
 
     Raises:
         StorageError: it cannot be created, or something else lies there.
@@ -135,12 +135,12 @@ def make_folder(path: Path) -> None:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
             raise in_the_way(path) from error
-        except FileNotFoundError as error:  # a link that leads nowhere, or a file system that makes no folders
+        except FileNotFoundError as error:  # a broken link, or a file system on which no folder can be made
             raise nothing_above(path) from error
 
 
 def nothing_above(path: Path) -> StorageError:
-    """Return the error that the folder in which `path` should be is none that can be written to."""
+    """Return the error that `path` is not in a folder that can be written to."""
     return StorageError(
         f"{path} cannot be written: the folder that it should lie in is not there, or takes nothing new; name another "
         "place, or make that folder"
@@ -148,13 +148,13 @@ def nothing_above(path: Path) -> StorageError:
 
 
 def obstacle(path: Path) -> Path | None:
-    """Return what keeps a folder from lying at `path`: what is there, or above it, and is none; None if nothing is."""
+    """Return the entry at or above `path` that is not a folder, so that none can be made there; None if none is."""
     there = next(each for each in (path, *path.parents) if os.path.lexists(each))
     return None if os.path.isdir(there) else there  # noqa: PTH112 - which raises nothing
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise an error if the folder `path`, or the one in which it would be made, cannot be written here.
+    """Raise an error if the folder `path`, or the folder in which it would be made, is not writable here.
 
     Raises:
         StorageError: says which.
@@ -168,7 +168,7 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """Open a file that is one itself: no link, which may lead anywhere, no folder, and no pipe, which never ends.
+    """Open a regular file: not a link, which may lead anywhere, not a folder, and not a pipe, which never ends.
 
     Raises:
         NotAFileError: it is something else.
@@ -189,12 +189,12 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def _plainly(path: str, flags: int) -> int:
-    # Without waiting for who writes into a pipe.
+    # Do not wait for a process that writes into a pipe.
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def read_plain(path: Path) -> bytes:
-    """Return the content of a file that is one itself.
+    """Return the content of a regular file.
 
     Raises:
         NotAFileError: it is something else.
@@ -205,12 +205,12 @@ def read_plain(path: Path) -> bytes:
 
 
 def is_plain(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry of a folder is a file itself."""
+    """Tell whether an entry of a folder is a regular file."""
     return entry.is_file(follow_symlinks=False)
 
 
 def visible(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder, without hidden ones; none where there is no folder.
+    """Return the entries of a folder without hidden ones; an empty result where there is no folder.
 
     Raises:
         StorageError: it may not be read.
@@ -227,7 +227,7 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def move_aside(path: Path, folder: Path) -> None:
-    """Move whatever lies at `path` into a folder, under a name that is still free there; nothing, if nothing is there.
+    """Move anything at `path` into a folder, under a name that is free there; do nothing if `path` is empty.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -251,7 +251,7 @@ def temporary_beside(path: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def _started(this_process: int) -> int | None:
-    return process_started(this_process)  # which for this one stays as it is
+    return process_started(this_process)  # constant for this process
 
 
 def _machine() -> str:
@@ -259,26 +259,26 @@ def _machine() -> str:
 
 
 def _start_of_job() -> str:
-    """Return what names this very start of this Slurm job, which may be queued again; 0 outside of one."""
+    """Return the identity of this start of the Slurm job, which may be requeued; 0 outside of a job."""
     job = slurm_job()
     return f"{job}r{os.environ.get('SLURM_RESTART_COUNT', '0')}" if job else "0"
 
 
 def remove_leftovers(root: Path, *, ended_nodes: Collection[str] = ()) -> None:
-    """Remove temporary files below `root` that processes left when they were killed, if it may.
+    """Remove temporary files below `root` that killed processes left, if permissions allow it.
 
-    Of this machine it knows which processes are gone; of others it has to be told.
+    It detects dead processes on this machine only; for other machines the caller has to name the nodes.
 
     Args:
         root: the folder.
-        ended_nodes: nodes on which no process of this very start of this Slurm job lives.
+        ended_nodes: nodes on which no process of this start of this Slurm job is alive.
     """
     here = re.compile(rf"\..+\.{re.escape(_machine())}\.(\d+)-(\w+)\.\w+\.\w+\.tmp")
     nodes = "|".join(map(re.escape, ended_nodes))
     ended = re.compile(rf"\..+\.(?:{nodes})-\d+\.\d+-\w+\.{_start_of_job()}\.\w+\.tmp")
     for path in root.rglob(".*.tmp"):
         by_one_here = here.fullmatch(path.name)
-        # A later process may have the number of a dead one, but not its start.
+        # A later process may have the number of a dead one, but not its start time.
         by_the_dead = by_one_here and str(process_started(int(by_one_here[1]))) != by_one_here[2]
         if by_the_dead or (nodes and ended.fullmatch(path.name)):
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""What the journals say of a sweep so far: how long stages took, and the last failure of each."""
+"""Facts from the journals of a sweep: the times of its stages, and the last failure of each."""
 
 import os
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from orchestrator.store.journal import SUFFIX, event_of, lines_of
 
 
 class History:
-    """The journals of a results folder, each read on from where the last look ended."""
+    """The journals of a results folder; each update continues reading where the last one ended."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -21,7 +21,7 @@ class History:
         self._last: dict[str, Mapping[str, Any]] = {}
 
     def update(self) -> None:
-        """Read what was written since the last look; a line that is still being written waits for the next."""
+        """Read the lines written since the last update; an incomplete line is left for the next one."""
         self._foreign = set()
         for entry in visible(self._folder):
             if not entry.name.endswith(SUFFIX) or not is_plain(entry) or not os.access(entry.path, os.R_OK):
@@ -36,7 +36,7 @@ class History:
                 self._foreign.add(entry.name)
 
     def foreign(self) -> list[str]:
-        """Return the visible entries of the folder that are no journals, or may not be read, by name."""
+        """Return the names of visible entries of the folder that are not journals, or may not be read."""
         return sorted(self._foreign)
 
     def mean_seconds(self) -> dict[str, float]:

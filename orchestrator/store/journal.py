@@ -1,4 +1,4 @@
-"""Journals: one append-only file a process, which explain what happened and prove that nothing was done twice."""
+"""Journals: one append-only file for each process, a record of its events that shows that no stage ran twice."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from pydantic_core import from_json
 from orchestrator.store.files import explained, host_name, make_folder, open_plain, slurm_job, visible
 
 _PIECE = 1 << 24
-"""Bytes that are read of a journal at once; no line is longer."""
+"""Bytes of a journal that are read at once; no line is longer."""
 
 _TEXTS = ("stage", "kind", "failure", "message", "job", "host")
 
 SUFFIX = ".jsonl"
-"""What names of journals end in."""
+"""Suffix of the names of journals."""
 
 
 class Journal:
@@ -49,7 +49,7 @@ class Journal:
             if self._file is None:
                 self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             content = (b"\n" if self._torn else b"") + line.encode()
-            # A disk that fills up takes a part of a line; the next event then begins a line of its own.
+            # A full disk can cut off a line; the next event then begins a new line.
             self._torn = True
             while content:
                 content = content[os.write(self._file, content) :]
@@ -63,7 +63,7 @@ class Journal:
 
 
 def read_journals(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield every event of every process, oldest first; what is none, as a line cut short by a kill, is left out."""
+    """Yield every event of every process, oldest first; lines that hold none, as after a kill, are left out."""
     events: list[dict[str, Any]] = []
     for entry in visible(folder):
         if entry.name.endswith(SUFFIX):
@@ -76,12 +76,12 @@ def read_journals(folder: Path) -> Iterator[dict[str, Any]]:
 def lines_of(path: Path, start: int = 0, *, unfinished: bool = False) -> Iterator[tuple[list[bytes], int]]:
     """Yield the lines of a file that begin at or after a position, some at a time, with the position after them.
 
-    Of what is no file, or may not be read, there are none.
+    There are none for a path that is not a file, or may not be read.
 
     Args:
         path: the file.
         start: the position, in bytes.
-        unfinished: yield a last line without its end too, which may still be being written.
+        unfinished: also yield a last line without a line end, which may still be incomplete.
     """
     try:
         with open_plain(path) as stream:
@@ -92,7 +92,7 @@ def lines_of(path: Path, start: int = 0, *, unfinished: bool = False) -> Iterato
                 if newline:
                     start += len(whole) + 1
                     yield whole.splitlines(), start
-                elif len(piece) == _PIECE:  # no event is so long: it is passed over
+                elif len(piece) == _PIECE:  # no event is that long: it is skipped
                     start += _PIECE
                     yield [], start
                 else:

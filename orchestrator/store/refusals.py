@@ -1,7 +1,7 @@
-"""Refusals: stages that failed by wrong input or code, which would fail the same way wherever they are tried.
+"""Refusals: stages that failed because of wrong input or code, and would fail in the same way everywhere.
 
 Runs that share a sweep share them, so that one error costs one attempt and not one for every allocation. They hold
-until the user starts the sweep again: by then what was wrong may have been put right.
+until the user starts the sweep again, because the fault may have been corrected by then.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ class Refusals:
         self.root = root
 
     def add(self, stage_id: str, failure: str, message: str) -> None:
-        """Refuse a stage to all runs, with the class of its failure and what to tell the user.
+        """Refuse a stage to all runs, with the class of its failure and the message for the user.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -27,17 +27,17 @@ class Refusals:
         publish_new(path, sealed({"stage_id": stage_id, "failure": failure, "message": message}))
 
     def of(self, stage_id: str) -> tuple[str, str] | None:
-        """Return class and message of the failure for which a stage is refused; None where it may be tried."""
+        """Return class and message of the failure for which a stage is refused; None if it may be tried."""
         try:
             record = unsealed(read_plain(self._path(stage_id)))
         except (OSError, ValueError):
             return None
         if record["stage_id"] != stage_id:
-            return None  # a copy of another one's
+            return None  # a copy of another stage's refusal
         return str(record["failure"]), str(record["message"])
 
     def clear(self) -> None:
-        """Let every stage be tried again; call it where the user starts the sweep, never where an allocation joins.
+        """Allow every stage to be tried again; called when the user starts the sweep, never when an allocation joins.
 
         Raises:
             StorageError: the folder cannot be written.

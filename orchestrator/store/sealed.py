@@ -1,4 +1,4 @@
-"""Small JSON records that begin with the checksum of all that follows, so that any changed byte is found."""
+"""Small JSON records that begin with the checksum of the rest, so that every changed byte is detected."""
 
 import json
 import re
@@ -12,7 +12,7 @@ _SEAL = re.compile(rb'\{\n "algorithm": "([a-z0-9]+)",\n "checksum": "([0-9a-f]+
 
 def sealed(record: Mapping[str, Any]) -> bytes:
     """Return `record`, which must not be empty, as JSON text that begins with the name and value of its checksum."""
-    # On one line, for Python indents without its encoder in C, which costs a small stage a tenth of its time.
+    # On one line: with indentation Python does not use its encoder in C, which costs a small stage a tenth of its time.
     rest = b"\n " + json.dumps(record, allow_nan=False).encode()[1:] + b"\n"
     return f'{{\n "algorithm": "{ALGORITHM}",\n "checksum": "{checksum_of([rest])}",'.encode() + rest
 
@@ -21,7 +21,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
     """Return the record that `sealed` wrote.
 
     Raises:
-        ValueError: `content` is not, byte for byte, what was written.
+        ValueError: `content` differs from the written bytes.
     """
     seal = _SEAL.match(content)
     if seal is None:

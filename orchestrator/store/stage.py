@@ -1,4 +1,4 @@
-"""A stage, a shared piece of work that many cells need, identified by everything that fixes its numbers; its kind."""
+"""Stages and their kinds; a stage is work that many cells share, identified by everything that fixes its numbers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage costs, as far as the plan knows.
+    """Cost of a stage, as far as the plan knows it.
 
     Attributes:
         flops: floating-point operations.
@@ -30,7 +30,7 @@ class StageCost:
 
 
 def no_cost(_stage: "Stage", _variant: "Variant") -> StageCost:
-    """Return that a stage costs nothing beside what it reads."""
+    """Return the cost of a stage that needs nothing beside its inputs."""
     return StageCost()
 
 
@@ -65,17 +65,17 @@ class Part:
 
 @dataclass(frozen=True)
 class StageKind:
-    """A kind of stage: all that the rest of the project knows of it.
+    """A kind of stage, with everything that the rest of the project uses of it.
 
     Attributes:
         name: its name, in folders, tables and messages.
         version: raised when its numbers change, so that artifacts of older code are not taken for newer ones.
         meaning: what a stage of it computes, for people.
-        module: where its function `compute` is, which a worker loads when it needs it.
-        cost: returns what a stage costs whose numbers are those of a variant.
-        label: returns what a stage is about, for people; None where the name of the kind says it.
+        module: module of its function `compute`, which a worker loads when it needs it.
+        cost: returns the cost of a stage of a variant.
+        label: returns a description of a stage for people; None where the name of the kind is enough.
         runs_model: whether it runs the model, in its precision, and all processes of a model group compute it together.
-        advice: what to change where a stage does not fit the memory budget; empty for a kind that always fits.
+        advice: what to change if a stage does not fit the memory budget; empty for a kind that always fits.
     """
 
     name: str
@@ -88,7 +88,7 @@ class StageKind:
     advice: str = ""
 
     def compute(self, stage: "Stage", work: "Work") -> "Product":
-        """Compute a stage; the libraries that it takes are loaded by the first one."""
+        """Compute a stage; the first stage of the kind loads the libraries that it needs."""
         if self.runs_model:
             load_model_libraries()
         with no_garbage():
@@ -123,11 +123,11 @@ class Stage:
 
     @property
     def label(self) -> str:
-        """What the stage is about, for people: its kind and the examples or the groups that it is for."""
+        """A description of the stage for people: its kind and its examples or groups."""
         return self.of.label(self) if self.of.label else self.kind
 
     def facts(self) -> dict[str, Any]:
-        """Return what the identity is the hash of; long input lists stand as their own hash."""
+        """Return the value whose hash is the identity; long input lists are replaced by their own hash."""
         return {
             "kind": self.kind,
             "version": self.of.version,

@@ -1,4 +1,4 @@
-"""The kind `survey`: what is known of model and data before a sweep is planned; the command finds it, and no worker."""
+"""The kind `survey`: facts about model and data that planning needs; the command computes it, not a worker."""
 
 from orchestrator.store.stage import StageKind
 

@@ -1,4 +1,4 @@
-"""What commands found out about files, kept for the user's next commands; it may be removed at any time.
+"""Cache of facts about files for the user's later commands; it may be removed at any time.
 
 It lies in the folder that NTKSWEEP_CACHE names, else in `ntksweep` in the user's cache folder ($XDG_CACHE_HOME, or
 ~/.cache). An empty NTKSWEEP_CACHE keeps nothing. Where the folder is somebody else's, or others may write to it, it is
@@ -20,14 +20,14 @@ from orchestrator.store import files
 from orchestrator.store.sealed import sealed, unsealed
 
 MOST_ENTRIES = 200
-"""Entries of a kind that are kept: those that were written last."""
+"""Number of entries of a kind that are kept, the latest ones."""
 
 
 def recall(kind: str, key: str) -> dict[str, Any]:
-    """Return what `remember` kept of this kind under this key.
+    """Return the value that `remember` stored with this kind and key.
 
     Raises:
-        KeyError: it keeps nothing there, or what it keeps is damaged.
+        KeyError: nothing is stored there, or the value is damaged.
     """
     folder = _folder(kind)
     if folder is None:
@@ -39,7 +39,7 @@ def recall(kind: str, key: str) -> dict[str, Any]:
 
 
 def remember(kind: str, key: str, found: Mapping[str, Any]) -> None:
-    """Keep something under a key that is a possible name of a file, unless nothing can be kept."""
+    """Store a value under a key, which must be a valid file name; do nothing if there is no usable cache."""
     folder = _folder(kind)
     if folder is None:
         return
@@ -53,7 +53,7 @@ def remember(kind: str, key: str, found: Mapping[str, Any]) -> None:
 
 
 def _folder(kind: str) -> Path | None:
-    """Return the folder of a kind, made where it was missing; None where nothing is kept."""
+    """Return the folder of a kind, created if missing; None if there is no usable cache."""
     root = _root()
     if root is None:
         return None
@@ -74,7 +74,7 @@ def _root() -> Path | None:
     caches = os.environ.get("XDG_CACHE_HOME", "")
     try:
         return (Path(caches) if caches.startswith("/") else Path.home() / ".cache") / "ntksweep"
-    except RuntimeError:  # a user without a home
+    except RuntimeError:  # a user without a home folder
         return None
 
 
@@ -86,15 +86,15 @@ def _drop_the_oldest(folder: Path) -> None:
 
 @cache
 def code_here(*packages: str) -> str:
-    """Return what tells the code that runs here from every other.
+    """Return a key of the code that runs here, which differs for any other code.
 
-    That is Python, what is installed beside it, and the names, sizes and times of the files of some packages.
+    It has the version of Python, the installed packages, and the names, sizes and times of the files of some packages.
 
     Args:
         packages: those that may change without a new version.
     """
     installed: set[str] = set()
-    for place in sys.path:  # where a folder stands in it, and how often, says nothing
+    for place in sys.path:  # the order of folders in it, and repetitions, do not matter
         with suppress(OSError), os.scandir(place or ".") as entries:
             installed |= {entry.name for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))}
     found = [sys.version, *sorted(installed)]

@@ -1,1 +1,1 @@
-"""A spec with its model and data found, and all that is known of them before it is planned."""
+"""A spec with its model and data found, and the facts about them that planning needs."""

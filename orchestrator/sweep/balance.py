@@ -1,4 +1,4 @@
-"""Whether the data has as many examples of each class as balanced sampling takes, known before anything runs."""
+"""A check, before anything runs, that the data has enough examples of each class for balanced sampling."""
 
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec
@@ -6,13 +6,13 @@ from orchestrator.sweep.survey import Survey
 
 
 def check_balance_against(spec: Spec, survey: Survey) -> None:
-    """Check the training-set sizes of a spec that samples as many examples of each class.
+    """Check the training-set sizes of a spec that samples equally many examples of each class.
 
     Held-out evaluation examples are drawn first, at random: they may leave a class with too few, which only the stage
     `dataset` of the seed can see.
 
     Raises:
-        SpecError: a size that is no multiple of the number of classes, or a class with too few training examples.
+        SpecError: a size is not a multiple of the number of classes, or a class has too few training examples.
     """
     if spec.task.sampling != "balanced":
         return

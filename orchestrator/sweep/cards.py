@@ -1,4 +1,4 @@
-"""The kind of GPU that a results folder's numbers come from: another kind adds in another order."""
+"""The kind of GPU that computed a results folder's numbers; another kind adds in another order."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ class Card:
 
     @property
     def kind(self) -> str:
-        """What its numbers depend on, for people."""
+        """The properties on which its numbers depend, as text."""
         return f"{self.name} (compute capability {self.capability}, {self.multiprocessors} multiprocessors)"
 
 
@@ -45,7 +45,7 @@ def card_of(device: "torch.device") -> Card:
 
 
 def refuse_other_card(folder: ResultsFolder, card: Card) -> None:
-    """Raise an error if the numbers of a results folder come from another kind of GPU; the first one is noted there.
+    """Raise an error if the numbers of a results folder come from another kind of GPU; the folder records the first.
 
     Raises:
         OtherGpuError: names both.

@@ -1,4 +1,4 @@
-"""The variants of a sweep: for each task, rank and learning rate of its grid, a sweep that has no other."""
+"""The variants of a sweep: for each task, rank and learning rate of its grid, a sweep with only these."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from orchestrator.sweep.sources import Sources
 
 @dataclass(frozen=True)
 class Choice:
-    """What a variant takes of the grid's axes; None where the grid does not have the axis.
+    """Values of a variant on the grid's axes; None where the grid does not have the axis.
 
     Attributes:
         task: name of the task.
@@ -34,16 +34,16 @@ class Choice:
 
 
 def choices(spec: Spec) -> list[Choice]:
-    """Return the choices of a spec, tasks outermost; one that chooses nothing where the grid has none of the axes."""
+    """Return the choices of a spec, tasks outermost; a single empty choice where the grid has none of the axes."""
     grid = spec.grid
     of_grid = product(grid.tasks or [None], grid.ranks or [None], grid.learning_rates or [None])
     return [Choice(task, rank, learning_rate) for task, rank, learning_rate in of_grid]
 
 
 def variants(sweep: Sweep) -> Iterator[tuple[Choice, Sweep]]:
-    """Yield each choice of a sweep with the sweep that it makes: one task, one rank, one learning rate.
+    """Yield each choice of a sweep with its own sweep, which has one task, one rank and one learning rate.
 
-    The numbers of a variant are those of a sweep that was written with its values alone.
+    The numbers of a variant are those of a sweep whose spec has only its values.
     """
     for choice in choices(sweep.spec):
         yield choice, Sweep(_chosen(sweep.spec, choice), _sources(sweep.sources, choice), sweep.trusts_code)

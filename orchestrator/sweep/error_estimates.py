@@ -1,4 +1,4 @@
-"""Which estimates of the error on new examples a kernel regression has, and why the others are empty."""
+"""Estimates of the error of a kernel regression on new examples, and reasons why some are missing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ ESTIMATES = ("gcv", "leave_one_out_loss")
 """Columns of the estimates of the error on new examples that rest on the training examples alone."""
 
 NEEDS_EIGENVECTORS = "it needs kernel.eigenvectors: true"
-"""Why a sweep lacks leave-one-out residuals that a run with eigenvectors would add."""
+"""Reason for missing leave-one-out residuals that a run with eigenvectors would add."""
 
 
 def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool = True) -> dict[str, str]:
-    """Return why `gcv` or `leave_one_out_loss` is null, by column; only those that are.
+    """Return the reasons why `gcv` or `leave_one_out_loss` is null, by column; only for null columns.
 
     Args:
         head: the kind of head.

@@ -1,4 +1,4 @@
-"""A results folder: where its parts lie, which sweep it holds, and what a run does when the spec has changed."""
+"""A results folder: the paths of its parts, the sweep that it holds, and its treatment of a changed spec."""
 
 import json
 import os
@@ -38,7 +38,7 @@ _FOLDERS = ("artifacts", "claims", "journal", "tables", "logs", "submissions", "
 """Folders of a results folder."""
 
 _LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
-"""Folders of a results folder that hold folders, some at most."""
+"""Folders of a results folder that may hold folders."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Sweep:
     Attributes:
         spec: the spec.
         sources: where its model and its data were found.
-        trusts_code: whether who started this command lets code that comes with the model run; never stored.
+        trusts_code: whether the user of this command allows code that comes with the model to run; never stored.
     """
 
     spec: Spec
@@ -56,21 +56,21 @@ class Sweep:
     trusts_code: bool = False
 
     def numbers(self, *, training: bool = False) -> dict[str, Any]:
-        """Return everything outside the grid that fixes the numbers, by dotted name.
+        """Return all values outside the grid that fix the numbers, by dotted name.
 
-        Where the model and the data lie is left out, what they contain is in: a moved file is the same sweep.
+        Paths of the model and the data are left out, but their content is included: a moved file is the same sweep.
 
         Args:
-            training: whether those of the section `finetune` are wanted.
+            training: whether to include the values of the section `finetune`.
         """
         spec = self.spec.model_dump(mode="json")
         spec["model"] |= {"path": None, "content": self.sources.model.content_id}
         spec["task"] = self._task_numbers(spec)
         kept = ["threads", "gram_dtype", "batch_tokens", "batching", "shard_examples"]
         if spec["compute"]["shard_examples"] is None:
-            kept.append("memory_budget")  # chooses the shards, and with them the order of sums
+            kept.append("memory_budget")  # it determines the shards, and with them the order of sums
         spec["compute"] = {key: spec["compute"][key] for key in kept}
-        # What stands beside the other numbers and changes none may join a sweep and leave it.
+        # Numbers that change no others may be added to a sweep or removed.
         del spec["kernel"]["additions"]
         parts = ["model", "task", "adapter", "head", "kernel", "compute"]
         if training and spec["finetune"] is not None:
@@ -79,7 +79,7 @@ class Sweep:
         return dict(_flat({part: spec[part] for part in parts}))
 
     def _task_numbers(self, spec: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what fixes the examples: of the one task, or of each task of the grid under its name."""
+        """Return the values that fix the examples: of the one task, or of each task of the grid under its name."""
         if not self.sources.tasks:
             return {**spec["task"], "data": None, "content": self.sources.data.content_id}
         return {
@@ -103,12 +103,12 @@ class ResultsFolder:
         self.checkpoints = self.root / "checkpoints"
 
     def check_folders(self) -> None:
-        """Raise an error if it is no folder, or one of its own is a link: looks read nothing beside it.
+        """Raise an error if it is not a folder, or one of its folders is a link: commands read nothing outside of it.
 
         Files that are links are refused where they are read.
 
         Raises:
-            ResultsError: names the link, or what is no folder.
+            ResultsError: names the link, or the path that is not a folder.
             StorageError: a folder may not be read.
         """
         if obstacle := files.obstacle(self.root):
@@ -133,7 +133,7 @@ class ResultsFolder:
         return ClaimBook(self.root / "claims")
 
     def refusals(self) -> Refusals:
-        """Return what failed for good since the user last started the sweep."""
+        """Return the stages that failed permanently since the user last started the sweep."""
         return Refusals(self.root / "refused")
 
     def journal(self) -> Journal:
@@ -157,7 +157,7 @@ class ResultsFolder:
         try:
             data = self._stored_content()
             sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]))
-            # Of what was written, not of what is made of it: later versions know more keys.
+            # Compare the text as it was written, not the parsed spec: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
             raise ResultsError(
@@ -177,7 +177,7 @@ class ResultsFolder:
 
     @property
     def lost_spec(self) -> bool:
-        """Whether the folder holds what a sweep left, but no spec.yaml, which running the spec again writes anew."""
+        """True if the folder holds parts of a sweep but no spec.yaml; running the spec again restores the file."""
         return not os.path.lexists(self.spec_path) and (self._anything_finished() or self._plan_is_kept())
 
     def _plan_is_kept(self) -> bool:
@@ -187,7 +187,7 @@ class ResultsFolder:
             return False
 
     def _matters(self, path: Path) -> bool:
-        # Whoever is about to submit the sweep takes a claim before anything is written.
+        # A process that is about to submit the sweep takes a claim before it writes anything else.
         return not path.name.startswith(".") and path != self.root / "claims"
 
     def existing(self) -> Sweep:
@@ -210,7 +210,7 @@ class ResultsFolder:
         """Return the sweep to run: the given one, unless it differs and the stored one is to be kept.
 
         Raises:
-            ChangedError: the two ask for different numbers and nobody said which side to keep.
+            ChangedError: the two ask for different numbers, and the user did not choose which to keep.
             ResultsError: the folder holds another sweep.
         """
         stored = self.stored()
@@ -222,7 +222,7 @@ class ResultsFolder:
             )
         if stored is None:
             return given
-        # Training may join a sweep, or be left out, without touching its other numbers.
+        # Training may be added to a sweep, or left out, without changing its other numbers.
         training = stored.spec.finetune is not None and given.spec.finetune is not None
         changes = differences(*_comparable(stored, given, training=training))
         if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
@@ -237,7 +237,7 @@ class ResultsFolder:
         )
 
     def _sweep_in_tables(self) -> str | None:
-        """Return the name of the sweep that the tables are of, where they can say it."""
+        """Return the name of the sweep whose tables these are, if they can be read."""
         try:
             return str(unsealed(files.read_plain(self.tables / "manifest.json"))["sweep"])
         except (OSError, ValueError, KeyError):
@@ -267,7 +267,7 @@ class ResultsFolder:
         """
         files.make_folder(self.root.parent)
         with files.explained(self.root), suppress(FileExistsError):
-            # Its owner's alone, as on a cluster; whoever shares it makes it himself, or opens it, and that stays.
+            # Readable by its owner only, as is usual on a cluster; wider permissions that the owner has set are kept.
             self.root.mkdir(mode=0o700)
         text = stored_text(sweep)
         if not (self.spec_path.exists() and self.spec_path.read_text(encoding="utf-8") == text):
@@ -275,7 +275,7 @@ class ResultsFolder:
 
 
 def stored_text(sweep: Sweep) -> str:
-    """Return what `spec.yaml` holds after `write`."""
+    """Return the content of `spec.yaml` after `write`."""
     content = {
         "spec_hash": _spec_hash(sweep),
         "versions": versions(),
@@ -288,7 +288,7 @@ def stored_text(sweep: Sweep) -> str:
 
 @cache
 def git_commit() -> str | None:
-    """Return the commit of ntksweep's own checkout, marked where files differ from it; None outside a checkout."""
+    """Return the commit of ntksweep's own checkout, marked if files differ from it; None outside a checkout."""
     try:
         _git("ls-files", "--error-unmatch", Path(__file__).name)  # fails inside somebody else's checkout
         commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
@@ -315,9 +315,9 @@ def versions() -> dict[str, str]:
 
 
 def _comparable(stored: Sweep, given: Sweep, *, training: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what fixes the numbers of two sweeps, without what one of them takes from its grid.
+    """Return the values that fix the numbers of two sweeps, without the parts that only one of them has in its grid.
 
-    Tasks, ranks and learning rates may join a sweep and leave it, as lambdas do; a task that both have is compared.
+    Tasks, ranks and learning rates may be added to a sweep or removed, as lambdas may; tasks of both are compared.
     """
     numbers = [sweep.numbers(training=training) for sweep in (stored, given)]
     grids = [sweep.spec.grid for sweep in (stored, given)]
@@ -354,7 +354,7 @@ def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str
 
 
 def _unchanged_sources(stored: Sweep, given: Sweep) -> Sources:
-    """Return where the model and the data of a stored sweep lie now: where the given ones do, if they are the same."""
+    """Return the sources of a stored sweep at their present places: those of the given ones with the same content."""
     now = {source.content_id: source for source in given.sources.named().values()}
 
     def unchanged(name: str, before: Source) -> Source:

@@ -1,4 +1,4 @@
-"""Layer sets: from the choices in a spec to sets of groups, each with a name that a reader can take apart."""
+"""Layer sets: from the choices in a spec to sets of groups, each with a readable name."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ HEAD = "head"
 
 @dataclass(frozen=True)
 class GroupFacts:
-    """What is known of a group before anything runs.
+    """Facts about a group, known before anything runs.
 
     Attributes:
         name: `layer.target`, or `head`.
@@ -43,7 +43,7 @@ class LayerSet:
     Attributes:
         name: `layers:0-2,5`, `target:query`, `groups:3.query+4.value` or `head`.
         groups: names of its groups, in the model's order.
-        layers: numbers of the layers that it touches, ascending.
+        layers: numbers of the layers that it has groups of, ascending.
         n_parameters: parameters of all its groups.
     """
 
@@ -56,7 +56,7 @@ class LayerSet:
 def expand_layer_sets(
     choices: Sequence[LayerSetChoice], groups: Sequence[GroupFacts], *, head_in_kernel: bool
 ) -> list[LayerSet]:
-    """Return the distinct layer sets that `choices` describe, in the order in which they first come up.
+    """Return the distinct layer sets that `choices` describe, in the order of their first occurrence.
 
     Args:
         choices: the section `grid.layer_sets` of a spec.

@@ -1,4 +1,4 @@
-"""What fits where: how much of a model each process holds, beside the activations of a batch, and what would fit."""
+"""Memory of a model and of a batch's activations on each process, and settings with which they would fit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from orchestrator.sweep.sizes import BYTES
 from orchestrator.sweep.survey import Survey
 
 LARGEST_GROUP = 1024
-"""Processes of the largest group that is thought of as a way out."""
+"""Processes of the largest group that error messages suggest."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,22 @@ class ModelMemory:
 
     @property
     def certain(self) -> int:
-        """Weights that are on the device at once: less than these cannot do."""
+        """Bytes of the weights that are on the device at once, a lower bound of the memory needed."""
         return self.gathered if self.offloaded else self.own + self.gathered
 
     @property
     def on_device(self) -> int:
-        """All that the model takes there."""
+        """All bytes that the model takes on the device."""
         return self.certain + self.activations
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a process computes.
+    """The device on which a process computes.
 
     Attributes:
         memory: bytes that it has.
-        name: what it is, for people.
+        name: its name in messages.
     """
 
     memory: int
@@ -63,7 +63,7 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
     model, sharding = survey.model, spec.sharding
     element = BYTES[spec.model.dtype]
     whole = int(model["weight_bytes"])
-    # Surveys that were made before there were groups know no layers.
+    # Surveys from before model groups existed have no facts about layers.
     largest = int(model.get("largest_layer_bytes", whole))
     width = int(model.get("linear_width", 0))
     tokens = _tokens_at_once(spec)
@@ -78,14 +78,14 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
 
 
 def _tokens_at_once(spec: Spec) -> int:
-    """Return the tokens of a batch; those of the longest text where one makes a batch, or as many as fit."""
+    """Return the tokens of a batch; those of the longest text if batches have one text or are chosen to fit."""
     if spec.compute.batching == "together" and spec.compute.batch_tokens != "auto":
         return spec.compute.batch_tokens
     return max(task.max_length for task in (spec.grid.tasks or {"": spec.task}).values())
 
 
 def this_device(spec: Spec, workers: int) -> Device | None:
-    """Return what each of some workers on this machine computes on; None where only another machine can tell."""
+    """Return the device of each of some workers on this machine; None if it is known only on another machine."""
     if spec.compute.device_memory is not None:
         return Device(int(spec.compute.device_memory), "compute.device_memory")
     if spec.compute.device == "cpu":
@@ -105,7 +105,7 @@ def this_device(spec: Spec, workers: int) -> Device | None:
 
 
 def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[str]:
-    """Return sentences that say what of the model goes where, and why it fits there or not."""
+    """Return sentences that state where the parts of the model are held, and why they fit or not."""
     spec, memory = sweep.spec, model_memory(sweep.spec, survey)
     holds = f"the model has {human_bytes(memory.whole)} in {spec.model.dtype}; "
     if memory.gathered:
@@ -156,7 +156,7 @@ def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
         again = spec.compute.model_copy(update={"checkpointing": True})
         checkpointed = spec.model_copy(update={"compute": again})
         smaller_group = _smallest_group(checkpointed, survey, device)
-        # Where activations are what is too large, no group of a sensible size makes them small.
+        # If the activations are too large, no group of a reasonable size makes them small enough.
         if size is None or size > 2 * (smaller_group or 0):
             changed, besides, size = checkpointed, ", with compute.checkpointing: true", smaller_group
     if size is not None:

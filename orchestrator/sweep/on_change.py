@@ -1,10 +1,10 @@
-"""Which side a run keeps when spec and results folder do not ask for the same numbers."""
+"""Choice between the given spec and the stored one, for a run in which they ask for different numbers."""
 
 from enum import StrEnum
 
 
 class OnChange(StrEnum):
-    """What to do then: refuse, keep the stored ones, or take the given ones."""
+    """Actions for different numbers: refuse to run, keep the stored spec, or take the given one."""
 
     REFUSE = "refuse"
     STORED = "stored"

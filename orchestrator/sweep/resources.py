@@ -1,4 +1,4 @@
-"""What a stage may use and what it used: threads and memory of this process."""
+"""Resources of a stage in this process: limits on threads, and measurement of memory."""
 
 import os
 import sys
@@ -12,12 +12,12 @@ from ntk_dist.device.bits import same_bits
 from orchestrator.spec.compute_section import ComputeSection
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
-"""Where a library of linear algebra looks for its number of threads when it is loaded."""
+"""Environment variables from which libraries of linear algebra read their number of threads when they are loaded."""
 
 
 @contextmanager
 def fixed_sums(compute: ComputeSection) -> Iterator[None]:
-    """Have processors and GPUs sum in the order that a spec fixes."""
+    """Make processors and GPUs sum in the order that a spec fixes."""
     with limited_threads(compute.threads), same_bits(compute.device == "cuda" and compute.deterministic):
         yield
 
@@ -26,7 +26,7 @@ def fixed_sums(compute: ComputeSection) -> Iterator[None]:
 def limited_threads(threads: int) -> Iterator[None]:
     """Give every library of linear algebra the same number of threads: sums depend on it in the last bit.
 
-    Also those that are loaded only inside: a stage may be the first of its process that needs one.
+    Libraries that are loaded inside the context are included: a stage may be the first of its process to need one.
     """
     import torch
 
@@ -48,10 +48,10 @@ def limited_threads(threads: int) -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _loaded_libraries(n_modules: int) -> Any:
-    """Return what sets the threads of the libraries that are loaded; to find them takes longer than a small stage.
+    """Return the controller of the loaded libraries' threads, cached: finding them takes longer than a small stage.
 
     Args:
-        n_modules: modules that are loaded: with a new one a new library may have come.
+        n_modules: number of loaded modules; a new module may have loaded a new library.
     """
     from threadpoolctl import ThreadpoolController
 
@@ -59,7 +59,7 @@ def _loaded_libraries(n_modules: int) -> Any:
 
 
 def reset_peak_memory() -> bool:
-    """Begin to measure the peak anew, where the kernel allows it (Linux); tell whether it does."""
+    """Reset the measured peak of memory where the kernel allows it (Linux); return whether it does."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def refuse_untrusted_code(sweep: Sweep) -> None:
-    """Check that code that comes with the model may run where the spec asks for it: the spec alone does not allow it.
+    """Check that a model's own code may run if the spec asks for it; the spec alone does not allow it.
 
     Raises:
         UntrustedCodeError: the command line does not allow it.
@@ -25,7 +25,7 @@ def refuse_untrusted_code(sweep: Sweep) -> None:
 
 
 def model_settings(sweep: Sweep) -> "ModelSettings":
-    """Return which model to load, from where it was found.
+    """Return the settings of the model, to be loaded from the place where it was found.
 
     Raises:
         UntrustedCodeError: as `refuse_untrusted_code`.
@@ -49,7 +49,7 @@ def model_settings(sweep: Sweep) -> "ModelSettings":
 
 
 def adapter_settings(section: Mapping[str, Any]) -> "AdapterSettings":
-    """Return which modules are adapted, and how.
+    """Return the settings of the adapter: the modules to adapt, and how.
 
     Args:
         section: the section `adapter` of a spec as JSON, with its seed or without.
@@ -60,7 +60,7 @@ def adapter_settings(section: Mapping[str, Any]) -> "AdapterSettings":
 
 
 def head_settings(section: Mapping[str, Any]) -> "HeadSettings":
-    """Return what the head is.
+    """Return the settings of the head.
 
     Args:
         section: the section `head` of a spec as JSON, with its seed or without.
@@ -71,11 +71,11 @@ def head_settings(section: Mapping[str, Any]) -> "HeadSettings":
 
 
 def task_settings(section: Mapping[str, Any], data: Source) -> "TaskSettings":
-    """Return where the examples come from and what they mean.
+    """Return the settings of the task: the source of the examples and their meaning.
 
     Args:
         section: the section `task` of a spec as JSON.
-        data: where its data were found.
+        data: the source at which its data were found.
     """
     from finetune.settings import TaskSettings
 

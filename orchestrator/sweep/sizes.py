@@ -1,4 +1,4 @@
-"""How large the parts of a sweep are: rows, shards, tiles, and which algebra serves which layer set."""
+"""Sizes of the parts of a sweep: rows, shards and tiles; and the choice between primal and dual for a layer set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
 COLUMNS_AT_ONCE = 2048
-"""Columns of a Jacobian that are converted and multiplied at once; fixed, because it is part of the sum's order."""
+"""Columns of a Jacobian that are converted and multiplied at once; fixed, because they determine the order of sums."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Sizes:
 
     @property
     def batch_examples(self) -> int:
-        """Most examples of a batch, so that a batch's rows take a part of the memory of a shard's."""
+        """Most examples of a batch, which keeps the memory of its rows at a fraction of that of a shard's rows."""
         return max(1, self.shard_examples // 4)
 
     @property
@@ -109,7 +109,7 @@ class Sizes:
         return -(-n_train // self.shard_examples)
 
     def kernel_rows(self, n_examples: int) -> int:
-        """Return the rows of the kernel of so many examples."""
+        """Return the rows of the kernel of a number of examples."""
         return n_examples * self.kernel_rows_per_example
 
     def method(self, layer_set: LayerSet, n_train: int) -> str:
@@ -125,7 +125,7 @@ class Sizes:
 def _automatic_shard(budget: int, rows: int, row_bytes: int) -> int:
     """Return the largest power of two, up to LARGEST_SHARD, of examples that a share of the budget holds.
 
-    With many outputs it is the tiles that are large: half of the budget holds the product of two shards.
+    With many outputs the tiles are large too: half of the budget must hold the product of two shards.
     """
     fitting = max(1, budget // (SHARD_SHARE_OF_BUDGET * max(1, rows * row_bytes)))
     shard = min(LARGEST_SHARD, 1 << (fitting.bit_length() - 1))

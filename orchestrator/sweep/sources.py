@@ -1,4 +1,4 @@
-"""Where the model and the data are, and fingerprints that tell when they change."""
+"""Locations of the model and the data, and fingerprints that show when they change."""
 
 import hashlib
 import json
@@ -25,8 +25,8 @@ class FileFingerprint:
     Attributes:
         sha256: checksum of the content.
         size: its bytes.
-        modified_ns: when its content was changed last, which anybody may set back.
-        changed_ns: when anything of it was, its mode or that time among it, which nobody may.
+        modified_ns: time of the last change of its content, which any user may reset.
+        changed_ns: time of the last change of content or metadata, which no user may reset.
     """
 
     sha256: str
@@ -51,7 +51,7 @@ class Source:
 
     @property
     def content_id(self) -> str:
-        """Identity of the content, wherever it lies."""
+        """Identity of the content, independent of its location."""
         if self.revision is not None:
             return identity([self.location, self.revision])
         return identity({name: file.sha256 for name, file in self.files.items()})
@@ -82,15 +82,15 @@ class Sources:
     tasks: Mapping[str, Source] = field(default_factory=dict)
 
     def named(self) -> dict[str, Source]:
-        """Return every source by what it is to people: `model`, `data`, or `data of <task>`."""
+        """Return every source by its name in messages: `model`, `data`, or `data of <task>`."""
         return {"model": self.model, **self.all_data()}
 
     def all_data(self) -> dict[str, Source]:
-        """Return the data of every task by what it is to people."""
+        """Return the data of every task by its name in messages."""
         return {f"data of {task}": source for task, source in self.tasks.items()} or {"data": self.data}
 
     def data_with(self, content_id: str) -> Source:
-        """Return the data of that content.
+        """Return the data with that content.
 
         Raises:
             SourceError: the sweep has no such data.
@@ -125,7 +125,7 @@ def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> S
     """
     model = _local(spec.model.path, folder)
     named = {name: task.data for name, task in (spec.grid.tasks or {}).items()}
-    # All that is to lie here is looked for before the hub is asked for anything.
+    # Local paths are checked before anything is requested from the hub.
     places = {location: _local(location, folder) for location in dict.fromkeys([spec.task.data, *named.values()])}
     known_model = known.model if known else None
     known_data = {source.location: source for source in known.all_data().values()} if known else {}
@@ -148,7 +148,7 @@ def find_again(name: str, before: Source) -> Source:
     """Fingerprint a source of an earlier run where it was then; a commit on the hub never changes.
 
     Args:
-        name: what it is called in `Sources.named`.
+        name: its name in `Sources.named`.
         before: the source as it was found.
 
     Raises:
@@ -163,7 +163,7 @@ def find_again(name: str, before: Source) -> Source:
 
 
 def _local(location: str, folder: Path) -> Path | None:
-    """Return the path of what lies here; nothing in a location is a pattern, and a leading ~ may be a home folder."""
+    """Return the path of a local location, in which nothing is a pattern and a leading ~ may be a home folder."""
     path = _absolute(folder / location)
     if path.exists():
         return path
@@ -206,7 +206,7 @@ def _model_files(folder: Path) -> list[Path]:
 
 
 def _base_of(adapter: Path) -> str:
-    """Return of which model an adapter says that it is."""
+    """Return the base model that an adapter names."""
     try:
         base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
@@ -222,7 +222,7 @@ def _data_files(path: Path) -> list[Path]:
 
 
 def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
-    # A single file is its content and its format, whatever it is called.
+    # A single file is identified by its content and its format, not by its name.
     names = [path.relative_to(root).as_posix() if root.is_dir() else f"data{path.suffix.lower()}" for path in files]
     # Size and time tell whether a file has changed, not whether it is a copy of another one.
     earlier = dict(known.files) if known and known.location == str(root) else {}
@@ -239,11 +239,11 @@ def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
 _CACHE = "fingerprints"
 
 _SETTLED_NS = 2_000_000_000
-"""How long before it was read a file must have been left alone: file systems round times, up to two seconds."""
+"""Nanoseconds that a file must be unchanged before it is read; file systems round times by up to two seconds."""
 
 
 def _remembered(root: Path) -> dict[str, FileFingerprint]:
-    """Return what earlier commands of the user found of the files of a source, by name."""
+    """Return fingerprints of a source's files from earlier commands of the user, by name."""
     try:
         return dict(Source.from_json(recall(_CACHE, identity(str(root)))).files)
     except (KeyError, TypeError, AttributeError):
@@ -278,9 +278,9 @@ def _hub_source(kind: str, name: str, revision: str | None, known: Source | None
 
     try:
         info = HfApi().repo_info(name, repo_type=kind, revision=revision)
-    except Exception as error:  # whatever its library for HTTP raises, which is another one in each of its versions
+    except Exception as error:  # the HTTP library, and so its errors, differ between versions
         if known is not None and known.location == name and known.revision is not None:
-            return known  # a cluster node without a network goes on with the commit that the sweep began with
+            return known  # a cluster node without a network continues with the commit that the sweep started with
         if commit := _cached_commit(kind, name, revision):
             return Source(name, revision=commit)
         raise SourceError(

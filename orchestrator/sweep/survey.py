@@ -1,4 +1,4 @@
-"""The survey: what must be known of the model and the data before a plan can be made, computed once and kept."""
+"""The survey: facts about the model and the data that a plan needs, computed once and kept."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,13 +28,13 @@ class Survey:
     Attributes:
         groups: every group of the model, in the model's order, the head included.
         n_outputs: outputs C of the model: classes, or 1 for regression.
-        model: architecture facts: model_type, n_layers, hidden_size, n_parameters, weight_bytes, is_decoder, and what
-            `finetune.model.inspection.ModelFacts` has more.
+        model: architecture facts: model_type, n_layers, hidden_size, n_parameters, weight_bytes, is_decoder, and the
+            further ones of `finetune.model.inspection.ModelFacts`.
         pool_train: examples that training examples can be drawn from.
         pool_eval: examples that evaluation examples can be drawn from; with no split of their own, the same ones.
         shared_pool: whether train and evaluation examples are drawn from one split.
         mean_tokens: mean tokens of an example, special tokens included, estimated on a part of the data.
-        class_sizes: training examples there are of each class; empty for regression.
+        class_sizes: number of training examples of each class; empty for regression.
         repeats_train: training examples whose text an earlier one has.
         repeats_eval: evaluation examples of which that is true, where they have a split of their own.
         shared_texts: evaluation examples of such a split whose text is a training example's too.
@@ -81,7 +81,7 @@ def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
 
 
 def kept_surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
-    """Return the survey of each variant of a sweep as it is kept in `store`: neither model nor data is looked at.
+    """Return the survey of each variant of a sweep as it is kept in `store`, without reading model or data.
 
     Raises:
         ResultsError: one is not there, or is damaged.
@@ -120,7 +120,7 @@ def _kept(variant: Sweep, store: ArtifactStore) -> Survey | None:
     stage = survey_stage(variant)
     try:
         return Survey.from_json(store.open(stage.kind, stage.stage_id).facts)
-    except (DamagedArtifactError, KeyError, TypeError, ValueError):  # another version's, or made by hand
+    except (DamagedArtifactError, KeyError, TypeError, ValueError):  # written by another version, or by hand
         return None
 
 
@@ -145,7 +145,7 @@ _CACHE = "surveys"
 
 
 def _cache_key(variant: Sweep) -> str:
-    """Return what fixes a survey: model, data, how they are used, and all code that looks at them."""
+    """Return the key that fixes a survey: model, data, their settings, and all code that inspects them."""
     spec = variant.spec
     compute = [spec.compute.device, spec.compute.checkpointing, spec.compute.batching]
     used = [survey_stage(variant).stage_id, *compute, _batch_tokens(spec), _shares_batches(spec)]
@@ -162,13 +162,13 @@ def survey_stage(variant: Sweep) -> Stage:
 
 
 def _batch_tokens(spec: Spec) -> int | None:
-    """Return the tokens of a batch, as few as make every example go alone where they do; None where they are chosen."""
+    """Return the tokens of a batch, 1 if every example goes alone; None if the number is found by measurement."""
     tokens = 1 if spec.compute.batching == "alone" else spec.compute.batch_tokens
     return None if tokens == "auto" else tokens
 
 
 def _shares_batches(spec: Spec) -> bool:
-    """Tell whether examples share batches, as far as the spec tells: a batch has a quarter of a shard's."""
+    """Tell from the spec whether examples share batches; a batch has a quarter of a shard's examples."""
     shard = spec.compute.shard_examples
     return spec.compute.batching == "together" and (shard is None or shard // 4 > 1 or spec.finetune is not None)
 

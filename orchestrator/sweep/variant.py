@@ -1,4 +1,4 @@
-"""A variant of a sweep, with all that is known of it before it is planned."""
+"""A variant of a sweep, with the facts that planning needs."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class Variant:
     """One task, rank and learning rate of a sweep's grid.
 
     Attributes:
-        choice: which.
-        sweep: the sweep that has no other.
+        choice: its task, rank and learning rate.
+        sweep: the sweep with only these.
         survey: facts about its model and data.
         sizes: how many rows, shards and tiles there are.
         layer_sets: the layer sets of the grid.
@@ -28,6 +28,6 @@ class Variant:
     layer_sets: tuple[LayerSet, ...]
 
     def row_flops(self, n_examples: int) -> float:
-        """Return the floating-point operations of the Jacobian rows of so many examples."""
+        """Return the floating-point operations of the Jacobian rows of a number of examples."""
         rows = 1 + self.sizes.rows_per_example
         return 2.0 * int(self.survey.model["n_parameters"]) * self.survey.mean_tokens * n_examples * rows

@@ -1,4 +1,4 @@
-"""How many workers a sweep has on this machine, and whether they find room on its GPUs."""
+"""Number of workers of a sweep on this machine, and checks that its GPUs have room for them."""
 
 import os
 
@@ -10,9 +10,9 @@ from slurm.ray.gpus import visible_gpus
 
 
 def worker_count(sweep: Sweep) -> int:
-    """Return the number of workers: as the spec says, else as many as have GPUs, or `threads` processors each.
+    """Return the number of workers: that of the spec, else one for each share of a GPU or each `threads` processors.
 
-    Model groups are whole: there are as many workers as one has, or a multiple.
+    The number is a multiple of the size of a model group.
 
     Raises:
         SpecError: the spec's number is no multiple.
@@ -33,7 +33,7 @@ def worker_count(sweep: Sweep) -> int:
 
 
 def gpus_here() -> int:
-    """Return how many GPUs this machine gives the workers that this process starts."""
+    """Return the number of GPUs that workers of this process can use on this machine."""
     import torch
 
     count: int = torch.cuda.device_count()
@@ -43,14 +43,14 @@ def gpus_here() -> int:
 
 
 def room_on_gpus(spec: Spec) -> int | None:
-    """Return how many workers of a spec this machine's GPUs hold; None where they need none, or there are none."""
+    """Return the number of workers that this machine's GPUs can hold; None if the workers need none or it has none."""
     if spec.compute.device != "cuda":
         return None
     return gpus_here() * spec.compute.workers_per_gpu or None
 
 
 def shortage_of_gpus(spec: Spec, workers: int) -> str | None:
-    """Return what to change where workers of a spec find no room on this machine's GPUs; None where they do."""
+    """Return advice if this machine's GPUs have no room for the workers of a spec; None if they have."""
     room = room_on_gpus(spec)
     if room is None or workers <= room or spec.compute.executor == "inline":
         return None
@@ -68,7 +68,7 @@ def shortage_of_gpus(spec: Spec, workers: int) -> str | None:
 
 
 def refuse_more_workers_than_gpus_hold(spec: Spec, workers: int) -> None:
-    """Raise an error if workers of a spec would wait for room on the GPUs of this machine for ever.
+    """Raise an error if workers of a spec would wait forever for room on this machine's GPUs.
 
     Raises:
         SpecError: says how many there may be.

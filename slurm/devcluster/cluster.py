@@ -75,9 +75,9 @@ class DevCluster:
     def command(self, command: Sequence[str | Path], *, user: str | None = None, cwd: Path | None = None) -> list[str]:
         """Return a command that runs `command` in the cluster, for subprocess.
 
-        It keeps folder (unless `cwd` is given) and environment, and ends with the command's exit status. Signals stop
-        at what is returned: if it is killed by one, the command inside is SIGKILLed; to send the command another
-        signal, run `kill` inside.
+        It keeps the current folder (unless `cwd` is given) and the environment, and ends with the command's exit
+        status. Signals are not passed on: if the returned command is killed by one, the command inside is SIGKILLed;
+        to send the command another signal, run `kill` inside.
 
         Raises:
             DevClusterError: There is no such user.
@@ -95,7 +95,7 @@ class DevCluster:
         check: bool = True,
         text: str | None = None,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a command in the cluster to its end and return what it said.
+        """Run a command in the cluster to its end and return its result with its output.
 
         Args:
             command: Program and arguments.

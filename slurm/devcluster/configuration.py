@@ -9,13 +9,13 @@ from pathlib import Path
 from slurm.devcluster.settings import ClusterSettings
 
 INSIDE = Path("/var/lib/slurm")
-"""Where the processes of the cluster see its folder; Slurm's packages bring this folder along."""
+"""Path of the cluster's folder as its processes see it; Slurm's packages create this path."""
 
 HOST = "devcluster"
-"""What the machine is called inside."""
+"""Name of the machine inside the cluster."""
 
 HOST_ADDRESS = "10.99.0.1"
-"""An address that is not of the loopback: without one no name resolves (getaddrinfo's AI_ADDRCONFIG)."""
+"""Address outside of loopback, without which no name resolves (getaddrinfo's AI_ADDRCONFIG)."""
 
 GPU_TYPE = "fake"
 MUNGE_SOCKET = INSIDE / "munge/munge.socket.2"

@@ -17,7 +17,7 @@ from slurm.devcluster.requirements import PATH
 from slurm.devcluster.settings import ClusterSettings
 
 _SECONDS = 60
-"""A daemon that has not answered or ended by then will not; on a busy machine it takes several."""
+"""Seconds after which a daemon has failed to answer or to end; on a busy machine it takes several seconds."""
 
 
 class Control:

@@ -1,4 +1,4 @@
-"""The daemons of a cluster: how each is started, and how to see that it answers."""
+"""The daemons of a cluster: the command that starts each, and a command that tells whether it answers."""
 
 import os
 import re
@@ -46,7 +46,7 @@ class Daemon:
 
 
 TEMPORARY = f"--tmpdir={INSIDE}/temporary"
-"""MariaDB names temporary files by its process number, which in two clusters that start together is the same."""
+"""Option for a temporary folder of its own: MariaDB names files there by process number, equal in two clusters."""
 
 
 def daemons(settings: ClusterSettings) -> list[Daemon]:
@@ -90,7 +90,7 @@ def _mariadbd() -> Daemon:
         *("--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0"),
         *("--skip-name-resolve", f"--log-error={log}", TEMPORARY),
     ]
-    # It has no way of its own to go into the background.
+    # It cannot go into the background by itself.
     return Daemon(
         "mariadbd",
         ["setsid", "--fork", *server],
@@ -131,5 +131,5 @@ def _slurmd(node: str) -> Daemon:
 
 
 def outside(path: Path, folder: Path) -> Path:
-    """Return where a path of the cluster is outside its namespaces."""
+    """Return the path outside of the namespaces of a path inside the cluster."""
     return folder / os.path.relpath(path, INSIDE)

@@ -1,10 +1,10 @@
-"""What can go wrong with a development cluster."""
+"""Errors of a development cluster."""
 
 from slurm.errors import SlurmError
 
 
 class DevClusterError(SlurmError):
-    """Base of what goes wrong with a development cluster."""
+    """Base of the errors of a development cluster."""
 
 
 class CannotRunHereError(DevClusterError):

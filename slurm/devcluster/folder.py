@@ -1,4 +1,4 @@
-"""The folder of a cluster: who holds it, and what lies in it before the daemons start."""
+"""The folder of a cluster: its lock, and its contents before the daemons start."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from slurm.devcluster.errors import AlreadyUpError, CannotRunHereError, FolderTa
 from slurm.devcluster.settings import ClusterSettings
 
 _LOCK = "devcluster.lock"
-"""Tells a cluster's folder from others."""
+"""File that tells a cluster's folder from others."""
 
 _PARTS = {
     "etc": 0o755,
@@ -27,7 +27,7 @@ _PARTS = {
     "temporary": 0o700,
     "dev": 0o755,
 }
-"""What lies in it, with permissions: every user submits, so every user reaches munge's socket and Slurm's files."""
+"""Folders in it, with permissions: every user submits, so every user reaches munge's socket and Slurm's files."""
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def hold(folder: Path) -> Iterator[int]:
 
 
 def lay_out(folder: Path, settings: ClusterSettings) -> str:
-    """Remove what an earlier cluster left in a held folder, and write everything that daemons read.
+    """Remove the files of an earlier cluster from a held folder, and write all files that daemons read.
 
     Returns:
         The password of slurmdbd's database.

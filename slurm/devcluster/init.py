@@ -1,6 +1,6 @@
-"""The first process of a cluster's namespaces: sets them up, then buries the dead.
+"""The first process of a cluster's namespaces: sets them up, then waits for ended processes.
 
-Run as a script by the interpreter alone, since nothing of the package has to be reachable there:
+Run as a script by the interpreter alone, since the package need not be reachable there:
 init.py FOLDER INSIDE HOST ADDRESS. Says "ready" on stdout when the namespaces can be entered.
 """
 
@@ -12,7 +12,7 @@ import sys
 
 
 def main(folder: str, inside: str, host: str, address: str) -> None:
-    """Set up what belongs to the namespaces alone, then wait for children forever."""
+    """Set up the namespaces' own mounts, network and host name, then wait for children forever."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     socket.sethostname(host)
     _call("ip", "link", "set", "lo", "up")
@@ -23,7 +23,7 @@ def main(folder: str, inside: str, host: str, address: str) -> None:
     os.close(sys.stdout.fileno())
     os.chdir("/")
     while True:
-        # Daemons leave their parents, and so do jobs: all of them end up here.
+        # Daemons and jobs leave their parents and become children of this process.
         while _bury():
             pass
         signal.sigwait({signal.SIGCHLD})

@@ -30,7 +30,7 @@ class Namespace:
     Attributes:
         pid: Their first process.
         started: Its start, which tells it from a later process of that number.
-        parent: What waits for it, where that is a child of this process.
+        parent: The process that waits for it, if that is a child of this process.
     """
 
     pid: int
@@ -38,7 +38,7 @@ class Namespace:
     parent: subprocess.Popen[bytes] | None = None
 
     def record(self) -> dict[str, int]:
-        """Return what other processes find it by."""
+        """Return the text by which other processes find it."""
         return {"pid": self.pid, "started": self.started}
 
     @classmethod
@@ -80,15 +80,15 @@ class Namespace:
 
     @property
     def alive(self) -> bool:
-        """Whether the namespaces exist."""
+        """True if the namespaces exist."""
         return _start_time(self.pid) == self.started
 
     def processes(self) -> dict[int, int]:
-        """Return the processes inside, as inside → number of the same process out here."""
+        """Return the processes inside: the number of each inside, mapped to its number outside."""
         return dict(self._members()) if self.alive else {}
 
     def enter(self, command: Sequence[str], *, user: str | None = None, cwd: Path | None = None) -> list[str]:
-        """Return a command that runs `command` inside and dies with whoever waits for it.
+        """Return a command that runs `command` inside and dies with the process that waits for it.
 
         Without `cwd` it runs in the folder that the returned command is started in.
 
@@ -99,7 +99,7 @@ class Namespace:
         words = ["nsenter", f"--target={self.pid}", "--net", "--pid", "--mount", "--uts", "--", "setpriv"]
         # nsenter passes no signal on: what it started would outlive it.
         words += ["--pdeathsig=KILL", *(_change_to(user) if user else [])]
-        # It meets Ctrl-C as any other command, also where what waits for it is told to ignore that.
+        # It gets Ctrl-C as any other command does, even if the process that waits for it ignores Ctrl-C.
         command = ["--default-signal=INT", *(f"{name}={value}" for name, value in variables.items()), *command]
         if cwd is not None:
             return [*words, "env", f"--chdir={cwd}", *command]
@@ -139,7 +139,7 @@ class Namespace:
 
 
 def _start_time(pid: int) -> int | None:
-    """Return when a process started, in ticks since the machine did; None if there is none that runs."""
+    """Return the start time of a process, in ticks since the machine started; None if no such process runs."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

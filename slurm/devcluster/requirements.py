@@ -1,4 +1,4 @@
-"""What a development cluster needs of the machine."""
+"""Requirements of a development cluster on the machine."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from slurm.devcluster.errors import CannotRunHereError
 from slurm.devcluster.settings import ClusterSettings
 
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
-"""Where daemons are looked for: not every shell of root finds those of the system."""
+"""Folders in which daemons are looked for, because not every shell of root has the system's on its path."""
 
 _PROGRAMS = {
     "slurm-wlm": ("slurmctld", "slurmd", "sbatch", "scontrol"),
@@ -58,5 +58,5 @@ def refuse_other_users() -> None:
 
 
 def find(program: str) -> str | None:
-    """Return where a program is; None if it is nowhere."""
+    """Return the path of a program; None if it is not found."""
     return shutil.which(program, path=PATH)

@@ -1,11 +1,11 @@
-"""What a development cluster consists of."""
+"""Settings of a development cluster: its size."""
 
 from dataclasses import dataclass
 
 from slurm.devcluster.errors import DevClusterError
 
 MOST_NODES = 200
-"""Every node has an address of its own, 127.0.1.1 and on."""
+"""Largest number of nodes, each of which has an address of its own from 127.0.1.1 on."""
 
 
 @dataclass(frozen=True)

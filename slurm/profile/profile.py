@@ -30,7 +30,7 @@ CountOrNone = Annotated[int, BeforeValidator(not_logical), Field(ge=0, le=100_00
 
 
 class Profile(BaseModel):
-    """What an allocation of a sweep asks for, and how Python is reached on its nodes."""
+    """Resources that one allocation of a sweep asks for, and the way to start Python on its nodes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -144,7 +144,7 @@ class Profile(BaseModel):
     def _a_duration(cls, text: Any) -> str:
         if isinstance(text, bool) or not isinstance(text, (str, int, float)):
             raise ValueError("give a duration with a unit: 4h, 90m, 1d12h, 12:30:00 or 1-12:00:00")
-        # YAML makes a number of 90, of which nobody knows whether it is minutes or seconds.
+        # YAML reads 90 as a number, which could mean minutes or seconds.
         minutes_of(str(text))
         return str(text)
 
@@ -194,8 +194,8 @@ class Profile(BaseModel):
 
     @property
     def _latest_signal(self) -> int:
-        # submitit takes a signal for that of the time limit in the last fifth of it, or the last ten minutes if those
-        # are more; Slurm may send it a minute early.
+        # submitit takes a signal for that of the time limit if it comes in the last fifth of the limit, or in the last
+        # ten minutes if those are more; Slurm may send it a minute early.
         return max(self.minutes * 60 // 5, 600) - 60
 
     @property
@@ -219,7 +219,7 @@ class Profile(BaseModel):
 
     @property
     def workers_per_gpu(self) -> int:
-        """How many workers share a GPU."""
+        """Number of workers that share a GPU."""
         return round(1 / self.gpus_per_task) if 0 < self.gpus_per_task < 1 else 1
 
     @property

@@ -16,10 +16,10 @@ _SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGTP]?)(i?B|)\s*", re.IGN
 _POWER = {unit: power for power, unit in enumerate("KMGTP", start=1)}
 
 LONGEST_NAME, LONGEST_PATH = 255, 4000
-"""Bytes of a file's name and of a whole path; of the latter a part is left for what lies below."""
+"""Most bytes of a file's name and of a whole path; the latter leaves room for paths below it."""
 
 MOST_DIGITS = 9
-"""Digits of a number in a duration; 10^9 seconds are thirty years."""
+"""Most digits of a number in a duration; 10^9 seconds are thirty years."""
 
 
 def minutes_of(text: str) -> int:
@@ -72,10 +72,10 @@ def bytes_of(value: Any) -> int:
 
 
 def not_logical(value: Any) -> Any:
-    """Return a value that is to be a number, unless it is true or false, which Python takes for 1 and 0.
+    """Return a value that should be a number; refuse true and false, which Python takes for 1 and 0.
 
     Raises:
-        ValueError: it is.
+        ValueError: it is true or false.
     """
     if isinstance(value, bool):
         raise ValueError(f"`{str(value).lower()}` is a logical value to YAML; give a number")
@@ -116,13 +116,13 @@ def gpu_part(value: Any) -> Any:
     """Return how many GPUs a worker has, if that is a whole number or the part of one that several workers share.
 
     Raises:
-        ValueError: such a part would leave the rest of a GPU to nobody.
+        ValueError: workers with such a part would leave some of a GPU unused.
     """
     not_logical(value)
     try:
         part = float(value)
     except (TypeError, ValueError):
-        return value  # pydantic says what it is not
+        return value  # pydantic reports values of other types
     shared = 0.001 <= part < 1 and abs(part * round(1 / part) - 1) <= 0.02
     if part > 0 and math.isfinite(part) and not shared and not part.is_integer():
         raise ValueError(

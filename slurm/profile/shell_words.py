@@ -1,4 +1,4 @@
-"""Names and commands of a profile, refused where the script of a job would read more in them than was meant."""
+"""Checks of names and commands of a profile: those are refused that a shell would take for more than plain words."""
 
 import re
 import shlex
@@ -6,7 +6,7 @@ import shlex
 _WORD = re.compile(r"[^\s'\"\\;$`]+")
 _MODULE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/@:=,~-]*", re.ASCII)
 _OPERATOR = re.compile(r"&&?|\|\|?|\d?[<>]{1,2}.*|.*([`$].*|;)", re.DOTALL)
-"""A word that means something to a shell: an operator, or what it would fill in."""
+"""A word with a meaning to a shell: an operator, or an expansion."""
 
 
 def checked_word(word: str) -> str:
@@ -38,7 +38,7 @@ def checked_command(command: str) -> str:
     """Return a command that is put before Python.
 
     Raises:
-        ValueError: a quotation mark is not closed, nothing stands there, or a shell would be needed.
+        ValueError: a quotation mark is not closed, the command is empty, or a shell would be needed.
     """
     checked_program(command)
     try:

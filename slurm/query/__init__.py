@@ -1,1 +1,1 @@
-"""What Slurm's programs say: of nodes, partitions and limits, and of jobs."""
+"""Queries of Slurm's programs: nodes, partitions, limits and jobs."""

@@ -1,4 +1,4 @@
-"""Whether a cluster can give what a profile asks for, found out before anything is submitted."""
+"""Checks that a cluster can fulfill a profile, made before anything is submitted."""
 
 import re
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from slurm.query.listings import Partition
 from slurm.query.shared_folder import folder_faults
 
 _NOW_ONLY = "Requested node configuration is not available"
-"""What `sbatch --test-only` also says of nodes that are only down or drained at the moment."""
+"""Message of `sbatch --test-only` that also stands for nodes that are only down or drained at the moment."""
 
 
 def check_profile(profile: Profile, facts: ClusterFacts, *, results: Path) -> None:
-    """Refuse a profile that the cluster cannot fulfil, and a results folder that its nodes cannot see.
+    """Refuse a profile that the cluster cannot fulfill, and a results folder that its nodes cannot see.
 
     Raises:
         ProfileError: lists every fault, each with the nearest valid name or the largest possible value.
@@ -41,7 +41,7 @@ def check_profile(profile: Profile, facts: ClusterFacts, *, results: Path) -> No
 
 
 def refuse_exclusion(profile: Profile, facts: ClusterFacts) -> None:
-    """Refuse a profile that excludes so many nodes that too few are left; Slurm would take them for busy ones.
+    """Refuse a profile that excludes so many nodes that too few are left; Slurm would treat them as busy.
 
     Raises:
         ProfileError: says how many are left.
@@ -147,7 +147,7 @@ def _partition_faults(profile: Profile, facts: ClusterFacts) -> list[str]:
     unknown = [name for name in chosen if name not in facts.partitions]
     if unknown:
         return [f"partition: there is no partition `{name}`; {nearest(name, facts.partitions)}" for name in unknown]
-    # Of several, the job runs on any that can take it.
+    # With several partitions, the job runs on any that can take it.
     faults = [_faults_on(profile, facts.partitions[name], facts) for name in chosen]
     return min(faults, key=len)
 

@@ -1,4 +1,4 @@
-"""Slurm's client programs: run with a plain environment, tried again when what failed passes by itself."""
+"""Slurm's client programs: run with a plain environment, and again after failures that pass by themselves."""
 
 import os
 import random
@@ -16,7 +16,7 @@ _PASSES = re.compile(
     "|unexpected message received",
     re.IGNORECASE,
 )
-"""What a client says when the controller or the database restarts, hands over to its backup, or has too much to do."""
+"""Messages of clients while the controller or the database restarts, hands over to its backup, or is overloaded."""
 
 _NO_CLUSTER = re.compile("could not establish a configuration source|cannot stat file|unable to process configuration")
 
@@ -54,7 +54,7 @@ def _run(argv: tuple[str, ...], timeout: float, patience: float, text: str | Non
         try:
             return _attempt(argv, timeout, text)
         except CommandError as error:
-            # Many pilots and users meet the same outage: they must not all come back at the same moment.
+            # Many pilots and users meet the same outage: they must not all retry at the same moment.
             pause_now = pause * random.uniform(0.5, 1.5)
             if not error.passes or time.monotonic() + pause_now > end:
                 raise

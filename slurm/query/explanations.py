@@ -1,4 +1,4 @@
-"""What the state of a job means for people who do not know Slurm."""
+"""Explanations of job states for people who do not know Slurm."""
 
 from slurm.query.job_state import State
 
@@ -23,7 +23,7 @@ _WAITS = {
     "InvalidQOS": "will never start: its qos is not valid; cancel it and change qos",
     "launch failed requeued held": "could not be started on its node and is held; `scontrol release` tries again",
 }
-"""Why a job waits, by the reason that Slurm gives."""
+"""Explanations of why a job waits, by the reason that Slurm gives."""
 
 _STATES = {
     State.CONFIGURING: "its nodes are getting ready",
@@ -53,7 +53,7 @@ _STATES = {
 
 
 def explain(state: State, exit_code: tuple[int, int] | None, reason: str, *, certain: bool) -> str:
-    """Return what a state means, in one sentence without a subject.
+    """Return the meaning of a state, in one sentence without a subject.
 
     Args:
         state: the state.

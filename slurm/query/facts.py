@@ -1,4 +1,4 @@
-"""What a cluster has and what a user may ask of it."""
+"""Facts about a cluster, and what a user may ask of it."""
 
 import os
 import pwd
@@ -13,7 +13,7 @@ from slurm.query.listings import Association, Partition, Qos
 
 @dataclass(frozen=True)
 class Accounts:
-    """What accounting says about a user.
+    """A user's accounts and limits, from Slurm's accounting.
 
     Attributes:
         user: the user.
@@ -36,7 +36,7 @@ class Accounts:
         return [each for each in self.associations if each.account == (account or self.default)]
 
     def effective_qos(self, account: str | None, qos: str | None) -> str | None:
-        """Return the quality of service that a job gets; None if that cannot be said."""
+        """Return the quality of service that a job gets; None if that is not known."""
         return qos or next((each.default_qos for each in self.of(account) if each.default_qos), None)
 
     def free_submissions(self, account: str | None, qos: str | None) -> int | None:
@@ -108,7 +108,7 @@ def _accounts(cluster: str, enforced: bool) -> Accounts | None:
     user = pwd.getpwuid(os.geteuid()).pw_name
     show = ("sacctmgr", "--noheader", "--parsable2", "show")
     try:
-        # The rest can be checked without the database: it is not waited for as long as the controller.
+        # All else can be checked without the database, so that the wait for it is shorter than for the controller.
         listed = run_command(
             *show, "user", "withassoc", "where", f"name={user}", f"cluster={cluster}",
             f"format={listings.ASSOCIATIONS}", patience=5,

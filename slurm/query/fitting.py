@@ -1,4 +1,4 @@
-"""Whether a partition has nodes that are large enough, and enough of them."""
+"""Checks that a partition has nodes that are large enough, and enough of them."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,11 +12,11 @@ from slurm.query.listings import NodeType, Partition
 
 
 def resource_faults(profile: Profile, partition: Partition, partitions: Mapping[str, Partition]) -> list[str]:
-    """Return what a profile asks for that a partition cannot give, each with what would be possible.
+    """Return the requests of a profile that a partition cannot fulfill, each with the possible values.
 
     Args:
         profile: what is asked for.
-        partition: who is asked.
+        partition: the partition.
         partitions: all of the cluster, to say where a type of GPU is instead.
     """
     types = partition.node_types
@@ -67,7 +67,7 @@ def _gpu_faults(profile: Profile, partition: Partition, partitions: Mapping[str,
 
 
 def refuse_mixed_gpus(profile: Profile, facts: ClusterFacts) -> None:
-    """Raise an error if the nodes that can take a profile have GPUs of several types, which add in different orders.
+    """Raise an error if the nodes that can take a profile have GPUs of several types, which sum in different orders.
 
     Raises:
         ProfileError: names the types. Where a cluster names none, nothing can be said.
@@ -132,7 +132,7 @@ def _fits(profile: Profile, kind: NodeType) -> bool:
 
 
 def _has_features(constraint: str, features: frozenset[str]) -> bool:
-    # Brackets, counts and mixtures are left to Slurm: what is refused here must be impossible for certain.
+    # Brackets, counts and mixtures are left to Slurm: only profiles that are certainly impossible are refused here.
     wanted = set(_features(constraint))
     if re.fullmatch(r"[^|\[\]()*]+", constraint):
         return wanted <= features

@@ -1,4 +1,4 @@
-"""How many allocations one submission may hold."""
+"""The number of allocations that one submission may hold."""
 
 from slurm.errors import SubmissionLimitError
 
@@ -14,7 +14,7 @@ def array_sizes(count: int, *, max_array_size: int, free_submissions: int | None
         free_submissions: how many more jobs the user may queue, each task of an array counting as one; None for any.
 
     Raises:
-        SubmissionLimitError: that is none.
+        SubmissionLimitError: the user may queue no further job.
     """
     allowed = count if free_submissions is None else min(count, free_submissions)
     if allowed < 1:

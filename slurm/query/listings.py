@@ -1,4 +1,4 @@
-"""What Slurm's programs write about a cluster, read into values; nothing here runs a program."""
+"""Parsers of the output of Slurm's programs about a cluster; nothing here runs a program."""
 
 import re
 from collections import Counter

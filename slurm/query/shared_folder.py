@@ -1,4 +1,4 @@
-"""Whether the nodes of a cluster can see a folder of its login node, as far as the login node can tell."""
+"""Checks that the nodes of a cluster can see a folder of its login node, as far as the login node can tell."""
 
 import os
 import re
@@ -53,5 +53,5 @@ def _file_system(folder: Path) -> str | None:
 
 
 def _unescaped(text: str) -> str:
-    # Spaces and tabs in names of mount points stand there as octal numbers.
+    # Spaces and tabs in names of mount points are written as octal numbers there.
     return os.fsdecode(re.sub(rb"\\(\d{3})", lambda found: bytes([int(found[1], 8)]), os.fsencode(text)))

@@ -1,4 +1,4 @@
-"""How jobs stand, asked of Slurm in one command however many they are."""
+"""States of jobs, asked of Slurm in one command for any number of jobs."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ _SACCT = "JobID,State,ExitCode,Reason,NodeList,ElapsedRaw,End,JobName"
 _SQUEUE = "JobArrayID:|,State:|,exit_code:|,Reason:|,NodeList:|,TimeUsed:|,RestartCnt:|,Name:"
 
 _ACCOUNTING_LAG = timedelta(minutes=1)
-"""How long the database may not have heard yet that a job which lost its node, or was preempted, is queued again."""
+"""Longest delay until the database knows that a job which lost its node, or was preempted, is queued again."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """How a job, or one task of a job array, stands.
+    """State of a job, or of one task of a job array.
 
     Attributes:
         job: its number: 12, or 12_3 in an array.
@@ -49,7 +49,7 @@ class JobState:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it is certain that it ended well."""
+        """True if the job certainly ended well."""
         return self.alive is False and self.state is State.COMPLETED and self.exit_code == (0, 0)
 
     @property
@@ -61,7 +61,7 @@ class JobState:
 def query_states(
     jobs: Sequence[str], names: Sequence[str] = (), *, accounting: bool, patience: float = 30
 ) -> dict[str, JobState]:
-    """Ask Slurm how jobs stand: by one command for all of `jobs`, and one more if there are `names`.
+    """Ask Slurm for the states of jobs: by one command for all of `jobs`, and one more if there are `names`.
 
     Args:
         jobs: numbers of jobs; of an array its own, such as 12, which stands for all its tasks.
@@ -111,7 +111,7 @@ def _from_squeue(selection: str, patience: float) -> list[JobState]:
         )
         return squeue_states(text)
     except CommandError as error:
-        # That is how squeue says that it knows none of the jobs.
+        # squeue says so when it knows none of the jobs.
         if "Invalid job id" in error.said:
             return []
         raise

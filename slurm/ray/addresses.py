@@ -14,8 +14,8 @@ class NodeAddressError(SlurmError):
 def node_addresses(nodelist: str) -> dict[str, str]:
     """Return the IP address of every node of a Slurm node list, in the order of the list.
 
-    What Slurm itself uses to reach a node is taken, not the name of the host: several nodes can be one host, and
-    the name may lead to a network that the others are not on.
+    They are the addresses that Slurm itself uses, not the names of the hosts: several nodes can be one host, and a name
+    may lead to a network that the other nodes are not on.
 
     Args:
         nodelist: as in SLURM_JOB_NODELIST, such as "n[1-3,7]".
@@ -41,7 +41,7 @@ def parse_addresses(text: str) -> dict[str, str]:
 def is_down(node: str) -> bool:
     """Return whether Slurm says that nothing can be started on a node any more; False if it does not answer."""
     try:
-        # Whoever asks has an allocation to look after meanwhile, so that this is tried once only.
+        # The caller has an allocation to look after meanwhile, so that this is tried only once.
         text = run_command("scontrol", "show", "node", node, "--oneliner", timeout=5, patience=0)
     except CommandError:
         return False

@@ -15,13 +15,13 @@ from slurm.ray.addresses import is_down, node_addresses
 from slurm.ray.step import RayStep
 
 MOST_RESTARTS = 3
-"""How often Ray is started again on one node."""
+"""Most restarts of Ray on one node."""
 
 START_SECONDS = 180
-"""How long Ray may take until it is alive on every node; a shared file system can make Python slow to load."""
+"""Longest time until Ray is alive on every node; a shared file system can make Python slow to load."""
 
 END_SECONDS = 10
-"""How long the nodes may take to end Ray before Slurm is told to kill it."""
+"""Longest time for the nodes to end Ray before Slurm is told to kill it."""
 
 LOOK_SECONDS = 0.05
 
@@ -36,7 +36,7 @@ class HeadLostError(SlurmError):
 
 @dataclass(frozen=True)
 class RaySettings:
-    """What Ray is started with on every node.
+    """Settings with which Ray is started on every node.
 
     Attributes:
         workers_per_node: worker processes, for each of which Ray counts one CPU.
@@ -77,7 +77,7 @@ class NodeEvent:
 
 
 class RayCluster:
-    """Starts Ray on every node of the allocation that this process is the batch process of, and ends it.
+    """Starts and ends Ray on every node of the allocation whose batch process this is.
 
     Attributes:
         environment: what a driver needs in its environment, before it imports ray, to connect. It holds the token
@@ -107,7 +107,7 @@ class RayCluster:
 
     @property
     def ended_nodes(self) -> tuple[str, ...]:
-        """Nodes on which nothing runs any more of a Ray that was started there."""
+        """Nodes on which Ray was started and on which none of its processes runs any more."""
         return tuple(sorted(self._ended))
 
     def __enter__(self) -> "RayCluster":
@@ -200,8 +200,8 @@ class RayCluster:
     def _rank(self, node: str) -> int:
         """Return a number that no other start of Ray in this allocation has, from which follow its ports.
 
-        When the head finds a node dead it has the address of that node shut down: at the ports of the one before, it
-        would end the one that was started again.
+        When the head finds a node dead, it shuts down whatever answers at the node's address. A restarted Ray with the
+        same ports would be ended by that.
         """
         return list(self._addresses).index(node) + len(self._addresses) * self._restarts.get(node, 0)
 
@@ -217,7 +217,7 @@ class RayCluster:
         if step.is_gone():
             self._ended.add(node)
         else:
-            # Whatever ended srun, its step may still run there; Ray would not survive being there twice.
+            # The step may still run after srun has ended, and two Rays cannot run on one node.
             step.cancel(signal.SIGTERM)
         out_of_memory = step.ran_out_of_memory()
         if out_of_memory:

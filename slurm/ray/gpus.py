@@ -1,15 +1,15 @@
-"""GPUs as CUDA and Slurm name them to a process, and how many workers share one."""
+"""GPUs by the names that CUDA and Slurm give a process, and the number of workers that share one."""
 
 from collections.abc import Mapping
 
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-"""Where torch reads, when it is loaded, how it is to divide a GPU's memory: its name since 2.9, and the one before."""
+"""Variables from which torch, when loaded, reads how to divide a GPU's memory: the name since 2.9, and the older."""
 
 
 def allocator_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what has torch grow its blocks of a GPU's memory, unless an environment says how it is to be divided.
+    """Return variables that let torch grow its blocks of GPU memory; none if an environment sets its own division.
 
-    Batches of ever other lengths leave blocks of fixed sizes behind, none of which fits the next.
+    With blocks of fixed sizes, batches of changing lengths would leave blocks behind that do not fit the next batch.
     """
     return {} if any(name in environment for name in ALLOCATOR) else {ALLOCATOR[0]: "expandable_segments:True"}
 

@@ -25,7 +25,7 @@ from slurm.ray.private_folder import private_folder, remove
 from slurm.ray.processes import adopt_orphans, die_with_parent, kill_descendants, start_child
 
 MARK = "ntksweep ray node: "
-"""How a line begins that is meant for the process which started this one."""
+"""Beginning of the lines that are meant for the process which started this one."""
 
 NODE_PORTS = (
     "node-manager-port",
@@ -50,19 +50,19 @@ SPARE_WORKER_PORTS = 24
 LOOK_SECONDS = 0.1
 
 BEGIN = b"begin"
-"""What this process is told when Ray's head is ready."""
+"""Message that tells this process that Ray's head is ready."""
 
 SILENT_SECONDS = 30
-"""After this time without a line it ends: its node or its network was given up by those who started it."""
+"""Seconds without a line after which this process ends, since the allocation has then given up its node."""
 
 
 def main() -> None:
     """Run Ray until it ends, or until this process is told to stop."""
     options = _parser().parse_args()
-    # Slurm can warn whole jobs by these before the time limit; Ray's processes would die of them.
+    # Slurm can send these to whole jobs before the time limit; they would kill Ray's processes.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    # Until both processes are ready for it; neither may end of it without tidying up.
+    # Blocked until both processes can handle it; neither may end without cleaning up.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     adopt_orphans()
     count = len(NODE_PORTS) + len(HEAD_PORTS) + 1 + 2 * options.workers + SPARE_WORKER_PORTS
@@ -115,9 +115,9 @@ def ray_command(options: argparse.Namespace, folder: Path, ports: Sequence[int])
     if options.join:
         command += [f"--address={options.join}"]
     else:
-        command += ["--head", "--no-monitor"]  # nothing here grows by itself
+        command += ["--head", "--no-monitor"]  # the autoscaler is not needed: the nodes are those of the allocation
         command += [f"--{name}={named[name]}" for name in HEAD_PORTS]
-        if find_spec("grpc") is not None:  # Ray then serves clients from elsewhere too, and has to be told where
+        if find_spec("grpc") is not None:  # Ray then opens a server for clients too, whose port has to be given
             command += [f"--{CLIENT_PORT}={named[CLIENT_PORT]}"]
         command += [f"--include-dashboard={options.dashboard}", "--dashboard-host=127.0.0.1"]
     command += [f"--{name}={named[name]}" for name in NODE_PORTS]
@@ -135,7 +135,7 @@ def ray_command(options: argparse.Namespace, folder: Path, ports: Sequence[int])
 
 
 def _guarded(work: Callable[[], int]) -> int:
-    """Run `work` in a process of its own; when it has ended, see to it that nothing of it is left."""
+    """Run `work` in a process of its own; when it has ended, kill all processes that it leaves."""
     parent = os.getpid()
     worker = os.fork()
     if not worker:
@@ -172,7 +172,7 @@ def _run_ray(command: Sequence[str], folder: Path) -> int:
 
 
 def _watch(ray: "subprocess.Popen[bytes]", ray_input: IO[bytes], address: Path) -> None:
-    """Have Ray begin when told to; say when it is ready, which writes its address then; return when it ends.
+    """Let Ray begin when told to; report when its address file shows that it is ready; return when it ends.
 
     Raises:
         _StopError: this process is told to stop, or nothing has been heard for `SILENT_SECONDS`.
@@ -182,7 +182,7 @@ def _watch(ray: "subprocess.Popen[bytes]", ray_input: IO[bytes], address: Path) 
         if not ready and address.exists():
             ready = True
             _say("ready")
-        # Not by the clock: it goes on while Slurm has suspended a whole job.
+        # Not by the clock, which also runs while Slurm has suspended the job.
         silent += LOOK_SECONDS
         if select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:
             silent = 0.0
@@ -201,7 +201,7 @@ def _watch(ray: "subprocess.Popen[bytes]", ray_input: IO[bytes], address: Path) 
 
 
 class _StopError(Exception):
-    """SIGTERM was received."""
+    """This process is told to stop, by SIGTERM, the end of its input, or silence."""
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

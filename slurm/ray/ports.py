@@ -1,4 +1,4 @@
-"""Ports that one Ray node has for itself on a host that it shares with other jobs and other users."""
+"""Ports reserved for one Ray node on a host that it shares with other jobs and other users."""
 
 import socket
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ LOWEST_PORT = 10_000
 HIGHEST_PORT = 65_535
 
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-"""Where Linux says from which ports it gives one to whoever asks for any."""
+"""File with the range of ports from which Linux assigns one to a process that asks for any port."""
 
 STRIDE = 37
-"""Slots between the first choices of neighbouring jobs: more than a job has nodes on one host."""
+"""Slots between the first choices of neighboring jobs: more than a job has nodes on one host."""
 
 
 class NoPortsError(SlurmError):
@@ -75,7 +75,7 @@ def slot_starts(width: int, ephemeral: range) -> list[int]:
 
 
 def ephemeral_range() -> range:
-    """Return the ports that this host gives to whoever asks for any."""
+    """Return the ports from which this host assigns one to a process that asks for any port."""
     lowest, highest = map(int, EPHEMERAL_RANGE.read_text().split())
     return range(lowest, highest + 1)
 
@@ -83,7 +83,7 @@ def ephemeral_range() -> range:
 def is_free(port: int) -> bool:
     """Return whether nothing is bound to a port on any address of this host."""
     try:
-        # What a closed connection left behind does not matter: Ray does not wait for that to go either.
+        # Remains of closed connections do not matter: Ray does not wait for them to go, either.
         _bound(port, reuse=True).close()
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Short temporary folders that only their owner can enter, and that are cleared by the next one if left behind."""
+"""Temporary folders with short paths that only their owner can enter; the next process clears those left behind."""
 
 import fcntl
 import os
@@ -16,10 +16,10 @@ PREFIX = "ntk-"
 LOCK = "lock"
 
 LONGEST_ROOT = 26
-"""Bytes that the path of the folder above may have: a socket's path ends at 107, and what lies below takes up to 81."""
+"""Most bytes of the parent folder's path: a socket's path has at most 107, and the part below takes up to 81."""
 
 SECONDS_UNLOCKED = 3600
-"""Age from which a folder without a lock was left by a process that died while it made it."""
+"""Age from which a folder without a lock counts as left by a process that died while making it."""
 
 
 class NoScratchError(SlurmError):

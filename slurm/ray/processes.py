@@ -1,4 +1,4 @@
-"""Processes that end together: whoever starts others here outlives none of them, whichever is killed first."""
+"""Processes that end together: a process started here does not outlive its parent, even if that is killed."""
 
 import ctypes
 import os

@@ -1,6 +1,6 @@
 """`ray start`, loaded at once but begun only when told to: `python -m slurm.ray.start ARGUMENTS`.
 
-Loading Ray takes as long as starting its head does; nodes that join it do the one while the head does the other.
+Loading Ray takes as long as starting its head, so the other nodes load Ray while the head starts.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A job step that runs Ray on one node, and what it has said so far."""
+"""A job step that runs Ray on one node, and its output so far."""
 
 import os
 import re
@@ -14,15 +14,15 @@ OUT_OF_MEMORY = re.compile(
     r"^(slurmstepd|srun)\S*: .*(exceeded (step |job )?memory limit|oom[-_ ]?kill|out[ _]of[ _]memory)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""What Slurm writes when it, or the kernel, kills processes for their memory. Ray writes such words at any time."""
+"""Slurm's messages when it, or the kernel, kills processes for their memory. Ray may write such words at any time."""
 
 KEPT_VARIABLES = re.compile(r"SLURM_(JOB_|ARRAY_|SUBMIT_|JOBID$|CONF$|CLUSTER_NAME$|RESTART_COUNT$|WORKING_CLUSTER$)")
-"""Slurm's variables that a step keeps; srun takes most others for options, meant here for the whole job."""
+"""Slurm's variables that a step keeps; srun would take most others, set for the whole job, for its own options."""
 
 TAIL_LINES = 25
 
 SECONDS_FOR_SLURM = 5
-"""What Slurm has to take a message; the other nodes wait meanwhile."""
+"""Seconds that Slurm gets to accept a message; the other nodes wait meanwhile."""
 
 
 class RayStep:
@@ -38,7 +38,7 @@ class RayStep:
         self._before = log.stat().st_size if log.exists() else 0  # what earlier steps wrote there
         self._command = [
             *("srun", "--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node}", "--export=ALL"),
-            # All that the job has on the node, whatever a step would get by itself.
+            # All that the job has on the node, since a step might get less by default.
             *(f"--cpus-per-task={cpus}", "--cpu-bind=none", "--mem=0", "--mpi=none"),
             *([f"--gres=gpu:{gpus}"] if gpus else []),
             *command,
@@ -51,7 +51,7 @@ class RayStep:
             self._process = subprocess.Popen(
                 self._command,
                 env=step_environment(environment),
-                stdin=subprocess.PIPE,  # closed by whatever ends this process, which is what ends the step
+                stdin=subprocess.PIPE,  # closed when this process ends, however it ends; that ends the step
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -86,7 +86,7 @@ class RayStep:
         return "\n".join(self.text().splitlines()[-TAIL_LINES:]) or "(nothing)"
 
     def text(self) -> str:
-        """Return what the step wrote."""
+        """Return the step's output."""
         with self._log.open("rb") as log:
             log.seek(self._before)
             return log.read().decode(errors="replace")
@@ -96,7 +96,7 @@ class RayStep:
         self._write(BEGIN + b"\n")
 
     def beat(self) -> None:
-        """Say that this process still looks after the step, which ends when it does not hear so for a while."""
+        """Tell the step that this process still looks after it; the step ends after a while without this message."""
         self._write(b"\n")
 
     def end(self) -> None:
@@ -126,13 +126,13 @@ class RayStep:
 
     def _write(self, words: bytes) -> None:
         if self._process is not None and self._process.stdin is not None:
-            # Not if it has ended, which `has_ended` tells, nor if the pipe is full because srun is stuck.
+            # Errors are ignored if it has ended, see `has_ended`, or if the pipe is full because srun is stuck.
             with suppress(BrokenPipeError, BlockingIOError):
                 os.write(self._process.stdin.fileno(), words)
 
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment for srun without what it would take for options."""
+    """Return an environment for srun without the variables that it would take for options."""
     return {
         name: value
         for name, value in environment.items()

@@ -1,1 +1,1 @@
-"""The script of a job, and what runs in its allocation."""
+"""The script of a job, and the work in its allocation."""

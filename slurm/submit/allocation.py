@@ -1,4 +1,4 @@
-"""What runs in an allocation: Ray over its nodes, and a driver beside it that works until it is told to stop."""
+"""The work in an allocation: Ray on its nodes, and a driver beside it that works until it is told to stop."""
 
 import os
 import signal
@@ -27,17 +27,17 @@ NODE_LOGS = "NTKSWEEP_NODE_LOGS"
 """Variable of the environment in which a driver finds the folder with the logs of the nodes."""
 
 MOST_STARTS = 4
-"""How often an allocation starts Ray and its driver, counting the first time, after one of them was killed."""
+"""Most starts of Ray and its driver in an allocation, the first one included; others follow if one is killed."""
 
 LOOK_SECONDS = 0.5
 """Pause between looks at the driver and at Ray."""
 
 SECONDS_TO_END = 20
-"""What Ray and Slurm need to end an allocation, kept back from the time in which a driver may end what it is at."""
+"""Seconds that Ray and Slurm need to end an allocation, taken from the driver's time to end its current work."""
 
 
 class Ending(Enum):
-    """How one start of Ray and its driver ended."""
+    """The end of one start of Ray and its driver."""
 
     DONE = "done"
     UNFINISHED = "unfinished"
@@ -47,7 +47,7 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class Allocation(Checkpointable):
-    """The work of one Slurm job, given to submitit: it survives as a pickle of these few words.
+    """The work of one Slurm job, given to submitit as a pickle of these attributes.
 
     Attributes:
         driver: command that works; on SIGTERM it ends soon, with exit status 3 if work is left.
@@ -99,7 +99,7 @@ class Allocation(Checkpointable):
             _say(str(error))
             return Ending.LOST
         finally:
-            # The shell of the job has no time to lose: what this cannot do in time, claims do by becoming stale.
+            # The job is about to end, so the time is limited: claims that are not cleaned up in time become stale.
             with suppress(subprocess.TimeoutExpired):
                 nodes = [*cluster.ended_nodes, *(f"--out-of-memory={node}" for node in cluster.out_of_memory)]
                 subprocess.run([*self.cleanup, *nodes], check=False, timeout=SECONDS_TO_END)
@@ -143,7 +143,7 @@ class AllocationFailedError(SlurmError):
 
 
 class _Told:
-    """Whether Slurm has said to stop, and by which signal."""
+    """The signal by which Slurm has told this process to stop, if it has."""
 
     def __init__(self) -> None:
         self.by: signal.Signals | None = None
@@ -174,7 +174,7 @@ class _Told:
 @contextmanager
 def _told() -> Iterator[_Told]:
     told = _Told()
-    # SIGTERM comes when a job is cancelled, requeued by hand, or preempted on a cluster that gives no other warning.
+    # SIGTERM comes when a job is canceled, requeued by hand, or preempted on a cluster that gives no other warning.
     before = {number: signal.signal(number, told.stop) for number in (signal.SIGUSR2, signal.SIGTERM)}
     try:
         yield told

@@ -1,4 +1,4 @@
-"""The lines of shell that come before Python in a job, each of which says what is wrong if it fails."""
+"""The shell lines that run before Python in a job; each says what is wrong if it fails."""
 
 import shlex
 import sys
@@ -10,14 +10,14 @@ CONFIGURATION_FAULT = 78
 """Exit status of a job whose node lacks something that the profile names (EX_CONFIG of sysexits.h)."""
 
 FAULT_MARK = "ntksweep: "
-"""How a line begins in which a job says what its node lacks."""
+"""Beginning of the lines in which a job says what its node lacks."""
 
 UMASKS = {"private": 0o077, "group": 0o027, "everyone": 0o022}
-"""Permissions that are taken from whatever is made, by who may read the results."""
+"""Permissions that are removed from new files (umask), by the users who may read the results."""
 
 
 def setup_lines(profile: Profile, results: Path) -> list[str]:
-    """Return what the script of a job does before it starts Python.
+    """Return the lines that a job's script runs before it starts Python.
 
     Args:
         profile: what the job enters.

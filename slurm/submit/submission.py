@@ -1,4 +1,4 @@
-"""From a profile to the script that Slurm gets, and to jobs, through submitit."""
+"""Submission of a profile's jobs through submitit, and the script that Slurm gets."""
 
 import shlex
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def _executor(request: Request) -> Any:
         additional_parameters={
             "signal": f"B:USR2@{profile.signal_seconds}",
             "requeue": True,
-            "no-kill": True,  # one node fewer is no reason to end the work of the others
+            "no-kill": True,  # the other nodes go on working when one is lost
             "chdir": str(request.results.parent),
             **profile.sbatch,
         },

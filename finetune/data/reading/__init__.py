@@ -1,1 +1,1 @@
-"""Files of examples, read as they are written: no value is guessed at, and each fault is told with its line."""
+"""Readers of example files, which guess no value and report each fault with its line."""

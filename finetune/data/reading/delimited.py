@@ -1,4 +1,4 @@
-"""CSV and TSV files: every field is the text that stands there, and every row has a line."""
+"""CSV and TSV files, read with every field as text and with the line of every row."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from finetune.data.reading.text_file import opened
 from finetune.errors import DataLoadError
 
 LONGEST_FIELD = 1 << 24
-"""Characters of a field; a quotation mark that is never closed would otherwise take a whole file into one."""
+"""Most characters of a field; an unclosed quotation mark would otherwise make one field of the whole file."""
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _QUOTED = re.compile(r'"[^"]*+(?:""[^"]*+)*+"')
@@ -22,7 +22,7 @@ _HINT = " (the first line of such a file names its columns)"
 
 @dataclass(frozen=True)
 class _Record:
-    """A row: the line on which it begins, from 1 on, its lines as they stand there, and its fields."""
+    """A row: the number of its first line, counted from 1, its lines unchanged, and its fields."""
 
     line: int
     lines: Sequence[str]
@@ -59,7 +59,7 @@ class _Rows:
         self._lines.append(record.line)
 
     def fits(self, fields: Sequence[str]) -> bool:
-        """Tell whether there is a field a column; empty ones beyond, as behind a last comma, do not count."""
+        """Tell whether there is one field for each column; empty ones beyond, as after a last comma, do not count."""
         return len(fields) == self._width or (len(fields) > self._width and not any(fields[self._width :]))
 
     def table(self) -> Table:

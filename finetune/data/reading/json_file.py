@@ -1,4 +1,4 @@
-"""JSON files: an object a line, or one list of objects."""
+"""JSON files: one object on each line, or one list of objects."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,7 @@ from finetune.errors import DataLoadError
 
 
 def read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
-    """Read a file with a JSON object a line; blank lines do not count. A key that a row lacks is None there.
+    """Read a file with one JSON object on each line; blank lines do not count. A key that a row lacks is None there.
 
     Args:
         path: the file.
@@ -27,7 +27,7 @@ def read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
 
 
 def read_json(path: Path, wanted: Sequence[str]) -> Table:
-    """Read a file that holds a list of JSON objects, or an object a line.
+    """Read a file that holds a list of JSON objects, or one object on each line.
 
     Raises:
         DataLoadError, MissingColumnError: as `read_json_lines`.
@@ -62,7 +62,7 @@ def _table(path: Path, rows: Iterator[tuple[str, Any]], wanted: Sequence[str]) -
 
 
 def _of_lists(row: dict[str, Any], wanted: Sequence[str]) -> str | None:
-    """Return what an object is that holds the examples of a data set together; None if it is a single one."""
+    """Say what kind of object holds all examples of a data set; None if the object is a single example."""
     if all(isinstance(row.get(name), list) for name in wanted):
         return "is one object with a list for each column"
     inside = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]

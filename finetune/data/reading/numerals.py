@@ -12,7 +12,7 @@ def is_numeral(text: str) -> bool:
 
 
 def number_of(text: str) -> int | float | None:
-    """Return the number that a text is: a whole one as int, true and false as 1 and 0; None if it is none.
+    """Return the number that a text stands for: a whole one as int, true and false as 1 and 0; None if it is none.
 
     Points are decimal points; digits are those of ASCII; nan and inf are no numbers.
     """

@@ -11,7 +11,7 @@ def read_parquet(path: Path, wanted: Sequence[str]) -> Table:
     """Read columns of a Parquet file.
 
     Raises:
-        DataLoadError: the file is damaged or none of Parquet.
+        DataLoadError: the file is damaged or not a Parquet file.
         MissingColumnError: a wanted column does not exist.
     """
     import pyarrow as pa

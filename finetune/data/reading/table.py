@@ -1,4 +1,4 @@
-"""Columns as a file or a data set on the hub holds them, and where each row stands there."""
+"""Columns of a file or of a data set on the hub, with the place of each row there."""
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +35,8 @@ def check_names(where: str, names: Sequence[str], wanted: Sequence[str], *, hint
         hint: what a reader may have to know of such files.
 
     Raises:
-        DataLoadError: a name stands twice.
-        MissingColumnError: a wanted name does not stand there; lists those that do.
+        DataLoadError: a name occurs twice.
+        MissingColumnError: a wanted name is missing; lists those that exist.
     """
     for name in names:
         if name and list(names).count(name) > 1:
@@ -57,7 +57,7 @@ def _look_alike(one: str, other: str) -> bool:
 
 
 def _seen(name: str) -> str:
-    """Return what people see of a name: composed, without what has no width, and without white space around it."""
+    """Return the visible form of a name: composed, without characters of no width or white space around it."""
     composed = unicodedata.normalize("NFKC", name)
     return "".join(each for each in composed if unicodedata.category(each) != "Cf").strip()
 

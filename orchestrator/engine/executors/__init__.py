@@ -1,1 +1,1 @@
-"""Executors: where stages run. Each takes stages and gives outcomes back; none knows what a plan is."""
+"""Executors, which run stages: each takes stages and returns outcomes; none knows the plan."""

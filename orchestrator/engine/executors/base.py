@@ -1,4 +1,4 @@
-"""What every executor can do; the seam at which clusters plug in."""
+"""Interface of all executors; new ones, for clusters too, implement it."""
 
 from types import TracebackType
 from typing import Protocol
@@ -8,7 +8,7 @@ from orchestrator.store.stage import Stage
 
 
 class Executor(Protocol):
-    """Runs stages. Use it as a context manager, which starts it and takes it down again."""
+    """Runs stages. Use it as a context manager, which starts it and shuts it down again."""
 
     @property
     def capacity(self) -> int:
@@ -26,7 +26,7 @@ class Executor(Protocol):
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
         """Wait until a stage in flight ends, and return it with how it ended.
 
-        With nothing in flight it waits too: there may be no worker yet, or nothing to do but to look again later.
+        It also waits when nothing is in flight: there may be no worker yet, or the caller may have to look again later.
 
         Args:
             timeout: seconds after which to return None instead, or sooner where `capacity` changes; None, which is

@@ -13,7 +13,7 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 
 
 class InlineExecutor:
-    """Computes a stage when its outcome is asked for.
+    """Computes a stage when its outcome is requested.
 
     Args:
         sweep: the sweep.
@@ -29,11 +29,11 @@ class InlineExecutor:
         self._waiting: deque[tuple[Stage, int, int]] = deque()
 
     def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
-        """Put a stage in line."""
+        """Put a stage into the queue."""
         self._waiting.append((stage, attempt, halvings))
 
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
-        """Compute the next stage in line, however long that takes; with none in line, let `timeout` seconds pass."""
+        """Compute the next stage of the queue, however long that takes; if there is none, wait `timeout` seconds."""
         if not self._waiting:
             time.sleep(timeout or 0.0)
             return None

@@ -11,11 +11,11 @@ from slurm.ray.gpus import gpus_of_a_worker
 from slurm.ray.step import killed_for_memory
 
 CONNECT_SECONDS = 180.0
-"""How long it may take to connect to a Ray that is up on all nodes; most of it is loading."""
+"""Seconds within which to connect to a Ray that is up on all nodes; most of them go into loading libraries."""
 
 
 class JoinedRay:
-    """The Ray whose address and token stand in the environment; it has one CPU for every worker."""
+    """The Ray whose address and token are in the environment; it has one CPU for every worker."""
 
     def __init__(self, node_logs: Path) -> None:
         self.gpus_per_worker = 0.0
@@ -28,7 +28,7 @@ class JoinedRay:
         self._watchdog.start()
         with self._watchdog.limit("let the driver in", CONNECT_SECONDS):
             with own_answer_to_sigterm(held_back=True):
-                # What workers print goes to the logs of the nodes.
+                # The output of workers goes to the logs of the nodes.
                 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
             resources = ray.cluster_resources()
         workers = int(resources.get("CPU", 0))
@@ -44,7 +44,7 @@ class JoinedRay:
         self._watchdog.stop()
 
     def lost(self) -> None:
-        """Return None: the allocation looks after its Ray, and ends this process where that is lost."""
+        """Return None: the allocation watches its Ray, and ends this process if Ray is lost."""
 
     def start_again(self) -> None:
         """Do nothing; the allocation does."""
@@ -53,5 +53,5 @@ class JoinedRay:
         """Do nothing; the allocation does."""
 
     def ran_out_of_memory(self, host: str) -> bool:
-        """Tell whether Slurm ended what ran on a node because it took more memory than the allocation has."""
+        """Tell whether Slurm ended the processes on a node because they took more memory than the allocation has."""
         return killed_for_memory(self._node_logs / f"ray-{host}.log")

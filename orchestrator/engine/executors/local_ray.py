@@ -23,19 +23,19 @@ OBJECT_STORE_BYTES = 80 << 20
 
 
 MOST_RESTARTS = 3
-"""How often Ray is started again in a run after one of its processes was killed, as on each node of an allocation."""
+"""Most restarts of Ray in a run after one of its processes was killed; each node of an allocation has as many."""
 
 MOST_STARTS = 2
-"""How often one start is tried; on a busy machine Ray gives up after 30 seconds of its own accord."""
+"""Attempts at one start of Ray, which itself gives up after 30 seconds on a busy machine."""
 
 START_SECONDS = 240.0
-"""How long the tries of a start may take together."""
+"""Seconds for all attempts at one start together."""
 
 END_SECONDS = 40.0
-"""How long Ray may take to end; where one of its processes is gone already it takes some 10."""
+"""Seconds within which Ray has to end; if one of its processes is already gone, it takes about 10."""
 
 NEEDED_BYTES = 16 << 20
-"""What Ray writes at least to its temporary folder."""
+"""Bytes that Ray needs at least in its temporary folder."""
 
 
 class LocalRay:
@@ -43,7 +43,7 @@ class LocalRay:
 
     Args:
         workers: how many workers it has room for.
-        gpus: GPUs of this machine, which they share.
+        gpus: GPUs of this machine, which the workers share.
         workers_per_gpu: how many workers may share one.
     """
 
@@ -77,21 +77,21 @@ class LocalRay:
             self._end()
         self._watchdog.stop()
         for name in self._environment:
-            # The token goes with this process; whatever it starts later must not look for it.
+            # The token is removed when this process ends; processes that it starts later must not look for it.
             os.environ.pop(name, None)
 
     def lost(self) -> str | None:
-        """Return the name of the program of Ray that has ended by itself, or was killed, if one has."""
+        """Return the name of a program of Ray that has ended by itself or was killed; None if all are running."""
         if self._starting:
             self._processes.find()
         return self._processes.ended()
 
     def end_workers(self, workers: Sequence[int]) -> None:
-        """Kill workers of a lost Ray, which would go on for as long as what they have at hand takes."""
+        """Kill workers of a lost Ray, which would go on until they finish their current stages."""
         end_processes(workers)
 
     def start_again(self) -> None:
-        """Start Ray again after it was lost; nothing of the one before stays.
+        """Start Ray again after it was lost; nothing of the previous one remains.
 
         Raises:
             RayFailedError: it was lost too often, or does not start.
@@ -124,7 +124,7 @@ class LocalRay:
     def _initialise(self, folder: Path) -> None:
         import ray
 
-        # What a raylet said last would go to standard output, where the answer of `--json` goes.
+        # The last output of a raylet would go to standard output, which is for the answer of `--json`.
         ray._private.worker.listen_error_messages = lambda *_: None
         self._starting = True
         try:
@@ -156,7 +156,7 @@ class LocalRay:
         self._processes.end()
 
     def ran_out_of_memory(self, host: str) -> bool:
-        """Return False: nothing ends this machine's Ray for its memory but Ray itself, which says so."""
+        """Return False: on this machine only Ray itself ends workers for their memory, and it reports that."""
         return False
 
     def _set_environment(self) -> None:
@@ -174,7 +174,7 @@ class LocalRay:
 def _private_token() -> Path:
     """Write a token that only this user can read; without it anyone who reaches Ray's port can run code as the user.
 
-    Ray keeps the token that it read first, so that one serves every Ray of this process.
+    Ray keeps the token that it read first, so that one token serves every Ray of this process.
     """
     folder = ExitStack()
     atexit.register(folder.close)

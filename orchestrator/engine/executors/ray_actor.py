@@ -1,4 +1,4 @@
-"""The side of the Ray executor that lives in a worker process."""
+"""The part of the Ray executor that runs in a worker process."""
 
 import contextlib
 import os
@@ -16,15 +16,15 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.sources import Sources
 
 Task = tuple[Stage, int, int]
-"""A stage, which attempt it is, and how often its batches are halved."""
+"""A stage, the number of the attempt, and how often its batches are halved."""
 
 
 @dataclass(frozen=True)
 class Introduction:
-    """What a worker says of itself once it is up.
+    """Facts that a worker reports about itself once it is up.
 
     Attributes:
-        process: what names its process in claims.
+        process: identification of its process in claims.
         node: Ray's identity of its node.
         address: IP address and port at which it awaits the others of its model group; None for all but the first.
         unfit: why its GPU cannot be used; None where it can, or none is wanted.
@@ -70,7 +70,7 @@ class Worker:
         self._follower: Follower | None = None
 
     def introduce(self) -> Introduction:
-        """Say who this is."""
+        """Return the facts about this worker."""
         import ray
 
         address = None
@@ -114,5 +114,5 @@ class Worker:
                 group = meet(*address, self._rank, self._size, ray.util.get_node_ip_address())
                 self._follower = Follower(self._sweep, self._folder, group)
             return self._follower.follow()
-        except Exception as error:  # the first is gone
+        except Exception as error:  # the first process is gone
             return failed(error)

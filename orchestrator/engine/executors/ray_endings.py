@@ -1,4 +1,4 @@
-"""How calls to workers end: with what they return, with an error of theirs, or with their death."""
+"""Endings of calls to workers: a returned value, an error in the worker, or the death of the worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from orchestrator.engine.executors.ray_teams import Member
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 
 SECONDS_TO_EXPLAIN = 10.0
-"""How long to wait, where a member of a team has lost its connection to another, for news of that one."""
+"""Seconds to wait for the cause after a member of a team has lost its connection to another member."""
 
 _LOST = {
     FailureClass.WORKER: "the worker process died",
@@ -18,10 +18,10 @@ _LOST = {
 
 
 class MemoryWatch(Protocol):
-    """Who knows what was ended for the memory that it took."""
+    """Source of facts about processes that were ended because of their memory."""
 
     def ran_out_of_memory(self, host: str) -> bool:
-        """Tell whether what ran on a node was ended for the memory that it took."""
+        """Tell whether the processes on a node were ended because of their memory."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Ending:
 
     Attributes:
         outcomes: of the stages that were given; one alone where the worker died, none of a member that followed.
-        died: whether the worker is no more.
+        died: whether the worker has died.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -44,7 +44,7 @@ class Ending:
 
 
 def ending_of(call: Any, member: Member, watch: MemoryWatch) -> Ending:
-    """Return how a call that is over ended.
+    """Return the ending of a completed call.
 
     Args:
         call: Ray's reference to what it returns.
@@ -67,7 +67,7 @@ def ending_of(call: Any, member: Member, watch: MemoryWatch) -> Ending:
 
 
 def cause(first: Ending, others: Mapping[Any, Member], watch: MemoryWatch) -> Outcome:
-    """Return why a team failed: what was first at fault, where others lost their connection to it and were faster.
+    """Return the cause of a team's failure: the first fault, even if lost connections to that member came in earlier.
 
     Args:
         first: the ending that showed the failure.

@@ -1,4 +1,4 @@
-"""The worker processes of the Ray executor, in teams: those of a team hold a model together."""
+"""The worker processes of the Ray executor, in teams; the members of a team hold one model together."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ class Team:
     members: list["Member"] = field(default_factory=list)
 
     def disband(self) -> None:
-        """Kill all members, also those that Ray has only lost sight of, and give back what they were given."""
+        """Kill all members, also those that Ray can no longer reach, and release their resources."""
         import ray
 
         for member in self.members:
@@ -29,9 +29,9 @@ class Team:
             ray.util.remove_placement_group(self.placement)
 
     def set_aside(self) -> None:
-        """Compute no more, and keep what the members were given from others: one of their GPUs is broken.
+        """Stop computing, but keep the members' resources reserved, because one of their GPUs is broken.
 
-        A placement keeps that by itself, a member alone by living on.
+        A placement group keeps the reservation by itself; a single member keeps it as long as it lives.
         """
         import ray
 
@@ -46,7 +46,7 @@ class Member:
     Attributes:
         actor: Ray's handle.
         team: its team.
-        introduction: what it said of itself; None until it is up.
+        introduction: the facts that it reported about itself; None until it is up.
     """
 
     actor: Any
@@ -55,7 +55,7 @@ class Member:
 
     @property
     def up(self) -> Introduction:
-        """What the worker said of itself, which is up."""
+        """The introduction of the worker, which must be up."""
         if self.introduction is None:
             raise AssertionError("a worker that is not up has nothing to do")
         return self.introduction
@@ -76,7 +76,7 @@ def start_team(sweep: Sweep, folder: ResultsFolder, size: int, gpus: float) -> T
     team = Team()
     if size > 1:
         bundle = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
-        # Near each other where that can be: at every layer each sends its part of the weights to all others.
+        # Close to each other if possible: at every layer each process sends its part of the weights to all others.
         team.placement = ray.util.placement_group([bundle] * size, strategy="PACK")
     on_a_gpu = round(1 / gpus) if 0 < gpus < 1 else 1
     spec, sources = sweep.spec.model_dump(mode="json"), sweep.sources.to_json()

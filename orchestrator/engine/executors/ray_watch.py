@@ -1,4 +1,4 @@
-"""What looks after Ray from outside of it: its processes, the time that its calls take, and the answer to SIGTERM."""
+"""Supervision of Ray from outside of it: its processes, the duration of its calls, and the handler of SIGTERM."""
 
 import os
 import signal
@@ -13,15 +13,15 @@ import psutil
 from orchestrator.errors import ExitCode
 
 PROGRAMS = ("gcs_server", "raylet")
-"""What a Ray cannot be without."""
+"""Programs that every Ray needs."""
 
 LOOK_SECONDS = 0.25
 
 SECONDS_TO_NOTICE = 45.0
-"""How long Ray may be lost before this process is ended; Ray itself ends it after 60 seconds, without a word."""
+"""Seconds after which this process ends if Ray is lost; Ray itself ends it after 60 seconds, without a message."""
 
 SECONDS_TO_END = 5.0
-"""How long killed processes may take to be gone; those that wait for a disk take longer."""
+"""Seconds to wait until killed processes are gone; those that wait for a disk take longer."""
 
 ADVICE = (
     "see whether the machine has memory and processors to spare, then run the same command again, or run without Ray "
@@ -30,14 +30,14 @@ ADVICE = (
 
 
 class RayProcesses:
-    """Those that a Ray of this process consists of, as they come."""
+    """The processes of the Ray that this process has started, found as they appear."""
 
     def __init__(self) -> None:
         self._known: dict[psutil.Process, str] = {}
         self._past: set[psutil.Process] = set()
 
     def find(self) -> None:
-        """Take note of those that have been started."""
+        """Record the processes that have been started."""
         for child in psutil.Process().children():
             with suppress(psutil.Error):
                 name = child.name()
@@ -45,18 +45,18 @@ class RayProcesses:
                     self._known[child] = name
 
     def ended(self) -> str | None:
-        """Return the name of one that has ended, if one has."""
+        """Return the name of a process that has ended; None if all are running."""
         return next((name for process, name in list(self._known.items()) if not _runs(process)), None)
 
     def end(self) -> None:
-        """Kill those that still run, and take none of them for a part of the next Ray."""
+        """Kill the processes that still run, and do not count any of them as a part of the next Ray."""
         known, self._known = self._known, {}
         self._past |= known.keys()
         _kill(list(known))
 
 
 class Watchdog:
-    """Ends this process, with a message, where Ray keeps it waiting for ever; nothing else can interrupt those calls.
+    """Ends this process with a message if a call of Ray never returns; nothing else can interrupt such calls.
 
     Args:
         ended: says which of Ray's processes has ended, if one has.
@@ -69,17 +69,17 @@ class Watchdog:
         self._over = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         self._over.clear()
         threading.Thread(target=self._watch, name="ray-watchdog", daemon=True).start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._over.set()
 
     @contextmanager
     def limit(self, doing: str, seconds: float) -> Iterator[None]:
-        """Let what is done in the context, such as "start", take so long and no longer."""
+        """Limit the duration of the context; messages name its action, such as "start"."""
         before = self._doing, self._left
         self._doing, self._left = doing, seconds
         try:
@@ -103,7 +103,7 @@ class Watchdog:
 
 
 def end_processes(numbers: Iterable[int]) -> None:
-    """Kill workers of Ray, wherever they are at, and wait until they are gone."""
+    """Kill workers of Ray, whatever they are doing, and wait until they are gone."""
     workers = []
     for number in numbers:
         with suppress(psutil.Error):
@@ -118,7 +118,7 @@ def own_answer_to_sigterm(*, held_back: bool = False) -> Iterator[None]:
     """Keep this process's handler of SIGTERM, which Ray replaces by one that ends the process with a stack.
 
     Args:
-        held_back: whether the signal waits meanwhile; not where processes are started, which would never hear it.
+        held_back: whether the signal is blocked meanwhile; not if processes are started, which would inherit the block.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

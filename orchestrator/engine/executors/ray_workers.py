@@ -18,29 +18,29 @@ from orchestrator.store.stage import Stage, StageKind
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 
 SECONDS_TO_DIE = 10.0
-"""How long to wait for killed workers to be gone, before their claims are left to become stale."""
+"""Seconds to wait until killed workers are gone, before their claims are left to become stale."""
 
 MOST_FAILED_STARTS = 4
-"""Workers that may end one after the other before they are up, until the run gives up."""
+"""Consecutive workers that may end before they are up, until the run gives up."""
 
 SHORT_SECONDS = 0.02
-"""Stages that take less are handed out several at once: a call to a worker takes a good part of that itself."""
+"""Stages that take less are given out several at once: a call to a worker itself takes a good part of that time."""
 
 LONG_SECONDS = 1.0
 """A call that took longer is followed by calls with one stage."""
 
 LOOK_SECONDS = 0.5
-"""Pause between looks at whether Ray is there still; calls to workers of a lost one never end."""
+"""Pause between checks that Ray is still running; calls to workers of a lost Ray never end."""
 
 UP_SECONDS = 300.0
-"""How long there may be no worker while some are being started; a shared file system can make Python slow to load."""
+"""Seconds without any worker while some are being started; Python can load slowly from a shared file system."""
 
 MOST_TASKS_A_CALL = 16
 """Most stages that a worker is given at once; if it dies, all of them are begun again."""
 
 
 class RayConnection(Protocol):
-    """How this process comes to a Ray; use it as a context manager, which connects and disconnects.
+    """Connection of this process to a Ray; use it as a context manager, which connects and disconnects.
 
     Attributes:
         gpus_per_worker: GPUs that each worker has for itself; known once connected.
@@ -49,17 +49,17 @@ class RayConnection(Protocol):
     gpus_per_worker: float
 
     def __enter__(self) -> int:
-        """Connect, and return how many workers there shall be."""
+        """Connect, and return the number of workers to start."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
     def ran_out_of_memory(self, host: str) -> bool:
-        """Tell whether what ran on a node was ended for the memory that it took."""
+        """Tell whether the processes on a node were ended because of their memory."""
 
     def lost(self) -> str | None:
-        """Return what of Ray has ended, if it has, and this process is to start it again."""
+        """Return the part of Ray that has ended, if this process has to start Ray again; else None."""
 
     def end_workers(self, workers: Sequence[int]) -> None:
         """Kill workers of a lost Ray, by their process numbers, and wait until they are gone."""
@@ -69,9 +69,9 @@ class RayConnection(Protocol):
 
 
 class RayExecutor:
-    """Keeps workers busy; one that dies is replaced, where Ray has room for it, and its stage reported as lost.
+    """Gives stages to workers; a worker that dies is replaced if Ray has room for it, and its stage reported as lost.
 
-    Workers come in teams of as many as hold a model together. Stages that run the model are computed by a team, all
+    Workers come in teams that hold one model together. Stages that run the model are computed by a team, all
     others by any of its members alone.
     """
 
@@ -95,7 +95,7 @@ class RayExecutor:
 
     @property
     def capacity(self) -> int:
-        """Stages that the workers which are up can have in hand: several each of a kind that takes no time."""
+        """Stages that the running workers can hold at once: several each, for kinds that take very little time."""
         up = len(self._idle) + len(self._in_flight) + len(self._following)
         if self._kind is None:
             return up
@@ -125,7 +125,7 @@ class RayExecutor:
             self._connection.__exit__(kind, error, trace)
 
     def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
-        """Take a stage, which the next idle worker gets."""
+        """Accept a stage, which the next idle worker gets."""
         self._kind = stage.of
         self._waiting.append((stage, attempt, halvings))
 
@@ -151,7 +151,7 @@ class RayExecutor:
         return self._ended.popleft() if self._ended else None
 
     def _wait(self, timeout: float | None) -> list[Any]:
-        """Return the first call that ends, alone in a list; nothing after `timeout` seconds, or if Ray was lost."""
+        """Return a list of the first call that ends; an empty one after `timeout` seconds, or if Ray was lost."""
         import ray
 
         awaited = [*self._in_flight, *self._following, *self._starting]
@@ -167,7 +167,7 @@ class RayExecutor:
         if self._idle or self._in_flight or self._following:
             self._seconds_without_worker = 0.0
             return
-        # Not by the clock, which goes on while Slurm or a user has suspended this process.
+        # Not by the clock, which continues while Slurm or a user has suspended this process.
         self._seconds_without_worker += LOOK_SECONDS
         if self._seconds_without_worker > UP_SECONDS:
             raise RayFailedError(f"no worker process was up after {UP_SECONDS:.0f} s; {ADVICE}")
@@ -183,7 +183,7 @@ class RayExecutor:
         )
 
     def _restart_if_lost(self) -> bool:
-        """Start Ray again if it was lost; what workers had in hand failed, and others take their places."""
+        """Start Ray again if it was lost; the stages of its workers have failed, and new workers replace them."""
         program = self._connection.lost()
         if program is None:
             return False
@@ -210,11 +210,11 @@ class RayExecutor:
         return self._team_size > 1 and kind.runs_model
 
     def _give_out(self) -> None:
-        """Share the waiting stages among idle workers, once the schedule knows of all that have ended."""
+        """Share the waiting stages among idle workers, once the schedule knows of all ended stages."""
         while self._waiting and self._idle and not self._ended:
             kind = self._waiting[0][0].of
             if self._needs_team(kind):
-                # What waits behind it waits too, so that the members of a team come to be idle together.
+                # Stages behind it wait too, so that the members of a team become idle together.
                 if not self._give_to_team():
                     return
                 continue
@@ -242,7 +242,7 @@ class RayExecutor:
         ending = ending_of(done, worker, self._connection)
         together = self._needs_team(tasks[0][0].of)
         if ending.died or (together and ending.failure):
-            # The others of the team wait for what will not come.
+            # The other members of the team wait for data that will not come.
             self._team_failed(done, worker, ending)
             return
         del self._in_flight[done]
@@ -255,7 +255,7 @@ class RayExecutor:
             self._end_team(worker.team, ended, spent if spent.broken_gpu else None)
 
     def _followed(self, done: Any) -> None:
-        """See how a member of a team ended its part of a stage."""
+        """Check how a member of a team ended its part of a stage."""
         member = self._following[done]
         ending = ending_of(done, member, self._connection)
         if ending.failure:
@@ -265,7 +265,7 @@ class RayExecutor:
         self._idle.append(member)
 
     def _team_failed(self, done: Any, member: Member, ending: Ending) -> None:
-        """End the team of a member whose call ended with a failure; what it had in hand failed for the same reason."""
+        """End the team of a member whose call failed; the stages that it held have failed for the same reason."""
         others = {call: each for call, each in self._calls_to(member.team).items() if call != done}
         failure = cause(ending, others, self._connection)
         self._end_team(member.team, failure, failure if failure.broken_gpu else None)
@@ -275,11 +275,11 @@ class RayExecutor:
         return {call: member for call, member in calls.items() if member.team is team}
 
     def _adapt(self, kind: StageKind, outcomes: Sequence[Outcome]) -> None:
-        """Hand out more stages of a kind at once while they take no longer than a call, one at a time where they do."""
+        """Give out more stages of a kind at once while they take no longer than a call, and else one at a time."""
         before = self._tasks_a_call.get(kind, 1)
         seconds = sum(outcome.seconds for outcome in outcomes)
         factor = 2.0 if seconds < SHORT_SECONDS * len(outcomes) else 0.5
-        # However many there are, whoever is told to stop must not wait for long.
+        # However many stages there are, a run that is told to stop must not wait for long.
         most = 1 if seconds > LONG_SECONDS else MOST_TASKS_A_CALL
         self._tasks_a_call[kind] = max(1, min(int(factor * before), most))
 
@@ -305,11 +305,11 @@ class RayExecutor:
             self._end_team(member.team, Outcome(Status.FAILED, FailureClass.WORKER, str(error)))
 
     def _end_team(self, team: Team, outcome: Outcome, broken_gpu: Outcome | None = None) -> None:
-        """Kill a team, report what its members had in hand as ended so, and start another in its place.
+        """Kill a team, report `outcome` for the stages of its members, and start another team in its place.
 
-        None takes the place of one that was ended by a broken GPU, which is kept from others.
+        A team that was ended by a broken GPU is not replaced, so that no other worker gets the GPU.
         """
-        self._tasks_a_call.clear()  # so that the stage that ends workers is told from those beside it
+        self._tasks_a_call.clear()  # one stage for each call identifies a stage that kills workers
         if broken_gpu is not None:
             team.set_aside()
             self._aside.append((team, broken_gpu))
@@ -345,6 +345,6 @@ class RayExecutor:
             return
         ended, _ = ray.wait(list(calls), num_returns=len(calls), timeout=SECONDS_TO_DIE)
         for call in ended:
-            # Its node saw the process end. Of one on a lost node nobody knows: its claim has to become stale.
+            # Its node saw the process end. For a process on a lost node this is unknown: its claim has to become stale.
             if is_alive(calls[call].up.node):
                 self._folder.claims().release_all(calls[call].up.process)

@@ -49,11 +49,11 @@ class StageWorker:
 
     @property
     def process(self) -> Mapping[str, Any]:
-        """What names this process among those of all machines, in each of its claims."""
+        """Identification of this process among those of all machines, as written in each of its claims."""
         return self._claims.process
 
     def unfit_gpu(self) -> Outcome | None:
-        """Return why this process cannot use its GPU, if that is broken or of another kind than it should be."""
+        """Return the failure if this process cannot use its GPU, which is broken or of the wrong kind; else None."""
         if self._compute.device != "cuda":
             return None
         try:
@@ -66,7 +66,7 @@ class StageWorker:
         return None
 
     def interrupted(self) -> None:
-        """Give back every claim of this process, at whatever point it was interrupted."""
+        """Give back every claim of this process, wherever it was interrupted."""
         self._claims.release_all()
 
     def execute(self, stage: Stage, attempt: int = 1, halvings: int = 0) -> Outcome:
@@ -89,7 +89,7 @@ class StageWorker:
                 # Between the first look and the claim another process may have finished it.
                 if store.has(stage.kind, stage.stage_id):
                     return Outcome(Status.EXISTING)
-                # Whoever refused it did so before giving back the claim, so that nobody tries it in between.
+                # A process refuses a stage before it gives back the claim, so that no other tries it in between.
                 refusal = self._refusals.of(stage.stage_id)
                 if refusal is not None:
                     failure, message = refusal
@@ -140,7 +140,7 @@ class StageWorker:
 
     @contextmanager
     def _together(self, stage: Stage, halvings: int) -> Iterator[None]:
-        """Let the others of the group take part in a stage that runs the model."""
+        """Have the other processes of the group take part in a stage that runs the model."""
         if not stage.of.runs_model:
             yield
             return
@@ -160,14 +160,14 @@ class StageWorker:
 
 
 def note_unfit_gpu(journal: Journal, outcome: Outcome) -> None:
-    """Write to the journal that this node has a GPU that is not to be used, for those who choose nodes later."""
+    """Record in the journal that this node has an unusable GPU, for the later choice of nodes."""
     journal.write("unfit_gpu", host=host_name(), message=outcome.message)
 
 
 def provenance(
     stage: Stage, attempt: int, seconds: float, *, device: str = "cpu", peak: int | None = None
 ) -> dict[str, Any]:
-    """Return where and by what a stage was computed."""
+    """Return the provenance of a stage: where and by what it was computed."""
     return {
         "stage_id": stage.stage_id,
         "host": host_name(),

@@ -14,17 +14,17 @@ from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_mem
 
 
 def lead(group: ModelGroup, stage: Stage, halvings: int) -> None:
-    """Tell the others of a group which stage the first one begins."""
+    """Tell the other processes of a group which stage the first one begins."""
     group.agreed({"stage": stage.to_json(), "halvings": halvings})
 
 
 def dismiss(group: ModelGroup) -> None:
-    """Tell the others of a group that no stage follows for now."""
+    """Tell the other processes of a group that no stage follows for now."""
     group.agreed(None)
 
 
 class Follower:
-    """The side of a process of a model group that is not the first: it neither claims nor publishes."""
+    """The part of a process of a model group that is not the first: it neither claims nor publishes stages."""
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> None:
         self._work = Work(sweep, folder)
@@ -36,7 +36,7 @@ class Follower:
     def follow(self) -> Outcome | None:
         """Take part in stage after stage until the first process has none; return the failure of one, if it failed.
 
-        After a failure the group cannot go on: the others wait for this process.
+        After a failure the group cannot continue: the other processes wait for this one.
         """
         while (order := self._work.group.agreed()) is not None:
             outcome = self._take_part(order)

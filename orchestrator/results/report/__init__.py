@@ -1,1 +1,1 @@
-"""A page of what a trained sweep found, with intervals, and small tables beside it."""
+"""A page with the findings of a trained sweep and their intervals, and small tables beside it."""

@@ -29,8 +29,8 @@ def mean_over(values: FloatArray, *, geometric: bool = False) -> Mean:
     """Return the mean of values (S, L) over S seeds and L layer sets, with a percentile interval.
 
     Draws take layer sets and, independently, seeds with replacement: the pigeonhole bootstrap of Owen (Annals of
-    Applied Statistics 1, 2007), as for correlations. A single seed or layer set does not vary, and the interval does
-    not know of others.
+    Applied Statistics 1, 2007), as for correlations. A single seed or layer set does not vary in the draws, and the
+    interval then does not cover the variation between others.
 
     Args:
         values: one number for each seed and layer set; layer sets with a nan in some seed are left out.

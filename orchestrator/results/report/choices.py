@@ -1,4 +1,4 @@
-"""What choosing a layer set before training would have cost, against the best one after training."""
+"""Loss from choosing a layer set before training, compared with the best one after training."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,12 +14,12 @@ OUTCOME = "finetune_eval_loss"
 
 
 def choices_made(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for every task, rank, learning rate, training-set size, lambda and way to choose a layer set.
+    """Return a row for every task, rank, learning rate, training-set size, lambda and method of choosing a layer set.
 
-    For each seed the layer set is chosen that the criterion likes best at this lambda, or by a baseline: `all` takes
-    the largest set, `last` the single layer that is highest, `random` any with equal chance. `excess_loss` is by how
-    much its evaluation loss after fine-tuning exceeds that of the best layer set of the same seed, on average over
-    seeds, with a 95 % interval over seeds; 0 is perfect.
+    For each seed the layer set is chosen that is best by the criterion at this lambda, or by a baseline: `all` takes
+    the largest set, `last` the highest single layer, `random` any with equal probability. `excess_loss` is the
+    evaluation loss after fine-tuning minus that of the best layer set of the same seed, averaged over seeds, with a
+    95 % interval over seeds; 0 is perfect.
     """
     usable = cells[cells["finetune_status"].notna() & (cells["finetune_status"] != "diverged")]
     rows: list[dict[str, Any]] = []
@@ -43,7 +43,7 @@ def _ways(cells: pd.DataFrame) -> Iterator[str]:
 
 
 def _chosen(way: str, cells: pd.DataFrame) -> float:
-    """Return the outcome of the layer set that is chosen among cells of one seed and lambda; of `random` the mean."""
+    """Return the outcome of the layer set chosen among cells of one seed and lambda; for `random` the mean outcome."""
     if way == "random":
         return float(cells[OUTCOME].mean())
     if way == "all":

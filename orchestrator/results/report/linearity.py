@@ -1,4 +1,4 @@
-"""How far the linearized model describes fine-tuning, lambda by lambda."""
+"""Agreement of the linearized model with fine-tuning, for each lambda."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Measure:
     Attributes:
         column: its name.
         geometric: whether its mean is geometric.
-        of_ridge: whether it is of the ridge solution, which is not that of the linearization for `outputs: trace`.
+        of_ridge: whether it describes the ridge solution, which differs from the linearization for `outputs: trace`.
     """
 
     column: str

@@ -1,4 +1,4 @@
-"""The page that a report opens with: what was swept, and what the tables beside it say."""
+"""The first page of a report: the grid of the sweep, and a summary of the tables beside it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ QUANTITIES = (
     "condition_number_fixed_sigma", "condition_number_relative_sigma", "effective_rank", "label_alignment", "trace",
     "sigma_max", "n_parameters", "gcv", "leave_one_out_loss", "eval_loss", "linearized_eval_loss",
 )  # fmt: skip
-"""What the page correlates with the outcome; the table has more."""
+"""Quantities that the page correlates with the outcome; the table has more."""
 
 OUTCOME = "finetune_eval_loss"
 
@@ -128,7 +128,7 @@ def _threshold(rows: pd.DataFrame) -> str:
     if not close.any():
         says = f"At no λ of the grid is |f − f_lin| / |f| below {LINEAR_UP_TO:g} with its whole interval."
     else:
-        # From where on it holds for every larger lambda as well.
+        # The smallest lambda from which on it holds for every larger one as well.
         from_here = rows["lambda_given"][close[::-1].cummin()[::-1]]
         says = (
             f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g}, interval included, from λ = {from_here.min():.3g} on."
@@ -267,7 +267,7 @@ def _notes(found: Findings) -> Iterator[str]:
 
 
 def _by_variant(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield the rows of each task, rank, learning rate and training-set size, with a name of what varies."""
+    """Yield the rows of each task, rank, learning rate and training-set size, with a name of the varying values."""
     varying = [name for name in VARIANT if name == "task" or frame[name].nunique(dropna=False) > 1]
     for _, rows in frame.groupby(VARIANT, sort=False, dropna=False):
         first = rows.iloc[0]

@@ -10,17 +10,17 @@ COEFFICIENTS = ("spearman", "partial_spearman")
 
 
 def over_tasks(correlations: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """Return a row for each regime and quantity: how it orders layer sets by `outcome`, one number a task.
+    """Return a row for each regime and quantity: its correlation with `outcome` over layer sets, one number a task.
 
     A task's number is the mean of its coefficients over all lambdas of the regime (and ranks, learning rates and
-    training-set sizes): neighbouring lambdas repeat each other and are no evidence of their own. Columns, for each of
+    training-set sizes): neighboring lambdas repeat each other and are not independent evidence. Columns, for each of
     `COEFFICIENTS`: its median over tasks, `<name>_positive`, the number of tasks in which it is above 0,
     `<name>_tasks`, the number in which it exists, and `<name>_p`, the two-sided sign test over tasks. Tasks that share
     examples are counted as if they did not.
 
     Args:
         correlations: the table `correlations`.
-        outcome: what is correlated with, one of its outcomes.
+        outcome: the outcome of the correlations, one of those in the table.
     """
     of_outcome = correlations[(correlations["outcome"] == outcome) & (correlations["regime"] != "all")]
     rows: list[dict[str, Any]] = []
@@ -40,9 +40,9 @@ def _tests(group: pd.DataFrame) -> Iterator[tuple[str, Any]]:
 
 
 def sign_test(values: "np.ndarray[Any, np.dtype[np.float64]]") -> float:
-    """Return the two-sided p-value of as many values above 0 as there are, if either sign were as likely.
+    """Return the two-sided p-value of the number of values above 0, if both signs were equally likely.
 
-    Zeros are left out; nan where nothing is left. With n values it is never below 2^(1 - n).
+    Zeros are left out; the result is nan if no values remain. With n values it is never below 2^(1 - n).
     """
     from scipy.stats import binomtest
 

@@ -1,4 +1,4 @@
-"""Writing a report: the page, and the tables that it is made of."""
+"""Writing a report: the page, and the tables behind it."""
 
 from pathlib import Path
 

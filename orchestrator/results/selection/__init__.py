@@ -1,1 +1,1 @@
-"""Choosing layer sets before anything is trained: by what a finished sweep's kernels say, and greedily from them."""
+"""Choosing layer sets before training, from the kernels of a finished sweep: by ranking, or greedily."""

@@ -1,4 +1,4 @@
-"""Layers chosen without looking at any kernel: what a selection has to beat."""
+"""Baselines of a selection: layers chosen without any kernel."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ def baseline_values(
     Args:
         kernels: the kernel blocks of one seed.
         criterion: the criterion.
-        size: how many layers.
+        size: number of layers.
         weights: condition number of each layer's pretrained weights; without them those baselines are left out.
     """
     drawn = [kernels.value(kernels.of(layers), criterion) for layers in random_sets(kernels.layers, size)]
@@ -54,7 +54,7 @@ def random_sets(layers: Sequence[int], size: int) -> list[tuple[int, ...]]:
 
 
 def weight_conditions(variant: Variant, groups_of: Mapping[int, Sequence[str]]) -> tuple[Mapping[int, float], str]:
-    """Return the condition number of each layer's adapted weights before training, and why there are none.
+    """Return the condition number of each layer's adapted weights before training, or the reason why it is missing.
 
     Of a layer with several target modules it is the geometric mean of theirs. The model is loaded for it, from where
     the sweep found it; without it, nothing and the reason are returned.

@@ -1,4 +1,4 @@
-"""Which variant of a sweep layers are selected for, where its grid has several tasks or ranks."""
+"""Choice of the variant of a sweep whose layers are selected, where its grid has several tasks or ranks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from orchestrator.sweep.choices import Choice, choices
 def choose(spec: Spec, task: str | None, rank: int | None) -> int:
     """Return the position of the variant with that task and rank.
 
-    What is selected by rests on nothing that was trained, so that learning rates make no difference.
+    Criteria of selection do not depend on training, so that learning rates make no difference.
 
     Args:
         spec: the spec of the sweep.
@@ -19,7 +19,7 @@ def choose(spec: Spec, task: str | None, rank: int | None) -> int:
         rank: rank of LoRA; None where the grid has one.
 
     Raises:
-        SpecError: the grid has several and none was named, or not this one.
+        SpecError: the grid has several and none was named, or it does not have the named one.
     """
     found = choices(spec)
     _check("--task", task, [choice.task for choice in found])

@@ -1,4 +1,4 @@
-"""What layer sets can be ranked by before training: numbers of kernels and ridge paths, none of trained models."""
+"""Criteria for ranking layer sets before training: numbers of kernels and ridge paths, not of trained models."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from orchestrator.sweep.error_estimates import ESTIMATES, NEEDS_EIGENVECTORS, mi
 
 @dataclass(frozen=True)
 class Criterion:
-    """A number of a layer set's kernel that says how good the set is.
+    """A number of a layer set's kernel by which sets are ranked.
 
     Attributes:
-        name: what it is called on the command line.
+        name: its name on the command line.
         column: the column of `cells` that it reads.
         large_is_good: whether the layer set with the largest value is the best, else the one with the smallest.
         geometric: whether its means over seeds are geometric, as for numbers that differ by factors.
         over_lambdas: whether its value depends on lambda; the best lambda of each layer set and seed then counts.
-        meaning: what it means and what it rests on, as a sentence.
+        meaning: a sentence about its meaning and the data that it uses.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Criterion:
         return float(np.exp(np.log(array).mean()) if self.geometric else array.mean())
 
     def badness(self, value: float) -> float:
-        """Return a number that is the smaller the better the value: what is to be sorted by; nan is worst."""
+        """Return a sort key that is smaller for better values; nan is worst."""
         if np.isnan(value):
             return float("inf")
         return -value if self.large_is_good else value
@@ -121,10 +121,10 @@ def criterion_named(name: str, spec: Spec) -> Criterion:
 
 
 def usual_criterion(spec: Spec) -> Criterion:
-    """Return what layer sets of a sweep are ranked by if nobody says: gcv, or leave_one_out where that is empty.
+    """Return the default criterion for layer sets of a sweep: gcv, or leave_one_out if gcv is empty.
 
     Raises:
-        ResultsError: the sweep has neither; the message says why, and what there is.
+        ResultsError: the sweep has neither; the message gives the reason and the other criteria.
     """
     missing = _missing(spec)
     for criterion in CRITERIA:
@@ -141,7 +141,7 @@ def _missing(spec: Spec) -> dict[str, str]:
 
 
 def _with_eigenvectors(missing: Mapping[str, str]) -> str:
-    """Return how to get leave-one-out losses, where eigenvectors are all they lack."""
+    """Return instructions to get leave-one-out losses, if only eigenvectors are missing for them."""
     if missing.get("leave_one_out_loss") != NEEDS_EIGENVECTORS:
         return ""
     return ": set it and run with `--on-change given` (the kernel blocks are used again)"

@@ -30,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True)
 class SeedSelection:
-    """What forward selection chose with the kernels of one seed."""
+    """The choices of forward selection with the kernels of one seed."""
 
     seed: int
     steps: list[Step]
@@ -43,8 +43,8 @@ class Selection:
     Attributes:
         layers: the layers that it chose among.
         seeds: what each seed chose, in the order of the grid.
-        agreement: for each step, how many seeds had by then chosen the same layers as the first one, in whatever order;
-            the first one counts.
+        agreement: for each step, the number of seeds that had chosen the same layers as the first one, in any order,
+            the first one included.
         without_weights: why there are no baselines by weight condition number; empty if there are.
     """
 
@@ -65,12 +65,12 @@ def select_layers(
         variant: a variant of the sweep.
         solves: the stages that fill its cells.
         folder: the results folder of the sweep.
-        criterion: what to choose by.
-        n_layers: how many layers to choose.
+        criterion: the criterion.
+        n_layers: number of layers to choose.
 
     Raises:
         SpecError: the grid has fewer layers.
-        ResultsError: kernel blocks are not stored; the message says which, and how to get them.
+        ResultsError: kernel blocks are not stored; the message names them, and how to get them.
     """
     layers = layers_of(variant, solves)
     if not 1 <= n_layers <= len(layers):
@@ -89,10 +89,10 @@ def select_layers(
 
 
 def forward_selection(kernels: StoredKernels, criterion: Criterion, n_layers: int) -> list[tuple[int, float]]:
-    """Return (layer, value) of each step: the layer added and the criterion of all that were chosen by then.
+    """Return (layer, value) of each step: the added layer and the criterion of all layers chosen so far.
 
-    The kernel of the chosen layers is kept, so that a candidate costs its own block and one decomposition. Of equally
-    good layers the lowest is taken.
+    The kernel of the chosen layers is kept, so that a candidate costs its own block and one decomposition. Among
+    equally good layers the lowest is chosen.
     """
     chosen: list[tuple[int, float]] = []
     kernel = kernels.start()
@@ -107,7 +107,7 @@ def forward_selection(kernels: StoredKernels, criterion: Criterion, n_layers: in
 
 
 def agreement(chosen: Sequence[Sequence[int]]) -> list[int]:
-    """Return for each step how many of the sequences hold, up to there, the same layers as the first one."""
+    """Return for each step the number of sequences with the same layers so far as the first one."""
     return [sum(set(each[:end]) == set(chosen[0][:end]) for each in chosen) for end in range(1, len(chosen[0]) + 1)]
 
 

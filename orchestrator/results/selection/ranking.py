@@ -17,7 +17,7 @@ from orchestrator.sweep.choices import Choice
 
 @dataclass(frozen=True)
 class RankedLayerSet:
-    """A layer set and what a criterion says of it.
+    """A layer set with its values of a criterion.
 
     Attributes:
         layer_set: its name.
@@ -35,15 +35,15 @@ class RankedLayerSet:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The layer sets of a sweep, the best first, and what their order rests on.
+    """The layer sets of a sweep, the best first, and the data behind their order.
 
     Attributes:
-        criterion: what they are ranked by.
-        layer_sets: those whose cells are all there; equally good ones in the grid's order.
+        criterion: the criterion of the ranking.
+        layer_sets: those whose cells are all finished; equally good ones in the grid's order.
         unfinished: names of the others, which are not ranked.
         n_train: training examples: the largest training-set size of the grid.
         n_eval: evaluation examples.
-        n_seeds: seeds that means are over.
+        n_seeds: number of seeds in the means.
         lambdas: regularization strengths, ascending, as the spec gives them.
         lambda_scale: absolute, or trace: in units of trace/M.
         n_kernels: kernels of the ranked layer sets: one a set and seed.
@@ -67,11 +67,11 @@ class Ranking:
 def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -> Ranking:
     """Rank the layer sets of a sweep, at its largest training-set size.
 
-    A layer set has one value a seed: where it depends on lambda that of the best lambda, each seed choosing its own.
+    A layer set has one value for each seed: if it depends on lambda, the value of that seed's best lambda.
 
     Args:
         results: the tables of the sweep.
-        criterion: what to rank by.
+        criterion: the criterion.
         choice: the variant whose layer sets are ranked; None for the only one.
 
     Raises:
@@ -109,7 +109,7 @@ def rank(results: Results, criterion: Criterion, choice: Choice | None = None) -
 
 
 def _refuse_empty(cells: pd.DataFrame, criterion: Criterion) -> None:
-    """Raise ResultsError where no cell has a value, and say why if the cells do."""
+    """Raise ResultsError if no cell has a value, with the reason if the cells give it."""
     if cells[criterion.column].notna().any():
         return
     reasons = [text for text in cells["missing_estimates"].dropna().unique() if f"{criterion.column}: " in text]

@@ -1,4 +1,4 @@
-"""The kernel blocks that a sweep has stored, layer by layer, and what a criterion says of sums of them."""
+"""Stored kernel blocks of a sweep, layer by layer, and values of a criterion for sums of them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ class Kernel:
     evaluation: FloatArray
 
     def plus(self, block: "Kernel") -> "Kernel":
-        """Return the sum with a block, in the memory of the block, which must not be used afterwards."""
+        """Return the sum with a block, in the memory of that block, which must not be used afterwards."""
         # In place, so that a candidate costs no more memory than its own block.
         return Kernel(np.add(block.train, self.train, out=block.train), block.evaluation + self.evaluation)
 
@@ -40,8 +40,8 @@ class Kernel:
 class StoredKernels:
     """The kernel blocks of one seed at the largest training-set size, by layer.
 
-    Every set of layers comes with all targets of its layers, and with the head where that is in the kernel, as the
-    layer sets of the grid do. Numbers are those of the stage `solve`, which this computes with.
+    Every set of layers includes all targets of its layers, and the head if that is in the kernel, as the layer sets of
+    the grid do. Numbers are those of the stage `solve`, whose code computes them.
 
     Attributes:
         layers: the layers that the grid's layer sets touch, ascending.
@@ -53,7 +53,7 @@ class StoredKernels:
         seed: seed of the grid.
 
     Raises:
-        ResultsError: some block is not stored, or kernels are not to be decomposed; the message says what to do.
+        ResultsError: a block is not stored, or kernels are not decomposed; the message says what to do.
     """
 
     def __init__(self, variant: Variant, solves: Sequence[Solve], folder: ResultsFolder, seed: int) -> None:
@@ -74,7 +74,7 @@ class StoredKernels:
             self._solver = Solver(self._stage, Work(variant.sweep, folder))
 
     def of(self, layers: Iterable[int]) -> Kernel:
-        """Return the kernel of a set of layers, added up as the stage `solve` does: bitwise what a cell rests on."""
+        """Return the kernel of a set of layers, added up as in the stage `solve` and so bitwise equal to a cell's."""
         groups = [group for layer in sorted(layers) for group in self._groups[layer]]
         return self._sum((*groups, *self._head))
 
@@ -83,14 +83,14 @@ class StoredKernels:
         return self._sum(self._groups[layer])
 
     def start(self) -> Kernel:
-        """Return the kernel of no layer: the head's where that is in the kernel, else zeros."""
+        """Return the kernel of an empty set of layers: the head's if that is in the kernel, else zeros."""
         if self._head:
             return self._sum(self._head)
         M, M_eval = self._solver.problem.size, self._solver.problem.eval_size
         return Kernel(np.zeros((M, M), order="F"), np.zeros((M_eval, M)))
 
     def value(self, kernel: Kernel, criterion: Criterion) -> float:
-        """Return what a criterion says of a kernel, whose K(train, train) is overwritten."""
+        """Return the value of a criterion for a kernel, whose K(train, train) is overwritten."""
         decomposition = self._solver.decomposition_of(kernel.train)
         kept = self._solver.keep(decomposition, [kernel.evaluation])
         path = follow(kept, decomposition.trace, self._solver.problem, self._strengths, self._solver.missing)
@@ -103,11 +103,11 @@ class StoredKernels:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Say how to get an artifact back that is gone or damaged."""
+        """Turn errors about missing or damaged artifacts into instructions to get them back."""
         try:
             yield
         except DamagedArtifactError as error:
-            # A finished sweep needs its blocks no more, so `run` alone would not look at them.
+            # A finished sweep no longer needs its blocks, so `run` alone would not check them.
             blocks = f"part of the kernel blocks of layers {compress(self.layers)}"
             what = {
                 "gram": blocks,
@@ -167,7 +167,7 @@ def _check_stored(variant: Variant, solves: Sequence[Solve], by_layer: Mapping[i
 
 
 def _dual_stage(variant: Variant, solves: Sequence[Solve], seed: int) -> Stage:
-    """Return a solve stage that reads kernel blocks, at the largest training-set size: all of a seed read the same."""
+    """Return a solve stage of the largest training-set size that reads kernel blocks; those of a seed read the same."""
     return next(
         solve.stage
         for solve in solves

@@ -1,1 +1,1 @@
-"""The Parquet tables that a sweep leaves: their schemas, how they are written, how they are read."""
+"""The Parquet tables of a sweep: schemas, writing and reading."""

@@ -1,4 +1,4 @@
-"""From the artifacts of stages `additions` to rows of the table of that name."""
+"""Rows of the table `additions`, from the artifacts of the stages of that name."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""From the artifact of a solve stage to rows of the tables."""
+"""Rows of the tables, from the artifact of a solve stage."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ def cells_of(
     *,
     paths: "Iterable[LambdaPath]",
 ) -> pa.RecordBatch:
-    """Return the cells of a solve stage: for each of its layer sets, every lambda.
+    """Return the cells of a solve stage: one for each of its layer sets and every lambda.
 
     Args:
         plan: the plan.

@@ -1,4 +1,4 @@
-"""What a column is, and columns that more than one table has."""
+"""The class of a column, and columns that more than one table has."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ DISTANCE = "|theta - theta_0| over all trained parameters"
 
 
 def scores(model: str, whose: str) -> tuple[Column, ...]:
-    """Return the columns of losses and metrics of a model; `whose` says of which, for people."""
+    """Return the columns of losses and metrics of a model; `whose` names the model in their meanings."""
     losses = (
         Column(f"{model}_{split}_loss", REAL, f"half the mean squared residual over {examples}, {whose}")
         for split, examples in SPLITS
@@ -82,7 +82,7 @@ def scores(model: str, whose: str) -> tuple[Column, ...]:
 
 
 def pulled(model: str, whose: str, steps: str) -> tuple[Column, ...]:
-    """Return the columns that say how often, of `steps`, lambda changed something of a model."""
+    """Return the columns with the share of `steps` in which lambda changed something of a model."""
     return (
         Column(
             f"{model}_pulled",

@@ -1,4 +1,4 @@
-"""From the artifacts of stages `combine` to rows of the table `combinations`."""
+"""Rows of the table `combinations`, from the artifacts of stages `combine`."""
 
 from collections.abc import Iterator
 from typing import Any

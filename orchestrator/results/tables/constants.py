@@ -7,7 +7,7 @@ from orchestrator.sweep.variant import Variant
 
 
 def variant_constants(variant: Variant) -> dict[str, Any]:
-    """Return what a variant says of all of its rows, by column."""
+    """Return the values that all rows of a variant share, by column."""
     spec, sources = variant.sweep.spec, variant.sweep.sources
     return {
         "sweep": spec.name,

@@ -1,4 +1,4 @@
-"""The table `correlations`: whether spectra and linearized models tell, of layer sets, how fine-tuning ends."""
+"""The table `correlations`: correlations over layer sets of spectra and linearized models with fine-tuning outcomes."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ ON_LOG_SCALE = {
     "linearized_eval_loss": False,
     "n_parameters": True,
 }
-"""What is known of a layer set without fine-tuning it, and whether its logarithm is taken."""
+"""Quantities of a layer set that are known without fine-tuning, and whether their logarithm is taken."""
 
 OUTCOMES = (
     "finetune_eval_loss",
@@ -61,7 +61,7 @@ LINEAR_UP_TO = 0.1
 """|f - f_lin| / |f| on evaluation examples up to which a layer set at a lambda is in the linear regime."""
 
 REGIMES = ("all", "linear", "nonlinear")
-"""Which layer sets of a lambda are correlated: all of them, those that linearization describes, or the others."""
+"""Regimes of layer sets at a lambda: all of them, those that the linearization describes, or the others."""
 
 _ENDS = ("", "_low", "_high", "_interval_error")
 _OF_THE_SWEEP = ("sweep", "model", "lambda_scale")
@@ -102,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 
 def _rows_of(group: "pd.DataFrame", quantities: list[str], outcomes: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of the cells of one lambda of one task, without what is the same in all of them."""
+    """Yield the rows of the cells of one lambda of one task, without their common columns."""
     seeds, of_seed = np.unique(group["seed"], return_inverse=True)
     layer_sets, of_layer_set = np.unique(group["layer_set"], return_inverse=True)
 
@@ -148,7 +148,7 @@ def _members_of_regimes(difference: FloatArray) -> tuple[BoolArray, BoolArray, B
 
 
 def _numbers(group: "pd.DataFrame", name: str) -> FloatArray:
-    """Return a column, its logarithm if that is what is correlated; nan or infinite where there is no number."""
+    """Return a column, or its logarithm if that is correlated; nan or infinite where there is no number."""
     values = group[name].to_numpy(dtype=np.float64, na_value=np.nan)
     if name == "linearized_eval_loss":
         values = np.where(group["linearized_status"] == "diverged", np.nan, values)
@@ -191,7 +191,7 @@ def _equally_complete(values: FloatArray) -> Iterator[tuple[IntArray, BoolArray]
 
 
 def _coefficients(x: FloatArray, y: FloatArray, control: FloatArray) -> dict[str, FloatArray]:
-    """Return the coefficients (P, Q), and the ends of their intervals, that so many layer sets allow.
+    """Return the coefficients (P, Q) that the number of layer sets allows, and the ends of their intervals.
 
     Args:
         x: quantities (P, S, L); finite.
@@ -211,6 +211,6 @@ def _coefficients(x: FloatArray, y: FloatArray, control: FloatArray) -> dict[str
         found[name] = measured[name][0]
         ends = (*percentile_interval(draws[name]), interval_error(draws[name]))
         for end, values in zip(_ENDS[1:], ends, strict=True):
-            # What is constant in the average may vary in draws of seeds; there is nothing to have an interval of.
+            # A variable that is constant on average may vary in draws; it has no coefficient, and so no interval.
             found[f"{name}{end}"] = np.where(np.isnan(found[name]), np.nan, values)
     return found

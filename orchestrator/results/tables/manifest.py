@@ -1,4 +1,4 @@
-"""The manifest of the tables: which plan they hold, how many rows, their checksums."""
+"""The manifest of the tables: their plan, number of rows and checksums."""
 
 import os
 import time
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 PART = "part-0.parquet"
 MANIFEST = "manifest.json"
 CLAIM = "tables"
-"""The claim that whoever writes the tables holds."""
+"""Name of the claim that a process holds while it writes the tables."""
 
 WRITTEN_WITHIN = 30.0
-"""Seconds for which a reader waits for a run that is putting new tables in place, which takes it a moment."""
+"""Seconds for which a reader waits for a run that is replacing the tables, which takes a moment."""
 
 _PIECE = 1 << 20
 
 
 def write_manifest(folder: ResultsFolder, manifest: dict[str, Any]) -> None:
-    """Say what the tables hold from now on.
+    """Write the manifest of the tables.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
@@ -35,13 +35,13 @@ def write_manifest(folder: ResultsFolder, manifest: dict[str, Any]) -> None:
 
 
 def facts_of(path: Path, n_rows: int) -> dict[str, Any]:
-    """Return what a manifest says of the file of a table."""
+    """Return the entry of a manifest for the file of a table."""
     size = path.stat().st_size
     return {"rows": n_rows, "bytes": size, "algorithm": ALGORITHM, "checksum": _checksum(path, ALGORITHM)}
 
 
 def read_manifest(folder: ResultsFolder) -> dict[str, Any] | None:
-    """Return what the tables hold; None where there are none, or where a file is not the one that was written."""
+    """Return the manifest; None if there are no tables, or if a file is not the one that was written."""
     manifest = _manifest(folder)
     if manifest is None:
         return None
@@ -98,7 +98,7 @@ def foreign_in_tables(folder: ResultsFolder) -> list[str]:
 
 
 def table_names(folder: ResultsFolder) -> list[str]:
-    """Return the names of the tables that there are."""
+    """Return the names of the existing tables."""
     from orchestrator.results.tables.schema import TABLES  # loads pyarrow, which a look at a sweep does without
 
     manifest = _manifest(folder)
@@ -139,7 +139,7 @@ def _matches(folder: ResultsFolder, table: str, facts: dict[str, Any]) -> bool:
 
 
 def _checksum(path: Path, algorithm: str) -> str | None:
-    """Return the checksum of a file; None if it is none, or cannot be read."""
+    """Return the checksum of a file; None if it is not a regular file, or cannot be read."""
     try:
         with open_plain(path) as stream:
             return checksum_of(iter(lambda: stream.read(_PIECE), b""), algorithm)

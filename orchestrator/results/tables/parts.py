@@ -1,4 +1,4 @@
-"""The files of new tables, which take the place of the old ones together."""
+"""The files of new tables, which replace the old ones together."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ ROWS_A_GROUP = 1 << 17
 
 
 class NewTables:
-    """Tables that are being written beside those that there are; what is not published is removed.
+    """New tables that are written beside the existing ones; they are removed unless they are published.
 
     A reader compares each file with the manifest, so all are put in place at once, and the manifest right after them.
     """
@@ -29,7 +29,7 @@ class NewTables:
         self._facts: dict[str, dict[str, Any]] = {}
 
     def write(self, table: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-        """Write a table, which nobody sees yet.
+        """Write a table, which is not visible yet.
 
         Raises:
             StorageError: the disk is full or the folder cannot be written.
@@ -53,7 +53,7 @@ class NewTables:
         return pq.read_table(self._parts[table], columns=columns)
 
     def publish(self, manifest: dict[str, Any]) -> None:
-        """Put the tables in the place of the old ones, and say what they hold.
+        """Replace the old tables with the new ones, and write their manifest.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -81,7 +81,7 @@ class NewTables:
 
 
 def _grouped(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Join small batches into row groups that readers like."""
+    """Join small batches into row groups of an efficient size."""
     held: list[pa.RecordBatch] = []
     for batch in batches:
         held.append(batch)

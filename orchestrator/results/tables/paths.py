@@ -1,4 +1,4 @@
-"""The cells of a solve stage, for the lambdas of a plan: from what its artifact keeps of each decomposition."""
+"""The cells of a solve stage for the lambdas of a plan, from the stored part of each decomposition."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from orchestrator.store.artifacts import Artifact
 
 
 def paths_of(plan: Plan, solve: Solve, artifact: Artifact, dataset: Artifact) -> Iterator[LambdaPath]:
-    """Yield what each lambda gives, layer set by layer set.
+    """Yield the results for each lambda, layer set by layer set.
 
     Args:
         plan: the plan.

@@ -1,7 +1,7 @@
 """Correlations of many pairs of variables, and their bootstrap over two factors.
 
 A bootstrap draw is written as counts: how often it holds each observation. With the signs A_ij = sgn(a_i - a_j) of a
-variable, a draw of counts w has the centred midranks r_i = (1/2) sum_j w_j A_ij, so that ranks and concordant pairs of
+variable, a draw of counts w has the centered midranks r_i = (1/2) sum_j w_j A_ij, so that ranks and concordant pairs of
 every draw are matrix products with the same signs. Their entries are whole numbers, which floats hold exactly: what is
 tied stays tied, in whatever order sums are made.
 """
@@ -16,10 +16,10 @@ from ntk_dist.arrays import FloatArray, IntArray
 COEFFICIENTS = ("pearson", "spearman", "kendall", "partial_spearman")
 BOOTSTRAP_DRAWS = 10_000
 BOOTSTRAP_SEED = 0
-"""The same for all, so that a number depends on nothing but the values that it is made of."""
+"""Seed of all bootstraps, so that a result depends only on its values."""
 
 LEVEL = 0.95
-"""How often an interval is to hold the truth."""
+"""Coverage of an interval."""
 
 DRAWS_AT_ONCE = 256
 """Bounds memory: an array holds this many draws of all variables and observations."""
@@ -118,7 +118,7 @@ def correlations(x: FloatArray, y: FloatArray, control: FloatArray, counts: IntA
     spearman = _cosine(ranks_x, ranks_y, weights)
     pearson = _cosine(_centred(x, weights), _centred(y, weights), weights)
     return {
-        # Centring leaves rounding of a constant, so that whether a variable is one is asked of its ranks.
+        # Centering a constant leaves rounding errors, so that constants are detected by their ranks.
         "pearson": np.where(np.isnan(spearman), np.nan, pearson),
         "spearman": spearman,
         "kendall": _kendall(signs_x, signs_y, weights),
@@ -166,7 +166,7 @@ def _centred(values: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _residual(ranks: FloatArray, control: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return what a least-squares line on control (1, D, L) leaves of ranks (V, D, L), both centred.
+    """Return the residuals of ranks (V, D, L) from a least-squares line on control (1, D, L), both centered.
 
     It is exactly 0 where it leaves nothing: ranks on a line agree or are reversed, and the slope is 1 or -1.
     """
@@ -183,7 +183,7 @@ def _inner(a: FloatArray, b: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _cosine(a: FloatArray, b: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the correlations (D, P, Q) of centred a (P, D, L) and b (Q, D, L); nan where one of them is 0."""
+    """Return the correlations (D, P, Q) of centered a (P, D, L) and b (Q, D, L); nan where one of them is 0."""
     products = np.einsum("pdl,qdl->dpq", a * weights, b)
     return _normalised(products, _inner(a, a, weights), _inner(b, b, weights))
 

@@ -1,4 +1,4 @@
-"""From the artifacts of comparisons to columns of `cells`, and to the rows of the tables about training."""
+"""Columns of `cells` and rows of the tables about training, from the artifacts of comparisons."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -41,7 +41,7 @@ def training_columns(solve: Solve, n_lambdas: int, compared: Mapping[str, Artifa
 def training_halvings(
     solve: Solve, n_lambdas: int, compared: Mapping[str, Artifact], halvings: int
 ) -> npt.NDArray[np.int64]:
-    """Return how often batches were halved below each cell of a solve stage, for whose own part it was `halvings`."""
+    """Return how often batches were halved for each cell of a solve stage; `halvings` is the number of its own part."""
     found = np.full((len(solve.layer_sets), n_lambdas), halvings)
     for comparison, artifact in compared_in(solve, compared):
         place = _place(comparison)
@@ -50,12 +50,12 @@ def training_halvings(
 
 
 def _place(comparison: Comparison) -> tuple[int, slice]:
-    """Return where the cells of a comparison are in an array (layer sets, lambdas)."""
+    """Return the place of the cells of a comparison in an array (layer sets, lambdas)."""
     return comparison.layer_set, slice(comparison.first, comparison.first + comparison.count)
 
 
 def trajectory_columns(plan: Plan, solve: Solve, comparison: Comparison, artifact: Artifact) -> dict[str, Any]:
-    """Return columns with a row for every cell of a comparison and every look at it while one of its models trained."""
+    """Return columns with a row for every cell of a comparison and every evaluation while one of its models trained."""
     looks = np.array(artifact.array("looks"))
     steps = np.tile(artifact.array("steps")[:, None], len(looks))
     prefix = "trajectories."

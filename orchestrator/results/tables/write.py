@@ -1,4 +1,4 @@
-"""Collecting: the tables of all finished stages, replaced in one step, so that a reader never sees half a table."""
+"""Collecting the tables of all finished stages, which are replaced in one step, so that none is seen incomplete."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -35,13 +35,13 @@ from orchestrator.sweep.folder import ResultsFolder
 BuildTrained = Callable[[Plan, Solve, Mapping[str, Artifact]], Iterator[pa.RecordBatch]]
 
 POLL_SECONDS = 0.2
-"""Pause between looks at whether another run is done with the tables."""
+"""Pause between checks whether another run has finished with the tables."""
 
 
 def collect(plan: Plan, folder: ResultsFolder) -> int:
     """Write the tables of every finished cell of a plan, compacted; return the number of cells.
 
-    Runs that share a sweep collect one after the other, so that none puts older tables over newer ones.
+    Runs that share a sweep collect one after the other, so that none replaces newer tables with older ones.
 
     Raises:
         DamagedArtifactError: an artifact does not match its checksums.
@@ -66,7 +66,7 @@ def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
 
     store = folder.artifacts()
     finished = {kind: store.finished(kind) for kind in ("solve", "compare")}
-    # Before the rest, for others may finish some meanwhile.
+    # Before the rest, because other runs may finish some meanwhile.
     unfilled = unfinished_additions(plan, store) + unfinished_combinations(plan, store)
     solves = [solve for solve in plan.solves if solve.stage.stage_id in finished["solve"]]
 
@@ -122,7 +122,7 @@ def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
 
 
 def finished_cells(plan: Plan, solve: Solve, compared: Set[str]) -> int:
-    """Return how many cells of a finished solve stage have all that they are to have, training included."""
+    """Return the number of complete cells of a finished solve stage, training included."""
     if not solve.comparisons:
         return len(solve.layer_sets) * len(plan.lambdas)
     return sum(each.count for each in solve.comparisons if each.stage.stage_id in compared)

@@ -1,18 +1,22 @@
-"""The kind `additions`: what adding the layers that a layer set lacks does to its spectrum."""
+"""The kind `additions`: the effect on a layer set's spectrum of adding layers that it lacks."""
 
 from typing import TYPE_CHECKING
 
+from orchestrator.stages.solve import first_layer_sets
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
 
+NUMBERS = 30
+"""Numbers of a row of the table, at most."""
+
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what the stage takes, as if each first-order estimate needed one eigenvector.
+    """Return the cost of the stage, as if each first-order estimate needed one eigenvector.
 
-    Where eigenvalues of a layer set's kernel cannot be told from its smallest, as for sets with few parameters, their
-    eigenvectors count too: up to 6 M^3 more for each block.
+    If eigenvalues of a layer set's kernel are indistinguishable from its smallest one, as for sets with few parameters,
+    their eigenvectors count too: up to 6 M^3 more for each block.
     """
     p = stage.parameters
     M: int = p["n_train"] * p["rows_per_example"]
@@ -29,14 +33,8 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
     )
 
 
-NUMBERS = 30
-"""Numbers of a row of the table, at most."""
-
-
 def _label(stage: Stage) -> str:
-    layer_sets = stage.parameters["layer_sets"]
-    named = ", ".join("+".join(groups) for groups in layer_sets[:3])
-    return f"additions to {named}" + (" and others" if len(layer_sets) > 3 else "")
+    return f"additions to {first_layer_sets(stage)}"
 
 
 ADDITIONS = StageKind(

@@ -1,4 +1,4 @@
-"""The stage `additions`: what adding a layer does to the spectrum of a layer set, beside what bounds it."""
+"""The stage `additions`: the effect of adding a layer on the spectrum of a layer set, with its bounds."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
@@ -18,10 +18,10 @@ from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Add to each layer set what it lacks of each layer, block by block.
+    """Add to each layer set the groups that it lacks of each layer, block by block.
 
-    The artifact holds the numbers of the table `additions`, an array (R,) a column, one row for each layer set and
-    each block added to it, in the order of the stage's parameters.
+    The artifact holds the numbers of the table `additions`: one array (R,) for each column, with a row for each layer
+    set and each block added to it, in the order of the stage's parameters.
 
     Raises:
         BrokenBoundError: an eigenvalue or a condition number lies outside of what is proven for it.
@@ -38,7 +38,7 @@ def compute(stage: Stage, work: Work) -> Product:
 
 
 class _Kernels:
-    """Sums of the stored blocks of one problem, and the ends of their spectra, each decomposed once."""
+    """Sums of the stored blocks of one problem and their extreme eigenvalues; each sum is decomposed once."""
 
     def __init__(self, stage: Stage, work: Work) -> None:
         self._parameters = stage.parameters
@@ -74,7 +74,7 @@ class _Kernels:
         return K
 
     def _ends_of(self, groups: Collection[str], decompose: Callable[[], Decomposition]) -> dict[str, float]:
-        """Return the extreme eigenvalues of the kernel of `groups` and below what eigenvalues are noise."""
+        """Return the extreme eigenvalues of the kernel of `groups` and the level below which eigenvalues are noise."""
         key = frozenset(groups)
         if key not in self._ends:
             found = decompose()
@@ -122,15 +122,15 @@ def _numbers(
 
 
 def _check(row: dict[str, float], what: str) -> None:
-    """Hold each number that something is proven for against that.
+    """Check each number of a row against the bounds that are proven for it.
 
     Raises:
-        BrokenBoundError: it does not hold, by more than rounding can explain.
+        BrokenBoundError: a bound is violated by more than rounding can explain.
     """
     size = row["kernel_sigma_max"] + row["block_sigma_max"]
-    # By as much as rounding moves eigenvalues, relative to the denominator, it moves condition numbers.
+    # Rounding changes condition numbers by as much as it changes eigenvalues, relative to the denominator.
     condition_size = row["condition_number_upper"] * (1 + size / (max(row["sigma_min"], 0.0) + row["sigma"]))
-    # First-order estimates are Rayleigh quotients, so that something is proven of them too.
+    # First-order estimates are Rayleigh quotients, so that bounds are proven for them too.
     proven = (
         ("sigma_max_lower", "sigma_max", size),
         ("sigma_max", "sigma_max_upper", size),

@@ -1,4 +1,4 @@
-"""The kind `batches`: how many tokens a batch may have, for a spec that lets memory say it."""
+"""The kind `batches`: the largest number of tokens in a batch, for a spec that sets it to `auto`."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ SEVERAL = 4
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what small batches take, and the largest that there can be: as many examples as a batch may have."""
+    """Return the cost of the small batches and of the largest possible one, with the most examples of a batch."""
     flops = variant.row_flops(SEVERAL + int(stage.parameters["batch_examples"]))
     return StageCost(flops, memory_bytes=rows_memory(variant))
 

@@ -1,4 +1,4 @@
-"""The stage `batches`: how many tokens fit a batch, measured where rows are captured, for a spec that says `auto`."""
+"""The stage `batches`: the tokens that fit a batch, measured on the capturing device, for a spec with `auto`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -19,14 +19,14 @@ from orchestrator.store.stage import Stage
 def compute(stage: Stage, work: Work) -> Product:
     """Measure the memory of small batches of the longest training texts, and choose the largest batch that fits.
 
-    The facts hold `batch_tokens`, which fixes the batches of every stage that reads them, and what it was chosen by, in
-    bytes. In a group all processes choose by the one that needs most and the one that has least.
+    The facts hold `batch_tokens`, which fixes the batches of every stage that reads them, and the bytes by which it was
+    chosen. In a group all processes use the largest need and the smallest limit of any of them.
     """
     trial = _Trial(stage, work)
     line = trial.line()
     chosen = fitting_tokens(line, trial.limit - trial.row_bytes, least=trial.longest)
     batch_tokens = max(trial.longest, work.halved(chosen))
-    # A text alone was tried before, and nothing is smaller.
+    # A single text was tried before, and no batch is smaller.
     while batch_tokens > trial.longest and not trial.fits(batch_tokens):
         batch_tokens = max(trial.longest, batch_tokens // 2)
     return Product({
@@ -70,7 +70,7 @@ class _Trial:
         self.limit: int = min(work.group.gathered(batch_limit(self._device, budget)))
 
     def line(self) -> MemoryLine:
-        """Return what batches take, from a text alone and a few together, if these are sure to fit."""
+        """Return the memory of batches, measured with one text and with a few together, if these are sure to fit."""
         self._bytes_of(1)  # libraries load, and take their own memory, with the first batch
         alone = self._bytes_of(1)
         most = min(SEVERAL, self._most_examples)
@@ -81,24 +81,24 @@ class _Trial:
         return MemoryLine.through(measured)
 
     def fits(self, batch_tokens: int) -> bool:
-        """Tell whether a batch of so many tokens runs within the limit, with as many examples as batches may have."""
+        """Tell whether a batch of that many tokens runs within the limit, with as many examples as batches may have."""
         try:
             return self._bytes_of(min(self._most_examples, batch_tokens // self.longest)) <= self.limit
         except Exception as error:
-            # The others of a group wait for this process inside the model: they are started anew, with half the batch.
+            # The other processes wait inside the model for this one: the group restarts with half the batch.
             if self._work.group.size > 1 or not is_out_of_memory(error):
                 raise
         forget_batch(self._device)
         return False
 
     def _bytes_of(self, n_examples: int) -> int:
-        """Return the bytes that a batch of so many examples takes, on the process where it takes most."""
+        """Return the bytes of a batch of that many examples, on the process where it needs most."""
         batch = self._tokens.batch(np.resize(self._by_length, n_examples))
         most: int = max(self._work.group.gathered(peak_of(lambda: self._rows(batch), self._device)))
         return most
 
 
 def _without_fitted_head(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with a random head where one would be fitted, in batches that are yet to be chosen."""
+    """Return the parameters with a random head in place of a fitted one, which would need batches not chosen yet."""
     head = parameters["head"]
     return {**parameters, "head": head | ({"kind": "random"} if head["kind"] in ("ridge", "logistic") else {})}

@@ -1,4 +1,4 @@
-"""The memory that batches take on the device that computes them, and how many tokens fit into what there is."""
+"""Memory of batches on the device that computes them, and the number of tokens that fit."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ MOST_TOKENS = 65_536
 """Tokens beyond which a larger batch is no faster on any device that is known here."""
 
 SHARE_OF_FREE = 0.8
-"""Part of the memory left of a GPU that a batch may take; the rest is for what lies between blocks of other sizes."""
+"""Share of a GPU's free memory that a batch may take; the rest allows for fragmentation."""
 
 
 def batch_limit(device: torch.device, budget: int) -> int:
@@ -31,10 +31,10 @@ def batch_limit(device: torch.device, budget: int) -> int:
 
 
 def peak_of(run: Callable[[], object], device: torch.device) -> int:
-    """Return the most bytes that `run` took on the device at a time, beyond what was taken before.
+    """Return the peak of bytes that `run` took on the device, beyond those that were in use before.
 
     Raises:
-        SweepError: the system does not tell.
+        SweepError: the system does not report the peak.
     """
     if device.type != "cpu":
         module = torch.get_device_module(device)
@@ -54,7 +54,7 @@ def peak_of(run: Callable[[], object], device: torch.device) -> int:
 
 
 def forget_batch(device: torch.device) -> None:
-    """Give back what a batch that ran out of memory has left."""
+    """Release the memory that is left in use after a batch ran out of memory."""
     if device.type != "cpu":
         torch.get_device_module(device).empty_cache()
     else:
@@ -74,19 +74,20 @@ class MemoryLine:
     per_token: float
 
     def __call__(self, tokens: int) -> float:
-        """Return the bytes of a batch of so many tokens."""
+        """Return the bytes of a batch of that many tokens."""
         return self.fixed + self.per_token * tokens
 
     @classmethod
     def through(cls, measured: Sequence[tuple[int, int]]) -> "MemoryLine":
         """Return the line through the first and the last of some batches, as (tokens, bytes), smaller ones first.
 
-        One alone says nothing of what is fixed: all of it then counts as that of its tokens, which is never too little.
+        A single batch does not show the fixed part: all its bytes then count as those of its tokens, which is never too
+        few.
         """
         (few, of_few), (many, of_many) = measured[0], measured[-1]
         if few == many:
             return cls(0.0, of_few / few)
-        # What is measured may waver; no token gives memory back.
+        # Measurements vary, but more tokens never need less memory.
         per_token = max(0.0, (of_many - of_few) / (many - few))
         return cls(max(0.0, of_few - per_token * few), per_token)
 
@@ -95,7 +96,7 @@ def fitting_tokens(bytes_of: Callable[[int], float], limit: float, *, least: int
     """Return the largest power of two of tokens whose batch fits, or `least` where none above it does.
 
     Args:
-        bytes_of: bytes that a batch of so many tokens takes.
+        bytes_of: returns the bytes of a batch with a given number of tokens.
         limit: bytes that it may take.
         least: tokens of the longest text, which goes through the model whatever it takes.
         most: no batch has more tokens, unless a text alone does.

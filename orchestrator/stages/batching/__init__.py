@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
 
 CROWD = 8
-"""Most examples of the batches in which it is tried whether examples stay apart."""
+"""Most examples of the batches in which the trial checks that examples do not change each other's numbers."""
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what a forward and back for one output takes: of two texts a few times, and of a batch of them."""
+    """Return the cost of forward and backward passes for one output: a few for two texts, and one for a batch."""
     p, sizes, survey = stage.parameters, variant.sizes, variant.survey
     together = 1 if p["batching"] == "alone" else min(CROWD, int(p["batch_examples"]))
     return StageCost(

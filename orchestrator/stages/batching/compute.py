@@ -1,4 +1,4 @@
-"""The stage `batching`: whether an example has the same numbers whatever shares its batch; captures wait for it."""
+"""The stage `batching`: a check that an example's numbers do not depend on its batch; captures wait for it."""
 
 from functools import partial
 
@@ -17,10 +17,10 @@ HALF = ("bfloat16", "float16")
 def compute(stage: Stage, work: Work) -> Product:
     """Compare the shortest of all texts by itself, beside others and before and after the longest; leaves no numbers.
 
-    Of a model in half precision the same model in single precision is tried, in which rounding hides less.
+    A model in half precision is tested in single precision, in which rounding hides less.
 
     Raises:
-        BatchingError: it has other numbers there.
+        BatchingError: its numbers depend on the batch.
     """
     p = dict(stage.parameters)
     in_half = p["dtype"] in HALF

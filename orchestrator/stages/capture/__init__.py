@@ -15,7 +15,7 @@ def rows_memory(variant: "Variant") -> int:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what the rows of the shard's examples take."""
+    """Return the cost of the rows of the shard's examples."""
     sizes = variant.sizes
     n = stage.parameters["stop"] - stage.parameters["start"]
     disk_bytes = n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes

@@ -20,8 +20,8 @@ SCORES = "scores"
 def compute(stage: Stage, work: Work) -> Product:
     """Capture the rows of examples [start, stop) of a split.
 
-    The artifact holds one array (rows, p_g) a group, rows by example and then by output, and `scores`; what a batch has
-    of all of them lies in one piece.
+    The artifact holds one array (rows, p_g) for each group, rows by example and then by output, and `scores`; the parts
+    of all arrays that belong to one batch are contiguous in the file.
     """
     p = stage.parameters
     start, stop = p["start"], p["stop"]

@@ -1,4 +1,4 @@
-"""The kind `combine`: what the weights trained on two tasks are worth on both when they are combined."""
+"""The kind `combine`: evaluation on two tasks of combinations of the weights trained on each."""
 
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ _COLUMNS = 9
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what a forward of the evaluation examples of both tasks for each weights takes, and cached states."""
+    """Return the cost of a forward pass over both tasks' evaluation examples for each set of weights, with caches."""
     p, sizes, survey = stage.parameters, variant.sizes, variant.survey
     cells, combinations = len(p["tasks"]["a"]["lambdas"]), len(planned(stage))
     layers = survey.model["n_layers"]

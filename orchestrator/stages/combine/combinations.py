@@ -1,4 +1,4 @@
-"""Which combinations of two trained tasks there are."""
+"""Combinations of two trained tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from finetune.settings import Operation
 Side = Literal["a", "b"]
 
 SIDES: tuple[Side, Side] = ("a", "b")
-"""The two tasks of a pair: how the roles of their inputs end."""
+"""Suffixes of the input roles of the two tasks of a pair."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Combined:
 
 
 def combinations_of(operations: Sequence[Operation], coefficients: Sequence[float]) -> list[Combined]:
-    """Return the combinations of a pair of tasks; a negation is of one task, so that each of the two comes first."""
+    """Return the combinations of a pair of tasks; a negation is of one task, so there is one for each of the two."""
     return [
         Combined(operation, first, coefficient)
         for operation in operations

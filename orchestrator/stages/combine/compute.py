@@ -1,4 +1,4 @@
-"""The stage `combine`: what the weights trained on two tasks are worth on both when they are combined."""
+"""The stage `combine`: evaluation on two tasks of combinations of the weights trained on each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,10 +48,10 @@ def compute(stage: Stage, work: Work) -> Product:
 
 
 def check_same_start(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    """Check the parameters of two scorers: whether training starts from the same weights with the same outputs.
+    """Check by the parameters of two scorers that training starts from the same weights with the same outputs.
 
     Raises:
-        CombinationError: it does not; says what differs.
+        CombinationError: it does not; the message names the difference.
     """
     differing = [name for name in first.keys() | second.keys() if first.get(name) != second.get(name)]
     if differing:
@@ -67,7 +67,7 @@ def check_same_start(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
 
 
 class _Examples:
-    """The evaluation examples of one task, and what models of either task say of them."""
+    """The evaluation examples of one task, and the outputs of models of either task on them."""
 
     def __init__(self, stage: Stage, work: Work, side: str) -> None:
         shared = {"frozen_layers": stage.parameters["frozen_layers"]}
@@ -135,7 +135,7 @@ def _combine(
 
 
 def _displacements(stage: Stage, work: Work, model: str, cell: int) -> dict[Side, Displacement]:
-    """Return what training one cell has left of each task, by side."""
+    """Return the displacements of one cell after training on each task, by side."""
     found: dict[Side, Displacement] = {}
     for side in SIDES:
         run = stage.parameters["tasks"][side]["run"] if model == "trained" else 0

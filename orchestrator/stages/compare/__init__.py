@@ -1,4 +1,4 @@
-"""The kind `compare`: how far the trained model and its trained linearization are apart."""
+"""The kind `compare`: distances between the trained model and its trained linearization."""
 
 from orchestrator.stages.finetune import cells_label
 from orchestrator.store.stage import Stage, StageKind

@@ -1,4 +1,4 @@
-"""The stage `compare`: what training did, what the linearization says that it would do, and how far they are apart."""
+"""The stage `compare`: results of training, the predictions of the linearization, and the distances between them."""
 
 from collections.abc import Mapping
 
@@ -91,7 +91,7 @@ class _Run:
         return np.asarray(np.logical_and.reduce(finite))
 
     def trajectory(self, n_looks: int) -> dict[str, FloatArray]:
-        """Return losses, metrics, distances, shares and what was observed, (K, S) each; nan where a cell had ended."""
+        """Return losses, metrics, distances, shares and observed values, (K, S) each; nan where a cell had ended."""
         found: dict[str, FloatArray] = {}
         for look in range(n_looks):
             seen = self.seen(look)
@@ -127,7 +127,7 @@ class _Run:
         return self._scores(*(self.outputs[split][0] for split in ("train", "eval")))["train_loss"]
 
     def _observed(self) -> dict[str, FloatArray]:
-        """Return what was observed, (K, S) each."""
+        """Return the observed quantities, (K, S) each."""
         prefix = "observed."
         return {
             name.removeprefix(prefix): self.trained.array(name)
@@ -150,7 +150,7 @@ class _Run:
 
 
 def _differences(nonlinear: _Run, linearized: _Run, split: str, kind: TaskKind, n_looks: int) -> dict[str, FloatArray]:
-    """Return how far the two models' outputs are apart, (K, S) each; nan where one of them had ended."""
+    """Return the distances between the two models' outputs, (K, S) each; nan where one of them had ended."""
     found: dict[str, FloatArray] = {}
     for look in range(n_looks):
         both = nonlinear.seen(look) & linearized.seen(look)
@@ -168,13 +168,13 @@ def _fill(
     cells: npt.NDArray[np.bool_],
     n_looks: int,
 ) -> None:
-    """Put the values of some cells at a look where they belong in arrays (K, S), which begin as nan."""
+    """Write the values of some cells at one look into arrays (K, S), which start as nan."""
     for name, of_cells in values.items():
         found.setdefault(name, np.full((n_looks, len(cells)), np.nan))[look, cells] = of_cells
 
 
 def _linearization(run: _Run, distance: FloatArray) -> dict[str, FloatArray]:
-    """Return what Taylor's formula says of the outputs of a few examples; nothing where they were not followed."""
+    """Return the terms of Taylor's formula for the outputs of a few examples; empty where they were not followed."""
     if "curvature" not in run.trained.names():
         return {}
     curvature = run.trained.array("curvature")
@@ -189,7 +189,7 @@ def _distance_bound(stage: Stage, run: _Run, cells: dict[str, FloatArray]) -> Fl
     """Return the bound of |theta - theta_0| (S,), nan where the training was not by the objective that has it.
 
     Raises:
-        BrokenBoundError: the objective was lowered, and the bound does not hold all the same.
+        BrokenBoundError: training lowered the objective, but the bound does not hold.
     """
     training, lambdas = stage.parameters["training"], run.trained.array("lambda")
     if training["loss"] != "squared" or training["regularizer"] != "l2sp":

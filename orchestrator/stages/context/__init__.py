@@ -1,1 +1,1 @@
-"""What a worker has at hand while it computes a stage, whatever its kind."""
+"""Objects that a worker uses while it computes a stage of any kind."""

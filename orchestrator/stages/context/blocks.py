@@ -46,9 +46,9 @@ def sum_tiles(
 def summed_tiles(
     tiles: Sequence[Artifact], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
 ) -> list[Tile]:
-    """Return, of each artifact that holds some of `groups`, the place of its sum over them and what reads it.
+    """Return the place and a reader of the sum over `groups`, for each artifact that holds some of them.
 
-    What it is given is what `sum_tiles` is.
+    The arguments are those of `sum_tiles`.
     """
     found: list[Tile] = []
     held: Counter[tuple[int, int]] = Counter()
@@ -78,7 +78,7 @@ def _read_sum(tile: Artifact, groups: Sequence[str], height: int, width: int) ->
 def tile_places(
     tiles: Sequence[Artifact], shape: tuple[int, int], rows_per_example: int
 ) -> Iterator[tuple[Artifact, slice, slice]]:
-    """Yield each tile with the rows and the columns that it has in a matrix; what lies beyond `shape` is cut off."""
+    """Yield each tile with its rows and columns in a matrix; parts beyond `shape` are cut off."""
     for tile in tiles:
         rows, columns = (
             slice(*(min(place * rows_per_example, size) for place in tile.facts[side]))

@@ -1,4 +1,4 @@
-"""How the attempt to compute a stage ended, and into which class its failure falls."""
+"""Outcomes of attempts to compute a stage, and classes of their failures."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from orchestrator.store.files import host_name
 
 
 class Status(StrEnum):
-    """How the attempt to compute a stage ended."""
+    """Result of an attempt to compute a stage."""
 
     FINISHED = "finished"
     EXISTING = "existing"
@@ -25,7 +25,7 @@ class Status(StrEnum):
 
 
 class FailureClass(StrEnum):
-    """Why a stage failed, which decides whether it is tried again."""
+    """Cause of a stage's failure, which decides whether it is tried again."""
 
     INPUT = "input"
     CODE = "code"
@@ -36,7 +36,7 @@ class FailureClass(StrEnum):
 
 
 LASTING = (FailureClass.INPUT, FailureClass.CODE)
-"""Classes of failures that come again wherever a stage is tried; every run of the sweep leaves it alone."""
+"""Classes of failures that recur wherever a stage is tried; no run of the sweep tries such a stage again."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Outcome:
         status: how it ended.
         failure: why it failed, if it did.
         message: what to tell the user of a failure.
-        trace: what raised it, for reports of faults; empty where the message says all.
+        trace: the traceback, for bug reports; empty where the message is enough.
         damaged: (kind, stage_id) of the damaged artifact, if one was met.
         seconds: time spent computing.
-        spent: whether the process that tried can compute no more: its GPU takes no orders from it.
+        spent: whether the process can compute nothing more, because its GPU no longer responds.
     """
 
     status: Status
@@ -63,12 +63,12 @@ class Outcome:
 
     @property
     def broken_gpu(self) -> bool:
-        """Whether the GPU of the process that tried is at fault, and nobody else is to have it."""
+        """True if the GPU of the process is at fault, so that no other process may be given it."""
         return self.failure is FailureClass.NODE and self.spent
 
 
 def failed(error: Exception) -> Outcome:
-    """Return how an attempt ended that raised an error."""
+    """Return the outcome of an attempt that raised an error."""
     outcome = _classified(error)
     spent = outcome.failure is FailureClass.NODE or not device_answers()
     return replace(outcome, spent=True) if spent else outcome
@@ -91,10 +91,10 @@ def _classified(error: Exception) -> Outcome:
 
 
 def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
-    """Return class and message of what may not befall the same stage again; None if it would."""
+    """Return class and message of a failure that another attempt may avoid; None for other failures."""
     if isinstance(error, OtherGpuError):
         return FailureClass.NODE, str(error)
-    # NCCL reports whatever befalls a process of a group as a connection that was lost.
+    # NCCL reports every failure of another process of the group as a lost connection.
     if is_broken_gpu(error):
         return FailureClass.NODE, f"the GPU of {host_name()} failed: {first_line(error)}"
     if is_out_of_memory(error):
@@ -105,7 +105,7 @@ def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
 
 
 def _of_other_bits(error: Exception) -> str | None:
-    """Return what to do about an error by which torch refuses what has other bits each time; None of other errors."""
+    """Return advice for an error by which torch refuses a nondeterministic operation; None for other errors."""
     words = str(error) if isinstance(error, RuntimeError) else ""
     if found := re.match(r"(\S+) does not have a deterministic implementation", words):
         return (
@@ -155,7 +155,7 @@ def _has_base(error: Exception, *names: str) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says first: what CUDA says after that is advice to programmers."""
+    """Return the first line of an error; CUDA adds advice to programmers after it."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

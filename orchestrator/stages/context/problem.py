@@ -78,7 +78,7 @@ class Problem:
 
     @cached_property
     def initial_scalars(self) -> dict[str, float]:
-        """Return losses and metrics of the model before fine-tuning, and those of always saying the commonest."""
+        """Return losses and metrics of the model before fine-tuning, and those of the majority class."""
         scalars = {
             "initial_train_loss": float(np.sum(self.residual**2)) / (2 * self.n_train),
             "initial_eval_loss": float(np.sum((self.eval_targets - self.eval_initial) ** 2)) / (2 * self.n_eval),
@@ -92,7 +92,7 @@ class Problem:
         return scalars
 
     def metrics(self, split: str, outputs: FloatArray) -> dict[str, FloatArray]:
-        """Return the task's metrics of outputs (L, M, k), (L,) each, their names led by the split's."""
+        """Return the task's metrics of outputs (L, M, k), (L,) each, with the split's name as a prefix."""
         labels = self.labels if split == "train" else self.eval_labels
         if self.kind == "regression":
             found = regression_metrics(outputs.reshape(len(outputs), -1), labels.astype(np.float64))
@@ -104,7 +104,7 @@ class Problem:
 
 
 def load_problem(stage: Reads, work: Work) -> Problem:
-    """Return the labels and the initial outputs of a solve stage's examples: read once for stages that share them."""
+    """Return the problem of a solve stage, read from the store once for successive stages that share it."""
     inputs = [stage.inputs[role] for role in ("dataset", "train", "eval")]
     of = stage.parameters["problem"], stage.parameters["task_kind"], inputs
     last = work.shared(_LastProblem)
@@ -114,7 +114,7 @@ def load_problem(stage: Reads, work: Work) -> Problem:
 
 
 class _LastProblem:
-    """The problem that was read last, and what tells it from others."""
+    """The problem that was read last, with the key that identifies it."""
 
     def __init__(self) -> None:
         self.of: Any = None

@@ -1,4 +1,4 @@
-"""What a worker process has at hand while it computes stages: the sweep, the store, and what it has loaded."""
+"""State of a worker process while it computes stages: the sweep, the store, and the loaded model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Product:
-    """What a stage leaves: facts as JSON, and arrays or none."""
+    """Results of a stage: facts as JSON, and arrays or none."""
 
     facts: Mapping[str, Any]
     arrays: ArrayFile | None = None
@@ -49,10 +49,10 @@ class Work:
         sweep: the sweep that is worked on.
         folder: its results folder.
         store: its artifacts.
-        halvings: how often the batches of the stage at hand are to be halved, after it ran out of memory.
-        group: the processes that compute the stage at hand together; all of them do the same, each for its share of
-            the examples, and what the first one leaves is published.
-        device: name of the processor or GPU that the stage at hand computes on, for provenance.
+        halvings: how often the batches of the current stage are to be halved, after it ran out of memory.
+        group: the processes that compute the current stage together; all of them do the same, each for its share of
+            the examples, and the results of the first one are published.
+        device: name of the processor or GPU that computes the current stage, for provenance.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
@@ -71,16 +71,16 @@ class Work:
         self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
 
     def begin(self, stage: Stage, halvings: int) -> None:
-        """Begin a stage, whose batches are to be halved so often; what stages of another kind shared is forgotten."""
+        """Begin a stage whose batches are halved `halvings` times; forget what stages of another kind shared."""
         self.halvings = halvings
         self.device = "cpu"
         if self._kind != stage.of:
             self._kind, self._shared = stage.of, {}
 
     def shared(self, make: Callable[[], T]) -> T:
-        """Return what the stages of one kind share as long as no other comes between; the first one makes it.
+        """Return an object that consecutive stages of one kind share; the first one creates it.
 
-        Nothing may depend on it but time: another worker, or the same after a restart, computes the stage without it.
+        It may save time, but must not change results: another or a restarted worker computes the stage without it.
         """
         if make not in self._shared:
             self._shared[make] = make()
@@ -97,11 +97,11 @@ class Work:
         return [self.store.open(*reference) for reference in stage.inputs[role]]
 
     def halved(self, size: int) -> int:
-        """Return a size of batches or blocks, halved as often as the stage at hand asks for; at least 1."""
+        """Return a size of batches or blocks, halved as often as the current stage asks for; at least 1."""
         return max(1, size >> self.halvings)
 
     def batch_tokens(self, stage: Reads, scorer: Mapping[str, Any]) -> int:
-        """Return the most tokens of a batch of the stage at hand: the spec's, or those that were found to fit.
+        """Return the most tokens of a batch of the current stage: the spec's number, or the one that was found to fit.
 
         Args:
             stage: the stage, with the input `batches` where the spec says `auto`.
@@ -111,7 +111,7 @@ class Work:
         return self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
 
     def use_device(self, name: str) -> "torch.device":
-        """Return the device of torch that the stage at hand computes on, and remember its name.
+        """Return the torch device that computes the current stage, and record its name.
 
         Raises:
             NoDeviceError: there is none.
@@ -133,7 +133,7 @@ class Work:
         return device
 
     def halvings_of(self, stage: Stage) -> dict[str, int]:
-        """Return for provenance how often batches were halved: of the stage, and at most of it and all below it."""
+        """Return how often batches were halved, for provenance: in the stage, and at most in it or its inputs."""
         below = [int(self.store.open(*needed).provenance.get("most_halvings", 0)) for needed in stage.needs()]
         return {"halvings": self.halvings, "most_halvings": max([self.halvings, *below])}
 
@@ -159,9 +159,9 @@ class Work:
         return file
 
     def checkpoint(self, stage: Stage) -> "Checkpoint":
-        """Return where a stage keeps how far it is; removed once the stage is published.
+        """Return the checkpoint of a stage; it is removed once the stage is published.
 
-        In a group the first process keeps it for all, and says when it is time.
+        In a group the first process keeps it for all, and decides when to save.
         """
         checkpoint = FileCheckpoint(self.folder.checkpoints / f"{stage.stage_id}.safetensors")
         self._checkpoints.append(checkpoint)
@@ -185,12 +185,12 @@ class Work:
         return max(int(peak) for peak, _ in found)
 
     def published(self) -> None:
-        """Remove the checkpoints of the stage at hand: it is finished."""
+        """Remove the checkpoints of the current stage, which is finished."""
         for checkpoint in self._checkpoints:
             checkpoint.remove()
 
     def discard(self) -> None:
-        """Remove what stages left unpublished."""
+        """Remove files that stages left unpublished."""
         while self._unpublished:
             self._unpublished.pop().discard()
         self._checkpoints.clear()
@@ -244,7 +244,7 @@ class Work:
         return build_scorer(model, adapter, head, **options)
 
     def forget_scorer(self) -> None:
-        """Keep no model for the stages that follow; its memory is free at once unless the stage at hand holds it."""
+        """Drop the loaded model; its memory is free at once unless the current stage still holds it."""
         if self._loaded is None:
             return
         from finetune.zero.scorer import ShardedScorer

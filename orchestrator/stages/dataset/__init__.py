@@ -1,4 +1,4 @@
-"""The kind `dataset`: the examples of a seed, drawn and tokenized."""
+"""The kind `dataset`: the examples that a seed draws, tokenized."""
 
 from typing import TYPE_CHECKING
 

@@ -24,7 +24,7 @@ def runs_of(stage: Stage) -> list[Part]:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what all of its runs take."""
+    """Return the cost of all its runs."""
     from orchestrator.stages.finetune.cost import run_cost
 
     each = [run_cost(run, variant) for run in runs_of(stage)]
@@ -36,7 +36,7 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
 
 
 def cells_label(groups: Sequence[str], lambdas: Sequence[float]) -> str:
-    """Return the groups of some cells, and how many lambdas they have."""
+    """Return the groups and the number of lambdas of some cells."""
     return f"{'+'.join(groups)}, {len(lambdas)} lambdas from {lambdas[0]:g}"
 
 

@@ -24,7 +24,7 @@ from orchestrator.store.stage import Part, Stage
 def compute(stage: Stage, work: Work) -> Product:
     """Train the cells of all runs.
 
-    The artifact holds `<run>.<array>`, with what `arrays_of` says of each run; the facts say of each how it ended.
+    The artifact holds the arrays of `arrays_of` as `<run>.<array>`; the facts say how each cell of each run ended.
     """
     runs = runs_of(stage)
     inputs = _inputs(runs, work)
@@ -78,7 +78,7 @@ def _inputs(runs: Sequence[Part], work: Work) -> list[TrainingInputs]:
 
 
 def _observer(inputs: Sequence[TrainingInputs], slices: Sequence[slice], n_examples: int) -> Observer:
-    """Return what has the kernel of each run followed at that run's origin."""
+    """Return an observer that follows the kernel of each run at that run's origin."""
     changes = {own: own.kernel_change(n_examples) for own in dict.fromkeys(inputs)}
 
     def observe(displacements: Mapping[int, Displacement]) -> Mapping[str, NDArray[np.float64]]:

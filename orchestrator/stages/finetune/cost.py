@@ -1,4 +1,4 @@
-"""What training costs: FLOPs and bytes of a stage that trains some cells."""
+"""Costs of training: FLOPs and bytes of a stage that trains some cells."""
 
 from orchestrator.stages.finetune.memory import by_rows, outputs_bytes, trained_parameters, training_memory
 from orchestrator.store.stage import Reads, StageCost
@@ -8,10 +8,10 @@ from orchestrator.sweep.variant import Variant
 def run_cost(run: Reads, variant: Variant) -> StageCost:
     """Return what one training run takes: forward and backward of every step, looks left out.
 
-    A forward takes two operations for each parameter and token, a backward to the activations as many, and one to the
-    trained weights few (Kaplan et al., arXiv 2001.08361, section 2.1). Layers whose outputs are cached cost nothing. A
-    linearization without rows takes a forward and a backward for all cells, and products that cost as much for each.
-    On the disk it leaves the outputs at every look, and the displacement of each cell.
+    A forward pass takes two operations for each parameter and token, a backward pass to the activations as many, and
+    one to the trained weights few (Kaplan et al., arXiv 2001.08361, section 2.1). Layers whose outputs are cached cost
+    nothing. A linearization without rows takes a forward and a backward pass for all cells, and products that cost as
+    much for each. On disk a run leaves the outputs at every evaluation, and the displacement of each cell.
     """
     sizes, survey = variant.sizes, variant.survey
     displacements = len(run.parameters["lambdas"]) * trained_parameters(sizes, survey, run) * sizes.row_bytes

@@ -29,7 +29,7 @@ def outputs_bytes(sizes: Sizes, run: Reads) -> int:
 def trained_parameters(sizes: Sizes, survey: Survey, run: Reads) -> int:
     """Return the parameters that a run trains, as far as the plan knows: those with a gradient at the start.
 
-    Of a head outside the kernel it knows the most that there can be: encoders may have a dense layer before the last.
+    For a head outside the kernel it is an upper bound: encoders may have a dense layer before the last one.
     """
     total = sum(_group_parameters(sizes, run))
     if not run.parameters["train_head"]:

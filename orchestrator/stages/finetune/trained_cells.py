@@ -1,4 +1,4 @@
-"""The artifact of trained cells: what a stage that trains leaves of each run, and how other stages read it."""
+"""The artifact of trained cells: arrays that a training stage stores for each run, and a reader for other stages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -39,7 +39,7 @@ class TrainedCells:
         return np.array(self._artifact.array(self._prefix + name))
 
     def displacement(self, cell: int) -> Displacement:
-        """Return the weights that a cell ended with, less those that it started from."""
+        """Return the final weights of a cell minus its initial ones."""
         prefix = f"{cell}."
         return {
             name.removeprefix(prefix): torch.from_numpy(self.array(name))
@@ -49,7 +49,7 @@ class TrainedCells:
 
 
 def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float], n_examples: int) -> dict[str, Array]:
-    """Return the arrays of a run of S cells, looked at K times.
+    """Return the arrays of a run of S cells that were evaluated K times in training.
 
     They are `steps` (K,); `train_outputs` (K, S, n, R), `eval_outputs` (K, S, m, R), `distances`, `pulled` and
     `pulled_tensors` (K, S) as `finetune.training.run.Trajectory` has them; what was observed, `observed.<name>` (K, S);

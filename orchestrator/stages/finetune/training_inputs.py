@@ -1,4 +1,4 @@
-"""What a stage `finetune` trains on: lambdas, targets, and the model or its linearization, from the stages below."""
+"""Inputs of a stage `finetune`: lambdas, targets, and the model or its linearization, from earlier stages."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -37,7 +37,7 @@ SPLITS: tuple[Split, Split] = ("train", "eval")
 
 
 class TrainingInputs:
-    """The inputs of one stage, read as they are asked for.
+    """The inputs of one stage; each is read when it is first used.
 
     Args:
         stage: the stage.
@@ -82,12 +82,12 @@ class TrainingInputs:
             return given
         blocks = (self._rows("train", group) for group in self.groups)
         squares = sum(float(np.einsum("ij,ij->", rows, rows, dtype=np.float64)) for rows in blocks)
-        # The trace-averaged kernel is the mean over an example's outputs, and has a row for them all.
+        # The trace-averaged kernel is the mean over an example's outputs, and has one row for each example.
         unit = squares / self._problem.outputs_per_example / self._problem.size
         return [strength * unit for strength in given]
 
     def targets(self) -> Targets:
-        """Return what the outputs are compared with, in the model's precision."""
+        """Return the targets of the outputs, in the model's precision."""
         problem, dtype = self._problem, self.scorer.final.weight.dtype
         train, evaluation = (
             as_targets(
@@ -100,7 +100,7 @@ class TrainingInputs:
         return Targets(train, evaluation)
 
     def model(self, n_cells: int) -> StackedModel:
-        """Return the model itself, for so many cells side by side."""
+        """Return the model itself, for a number of cells side by side."""
         return self.model_of([self.origin()], [0] * n_cells)
 
     def model_of(self, starts: Sequence[Origin], origins: Sequence[int]) -> StackedModel:
@@ -110,21 +110,21 @@ class TrainingInputs:
         return StackedModel(self.scorer, self.trained, starts, self._outputs, origins)
 
     def origin(self) -> Origin:
-        """Return where cells start: the examples, and weights where the scorer was loaded for another seed."""
+        """Return the origin of cells: the examples, and weights where the scorer was loaded for another seed."""
         with starting_from(self.weights):
             return Origin(self._texts, self.weights, self._prefixes)
 
     def share(self, other: "TrainingInputs") -> None:
-        """Use the scorer that was loaded for another seed, and keep no more than the weights that differ from it.
+        """Use the scorer that was loaded for another seed, and keep only the weights that differ from it.
 
         Raises:
-            UnsupportedModelError: more than linear modules differ.
+            UnsupportedModelError: parameters outside linear modules differ.
         """
         self.weights = differing_weights(other.scorer, self.scorer)
         self.scorer, self._sharded = other.scorer, other._sharded
 
     def linearization(self, n_cells: int) -> Trainable:
-        """Return the linearized model, by the rows that the kernel was made of or by products with the Jacobian."""
+        """Return the linearized model, from the kernel's Jacobian rows or by products with the Jacobian."""
         if self._parameters["linearization"] == "products":
             return self._by_products(n_cells)
         return self._by_rows(n_cells)
@@ -141,7 +141,7 @@ class TrainingInputs:
 
     @cached_property
     def _prefixes(self) -> dict[Split, PrefixCache]:
-        """What leaves the frozen layers; nothing where there are none, or the architecture cannot skip them."""
+        """Caches of the frozen layers' hidden states; empty without such layers or if they cannot be skipped."""
         frozen = self._parameters["frozen_layers"]
         if frozen == 0:
             return {}
@@ -158,7 +158,7 @@ class TrainingInputs:
         return LinearizedModel(rows, [linear for group in self.groups for linear in self.scorer.groups[group]], n_cells)
 
     def kernel_change(self, n_examples: int) -> KernelChange:
-        """Return what follows the kernel of the first training examples while it moves."""
+        """Return an observer of how the kernel of the first training examples changes in training."""
         with starting_from(self.weights):
             return KernelChange(
                 self._scores_of_first(n_examples),
@@ -170,7 +170,7 @@ class TrainingInputs:
             )
 
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:
-        """Return how curved the outputs of the first training examples are on the way to trained weights."""
+        """Return the curvature of the first training examples' outputs on the path to the trained weights."""
         passes = self._scores_of_first(n_examples)
         return smoothness(lambda: torch.cat([score() for score in passes]), self._modules(self.trained), displacement)
 
@@ -178,11 +178,11 @@ class TrainingInputs:
         return {group: self.scorer.trained[group] for group in groups}
 
     def _scores_of_first(self, n_examples: int) -> list[Callable[[], Tensor]]:
-        """Return what runs the model on the first training examples, past the layers whose states are kept."""
+        """Return functions that run the model on the first training examples, skipping layers with cached states."""
         return [self._score(positions) for positions in self.scorer.at_once(range(n_examples))]
 
     def _score(self, positions: Positions) -> Callable[[], Tensor]:
-        """Return what runs the model on some training examples at once."""
+        """Return a function that runs the model on some training examples at once."""
         batch = self._texts["train"].batch(positions)
         prefix = self._prefixes.get("train")
 
@@ -203,7 +203,7 @@ class TrainingInputs:
         return LinearRows(torch.from_numpy(scores), torch.from_numpy(jacobian).view(len(scores), scores.shape[1], -1))
 
     def _rows(self, split: Split, group: str) -> Array:
-        """Return the Jacobian rows of a group, of all examples of the problem, (rows, p_g)."""
+        """Return the Jacobian rows of a group for all examples of the problem, (rows, p_g)."""
         shards: Sequence[Artifact] = self._shards[split]
         rows = np.concatenate([shard.array(group) for shard in shards])
         n_rows = len(rows) if split == "eval" else self._problem.n_train * shards[0].array("scores").shape[1]

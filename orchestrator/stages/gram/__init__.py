@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 DEVICE_BYTES = 256 << 20
 DEVICE_SHARE_OF_BUDGET = 4
-"""Memory of a GPU that a tile takes at most, in bytes and as a share of the memory budget: the same budget has to hold,
-on the host, what is on its way."""
+"""Most GPU memory of a tile, in bytes and as a share of the memory budget: the same budget has to hold, on the host,
+the rows that are on their way to the GPU."""
 
 
 def on_device(compute: "ComputeSection") -> dict[str, Any]:
-    """Return the parameters of stages whose numbers depend on where kernel blocks are made.
+    """Return the parameters of stages whose numbers depend on the device that computes kernel blocks.
 
     The bytes that a tile may take there decide how it is divided, and so the order of its sums. They are a part of
     the memory budget, which therefore belongs to the numbers where it is small. On a processor there are none.
@@ -27,7 +27,7 @@ def on_device(compute: "ComputeSection") -> dict[str, Any]:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what the products of two shards' rows take, of all groups."""
+    """Return the cost of the products of two shards' rows, of all groups."""
     sizes, p = variant.sizes, stage.parameters
     rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
     parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in p["groups"])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def compute(stage: Stage, work: Work) -> Product:
     """Multiply the Jacobian rows of two shards, group by group.
 
-    The facts hold the ranges of examples, [start, stop), that rows and columns of the tiles stand for.
+    The facts hold the ranges of examples, [start, stop), of the rows and the columns of the tiles.
     """
     left, right = work.input(stage, "left"), work.input(stage, "right")
     same = stage.inputs["left"] == stage.inputs["right"]
@@ -34,7 +34,7 @@ def compute(stage: Stage, work: Work) -> Product:
 
 
 def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
-    """Return what makes a tile of Jacobian rows, where and in the precision that the parameters say."""
+    """Return a function that computes a tile from Jacobian rows, with the device and precision of the parameters."""
     p = stage.parameters
     options = {
         "kind": p["kind"],

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what the hidden states of all training examples take, and the fit."""
+    """Return the cost of the hidden states of all training examples, and of the fit."""
     sizes, survey = variant.sizes, variant.survey
     n, d = sizes.n_train, int(survey.model["hidden_size"])
     features = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n

@@ -15,8 +15,8 @@ from orchestrator.store.stage import Stage
 def compute(stage: Stage, work: Work) -> Product:
     """Fit the head; the artifact holds its `weight` (C, d) and `bias` (C,).
 
-    For leave-one-out it holds besides what `finetune.analysis.left_out.ridge_hat` returns of a ridge head, `hat_factor`
-    (n, q) and `left_out_changes` (n, C), and of a logistic one the `features` (n, d) that it was fitted to.
+    For leave-one-out it also holds, for a ridge head, the results of `finetune.analysis.left_out.ridge_hat`,
+    `hat_factor` (n, q) and `left_out_changes` (n, C), and for a logistic one the `features` (n, d) of its fit.
     """
     p = stage.parameters
     dataset = work.input(stage, "dataset")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what the products with the Hessians of all refits take, twice n^2 q C additions and multiplications each.
+    """Return the cost of products with the Hessians of all refits: 2 n^2 q C additions and multiplications each.
 
     About 40 of them are needed.
     """

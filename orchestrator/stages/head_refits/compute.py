@@ -11,8 +11,8 @@ from orchestrator.store.stage import Stage
 def compute(stage: Stage, work: Work) -> Product:
     """Fit the head again; the artifact holds `features` and `directions` of `finetune.analysis.left_out.LeftOut`.
 
-    They are (n, q) and (n, C, q). Where some example cannot be left out, it holds no arrays, and its facts say why
-    under `impossible`.
+    They are (n, q) and (n, C, q). If some example cannot be left out, it holds no arrays, and its facts give the
+    reason under `impossible`.
     """
     head = work.input(stage, "head")
     labels = np.array(work.input(stage, "dataset").array("train.labels"))

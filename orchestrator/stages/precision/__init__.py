@@ -1,4 +1,4 @@
-"""The kind `precision`: what half precision of the model costs, on a few training examples."""
+"""The kind `precision`: errors from half precision of the model, on a few training examples."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what rows in both precisions take."""
+    """Return the cost of rows in both precisions."""
     sizes, n = variant.sizes, int(stage.parameters["examples"])
     return StageCost(
         flops=2 * variant.row_flops(n),

@@ -1,4 +1,4 @@
-"""The stage `precision`: what half precision of the model costs, measured on a few training examples."""
+"""The stage `precision`: errors from half precision of the model, measured on a few training examples."""
 
 from dataclasses import asdict
 from functools import partial
@@ -15,9 +15,9 @@ from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Take rows in the model's precision and in float32; the facts have the relative errors of `PrecisionError`.
+    """Compute rows in the model's precision and in float32; the facts have the relative errors of `PrecisionError`.
 
-    In a group every process compares its own batches, each of which counts once, and the largest error counts.
+    In a group every process compares its own batches, each of them once, and the largest error is kept.
     """
     half = _sample(stage, work, stage.parameters["dtype"])
     single = _sample(stage, work, "float32")
@@ -36,7 +36,7 @@ def _sample(stage: Stage, work: Work, dtype: str) -> RowSample:
         tokens.lengths, batch_tokens=work.batch_tokens(stage, p), batch_examples=work.halved(p["batch_examples"])
     )
     rounds = list(work.group.rounds(buckets))
-    own = sum(counts for _, counts in rounds)  # what is run once more for others comes last
+    own = sum(counts for _, counts in rounds)  # batches that are repeated for other processes come last
     return sample_rows(rows, [tokens.batch(positions) for positions, _ in rounds], counted=own)
 
 

@@ -1,4 +1,4 @@
-"""The kind `solve`: spectra of layer sets, and what the cells of any lambda follow from."""
+"""The kind `solve`: spectra of layer sets, and the arrays from which the cells of any lambda are computed."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def cost(stage: Stage, variant: "Variant") -> StageCost:
-    """Return what decomposing the kernels of the layer sets takes, or multiplying with them."""
+    """Return the cost of decomposing the kernels of the layer sets, or of multiplying with them."""
     from orchestrator.stages.solve.cost import solve_cost
 
     return solve_cost(stage, variant)
@@ -17,16 +17,20 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
 
 def is_iterative(stage: Stage) -> bool:
     """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
-    # With few parameters the matrix is as small as they are, and decomposing it tells more.
+    # With few parameters the primal matrix is small, and a decomposition gives more numbers.
     iterative = stage.parameters["problem"]["kernel"]["decomposition"] == "iterative"
     return bool(iterative and stage.parameters["method"] == "dual")
 
 
-def label(stage: Stage) -> str:
-    """Return the kind and the first layer sets."""
+def first_layer_sets(stage: Stage) -> str:
+    """Return the first layer sets of a stage, and whether there are others, for people."""
     layer_sets = stage.parameters["layer_sets"]
     named = ", ".join("+".join(groups) for groups in layer_sets[:3])
-    return f"solve of {named}" + (" and others" if len(layer_sets) > 3 else "")
+    return named + (" and others" if len(layer_sets) > 3 else "")
+
+
+def _label(stage: Stage) -> str:
+    return f"solve of {first_layer_sets(stage)}"
 
 
 SOLVE = StageKind(
@@ -35,7 +39,7 @@ SOLVE = StageKind(
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
     cost=cost,
-    label=label,
+    label=_label,
     advice="raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for layer "
     "sets with more parameters than kernel rows, kernel.decomposition: iterative",
 )

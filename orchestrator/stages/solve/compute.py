@@ -1,8 +1,8 @@
 """The stage `solve`: one decomposition for each of some layer sets, for its spectrum and for every lambda.
 
-The decomposition is as large as the kernel and never touches the disk. What it leaves there is small, and the cells of
-any lambda follow from it (`orchestrator.stages.solve.path`), so that a stage depends on no lambda of the grid; where
-nothing is decomposed, on the lowest alone.
+The decomposition is as large as the kernel and is never written to disk. The stored arrays are small, and the cells of
+any lambda follow from them (`orchestrator.stages.solve.path`), so that a stage depends on no lambda of the grid; where
+nothing is decomposed, it depends on the lowest one only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ Blocks = Callable[[], Iterator[FloatArray]]
 
 
 def compute(stage: Stage, work: Work) -> Product:
-    """Decompose the kernel of each layer set once, and keep its spectrum and what the path of any lambda follows from.
+    """Decompose the kernel of each layer set once; keep its spectrum and the arrays that give the path of any lambda.
 
     The artifact holds, for S layer sets, the arrays of `spectrum_scalars` (S,), those of `KeptPath` as `<name>.<set>`,
     `eigenvalues.<set>` among them, and the outputs before training, `initial` and `eval_initial`. A kernel that
@@ -77,9 +77,9 @@ class Solver:
         symmetric: whether its kernels are symmetric.
         problem: targets and initial outputs.
         start: how the initial outputs change without an example, where a head was fitted to its label.
-        missing: why `gcv` or `leave_one_out_loss` is nan, by column.
-        shares: what the split of the kernel says of the layer set that was decomposed last; empty without the head.
-        decomposer: what decomposes symmetric kernels, and keeps why a GPU did not.
+        missing: reasons why `gcv` or `leave_one_out_loss` is nan, by column.
+        shares: columns about the split of the kernel that was decomposed last; empty without the head.
+        decomposer: decomposes symmetric kernels, and records why a GPU did not.
     """
 
     def __init__(self, stage: Stage, work: Work) -> None:
@@ -148,7 +148,7 @@ class Solver:
         return K, sums.rows(self.eval_tiles, order, (M_eval, M), per_example)
 
     def _sums(self) -> KernelSums:
-        """Return the sums that this worker holds of the problem, with what room the decomposition leaves for them."""
+        """Return the worker's sums for the problem, limited to the memory that the decomposition leaves."""
         problem, inputs = self.problem, self.stage.inputs
         size = SolveSize(
             self.kernel,
@@ -160,7 +160,7 @@ class Solver:
             rows_per_example=problem.rows_per_example,
         )
         needed = size.memory_bytes(8 * problem.eval_size * problem.size)
-        # None after memory ran out, whatever the budget says.
+        # No room after memory ran out, whatever the budget is.
         room = 0 if self.work.halvings else self.work.sweep.spec.compute.memory_budget - needed
         sums = self.work.shared(KernelSums)
         sums.use((inputs["tiles"], inputs["eval_tiles"], problem.n_train), max(0, room))
@@ -176,7 +176,7 @@ class Solver:
         return decomposition, evaluation()
 
     def _features(self, groups: Sequence[str]) -> tuple[Blocks, Blocks]:
-        """Return what streams the feature rows of some groups, of the training and of the evaluation examples."""
+        """Return streams of the feature rows of some groups, for the training and for the evaluation examples."""
 
         def blocks(shards: Sequence[Artifact], n_examples: int) -> Blocks:
             return feature_blocks(
@@ -191,16 +191,16 @@ class Solver:
         return blocks(self.train, self.problem.n_train), blocks(self.eval, self.problem.n_eval)
 
     def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """Return, of a layer set, its scalars and its arrays of any length."""
+        """Return the scalars of a layer set, and its arrays of any length."""
         decomposition, rows = self.decompose(groups)
         return self.spectrum_scalars(decomposition) | self.shares, self.keep(decomposition, rows).arrays()
 
     def facts(self) -> dict[str, Any]:
-        """Return what is to be known of all layer sets together, after `numbers` of each of them."""
+        """Return the facts about all layer sets together, after `numbers` was called for each of them."""
         return {}
 
     def keep(self, decomposition: Decomposition, rows: Iterable[FloatArray]) -> KeptPath:
-        """Return what is kept of a decomposition; `rows` are those from which evaluation outputs are predicted."""
+        """Return the stored part of a decomposition; `rows` are those from which evaluation outputs are predicted."""
         return decomposition.keep(
             self.problem.residual,
             rows,
@@ -210,7 +210,7 @@ class Solver:
         )
 
     def spectrum_scalars(self, decomposition: Decomposition) -> dict[str, float]:
-        """Return what the spectrum says, and what the model does before fine-tuning."""
+        """Return the scalars of the spectrum, and those of the model before fine-tuning."""
         from ntk_dist.spectrum.spectrum import label_alignment, summarise
 
         summary = summarise(
@@ -227,7 +227,7 @@ class Solver:
         }
 
     def summary_settings(self) -> dict[str, float]:
-        """Return what a summary of a spectrum needs to know of the spec: two sigmas and two roundoffs."""
+        """Return the settings of a spectrum's summary from the spec: two sigmas and two roundoffs."""
         from ntk_dist.spectrum.spectrum import machine_epsilon, products_eps
 
         parameters = self.stage.parameters["problem"]
@@ -241,7 +241,7 @@ class Solver:
 
 
 def _precision_errors(stage: Stage, work: Work) -> dict[str, list[float]]:
-    """Return what half precision of the model costs, one number a layer set; nothing where it is in another."""
+    """Return the errors from half precision, one number for each layer set; empty if the model is not in it."""
     if "precision" not in stage.inputs:
         return {}
     errors, sets = work.input(stage, "precision").facts, stage.parameters["layer_sets"]

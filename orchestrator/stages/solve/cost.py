@@ -1,4 +1,4 @@
-"""What solve stages cost: a factorisation as large as the kernel, or some vectors and many passes over its tiles."""
+"""Costs of solve stages: a factorization of the kernel, or some vectors and many passes over its tiles."""
 
 from orchestrator.stages.context.blocks import BLOCK_BYTES
 from orchestrator.stages.solve import is_iterative
@@ -10,7 +10,7 @@ from orchestrator.sweep.variant import Variant
 
 
 def solve_cost(stage: Stage, variant: Variant) -> StageCost:
-    """Return what a stage takes: FLOPs and bytes of all its layer sets, and the memory of the largest."""
+    """Return the cost of a stage: FLOPs and bytes of all its layer sets, and the memory of the largest."""
     by_groups = {layer_set.groups: layer_set for layer_set in variant.layer_sets}
     layer_sets = [by_groups[tuple(groups)] for groups in stage.parameters["layer_sets"]]
     each = [_layer_set_cost(stage, variant, layer_set) for layer_set in layer_sets]
@@ -48,7 +48,7 @@ def _solve_size(stage: Stage, variant: Variant, layer_set: LayerSet) -> SolveSiz
 
 
 def _start_memory(stage: Stage, variant: Variant, layer_set: LayerSet) -> int:
-    """Return the bytes of what a fitted head was fitted with, and of its products with the decomposition."""
+    """Return the bytes of the arrays of a head's fit, and of their products with the decomposition."""
     if "left_out" not in stage.inputs:
         return 0
     sizes, survey = variant.sizes, variant.survey
@@ -74,7 +74,7 @@ def _layer_set_cost(stage: Stage, variant: Variant, layer_set: LayerSet) -> tupl
 
 
 def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_sets: int) -> int:
-    """Return the bytes that kernels of M rows take at most, with M_eval rows for evaluation.
+    """Return the most bytes that kernels of M rows need, with M_eval rows for evaluation.
 
     Two tiles; the vectors of the largest of three Lanczos processes (for the ridge path one for each target, one for
     each random probe, one for both ends of the spectrum) with three more for each vector that is multiplied, or those
@@ -97,7 +97,7 @@ def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_sets: int) -> int:
 
 
 def _iterative_kept(sizes: Sizes, M: int) -> int:
-    """Return the bytes of what the path of any lambda follows from, at most."""
+    """Return the most bytes of the arrays that give the path of any lambda."""
     from ntk_dist.solvers.krylov_ridge import RIDGE_STEPS
 
     q, m = min(M, RIDGE_STEPS), _spanning(M)
@@ -106,7 +106,7 @@ def _iterative_kept(sizes: Sizes, M: int) -> int:
 
 
 def _spanning(M: int) -> int:
-    """Return how many vectors span the solutions of a target for all lambdas, at most."""
+    """Return the most vectors that span the solutions of a target for all lambdas."""
     from ntk_dist.solvers.krylov_ridge import RIDGE_STEPS
     from ntk_dist.solvers.lambda_nodes import MOST_NODES
 
@@ -114,9 +114,9 @@ def _spanning(M: int) -> int:
 
 
 def _iterative_cost(sizes: Sizes, M: int) -> tuple[float, int]:
-    """Return FLOPs, as many as there can be, and bytes on disk of a kernel of M rows.
+    """Return the most FLOPs, and the bytes on disk, of a kernel of M rows.
 
-    Steps end early where the path of the lowest lambda or an eigenvalue has converged, which nobody knows before.
+    Steps end early once the path of the lowest lambda or an eigenvalue has converged, which cannot be predicted.
     """
     from ntk_dist.solvers.krylov_ridge import RIDGE_STEPS
     from ntk_dist.spectrum.extremes import COUNT, EXTREMES_STEPS
@@ -131,5 +131,5 @@ def _iterative_cost(sizes: Sizes, M: int) -> tuple[float, int]:
 
 
 def _targets(sizes: Sizes) -> int:
-    """Return how many targets a row of the kernel has: C for the trace-averaged kernel, else 1."""
+    """Return the number of targets of a kernel row: C for the trace-averaged kernel, else 1."""
     return sizes.features_per_parameter

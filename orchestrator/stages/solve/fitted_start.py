@@ -1,4 +1,4 @@
-"""How the outputs before training change without one training example, where a head was fitted to its label."""
+"""Changes of the initial outputs when one training example is left out, where a head was fitted to its label."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from orchestrator.store.stage import Stage
 
 
 def load_start(stage: Stage, work: Work, mode: OutputMode) -> tuple[FittedStart | None, str]:
-    """Return what leave-one-out and GCV of a solve stage need of its fitted head, or None and why there is none.
+    """Return the quantities of a fitted head that leave-one-out and GCV need, or None and the reason.
 
     The reason is empty where no head was fitted to labels, or where nothing asks for it.
     """

@@ -1,4 +1,4 @@
-"""Solving without a factorisation: the numbers of layer sets whose kernels are larger than memory, from their tiles."""
+"""Solving without a factorization: numbers of layer sets whose kernels exceed memory, from their tiles."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from orchestrator.store.stage import Stage
 class IterativeSolver(Solver):
     """A `Solver` that never holds a kernel: the stage's method must be `dual`, and its kernel symmetric.
 
-    Numbers that need every eigenvalue are nan, and stand beside how exact the others are.
+    Numbers that need every eigenvalue are nan; further numbers give the accuracy of the others.
 
     Attributes:
         complete: whether the Krylov spaces of all layer sets so far serve every lambda, and not only those from
@@ -30,7 +30,7 @@ class IterativeSolver(Solver):
         self.complete = True
 
     def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
-        """Return, of a layer set, its scalars, and its arrays of any length, those of `KeptKrylovPath` among them."""
+        """Return the scalars of a layer set, and its arrays of any length, those of `KeptKrylovPath` among them."""
         problem = self.problem
         K, evaluation = self.operators(groups)
         decomposition = IterativeDecomposition(K, seed=self.stage.parameters["probe_seed"])
@@ -65,7 +65,7 @@ class IterativeSolver(Solver):
         return Strengths((parameters["lowest_lambda"],), parameters["lambda_scale"])
 
     def facts(self) -> dict[str, Any]:
-        """Return for which lambdas the stage was made, and from which one on it serves them: see `KeptSolves`."""
+        """Return the lowest lambda of the stage's request, and the lowest that its results serve: see `KeptSolves`."""
         lowest = self.stage.parameters["lowest_lambda"]
         return {"lowest_lambda": lowest, "serves_from": 0.0 if self.complete else lowest}
 

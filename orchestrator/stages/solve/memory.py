@@ -1,4 +1,4 @@
-"""How much memory a decomposition takes, and what is kept of it on disk."""
+"""Memory of a decomposition, and size of its stored part on disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class SolveSize:
     Attributes:
         kernel: the section `kernel` of the spec.
         decomposed: rows of the matrix that is decomposed: M, or the parameters p.
-        primal: whether it is the latter.
+        primal: whether it is the parameters p.
         M, M_eval: rows of the kernel for training and for evaluation.
         targets: targets of a row.
         rows_per_example: rows of the kernel that an example gives.
@@ -27,16 +27,16 @@ class SolveSize:
     rows_per_example: int
 
     def memory_bytes(self, rows: int) -> int:
-        """Return the memory that decomposing and keeping takes, with so many bytes of rows for evaluation."""
+        """Return the memory for decomposing and keeping, given the bytes of the rows for evaluation."""
         # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
         copies = 3 if self.kernel["eigenvectors"] or self.kernel["kind"] == "asymmetric_sign" else 1
-        # The solutions that span those of all lambdas stand beside what is made of them.
+        # The solutions that span those of all lambdas are in memory together with the arrays made from them.
         path = 3 * 8 * self.decomposed * self._spanning + 2 * self.kept_bytes
         return copies * 8 * self.decomposed**2 + rows + path
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of what is kept of a decomposition, at most."""
+        """Most bytes of the stored part of a decomposition."""
         q, vectors = self.decomposed, self.vectors
         numbers = vectors * (q + self.M + self.M_eval) + (4 + self.targets) * q
         if self.kernel["kind"] == "asymmetric_sign":
@@ -47,7 +47,7 @@ class SolveSize:
 
     @property
     def vectors(self) -> int:
-        """Vectors that span the solutions of all lambdas, at most; those of an unsymmetric kernel fill the space."""
+        """Most vectors that span the solutions of all lambdas; those of an unsymmetric kernel fill the space."""
         return self.decomposed if self.kernel["kind"] == "asymmetric_sign" else min(self.decomposed, self._spanning)
 
     @property

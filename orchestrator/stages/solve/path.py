@@ -1,4 +1,4 @@
-"""What each lambda gives: read off what a solve stage keeps of its decompositions, whenever somebody asks for it."""
+"""Results for each lambda, computed on demand from the stored part of a solve stage's decompositions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class LambdaPath:
     """The cells of a layer set, one for each of L lambdas.
 
     Attributes:
-        columns: what each lambda gives, (L,) each, by column of `cells`.
+        columns: values for each lambda, (L,) each, by column of `cells`.
         predictions: outputs for the evaluation examples, (L, M_eval, k).
     """
 
@@ -43,7 +43,7 @@ class Strengths:
     scale: str
 
     def of(self, trace: float, size: int) -> FloatArray:
-        """Return them, absolute, (L,), for a kernel of that trace and so many rows."""
+        """Return the absolute strengths (L,) for a kernel with that trace and number of rows."""
         strengths = np.array(self.given, dtype=np.float64)
         return strengths * (trace / size) if self.scale == "trace" else strengths
 
@@ -54,11 +54,11 @@ def follow(
     """Return the cells of a layer set.
 
     Args:
-        kept: what is left of its decomposition, or of its Krylov spaces.
+        kept: the stored part of its decomposition, or of its Krylov spaces.
         trace: of its kernel.
-        problem: what the kernel is to solve.
+        problem: the regression problem.
         strengths: the lambdas.
-        missing: why `gcv` or `leave_one_out_loss` is nan, by column.
+        missing: reasons why `gcv` or `leave_one_out_loss` is nan, by column.
     """
     path = kept.ridge_path(problem.residual, strengths.of(trace, kept.size))
     predictions = problem.eval_initial + kept.eval_fit(path)
@@ -71,7 +71,7 @@ def follow(
 def path_columns(
     path: RidgePath, predictions: FloatArray, problem: Problem, missing: Mapping[str, str]
 ) -> dict[str, FloatArray]:
-    """Return what each lambda gives, (L,) each, where the evaluation outputs are `predictions` (L, M_eval, k)."""
+    """Return the columns of each lambda, (L,) each, given the evaluation outputs `predictions` (L, M_eval, k)."""
     residual_norm = float(np.linalg.norm(problem.residual))
     squared_residual = _sum_of_squares(path.train_residuals)
     eval_residuals = problem.eval_targets - predictions
@@ -92,7 +92,7 @@ def path_columns(
 
 
 def read_kept(stage: Stage, artifact: Artifact, position: int, *, size: int) -> KeptPath | KeptKrylovPath:
-    """Return what the artifact of a solve stage holds of the layer set at a position, whose kernel has `size` rows.
+    """Return the stored decomposition of the layer set at a position of a solve stage; its kernel has `size` rows.
 
     Raises:
         DamagedArtifactError: it does not match its checksums.

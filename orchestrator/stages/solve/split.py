@@ -1,4 +1,4 @@
-"""The kernel split in the block of the head and those of the features below it: which of the two moves the outputs.
+"""The kernel split into the head's block and those of the features below it, and their shares in moving the outputs.
 
 At the pretrained point gradient descent on the squared loss moves the outputs along K r, with r = y - f_0 the residual
 before training, and K = P + F: what the head's own weights contribute, and what all other trained parameters do (arXiv
@@ -22,7 +22,7 @@ Blocks = Callable[[], Iterator[FloatArray]]
 
 @dataclass(frozen=True, eq=False)
 class _Moves:
-    """What some kernel blocks do with the residual of the training examples.
+    """Products of some kernel blocks with the residual of the training examples.
 
     Attributes:
         train: K(train, train) r, (M, k).
@@ -46,9 +46,9 @@ def dual_shares(
     rows_per_example: int,
     symmetric: bool,
 ) -> dict[str, float]:
-    """Return the columns of `cells` about the split of a kernel: none where the head is not in it.
+    """Return the columns of `cells` about the split of a kernel; none if the head is not in the kernel.
 
-    They are nan where the head is all there is. The head's block is read tile by tile and never held as a whole.
+    They are nan if the kernel has only the head. The head's block is read tile by tile and never held as a whole.
 
     Args:
         groups: of the layer set.
@@ -83,11 +83,11 @@ def dual_shares(
 def primal_shares(
     groups: Sequence[str], features: Callable[[Sequence[str]], tuple[Blocks, Blocks]], residual: FloatArray
 ) -> dict[str, float]:
-    """Return what `dual_shares` does, from streamed feature rows.
+    """Return the columns of `dual_shares`, from streamed feature rows.
 
     Args:
         groups: of the layer set.
-        features: gives for some groups what streams their rows (rows, p), of training and evaluation examples.
+        features: returns for some groups streams of their rows (rows, p), of training and evaluation examples.
         residual: r, (M, k).
     """
     if HEAD not in groups:
@@ -100,11 +100,11 @@ def operator_shares(
     operators: Callable[[Sequence[str]], tuple[TileOperator, TileOperator]],
     residual: FloatArray,
 ) -> dict[str, float]:
-    """Return what `dual_shares` does of a symmetric kernel, from products alone.
+    """Return the columns of `dual_shares` for a symmetric kernel, from products alone.
 
     Args:
         groups: of the layer set.
-        operators: gives for some groups their kernel between training examples, and its rows for evaluation.
+        operators: returns for some groups their kernel between training examples, and its rows for evaluation.
         residual: r, (M, k).
     """
     if HEAD not in groups:

@@ -1,4 +1,4 @@
-"""Sums of stored kernel blocks, layer by layer: a worker keeps those of layers, and goes on from sums that it has."""
+"""Sums of stored kernel blocks, layer by layer: a worker keeps the sums of layers, and extends sums that it has."""
 
 from collections.abc import Hashable, Sequence
 from itertools import groupby
@@ -11,16 +11,16 @@ from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.layer_sets import HEAD
 
 Term = tuple[str, ...]
-"""Groups of one layer, whose blocks are added up before layers are."""
+"""Groups of one layer; their blocks are added up before the layers are."""
 
 Blocks = list[FloatArray]
 """One array for each tile."""
 
 Key = tuple[str, tuple[Term, ...]]
-"""Which part of the problem, and what was summed of it."""
+"""Part of the problem, and the terms that were summed in it."""
 
 MOST_HELD = 4
-"""Sums of layers that a worker holds of each part. More would seldom be continued, and new memory costs more."""
+"""Sums of layers that a worker holds for each part. More would seldom be extended, and new memory costs more."""
 
 
 def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[Term, ...]:
@@ -42,9 +42,9 @@ def _layer(group: str) -> str:
 
 
 class KernelSums:
-    """The sums that a worker holds, tile by tile, of the layers and layer sets that it met last, where there is room.
+    """The most recent sums of layers and layer sets that a worker holds, tile by tile, as far as memory allows.
 
-    They have the bits of sums from scratch: blocks of a layer are added one after the other, then layers.
+    They equal sums from scratch bit for bit: blocks of a layer are added one after the other, then layers.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class KernelSums:
         self._sums: dict[Key, Blocks] = {}
 
     def use(self, what: Hashable, room: int) -> None:
-        """Hold sums of blocks of one problem, `what`, in so many bytes; those of another one are forgotten."""
+        """Hold sums of blocks of one problem, `what`, within a number of bytes; forget those of another problem."""
         if what != self._of:
             self._layers.clear()
             self._sums.clear()
@@ -77,14 +77,14 @@ class KernelSums:
         """
         total = np.zeros((size, size), order="F")
         for rows, columns, block in self._summed("train", tiles, terms, (size, size), rows_per_example):
-            # A tile on the diagonal is its own transpose, and need not be turned around.
+            # A tile on the diagonal is its own transpose, and need not be transposed.
             total[rows, columns] = block.T if symmetric and rows == columns else block
         return total
 
     def rows(
         self, tiles: Sequence[Artifact], terms: tuple[Term, ...], shape: tuple[int, int], rows_per_example: int
     ) -> FloatArray:
-        """Return the sum of blocks K(eval, train), (M_eval, M); the rest is what `square` takes."""
+        """Return the sum of blocks K(eval, train), (M_eval, M); the other arguments are those of `square`."""
         total = np.empty(shape)
         for rows, columns, block in self._summed("eval", tiles, terms, shape, rows_per_example):
             total[rows, columns] = block
@@ -112,7 +112,7 @@ class KernelSums:
     def _continued(
         self, part: str, blocks: Blocks, rest: Sequence[Term], cut: Sequence[tuple[Artifact, int, int]], needed: int
     ) -> Blocks:
-        """Return blocks with those of further layers added; they themselves stay as they are."""
+        """Return the sum of blocks and those of further layers; the given blocks are not changed."""
         found = self._spare(part, blocks) or [np.empty(block.shape) for block in blocks]
         for term in rest:
             for into, before, addend in zip(found, blocks, self._layer(part, term, cut, needed), strict=True):
@@ -121,7 +121,7 @@ class KernelSums:
         return found
 
     def _layer(self, part: str, term: Term, cut: Sequence[tuple[Artifact, int, int]], needed: int) -> Blocks:
-        """Return the sum over the groups of a layer; that of one group is its block in the store."""
+        """Return the sum over the groups of a layer; for one group it is its block in the store."""
         key = (part, (term,))
         if key in self._layers:
             return self._layers[key]
@@ -138,20 +138,20 @@ class KernelSums:
 
     def _hold(self, among: dict[Key, Blocks], key: Key, blocks: Blocks, n_bytes: int) -> None:
         if among is self._layers and self._taken + n_bytes > self._room:
-            return  # sums are continued more often than layers come again
+            return  # sums are extended more often than layers recur
         self._make_room(n_bytes)
         if self._taken + n_bytes <= self._room:
             among[key] = blocks
             self._taken += n_bytes
 
     def _make_room(self, n_bytes: int) -> None:
-        """Forget layers, and then the oldest sums, until so many bytes more have room."""
+        """Forget layers, and then the oldest sums, until the given bytes fit as well."""
         for held in (self._layers, self._sums):
             while held and self._taken + n_bytes > self._room:
                 self._forget(held, next(iter(held)))
 
     def _spare(self, part: str, kept: Blocks) -> Blocks | None:
-        """Forget the oldest sum of a part that has as many as are held, and return its memory, to be written over."""
+        """Forget the oldest sum of a part that holds the most sums allowed, and return its memory for reuse."""
         held = [key for key, blocks in self._sums.items() if key[0] == part and blocks is not kept]
         return self._forget(self._sums, held[0]) if len(held) >= MOST_HELD - 1 else None
 
