@@ -13,6 +13,7 @@ from orchestrator.cli.training_notes import AVERAGED, kernel_notes, training_not
 from orchestrator.results.report.linearity import linearity
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.finetune import runs_of
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec
@@ -39,11 +40,12 @@ def averaged(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path
 
 def artifacts_of(spec: Path, kind: str, **parameters: Any) -> list[Any]:
     store = ResultsFolder(read_spec(spec).folder).artifacts()
-    return [
-        store.open(kind, stage.stage_id)
-        for stage in run_spec(spec).plan.stages
-        if stage.kind == kind and parameters.items() <= stage.parameters.items()
-    ]
+    found = []
+    for stage in run_spec(spec).plan.stages:
+        own = runs_of(stage)[0].parameters if kind == stage.kind == "finetune" else stage.parameters
+        if stage.kind == kind and parameters.items() <= own.items():
+            found.append(store.open(kind, stage.stage_id))
+    return found
 
 
 def test_the_linearization_ends_at_the_ridge_solution_of_all_outputs(averaged: Path):
@@ -75,7 +77,7 @@ def test_the_kernel_that_is_followed_is_averaged_too(averaged: Path):
     read = read_spec(averaged)
     (dataset,) = artifacts_of(averaged, "dataset")
     (trained,) = artifacts_of(averaged, "finetune", model="nonlinear")
-    moved = TrainedCells(trained).displacement(0)
+    moved = TrainedCells(trained, 0).displacement(0)
     texts = read_tokens(dataset, "train", 0, FOLLOWED)
     kernels = []
     for share in (0.0, 1.0):

@@ -86,7 +86,7 @@ class Reference:
             self.trained[name] = {role: store.open(*each) for role, each in both.items()}
 
     def displacement(self, layer_set: str, role: str, cell: int) -> dict[str, torch.Tensor]:
-        artifact, prefix = self.trained[layer_set][role], f"{cell}."
+        artifact, prefix = self.trained[layer_set][role], f"0.{cell}."
         names = [name for name in artifact.names() if name.startswith(prefix)]
         return {name.removeprefix(prefix): torch.from_numpy(np.array(artifact.array(name))) for name in names}
 

@@ -14,6 +14,8 @@ from ntk_dist.jacobian.capture import jacobian_rows
 from orchestrator.cli.training_notes import HEAD_OUTSIDE
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.tokenized import read_tokens
+from orchestrator.stages.finetune import runs_of
+from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import (
     groups_of,
@@ -120,12 +122,16 @@ def test_the_column_is_empty_where_nothing_is_trained(finished: Path):
     assert set(results_of(finished).cells.to_arrow()["head_trained"].to_pylist()) == {None}
 
 
+def model_of(stage: Stage) -> str | None:
+    return str(runs_of(stage)[0].parameters["model"]) if stage.kind == "finetune" else None
+
+
 def test_stages_change_only_where_the_head_is_trained_outside_the_kernel():
     def ids(in_kernel: bool, **training: Any) -> set[str]:
         survey = survey_of(groups=groups_of(2, ("query", "value"), head=in_kernel))
         settings = {key: value for key, value in (DESCENT | training).items() if key != "train_head" or key in training}
         plan = plan_of({"finetune": settings, "head.in_kernel": in_kernel}, survey=survey)
-        return {(stage.kind, stage.parameters.get("model"), stage.stage_id) for stage in plan.stages}
+        return {(stage.kind, model_of(stage), stage.stage_id) for stage in plan.stages}
 
     assert ids(True) == ids(True, train_head=None) == ids(True, train_head=True)
     assert ids(False) == ids(False, train_head=False)
@@ -137,7 +143,7 @@ def test_the_heads_weights_are_counted():
     survey = survey_of(groups=groups_of(2, ("query", "value"), head=False))
     plans = [plan_of({"finetune": DESCENT | {"train_head": way}} | OUTSIDE, survey=survey) for way in (False, True)]
     without, with_head = (
-        max(plan.cost_of(stage).memory_bytes for stage in plan.stages if stage.parameters.get("model") == "nonlinear")
+        max(plan.cost_of(stage).memory_bytes for stage in plan.stages if model_of(stage) == "nonlinear")
         for plan in plans
     )
     # two cells: displacement, gradient, two moments and what is kept of a dense layer of 16 and two outputs
