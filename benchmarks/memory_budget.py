@@ -60,19 +60,17 @@ class BaselineWorker:
         with limited_threads(self._work.sweep.spec.compute.threads):
             dataset.of.compute(dataset, self._work)
             self._work.discard()
-            p = captures[0].parameters
-            scorer = self._work.scorer(p, None, p["groups"])
+            p = captures[0].parameters.rows
+            scorer = self._work.scorer(p.scorer, None, p.groups)
             for linears in scorer.groups.values():
                 for linear in linears:
                     linear.module.requires_grad_(True)
             batches = []
             for capture in captures:
                 shard = capture.parameters
-                tokens = read_tokens(
-                    self._work.input(capture, "dataset"), shard["split"], shard["start"], shard["stop"]
-                )
+                tokens = read_tokens(self._work.input(capture, "dataset"), shard.split, shard.start, shard.stop)
                 for positions in length_buckets(
-                    tokens.lengths, batch_tokens=p["batch_tokens"], batch_examples=p["batch_examples"]
+                    tokens.lengths, batch_tokens=p.scorer.batch_tokens, batch_examples=p.batch_examples
                 ):
                     batches.append(tokens.batch(positions))
             logits = scorer.logits(max(batches, key=lambda batch: batch.input_ids.numel()))

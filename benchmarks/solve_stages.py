@@ -135,9 +135,7 @@ class Sweep:
         (tile,), (eval_tile,) = work.inputs(first, "tiles"), work.inputs(first, "eval_tiles")
         self.train = {name: np.array(tile.array(name)) for name in tile.names()}
         self.evaluation = {name: np.array(eval_tile.array(name)) for name in eval_tile.names()}
-        self.layer_sets: list[list[str]] = [
-            groups for stage in self.stages for groups in stage.parameters["layer_sets"]
-        ]
+        self.layer_sets: list[list[str]] = [groups for stage in self.stages for groups in stage.parameters.layer_sets]
 
     def solve(self) -> None:
         """Compute all solve stages anew, in a worker of their own."""

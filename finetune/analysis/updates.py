@@ -1,6 +1,6 @@
 """Sizes of the changes that training makes to the weights, group by group."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ class GroupUpdate:
 
 
 @torch.no_grad()
-def group_updates(scorer: Scorer, displacement: Displacement, groups: list[str]) -> list[GroupUpdate]:
+def group_updates(scorer: Scorer, displacement: Displacement, groups: Sequence[str]) -> list[GroupUpdate]:
     """Return how much a displacement of the parameters of `groups` changes the weights that they adapt.
 
     Parameters without a displacement are where they were, as LoRA's A in a linearized model. Where the model is divided

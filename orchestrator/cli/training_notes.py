@@ -30,7 +30,7 @@ def kernel_notes(plan: Plan) -> list[str]:
 def _empty_estimates(plan: Plan) -> list[str]:
     """Return the reason why a sweep with a fitted head has no GCV; no note if it has GCV."""
     spec = plan.sweep.spec
-    missing = missing_estimates(spec.head.kind, spec.kernel.model_dump(mode="json"))
+    missing = missing_estimates(spec.head.kind, spec.kernel)
     if spec.head.kind not in FITTED_HEADS or "gcv" not in missing:
         return []
     other = missing.get("leave_one_out_loss")
@@ -48,7 +48,7 @@ def training_notes(plan: Plan) -> list[str]:
     if spec.head_trained and not spec.head.in_kernel:
         notes.append(HEAD_OUTSIDE)
     runs = [run for stage in plan.stages if stage.of is FINETUNE for run in runs_of(stage)]
-    linearized = [run for run in runs if run.parameters["model"] == "linearized"]
+    linearized = [run for run in runs if run.parameters.model == "linearized"]
     without_rows = sum(not by_rows(run) for run in linearized)
     if without_rows and spec.finetune and spec.finetune.linearization is None:
         notes.append(

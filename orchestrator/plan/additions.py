@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from orchestrator.spec import Spec
-from orchestrator.stages.additions import ADDITIONS
+from orchestrator.stages.additions import ADDITIONS, AdditionsParameters
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.layer_sets import GroupFacts, LayerSet
 from orchestrator.sweep.sizes import Sizes
@@ -47,7 +46,7 @@ class Additions:
         variant: position of the variant that they belong to.
     """
 
-    stage: Stage
+    stage: Stage[AdditionsParameters]
     seed: int
     n_train: int
     rows: tuple[Addition, ...]
@@ -134,16 +133,17 @@ class AdditionsPlanner:
             for role, tiles in (("tiles", self._tiles), ("further_tiles", self.further_tiles))
         }
 
-    def _parameters(self, n_train: int, part: Sequence[Sequence[Addition]]) -> dict[str, Any]:
-        return {
-            "n_train": n_train,
-            "rows_per_example": self._sizes.kernel_rows_per_example,
-            "sigma": self._spec.kernel.sigma,
-            "dtype": self._spec.model.dtype,
-            "row_dtype": self._spec.row_dtype,
-            "gram_dtype": self._spec.compute.gram_dtype,
-            "threads": self._spec.compute.threads,
-            "tf32": self._spec.compute.tf32,
-            "layer_sets": [list(rows[0].layer_set.groups) for rows in part],
-            "added": [[list(row.groups) for row in rows] for rows in part],
-        }
+    def _parameters(self, n_train: int, part: Sequence[Sequence[Addition]]) -> AdditionsParameters:
+        compute = self._spec.compute
+        return AdditionsParameters(
+            n_train=n_train,
+            rows_per_example=self._sizes.kernel_rows_per_example,
+            sigma=self._spec.kernel.sigma,
+            dtype=self._spec.model.dtype,
+            row_dtype=self._spec.row_dtype,
+            gram_dtype=compute.gram_dtype,
+            threads=compute.threads,
+            tf32=compute.tf32,
+            layer_sets=tuple(rows[0].layer_set.groups for rows in part),
+            added=tuple(tuple(row.groups for row in rows) for rows in part),
+        )

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.finetune_section import CombinationsSection
-from orchestrator.stages.combine import COMBINE
+from orchestrator.stages.combine import COMBINE, CombineParameters
+from orchestrator.stages.combine.combinations import SIDES
+from orchestrator.stages.compare import CompareParameters
 from orchestrator.stages.finetune import runs_of
 from orchestrator.store.stage import Stage
 
@@ -28,7 +30,7 @@ class Combination:
         n_train: training examples.
     """
 
-    stage: Stage
+    stage: Stage[CombineParameters]
     variants: tuple[int, int]
     layer_set: str
     seed: int
@@ -62,7 +64,7 @@ def plan_combinations(
         _check_outputs(first, second)
         for cells, (solve, comparison) in trained[pair[0]].items():
             _, other = trained[pair[1]][cells]
-            stage = _stage(section, {"a": comparison.stage, "b": other.stage}, stages)
+            stage = _stage(section, comparison.stage, other.stage, stages)
             name = solve.layer_sets[comparison.layer_set].name
             yield Combination(stage, pair, name, solve.seed, solve.n_train)
 
@@ -76,14 +78,18 @@ def _check_outputs(first: "Variant", second: "Variant") -> None:
         )
 
 
-def _stage(section: CombinationsSection, compared: Mapping[str, Stage], stages: Mapping[str, Stage]) -> Stage:
+def _stage(
+    section: CombinationsSection, a: Stage[CompareParameters], b: Stage[CompareParameters], stages: Mapping[str, Stage]
+) -> Stage[CombineParameters]:
     """Return the stage that combines the trained cells behind two stages `compare`, with inputs taken from these."""
-    ((_, trained),) = compared["a"].inputs["trained"]
-    parameters = {
-        "tasks": {side: dict(stage.parameters) for side, stage in compared.items()},
-        "operations": list(section.operations),
-        "coefficients": list(section.coefficients),
-        "frozen_layers": runs_of(stages[trained])[0].parameters["frozen_layers"],
-    }
-    roles = {f"{role}.{side}": ids for side, stage in compared.items() for role, ids in stage.inputs.items()}
+    ((_, trained),) = a.inputs["trained"]
+    parameters = CombineParameters(
+        a=a.parameters,
+        b=b.parameters,
+        operations=tuple(section.operations),
+        coefficients=tuple(section.coefficients),
+        frozen_layers=runs_of(stages[trained])[0].parameters.frozen_layers,
+    )
+    both = zip(SIDES, (a, b), strict=True)
+    roles = {f"{role}.{side}": ids for side, stage in both for role, ids in stage.inputs.items()}
     return Stage(COMBINE, parameters, roles)

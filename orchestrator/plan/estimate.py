@@ -10,7 +10,7 @@ from orchestrator.errors import BudgetError
 from orchestrator.plan.plan import Plan, missing_stages
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.stages.registry import KINDS
-from orchestrator.stages.solve import SOLVE, is_iterative
+from orchestrator.stages.solve import SOLVE, SolveParameters
 from orchestrator.store.history import History
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder
@@ -125,8 +125,8 @@ def kernels(plan: Plan, missing: Sequence[Stage], *, iterative: bool) -> Kernels
     """Return the numbers of kernels, planned and missing, that solve stages decompose or else multiply with."""
 
     def count(stages: Iterable[Stage]) -> int:
-        solves = {stage.stage_id: stage for stage in stages if stage.of is SOLVE}
-        return sum(len(each.parameters["layer_sets"]) for each in solves.values() if is_iterative(each) == iterative)
+        solves: dict[str, SolveParameters] = {stage.stage_id: stage.parameters for stage in stages if stage.of is SOLVE}
+        return sum(len(p.layer_sets) for p in solves.values() if (p.iterative is not None) == iterative)
 
     return Kernels(count(plan.stages), count(missing))
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from orchestrator.errors import DamagedArtifactError
-from orchestrator.stages.solve import is_iterative
+from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.stage import Stage
 
@@ -20,17 +20,17 @@ class KeptSolves:
         self._finished: set[str] | None = None
         self._serving: dict[str, tuple[float, float]] | None = None
 
-    def instead_of(self, stage: Stage) -> Stage:
+    def instead_of(self, stage: Stage[SolveParameters]) -> Stage[SolveParameters]:
         """Return a finished stage that serves all lambdas of a planned solve stage; the planned one if there is none.
 
         The planned stage itself comes first, then that with the highest lowest lambda. Damaged artifacts do not count.
         """
-        if not is_iterative(stage) or stage.stage_id in self._all_finished():
+        own = stage.parameters.iterative
+        if own is None or stage.stage_id in self._all_finished():
             return stage
-        wanted = stage.parameters["lowest_lambda"]
-        served = self._served()
+        served, wanted = self._served(), own.lowest_lambda
         for lowest in sorted({lowest for lowest, serves_from in served.values() if serves_from <= wanted})[::-1]:
-            other = replace(stage, parameters={**stage.parameters, "lowest_lambda": lowest})
+            other = replace(stage, parameters=replace(stage.parameters, iterative=replace(own, lowest_lambda=lowest)))
             if other.stage_id in served and served[other.stage_id][1] <= wanted:
                 return other
         return stage

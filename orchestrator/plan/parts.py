@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.identity import canonical_json, digest
+from orchestrator.stages.compare import CompareParameters
+from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.layer_sets import LayerSet
 
@@ -20,7 +22,7 @@ class Comparison:
         count: how many lambdas it has.
     """
 
-    stage: Stage
+    stage: Stage[CompareParameters]
     layer_set: int
     first: int
     count: int
@@ -42,7 +44,7 @@ class Solve:
         learning_rate: that of the variant, where the grid has several.
     """
 
-    stage: Stage
+    stage: Stage[SolveParameters]
     seed: int
     n_train: int
     layer_sets: tuple[LayerSet, ...]

@@ -1,16 +1,18 @@
 """The stages that train cells: the model and its linearization for some lambdas of a layer set, and what compares."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from finetune.training.settings import TrainingSettings
 from orchestrator.plan.parts import Comparison
 from orchestrator.spec import Spec
 from orchestrator.spec.finetune_section import FinetuneSection
-from orchestrator.stages.compare import COMPARE
-from orchestrator.stages.finetune import finetune_stage
+from orchestrator.stages.compare import COMPARE, CompareParameters
+from orchestrator.stages.finetune import CellsParameters, Run, RunParameters, finetune_stage
 from orchestrator.stages.finetune.memory import training_memory
-from orchestrator.store.stage import Inputs, Part, Reads, Stage
+from orchestrator.stages.parameters import ProblemParameters
+from orchestrator.store.stage import Inputs, Part, Stage
 from orchestrator.sweep.choices import Choice
 from orchestrator.sweep.layer_sets import HEAD, LayerSet
 from orchestrator.sweep.variant import Variant
@@ -29,13 +31,11 @@ class Training:
     Attributes:
         trained: the run of the model itself.
         linearized: the run of its linearization.
-        compared: parameters of the stage that compares them, but for the place of `trained`.
-        inputs: what all three read.
+        inputs: those of both runs, and of the stage that compares them.
     """
 
-    trained: Part
-    linearized: Part
-    compared: Mapping[str, Any]
+    trained: Run
+    linearized: Run
     inputs: Inputs
 
 
@@ -84,7 +84,8 @@ def plan_training(
         trained, run = shared[each.training.trained.part_id]
         linearized = finetune_stage([each.training.linearized])
         both = {"trained": ((trained.kind, trained.stage_id),), "linearized": ((linearized.kind, linearized.stage_id),)}
-        comparison = Stage(COMPARE, {**each.training.compared, "run": run}, {**each.training.inputs, **both})
+        compared = CompareParameters(each.training.trained.parameters.cells, run)
+        comparison = Stage(COMPARE, compared, {**each.training.inputs, **both})
         stages += [(stage, each.variant) for stage in (trained, linearized, comparison)]
         own = Comparison(comparison, each.layer_set, each.first, each.count)
         comparisons.setdefault(each.solve, []).append(own)
@@ -95,7 +96,7 @@ def _shared_models(
     section: FinetuneSection, variants: Sequence[Variant], cells: Sequence[TrainedCells], budget: int
 ) -> dict[str, tuple[Stage, int]]:
     """Return the stage of each run of the model, by the run's identity, and the run's number in it."""
-    alike: dict[tuple[Any, ...], dict[str, tuple[Part, int]]] = {}
+    alike: dict[tuple[Any, ...], dict[str, tuple[Run, int]]] = {}
     for each in cells:
         run, variant = each.training.trained, variants[each.variant]
         memory = training_memory(variant.sizes, variant.survey, run)
@@ -122,12 +123,12 @@ def _shared_key(section: FinetuneSection, choice: Choice, cells: TrainedCells) -
     )
 
 
-def _divided(runs: Sequence[tuple[Part, int]], most: int, budget: int) -> Iterator[list[Part]]:
+def _divided(runs: Sequence[tuple[Run, int]], most: int, budget: int) -> Iterator[list[Run]]:
     """Divide runs, each with its memory, into those that share a model: at most so many cells, within a budget."""
-    part: list[Part] = []
+    part: list[Run] = []
     cells = taken = 0
     for run, memory in runs:
-        own = len(run.parameters["lambdas"])
+        own = len(run.parameters.cells.lambdas)
         if part and (cells + own > most or taken + memory > budget):
             yield part
             part, cells, taken = [], 0, 0
@@ -151,15 +152,15 @@ class FinetunePlanner:
         self,
         spec: Spec,
         section: FinetuneSection,
-        problem: Mapping[str, Any],
+        problem: ProblemParameters,
         seed: int,
-        fits: Callable[[Reads], bool],
+        fits: Callable[[Run], bool],
     ) -> None:
         self._spec = spec
         self._problem = problem
         self._seed = seed
-        self._settings = _training_settings(section, problem["n_train"])
-        self._kernel_examples = min(section.kernel_examples, problem["n_train"])
+        self._settings = _training_settings(section, problem.n_train)
+        self._kernel_examples = min(section.kernel_examples, problem.n_train)
         self._prefix_cache = section.prefix_cache
         self._linearization = section.linearization
         self._fits = fits
@@ -172,37 +173,30 @@ class FinetunePlanner:
             lambdas: of the cells that are trained side by side, as the spec gives them.
             inputs: dataset, head if one is fitted, and the captures of both splits.
         """
-        shared = {
-            "problem": dict(self._problem),
-            "groups": list(layer_set.groups),
-            "lambdas": list(lambdas),
-            "lambda_scale": self._spec.grid.lambdas.scale,
-            "task_kind": self._spec.task.kind,
-            "training": self._settings,
-            "seed": self._seed,
-        }
+        cells = CellsParameters(
+            problem=self._problem,
+            groups=layer_set.groups,
+            lambdas=tuple(lambdas),
+            lambda_scale=self._spec.grid.lambdas.scale,
+            training=self._settings,
+            seed=self._seed,
+            train_head=bool(self._spec.head_trained and not self._spec.head.in_kernel),
+        )
         frozen_layers = self._frozen_layers(layer_set) if self._prefix_cache else 0
-        beside = {"train_head": bool(self._spec.head_trained and not self._spec.head.in_kernel)}
-        nonlinear = {
-            "model": "nonlinear",
-            "linearization": None,
-            "kernel_examples": self._kernel_examples,
-            "frozen_layers": frozen_layers,
-        }
-        trained = Part(shared | nonlinear | beside, inputs)
-        return Training(trained, self._linearized(shared, frozen_layers, inputs), shared | beside, inputs)
+        nonlinear = RunParameters(cells, "nonlinear", None, self._kernel_examples, frozen_layers)
+        return Training(Part(nonlinear, inputs), self._linearized(cells, frozen_layers, inputs), inputs)
 
-    def _linearized(self, shared: Mapping[str, Any], frozen_layers: int | None, inputs: Inputs) -> Part:
+    def _linearized(self, cells: CellsParameters, frozen_layers: int | None, inputs: Inputs) -> Run:
         """Return the run that trains the linearization: by rows where they fit, unless the spec sets the method.
 
         A model that is divided among processes has no products: the plan then refuses rows that do not fit.
         """
-        own = {**shared, "model": "linearized", "kernel_examples": 0, "train_head": False}
-        by_rows = Part(own | {"linearization": "rows", "frozen_layers": 0}, inputs)
+        cells = replace(cells, train_head=False)
+        by_rows = Part(RunParameters(cells, "linearized", "rows", 0, 0), inputs)
         rows_only = self._linearization == "rows" or self._spec.is_divided
         if rows_only or (self._linearization is None and self._fits(by_rows)):
             return by_rows
-        return Part(own | {"linearization": "products", "frozen_layers": frozen_layers}, inputs)
+        return Part(RunParameters(cells, "linearized", "products", 0, frozen_layers), inputs)
 
     def _frozen_layers(self, layer_set: LayerSet) -> int | None:
         """Return the number of layers below the trained ones that are computed once; None for all of them.
@@ -215,12 +209,12 @@ class FinetunePlanner:
         return layer_set.layers[0] if layer_set.layers else None
 
 
-def _training_settings(section: FinetuneSection, n_train: int) -> dict[str, Any]:
-    """Return the settings of `finetune.training`, as JSON."""
+def _training_settings(section: FinetuneSection, n_train: int) -> TrainingSettings:
+    """Return the settings of `finetune.training`."""
     steps = section.epochs * section.steps_per_epoch(n_train)
-    own = section.model_dump(mode="json", exclude=_OF_THE_PLAN)
-    return own | {
-        "steps": steps,
-        "warmup_steps": round(section.warmup * steps),
-        "record_every": max(1, -(-steps // section.looks)),
-    }
+    return TrainingSettings(
+        **section.model_dump(exclude=_OF_THE_PLAN),
+        steps=steps,
+        warmup_steps=round(section.warmup * steps),
+        record_every=max(1, -(-steps // section.looks)),
+    )

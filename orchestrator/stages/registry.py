@@ -1,7 +1,10 @@
 """All kinds of stages; a new kind is added here."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from orchestrator.stages.additions import ADDITIONS
 from orchestrator.stages.batches import BATCHES
@@ -42,4 +45,11 @@ KINDS: dict[str, StageKind] = {
 def stage_from_json(data: Mapping[str, Any]) -> Stage:
     """Return the stage that `Stage.to_json` wrote."""
     inputs = {role: tuple((kind, stage_id) for kind, stage_id in ids) for role, ids in data["inputs"].items()}
-    return Stage(KINDS[data["kind"]], data["parameters"], inputs)
+    kind = KINDS[data["kind"]]
+    return Stage(kind, _reader(kind).validate_python(data["parameters"]), inputs)
+
+
+@cache
+def _reader(kind: StageKind) -> TypeAdapter[Any]:
+    """Return the reader of a kind's parameters from JSON."""
+    return TypeAdapter(kind.parameters)

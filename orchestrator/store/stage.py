@@ -1,10 +1,13 @@
 """Stages and their kinds; a stage is work that many cells share, identified by everything that fixes its numbers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol
+
+from pydantic import BaseModel
+from typing_extensions import TypeVar
 
 from orchestrator.identity import identity
 from orchestrator.loading import load_model_libraries, no_garbage
@@ -12,6 +15,12 @@ from orchestrator.loading import load_model_libraries, no_garbage
 if TYPE_CHECKING:
     from orchestrator.stages.context.work import Product, Work
     from orchestrator.sweep.variant import Variant
+
+
+P = TypeVar("P", default=Any)
+"""Type of the parameters of a kind of stage."""
+
+P_co = TypeVar("P_co", covariant=True, default=Any)
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,11 @@ Inputs = Mapping[str, tuple[tuple[str, str], ...]]
 """Identities of stages by role, as (kind, stage_id)."""
 
 
-class Reads(Protocol):
+class Reads(Protocol[P_co]):
     """Something that reads artifacts: a stage, or one of several parts of a stage."""
 
     @property
-    def parameters(self) -> Mapping[str, Any]:
+    def parameters(self) -> P_co:
         """Everything that fixes its numbers."""
 
     @property
@@ -51,24 +60,25 @@ class Reads(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[P]):
     """One of several parts of a stage, with parameters and inputs of its own."""
 
-    parameters: Mapping[str, Any]
+    parameters: P
     inputs: Inputs
 
     @cached_property
     def part_id(self) -> str:
         """Hash of parameters and inputs."""
-        return identity([self.parameters, {role: list(ids) for role, ids in self.inputs.items()}])
+        return identity([as_json(self.parameters), {role: list(ids) for role, ids in self.inputs.items()}])
 
 
 @dataclass(frozen=True)
-class StageKind:
+class StageKind(Generic[P]):
     """A kind of stage, with everything that the rest of the project uses of it.
 
     Attributes:
         name: its name, in folders, tables and messages.
+        parameters: a frozen dataclass of everything that fixes the numbers of a stage: no paths, no worker counts.
         version: raised when its numbers change, so that artifacts of older code are not taken for newer ones.
         meaning: what a stage of it computes, for people.
         module: module of its function `compute`, which a worker loads when it needs it.
@@ -79,15 +89,16 @@ class StageKind:
     """
 
     name: str
+    parameters: type[P]
     version: int
     meaning: str
     module: str
-    cost: "Callable[[Stage, Variant], StageCost]" = no_cost
-    label: "Callable[[Stage], str] | None" = None
+    cost: "Callable[[Stage[P], Variant], StageCost]" = no_cost
+    label: "Callable[[Stage[P]], str] | None" = None
     runs_model: bool = False
     advice: str = ""
 
-    def compute(self, stage: "Stage", work: "Work") -> "Product":
+    def compute(self, stage: "Stage[P]", work: "Work") -> "Product":
         """Compute a stage; the first stage of the kind loads the libraries that it needs."""
         if self.runs_model:
             load_model_libraries()
@@ -98,17 +109,17 @@ class StageKind:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Generic[P]):
     """One stage of a plan.
 
     Attributes:
         of: its kind.
-        parameters: everything that fixes its numbers, as JSON; no paths, no worker counts.
+        parameters: everything that fixes its numbers.
         inputs: identities of the stages whose artifacts it reads, by role, as (kind, stage_id).
     """
 
-    of: StageKind
-    parameters: Mapping[str, Any]
+    of: StageKind[P]
+    parameters: P
     inputs: Inputs = field(default_factory=dict)
 
     @property
@@ -131,13 +142,13 @@ class Stage:
         return {
             "kind": self.kind,
             "version": self.of.version,
-            "parameters": dict(self.parameters),
+            "parameters": as_json(self.parameters),
             "inputs": {role: _inputs_digest(ids) for role, ids in self.inputs.items()},
         }
 
     def to_json(self) -> dict[str, Any]:
         """Return the stage as JSON, for `orchestrator.stages.registry.stage_from_json`."""
-        return {"kind": self.kind, "parameters": dict(self.parameters), "inputs": dict(self.inputs)}
+        return {"kind": self.kind, "parameters": as_json(self.parameters), "inputs": dict(self.inputs)}
 
     def inputs_of(self, part: str) -> Inputs:
         """Return by role the inputs of one of its parts, here `<role>.<part>`."""
@@ -147,6 +158,17 @@ class Stage:
     def needs(self) -> set[tuple[str, str]]:
         """Return (kind, stage_id) of every stage that must be finished before this one can start."""
         return {needed for listed in self.inputs.values() for needed in listed}
+
+
+def as_json(value: Any) -> Any:
+    """Return parameters as JSON: dataclasses and sections of a spec as objects, tuples as arrays."""
+    if is_dataclass(value):
+        return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, tuple):
+        return [as_json(each) for each in value]
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return value
 
 
 @lru_cache(maxsize=4096)

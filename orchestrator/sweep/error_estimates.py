@@ -1,7 +1,6 @@
 """Estimates of the error of a kernel regression on new examples, and reasons why some are missing."""
 
-from collections.abc import Mapping
-from typing import Any
+from orchestrator.spec.sections import KernelSection
 
 FITTED_HEADS = frozenset({"ridge", "logistic"})
 """Kinds of heads that are fitted to the labels of the training examples."""
@@ -14,7 +13,7 @@ NEEDS_EIGENVECTORS = "it needs kernel.eigenvectors: true"
 """Reason for missing leave-one-out residuals that a run with eigenvectors would add."""
 
 
-def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool = True) -> dict[str, str]:
+def missing_estimates(head: str, kernel: KernelSection, *, decomposed: bool = True) -> dict[str, str]:
     """Return the reasons why `gcv` or `leave_one_out_loss` is null, by column; only for null columns.
 
     Args:
@@ -24,7 +23,7 @@ def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool 
     """
     if not decomposed:
         return dict.fromkeys(ESTIMATES, "kernel.decomposition: iterative finds no eigenvectors")
-    asymmetric = kernel["kind"] == "asymmetric_sign"
+    asymmetric = kernel.kind == "asymmetric_sign"
     missing = {}
     if head == "logistic":
         missing["gcv"] = "a logistic head is not linear in the labels that it is fitted to"
@@ -32,6 +31,6 @@ def missing_estimates(head: str, kernel: Mapping[str, Any], *, decomposed: bool 
         missing["gcv"] = "the asymmetric_sign kernel has none under a fitted head"
     if asymmetric:
         missing["leave_one_out_loss"] = "the asymmetric_sign kernel has no leave-one-out residuals"
-    elif not kernel["eigenvectors"]:
+    elif not kernel.eigenvectors:
         missing["leave_one_out_loss"] = NEEDS_EIGENVECTORS
     return missing

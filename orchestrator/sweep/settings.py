@@ -1,14 +1,11 @@
 """From the sections of a spec to the settings that `finetune` takes."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, TaskSettings
 from orchestrator.errors import UntrustedCodeError
+from orchestrator.spec.sections import AdapterSection, HeadSection, TaskSection
 from orchestrator.sweep.folder import Sweep
-from orchestrator.sweep.sources import Source
-
-if TYPE_CHECKING:
-    from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, TaskSettings
 
 
 def refuse_untrusted_code(sweep: Sweep) -> None:
@@ -24,14 +21,12 @@ def refuse_untrusted_code(sweep: Sweep) -> None:
         )
 
 
-def model_settings(sweep: Sweep) -> "ModelSettings":
+def model_settings(sweep: Sweep) -> ModelSettings:
     """Return the settings of the model, to be loaded from the place where it was found.
 
     Raises:
         UntrustedCodeError: as `refuse_untrusted_code`.
     """
-    from finetune.settings import ModelSettings
-
     refuse_untrusted_code(sweep)
     section, compute, source = sweep.spec.model, sweep.spec.compute, sweep.sources.model
     return ModelSettings(
@@ -48,40 +43,26 @@ def model_settings(sweep: Sweep) -> "ModelSettings":
     )
 
 
-def adapter_settings(section: Mapping[str, Any]) -> "AdapterSettings":
-    """Return the settings of the adapter: the modules to adapt, and how.
+def adapter_settings(section: AdapterSection) -> AdapterSettings:
+    """Return the settings of the adapter: the modules to adapt, and how."""
+    return AdapterSettings(**{key: _plain(value) for key, value in section.model_dump(exclude={"seed"}).items()})
+
+
+def head_settings(section: HeadSection) -> HeadSettings:
+    """Return the settings of the head."""
+    return HeadSettings(**{key: _plain(value) for key, value in section.model_dump(exclude={"seed"}).items()})
+
+
+def task_settings(section: TaskSection, data: str, revision: str | None) -> TaskSettings:
+    """Return the settings of the task.
 
     Args:
-        section: the section `adapter` of a spec as JSON, with its seed or without.
+        section: the section of a spec.
+        data: where the data are, or the identity of their content.
+        revision: their commit on the hub, if they are there.
     """
-    from finetune.settings import AdapterSettings
-
-    return AdapterSettings(**{key: _plain(value) for key, value in section.items() if key != "seed"})
-
-
-def head_settings(section: Mapping[str, Any]) -> "HeadSettings":
-    """Return the settings of the head.
-
-    Args:
-        section: the section `head` of a spec as JSON, with its seed or without.
-    """
-    from finetune.settings import HeadSettings
-
-    return HeadSettings(**{key: _plain(value) for key, value in section.items() if key != "seed"})
-
-
-def task_settings(section: Mapping[str, Any], data: Source) -> "TaskSettings":
-    """Return the settings of the task: the source of the examples and their meaning.
-
-    Args:
-        section: the section `task` of a spec as JSON.
-        data: the source at which its data were found.
-    """
-    from finetune.settings import TaskSettings
-
-    elsewhere = ("data", "classes", "n_eval", "sampling", "sample_seed")
-    own = {key: value for key, value in section.items() if key not in elsewhere}
-    return TaskSettings(data=data.location, revision=data.revision, **own)
+    own = section.model_dump(exclude={"data", "classes", "n_eval", "sampling", "sample_seed"})
+    return TaskSettings(data=data, revision=revision, **own)
 
 
 def _plain(value: Any) -> Any:

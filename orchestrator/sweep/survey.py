@@ -10,7 +10,7 @@ from orchestrator.loading import load_model_libraries, no_garbage
 from orchestrator.spec import Spec
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.stage import Stage
-from orchestrator.store.survey_kind import SURVEY
+from orchestrator.store.survey_kind import SURVEY, SurveyParameters
 from orchestrator.store.user_cache import code_here, recall, remember
 from orchestrator.sweep.choices import Choice, variants
 from orchestrator.sweep.folder import Sweep, versions
@@ -158,7 +158,7 @@ def survey_stage(variant: Sweep) -> Stage:
     parts = {part: spec[part] for part in ("model", "task", "adapter", "head")}
     parts["model"] |= {"path": variant.sources.model.content_id}
     parts["task"] |= {"data": variant.sources.data.content_id}
-    return Stage(SURVEY, {"of": identity(parts)})
+    return Stage(SURVEY, SurveyParameters(identity(parts)))
 
 
 def _batch_tokens(spec: Spec) -> int | None:
@@ -189,10 +189,10 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
     task = sweep.spec.task
     try:
         examples = read_examples(
-            task_settings(task.model_dump(mode="json"), sweep.sources.data), n_outputs=task.classes
+            task_settings(task, sweep.sources.data.location, sweep.sources.data.revision), n_outputs=task.classes
         )
-        head = head_settings(sweep.spec.head.model_dump(mode="json"))
-        adapter = adapter_settings(sweep.spec.adapter.model_dump(mode="json"))
+        head = head_settings(sweep.spec.head)
+        adapter = adapter_settings(sweep.spec.adapter)
         with no_garbage():  # a model without weights, but of many objects
             facts = inspect_model(model, adapter, head, n_outputs=examples.n_outputs)
         check_label_words(model, head, task.template, n_outputs=examples.n_outputs)

@@ -61,7 +61,7 @@ def planned(path: str) -> None:
         {
             "label": stage.stage_id,
             "kind": stage.kind,
-            "parameters": dict(stage.parameters),
+            "parameters": stage.to_json()["parameters"],
             "inputs": {role: [label for _, label in inputs] for role, inputs in stage.inputs.items()},
         }
         for stage in plan.stages

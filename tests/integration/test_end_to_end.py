@@ -161,7 +161,7 @@ def test_spectra_and_predictions_match_the_definition(tmp_path, name):
     spec, texts = sweep(tmp_path, case)
     ending = run(spec, tmp_path, Silent())
     assert not ending.report.failures
-    methods = {solve.stage.parameters["method"] for solve in ending.plan.solves}
+    methods = {solve.stage.parameters.method for solve in ending.plan.solves}
     assert ("primal" in methods) == name.startswith("primal")
     results = orchestrator.load(spec.folder)
     (dataset_stage,) = ending.plan.solves[0].stage.inputs["dataset"]

@@ -24,9 +24,10 @@ def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, kind:
     ending = run_spec(path)
     assert not ending.report.failures
     # above the first layer on states that were kept
-    assert {
-        stage.parameters["runs"][0]["frozen_layers"] for stage in ending.plan.stages if stage.kind == "finetune"
-    } >= {0, 1}
+    assert {stage.parameters.runs[0].frozen_layers for stage in ending.plan.stages if stage.kind == "finetune"} >= {
+        0,
+        1,
+    }
     groups = {layer_set.name: list(layer_set.groups) for layer_set in ending.plan.variants[0].layer_sets}
     rows = results_of(path).cells.to_arrow().to_pylist()
     assert sorted(row["layer_set"] for row in rows) == ["layers:0", "layers:1"]

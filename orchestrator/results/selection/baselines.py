@@ -72,8 +72,8 @@ def weight_conditions(variant: Variant, groups_of: Mapping[int, Sequence[str]]) 
             return {}, f"the weights at {source.location} are pickled, and a look at results loads no pickle"
         of_groups = weight_condition_numbers(
             settings,
-            adapter_settings(sweep.spec.adapter.model_dump(mode="json")),
-            head_settings(sweep.spec.head.model_dump(mode="json")),
+            adapter_settings(sweep.spec.adapter),
+            head_settings(sweep.spec.head),
             n_outputs=variant.survey.n_outputs,
         )
     except (SourceError, FinetuneError) as error:

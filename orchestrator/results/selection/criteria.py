@@ -137,7 +137,7 @@ def usual_criterion(spec: Spec) -> Criterion:
 
 
 def _missing(spec: Spec) -> dict[str, str]:
-    return missing_estimates(spec.head.kind, spec.kernel.model_dump(mode="json"))
+    return missing_estimates(spec.head.kind, spec.kernel)
 
 
 def _with_eigenvectors(missing: Mapping[str, str]) -> str:

@@ -140,7 +140,7 @@ def layers_of(variant: Variant, solves: Sequence[Solve]) -> dict[int, tuple[str,
 
 def _check_stored(variant: Variant, solves: Sequence[Solve], by_layer: Mapping[int, tuple[str, ...]]) -> None:
     sizes = variant.sizes
-    dual = any(solve.n_train == sizes.n_train and solve.stage.parameters["method"] == "dual" for solve in solves)
+    dual = any(solve.n_train == sizes.n_train and solve.stage.parameters.method == "dual" for solve in solves)
     stored = sizes.dual_groups if dual else ()
     missing = {layer: [g for g in groups if g not in stored] for layer, groups in by_layer.items()}
     names = [name for groups in missing.values() for name in groups]
@@ -171,5 +171,5 @@ def _dual_stage(variant: Variant, solves: Sequence[Solve], seed: int) -> Stage:
     return next(
         solve.stage
         for solve in solves
-        if solve.seed == seed and solve.n_train == variant.sizes.n_train and solve.stage.parameters["method"] == "dual"
+        if solve.seed == seed and solve.n_train == variant.sizes.n_train and solve.stage.parameters.method == "dual"
     )

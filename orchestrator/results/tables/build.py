@@ -112,10 +112,11 @@ def densities_of(plan: Plan, solve: Solve, artifact: Artifact) -> pa.RecordBatch
     """
     stored = set(artifact.names())
     sets = solve.layer_sets if "density.0" in stored else ()
+    iterative = solve.stage.parameters.iterative
     columns: dict[str, Any] = _constants(plan, solve) | {
         "layer_set": [layer_set.name for layer_set in sets],
         "groups": [list(layer_set.groups) for layer_set in sets],
-        "probe_seed": solve.stage.parameters.get("probe_seed"),
+        "probe_seed": iterative.probe_seed if iterative else None,
     }
     for column in DENSITIES:
         if sets and column.name in stored:

@@ -39,8 +39,8 @@ def _batch(plan: Plan, combination: Combination, artifact: Artifact) -> pa.Recor
     parameters = combination.stage.parameters
     choices = [plan.variants[position].choice for position in combination.variants]
     tasks = dict(zip(SIDES, (str(choice.task) for choice in choices), strict=True))
-    planned = combinations_of(parameters["operations"], parameters["coefficients"])
-    lambdas: list[float] = parameters["tasks"]["a"]["lambdas"]
+    planned = combinations_of(parameters.operations, parameters.coefficients)
+    lambdas = parameters.a.cells.lambdas
     rows = [(side, each, strength) for side in SIDES for each in planned for strength in lambdas]
     spec = plan.variants[combination.variants[0]].sweep.spec
     columns: dict[str, Any] = {name: np.array(artifact.array(name)).ravel() for name in artifact.names()}

@@ -75,7 +75,7 @@ def update_columns(plan: Plan, solve: Solve, comparison: Comparison, artifact: A
     Those are the groups of its layer set and, where it is trained outside the kernel, the head.
     """
     groups = list(solve.layer_sets[comparison.layer_set].groups)
-    if comparison.stage.parameters["train_head"]:
+    if comparison.stage.parameters.cells.train_head:
         groups.append(HEAD)
     columns = _cell_columns(plan, solve, comparison, len(groups))
     names = ("weight_norm", "finetune_update_norm", "linearized_update_norm")

@@ -1,7 +1,10 @@
 """The kind `additions`: the effect on a layer set's spectrum of adding layers that it lacks."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from finetune.settings import ModelDType
+from orchestrator.stages.parameters import RowDType
 from orchestrator.stages.solve import first_layer_sets
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
@@ -12,19 +15,48 @@ NUMBERS = 30
 """Numbers of a row of the table, at most."""
 
 
-def cost(stage: Stage, variant: "Variant") -> StageCost:
+@dataclass(frozen=True)
+class AdditionsParameters:
+    """Parameters of a stage `additions`.
+
+    Attributes:
+        n_train: training examples.
+        rows_per_example: rows of the kernel that an example gives.
+        sigma: added to the spectrum for condition numbers.
+        dtype: precision of the model.
+        row_dtype: precision of the rows.
+        gram_dtype: precision of products.
+        threads: processors that compute it.
+        tf32: whether products used TF32.
+        layer_sets: groups of each layer set.
+        added: groups of each block that is added to it, for each layer set.
+    """
+
+    n_train: int
+    rows_per_example: int
+    sigma: float
+    dtype: ModelDType
+    row_dtype: RowDType
+    gram_dtype: Literal["float64", "float32"]
+    threads: int
+    tf32: bool
+    layer_sets: tuple[tuple[str, ...], ...]
+    added: tuple[tuple[tuple[str, ...], ...], ...]
+
+
+def cost(stage: Stage[AdditionsParameters], variant: "Variant") -> StageCost:
     """Return the cost of the stage, as if each first-order estimate needed one eigenvector.
 
     If eigenvalues of a layer set's kernel are indistinguishable from its smallest one, as for sets with few parameters,
     their eigenvectors count too: up to 6 M^3 more for each block.
     """
     p = stage.parameters
-    M: int = p["n_train"] * p["rows_per_example"]
-    blocks = {frozenset(groups) for added in p["added"] for groups in added}
-    pairs = [(of, groups) for of, added in zip(p["layer_sets"], p["added"], strict=True) for groups in added]
-    sums = {frozenset((*of, *groups)) for of, groups in pairs} - {frozenset(of) for of in p["layer_sets"]}
+    M = p.n_train * p.rows_per_example
+    blocks = {frozenset(groups) for added in p.added for groups in added}
+    pairs = [(of, groups) for of, added in zip(p.layer_sets, p.added, strict=True) for groups in added]
+    sums = {frozenset((*of, *groups)) for of, groups in pairs} - {frozenset(of) for of in p.layer_sets}
     # Eigenvectors take about 9 M^3, eigenvalues alone 4/3 M^3, as in the estimate of a stage `solve`.
-    decompositions = 9.0 * len(p["layer_sets"]) + 4 / 3 * (len(blocks) + len(sums))
+    decompositions = 9.0 * len(p.layer_sets) + 4 / 3 * (len(blocks) + len(sums))
     return StageCost(
         flops=float(decompositions * M**3 + 4.0 * len(pairs) * M**2),
         disk_bytes=8 * NUMBERS * len(pairs),
@@ -33,12 +65,13 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
     )
 
 
-def _label(stage: Stage) -> str:
-    return f"additions to {first_layer_sets(stage)}"
+def _label(stage: Stage[AdditionsParameters]) -> str:
+    return f"additions to {first_layer_sets(stage.parameters.layer_sets)}"
 
 
 ADDITIONS = StageKind(
     name="additions",
+    parameters=AdditionsParameters,
     version=3,
     meaning="adds to each layer set every layer of the grid that it lacks",
     module="orchestrator.stages.additions.compute",

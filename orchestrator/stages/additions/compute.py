@@ -12,12 +12,13 @@ from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from ntk_dist.spectrum.bounds import added_block_bounds, first_order_extremes, violation
 from ntk_dist.spectrum.spectrum import condition_number, machine_epsilon, noise_floor, products_eps
 from orchestrator.errors import BrokenBoundError
+from orchestrator.stages.additions import AdditionsParameters
 from orchestrator.stages.context.blocks import sum_tiles
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.stage import Stage
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[AdditionsParameters], work: Work) -> Product:
     """Add to each layer set the groups that it lacks of each layer, block by block.
 
     The artifact holds the numbers of the table `additions`: one array (R,) for each column, with a row for each layer
@@ -27,7 +28,7 @@ def compute(stage: Stage, work: Work) -> Product:
         BrokenBoundError: an eigenvalue or a condition number lies outside of what is proven for it.
     """
     kernels = _Kernels(stage, work)
-    layer_sets, added = stage.parameters["layer_sets"], stage.parameters["added"]
+    layer_sets, added = stage.parameters.layer_sets, stage.parameters.added
     rows: dict[int, list[dict[str, float]]] = {}
     # The largest first: a layer set that is the sum of another one and its block is then decomposed once.
     for position in sorted(range(len(layer_sets)), key=lambda position: -len(layer_sets[position])):
@@ -40,10 +41,10 @@ def compute(stage: Stage, work: Work) -> Product:
 class _Kernels:
     """Sums of the stored blocks of one problem and their extreme eigenvalues; each sum is decomposed once."""
 
-    def __init__(self, stage: Stage, work: Work) -> None:
+    def __init__(self, stage: Stage[AdditionsParameters], work: Work) -> None:
         self._parameters = stage.parameters
         self._tiles = [*work.inputs(stage, "tiles"), *work.inputs(stage, "further_tiles")]
-        self._size: int = stage.parameters["n_train"] * stage.parameters["rows_per_example"]
+        self._size = stage.parameters.n_train * stage.parameters.rows_per_example
         self._ends: dict[frozenset[str], dict[str, float]] = {}
 
     def additions(self, groups: Sequence[str], added: Sequence[Sequence[str]]) -> list[dict[str, float]]:
@@ -59,7 +60,7 @@ class _Kernels:
             )
             both = self._ends_of([*groups, *block_groups], lambda: TridiagonalDecomposition(K + S))
             block = self._ends_of(block_groups, lambda: TridiagonalDecomposition(S))
-            found = _numbers(kernel, block, both, first_order, self._parameters["sigma"])
+            found = _numbers(kernel, block, both, first_order, self._parameters.sigma)
             _check(found, f"{'+'.join(block_groups)} added to {'+'.join(groups)}")
             return found
 
@@ -67,7 +68,7 @@ class _Kernels:
 
     def _matrix(self, groups: Sequence[str]) -> FloatArray:
         """Return the sum of the blocks of `groups`, (M, M), both triangles filled."""
-        rows_per_example = self._parameters["rows_per_example"]
+        rows_per_example = self._parameters.rows_per_example
         K = sum_tiles(self._tiles, groups, (self._size, self._size), rows_per_example)
         for column in range(self._size):  # in place, for copies of the triangles would be as large as K
             K[column, column + 1 :] = K[column + 1 :, column]
@@ -83,8 +84,8 @@ class _Kernels:
                 largest,
                 size=found.size,
                 trace=found.trace,
-                jacobian_eps=machine_epsilon(self._parameters["dtype"], self._parameters["row_dtype"]),
-                gram_eps=products_eps(self._parameters["gram_dtype"], tf32=self._parameters["tf32"]),
+                jacobian_eps=machine_epsilon(self._parameters.dtype, self._parameters.row_dtype),
+                gram_eps=products_eps(self._parameters.gram_dtype, tf32=self._parameters.tf32),
             )
             self._ends[key] = {"sigma_max": largest, "sigma_min": smallest, "noise_floor": floor}
         return self._ends[key]

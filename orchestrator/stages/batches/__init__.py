@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from orchestrator.stages.capture import rows_memory
+from orchestrator.stages.parameters import RowsParameters
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
@@ -12,14 +13,15 @@ SEVERAL = 4
 """Examples of the larger of the two batches that are measured."""
 
 
-def cost(stage: Stage, variant: "Variant") -> StageCost:
+def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
     """Return the cost of the small batches and of the largest possible one, with the most examples of a batch."""
-    flops = variant.row_flops(SEVERAL + int(stage.parameters["batch_examples"]))
+    flops = variant.row_flops(SEVERAL + stage.parameters.batch_examples)
     return StageCost(flops, memory_bytes=rows_memory(variant))
 
 
 BATCHES = StageKind(
     name="batches",
+    parameters=RowsParameters,
     version=1,
     meaning="finds how many tokens of a batch fit into memory",
     module="orchestrator.stages.batches.compute",

@@ -1,8 +1,8 @@
 """The stage `batches`: the tokens that fit a batch, measured on the capturing device, for a spec with `auto`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,12 @@ from orchestrator.stages.batches.memory import MemoryLine, batch_limit, fitting_
 from orchestrator.stages.context.failures import is_out_of_memory
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Product, Work
+from orchestrator.stages.parameters import RowsParameters, ScorerParameters
 from orchestrator.store.stage import Stage
+from orchestrator.sweep.error_estimates import FITTED_HEADS
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[RowsParameters], work: Work) -> Product:
     """Measure the memory of small batches of the longest training texts, and choose the largest batch that fits.
 
     The facts hold `batch_tokens`, which fixes the batches of every stage that reads them, and the bytes by which it was
@@ -49,20 +51,20 @@ class _Trial:
             the long ones that are measured; on a GPU those of the batch before are still on their way.
     """
 
-    def __init__(self, stage: Stage, work: Work) -> None:
+    def __init__(self, stage: Stage[RowsParameters], work: Work) -> None:
         p = stage.parameters
         dataset = work.input(stage, "dataset")
         self._work = work
         self._tokens = read_tokens(dataset, "train", 0, len(dataset.array("train.labels")))
         self._by_length = np.argsort(-self._tokens.lengths, kind="stable")
-        self._most_examples: int = p["batch_examples"]
-        scorer = work.scorer(_without_fitted_head(p), None, p["groups"])
+        self._most_examples: int = p.batch_examples
+        scorer = work.scorer(_without_fitted_head(p.scorer), None, p.groups)
         self._device = scorer.device
-        row_dtype = getattr(torch, p["row_dtype"])
-        outputs = partial(kernel_outputs, outputs=p["outputs"])
+        row_dtype = getattr(torch, p.scorer.row_dtype)
+        outputs = partial(kernel_outputs, outputs=p.outputs)
         self._rows: Callable[..., object] = partial(scorer.rows, outputs=outputs, row_dtype=row_dtype)
-        width = sum(linear.n_parameters for group in p["groups"] for linear in scorer.groups[group])
-        rows = self._most_examples * rows_per_example(p["n_outputs"], p["outputs"])
+        width = sum(linear.n_parameters for group in p.groups for linear in scorer.groups[group])
+        rows = self._most_examples * rows_per_example(p.scorer.n_outputs, p.outputs)
         copies = 1 if self._device.type == "cpu" else 2
         self.row_bytes: int = copies * rows * width * row_dtype.itemsize
         self.longest = int(self._tokens.lengths.max())
@@ -98,7 +100,8 @@ class _Trial:
         return most
 
 
-def _without_fitted_head(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _without_fitted_head(scorer: ScorerParameters) -> ScorerParameters:
     """Return the parameters with a random head in place of a fitted one, which would need batches not chosen yet."""
-    head = parameters["head"]
-    return {**parameters, "head": head | ({"kind": "random"} if head["kind"] in ("ridge", "logistic") else {})}
+    if scorer.head.kind not in FITTED_HEADS:
+        return scorer
+    return replace(scorer, head=replace(scorer.head, kind="random"))

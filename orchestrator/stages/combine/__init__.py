@@ -1,8 +1,11 @@
 """The kind `combine`: evaluation on two tasks of combinations of the weights trained on each."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.stages.combine.combinations import SIDES, Combined, combinations_of
+from finetune.settings import Operation
+from orchestrator.stages.combine.combinations import SIDES, Combined, Side, combinations_of
+from orchestrator.stages.compare import CompareParameters
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
@@ -12,12 +15,34 @@ _COLUMNS = 9
 """Numbers of a combination: the gap, and loss and three metrics of both models."""
 
 
-def cost(stage: Stage, variant: "Variant") -> StageCost:
+@dataclass(frozen=True)
+class CombineParameters:
+    """Parameters of a stage `combine`.
+
+    Attributes:
+        a, b: the comparisons of cells trained on each of two tasks.
+        operations: ways to combine their weights.
+        coefficients: coefficients of each.
+        frozen_layers: layers below the trained ones that are computed once; None for all of them.
+    """
+
+    a: CompareParameters
+    b: CompareParameters
+    operations: tuple[Operation, ...]
+    coefficients: tuple[float, ...]
+    frozen_layers: int | None
+
+    def of(self, side: Side) -> CompareParameters:
+        """Return the comparison of one of the two tasks."""
+        return self.a if side == "a" else self.b
+
+
+def cost(stage: Stage[CombineParameters], variant: "Variant") -> StageCost:
     """Return the cost of a forward pass over both tasks' evaluation examples for each set of weights, with caches."""
     p, sizes, survey = stage.parameters, variant.sizes, variant.survey
-    cells, combinations = len(p["tasks"]["a"]["lambdas"]), len(planned(stage))
+    cells, combinations = len(p.a.cells.lambdas), len(planned(stage))
     layers = survey.model["n_layers"]
-    frozen = layers if p["frozen_layers"] is None else p["frozen_layers"]
+    frozen = layers if p.frozen_layers is None else p.frozen_layers
     share = 1 - frozen / layers if layers else 1.0
     forwards = len(SIDES) * cells * (combinations + len(SIDES)) * sizes.n_eval
     return StageCost(
@@ -27,29 +52,30 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
     )
 
 
-def planned(stage: Stage) -> list[Combined]:
+def planned(stage: Stage[CombineParameters]) -> list[Combined]:
     """Return the combinations of a stage, in the order of the artifact's arrays."""
-    return combinations_of(stage.parameters["operations"], stage.parameters["coefficients"])
+    return combinations_of(stage.parameters.operations, stage.parameters.coefficients)
 
 
-def _memory(stage: Stage, variant: "Variant") -> int:
+def _memory(stage: Stage[CombineParameters], variant: "Variant") -> int:
     """Return the bytes of cached states, displacements and outputs."""
     p, sizes, survey = stage.parameters, variant.sizes, variant.survey
     groups = dict(zip(sizes.groups, sizes.group_parameters, strict=True))
     # Of both models and tasks, and their combination.
-    weights = 5 * sum(groups[group] for group in p["tasks"]["a"]["groups"]) * sizes.row_bytes
-    cached = survey.mean_tokens * survey.model["hidden_size"] * sizes.row_bytes if p["frozen_layers"] != 0 else 0
+    weights = 5 * sum(groups[group] for group in p.a.cells.groups) * sizes.row_bytes
+    cached = survey.mean_tokens * survey.model["hidden_size"] * sizes.row_bytes if p.frozen_layers != 0 else 0
     outputs = 2 * (len(planned(stage)) + len(SIDES)) * sizes.n_eval * sizes.rows_per_example * 8
     return int(weights + sizes.n_eval * cached + outputs)
 
 
-def _label(stage: Stage) -> str:
-    shared = stage.parameters["tasks"]["a"]
-    return f"combine tasks for {'+'.join(shared['groups'])}, {len(shared['lambdas'])} lambdas"
+def _label(stage: Stage[CombineParameters]) -> str:
+    shared = stage.parameters.a.cells
+    return f"combine tasks for {'+'.join(shared.groups)}, {len(shared.lambdas)} lambdas"
 
 
 COMBINE = StageKind(
     name="combine",
+    parameters=CombineParameters,
     version=4,
     meaning="combines the weights that were trained on two tasks",
     module="orchestrator.stages.combine.compute",

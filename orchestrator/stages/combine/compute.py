@@ -1,7 +1,7 @@
 """The stage `combine`: evaluation on two tasks of combinations of the weights trained on each."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +12,19 @@ from finetune.training.combining import combined, combined_outputs, linearity_ga
 from finetune.training.outputs import all_outputs
 from finetune.training.trainable import Displacement
 from ntk_dist.arrays import FloatArray
-from orchestrator.stages.combine import planned
+from orchestrator.stages.combine import CombineParameters, planned
 from orchestrator.stages.combine.combinations import SIDES, Combined, Side
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
+from orchestrator.stages.finetune import RunParameters
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
+from orchestrator.stages.parameters import ScorerParameters
 from orchestrator.store.stage import Part, Stage
+from orchestrator.sweep.error_estimates import FITTED_HEADS
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[CombineParameters], work: Work) -> Product:
     """Combine S cells of two tasks, trained with the same lambdas.
 
     For C combinations, in the order of `combinations_of`, the artifact holds `linearity_gap` (2, C, S) and for both
@@ -31,8 +34,8 @@ def compute(stage: Stage, work: Work) -> Product:
     Raises:
         CombinationError: the tasks do not start from the same weights, or have other numbers of outputs.
     """
-    check_same_start(*(stage.parameters["tasks"][side]["problem"]["scorer"] for side in SIDES))
-    n_cells = len(stage.parameters["tasks"]["a"]["lambdas"])
+    check_same_start(*(stage.parameters.of(side).problem.scorer for side in SIDES))
+    n_cells = len(stage.parameters.a.cells.lambdas)
     found: dict[str, list[list[FloatArray]]] = {}
     for side in SIDES:
         examples = _Examples(stage, work, side)
@@ -47,21 +50,21 @@ def compute(stage: Stage, work: Work) -> Product:
     return Product({}, work.write_arrays(stage, arrays))
 
 
-def check_same_start(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+def check_same_start(first: ScorerParameters, second: ScorerParameters) -> None:
     """Check by the parameters of two scorers that training starts from the same weights with the same outputs.
 
     Raises:
         CombinationError: it does not; the message names the difference.
     """
-    differing = [name for name in first.keys() | second.keys() if first.get(name) != second.get(name)]
+    differing = [each.name for each in fields(first) if getattr(first, each.name) != getattr(second, each.name)]
     if differing:
         raise CombinationError(
             f"the tasks to be combined differ in {', '.join(sorted(differing))}; combine tasks of one model, adapter "
             "and head with equally many outputs"
         )
-    if first["head"]["kind"] in ("ridge", "logistic"):
+    if first.head.kind in FITTED_HEADS:
         raise CombinationError(
-            f"a {first['head']['kind']} head is fitted to each task, so that training starts from different weights; "
+            f"a {first.head.kind} head is fitted to each task, so that training starts from different weights; "
             "use head.kind: random, pretrained or label_words"
         )
 
@@ -69,9 +72,9 @@ def check_same_start(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
 class _Examples:
     """The evaluation examples of one task, and the outputs of models of either task on them."""
 
-    def __init__(self, stage: Stage, work: Work, side: str) -> None:
-        shared = {"frozen_layers": stage.parameters["frozen_layers"]}
-        alone = Part(stage.parameters["tasks"][side] | shared, stage.inputs_of(side))
+    def __init__(self, stage: Stage[CombineParameters], work: Work, side: Side) -> None:
+        cells, frozen = stage.parameters.of(side).cells, stage.parameters.frozen_layers
+        alone = Part(RunParameters(cells, "nonlinear", None, 0, frozen), stage.inputs_of(side))
         self._problem = load_problem(alone, work)
         self._inputs = TrainingInputs(alone, work, self._problem, ["eval"])
         self._model = self._inputs.model(1)
@@ -134,10 +137,10 @@ def _combine(
     return columns | {"linearity_gap": np.array(gaps)}
 
 
-def _displacements(stage: Stage, work: Work, model: str, cell: int) -> dict[Side, Displacement]:
+def _displacements(stage: Stage[CombineParameters], work: Work, model: str, cell: int) -> dict[Side, Displacement]:
     """Return the displacements of one cell after training on each task, by side."""
     found: dict[Side, Displacement] = {}
     for side in SIDES:
-        run = stage.parameters["tasks"][side]["run"] if model == "trained" else 0
+        run = stage.parameters.of(side).run if model == "trained" else 0
         found[side] = TrainedCells(work.input(stage, f"{model}.{side}"), run).displacement(cell)
     return found

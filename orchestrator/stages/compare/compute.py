@@ -10,13 +10,14 @@ from finetune.settings import TaskKind
 from ntk_dist.arrays import FloatArray
 from ntk_dist.spectrum.bounds import minimiser_distance_bound, violation
 from orchestrator.errors import BrokenBoundError
+from orchestrator.stages.compare import CompareParameters
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.store.stage import Stage
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[CompareParameters], work: Work) -> Product:
     """Compare; for S cells and K looks the artifact holds the columns of `cells` (S,) and of `trajectories` (K, S).
 
     They are called `cells.<column>` and `trajectories.<column>`; `updates.<column>` (S, groups) are those of `updates`.
@@ -29,7 +30,7 @@ def compute(stage: Stage, work: Work) -> Product:
     """
     problem = load_problem(stage, work)
     runs = {
-        "finetune": _Run(problem, TrainedCells(work.input(stage, "trained"), stage.parameters["run"])),
+        "finetune": _Run(problem, TrainedCells(work.input(stage, "trained"), stage.parameters.run)),
         "linearized": _Run(problem, TrainedCells(work.input(stage, "linearized"), 0)),
     }
     longest = max(runs.values(), key=lambda run: len(run.steps))
@@ -42,7 +43,7 @@ def compute(stage: Stage, work: Work) -> Product:
     for name, run in runs.items():
         trajectories |= {f"{name}_{column}": values for column, values in run.trajectory(n_looks).items()}
         cells |= {f"{name}_{column}": values for column, values in run.cells().items()}
-    kind: TaskKind = stage.parameters["task_kind"]
+    kind = stage.parameters.problem.task_kind
     for split in ("train", "eval"):
         apart = _differences(runs["finetune"], runs["linearized"], split, kind, n_looks)
         trajectories |= {f"difference_{split}_{column}": values for column, values in apart.items()}
@@ -185,14 +186,14 @@ def _linearization(run: _Run, distance: FloatArray) -> dict[str, FloatArray]:
     }
 
 
-def _distance_bound(stage: Stage, run: _Run, cells: dict[str, FloatArray]) -> FloatArray:
+def _distance_bound(stage: Stage[CompareParameters], run: _Run, cells: dict[str, FloatArray]) -> FloatArray:
     """Return the bound of |theta - theta_0| (S,), nan where the training was not by the objective that has it.
 
     Raises:
         BrokenBoundError: training lowered the objective, but the bound does not hold.
     """
-    training, lambdas = stage.parameters["training"], run.trained.array("lambda")
-    if training["loss"] != "squared" or training["regularizer"] != "l2sp":
+    training, lambdas = stage.parameters.cells.training, run.trained.array("lambda")
+    if training.loss != "squared" or training.regularizer != "l2sp":
         return np.full(len(lambdas), np.nan)
     n = run.problem.n_train
     first = n * run.first_losses()

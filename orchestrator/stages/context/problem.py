@@ -12,6 +12,7 @@ from finetune.data.metrics import classification_metrics, majority_accuracy, reg
 from finetune.data.targets import arrange, code_targets
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.parameters import WithProblem
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Reads
 
@@ -103,10 +104,10 @@ class Problem:
         return {f"{split}_{name}": values for name, values in found.items()}
 
 
-def load_problem(stage: Reads, work: Work) -> Problem:
+def load_problem(stage: Reads[WithProblem], work: Work) -> Problem:
     """Return the problem of a solve stage, read from the store once for successive stages that share it."""
     inputs = [stage.inputs[role] for role in ("dataset", "train", "eval")]
-    of = stage.parameters["problem"], stage.parameters["task_kind"], inputs
+    of = stage.parameters.problem, inputs
     last = work.shared(_LastProblem)
     if last.problem is None or last.of != of:
         last.of, last.problem = of, _read_problem(stage, work)
@@ -121,27 +122,27 @@ class _LastProblem:
         self.problem: Problem | None = None
 
 
-def _read_problem(stage: Reads, work: Work) -> Problem:
-    parameters = stage.parameters["problem"]
+def _read_problem(stage: Reads[WithProblem], work: Work) -> Problem:
+    parameters = stage.parameters.problem
     dataset = work.input(stage, "dataset")
 
     def initial(shards: Sequence[Artifact], n_examples: int) -> FloatArray:
         scores = np.concatenate([shard.array("scores") for shard in shards])[:n_examples]
-        return arrange(scores, parameters["kernel"]["outputs"])
+        return arrange(scores, parameters.kernel.outputs)
 
     return problem_of(
         stage,
         dataset,
-        initial(work.inputs(stage, "train"), parameters["n_train"]),
+        initial(work.inputs(stage, "train"), parameters.n_train),
         initial(work.inputs(stage, "eval"), len(dataset.array("eval.labels"))),
     )
 
 
-def problem_of(stage: Reads, dataset: Artifact, initial: FloatArray, eval_initial: FloatArray) -> Problem:
+def problem_of(stage: Reads[WithProblem], dataset: Artifact, initial: FloatArray, eval_initial: FloatArray) -> Problem:
     """Return the problem of a solve stage, from its examples and their initial outputs f_0, (M, k) and (M_eval, k)."""
-    parameters = stage.parameters["problem"]
-    mode, n_outputs = parameters["kernel"]["outputs"], parameters["scorer"]["n_outputs"]
-    kind, n_train = stage.parameters["task_kind"], parameters["n_train"]
+    parameters = stage.parameters.problem
+    mode, n_outputs = parameters.kernel.outputs, parameters.scorer.n_outputs
+    kind, n_train = parameters.task_kind, parameters.n_train
     labels = np.array(dataset.array("train.labels")[:n_train])
     eval_labels = np.array(dataset.array("eval.labels"))
 

@@ -1,6 +1,6 @@
 """State of a worker process while it computes stages: the sweep, the store, and the loaded model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from finetune.parallel.group import ModelGroup
-from orchestrator.identity import identity
+from orchestrator.stages.parameters import ScorerParameters
 from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.batched import Array, BatchedLayout
@@ -16,7 +16,7 @@ from orchestrator.store.checkpoints import FileCheckpoint
 from orchestrator.store.stage import Reads, Stage, StageKind
 from orchestrator.sweep.cards import card_of, refuse_other_card
 from orchestrator.sweep.folder import ResultsFolder, Sweep
-from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings
+from orchestrator.sweep.settings import model_settings
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class Work:
         self._shared: dict[Callable[[], Any], Any] = {}
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
-        self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
+        self._loaded: tuple[tuple[Any, ...], Scorer | ShardedScorer] | None = None
 
     def begin(self, stage: Stage, halvings: int) -> None:
         """Begin a stage whose batches are halved `halvings` times; forget what stages of another kind shared."""
@@ -100,14 +100,14 @@ class Work:
         """Return a size of batches or blocks, halved as often as the current stage asks for; at least 1."""
         return max(1, size >> self.halvings)
 
-    def batch_tokens(self, stage: Reads, scorer: Mapping[str, Any]) -> int:
+    def batch_tokens(self, stage: Reads, scorer: ScorerParameters) -> int:
         """Return the most tokens of a batch of the current stage: the spec's number, or the one that was found to fit.
 
         Args:
             stage: the stage, with the input `batches` where the spec says `auto`.
             scorer: the parameters of its model.
         """
-        given = scorer["batch_tokens"]
+        given = scorer.batch_tokens
         return self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
 
     def use_device(self, name: str) -> "torch.device":
@@ -196,18 +196,19 @@ class Work:
         self._checkpoints.clear()
 
     def scorer(
-        self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]
+        self, parameters: ScorerParameters, head: Artifact | None, groups: Sequence[str]
     ) -> "Scorer | ShardedScorer":
         """Return the model with its adapter and head, loaded once for all shards of a seed.
 
         Args:
-            parameters: parameters of a capture or head stage.
+            parameters: everything that fixes its numbers.
             head: artifact of a fitted head; None for the other kinds of head.
             groups: names of the groups to track; the head may be trained although it is not in the kernel.
         """
-        names = ("model", "adapter", "adapter_seed", "head", "head_seed", "n_outputs", "dtype")
+        p = parameters
+        weights_of = (p.model, p.adapter, p.adapter_seed, p.head, p.head_seed, p.n_outputs, p.dtype)
         weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
-        key = identity([{name: parameters[name] for name in names}, groups, weights and weights["weight"].tolist()])
+        key = (*weights_of, tuple(groups), weights and weights["weight"].tobytes())
         if self._loaded is None or self._loaded[0] != key:
             self.forget_scorer()  # free the old model before the new one is loaded
             self.use_device(self.sweep.spec.compute.device)
@@ -216,19 +217,19 @@ class Work:
         return self._loaded[1]
 
     def _load(
-        self, parameters: Mapping[str, Any], head_weights: Mapping[str, Array] | None, groups: list[str]
+        self, parameters: ScorerParameters, head_weights: Mapping[str, Array] | None, groups: Sequence[str]
     ) -> "Scorer | ShardedScorer":
         from finetune.model.architecture import HEAD_GROUP
 
-        head = replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups)
-        model = replace(model_settings(self.sweep), dtype=parameters["dtype"])
-        adapter = adapter_settings(parameters["adapter"])
+        head = replace(parameters.head, in_kernel=HEAD_GROUP in groups)
+        model = replace(model_settings(self.sweep), dtype=parameters.dtype)
+        adapter = parameters.adapter
         options: dict[str, Any] = {
-            "n_outputs": parameters["n_outputs"],
-            "adapter_seed": parameters["adapter_seed"],
-            "head_seed": parameters["head_seed"],
+            "n_outputs": parameters.n_outputs,
+            "adapter_seed": parameters.adapter_seed,
+            "head_seed": parameters.head_seed,
             "head_weights": head_weights,
-            "groups": groups,
+            "groups": list(groups),
         }
         sharding = self.sweep.spec.sharding
         if sharding is not None and (self.group.size > 1 or self.sweep.spec.is_divided):

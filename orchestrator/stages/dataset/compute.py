@@ -1,17 +1,20 @@
 """The stage `dataset`: the examples that a seed draws, tokenized once for all that read them."""
 
+from dataclasses import replace
+
 from finetune.data.repeats import first_places
 from finetune.data.sampling import sample
 from finetune.data.task import Pool, read_examples
 from finetune.data.tokens import tokenize
 from finetune.settings import TaskSettings
 from orchestrator.stages.context.work import Product, Work
+from orchestrator.stages.dataset import DatasetParameters
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage
-from orchestrator.sweep.settings import model_settings, task_settings
+from orchestrator.sweep.settings import model_settings
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[DatasetParameters], work: Work) -> Product:
     """Choose and tokenize; for each split: `ids`, `offsets`, `token_types`, `labels`, `rows` and `first_in_train`.
 
     Tokens of all examples stand one after the other: example i has ids[offsets[i] : offsets[i + 1]]. `token_types` is
@@ -19,15 +22,15 @@ def compute(stage: Stage, work: Work) -> Product:
     for each the position of the first training example with its text, or -1.
     """
     p = stage.parameters
-    task = p["task"]
-    settings = task_settings(task, work.sweep.sources.data_with(p["data"]))
-    examples = read_examples(settings, n_outputs=task["classes"])
+    source = work.sweep.sources.data_with(p.task.data)
+    settings = replace(p.task, data=source.location, revision=source.revision)
+    examples = read_examples(settings, n_outputs=p.classes)
     drawn = sample(
         examples,
-        n_train=p["n_train"],
-        n_eval=task["n_eval"],
-        seed=p["seed"],
-        sampling=task["sampling"],
+        n_train=p.n_train,
+        n_eval=p.n_eval,
+        seed=p.seed,
+        sampling=p.sampling,
     )
     arrays: dict[str, Array] = {}
     pad_id = 0

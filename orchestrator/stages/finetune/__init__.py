@@ -1,29 +1,86 @@
 """The kind `finetune`: trains the cells of some lambdas of a layer set, of one seed or several, in one model."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from finetune.training.settings import TrainingSettings
+from orchestrator.stages.parameters import ProblemParameters
 from orchestrator.store.stage import Part, Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
 
 
-def finetune_stage(runs: Sequence[Part]) -> Stage:
-    """Return the stage that does some training runs in one model: runs of the model, or one of its linearization.
+@dataclass(frozen=True)
+class CellsParameters:
+    """Everything that fixes the training of some cells of a layer set, in the model and in its linearization.
 
-    The cells of a run are those of some lambdas; runs differ in seeds or learning rates.
+    Attributes:
+        problem: the regression problem.
+        groups: groups of the layer set.
+        lambdas: those of the cells, as the spec gives them.
+        lambda_scale: their unit.
+        training: settings of the training.
+        seed: seed of the order of examples.
+        train_head: whether a head outside the kernel is trained too.
     """
+
+    problem: ProblemParameters
+    groups: tuple[str, ...]
+    lambdas: tuple[float, ...]
+    lambda_scale: Literal["absolute", "trace"]
+    training: TrainingSettings
+    seed: int
+    train_head: bool
+
+
+@dataclass(frozen=True)
+class RunParameters:
+    """Parameters of a training run.
+
+    Attributes:
+        cells: the cells.
+        model: the model itself, or its linearization.
+        linearization: how a linearization is trained: from the kernel's rows, or by products; None for the model.
+        kernel_examples: first training examples whose kernel is followed.
+        frozen_layers: layers below the trained ones that are computed once; None for all of them.
+    """
+
+    cells: CellsParameters
+    model: Literal["nonlinear", "linearized"]
+    linearization: Literal["rows", "products"] | None
+    kernel_examples: int
+    frozen_layers: int | None
+
+    @property
+    def problem(self) -> ProblemParameters:
+        """The regression problem."""
+        return self.cells.problem
+
+
+@dataclass(frozen=True)
+class FinetuneParameters:
+    """Parameters of a stage `finetune`: its runs, which one model holds. They differ in seeds or learning rates."""
+
+    runs: tuple[RunParameters, ...]
+
+
+Run = Part[RunParameters]
+
+
+def finetune_stage(runs: Sequence[Run]) -> Stage[FinetuneParameters]:
+    """Return the stage that does some training runs in one model: runs of the model, or one of its linearization."""
     inputs = {f"{role}.{number}": ids for number, run in enumerate(runs) for role, ids in run.inputs.items()}
-    return Stage(FINETUNE, {"runs": [dict(run.parameters) for run in runs]}, inputs)
+    return Stage(FINETUNE, FinetuneParameters(tuple(run.parameters for run in runs)), inputs)
 
 
-def runs_of(stage: Stage) -> list[Part]:
+def runs_of(stage: Stage[FinetuneParameters]) -> list[Run]:
     """Return the training runs of a stage."""
-    return [Part(run, stage.inputs_of(str(number))) for number, run in enumerate(stage.parameters["runs"])]
+    return [Part(run, stage.inputs_of(str(number))) for number, run in enumerate(stage.parameters.runs)]
 
 
-def cost(stage: Stage, variant: "Variant") -> StageCost:
+def cost(stage: Stage[FinetuneParameters], variant: "Variant") -> StageCost:
     """Return the cost of all its runs."""
     from orchestrator.stages.finetune.cost import run_cost
 
@@ -35,19 +92,20 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
     )
 
 
-def cells_label(groups: Sequence[str], lambdas: Sequence[float]) -> str:
+def cells_label(cells: CellsParameters) -> str:
     """Return the groups and the number of lambdas of some cells."""
-    return f"{'+'.join(groups)}, {len(lambdas)} lambdas from {lambdas[0]:g}"
+    return f"{'+'.join(cells.groups)}, {len(cells.lambdas)} lambdas from {cells.lambdas[0]:g}"
 
 
-def _label(stage: Stage) -> str:
-    first, count = stage.parameters["runs"][0], len(stage.parameters["runs"])
+def _label(stage: Stage[FinetuneParameters]) -> str:
+    first, count = stage.parameters.runs[0], len(stage.parameters.runs)
     seeds = f", {count} seeds or learning rates" if count > 1 else ""
-    return f"finetune ({first['model']}) of {cells_label(first['groups'], first['lambdas'])}{seeds}"
+    return f"finetune ({first.model}) of {cells_label(first.cells)}{seeds}"
 
 
 FINETUNE = StageKind(
     name="finetune",
+    parameters=FinetuneParameters,
     version=5,
     meaning="trains the model, or its linearization, with some lambdas of a layer set",
     module="orchestrator.stages.finetune.compute",

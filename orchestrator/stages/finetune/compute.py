@@ -11,17 +11,17 @@ from finetune.training.origins import starting_from
 from finetune.training.run import Observer
 from finetune.training.settings import Cell
 from finetune.training.trainable import Displacement
-from orchestrator.identity import canonical_json
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
-from orchestrator.stages.finetune import runs_of
+from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
+from orchestrator.stages.parameters import ProblemParameters
 from orchestrator.store.batched import Array
-from orchestrator.store.stage import Part, Stage
+from orchestrator.store.stage import Stage
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
     """Train the cells of all runs.
 
     The artifact holds the arrays of `arrays_of` as `<run>.<array>`; the facts say how each cell of each run ended.
@@ -30,13 +30,13 @@ def compute(stage: Stage, work: Work) -> Product:
     inputs = _inputs(runs, work)
     starts = list(dict.fromkeys(inputs))
     lambdas = {start: start.lambdas() for start in starts}
-    rates = [run.parameters["training"]["learning_rate"] for run in runs]
+    rates = [run.parameters.cells.training.learning_rate for run in runs]
     cells = [Cell(strength, rate) for rate, own in zip(rates, inputs, strict=True) for strength in lambdas[own]]
     ends = np.cumsum([0, *(len(lambdas[own]) for own in inputs)])
     slices = [slice(int(first), int(last)) for first, last in pairwise(ends)]
-    n_examples = runs[0].parameters["kernel_examples"]
+    n_examples = runs[0].parameters.kernel_examples
     settings = starts[0].settings
-    if runs[0].parameters["model"] == "linearized":
+    if runs[0].parameters.model == "linearized":
         model = starts[0].linearization(len(cells))
     else:
         origins = [starts.index(own) for own in inputs for _ in lambdas[own]]
@@ -61,10 +61,10 @@ def compute(stage: Stage, work: Work) -> Product:
     return Product({"runs": facts}, work.write_arrays(stage, arrays))
 
 
-def _inputs(runs: Sequence[Part], work: Work) -> list[TrainingInputs]:
+def _inputs(runs: Sequence[Run], work: Work) -> list[TrainingInputs]:
     """Return the inputs of each run, in one model; runs that differ in the learning rate alone have the same."""
-    found: dict[str, TrainingInputs] = {}
-    keys = [canonical_json([run.parameters["problem"], run.parameters["seed"]]) for run in runs]
+    found: dict[tuple[ProblemParameters, int], TrainingInputs] = {}
+    keys = [(run.parameters.problem, run.parameters.cells.seed) for run in runs]
     for key, run in zip(keys, runs, strict=True):
         if key in found:
             continue

@@ -1,11 +1,12 @@
 """Costs of training: FLOPs and bytes of a stage that trains some cells."""
 
+from orchestrator.stages.finetune import Run
 from orchestrator.stages.finetune.memory import by_rows, outputs_bytes, trained_parameters, training_memory
-from orchestrator.store.stage import Reads, StageCost
+from orchestrator.store.stage import StageCost
 from orchestrator.sweep.variant import Variant
 
 
-def run_cost(run: Reads, variant: Variant) -> StageCost:
+def run_cost(run: Run, variant: Variant) -> StageCost:
     """Return what one training run takes: forward and backward of every step, looks left out.
 
     A forward pass takes two operations for each parameter and token, a backward pass to the activations as many, and
@@ -14,7 +15,7 @@ def run_cost(run: Reads, variant: Variant) -> StageCost:
     much for each. On disk a run leaves the outputs at every evaluation, and the displacement of each cell.
     """
     sizes, survey = variant.sizes, variant.survey
-    displacements = len(run.parameters["lambdas"]) * trained_parameters(sizes, survey, run) * sizes.row_bytes
+    displacements = len(run.parameters.cells.lambdas) * trained_parameters(sizes, survey, run) * sizes.row_bytes
     return StageCost(
         flops=_flops(run, variant),
         disk_bytes=outputs_bytes(sizes, run) + displacements,
@@ -22,16 +23,16 @@ def run_cost(run: Reads, variant: Variant) -> StageCost:
     )
 
 
-def _flops(run: Reads, variant: Variant) -> float:
+def _flops(run: Run, variant: Variant) -> float:
     p, sizes, survey = run.parameters, variant.sizes, variant.survey
-    cells, training, n_train = len(p["lambdas"]), p["training"], p["problem"]["n_train"]
-    batch = training["batch_examples"] * training["accumulation"]
-    seen = training["steps"] * (n_train if training["optimiser"] == "gradient_descent" else min(batch, n_train))
+    cells, training, n_train = len(p.cells.lambdas), p.cells.training, p.problem.n_train
+    batch = training.batch_examples * training.accumulation
+    seen = training.steps * (n_train if training.optimiser == "gradient_descent" else min(batch, n_train))
     if by_rows(run):
         parameters = trained_parameters(sizes, survey, run)
         return float(4.0 * seen * sizes.rows_per_example * parameters * cells)
     layers = survey.model["n_layers"]
-    frozen = layers if p["frozen_layers"] is None else p["frozen_layers"]
+    frozen = layers if p.frozen_layers is None else p.frozen_layers
     share = 1 - frozen / layers if layers else 1.0
-    passes = cells + (p["model"] == "linearized")
+    passes = cells + (p.model == "linearized")
     return float(4.0 * survey.model["n_parameters"] * survey.mean_tokens * seen * passes * share)

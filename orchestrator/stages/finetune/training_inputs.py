@@ -18,7 +18,6 @@ from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets
 from finetune.training.losses import as_targets
 from finetune.training.origins import Origin, differing_weights, starting_from
-from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Displacement, Positions, Split, Trainable
@@ -28,6 +27,7 @@ from ntk_dist.jacobian.tracked import TrackedLinear
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.finetune import RunParameters
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Reads
@@ -37,10 +37,10 @@ SPLITS: tuple[Split, Split] = ("train", "eval")
 
 
 class TrainingInputs:
-    """The inputs of one stage; each is read when it is first used.
+    """The inputs of one training run; each is read when it is first used.
 
     Args:
-        stage: the stage.
+        run: the run.
         work: where its inputs are read.
         problem: its regression problem.
         splits: the splits whose examples go through the model.
@@ -54,31 +54,33 @@ class TrainingInputs:
         weights: the parameters that differ from the scorer's own, see `Origin`.
     """
 
-    def __init__(self, stage: Reads, work: Work, problem: Problem, splits: Sequence[Split] = SPLITS) -> None:
-        parameters = stage.parameters
-        self.settings = TrainingSettings(**parameters["training"])
-        self.seed: int = parameters["seed"]
-        self.groups: list[str] = parameters["groups"]
-        head = work.input(stage, "head") if "head" in stage.inputs else None
-        self.trained = [*self.groups, HEAD] if parameters["train_head"] else self.groups
-        loaded = work.scorer(parameters["problem"]["scorer"], head, self.trained)
+    def __init__(
+        self, run: Reads[RunParameters], work: Work, problem: Problem, splits: Sequence[Split] = SPLITS
+    ) -> None:
+        parameters, cells = run.parameters, run.parameters.cells
+        self.settings = cells.training
+        self.seed = cells.seed
+        self.groups = cells.groups
+        head = work.input(run, "head") if "head" in run.inputs else None
+        self.trained = (*self.groups, HEAD) if cells.train_head else self.groups
+        loaded = work.scorer(parameters.problem.scorer, head, self.trained)
         self._sharded = loaded if isinstance(loaded, ShardedScorer) else None
         self.scorer = passing_through(loaded) if isinstance(loaded, ShardedScorer) else loaded
         self.weights: Mapping[Tensor, Tensor] = {}
         self._group = work.group
-        self._batch_tokens = work.batch_tokens(stage, parameters["problem"]["scorer"])
+        self._batch_tokens = work.batch_tokens(run, parameters.problem.scorer)
         self._parameters = parameters
         self._problem = problem
         self._splits = splits
-        self._dataset = work.input(stage, "dataset")
-        self._shards = {split: work.inputs(stage, split) for split in SPLITS}
-        self._outputs = parameters["problem"]["kernel"]["outputs"]
+        self._dataset = work.input(run, "dataset")
+        self._shards = {split: work.inputs(run, split) for split in SPLITS}
+        self._outputs = parameters.problem.kernel.outputs
         self._counts: dict[Split, int] = {"train": problem.n_train, "eval": problem.n_eval}
 
     def lambdas(self) -> list[float]:
         """Return the lambdas of the cells, absolute; the spec may give them in units of trace/M."""
-        given = [float(strength) for strength in self._parameters["lambdas"]]
-        if self._parameters["lambda_scale"] != "trace":
+        given = list(self._parameters.cells.lambdas)
+        if self._parameters.cells.lambda_scale != "trace":
             return given
         blocks = (self._rows("train", group) for group in self.groups)
         squares = sum(float(np.einsum("ij,ij->", rows, rows, dtype=np.float64)) for rows in blocks)
@@ -125,7 +127,7 @@ class TrainingInputs:
 
     def linearization(self, n_cells: int) -> Trainable:
         """Return the linearized model, from the kernel's Jacobian rows or by products with the Jacobian."""
-        if self._parameters["linearization"] == "products":
+        if self._parameters.linearization == "products":
             return self._by_products(n_cells)
         return self._by_rows(n_cells)
 
@@ -142,7 +144,7 @@ class TrainingInputs:
     @cached_property
     def _prefixes(self) -> dict[Split, PrefixCache]:
         """Caches of the frozen layers' hidden states; empty without such layers or if they cannot be skipped."""
-        frozen = self._parameters["frozen_layers"]
+        frozen = self._parameters.frozen_layers
         if frozen == 0:
             return {}
         try:
@@ -164,7 +166,7 @@ class TrainingInputs:
                 self._scores_of_first(n_examples),
                 self._modules(self.groups),
                 self._modules(self.trained),
-                kind=self._parameters["problem"]["kernel"]["kind"],
+                kind=self._parameters.problem.kernel.kind,
                 outputs=self._outputs,
                 before_backward=self._sharded.before_backward if self._sharded else None,
             )

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.stages.context.work import Product, Work
+from orchestrator.stages.gram import GramParameters
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.sizes import COLUMNS_AT_ONCE, workspace_bytes
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from ntk_dist.kernel.rows import Rows
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[GramParameters], work: Work) -> Product:
     """Multiply the Jacobian rows of two shards, group by group.
 
     The facts hold the ranges of examples, [start, stop), of the rows and the columns of the tiles.
@@ -22,34 +23,34 @@ def compute(stage: Stage, work: Work) -> Product:
     left, right = work.input(stage, "left"), work.input(stage, "right")
     same = stage.inputs["left"] == stage.inputs["right"]
     p = stage.parameters
-    outputs = p["outputs_per_example"]
+    outputs = p.outputs_per_example
     rows, columns = _rows(left) // outputs, _rows(right) // outputs
     multiply = _multiply(stage, work)
-    file = work.new_arrays(stage, dict.fromkeys(p["groups"], ("float64", (rows, columns))))
-    for group in p["groups"]:
+    file = work.new_arrays(stage, dict.fromkeys(p.groups, ("float64", (rows, columns))))
+    for group in p.groups:
         left_rows = left.rows(group)
         right_rows = left_rows if same else right.rows(group)
         file.write({group: multiply(left_rows, right_rows)})
     return Product({"rows": _examples(left), "columns": _examples(right)}, file)
 
 
-def _multiply(stage: Stage, work: Work) -> "Callable[[Rows, Rows], FloatArray]":
+def _multiply(stage: Stage[GramParameters], work: Work) -> "Callable[[Rows, Rows], FloatArray]":
     """Return a function that computes a tile from Jacobian rows, with the device and precision of the parameters."""
     p = stage.parameters
-    options = {
-        "kind": p["kind"],
-        "outputs_per_example": p["outputs_per_example"],
-        "accumulate": p["gram_dtype"],
+    options: dict[str, Any] = {
+        "kind": p.kind,
+        "outputs_per_example": p.outputs_per_example,
+        "accumulate": p.gram_dtype,
     }
-    if p["device_bytes"] is not None:
+    if p.kernel_device.device_bytes is not None:
         from ntk_dist.kernel.device_gram import device_gram_tile
 
         return partial(
             device_gram_tile,
             **options,
-            tf32=p["tf32"],
-            max_bytes=work.halved(p["device_bytes"]),
-            device=work.use_device(p["device"]),
+            tf32=p.kernel_device.tf32,
+            max_bytes=work.halved(p.kernel_device.device_bytes),
+            device=work.use_device(p.kernel_device.device),
         )
     from ntk_dist.kernel.gram import gram_tile
 

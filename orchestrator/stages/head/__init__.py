@@ -1,14 +1,29 @@
 """The kind `head`: a head that is fitted to the hidden states of the training examples."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from orchestrator.stages.parameters import ScorerParameters
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
 
 
-def cost(stage: Stage, variant: "Variant") -> StageCost:
+@dataclass(frozen=True)
+class HeadParameters:
+    """Parameters of a stage `head`.
+
+    Attributes:
+        scorer: the model, with the head that is fitted.
+        outputs: outputs that a ridge head's targets are for.
+    """
+
+    scorer: ScorerParameters
+    outputs: Literal["full", "margin"]
+
+
+def cost(stage: Stage[HeadParameters], variant: "Variant") -> StageCost:
     """Return the cost of the hidden states of all training examples, and of the fit."""
     sizes, survey = variant.sizes, variant.survey
     n, d = sizes.n_train, int(survey.model["hidden_size"])
@@ -19,6 +34,7 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
 
 HEAD = StageKind(
     name="head",
+    parameters=HeadParameters,
     version=3,
     meaning="fits the head to the hidden states of the training examples",
     module="orchestrator.stages.head.compute",

@@ -1,5 +1,6 @@
 """The kind `head_refits`: a logistic head fitted again without each training example."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.store.stage import Stage, StageCost, StageKind
@@ -8,7 +9,14 @@ if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
 
 
-def cost(stage: Stage, variant: "Variant") -> StageCost:
+@dataclass(frozen=True)
+class HeadRefitsParameters:
+    """Parameters of a stage `head_refits`: the L2 penalty of the head's fit; its inputs fix the rest."""
+
+    penalty: float
+
+
+def cost(stage: Stage[HeadRefitsParameters], variant: "Variant") -> StageCost:
     """Return the cost of products with the Hessians of all refits: 2 n^2 q C additions and multiplications each.
 
     About 40 of them are needed.
@@ -20,6 +28,7 @@ def cost(stage: Stage, variant: "Variant") -> StageCost:
 
 HEAD_REFITS = StageKind(
     name="head_refits",
+    parameters=HeadRefitsParameters,
     version=1,
     meaning="fits a logistic head again without each training example",
     module="orchestrator.stages.head_refits.compute",

@@ -5,10 +5,11 @@ import numpy as np
 from finetune.analysis.logistic_refits import logistic_refits
 from finetune.errors import ProbeError
 from orchestrator.stages.context.work import Product, Work
+from orchestrator.stages.head_refits import HeadRefitsParameters
 from orchestrator.store.stage import Stage
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[HeadRefitsParameters], work: Work) -> Product:
     """Fit the head again; the artifact holds `features` and `directions` of `finetune.analysis.left_out.LeftOut`.
 
     They are (n, q) and (n, C, q). If some example cannot be left out, it holds no arrays, and its facts give the
@@ -22,7 +23,7 @@ def compute(stage: Stage, work: Work) -> Product:
         return _impossible(f"class {single} has one training example, without which the probe cannot be fitted")
     features, weight, bias = (np.array(head.array(name), np.float64) for name in ("features", "weight", "bias"))
     try:
-        found = logistic_refits(features, labels, weight, bias, penalty=stage.parameters["penalty"])
+        found = logistic_refits(features, labels, weight, bias, penalty=stage.parameters.penalty)
     except ProbeError as error:
         return _impossible(str(error))
     arrays = {"features": found.features, "directions": found.directions}

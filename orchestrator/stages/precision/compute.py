@@ -1,6 +1,6 @@
 """The stage `precision`: errors from half precision of the model, measured on a few training examples."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -8,32 +8,35 @@ import torch
 
 from finetune.analysis.precision_error import RowSample, precision_error, sample_rows
 from finetune.data.targets import kernel_outputs
+from finetune.settings import ModelDType
 from ntk_dist.jacobian.batches import length_buckets
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Product, Work
+from orchestrator.stages.precision import PrecisionParameters
 from orchestrator.store.stage import Stage
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[PrecisionParameters], work: Work) -> Product:
     """Compute rows in the model's precision and in float32; the facts have the relative errors of `PrecisionError`.
 
     In a group every process compares its own batches, each of them once, and the largest error is kept.
     """
-    half = _sample(stage, work, stage.parameters["dtype"])
+    half = _sample(stage, work, stage.parameters.rows.scorer.dtype)
     single = _sample(stage, work, "float32")
     work.forget_scorer()
     return Product(_worst(work.group.gathered(asdict(precision_error(half, single)))))
 
 
-def _sample(stage: Stage, work: Work, dtype: str) -> RowSample:
-    p = dict(stage.parameters) | {"dtype": dtype}
+def _sample(stage: Stage[PrecisionParameters], work: Work, dtype: ModelDType) -> RowSample:
+    p = stage.parameters.rows
+    model = replace(p.scorer, dtype=dtype)
     head = work.input(stage, "head") if "head" in stage.inputs else None
-    scorer = work.scorer(p, head, p["groups"])
-    tokens = read_tokens(work.input(stage, "dataset"), "train", 0, p["examples"])
-    row_dtype = getattr(torch, p["row_dtype"])
-    rows = partial(scorer.rows, outputs=partial(kernel_outputs, outputs=p["outputs"]), row_dtype=row_dtype)
+    scorer = work.scorer(model, head, p.groups)
+    tokens = read_tokens(work.input(stage, "dataset"), "train", 0, stage.parameters.examples)
+    row_dtype = getattr(torch, model.row_dtype)
+    rows = partial(scorer.rows, outputs=partial(kernel_outputs, outputs=p.outputs), row_dtype=row_dtype)
     buckets = length_buckets(
-        tokens.lengths, batch_tokens=work.batch_tokens(stage, p), batch_examples=work.halved(p["batch_examples"])
+        tokens.lengths, batch_tokens=work.batch_tokens(stage, model), batch_examples=work.halved(p.batch_examples)
     )
     rounds = list(work.group.rounds(buckets))
     own = sum(counts for _, counts in rounds)  # batches that are repeated for other processes come last

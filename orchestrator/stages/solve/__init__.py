@@ -1,40 +1,71 @@
 """The kind `solve`: spectra of layer sets, and the arrays from which the cells of any lambda are computed."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
+from orchestrator.stages.parameters import ProblemParameters
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
 
 
-def cost(stage: Stage, variant: "Variant") -> StageCost:
+Method = Literal["dual", "primal"]
+
+
+@dataclass(frozen=True)
+class IterativeParameters:
+    """Parameters of products with a kernel, which serve the lambdas from the lowest that they were made for.
+
+    Attributes:
+        lowest_lambda: that lambda.
+        lambda_scale: its unit.
+        probe_seed: seed of the random vectors of the spectral density.
+    """
+
+    lowest_lambda: float
+    lambda_scale: Literal["absolute", "trace"]
+    probe_seed: int
+
+
+@dataclass(frozen=True)
+class SolveParameters:
+    """Parameters of a stage `solve`.
+
+    Attributes:
+        problem: the regression problem.
+        method: "dual" takes kernels, "primal" the smaller products J'J of layer sets with few parameters.
+        layer_sets: groups of each layer set.
+        iterative: for kernels that are multiplied with and not decomposed; None where they are decomposed.
+    """
+
+    problem: ProblemParameters
+    method: Method
+    layer_sets: tuple[tuple[str, ...], ...]
+    iterative: IterativeParameters | None
+
+
+def cost(stage: Stage[SolveParameters], variant: "Variant") -> StageCost:
     """Return the cost of decomposing the kernels of the layer sets, or of multiplying with them."""
     from orchestrator.stages.solve.cost import solve_cost
 
     return solve_cost(stage, variant)
 
 
-def is_iterative(stage: Stage) -> bool:
-    """Return whether a solve stage multiplies with its kernels instead of decomposing them."""
-    # With few parameters the primal matrix is small, and a decomposition gives more numbers.
-    iterative = stage.parameters["problem"]["kernel"]["decomposition"] == "iterative"
-    return bool(iterative and stage.parameters["method"] == "dual")
-
-
-def first_layer_sets(stage: Stage) -> str:
-    """Return the first layer sets of a stage, and whether there are others, for people."""
-    layer_sets = stage.parameters["layer_sets"]
+def first_layer_sets(layer_sets: Sequence[Sequence[str]]) -> str:
+    """Return the first of some layer sets, and whether there are others, for people."""
     named = ", ".join("+".join(groups) for groups in layer_sets[:3])
     return named + (" and others" if len(layer_sets) > 3 else "")
 
 
-def _label(stage: Stage) -> str:
-    return f"solve of {first_layer_sets(stage)}"
+def _label(stage: Stage[SolveParameters]) -> str:
+    return f"solve of {first_layer_sets(stage.parameters.layer_sets)}"
 
 
 SOLVE = StageKind(
     name="solve",
+    parameters=SolveParameters,
     version=7,
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",

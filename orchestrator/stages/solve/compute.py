@@ -17,7 +17,7 @@ from ntk_dist.solvers.kept_path import KeptPath
 from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Product, Work
-from orchestrator.stages.solve import is_iterative
+from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.fitted_start import load_start
 from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.stages.solve.split import dual_shares, primal_shares
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 Blocks = Callable[[], Iterator[FloatArray]]
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[SolveParameters], work: Work) -> Product:
     """Decompose the kernel of each layer set once; keep its spectrum and the arrays that give the path of any lambda.
 
     The artifact holds, for S layer sets, the arrays of `spectrum_scalars` (S,), those of `KeptPath` as `<name>.<set>`,
@@ -47,7 +47,7 @@ def compute(stage: Stage, work: Work) -> Product:
     columns: dict[str, list[Any]] = {}
     arrays: dict[str, Array] = {}
     facts: dict[str, Any] = {"missing_estimates": solver.missing} if solver.missing else {}
-    for position, groups in enumerate(stage.parameters["layer_sets"]):
+    for position, groups in enumerate(stage.parameters.layer_sets):
         numbers, lists = solver.numbers(groups)
         if solver.decomposer.fallbacks:
             facts.setdefault("fallbacks", {})[str(position)] = solver.decomposer.fallbacks.pop()
@@ -61,11 +61,12 @@ def compute(stage: Stage, work: Work) -> Product:
     return Product(facts, work.write_arrays(stage, arrays))
 
 
-def _solver(stage: Stage, work: Work) -> "Solver":
-    if is_iterative(stage):
+def _solver(stage: Stage[SolveParameters], work: Work) -> "Solver":
+    iterative = stage.parameters.iterative
+    if iterative is not None:
         from orchestrator.stages.solve.iterative import IterativeSolver
 
-        return IterativeSolver(stage, work)
+        return IterativeSolver(stage, work, iterative)
     return Solver(stage, work)
 
 
@@ -82,20 +83,20 @@ class Solver:
         decomposer: decomposes symmetric kernels, and records why a GPU did not.
     """
 
-    def __init__(self, stage: Stage, work: Work) -> None:
+    def __init__(self, stage: Stage[SolveParameters], work: Work) -> None:
         self.stage = stage
         self.work = work
-        self.kernel = stage.parameters["problem"]["kernel"]
-        self.symmetric = self.kernel["kind"] != "asymmetric_sign"
+        self.kernel = stage.parameters.problem.kernel
+        self.symmetric = self.kernel.kind != "asymmetric_sign"
         self.problem: Problem = load_problem(stage, work)
-        self.start, why = load_start(stage, work, self.kernel["outputs"])
-        head = stage.parameters["problem"]["scorer"]["head"]["kind"]
-        self.missing = missing_estimates(head, self.kernel, decomposed=not is_iterative(stage))
+        self.start, why = load_start(stage, work, self.kernel.outputs)
+        head = stage.parameters.problem.scorer.head.kind
+        self.missing = missing_estimates(head, self.kernel, decomposed=stage.parameters.iterative is None)
         if why:
             self.missing["leave_one_out_loss"] = why
         self.train = work.inputs(stage, "train")
         self.eval = work.inputs(stage, "eval")
-        dual = stage.parameters["method"] == "dual"
+        dual = stage.parameters.method == "dual"
         self.tiles = work.inputs(stage, "tiles") if dual else []
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
         self.shares: dict[str, float] = {}
@@ -105,16 +106,16 @@ class Solver:
         from ntk_dist.solvers.symmetric import SymmetricDecomposer
 
         device_eigh: Eigh | None = None
-        compute = self.stage.parameters["problem"]["compute"]
-        if compute["device_bytes"] is not None:
+        device = self.stage.parameters.problem.kernel_device
+        if device.device_bytes is not None:
             from ntk_dist.solvers.device_eigen import DeviceEigh
 
-            device_eigh = DeviceEigh(self.work.use_device(compute["device"]))
-        return SymmetricDecomposer(self.kernel["eigenvectors"], device_eigh)
+            device_eigh = DeviceEigh(self.work.use_device(device.device))
+        return SymmetricDecomposer(self.kernel.eigenvectors, device_eigh)
 
-    def decompose(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
+    def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
-        if self.stage.parameters["method"] == "primal":
+        if self.stage.parameters.method == "primal":
             return self._decompose_primal(groups)
         K, rows = self.kernel_blocks(groups)
         self.shares = dual_shares(  # before K is overwritten
@@ -166,7 +167,7 @@ class Solver:
         sums.use((inputs["tiles"], inputs["eval_tiles"], problem.n_train), max(0, room))
         return sums
 
-    def _decompose_primal(self, groups: list[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
+    def _decompose_primal(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         from ntk_dist.solvers.primal import PrimalDecomposition
 
         train, evaluation = self._features(groups)
@@ -182,7 +183,7 @@ class Solver:
             return feature_blocks(
                 shards,
                 groups,
-                kind=self.kernel["kind"],
+                kind=self.kernel.kind,
                 outputs_per_example=self.problem.outputs_per_example,
                 n_examples=n_examples,
                 max_bytes=self.work.halved(BLOCK_BYTES),
@@ -190,7 +191,7 @@ class Solver:
 
         return blocks(self.train, self.problem.n_train), blocks(self.eval, self.problem.n_eval)
 
-    def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    def numbers(self, groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """Return the scalars of a layer set, and its arrays of any length."""
         decomposition, rows = self.decompose(groups)
         return self.spectrum_scalars(decomposition) | self.shares, self.keep(decomposition, rows).arrays()
@@ -230,21 +231,20 @@ class Solver:
         """Return the settings of a spectrum's summary from the spec: two sigmas and two roundoffs."""
         from ntk_dist.spectrum.spectrum import machine_epsilon, products_eps
 
-        parameters = self.stage.parameters["problem"]
-        compute, scorer = parameters["compute"], parameters["scorer"]
+        problem = self.stage.parameters.problem
         return {
-            "sigma": self.kernel["sigma"],
-            "relative_sigma": self.kernel["relative_sigma"],
-            "jacobian_eps": machine_epsilon(scorer["dtype"], scorer["row_dtype"]),
-            "gram_eps": products_eps(compute["gram_dtype"], tf32=compute["tf32"]),
+            "sigma": self.kernel.sigma,
+            "relative_sigma": self.kernel.relative_sigma,
+            "jacobian_eps": machine_epsilon(problem.scorer.dtype, problem.scorer.row_dtype),
+            "gram_eps": products_eps(problem.gram_dtype, tf32=problem.kernel_device.tf32),
         }
 
 
-def _precision_errors(stage: Stage, work: Work) -> dict[str, list[float]]:
+def _precision_errors(stage: Stage[SolveParameters], work: Work) -> dict[str, list[float]]:
     """Return the errors from half precision, one number for each layer set; empty if the model is not in it."""
     if "precision" not in stage.inputs:
         return {}
-    errors, sets = work.input(stage, "precision").facts, stage.parameters["layer_sets"]
+    errors, sets = work.input(stage, "precision").facts, stage.parameters.layer_sets
     return {
         "row_precision_error": [max(errors["groups"][group] for group in groups) for groups in sets],
         "kernel_precision_error": [errors["kernel"]] * len(sets),

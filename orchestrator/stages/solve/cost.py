@@ -1,7 +1,7 @@
 """Costs of solve stages: a factorization of the kernel, or some vectors and many passes over its tiles."""
 
 from orchestrator.stages.context.blocks import BLOCK_BYTES
-from orchestrator.stages.solve import is_iterative
+from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.store.stage import Stage, StageCost
 from orchestrator.sweep.layer_sets import LayerSet
@@ -9,10 +9,10 @@ from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.variant import Variant
 
 
-def solve_cost(stage: Stage, variant: Variant) -> StageCost:
+def solve_cost(stage: Stage[SolveParameters], variant: Variant) -> StageCost:
     """Return the cost of a stage: FLOPs and bytes of all its layer sets, and the memory of the largest."""
     by_groups = {layer_set.groups: layer_set for layer_set in variant.layer_sets}
-    layer_sets = [by_groups[tuple(groups)] for groups in stage.parameters["layer_sets"]]
+    layer_sets = [by_groups[groups] for groups in stage.parameters.layer_sets]
     each = [_layer_set_cost(stage, variant, layer_set) for layer_set in layer_sets]
     return StageCost(
         flops=sum(flops for flops, _ in each),
@@ -21,23 +21,23 @@ def solve_cost(stage: Stage, variant: Variant) -> StageCost:
     )
 
 
-def _layer_set_memory(stage: Stage, variant: Variant, layer_set: LayerSet) -> int:
+def _layer_set_memory(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> int:
     sizes = variant.sizes
-    n_train = stage.parameters["problem"]["n_train"]
+    n_train = stage.parameters.problem.n_train
     M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
-    if is_iterative(stage):
-        return _iterative_memory(sizes, M, M_eval, len(stage.parameters["layer_sets"]))
+    if stage.parameters.iterative is not None:
+        return _iterative_memory(sizes, M, M_eval, len(stage.parameters.layer_sets))
     size = _solve_size(stage, variant, layer_set)
     rows = BLOCK_BYTES if size.primal else 8 * M_eval * M
     return size.memory_bytes(rows) + _start_memory(stage, variant, layer_set)
 
 
-def _solve_size(stage: Stage, variant: Variant, layer_set: LayerSet) -> SolveSize:
+def _solve_size(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> SolveSize:
     sizes = variant.sizes
-    M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
-    primal = stage.parameters["method"] == "primal"
+    M = sizes.kernel_rows(stage.parameters.problem.n_train)
+    primal = stage.parameters.method == "primal"
     return SolveSize(
-        kernel=stage.parameters["problem"]["kernel"],
+        kernel=stage.parameters.problem.kernel,
         decomposed=layer_set.n_parameters * sizes.features_per_parameter if primal else M,
         primal=primal,
         M=M,
@@ -47,23 +47,23 @@ def _solve_size(stage: Stage, variant: Variant, layer_set: LayerSet) -> SolveSiz
     )
 
 
-def _start_memory(stage: Stage, variant: Variant, layer_set: LayerSet) -> int:
+def _start_memory(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> int:
     """Return the bytes of the arrays of a head's fit, and of their products with the decomposition."""
     if "left_out" not in stage.inputs:
         return 0
     sizes, survey = variant.sizes, variant.survey
-    n, R = stage.parameters["problem"]["n_train"], sizes.kernel_rows_per_example
+    n, R = stage.parameters.problem.n_train, sizes.kernel_rows_per_example
     q = min(sizes.n_train, int(survey.model["hidden_size"])) + 1
     size = n * R
-    if stage.parameters["method"] == "primal":
+    if stage.parameters.method == "primal":
         size = layer_set.n_parameters * sizes.features_per_parameter
     return 8 * q * int(n * (1 + survey.n_outputs) + 3 * R * size)
 
 
-def _layer_set_cost(stage: Stage, variant: Variant, layer_set: LayerSet) -> tuple[float, int]:
+def _layer_set_cost(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> tuple[float, int]:
     sizes = variant.sizes
-    M = sizes.kernel_rows(stage.parameters["problem"]["n_train"])
-    if is_iterative(stage):
+    M = sizes.kernel_rows(stage.parameters.problem.n_train)
+    if stage.parameters.iterative is not None:
         return _iterative_cost(sizes, M)
     solve = _solve_size(stage, variant, layer_set)
     size = solve.decomposed

@@ -7,10 +7,11 @@ from finetune.data.targets import changes_of_outputs
 from ntk_dist.kernel.features import OutputMode
 from ntk_dist.solvers.fitted_start import FittedStart
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.stage import Stage
 
 
-def load_start(stage: Stage, work: Work, mode: OutputMode) -> tuple[FittedStart | None, str]:
+def load_start(stage: Stage[SolveParameters], work: Work, mode: OutputMode) -> tuple[FittedStart | None, str]:
     """Return the quantities of a fitted head that leave-one-out and GCV need, or None and the reason.
 
     The reason is empty where no head was fitted to labels, or where nothing asks for it.

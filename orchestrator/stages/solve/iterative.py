@@ -9,6 +9,7 @@ from ntk_dist.kernel.tile_operator import TileOperator
 from ntk_dist.spectrum.iterative import IterativeDecomposition
 from orchestrator.stages.context.blocks import summed_tiles
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.solve import IterativeParameters, SolveParameters
 from orchestrator.stages.solve.compute import Solver
 from orchestrator.stages.solve.path import Strengths
 from orchestrator.stages.solve.split import operator_shares
@@ -21,19 +22,21 @@ class IterativeSolver(Solver):
     Numbers that need every eigenvalue are nan; further numbers give the accuracy of the others.
 
     Attributes:
+        own: parameters of products.
         complete: whether the Krylov spaces of all layer sets so far serve every lambda, and not only those from
             `lowest_lambda` on.
     """
 
-    def __init__(self, stage: Stage, work: Work) -> None:
+    def __init__(self, stage: Stage[SolveParameters], work: Work, own: IterativeParameters) -> None:
         super().__init__(stage, work)
+        self.own = own
         self.complete = True
 
-    def numbers(self, groups: list[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
+    def numbers(self, groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """Return the scalars of a layer set, and its arrays of any length, those of `KeptKrylovPath` among them."""
         problem = self.problem
         K, evaluation = self.operators(groups)
-        decomposition = IterativeDecomposition(K, seed=self.stage.parameters["probe_seed"])
+        decomposition = IterativeDecomposition(K, seed=self.own.probe_seed)
         (lowest,) = self._lowest().of(decomposition.trace, decomposition.size)
         found = decomposition.keep(problem.residual, evaluation, float(lowest))
         self.complete &= found.complete
@@ -61,12 +64,11 @@ class IterativeSolver(Solver):
         }
 
     def _lowest(self) -> Strengths:
-        parameters = self.stage.parameters
-        return Strengths((parameters["lowest_lambda"],), parameters["lambda_scale"])
+        return Strengths((self.own.lowest_lambda,), self.own.lambda_scale)
 
     def facts(self) -> dict[str, Any]:
         """Return the lowest lambda of the stage's request, and the lowest that its results serve: see `KeptSolves`."""
-        lowest = self.stage.parameters["lowest_lambda"]
+        lowest = self.own.lowest_lambda
         return {"lowest_lambda": lowest, "serves_from": 0.0 if self.complete else lowest}
 
     def operators(self, groups: Sequence[str]) -> tuple[TileOperator, TileOperator]:

@@ -1,8 +1,8 @@
 """Memory of a decomposition, and size of its stored part on disk."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from orchestrator.spec.sections import KernelSection
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class SolveSize:
         rows_per_example: rows of the kernel that an example gives.
     """
 
-    kernel: Mapping[str, Any]
+    kernel: KernelSection
     decomposed: int
     primal: bool
     M: int
@@ -29,7 +29,7 @@ class SolveSize:
     def memory_bytes(self, rows: int) -> int:
         """Return the memory for decomposing and keeping, given the bytes of the rows for evaluation."""
         # Eigenvectors replace the matrix, with twice its size as LAPACK's workspace; Schur vectors stand beside it.
-        copies = 3 if self.kernel["eigenvectors"] or self.kernel["kind"] == "asymmetric_sign" else 1
+        copies = 3 if self.kernel.eigenvectors or self.kernel.kind == "asymmetric_sign" else 1
         # The solutions that span those of all lambdas are in memory together with the arrays made from them.
         path = 3 * 8 * self.decomposed * self._spanning + 2 * self.kept_bytes
         return copies * 8 * self.decomposed**2 + rows + path
@@ -39,16 +39,16 @@ class SolveSize:
         """Most bytes of the stored part of a decomposition."""
         q, vectors = self.decomposed, self.vectors
         numbers = vectors * (q + self.M + self.M_eval) + (4 + self.targets) * q
-        if self.kernel["kind"] == "asymmetric_sign":
+        if self.kernel.kind == "asymmetric_sign":
             numbers += q * q
-        elif self.kernel["eigenvectors"]:
+        elif self.kernel.eigenvectors:
             numbers += min(q, self._spanning // self.targets) * (q + self.M * self.rows_per_example)
         return 8 * numbers
 
     @property
     def vectors(self) -> int:
         """Most vectors that span the solutions of all lambdas; those of an unsymmetric kernel fill the space."""
-        return self.decomposed if self.kernel["kind"] == "asymmetric_sign" else min(self.decomposed, self._spanning)
+        return self.decomposed if self.kernel.kind == "asymmetric_sign" else min(self.decomposed, self._spanning)
 
     @property
     def _spanning(self) -> int:

@@ -12,7 +12,7 @@ from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.ridge import RidgePath
 from ntk_dist.spectrum.bounds import ridge_distance_bound
 from orchestrator.stages.context.problem import Problem
-from orchestrator.stages.solve import is_iterative
+from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
 
@@ -91,7 +91,9 @@ def path_columns(
     }
 
 
-def read_kept(stage: Stage, artifact: Artifact, position: int, *, size: int) -> KeptPath | KeptKrylovPath:
+def read_kept(
+    stage: Stage[SolveParameters], artifact: Artifact, position: int, *, size: int
+) -> KeptPath | KeptKrylovPath:
     """Return the stored decomposition of the layer set at a position of a solve stage; its kernel has `size` rows.
 
     Raises:
@@ -100,9 +102,9 @@ def read_kept(stage: Stage, artifact: Artifact, position: int, *, size: int) -> 
     end = f".{position}"
     arrays = artifact.arrays([name for name in artifact.names() if name.endswith(end)])
     kept = {name.removesuffix(end): array for name, array in arrays.items()}
-    if is_iterative(stage):
+    if stage.parameters.iterative is not None:
         return KeptKrylovPath.from_arrays(kept)
-    return KeptPath.from_arrays(kept, primal=stage.parameters["method"] == "primal", size=size)
+    return KeptPath.from_arrays(kept, primal=stage.parameters.method == "primal", size=size)
 
 
 def _sum_of_squares(values: FloatArray) -> FloatArray:

@@ -130,7 +130,7 @@ def test_stages_of_another_run_are_looked_at_again_while_workers_are_busy(plan: 
 
 
 def test_a_lost_worker_costs_an_attempt_and_wrong_input_the_stage(plan: Plan, executor: Told) -> None:
-    lost, wrong = (stage for stage in captures(plan) if stage.parameters["start"] == 0)
+    lost, wrong = (stage for stage in captures(plan) if stage.parameters.start == 0)
     executor.failing = {lost.stage_id: [FailureClass.WORKER] * 3, wrong.stage_id: [FailureClass.INPUT]}
     report = schedule_of(plan, executor).run()
     assert executor.submitted.count(lost.stage_id) == 4

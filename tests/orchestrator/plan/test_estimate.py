@@ -20,7 +20,6 @@ from orchestrator.spec import read_spec
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.stages.capture import CAPTURE
 from orchestrator.stages.gram import GRAM
-from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, run_spec, survey_of
 
@@ -147,10 +146,7 @@ def test_automatic_shards_fit_wherever_one_example_does(budget: str, n_parameter
     assume(plan.variants[0].sizes.shard_examples > 1)
     # whole shards, as a larger training set has them, without planning all of its tiles
     (variant,) = plan.variants
-    stages = [
-        Stage(CAPTURE, {"start": 0, "stop": 1}),
-        Stage(GRAM, {"groups": [], "outputs_per_example": 1, "device_bytes": None}),
-    ]
+    stages = [next(stage for stage in plan.stages if stage.of is kind) for kind in (CAPTURE, GRAM)]
     full = replace(
         plan,
         variants=(replace(variant, sizes=replace(variant.sizes, n_train=10_000)),),

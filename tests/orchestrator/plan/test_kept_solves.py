@@ -41,7 +41,7 @@ def planned(store: ArtifactStore, *lambdas: float, **more: Any) -> Stage:
 
 
 def publish(store: ArtifactStore, stage: Stage, *, complete: bool = False) -> None:
-    lowest = stage.parameters["lowest_lambda"]
+    lowest = stage.parameters.iterative.lowest_lambda
     store.publish(stage, {"lowest_lambda": lowest, "serves_from": 0.0 if complete else lowest}, {})
 
 

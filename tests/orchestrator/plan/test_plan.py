@@ -37,12 +37,12 @@ def counts(plan: Plan) -> Counter[str]:
 
 def shard_ranges(plan: Plan, split: str) -> list[tuple[int, int]]:
     captures = [stage.parameters for stage in of_kind(plan, "capture")]
-    return [(p["start"], p["stop"]) for p in captures if p["split"] == split]
+    return [(p.start, p.stop) for p in captures if p.split == split]
 
 
 def tile_pairs(plan: Plan) -> list[tuple[tuple[str, int], tuple[str, int]]]:
     """Return (split, first example) of both sides of every tile."""
-    places = {s.stage_id: (s.parameters["split"], s.parameters["start"]) for s in of_kind(plan, "capture")}
+    places = {s.stage_id: (s.parameters.split, s.parameters.start) for s in of_kind(plan, "capture")}
     return [(places[tile.inputs["left"][0][1]], places[tile.inputs["right"][0][1]]) for tile in of_kind(plan, "gram")]
 
 
@@ -160,8 +160,8 @@ def test_automatic_shards_take_a_share_of_the_budget_whatever_the_workers(budget
 def test_only_groups_that_a_layer_set_needs_are_captured():
     plan = plan_of({"grid.layer_sets": [{"groups": [["1.value"]]}], "head.in_kernel": False}, survey=wide())
     assert plan.variants[0].sizes.groups == ("1.value",)
-    assert all(stage.parameters["groups"] == ["1.value"] for stage in of_kind(plan, "capture"))
-    assert all(stage.parameters["groups"] == ["1.value"] for stage in of_kind(plan, "gram"))
+    assert all(stage.parameters.rows.groups == ("1.value",) for stage in of_kind(plan, "capture"))
+    assert all(stage.parameters.groups == ("1.value",) for stage in of_kind(plan, "gram"))
 
 
 def test_a_symmetric_kernel_has_tiles_on_and_below_the_diagonal_alone():
@@ -182,7 +182,7 @@ def test_an_asymmetric_kernel_has_the_tiles_of_all_pairs():
 def test_layer_sets_with_fewer_parameters_than_rows_need_no_tiles():
     small = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=3, head=False))
     plan = plan_of(SMALL_SHARDS | {"head.in_kernel": False}, survey=small)
-    assert {solve.stage.parameters["method"] for solve in plan.solves} == {"primal"}
+    assert {solve.stage.parameters.method for solve in plan.solves} == {"primal"}
     assert counts(plan)["gram"] == 0
     assert plan.variants[0].sizes.dual_groups == ()
 
@@ -193,7 +193,7 @@ def test_the_method_turns_where_parameters_and_rows_are_as_many():
         SMALL_SHARDS | {"grid.layer_sets": ["each_layer"], "head.in_kernel": False}, survey=survey_of(groups=groups)
     )
     # ten examples with two outputs: twenty rows
-    methods = {s.name: solve.stage.parameters["method"] for solve in plan.solves for s in solve.layer_sets}
+    methods = {s.name: solve.stage.parameters.method for solve in plan.solves for s in solve.layer_sets}
     assert methods == {"layers:0": "primal", "layers:1": "dual", "layers:2": "dual"}
     assert plan.variants[0].sizes.dual_groups == ("1.a", "2.a")
 
@@ -203,14 +203,14 @@ def test_the_trace_averaged_kernel_counts_a_parameter_once_an_output():
     changes = {"grid.layer_sets": ["each_layer"], "head.in_kernel": False, "kernel.outputs": "trace"}
     plan = plan_of(SMALL_SHARDS | changes, survey=survey_of(groups=groups))
     # ten rows; eight and ten features
-    methods = {s.name: solve.stage.parameters["method"] for solve in plan.solves for s in solve.layer_sets}
+    methods = {s.name: solve.stage.parameters.method for solve in plan.solves for s in solve.layer_sets}
     assert methods == {"layers:0": "primal", "layers:1": "dual"}
 
 
 def test_an_asymmetric_kernel_has_no_primal_form():
     small = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=1, head=False))
     plan = plan_of({"kernel.kind": "asymmetric_sign", "head.in_kernel": False}, survey=small)
-    assert {solve.stage.parameters["method"] for solve in plan.solves} == {"dual"}
+    assert {solve.stage.parameters.method for solve in plan.solves} == {"dual"}
 
 
 def test_sizes_that_are_solved_by_their_parameters_need_no_tiles_of_their_own():

@@ -64,7 +64,9 @@ def kernels_of(spec: Path, plan: Plan, seed: int, n_train: int) -> dict[str, np.
     shards = [
         store.open(stage.kind, stage.stage_id)
         for stage in plan.stages
-        if stage.kind == "capture" and stage.parameters["split"] == "train" and stage.parameters["adapter_seed"] == seed
+        if stage.kind == "capture"
+        and stage.parameters.split == "train"
+        and stage.parameters.rows.scorer.adapter_seed == seed
     ]
     found = {}
     for group in plan.variants[0].sizes.groups:
@@ -292,7 +294,7 @@ def test_blocks_that_are_there_are_not_made_in_another_form(n_train: list[int], 
     tiles: dict[tuple[Any, ...], list[str]] = {}
     for stage in with_additions:
         place = (*stage.inputs["left"], *stage.inputs["right"])
-        tiles.setdefault(place, []).extend(stage.parameters["groups"])
+        tiles.setdefault(place, []).extend(stage.parameters.groups)
     assert all(len(groups) == len(set(groups)) for groups in tiles.values())
 
 

@@ -43,7 +43,7 @@ def artifacts_of(spec: Path, kind: str, **parameters: Any) -> list[Any]:
     found = []
     for stage in run_spec(spec).plan.stages:
         own = runs_of(stage)[0].parameters if kind == stage.kind == "finetune" else stage.parameters
-        if stage.kind == kind and parameters.items() <= own.items():
+        if stage.kind == kind and all(getattr(own, name) == value for name, value in parameters.items()):
             found.append(store.open(kind, stage.stage_id))
     return found
 
@@ -51,7 +51,7 @@ def artifacts_of(spec: Path, kind: str, **parameters: Any) -> list[Any]:
 def test_the_linearization_ends_at_the_ridge_solution_of_all_outputs(averaged: Path):
     (cell,) = results_of(averaged).cells.to_arrow().to_pylist()
     (solve,) = (stage for stage in run_spec(averaged).plan.stages if stage.kind == "solve")
-    (groups,) = solve.parameters["layer_sets"]
+    (groups,) = solve.parameters.layer_sets
     shards = artifacts_of(averaged, "capture", split="train")
     J = np.concatenate([np.hstack([shard.array(group) for group in groups]) for shard in shards])
     initial = np.concatenate([shard.array("scores") for shard in shards])

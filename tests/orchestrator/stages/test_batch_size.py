@@ -25,6 +25,7 @@ from orchestrator.stages.capture import compute as capture
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.head import compute as head
 from orchestrator.store.artifacts import Artifact
+from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.model_memory import Device, fitting_notes, model_memory
 from tests.orchestrator.sweeps import (
@@ -231,16 +232,21 @@ def test_what_is_no_batch_size_is_told_as_what_it_was_meant_to_be(given: str, me
     assert str(error.value).count("batch_tokens") == 1
 
 
+def adapter_seed_of(stage: Stage) -> int:
+    rows = stage.parameters if stage.kind == "batches" else getattr(stage.parameters, "rows", stage.parameters)
+    return int(rows.scorer.adapter_seed)
+
+
 def test_only_auto_plans_a_search():
     fitted = {"head": {"kind": "ridge"}, "model.dtype": "bfloat16", "grid.seeds": [0, 1]}
     number, automatic = (plan_of({"compute.batch_tokens": value} | fitted) for value in (2048, "auto"))
     assert all(stage.kind != "batches" and "batches" not in stage.inputs for stage in number.stages)
     assert len(automatic.stages) == len(number.stages) + 2
-    of_seed = {stage.parameters["adapter_seed"]: stage for stage in automatic.stages if stage.kind == "batches"}
+    of_seed = {adapter_seed_of(stage): stage for stage in automatic.stages if stage.kind == "batches"}
     for stage in automatic.stages:
         if stage.kind in ("head", "precision", "capture"):
             ((_, stage_id),) = stage.inputs["batches"]
-            assert stage_id == of_seed[stage.parameters["adapter_seed"]].stage_id
+            assert stage_id == of_seed[adapter_seed_of(stage)].stage_id
 
 
 def test_what_is_trained_together_or_combined_reads_the_batches_of_each_part(tmp_path: Path, tiny_model: Path):

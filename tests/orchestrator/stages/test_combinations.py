@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import (
     make_sweep,
     ntksweep,
+    plan_of,
     results_of,
     run_spec,
     spec_of,
@@ -253,10 +255,10 @@ def test_tasks_with_other_numbers_of_classes_are_refused_by_name(tmp_path: Path,
 
 
 def test_weights_of_other_starts_are_not_combined():
-    same = {"adapter_seed": 0, "head": {"kind": "random"}, "n_outputs": 2}
-    check_same_start(same, dict(same))
+    same = plan_of().solves[0].stage.parameters.problem.scorer
+    check_same_start(same, replace(same))
     with pytest.raises(CombinationError, match="differ in adapter_seed, n_outputs"):
-        check_same_start(same, same | {"adapter_seed": 1, "n_outputs": 3})
-    fitted = same | {"head": {"kind": "logistic"}}
+        check_same_start(same, replace(same, adapter_seed=1, n_outputs=3))
+    fitted = replace(same, head=replace(same.head, kind="logistic"))
     with pytest.raises(CombinationError, match="a logistic head is fitted to each task"):
-        check_same_start(fitted, dict(fitted))
+        check_same_start(fitted, replace(fitted))

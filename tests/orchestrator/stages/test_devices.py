@@ -70,7 +70,7 @@ def test_tf32_changes_tiles_of_a_gpu_alone():
 def test_the_memory_of_a_gpus_tiles_is_a_part_of_the_budget_up_to_a_limit():
     def device_bytes(budget: str) -> set[int]:
         plan = plan_of({"compute.device": "cuda", "compute.memory_budget": budget})
-        return {stage.parameters["device_bytes"] for stage in plan.stages if stage.kind == "gram"}
+        return {stage.parameters.kernel_device.device_bytes for stage in plan.stages if stage.kind == "gram"}
 
     assert device_bytes("100MB") == {25_000_000}
     assert device_bytes("2GB") == device_bytes("8GB") == {256 << 20}

@@ -19,7 +19,7 @@ from orchestrator.store.journal import read_journals
 from orchestrator.store.stage import Stage, StageKind
 from orchestrator.sweep.folder import ResultsFolder
 from tests.ntk_dist.solvers.kernel_cases import Case
-from tests.orchestrator.sweeps import sweep_of
+from tests.orchestrator.sweeps import plan_of, sweep_of
 
 ASYNCHRONOUS = (
     "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
@@ -121,7 +121,7 @@ def test_a_process_whose_gpu_takes_no_orders_computes_nothing_more(
     monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: breaks(stage, work))
     monkeypatch.setattr(torch, "cuda", NoAnswer())
     folder = ResultsFolder(tmp_path_factory.mktemp("sweep") / "results")
-    stage = Stage(CAPTURE, {"split": "train", "start": 0, "stop": 4, "adapter_seed": 0})
+    stage = next(stage for stage in plan_of().stages if stage.of is CAPTURE)
     with InlineExecutor(sweep_of(), folder) as run:
         run.submit(stage, 1, 0)
         with pytest.raises(GpuFailedError, match=r"(?s)capture .* assert triggered.* can compute no more on its GPU"):

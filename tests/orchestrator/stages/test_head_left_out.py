@@ -54,12 +54,12 @@ def examples_of(spec: Path, plan: Plan, solve: Solve, groups: tuple[str, ...]) -
     capture = next(s for s in plan.stages if (s.kind, s.stage_id) == solve.stage.inputs["train"][0])
     head = store.open(*capture.inputs["head"][0])
     labels = np.array(dataset.array("train.labels"))
-    seed = solve.stage.parameters["problem"]["scorer"]["adapter_seed"]
+    seed = solve.stage.parameters.problem.scorer.adapter_seed
     scorer = build_scorer(
         ModelSettings(read.model.path, dtype="float64"),
         AdapterSettings(**read.adapter.model_dump(exclude={"seed"})),
         HeadSettings(read.head.kind, in_kernel=read.head.in_kernel),
-        n_outputs=capture.parameters["n_outputs"], adapter_seed=seed, head_seed=seed, groups=list(groups),
+        n_outputs=capture.parameters.rows.scorer.n_outputs, adapter_seed=seed, head_seed=seed, groups=list(groups),
         head_weights={name: np.array(head.array(name)) for name in ("weight", "bias")},
     )  # fmt: skip
     tokens = read_tokens(dataset, "train", 0, len(labels))
@@ -161,7 +161,7 @@ def test_a_ridge_head_is_left_out_as_if_it_were_fitted_again(name: str, tmp_path
     write_data(tmp_path / "data.parquet", classes=3 if name in ("full", "trace") else 2)
     ending = run_spec(spec)
     assert not ending.report.failures
-    methods = {solve.stage.parameters["method"] for solve in ending.plan.solves}
+    methods = {solve.stage.parameters.method for solve in ending.plan.solves}
     assert methods == ({"dual"} if name == "trace" else {"dual", "primal"})
     for reference, row in solved(spec, ending.plan):
         expected = reference.leave_one_out_loss(row["lambda"], reference.ridge)
@@ -236,7 +236,7 @@ def test_a_sweep_goes_on_with_the_same_numbers(tmp_path: Path, tiny_model: Path)
 )
 def test_the_head_is_fitted_again_once_a_seed_where_somebody_asks(changes: dict[str, Any], kind: str | None):
     plan = plan_of(changes)
-    duals = [solve.stage for solve in plan.solves if solve.stage.parameters["method"] == "dual"]
+    duals = [solve.stage for solve in plan.solves if solve.stage.parameters.method == "dual"]
     assert duals
     assert {dict(stage.inputs).get("left_out", ((None, ""),))[0][0] for stage in duals} == {kind}
     refits = [stage for stage in plan.stages if stage.kind == "head_refits"]

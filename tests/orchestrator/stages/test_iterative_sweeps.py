@@ -176,7 +176,7 @@ def test_only_solve_stages_know_of_it():
 
 def test_seeds_of_the_grid_draw_the_probes():
     plan = plan_of(ITERATIVE | {"grid.seeds": [3, 4]})
-    assert {stage.parameters["probe_seed"] for stage in plan.stages if stage.kind == "solve"} == {3, 4}
+    assert {stage.parameters.iterative.probe_seed for stage in plan.stages if stage.kind == "solve"} == {3, 4}
 
 
 LARGE = {"grid.n_train": [10_000], "compute.shard_examples": 256, "compute.memory_budget": "2GB"}
@@ -210,7 +210,7 @@ def test_layer_sets_with_few_parameters_take_what_they_took(tmp_path: Path):
     for change in ({}, ITERATIVE):
         plan = plan_of(LARGE | change, survey=survey)
         solves = [stage for stage in plan.stages if stage.kind == "solve"]
-        assert {stage.parameters["method"] for stage in solves} == {"primal"}
+        assert {stage.parameters.method for stage in solves} == {"primal"}
         found.append(sorted(plan.cost_of(stage).memory_bytes for stage in solves))
     assert found[0] == found[1]
 

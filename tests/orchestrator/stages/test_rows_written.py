@@ -73,7 +73,7 @@ def captures(watched: Watched) -> list[tuple[Stage, Path]]:
 def batches_of(watched: Watched, stage: Stage) -> list[list[int]]:
     p = stage.parameters
     dataset = ResultsFolder(watched.spec.parent / "results").artifacts().open(*stage.inputs["dataset"][0])
-    tokens = read_tokens(dataset, p["split"], p["start"], p["stop"])
+    tokens = read_tokens(dataset, p.split, p.start, p.stop)
     return [batch.tolist() for batch in length_buckets(tokens.lengths, batch_tokens=16, batch_examples=None)]
 
 
@@ -129,8 +129,8 @@ def test_rows_come_back_by_example_and_are_those_of_each_example_alone(watched: 
     )  # fmt: skip
     for stage, path in captures(watched):
         p = stage.parameters
-        texts = read_tokens(store.open(*stage.inputs["dataset"][0]), p["split"], p["start"], p["stop"])
-        n = p["stop"] - p["start"]
+        texts = read_tokens(store.open(*stage.inputs["dataset"][0]), p.split, p.start, p.stop)
+        n = p.stop - p.start
         shard = store.open("capture", stage.stage_id)
         expected = reference_rows(lambda i, texts=texts: scorer.logits(texts.batch([i])), n, scorer.groups)
         for group, values in expected.items():

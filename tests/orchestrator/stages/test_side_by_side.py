@@ -75,9 +75,9 @@ def test_cells_have_the_numbers_that_they_have_apart(
     ending = run_spec(spec)
     assert not ending.report.failures
     stages = [runs_of(stage) for stage in ending.plan.stages if stage.of is FINETUNE]
-    models = [runs[0].parameters["model"] for runs in stages]
+    models = [runs[0].parameters.model for runs in stages]
     assert models.count("nonlinear") == trained
-    assert [len(runs) for runs in stages if runs[0].parameters["model"] == "linearized"] == [1, 1, 1, 1]
+    assert [len(runs) for runs in stages if runs[0].parameters.model == "linearized"] == [1, 1, 1, 1]
     assert_close(spec, expected, ("cells", "trajectories", "updates"))
 
 
@@ -137,13 +137,13 @@ def planned(changes: dict[str, Any]) -> Plan:
 
 def members(plan: Plan) -> list[list[int]]:
     """Return the seeds of each stage that trains several side by side."""
-    return [[run.parameters["seed"] for run in runs] for runs in trained_together(plan)]
+    return [[run.parameters.cells.seed for run in runs] for runs in trained_together(plan)]
 
 
 def trained_together(plan: Plan) -> list[list[Part]]:
     """Return the runs of each stage that trains the model itself."""
     stages = [runs_of(stage) for stage in plan.stages if stage.of is FINETUNE]
-    return [runs for runs in stages if runs[0].parameters["model"] == "nonlinear"]
+    return [runs for runs in stages if runs[0].parameters.model == "nonlinear"]
 
 
 def test_as_many_cells_stand_side_by_side_as_the_spec_says():

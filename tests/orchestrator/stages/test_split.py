@@ -17,7 +17,7 @@ def test_a_head_by_itself_has_no_share_and_other_layer_sets_have(tmp_path: Path,
     )
     ending = run_spec(spec)
     assert not ending.report.failures
-    assert {solve.stage.parameters["method"] for solve in ending.plan.solves} == {"primal", "dual"}
+    assert {solve.stage.parameters.method for solve in ending.plan.solves} == {"primal", "dual"}
     cells = results_of(spec).cells.to_pandas()
     alone = cells["layer_set"] == "head"
     assert cells[alone][SHARES].isna().all(axis=None)

@@ -123,7 +123,7 @@ def test_the_column_is_empty_where_nothing_is_trained(finished: Path):
 
 
 def model_of(stage: Stage) -> str | None:
-    return str(runs_of(stage)[0].parameters["model"]) if stage.kind == "finetune" else None
+    return str(runs_of(stage)[0].parameters.model) if stage.kind == "finetune" else None
 
 
 def test_stages_change_only_where_the_head_is_trained_outside_the_kernel():

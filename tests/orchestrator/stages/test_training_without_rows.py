@@ -26,32 +26,32 @@ def planned(n_parameters: int = 100_000, **training: Any) -> Plan:
 
 def linearized(plan: Plan) -> dict[tuple[str, ...], Stage]:
     return {
-        tuple(run.parameters["groups"]): stage
+        tuple(run.parameters.cells.groups): stage
         for stage in plan.stages
         if stage.of is FINETUNE
         for run in runs_of(stage)
-        if run.parameters["model"] == "linearized"
+        if run.parameters.model == "linearized"
     }
 
 
 def test_rows_are_held_where_they_fit_and_left_where_they_do_not():
     fits = linearized(planned(1000))
-    assert all(stage.parameters["runs"][0]["linearization"] == "rows" for stage in fits.values())
+    assert all(stage.parameters.runs[0].linearization == "rows" for stage in fits.values())
     # 16 examples with 2 outputs, held twice: 61 MB for the rows of one layer, 123 MB for both; the budget is 100 MB
     mixed = linearized(planned(60_000))
-    assert {len(groups): stage.parameters["runs"][0]["linearization"] for groups, stage in mixed.items()} == {
+    assert {len(groups): stage.parameters.runs[0].linearization for groups, stage in mixed.items()} == {
         3: "rows", 5: "products",
     }  # fmt: skip
-    assert mixed["0.query", "0.value", "1.query", "1.value", "head"].parameters["runs"][0]["frozen_layers"] == 0
+    assert mixed["0.query", "0.value", "1.query", "1.value", "head"].parameters.runs[0].frozen_layers == 0
 
 
 def test_the_spec_may_say_how():
     products = linearized(planned(1000, linearization="products"))
-    assert [stage.parameters["runs"][0]["frozen_layers"] for stage in products.values()] == [0, 1, 0]
+    assert [stage.parameters.runs[0].frozen_layers for stage in products.values()] == [0, 1, 0]
     uncached = linearized(planned(1000, linearization="products", prefix_cache=False))
-    assert {stage.parameters["runs"][0]["frozen_layers"] for stage in uncached.values()} == {0}
+    assert {stage.parameters.runs[0].frozen_layers for stage in uncached.values()} == {0}
     by_rows = linearized(planned(100_000, linearization="rows"))
-    assert all(stage.parameters["runs"][0]["linearization"] == "rows" for stage in by_rows.values())
+    assert all(stage.parameters.runs[0].linearization == "rows" for stage in by_rows.values())
     with pytest.raises(ValueError, match="rows"):
         spec_of({"finetune": TRAINING | {"linearization": "dense"}})
 
@@ -60,7 +60,7 @@ def test_divided_models_have_rows_alone(tmp_path: Path):
     divided = {"sharding.group_size": 2, "model.dtype": "float32"}
     survey = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=120_000))
     plan = plan_of({"finetune": TRAINING} | divided, survey=survey)
-    assert all(stage.parameters["runs"][0]["linearization"] == "rows" for stage in linearized(plan).values())
+    assert all(stage.parameters.runs[0].linearization == "rows" for stage in linearized(plan).values())
     with pytest.raises(BudgetError, match="unless the model is divided by"):
         refuse_what_cannot_fit(plan, ResultsFolder(tmp_path / "results"))
     with pytest.raises(ValueError, match="which DeepSpeed's ZeRO-3 cannot"):
@@ -74,7 +74,7 @@ def test_only_the_stages_of_linearizations_by_products_are_other_stages():
     changed = [stage for stage in asked.stages if stage.stage_id not in same]
     assert {stage.kind for stage in changed} == {"finetune", "compare"}
     trained = [run for stage in changed if stage.of is FINETUNE for run in runs_of(stage)]
-    assert {run.parameters["model"] for run in trained} == {"linearized"}
+    assert {run.parameters.model for run in trained} == {"linearized"}
     assert {stage.stage_id for stage in planned(1000, linearization="rows").stages} == same != others
 
 
@@ -90,8 +90,8 @@ def test_products_take_no_memory_for_rows_and_more_operations(tmp_path: Path):
         small.cost_of(stage).flops
         for stage in small.stages
         if stage.kind == "finetune"
-        and stage.parameters["runs"][0]["model"] == "nonlinear"
-        and not stage.parameters["runs"][0]["frozen_layers"]
+        and stage.parameters.runs[0].model == "nonlinear"
+        and not stage.parameters.runs[0].frozen_layers
     }
     both_layers = linearized(small)["0.query", "0.value", "1.query", "1.value", "head"]
     assert small.cost_of(both_layers).flops == pytest.approx(1.5 * nonlinear)  # two cells, and the graph they share
