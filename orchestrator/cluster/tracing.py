@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import ResultsError
-from orchestrator.plan.parts import cell_ids
 from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.stages.base.cells import cell_ids
 from orchestrator.store.journal import read_journals
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder

@@ -1,18 +1,16 @@
 """The plan: from a sweep to the stages that all its cells need, each stage once."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.identity import identity
-from orchestrator.plan.additions import Additions
-from orchestrator.plan.combinations import Combination, plan_combinations
-from orchestrator.plan.kept_solves import KeptSolves
 from orchestrator.plan.limits import refuse_too_many_layer_sets, refuse_too_many_stages
-from orchestrator.plan.parts import Solve
-from orchestrator.plan.seed import SeedPlanner
-from orchestrator.plan.training import TrainedCells, plan_training
+from orchestrator.stages.base.cells import Filled, Solve
+from orchestrator.stages.base.scope import F, Planning, SeedScope
+from orchestrator.stages.registry import KINDS
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.stage import Stage, StageCost
 from orchestrator.sweep.balance import check_balance_against
@@ -32,19 +30,24 @@ class Plan:
         sweep: the sweep.
         variants: its variants, which have the same layer sets; parameters differ with the rank.
         stages: all stages.
-        solves: the stages that fill cells, in the order of the table.
         variant_of: position of the first variant that needs a stage, by its identity.
-        additions: the stages that fill the table `additions`; none unless the spec asks for it.
-        combinations: the stages that fill the table `combinations`; none unless the spec asks for it.
+        filled: stages that fill rows of tables, by their class.
     """
 
     sweep: Sweep
     variants: tuple[Variant, ...]
     stages: tuple[Stage, ...]
-    solves: tuple[Solve, ...]
     variant_of: Mapping[str, int]
-    additions: tuple[Additions, ...] = ()
-    combinations: tuple[Combination, ...] = ()
+    filled: Mapping[type[Filled], tuple[Any, ...]]
+
+    def filled_by(self, kind: type[F]) -> tuple[F, ...]:
+        """Return the stages that fill rows of one kind, in the order of their table."""
+        return self.filled.get(kind, ())
+
+    @cached_property
+    def solves(self) -> tuple[Solve, ...]:
+        """The stages that fill cells, in the order of the table."""
+        return self.filled_by(Solve)
 
     def of(self, stage: Stage) -> Variant:
         """Return a variant that needs a stage; the cost of a stage is the same for all of them."""
@@ -85,11 +88,9 @@ class Plan:
         return identity([
             [list(self.lambdas), spec.grid.lambdas.scale, spec.results.predictions],
             *(
-                [*(stage.stage_id for stage in solve.filling), solve.seed, solve.n_train, *self._named(solve.variant)]
-                for solve in self.solves
+                [*(stage.stage_id for stage in each.filling), each.seed, each.n_train, *self._named(each.variant)]
+                for each in self._all_filled
             ),
-            *([each.stage.stage_id, each.seed, each.n_train, *self._named(each.variant)] for each in self.additions),
-            *([each.stage.stage_id] for each in self.combinations),
         ])  # fmt: skip
 
     def _named(self, variant: int) -> list[str]:
@@ -99,9 +100,11 @@ class Plan:
     @property
     def filling(self) -> Iterator[Stage]:
         """All stages that fill a table."""
-        yield from (stage for solve in self.solves for stage in solve.filling)
-        yield from (each.stage for each in self.additions)
-        yield from (each.stage for each in self.combinations)
+        return (stage for each in self._all_filled for stage in each.filling)
+
+    @property
+    def _all_filled(self) -> Iterator[Filled]:
+        return (each for of_kind in self.filled.values() for each in of_kind)
 
 
 def missing_stages(plan: Plan, store: ArtifactStore, also: Collection[str] = ()) -> list[Stage]:
@@ -132,44 +135,22 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey], store: ArtifactStore | No
     Raises:
         SpecError: the grid requires something that the model or the data do not have.
     """
-    found: list[Variant] = []
-    stages: dict[str, Stage] = {}
-    variant_of: dict[str, int] = {}
-    solves: list[Solve] = []
-    additions: list[Additions] = []
-    trained: list[TrainedCells] = []
-    kept = KeptSolves(store) if store else None
+    planning = Planning(sweep, store)
     for position, ((choice, single), survey) in enumerate(zip(variants(sweep), surveys, strict=True)):
         variant = _variant(choice, single, survey)
         refuse_too_many_stages(variant, len(surveys))
-        own = _stages_of(variant, kept, position, len(solves))
-        found.append(variant)
-        # Variants that differ in the learning rate alone add the same.
-        additions.extend(replace(each, variant=position) for each in own.additions if each.stage.stage_id not in stages)
-        for stage in own.stages:
-            stages.setdefault(stage.stage_id, stage)
-            variant_of.setdefault(stage.stage_id, position)
-        solves.extend(replace(each, variant=position, learning_rate=choice.learning_rate) for each in own.solves)
-        trained.extend(own.trained)
-    if sweep.spec.finetune is not None:
-        budget = sweep.spec.compute.memory_budget
-        training, comparisons = plan_training(sweep.spec.finetune, found, trained, budget)
-        for stage, position in training:
-            stages.setdefault(stage.stage_id, stage)
-            variant_of.setdefault(stage.stage_id, position)
-        solves = [replace(each, comparisons=tuple(comparisons[number])) for number, each in enumerate(solves)]
-    combinations = _combinations(sweep, found, solves, stages)
-    for each in combinations:
-        stages.setdefault(each.stage.stage_id, each.stage)
-        variant_of.setdefault(each.stage.stage_id, each.variants[0])
-    return Plan(sweep, tuple(found), tuple(stages.values()), tuple(solves), variant_of, tuple(additions), combinations)
-
-
-def _combinations(
-    sweep: Sweep, found: Sequence[Variant], solves: Sequence[Solve], stages: Mapping[str, Stage]
-) -> tuple[Combination, ...]:
-    section = sweep.spec.finetune.combinations if sweep.spec.finetune else None
-    return tuple(plan_combinations(section, found, solves, stages)) if section else ()
+        planning.variants.append(variant)
+        for seed in dict.fromkeys(sweep.spec.grid.seeds):
+            scope = SeedScope(planning, variant, position, seed)
+            planning.scopes.append(scope)
+            for kind in KINDS.values():
+                if kind.plan:
+                    kind.plan(scope)
+    for kind in KINDS.values():
+        if kind.plan_sweep:
+            kind.plan_sweep(planning)
+    filled = {kind: tuple(each) for kind, each in planning.filled.items()}
+    return Plan(sweep, tuple(planning.variants), tuple(planning.stages.values()), planning.variant_of, filled)
 
 
 def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
@@ -181,41 +162,6 @@ def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
     except SpecError as error:
         raise SpecError(f"{choice}: {error}" if choice.task else str(error)) from None
     return Variant(choice, sweep, survey, Sizes.of(sweep, survey, sets), sets)
-
-
-@dataclass(frozen=True)
-class _Own:
-    """The plan of a variant: stages, each after its inputs, those that fill tables, and cells that are trained."""
-
-    stages: list[Stage]
-    solves: list[Solve]
-    additions: list[Additions]
-    trained: list[TrainedCells]
-
-
-def _stages_of(variant: Variant, kept: KeptSolves | None, position: int, n_solves: int) -> _Own:
-    """Return the plan of a variant.
-
-    Args:
-        variant: the variant.
-        kept: finished solve stages that serve its lambdas.
-        position: position of the variant.
-        n_solves: solve stages of the variants before it.
-    """
-    own = _Own([], [], [], [])
-    for seed in dict.fromkeys(variant.sweep.spec.grid.seeds):
-        planner = SeedPlanner(variant, seed)
-        own.stages.extend(planner.shared_stages())
-        for solve in planner.solves():
-            own.trained.extend(planner.trained(solve, position, n_solves + len(own.solves)))
-            own.solves.append(replace(solve, stage=kept.instead_of(solve.stage)) if kept else solve)
-        if variant.sweep.spec.kernel.additions:
-            adding = planner.adding()
-            own.stages.extend(adding.further_tiles.values())
-            own.additions.extend(adding.additions(seed))
-    own.stages.extend(solve.stage for solve in own.solves)
-    own.stages.extend(each.stage for each in own.additions)
-    return own
 
 
 def _check_against(sweep: Sweep, survey: Survey) -> None:

@@ -13,6 +13,7 @@ from orchestrator.identity import identity
 from orchestrator.loading import load_model_libraries, no_garbage
 
 if TYPE_CHECKING:
+    from orchestrator.stages.base.scope import Planning, SeedScope
     from orchestrator.stages.context.work import Product, Work
     from orchestrator.sweep.variant import Variant
 
@@ -82,6 +83,8 @@ class StageKind(Generic[P]):
         version: raised when its numbers change, so that artifacts of older code are not taken for newer ones.
         meaning: what a stage of it computes, for people.
         module: module of its function `compute`, which a worker loads when it needs it.
+        plan: adds the stages of a seed to its plan; None for a kind that others plan when they need it.
+        plan_sweep: adds stages that depend on several seeds or variants, after all others.
         cost: returns the cost of a stage of a variant.
         label: returns a description of a stage for people; None where the name of the kind is enough.
         runs_model: whether it runs the model, in its precision, and all processes of a model group compute it together.
@@ -93,6 +96,8 @@ class StageKind(Generic[P]):
     version: int
     meaning: str
     module: str
+    plan: "Callable[[SeedScope], None] | None" = None
+    plan_sweep: "Callable[[Planning], None] | None" = None
     cost: "Callable[[Stage[P], Variant], StageCost]" = no_cost
     label: "Callable[[Stage[P]], str] | None" = None
     runs_model: bool = False
@@ -131,6 +136,11 @@ class Stage(Generic[P]):
     def stage_id(self) -> str:
         """Hash of kind, its version, parameters and inputs."""
         return identity(self.facts())
+
+    @property
+    def ref(self) -> tuple[str, str]:
+        """Its kind and identity, by which other stages name it as an input."""
+        return self.kind, self.stage_id
 
     @property
     def label(self) -> str:

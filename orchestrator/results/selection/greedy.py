@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import SpecError
-from orchestrator.plan.parts import Solve
 from orchestrator.results.selection.baselines import baseline_values, weight_conditions
 from orchestrator.results.selection.criteria import Criterion
 from orchestrator.results.selection.stored import StoredKernels, layers_of
+from orchestrator.stages.base.cells import Solve
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.resources import limited_threads
 from orchestrator.sweep.variant import Variant

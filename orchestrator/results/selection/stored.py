@@ -8,8 +8,8 @@ import numpy as np
 
 from ntk_dist.arrays import FloatArray
 from orchestrator.errors import DamagedArtifactError, ResultsError
-from orchestrator.plan.parts import Solve
 from orchestrator.results.selection.criteria import Criterion
+from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve.compute import Solver
 from orchestrator.stages.solve.path import Strengths, follow

@@ -10,6 +10,7 @@ from orchestrator.plan.plan import Plan
 from orchestrator.results.tables.columns import arrow_schema
 from orchestrator.results.tables.constants import variant_constants
 from orchestrator.results.tables.schema import ADDITIONS
+from orchestrator.stages.additions.plan import Additions
 from orchestrator.store.artifacts import ArtifactStore
 
 ADDITIONS_SCHEMA = arrow_schema("additions", ADDITIONS)
@@ -22,7 +23,7 @@ def additions_of(plan: Plan, store: ArtifactStore) -> Iterator[pa.RecordBatch]:
         DamagedArtifactError: an artifact does not match its checksums.
     """
     finished = store.finished("additions")
-    for additions in plan.additions:
+    for additions in plan.filled_by(Additions):
         if additions.stage.stage_id not in finished:
             continue
         artifact = store.read("additions", additions.stage.stage_id)
@@ -46,5 +47,5 @@ def additions_of(plan: Plan, store: ArtifactStore) -> Iterator[pa.RecordBatch]:
 
 def unfinished_additions(plan: Plan, store: ArtifactStore) -> int:
     """Return how many stages `additions` of a plan are not finished."""
-    finished = store.finished("additions") if plan.additions else set()
-    return sum(additions.stage.stage_id not in finished for additions in plan.additions)
+    finished = store.finished("additions") if plan.filled_by(Additions) else set()
+    return sum(additions.stage.stage_id not in finished for additions in plan.filled_by(Additions))

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 
 from ntk_dist.spectrum.lora_rank import rank_threshold
-from orchestrator.plan.parts import Solve, cell_ids
 from orchestrator.plan.plan import Plan
 from orchestrator.results.tables.cell_columns import CELLS, RIDGE_COLUMNS, SPECTRUM_COLUMNS
 from orchestrator.results.tables.columns import Column, arrow_schema
@@ -21,6 +20,7 @@ from orchestrator.results.tables.training import (
     trajectory_columns,
     update_columns,
 )
+from orchestrator.stages.base.cells import Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.layer_sets import LayerSet
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from orchestrator.plan.combinations import Combination
 from orchestrator.plan.plan import Plan
 from orchestrator.results.tables.columns import arrow_schema
 from orchestrator.results.tables.schema import COMBINATIONS
 from orchestrator.stages.combine.combinations import SIDES, combinations_of
+from orchestrator.stages.combine.plan import Combination
 from orchestrator.store.artifacts import Artifact, ArtifactStore
 
 COMBINATIONS_SCHEMA = arrow_schema("combinations", COMBINATIONS)
@@ -22,27 +22,27 @@ def combinations_rows(plan: Plan, store: ArtifactStore) -> Iterator[pa.RecordBat
     Raises:
         DamagedArtifactError: an artifact does not match its checksums.
     """
-    finished = store.finished("combine") if plan.combinations else set()
-    for combination in plan.combinations:
+    finished = store.finished("combine") if plan.filled_by(Combination) else set()
+    for combination in plan.filled_by(Combination):
         if combination.stage.stage_id in finished:
             yield _batch(plan, combination, store.read("combine", combination.stage.stage_id))
 
 
 def unfinished_combinations(plan: Plan, store: ArtifactStore) -> int:
     """Return how many stages `combine` of a plan are not finished."""
-    finished = store.finished("combine") if plan.combinations else set()
-    return sum(combination.stage.stage_id not in finished for combination in plan.combinations)
+    finished = store.finished("combine") if plan.filled_by(Combination) else set()
+    return sum(combination.stage.stage_id not in finished for combination in plan.filled_by(Combination))
 
 
 def _batch(plan: Plan, combination: Combination, artifact: Artifact) -> pa.RecordBatch:
     """Return a row for each task to evaluate, combination and lambda, in this order."""
     parameters = combination.stage.parameters
-    choices = [plan.variants[position].choice for position in combination.variants]
+    choices = [plan.variants[position].choice for position in (combination.variant, combination.other_variant)]
     tasks = dict(zip(SIDES, (str(choice.task) for choice in choices), strict=True))
     planned = combinations_of(parameters.operations, parameters.coefficients)
     lambdas = parameters.a.cells.lambdas
     rows = [(side, each, strength) for side in SIDES for each in planned for strength in lambdas]
-    spec = plan.variants[combination.variants[0]].sweep.spec
+    spec = plan.variants[combination.variant].sweep.spec
     columns: dict[str, Any] = {name: np.array(artifact.array(name)).ravel() for name in artifact.names()}
     constants = {
         "sweep": spec.name,

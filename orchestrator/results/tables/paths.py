@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from orchestrator.plan.parts import Solve
 from orchestrator.plan.plan import Plan
+from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.context.problem import problem_of
 from orchestrator.stages.solve.path import LambdaPath, Strengths, follow, read_kept
 from orchestrator.store.artifacts import Artifact

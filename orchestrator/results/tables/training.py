@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from orchestrator.plan.parts import Comparison, Solve, cell_ids
 from orchestrator.plan.plan import Plan
+from orchestrator.stages.base.cells import Comparison, Solve, cell_ids
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.layer_sets import HEAD
 

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from orchestrator.plan.parts import Solve
 from orchestrator.plan.plan import Plan
 from orchestrator.results.tables.additions import ADDITIONS_SCHEMA, additions_of, unfinished_additions
 from orchestrator.results.tables.build import (
@@ -29,6 +28,8 @@ from orchestrator.results.tables.combinations import COMBINATIONS_SCHEMA, combin
 from orchestrator.results.tables.correlations import CELL_COLUMNS, CORRELATIONS_SCHEMA, correlations_of
 from orchestrator.results.tables.manifest import CLAIM, cells_in_complete_tables
 from orchestrator.results.tables.parts import NewTables
+from orchestrator.stages.base.cells import Solve
+from orchestrator.stages.combine.plan import Combination
 from orchestrator.store.artifacts import Artifact, ArtifactStore
 from orchestrator.sweep.folder import ResultsFolder
 
@@ -112,7 +113,7 @@ def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
         new.write("trajectories", TRAJECTORIES_SCHEMA, trained(trajectories_of))
         new.write("updates", UPDATES_SCHEMA, trained(updates_of))
         new.write("correlations", CORRELATIONS_SCHEMA, _correlations(new))
-    if plan.combinations:
+    if plan.filled_by(Combination):
         new.write("combinations", COMBINATIONS_SCHEMA, combinations_rows(plan, store))
     n_cells = sum(finished_cells(plan, solve, finished["compare"]) for solve in solves)
     complete = n_cells == plan.n_cells and not unfilled

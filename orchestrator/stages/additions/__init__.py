@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from finetune.settings import ModelDType
-from orchestrator.stages.parameters import RowDType
+from orchestrator.stages.base.parameters import RowDType
+from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.solve import first_layer_sets
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
@@ -65,6 +66,14 @@ def cost(stage: Stage[AdditionsParameters], variant: "Variant") -> StageCost:
     )
 
 
+def plan(scope: SeedScope) -> None:
+    """Add the stages that add layers to layer sets, where the spec asks for it."""
+    from orchestrator.stages.additions.plan import plan_additions
+
+    if scope.variant.sweep.spec.kernel.additions:
+        plan_additions(scope)
+
+
 def _label(stage: Stage[AdditionsParameters]) -> str:
     return f"additions to {first_layer_sets(stage.parameters.layer_sets)}"
 
@@ -75,6 +84,7 @@ ADDITIONS = StageKind(
     version=3,
     meaning="adds to each layer set every layer of the grid that it lacks",
     module="orchestrator.stages.additions.compute",
+    plan=plan,
     cost=cost,
     label=_label,
     advice="raise the budget, ask for fewer examples in grid.n_train, or set kernel.additions: false",

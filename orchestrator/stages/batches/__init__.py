@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from orchestrator.stages.capture import rows_memory
-from orchestrator.stages.parameters import RowsParameters
+from orchestrator.stages.base.parameters import RowsParameters
+from orchestrator.stages.base.scope import SeedScope
+from orchestrator.stages.dataset import DATASET
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
@@ -16,7 +17,14 @@ SEVERAL = 4
 def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
     """Return the cost of the small batches and of the largest possible one, with the most examples of a batch."""
     flops = variant.row_flops(SEVERAL + stage.parameters.batch_examples)
-    return StageCost(flops, memory_bytes=rows_memory(variant))
+    return StageCost(flops, memory_bytes=variant.rows_memory)
+
+
+def plan(scope: SeedScope) -> None:
+    """Add the stage that finds the most tokens of a batch, unless the spec sets them."""
+    # Memory is not a parameter: a batch size that was found once stays, even if the memory changes later.
+    if scope.scorer.batch_tokens == "auto":
+        scope.add(Stage(BATCHES, scope.rows, scope.inputs(DATASET)))
 
 
 BATCHES = StageKind(
@@ -25,6 +33,7 @@ BATCHES = StageKind(
     version=1,
     meaning="finds how many tokens of a batch fit into memory",
     module="orchestrator.stages.batches.compute",
+    plan=plan,
     cost=cost,
     runs_model=True,
 )

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from finetune.data.targets import kernel_outputs, rows_per_example
+from orchestrator.stages.base.parameters import RowsParameters, ScorerParameters
 from orchestrator.stages.batches import SEVERAL
 from orchestrator.stages.batches.memory import MemoryLine, batch_limit, fitting_tokens, forget_batch, peak_of
 from orchestrator.stages.context.failures import is_out_of_memory
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Product, Work
-from orchestrator.stages.parameters import RowsParameters, ScorerParameters
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.error_estimates import FITTED_HEADS
 

@@ -1,8 +1,11 @@
 """The kind `batching`: a trial that the examples of a batch do not change each other's numbers."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.stages.parameters import RowsParameters
+from orchestrator.stages.base.parameters import RowsParameters
+from orchestrator.stages.base.scope import SeedScope
+from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
@@ -23,12 +26,29 @@ def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
     )
 
 
+def plan(scope: SeedScope) -> None:
+    """Add the trial of the batches of captures and, where cells are trained, that of training batches after it."""
+    scope.add(Stage(BATCHING, scope.rows, model_inputs(scope)))
+    if scope.variant.sweep.spec.finetune is not None:
+        scope.add(Stage(BATCHING, _training_batches(scope), model_inputs(scope)))
+
+
+def _training_batches(scope: SeedScope) -> RowsParameters:
+    """Return the parameters of training batches, which mix examples of any length."""
+    rows, tokens = scope.rows, scope.scorer.batch_tokens
+    if scope.scorer.batching == "alone" or tokens == "auto":
+        return rows
+    scorer = replace(scope.scorer, batch_tokens=max(tokens, 2 * scope.variant.sweep.spec.task.max_length))
+    return replace(rows, scorer=scorer, batch_examples=max(rows.batch_examples, 2))
+
+
 BATCHING = StageKind(
     name="batching",
     parameters=RowsParameters,
     version=2,
     meaning="tries that the examples of a batch do not change each other's numbers",
     module="orchestrator.stages.batching.compute",
+    plan=plan,
     cost=cost,
     runs_model=True,
 )

@@ -7,10 +7,10 @@ import torch
 
 from finetune.model.batching import TrialTexts, check_batching, one_score
 from finetune.training.origins import joined
+from orchestrator.stages.base.parameters import RowsParameters
 from orchestrator.stages.batching import CROWD
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Product, Work
-from orchestrator.stages.parameters import RowsParameters
 from orchestrator.store.stage import Stage
 
 HALF = ("bfloat16", "float16")

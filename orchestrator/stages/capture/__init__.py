@@ -1,13 +1,20 @@
 """The kind `capture`: the Jacobian rows of a shard of examples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.stages.parameters import RowsParameters
+from orchestrator.stages.base.parameters import RowsParameters
+from orchestrator.stages.base.scope import SeedScope
+from orchestrator.stages.batching import BATCHING
+from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
+
+
+Split = Literal["train", "eval"]
 
 
 @dataclass(frozen=True)
@@ -22,15 +29,9 @@ class CaptureParameters:
     """
 
     rows: RowsParameters
-    split: Literal["train", "eval"]
+    split: Split
     start: int
     stop: int
-
-
-def rows_memory(variant: "Variant") -> int:
-    """Return the bytes of the rows of a batch, and of their copy on the way to the file."""
-    sizes = variant.sizes
-    return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
 
 
 def cost(stage: Stage[CaptureParameters], variant: "Variant") -> StageCost:
@@ -38,12 +39,30 @@ def cost(stage: Stage[CaptureParameters], variant: "Variant") -> StageCost:
     sizes = variant.sizes
     n = stage.parameters.stop - stage.parameters.start
     disk_bytes = n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
-    return StageCost(variant.row_flops(n), disk_bytes, rows_memory(variant))
+    return StageCost(variant.row_flops(n), disk_bytes, variant.rows_memory)
 
 
 def _label(stage: Stage[CaptureParameters]) -> str:
     p = stage.parameters
     return f"capture of {p.split} examples {p.start} to {p.stop - 1}, adapter seed {p.rows.scorer.adapter_seed}"
+
+
+def plan(scope: SeedScope) -> None:
+    """Add a stage for each shard of training and evaluation examples."""
+    sizes = scope.variant.sizes
+    inputs = {**model_inputs(scope), **scope.inputs(BATCHING)}
+    shards: tuple[tuple[Split, Sequence[tuple[int, int]]], ...] = (
+        ("train", sizes.train_shards),
+        ("eval", sizes.eval_shards),
+    )
+    for split, ranges in shards:
+        for start, stop in ranges:
+            scope.add(Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs))
+
+
+def captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
+    """Return the captures of a split, shard by shard."""
+    return [stage for stage in scope.stages(CAPTURE) if stage.parameters.split == split]
 
 
 CAPTURE = StageKind(
@@ -52,6 +71,7 @@ CAPTURE = StageKind(
     version=2,
     meaning="computes the Jacobian rows of a shard of examples",
     module="orchestrator.stages.capture.compute",
+    plan=plan,
     cost=cost,
     label=_label,
     runs_model=True,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune.settings import Operation
+from orchestrator.stages.base.scope import Planning
 from orchestrator.stages.combine.combinations import SIDES, Combined, Side, combinations_of
 from orchestrator.stages.compare import CompareParameters
 from orchestrator.store.stage import Stage, StageCost, StageKind
@@ -52,6 +53,15 @@ def cost(stage: Stage[CombineParameters], variant: "Variant") -> StageCost:
     )
 
 
+def plan(planning: Planning) -> None:
+    """Add the combinations of every two tasks, where the spec asks for them."""
+    from orchestrator.stages.combine.plan import plan_combinations
+
+    finetune = planning.sweep.spec.finetune
+    if finetune is not None and finetune.combinations is not None:
+        plan_combinations(planning, finetune.combinations)
+
+
 def planned(stage: Stage[CombineParameters]) -> list[Combined]:
     """Return the combinations of a stage, in the order of the artifact's arrays."""
     return combinations_of(stage.parameters.operations, stage.parameters.coefficients)
@@ -79,6 +89,7 @@ COMBINE = StageKind(
     version=4,
     meaning="combines the weights that were trained on two tasks",
     module="orchestrator.stages.combine.compute",
+    plan_sweep=plan,
     cost=cost,
     label=_label,
     runs_model=True,

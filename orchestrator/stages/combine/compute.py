@@ -12,6 +12,7 @@ from finetune.training.combining import combined, combined_outputs, linearity_ga
 from finetune.training.outputs import all_outputs
 from finetune.training.trainable import Displacement
 from ntk_dist.arrays import FloatArray
+from orchestrator.stages.base.parameters import ScorerParameters
 from orchestrator.stages.combine import CombineParameters, planned
 from orchestrator.stages.combine.combinations import SIDES, Combined, Side
 from orchestrator.stages.context.problem import load_problem
@@ -19,7 +20,6 @@ from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune import RunParameters
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.stages.parameters import ScorerParameters
 from orchestrator.store.stage import Part, Stage
 from orchestrator.sweep.error_estimates import FITTED_HEADS
 

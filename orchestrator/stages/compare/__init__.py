@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from orchestrator.stages.base.parameters import ProblemParameters
+from orchestrator.stages.base.scope import Planning
 from orchestrator.stages.finetune import CellsParameters, cells_label
-from orchestrator.stages.parameters import ProblemParameters
 from orchestrator.store.stage import Stage, StageKind
 
 
@@ -25,6 +26,14 @@ class CompareParameters:
         return self.cells.problem
 
 
+def plan(planning: Planning) -> None:
+    """Add the training of all cells and its comparisons, where the spec trains."""
+    from orchestrator.stages.compare.plan import plan_comparisons
+
+    if planning.sweep.spec.finetune is not None:
+        plan_comparisons(planning, planning.sweep.spec.finetune)
+
+
 def _label(stage: Stage[CompareParameters]) -> str:
     return f"compare {cells_label(stage.parameters.cells)}"
 
@@ -35,5 +44,6 @@ COMPARE = StageKind(
     version=5,
     meaning="compares the trained model with its trained linearization",
     module="orchestrator.stages.compare.compute",
+    plan_sweep=plan,
     label=_label,
 )

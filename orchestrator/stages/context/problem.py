@@ -11,8 +11,8 @@ import numpy.typing as npt
 from finetune.data.metrics import classification_metrics, majority_accuracy, regression_metrics
 from finetune.data.targets import arrange, code_targets
 from ntk_dist.arrays import FloatArray
+from orchestrator.stages.base.parameters import WithProblem
 from orchestrator.stages.context.work import Work
-from orchestrator.stages.parameters import WithProblem
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Reads
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from finetune.parallel.group import ModelGroup
-from orchestrator.stages.parameters import ScorerParameters
+from orchestrator.stages.base.parameters import ScorerParameters
 from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.batched import Array, BatchedLayout

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from finetune.settings import TaskSettings
+from orchestrator.stages.base.scope import SeedScope
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.settings import task_settings
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -41,11 +43,28 @@ def cost(stage: Stage[DatasetParameters], variant: "Variant") -> StageCost:
     return StageCost(disk_bytes=int((sizes.n_train + sizes.n_eval) * (variant.survey.mean_tokens * 8 + 24)))
 
 
+def plan(scope: SeedScope) -> None:
+    """Add the stage that draws the examples of a seed."""
+    sweep, task = scope.variant.sweep, scope.variant.sweep.spec.task
+    parameters = DatasetParameters(
+        tokenizer=sweep.sources.model.content_id,
+        task=task_settings(task, sweep.sources.data.content_id, None),
+        n_outputs=scope.variant.survey.n_outputs,
+        classes=task.classes,
+        n_train=max(sweep.spec.grid.n_train),
+        n_eval=task.n_eval,
+        sampling=task.sampling,
+        seed=scope.seed if task.sample_seed is None else task.sample_seed,
+    )
+    scope.add(Stage(DATASET, parameters))
+
+
 DATASET = StageKind(
     name="dataset",
     parameters=DatasetParameters,
     version=2,
     meaning="draws the examples of a seed and tokenizes them",
     module="orchestrator.stages.dataset.compute",
+    plan=plan,
     cost=cost,
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from finetune.training.settings import TrainingSettings
-from orchestrator.stages.parameters import ProblemParameters
+from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.store.stage import Part, Stage, StageCost, StageKind
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from finetune.training.origins import starting_from
 from finetune.training.run import Observer
 from finetune.training.settings import Cell
 from finetune.training.trainable import Displacement
+from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.stages.parameters import ProblemParameters
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage
 

@@ -1,9 +1,12 @@
 """The kind `gram`: the tiles of all groups' kernel blocks for one pair of shards."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.stages.parameters import KernelDevice
+from orchestrator.stages.base.parameters import KernelDevice
+from orchestrator.stages.base.scope import SeedScope
+from orchestrator.stages.capture import CaptureParameters, captures
 from orchestrator.store.stage import Stage, StageCost, StageKind
 from orchestrator.sweep.sizes import workspace_bytes
 
@@ -51,12 +54,54 @@ def _memory(stage: Stage[GramParameters], variant: "Variant") -> int:
     return mapped + workspace_bytes(rows, rows)
 
 
+def plan(scope: SeedScope) -> None:
+    """Add the tiles that some layer set needs: of pairs of training shards, then of evaluation and training shards."""
+    sizes = scope.variant.sizes
+    needed = captures(scope, "train")[: sizes.dual_train_shards]
+    symmetric = scope.variant.sweep.spec.kernel.kind != "asymmetric_sign"
+    for row, left in enumerate(needed):
+        for right in needed[: row + 1] if symmetric else needed:
+            scope.add(tile(scope, left, right, sizes.dual_groups))
+    for left in captures(scope, "eval") if needed else []:
+        for right in needed:
+            scope.add(tile(scope, left, right, sizes.dual_groups))
+
+
+def tile(
+    scope: SeedScope, left: Stage[CaptureParameters], right: Stage[CaptureParameters], groups: Sequence[str]
+) -> Stage[GramParameters]:
+    """Return the stage that makes the kernel blocks of some groups for a pair of shards."""
+    spec = scope.variant.sweep.spec
+    parameters = GramParameters(
+        kind=spec.kernel.kind,
+        outputs_per_example=scope.variant.survey.n_outputs if spec.kernel.outputs == "trace" else 1,
+        gram_dtype=spec.compute.gram_dtype,
+        threads=spec.compute.threads,
+        groups=tuple(groups),
+        kernel_device=KernelDevice.of(spec.compute),
+    )
+    return Stage(GRAM, parameters, {"left": (left.ref,), "right": (right.ref,)})
+
+
+def tiles_between(
+    scope: SeedScope, left: Sequence[Stage[CaptureParameters]], right: Sequence[Stage[CaptureParameters]]
+) -> list[Stage[GramParameters]]:
+    """Return the tiles whose rows are of some shards, and whose columns of some others."""
+    rows, columns = ({stage.stage_id for stage in shards} for shards in (left, right))
+    return [
+        stage
+        for stage in scope.stages(GRAM)
+        if stage.inputs["left"][0][1] in rows and stage.inputs["right"][0][1] in columns
+    ]
+
+
 GRAM = StageKind(
     name="gram",
     parameters=GramParameters,
     version=1,
     meaning="multiplies the rows of two shards: a tile of each group's kernel block",
     module="orchestrator.stages.gram.compute",
+    plan=plan,
     cost=cost,
     advice="lower compute.shard_examples, or raise the budget",
 )

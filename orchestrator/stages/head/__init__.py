@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.stages.parameters import ScorerParameters
-from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.stages.base.parameters import ScorerParameters
+from orchestrator.stages.base.scope import SeedScope
+from orchestrator.stages.batches import BATCHES
+from orchestrator.stages.dataset import DATASET
+from orchestrator.store.stage import Inputs, Stage, StageCost, StageKind
+from orchestrator.sweep.error_estimates import FITTED_HEADS
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -32,12 +36,27 @@ def cost(stage: Stage[HeadParameters], variant: "Variant") -> StageCost:
     return StageCost(features + 6.0 * max(n, d) * min(n, d) ** 2, 8 * (n + survey.n_outputs) * (d + 1))
 
 
+def plan(scope: SeedScope) -> None:
+    """Add the stage that fits the head, where one is fitted."""
+    if scope.scorer.head.kind not in FITTED_HEADS:
+        return
+    # Only `kernel.outputs: margin` changes the targets of a ridge probe, and nothing those of a logistic one.
+    margin = scope.scorer.head.kind == "ridge" and scope.rows.outputs == "margin"
+    scope.add(Stage(HEAD, HeadParameters(scope.scorer, "margin" if margin else "full"), scope.inputs(DATASET, BATCHES)))
+
+
+def model_inputs(scope: SeedScope) -> Inputs:
+    """Return the inputs of every stage that runs the model: examples, size of batches, and a fitted head."""
+    return scope.inputs(DATASET, BATCHES, HEAD)
+
+
 HEAD = StageKind(
     name="head",
     parameters=HeadParameters,
     version=3,
     meaning="fits the head to the hidden states of the training examples",
     module="orchestrator.stages.head.compute",
+    plan=plan,
     cost=cost,
     runs_model=True,
 )

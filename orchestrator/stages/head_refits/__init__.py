@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.stages.base.scope import SeedScope
+from orchestrator.stages.dataset import DATASET
+from orchestrator.stages.head import HEAD
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.error_estimates import missing_estimates
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -26,11 +30,19 @@ def cost(stage: Stage[HeadRefitsParameters], variant: "Variant") -> StageCost:
     return StageCost(40 * 4.0 * n * n * q * C, 8 * n * q * (C + 1))
 
 
+def plan(scope: SeedScope) -> None:
+    """Add the stage that fits a logistic head again without each example, where leave-one-out needs it."""
+    head, kernel = scope.scorer.head, scope.variant.sweep.spec.kernel
+    if head.kind == "logistic" and "leave_one_out_loss" not in missing_estimates(head.kind, kernel):
+        scope.add(Stage(HEAD_REFITS, HeadRefitsParameters(head.penalty), scope.inputs(DATASET, HEAD)))
+
+
 HEAD_REFITS = StageKind(
     name="head_refits",
     parameters=HeadRefitsParameters,
     version=1,
     meaning="fits a logistic head again without each training example",
     module="orchestrator.stages.head_refits.compute",
+    plan=plan,
     cost=cost,
 )

@@ -3,11 +3,17 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.stages.parameters import RowsParameters
+from orchestrator.stages.base.parameters import RowsParameters
+from orchestrator.stages.base.scope import SeedScope
+from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
+
+
+SAMPLE = 8
+"""Number of first training examples whose rows in half precision are compared with those in float32."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,20 @@ def cost(stage: Stage[PrecisionParameters], variant: "Variant") -> StageCost:
     )
 
 
+def plan(scope: SeedScope) -> None:
+    """Add the stage that measures the errors from half precision, where the model is in it."""
+    if scope.scorer.dtype in ("bfloat16", "float16"):
+        parameters = PrecisionParameters(scope.rows, min(SAMPLE, scope.variant.sizes.n_train))
+        scope.add(Stage(PRECISION, parameters, model_inputs(scope)))
+
+
 PRECISION = StageKind(
     name="precision",
     parameters=PrecisionParameters,
     version=3,
     meaning="compares rows of the model in half precision with those in float32",
     module="orchestrator.stages.precision.compute",
+    plan=plan,
     cost=cost,
     runs_model=True,
     advice="raise the budget, or ask for fewer layers",

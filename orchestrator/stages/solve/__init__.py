@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.stages.parameters import ProblemParameters
+from orchestrator.stages.base.parameters import ProblemParameters
+from orchestrator.stages.base.scope import SeedScope
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
@@ -53,6 +54,13 @@ def cost(stage: Stage[SolveParameters], variant: "Variant") -> StageCost:
     return solve_cost(stage, variant)
 
 
+def plan(scope: SeedScope) -> None:
+    """Add the stages that fill the cells of a seed."""
+    from orchestrator.stages.solve.plan import plan_solves
+
+    plan_solves(scope)
+
+
 def first_layer_sets(layer_sets: Sequence[Sequence[str]]) -> str:
     """Return the first of some layer sets, and whether there are others, for people."""
     named = ", ".join("+".join(groups) for groups in layer_sets[:3])
@@ -69,6 +77,7 @@ SOLVE = StageKind(
     version=7,
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
+    plan=plan,
     cost=cost,
     label=_label,
     advice="raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for layer "

@@ -19,7 +19,6 @@ from transformers import AutoModel
 from finetune.analysis.weight_condition import weight_condition_numbers
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.errors import ResultsError, SpecError
-from orchestrator.plan.parts import Solve
 from orchestrator.plan.plan import make_plan
 from orchestrator.results.loading import load
 from orchestrator.results.selection import baselines
@@ -37,6 +36,7 @@ from orchestrator.results.selection.criteria import CRITERIA, Criterion, criteri
 from orchestrator.results.selection.greedy import agreement, forward_selection, select_layers
 from orchestrator.results.selection.ranking import rank
 from orchestrator.results.selection.stored import StoredKernels, layers_of
+from orchestrator.stages.base.cells import Solve
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import surveys
 from orchestrator.sweep.variant import Variant

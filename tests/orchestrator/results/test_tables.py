@@ -16,11 +16,11 @@ from scipy import stats
 import orchestrator
 from orchestrator.errors import ResultsError
 from orchestrator.plan import seed as seed_plan
-from orchestrator.plan.parts import cell_ids
 from orchestrator.results.tables.cell_columns import PROVENANCE_COLUMNS, TRAINING_COLUMNS
 from orchestrator.results.tables.columns import SCHEMA_VERSION, arrow_schema
 from orchestrator.results.tables.describe import tables_page
 from orchestrator.results.tables.schema import TABLES
+from orchestrator.stages.base.cells import cell_ids
 from tests.orchestrator.sweeps import make_sweep, results_of, rewrite_table, run_spec
 from tests.root import ROOT
 

@@ -13,6 +13,7 @@ from orchestrator.errors import BrokenBoundError, ResultsError
 from orchestrator.plan.plan import Plan
 from orchestrator.spec import read_spec
 from orchestrator.stages.additions import compute as stage_module
+from orchestrator.stages.additions.plan import Additions
 from orchestrator.stages.context.failures import FailureClass
 from orchestrator.sweep.folder import ResultsFolder
 from tests.faults.tables import assert_same_tables, numbers
@@ -304,7 +305,7 @@ def test_a_sweep_is_finished_once_its_additions_are(tmp_path: Path, model: Path)
     expected = numbers(tmp_path / "results")
     assert ntksweep("status", tmp_path / "results").status == 0
     store = ResultsFolder(read_spec(spec).folder).artifacts()
-    store.record_path("additions", plan.additions[0].stage.stage_id).unlink()
+    store.record_path("additions", plan.filled_by(Additions)[0].stage.stage_id).unlink()
     (tmp_path / "results/tables/manifest.json").unlink()
     answer = ntksweep("status", tmp_path / "results", "--json")
     assert answer.status == 3
@@ -332,7 +333,7 @@ def test_what_cannot_be_bounded_is_refused():
 
 def test_a_grid_of_one_layer_set_has_nothing_to_add():
     plan = plan_of({"grid.layer_sets": ["all_layers"], "kernel.additions": True})
-    assert plan.additions == ()
+    assert plan.filled_by(Additions) == ()
     assert plan.stages == plan_of({"grid.layer_sets": ["all_layers"]}).stages
 
 

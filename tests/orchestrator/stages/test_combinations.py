@@ -19,6 +19,7 @@ from orchestrator.errors import ResultsError, SpecError
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.spec import read_spec
 from orchestrator.stages.combine.compute import check_same_start
+from orchestrator.stages.combine.plan import Combination
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.folder import ResultsFolder
@@ -190,7 +191,7 @@ def test_combinations_join_a_finished_sweep_and_leave_it(tmp_path: Path, tiny_mo
     assert index["complete"]
     ending = run_spec(spec)
     assert {stage.kind for stage in ending.plan.stages if stage not in first.plan.stages} == {"combine"}
-    assert ending.report.computed == len(ending.plan.combinations) == 2
+    assert ending.report.computed == len(ending.plan.filled_by(Combination)) == 2
     assert results_of(spec).combinations.to_arrow().equals(results_of(combined).combinations.to_arrow())
     write_spec(tmp_path, {"model.path": str(tiny_model)} | CHANGES | {"finetune": without})
     assert run_spec(spec).report.computed == 0
@@ -200,7 +201,7 @@ def test_a_combination_that_is_lost_is_missing_and_computed_again(tmp_path: Path
     spec = sweep(tmp_path, tiny_model)
     ending = run_spec(spec)
     folder = ResultsFolder(read_spec(spec).folder)
-    folder.artifacts().record_path("combine", ending.plan.combinations[0].stage.stage_id).unlink()
+    folder.artifacts().record_path("combine", ending.plan.filled_by(Combination)[0].stage.stage_id).unlink()
     (folder.tables / "manifest.json").unlink()
     status = json.loads(ntksweep("status", folder.root, "--json").output)
     assert [kind["missing"] for kind in status["kinds"] if kind["kind"] == "combine"] == [1]
@@ -215,11 +216,14 @@ def test_only_tasks_of_one_rank_and_learning_rate_are_combined():
     sources = asked.sources
     named = type(sources)(sources.model, sources.data, dict.fromkeys(TASKS, sources.data))
     plan = make_plan(type(asked)(asked.spec, named), [survey_of()] * 8)
-    pairs = {tuple(plan.variants[position].choice for position in each.variants) for each in plan.combinations}
+    pairs = {
+        tuple(plan.variants[position].choice for position in (each.variant, each.other_variant))
+        for each in plan.filled_by(Combination)
+    }
     assert len(pairs) == 4
     assert all((a.rank, a.learning_rate) == (b.rank, b.learning_rate) and a.task != b.task for a, b in pairs)
-    assert len(plan.combinations) == 4 * 2 * 2  # seeds x layer sets
-    assert len({each.stage.stage_id for each in plan.combinations}) == len(plan.combinations)
+    assert len(plan.filled_by(Combination)) == 4 * 2 * 2  # seeds x layer sets
+    assert len({each.stage.stage_id for each in plan.filled_by(Combination)}) == len(plan.filled_by(Combination))
 
 
 def test_the_cost_of_combinations_is_told_before(tmp_path: Path, tiny_model: Path):

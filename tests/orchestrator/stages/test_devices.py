@@ -15,8 +15,8 @@ import torch
 
 from ntk_dist.device.share import bytes_left, part_of_gpu, take_part
 from orchestrator.plan import seed as seed_plan
-from orchestrator.plan.parts import cell_ids
 from orchestrator.plan.plan import Plan
+from orchestrator.stages.base.cells import cell_ids
 from orchestrator.stages.context.failures import FailureClass, failed
 from tests.faults.tables import checksums
 from tests.orchestrator.sweeps import make_sweep, plan_of, results_of, run_spec

@@ -13,9 +13,9 @@ import torch
 from finetune.data.targets import kernel_outputs
 from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from orchestrator.plan.parts import Solve
 from orchestrator.plan.plan import Plan
 from orchestrator.spec import read_spec
+from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.sweep.folder import ResultsFolder
 from tests.finetune.analysis.probes import logistic, ridge

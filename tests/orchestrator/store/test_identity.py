@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.identity import ID_LENGTH, canonical_json, digest, identity
 from orchestrator.plan import seed as seed_plan
-from orchestrator.plan.parts import Solve, cell_ids
 from orchestrator.plan.plan import Plan
+from orchestrator.stages.base.cells import Solve, cell_ids
 from orchestrator.stages.gram import GRAM
 from orchestrator.stages.registry import KINDS
 from orchestrator.stages.solve import SOLVE

@@ -1,14 +1,39 @@
-"""Parts of a plan: the stages that fill the cells of its variants, and the identities of the cells."""
+"""Stages that fill rows of tables, and the identities of the cells."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.identity import canonical_json, digest
-from orchestrator.stages.compare import CompareParameters
-from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.layer_sets import LayerSet
+
+if TYPE_CHECKING:
+    from orchestrator.stages.compare import CompareParameters
+    from orchestrator.stages.solve import SolveParameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filled:
+    """A stage that fills rows of a table.
+
+    Attributes:
+        stage: the stage.
+        variant: position of the variant that the rows belong to.
+        seed: seed of the grid.
+        n_train: training examples.
+    """
+
+    stage: Stage[Any]
+    variant: int
+    seed: int
+    n_train: int
+
+    @property
+    def filling(self) -> tuple[Stage[Any], ...]:
+        """All stages that fill its rows."""
+        return (self.stage,)
 
 
 @dataclass(frozen=True)
@@ -22,39 +47,33 @@ class Comparison:
         count: how many lambdas it has.
     """
 
-    stage: Stage[CompareParameters]
+    stage: "Stage[CompareParameters]"
     layer_set: int
     first: int
     count: int
 
 
-@dataclass(frozen=True)
-class Solve:
+@dataclass(frozen=True, kw_only=True)
+class Solve(Filled):
     """A solve stage and the cells that it fills: its layer sets times all lambdas.
 
+    Variants that differ in the learning rate alone have solve stages in common.
+
     Attributes:
-        stage: the stage.
-        seed: seed of the grid.
-        n_train: training examples.
         layer_sets: its layer sets, in the order of the artifact's arrays.
         problem_id: identity of everything but layer set and lambda.
-        comparisons: the stages that fill the columns about training of the same cells; none if nothing is trained.
-        variant: position of the variant that the cells belong to. Variants that differ in the learning rate alone have
-            solve stages in common.
         learning_rate: that of the variant, where the grid has several.
+        comparisons: the stages that fill the columns about training of the same cells; none if nothing is trained.
     """
 
-    stage: Stage[SolveParameters]
-    seed: int
-    n_train: int
+    stage: "Stage[SolveParameters]"
     layer_sets: tuple[LayerSet, ...]
     problem_id: str
-    comparisons: tuple[Comparison, ...] = ()
-    variant: int = 0
     learning_rate: float | None = None
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
-    def filling(self) -> tuple[Stage, ...]:
+    def filling(self) -> tuple[Stage[Any], ...]:
         """All stages that fill its cells."""
         return (self.stage, *(comparison.stage for comparison in self.comparisons))
 

@@ -1,0 +1,195 @@
+"""The training of cells: for each, a run of the model and one of its linearization, and the runs that share a model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from finetune.training.settings import TrainingSettings
+from orchestrator.spec.finetune_section import FinetuneSection
+from orchestrator.stages.base.cells import Solve
+from orchestrator.stages.base.scope import SeedScope, refs
+from orchestrator.stages.batching import BATCHING
+from orchestrator.stages.capture import captures
+from orchestrator.stages.finetune import (
+    CellsParameters,
+    FinetuneParameters,
+    Run,
+    RunParameters,
+    finetune_stage,
+)
+from orchestrator.stages.finetune.memory import training_memory
+from orchestrator.stages.head import model_inputs
+from orchestrator.store.stage import Inputs, Part, Stage
+from orchestrator.sweep.layer_sets import HEAD, LayerSet
+
+_OF_THE_PLAN = {
+    "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "side_by_side_across", "prefix_cache",
+    "linearization", "train_head", "combinations",
+}  # fmt: skip
+"""Keys of the section that decide which stages are made, not how each of them trains."""
+
+
+@dataclass(frozen=True)
+class TrainedCells:
+    """Some cells of a solve stage, and their training, before it is decided which runs share a model.
+
+    Attributes:
+        scope: seed and variant.
+        solve: the solve stage.
+        layer_set: position of the layer set among those of the solve stage.
+        first: position of its first lambda in the grid; the others follow.
+        trained: the run of the model itself.
+        linearized: the run of its linearization.
+    """
+
+    scope: SeedScope
+    solve: Solve
+    layer_set: int
+    first: int
+    trained: Run
+    linearized: Run
+
+    @property
+    def cells(self) -> CellsParameters:
+        """The cells, as they are trained in the model."""
+        return self.trained.parameters.cells
+
+
+def trained_cells(scope: SeedScope, section: FinetuneSection, solve: Solve) -> Iterator[TrainedCells]:
+    """Yield the training of the cells of a solve stage, together of those of a layer set that share a model."""
+    lambdas = scope.variant.sweep.spec.grid.lambdas.numbers()
+    training = _Training(scope, section, solve)
+    for position, layer_set in enumerate(solve.layer_sets):
+        for first in range(0, len(lambdas), section.side_by_side):
+            runs = training.runs(layer_set, lambdas[first : first + section.side_by_side])
+            yield TrainedCells(scope, solve, position, first, *runs)
+
+
+class _Training:
+    """The training of the cells of a solve stage."""
+
+    def __init__(self, scope: SeedScope, section: FinetuneSection, solve: Solve) -> None:
+        self._scope = scope
+        self._spec = scope.variant.sweep.spec
+        self._section = section
+        self._n_train = solve.n_train
+        self._problem = solve.stage.parameters.problem
+        self._settings = _training_settings(section, solve.n_train)
+
+    @cached_property
+    def _inputs(self) -> Inputs:
+        """Dataset, head if one is fitted, the trial of training batches, and the captures of both splits."""
+        shards = self._scope.variant.sizes.shards_of(self._n_train)
+        return {
+            **model_inputs(self._scope),
+            "batching": (self._scope.stages(BATCHING)[-1].ref,),
+            "train": refs(captures(self._scope, "train")[:shards]),
+            "eval": refs(captures(self._scope, "eval")),
+        }
+
+    def runs(self, layer_set: LayerSet, lambdas: Sequence[float]) -> tuple[Run, Run]:
+        """Return the runs of the model and of its linearization for cells that are trained side by side."""
+        cells = CellsParameters(
+            problem=self._problem,
+            groups=layer_set.groups,
+            lambdas=tuple(lambdas),
+            lambda_scale=self._spec.grid.lambdas.scale,
+            training=self._settings,
+            seed=self._scope.seed,
+            train_head=bool(self._spec.head_trained and not self._spec.head.in_kernel),
+        )
+        frozen_layers = _frozen_layers(layer_set) if self._section.prefix_cache else 0
+        followed = min(self._section.kernel_examples, self._n_train)
+        nonlinear = RunParameters(cells, "nonlinear", None, followed, frozen_layers)
+        return Part(nonlinear, self._inputs), self._linearized(cells, frozen_layers)
+
+    def _linearized(self, cells: CellsParameters, frozen_layers: int | None) -> Run:
+        """Return the run that trains the linearization: by rows where they fit, unless the spec sets the method.
+
+        A model that is divided among processes has no products: the plan then refuses rows that do not fit.
+        """
+        cells = replace(cells, train_head=False)
+        by_rows = Part(RunParameters(cells, "linearized", "rows", 0, 0), self._inputs)
+        method = self._section.linearization
+        if method == "rows" or self._spec.is_divided or (method is None and self._fits(by_rows)):
+            return by_rows
+        return Part(RunParameters(cells, "linearized", "products", 0, frozen_layers), self._inputs)
+
+    def _fits(self, run: Run) -> bool:
+        """Tell whether the memory of a worker holds what a run needs."""
+        variant = self._scope.variant
+        return training_memory(variant.sizes, variant.survey, run) <= self._spec.compute.memory_budget
+
+
+def _frozen_layers(layer_set: LayerSet) -> int | None:
+    """Return the number of layers below the trained ones that are computed once; None for all of them.
+
+    A group outside the layers may precede them, as embeddings do: then no layer is known to be frozen.
+    """
+    outside = [group for group in layer_set.groups if group != HEAD and not group.partition(".")[0].isdigit()]
+    if outside:
+        return 0
+    return layer_set.layers[0] if layer_set.layers else None
+
+
+def _training_settings(section: FinetuneSection, n_train: int) -> TrainingSettings:
+    """Return the settings of `finetune.training`."""
+    steps = section.epochs * section.steps_per_epoch(n_train)
+    return TrainingSettings(
+        **section.model_dump(exclude=_OF_THE_PLAN),
+        steps=steps,
+        warmup_steps=round(section.warmup * steps),
+        record_every=max(1, -(-steps // section.looks)),
+    )
+
+
+def shared_models(
+    section: FinetuneSection, cells: Sequence[TrainedCells], budget: int
+) -> dict[str, tuple[Stage[FinetuneParameters], int]]:
+    """Return the stage of each run of the model, by the run's identity, and the run's number in it.
+
+    Args:
+        section: how cells are trained.
+        cells: all cells that are trained.
+        budget: bytes of a worker, which runs of several seeds or learning rates share.
+    """
+    alike: dict[tuple[Any, ...], dict[str, tuple[Run, int]]] = {}
+    for each in cells:
+        variant = each.scope.variant
+        memory = training_memory(variant.sizes, variant.survey, each.trained)
+        alike.setdefault(_shared_key(section, each), {})[each.trained.part_id] = (each.trained, memory)
+    found: dict[str, tuple[Stage[FinetuneParameters], int]] = {}
+    for runs in alike.values():
+        for together in _divided(list(runs.values()), section.side_by_side, budget):
+            stage = finetune_stage(together)
+            found |= {run.part_id: (stage, number) for number, run in enumerate(together)}
+    return found
+
+
+def _shared_key(section: FinetuneSection, cells: TrainedCells) -> tuple[Any, ...]:
+    """Return what runs must have in common to share a model."""
+    choice, across = cells.scope.variant.choice, section.side_by_side_across or ()
+    return (
+        choice.task,
+        choice.rank,
+        None if "learning_rates" in across else choice.learning_rate,
+        None if "seeds" in across else cells.scope.seed,
+        cells.solve.n_train,
+        cells.cells.groups,
+        cells.first,
+    )
+
+
+def _divided(runs: Sequence[tuple[Run, int]], most: int, budget: int) -> Iterator[list[Run]]:
+    """Divide runs, each with its memory, into those that share a model: at most so many cells, within a budget."""
+    part: list[Run] = []
+    cells = taken = 0
+    for run, memory in runs:
+        own = len(run.parameters.cells.lambdas)
+        if part and (cells + own > most or taken + memory > budget):
+            yield part
+            part, cells, taken = [], 0, 0
+        part.append(run)
+        cells, taken = cells + own, taken + memory
+    yield part

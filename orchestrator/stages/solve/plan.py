@@ -1,0 +1,83 @@
+"""The solve stages of a seed: for each training-set size, all layer sets."""
+
+from collections.abc import Sequence
+
+from orchestrator.identity import identity
+from orchestrator.stages.base.cells import Solve
+from orchestrator.stages.base.parameters import ProblemParameters
+from orchestrator.stages.base.scope import Planning, SeedScope, refs
+from orchestrator.stages.capture import captures
+from orchestrator.stages.dataset import DATASET
+from orchestrator.stages.gram import tiles_between
+from orchestrator.stages.head import HEAD
+from orchestrator.stages.head_refits import HEAD_REFITS
+from orchestrator.stages.precision import PRECISION
+from orchestrator.stages.solve import SOLVE, IterativeParameters, Method, SolveParameters
+from orchestrator.stages.solve.kept_solves import KeptSolves
+from orchestrator.store.stage import Inputs, Stage, as_json
+from orchestrator.sweep.error_estimates import missing_estimates
+from orchestrator.sweep.layer_sets import LayerSet
+
+MANY_LAYER_SETS = 1024
+"""Number of layer sets beyond which one solve stage serves several, which limits the number of files."""
+
+METHODS: tuple[Method, ...] = ("dual", "primal")
+
+
+def plan_solves(scope: SeedScope) -> None:
+    """Add the stages that fill the cells of a seed."""
+    variant, planning = scope.variant, scope.planning
+    kept = planning.shared(_kept_solves)
+    (dataset,) = scope.stages(DATASET)
+    batch = -(-len(variant.layer_sets) // MANY_LAYER_SETS)
+    for n_train in dict.fromkeys(variant.sweep.spec.grid.n_train):
+        problem = scope.problem(n_train, dataset)
+        problem_id = identity(as_json(problem))
+        for method in METHODS:
+            chosen = [each for each in variant.layer_sets if variant.sizes.method(each, n_train) == method]
+            inputs = _inputs(scope, method, n_train) if chosen else {}
+            for start in range(0, len(chosen), batch):
+                part = tuple(chosen[start : start + batch])
+                stage = Stage(SOLVE, _parameters(scope, problem, method, part), inputs)
+                planning.fill(Solve(
+                    stage=kept.instead_of(stage) if kept else stage,
+                    variant=scope.position,
+                    seed=scope.seed,
+                    n_train=n_train,
+                    layer_sets=part,
+                    problem_id=problem_id,
+                    learning_rate=variant.choice.learning_rate,
+                ))  # fmt: skip
+
+
+def _kept_solves(planning: Planning) -> KeptSolves | None:
+    return KeptSolves(planning.store) if planning.store else None
+
+
+def _inputs(scope: SeedScope, method: Method, n_train: int) -> Inputs:
+    train, evaluation = captures(scope, "train")[: scope.variant.sizes.shards_of(n_train)], captures(scope, "eval")
+    inputs = {**scope.inputs(DATASET, PRECISION), "train": refs(train), "eval": refs(evaluation)}
+    left_out = _left_out(scope)
+    if left_out and (method == "primal" or scope.variant.sweep.spec.kernel.decomposition == "full"):
+        inputs["left_out"] = (left_out.ref,)
+    if method == "dual":
+        inputs["tiles"] = refs(tiles_between(scope, train, train))
+        inputs["eval_tiles"] = refs(tiles_between(scope, evaluation, train))
+    return inputs
+
+
+def _left_out(scope: SeedScope) -> Stage | None:
+    """Return the stage with the changes of the initial outputs without one example; None if there is none."""
+    head, kind = scope.only(HEAD), scope.scorer.head.kind
+    if head is None or len(missing_estimates(kind, scope.variant.sweep.spec.kernel)) == 2:
+        return None
+    return head if kind == "ridge" else scope.only(HEAD_REFITS)
+
+
+def _parameters(
+    scope: SeedScope, problem: ProblemParameters, method: Method, layer_sets: Sequence[LayerSet]
+) -> SolveParameters:
+    spec, iterative = scope.variant.sweep.spec, None
+    if method == "dual" and spec.kernel.decomposition == "iterative":
+        iterative = IterativeParameters(min(spec.grid.lambdas.numbers()), spec.grid.lambdas.scale, scope.seed)
+    return SolveParameters(problem, method, tuple(each.groups for each in layer_sets), iterative)
