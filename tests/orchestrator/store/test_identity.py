@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.identity import ID_LENGTH, canonical_json, digest, identity
-from orchestrator.plan import seed as seed_plan
 from orchestrator.plan.plan import Plan
+from orchestrator.stages import gram
 from orchestrator.stages.base.cells import Solve, cell_ids
 from orchestrator.stages.gram import GRAM
 from orchestrator.stages.registry import KINDS
@@ -86,7 +86,9 @@ def test_canonical_json_is_what_it_was():
 )
 def test_a_cell_is_the_hash_of_the_canonical_json_of_what_fixes_it(groups: list[str], lambdas: list[float], scale: str):
     layer_set = LayerSet("any name", tuple(groups), (0,), 1)
-    solve = Solve(Stage(SOLVE, {}), 0, 5, (layer_set,), identity("a problem"))
+    solve = Solve(
+        stage=Stage(SOLVE, {}), variant=0, seed=0, n_train=5, layer_sets=(layer_set,), problem_id=identity("a problem")
+    )
     expected = [
         identity({"problem": identity("a problem"), "groups": groups, "lambda": strength, "scale": scale})
         for strength in lambdas
@@ -303,7 +305,7 @@ def test_raising_a_numerics_version_makes_new_stages_of_that_kind_and_of_those_t
     monkeypatch: pytest.MonkeyPatch,
 ):
     before = {kind: {s.stage_id for s in plan_of().stages if s.kind == kind} for kind in KINDS}
-    monkeypatch.setattr(seed_plan, "GRAM", replace(GRAM, version=GRAM.version + 1))
+    monkeypatch.setattr(gram, "GRAM", replace(GRAM, version=GRAM.version + 1))
     after = {kind: {s.stage_id for s in plan_of().stages if s.kind == kind} for kind in KINDS}
     assert after["capture"] == before["capture"]
     assert not after["gram"] & before["gram"]
