@@ -15,12 +15,12 @@ from scipy import stats
 
 import orchestrator
 from orchestrator.errors import ResultsError
-from orchestrator.plan import seed as seed_plan
 from orchestrator.results.tables.cell_columns import PROVENANCE_COLUMNS, TRAINING_COLUMNS
 from orchestrator.results.tables.columns import SCHEMA_VERSION, arrow_schema
 from orchestrator.results.tables.describe import tables_page
 from orchestrator.results.tables.schema import TABLES
 from orchestrator.stages.base.cells import cell_ids
+from orchestrator.stages.solve import plan as solve_plan
 from tests.orchestrator.sweeps import make_sweep, results_of, rewrite_table, run_spec
 from tests.root import ROOT
 
@@ -268,7 +268,7 @@ def test_layer_sets_that_share_a_stage_give_the_same_rows(
     changes = {"grid.layer_sets": ["each_layer", "each_target", "all_layers"], "results.predictions": True}
     alone, together = (make_sweep(tmp_path / name, changes, model=tiny_model) for name in ("alone", "together"))
     assert len(run_spec(alone).plan.solves) == 5
-    monkeypatch.setattr(seed_plan, "MANY_LAYER_SETS", 2)
+    monkeypatch.setattr(solve_plan, "MANY_LAYER_SETS", 2)
     assert len(run_spec(together).plan.solves) == 2
     for table in results_of(alone).names:
         kept = [column.name for column in TABLES[table] if not column.provenance]

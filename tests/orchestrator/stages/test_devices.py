@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from ntk_dist.device.share import bytes_left, part_of_gpu, take_part
-from orchestrator.plan import seed as seed_plan
 from orchestrator.plan.plan import Plan
 from orchestrator.stages.base.cells import cell_ids
+from orchestrator.stages.base.parameters import KernelDevice
 from orchestrator.stages.context.failures import FailureClass, failed
 from tests.faults.tables import checksums
 from tests.orchestrator.sweeps import make_sweep, plan_of, results_of, run_spec
@@ -26,9 +26,7 @@ needs_no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machin
 
 @pytest.fixture
 def on_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        seed_plan, "on_device", lambda compute: {"device": "cpu", "device_bytes": 100_000, "tf32": False}
-    )
+    monkeypatch.setattr(KernelDevice, "of", lambda compute: KernelDevice("cpu", 100_000, False))
 
 
 def kinds_of(plan: Plan) -> dict[str, set[str]]:
