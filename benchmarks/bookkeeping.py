@@ -28,9 +28,9 @@ from orchestrator.engine.run import resolve
 from orchestrator.engine.worker.execute import provenance
 from orchestrator.plan.index import keep_plan
 from orchestrator.plan.plan import Plan, make_plan
-from orchestrator.results.tables.cell_columns import SPECTRUM_COLUMNS
 from orchestrator.results.tables.write import collect
 from orchestrator.spec import read_spec
+from orchestrator.stages.solve.columns import SPECTRUM_COLUMNS
 from orchestrator.store.artifacts import layout_of
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import keep_surveys, surveys

@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from orchestrator.errors import OutdatedError, ResultsError
-from orchestrator.results.tables.columns import arrow_schema
 from orchestrator.results.tables.manifest import PART, table_names, verified_part
-from orchestrator.results.tables.schema import TABLES
+from orchestrator.results.tables.schema import TABLES, arrow_schema
 from orchestrator.sweep.folder import ResultsFolder
 
 if TYPE_CHECKING:
@@ -24,17 +23,6 @@ if TYPE_CHECKING:
 _VERIFYING = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
-
-_HINTS = {
-    "predictions": "set results.predictions: true and run",
-    "densities": "set kernel.decomposition: iterative and run",
-    "additions": "set kernel.additions: true and run",
-    "trajectories": "give the spec a section `finetune` and run",
-    "updates": "give the spec a section `finetune` and run",
-    "combinations": "give the spec `finetune.combinations` and at least two tasks, and run",
-    "correlations": "give the spec a section `finetune` and run",
-}
-"""Instructions to get a table that not every sweep has."""
 
 
 class Table:
@@ -50,9 +38,7 @@ class Table:
         self.name = name
         self.path = part.parent
         with self._explained():
-            self.dataset: ds.Dataset = ds.dataset(
-                [str(part)], schema=arrow_schema(name, TABLES[name]), format=_VERIFYING
-            )
+            self.dataset: ds.Dataset = ds.dataset([str(part)], schema=arrow_schema(TABLES[name]), format=_VERIFYING)
 
     def __len__(self) -> int:
         with self._explained():
@@ -114,50 +100,14 @@ class Results:
         """Names of the existing tables."""
         return table_names(self.folder)
 
-    @property
-    def cells(self) -> Table:
-        """One row for each cell of the grid."""
-        return self.table("cells")
+    def __getattr__(self, name: str) -> Table:
+        """Return a table by name, as `results.cells`."""
+        if name not in TABLES:
+            raise AttributeError(f"there is no table `{name}`; tables: {', '.join(TABLES)}")
+        return self.table(name)
 
-    @property
-    def spectra(self) -> Table:
-        """One row for each layer set, seed and training-set size, with its eigenvalues."""
-        return self.table("spectra")
-
-    @property
-    def predictions(self) -> Table:
-        """One row for each evaluation example, output and cell."""
-        return self.table("predictions")
-
-    @property
-    def densities(self) -> Table:
-        """One row for each layer set, seed and training-set size whose kernel was not decomposed."""
-        return self.table("densities")
-
-    @property
-    def additions(self) -> Table:
-        """One row for each layer set, layer that it lacks, seed and training-set size."""
-        return self.table("additions")
-
-    @property
-    def trajectories(self) -> Table:
-        """One row for each evaluation of a cell while its model or its linearization was trained."""
-        return self.table("trajectories")
-
-    @property
-    def updates(self) -> Table:
-        """One row for each cell and group that was trained."""
-        return self.table("updates")
-
-    @property
-    def combinations(self) -> Table:
-        """One row for each combination of weights trained on two tasks, task to evaluate and lambda."""
-        return self.table("combinations")
-
-    @property
-    def correlations(self) -> Table:
-        """One row for each quantity, outcome, lambda and training-set size: their correlation over layer sets."""
-        return self.table("correlations")
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *TABLES]
 
     def table(self, name: str) -> Table:
         """Return a table by name.
@@ -173,7 +123,7 @@ class Results:
         before = _state(known)
         part = verified_part(self.folder, name)
         if part is None:
-            raise ResultsError(f"{self.folder.root} has no table `{name}`; {_HINTS.get(name, 'run the sweep first')}")
+            raise ResultsError(f"{self.folder.root} has no table `{name}`; {TABLES[name].hint}")
         self._verified[part] = before
         return Table(name, part)
 

@@ -14,6 +14,7 @@ from orchestrator.loading import load_model_libraries, no_garbage
 
 if TYPE_CHECKING:
     from orchestrator.stages.base.scope import Planning, SeedScope
+    from orchestrator.stages.base.tables import Column, Table
     from orchestrator.stages.context.work import Product, Work
     from orchestrator.sweep.variant import Variant
 
@@ -89,6 +90,8 @@ class StageKind(Generic[P]):
         label: returns a description of a stage for people; None where the name of the kind is enough.
         runs_model: whether it runs the model, in its precision, and all processes of a model group compute it together.
         advice: what to change if a stage does not fit the memory budget; empty for a kind that always fits.
+        tables: tables that its stages fill.
+        cell_columns: columns of the table `cells` that they fill.
     """
 
     name: str
@@ -102,6 +105,8 @@ class StageKind(Generic[P]):
     label: "Callable[[Stage[P]], str] | None" = None
     runs_model: bool = False
     advice: str = ""
+    tables: "tuple[Table, ...]" = ()
+    cell_columns: "tuple[Column, ...]" = ()
 
     def compute(self, stage: "Stage[P]", work: "Work") -> "Product":
         """Compute a stage; the first stage of the kind loads the libraries that it needs."""

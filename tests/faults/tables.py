@@ -13,7 +13,7 @@ from orchestrator.results.tables.schema import TABLES
 def numbers(results: Path) -> dict[str, pa.Table]:
     """Return the tables of a sweep without the columns that may differ between two runs."""
     found = {}
-    for name, columns in TABLES.items():
+    for name, columns in ((name, table.columns) for name, table in TABLES.items()):
         if (results / "tables" / name).is_dir():
             kept = [column.name for column in columns if not column.provenance]
             found[name] = load(results).table(name).to_arrow(kept).combine_chunks()

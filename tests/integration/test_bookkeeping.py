@@ -20,8 +20,8 @@ from orchestrator.plan.index import index_of, keep_plan, plan_index
 from orchestrator.plan.plan import Plan, missing_stages
 from orchestrator.results.loading import load
 from orchestrator.results.status import Status, status_of
-from orchestrator.results.tables.cell_columns import SPECTRUM_COLUMNS
 from orchestrator.results.tables.write import collect
+from orchestrator.stages.solve.columns import SPECTRUM_COLUMNS
 from orchestrator.store import files
 from orchestrator.store.artifacts import layout_of
 from orchestrator.store.stage import _inputs_digest

@@ -9,8 +9,8 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from ntk_dist.arrays import FloatArray, IntArray
-from orchestrator.results.tables.columns import arrow_schema
-from orchestrator.results.tables.schema import CORRELATIONS
+from orchestrator.results.tables.correlation_columns import CORRELATIONS
+from orchestrator.results.tables.schema import arrow_schema
 from orchestrator.results.tables.statistics import (
     COEFFICIENTS,
     average_over_seeds,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BoolArray = npt.NDArray[np.bool_]
 
-CORRELATIONS_SCHEMA = arrow_schema("correlations", CORRELATIONS)
+CORRELATIONS_SCHEMA = arrow_schema(CORRELATIONS)
 
 ON_LOG_SCALE = {
     "condition_number_fixed_sigma": True,

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from finetune.settings import ModelDType
+from orchestrator.stages.additions.columns import ADDITIONS_TABLE
 from orchestrator.stages.base.parameters import RowDType
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.solve import first_layer_sets
@@ -88,4 +89,5 @@ ADDITIONS = StageKind(
     cost=cost,
     label=_label,
     advice="raise the budget, ask for fewer examples in grid.n_train, or set kernel.additions: false",
+    tables=(ADDITIONS_TABLE,),
 )

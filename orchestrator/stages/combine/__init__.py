@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from finetune.settings import Operation
 from orchestrator.stages.base.scope import Planning
+from orchestrator.stages.combine.columns import COMBINATIONS
 from orchestrator.stages.combine.combinations import SIDES, Combined, Side, combinations_of
 from orchestrator.stages.compare import CompareParameters
 from orchestrator.store.stage import Stage, StageCost, StageKind
@@ -94,4 +95,5 @@ COMBINE = StageKind(
     label=_label,
     runs_model=True,
     advice="raise the budget, lower task.n_eval, or set finetune.prefix_cache: false",
+    tables=(COMBINATIONS,),
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from orchestrator.stages.base.cells import Comparison, Solve
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import Planning
+from orchestrator.stages.compare.columns import TRAINING_COLUMNS, TRAJECTORIES, UPDATES
 from orchestrator.stages.finetune import CellsParameters, cells_label, finetune_stage
 from orchestrator.stages.finetune.plan import TrainedCells, shared_models, trained_cells
 from orchestrator.store.stage import Stage, StageKind
@@ -67,4 +68,6 @@ COMPARE = StageKind(
     module="orchestrator.stages.compare.compute",
     plan_sweep=plan,
     label=_label,
+    tables=(TRAJECTORIES, UPDATES),
+    cell_columns=TRAINING_COLUMNS,
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import SeedScope
+from orchestrator.stages.solve.columns import DENSITIES, PREDICTIONS, RIDGE_COLUMNS, SPECTRA, SPECTRUM_COLUMNS
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
@@ -82,4 +83,6 @@ SOLVE = StageKind(
     label=_label,
     advice="raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for layer "
     "sets with more parameters than kernel rows, kernel.decomposition: iterative",
+    tables=(SPECTRA, PREDICTIONS, DENSITIES),
+    cell_columns=(*SPECTRUM_COLUMNS, *RIDGE_COLUMNS),
 )

@@ -136,7 +136,7 @@ def test_a_stage_that_ran_out_of_memory_is_computed_in_smaller_batches_and_says_
 def assert_equal_to_rounding(spec: Path, expected: Path) -> None:
     assert results_of(spec).names == results_of(expected).names
     for name in results_of(expected).names:
-        kept = [column.name for column in TABLES[name] if not column.provenance]
+        kept = [column.name for column in TABLES[name].columns if not column.provenance]
         found, wanted = (results_of(path).table(name).to_arrow(kept).to_pylist() for path in (spec, expected))
         assert len(found) == len(wanted)
         for ours, theirs in zip(found, wanted, strict=True):

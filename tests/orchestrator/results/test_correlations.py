@@ -14,11 +14,10 @@ from scipy import stats
 import orchestrator.results.tables.statistics as ours
 from orchestrator.errors import ResultsError
 from orchestrator.results.loading import load
-from orchestrator.results.tables.cell_columns import CELLS
-from orchestrator.results.tables.columns import SCHEMA_VERSION, arrow_schema
+from orchestrator.results.tables.cells import CELLS
 from orchestrator.results.tables.correlations import CELL_COLUMNS, ON_LOG_SCALE, OUTCOMES, correlations_of
 from orchestrator.results.tables.manifest import read_manifest
-from orchestrator.results.tables.schema import TABLES
+from orchestrator.results.tables.schema import SCHEMA_VERSION, TABLES, arrow_schema
 from orchestrator.results.tables.statistics import (
     BOOTSTRAP_SEED,
     COEFFICIENTS,
@@ -239,7 +238,7 @@ def made_up(n_layer_sets: int = 6, n_seeds: int = 2, task_kind: str = "classific
 
 
 def table_of(rows: list[Row]) -> pa.RecordBatch:
-    fields = {field.name: field for field in arrow_schema("cells", CELLS)}
+    fields = {field.name: field for field in arrow_schema(CELLS)}
     return correlations_of(pa.Table.from_pylist(rows, schema=pa.schema([fields[name] for name in CELL_COLUMNS])))
 
 
@@ -420,7 +419,7 @@ def test_the_table_of_a_sweep_is_what_pandas_and_scipy_make_of_its_cells(trained
 def test_files_of_trained_sweeps_carry_their_schema(trained: Path, table: str):
     (path,) = results_of(trained).table(table).path.glob("part-*.parquet")
     schema = pq.read_schema(path)
-    assert schema.equals(arrow_schema(table, TABLES[table]), check_metadata=True)
+    assert schema.equals(arrow_schema(TABLES[table]), check_metadata=True)
     assert schema.metadata[b"ntksweep_schema_version"] == str(SCHEMA_VERSION).encode()
 
 

@@ -15,11 +15,11 @@ from scipy import stats
 
 import orchestrator
 from orchestrator.errors import ResultsError
-from orchestrator.results.tables.cell_columns import PROVENANCE_COLUMNS, TRAINING_COLUMNS
-from orchestrator.results.tables.columns import SCHEMA_VERSION, arrow_schema
+from orchestrator.results.tables.cells import PROVENANCE_COLUMNS
 from orchestrator.results.tables.describe import tables_page
-from orchestrator.results.tables.schema import TABLES
+from orchestrator.results.tables.schema import SCHEMA_VERSION, TABLES, arrow_schema
 from orchestrator.stages.base.cells import cell_ids
+from orchestrator.stages.compare.columns import TRAINING_COLUMNS
 from orchestrator.stages.solve import plan as solve_plan
 from tests.orchestrator.sweeps import make_sweep, results_of, rewrite_table, run_spec
 from tests.root import ROOT
@@ -42,9 +42,9 @@ def cells(spec: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_column_has_a_meaning_and_a_name_of_its_own(table: str):
-    names = [column.name for column in TABLES[table]]
+    names = [column.name for column in TABLES[table].columns]
     assert len(set(names)) == len(names)
-    for column in TABLES[table]:
+    for column in TABLES[table].columns:
         assert len(column.meaning) > 5, column.name
 
 
@@ -54,17 +54,17 @@ def test_files_carry_meanings_units_and_the_schemas_version(finished: Path, tabl
     schema = pq.read_schema(path)
     assert schema.metadata[b"ntksweep_table"] == table.encode()
     assert schema.metadata[b"ntksweep_schema_version"] == str(SCHEMA_VERSION).encode()
-    for column, field in zip(TABLES[table], schema, strict=True):
+    for column, field in zip(TABLES[table].columns, schema, strict=True):
         assert (field.name, field.type) == (column.name, column.type)
         assert field.metadata[b"meaning"].decode() == column.meaning
         assert field.metadata[b"unit"].decode() == column.unit
         assert field.metadata[b"provenance"] == (b"yes" if column.provenance else b"no")
-    assert schema.equals(arrow_schema(table, TABLES[table]))
+    assert schema.equals(arrow_schema(TABLES[table]))
 
 
 def test_the_reference_page_covers_every_column():
     page = tables_page()
-    for table, columns in TABLES.items():
+    for table, columns in ((name, table.columns) for name, table in TABLES.items()):
         section = page.split(f"## `{table}`")[1].split("## `")[0]
         for column in columns:
             assert f"| `{column.name}` | {column.type} |" in section, column.name
@@ -92,7 +92,7 @@ def test_columns_of_the_first_version_are_still_there():
         "predictions": "cell_id sweep seed n_train kernel outputs layer_set lambda_given example output prediction",
     }
     for table, names in first.items():
-        assert set(names.split()) <= {column.name for column in TABLES[table]}
+        assert set(names.split()) <= {column.name for column in TABLES[table].columns}
 
 
 # --- reading
@@ -223,7 +223,9 @@ def test_provenance_says_where_a_cell_comes_from(finished: Path):
     from datetime import UTC, datetime
 
     rows = cells(finished)
-    assert {column.name for column in TABLES["cells"] if column.provenance} == {c.name for c in PROVENANCE_COLUMNS}
+    assert {column.name for column in TABLES["cells"].columns if column.provenance} == {
+        c.name for c in PROVENANCE_COLUMNS
+    }
     solves = {solve.stage.stage_id for solve in run_spec(finished).plan.solves}
     assert set(rows["stage_id"]) == solves
     assert (rows["attempt"] == 1).all()
@@ -271,7 +273,7 @@ def test_layer_sets_that_share_a_stage_give_the_same_rows(
     monkeypatch.setattr(solve_plan, "MANY_LAYER_SETS", 2)
     assert len(run_spec(together).plan.solves) == 2
     for table in results_of(alone).names:
-        kept = [column.name for column in TABLES[table] if not column.provenance]
+        kept = [column.name for column in TABLES[table].columns if not column.provenance]
         one, other = (results_of(spec).table(table).to_arrow(kept) for spec in (alone, together))
         assert one.equals(other), table
 

@@ -48,7 +48,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 def assert_close(spec: Path, expected: Path, names: tuple[str, ...]) -> None:
     """Check that tables agree to rounding in everything that is not provenance."""
     for name in names:
-        kept = [column.name for column in TABLES[name] if not column.provenance]
+        kept = [column.name for column in TABLES[name].columns if not column.provenance]
         tables = [results_of(each).table(name).to_arrow(kept).to_pylist() for each in (spec, expected)]
         assert tables[0]
         for found, wanted in zip(*tables, strict=True):

@@ -17,8 +17,7 @@ from finetune.model.scorer import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.training import loop
 from orchestrator.errors import ChangedError, ResultsError, SpecError
-from orchestrator.results.tables.columns import arrow_schema
-from orchestrator.results.tables.schema import TABLES
+from orchestrator.results.tables.schema import TABLES, arrow_schema
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.store import checkpoints
@@ -149,7 +148,7 @@ def test_how_cells_are_trained_together_changes_nothing_but_rounding(
     spec = training(tmp_path, tiny_model, TRAINING | change)
     run_spec(spec)
     for name in ("cells", "trajectories", "updates"):
-        kept = [column.name for column in TABLES[name] if not column.provenance]
+        kept = [column.name for column in TABLES[name].columns if not column.provenance]
         pairs = zip(*(results_of(each).table(name).to_arrow(kept).to_pylist() for each in (spec, trained)), strict=True)
         for found, expected in pairs:
             for column in kept:
@@ -193,7 +192,7 @@ def test_updates_of_groups_are_there_for_every_group_of_a_cell(trained: Path):
 @pytest.mark.parametrize("table", ["cells", "trajectories", "updates"])
 def test_files_about_training_carry_the_documented_schema(trained: Path, table: str):
     (path,) = results_of(trained).table(table).path.glob("part-*.parquet")
-    assert pq.read_schema(path).equals(arrow_schema(table, TABLES[table]), check_metadata=True)
+    assert pq.read_schema(path).equals(arrow_schema(TABLES[table]), check_metadata=True)
     rows = results_of(trained).table(table).to_arrow()
     for name in rows.column_names:
         if pa.types.is_floating(rows[name].type):

@@ -1,52 +1,6 @@
-"""The class of a column, and columns that more than one table has."""
+"""Columns that more than one table has."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import pyarrow as pa
-
-SCHEMA_VERSION = 5
-"""Raised when columns are added; stands in the metadata of every file."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-        name: its name.
-        type: its Arrow type.
-        meaning: what it holds.
-        unit: unit of its numbers; empty for pure numbers and names.
-        provenance: whether it says where a number comes from rather than what it is; provenance may differ between two
-            runs of one sweep, nothing else may, but for last bits where `halvings` is not 0.
-    """
-
-    name: str
-    type: pa.DataType
-    meaning: str
-    unit: str = ""
-    provenance: bool = False
-
-
-def arrow_schema(table: str, columns: Sequence[Column]) -> pa.Schema:
-    """Return the Arrow schema of a table, meanings and units in the fields' metadata."""
-    fields = [
-        pa.field(
-            column.name,
-            column.type,
-            metadata={
-                "meaning": column.meaning,
-                "unit": column.unit,
-                "provenance": "yes" if column.provenance else "no",
-            },
-        )
-        for column in columns
-    ]
-    return pa.schema(fields, metadata={"ntksweep_table": table, "ntksweep_schema_version": str(SCHEMA_VERSION)})
-
-
-NAME, COUNT, REAL, FLAG = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+from orchestrator.stages.base.tables import COUNT, NAME, REAL, Column
 
 TASK = Column("task", NAME, "name of the task in grid.tasks; else file name or hub id of the data")
 RANK = Column("adapter_rank", COUNT, "rank r of LoRA; null without adapter")

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from ntk_dist.spectrum.lora_rank import rank_threshold
+from orchestrator.stages.base.cells import Solve
 from orchestrator.sweep.variant import Variant
 
 
@@ -29,3 +31,11 @@ def variant_constants(variant: Variant) -> dict[str, Any]:
 
 def _short(location: str, revision: str | None) -> str:
     return location if revision is not None else Path(location).name
+
+
+def solve_constants(variant: Variant, solve: Solve) -> dict[str, Any]:
+    """Return the values that all rows about a solve stage share, by column."""
+    constants = variant_constants(variant) | {"seed": solve.seed, "n_train": solve.n_train}
+    if variant.sweep.spec.adapter.kind != "lora":
+        return constants
+    return constants | {"rank_threshold": rank_threshold(solve.n_train, variant.sizes.rows_per_example)}

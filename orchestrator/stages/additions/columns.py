@@ -1,0 +1,64 @@
+"""The table that additions fill."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from orchestrator.stages.base.columns import SET_COLUMNS
+from orchestrator.stages.base.tables import COUNT, NAMES, REAL, Column, Rows, Table
+
+if TYPE_CHECKING:
+    from orchestrator.spec import Spec
+    from orchestrator.stages.context.finished import Finished
+
+_BOTH = "of K + S"
+_ROUNDED = "not resolved where below noise_floor"
+_ADDITIONS = (
+    *SET_COLUMNS,
+    Column("added_layer", COUNT, "layer that is added to the set"),
+    Column("added_groups", NAMES, "groups of that layer which are in some layer set, but not in this one"),
+    Column("n_parameters_added", COUNT, "parameters of those, without structurally zero ones", "parameters"),
+    Column("kernel_sigma_max", REAL, "largest eigenvalue of the layer set's kernel K"),
+    Column("kernel_sigma_min", REAL, "smallest eigenvalue of K"),
+    Column("kernel_condition_number", REAL, "(sigma_max + s)/(max(sigma_min, 0) + s) of K, s = sigma"),
+    Column("block_sigma_max", REAL, "largest eigenvalue of the added block S"),
+    Column("block_sigma_min", REAL, "smallest eigenvalue of S"),
+    Column("sigma_max", REAL, f"largest eigenvalue {_BOTH}, measured"),
+    Column("sigma_max_lower", REAL, "which sigma_max cannot be below (Weyl)"),
+    Column("sigma_max_upper", REAL, "which sigma_max cannot exceed (Weyl)"),
+    Column("sigma_max_first_order", REAL, "sigma_max to first order in S; cannot exceed it either"),
+    Column("sigma_min", REAL, f"smallest eigenvalue {_BOTH}, measured; {_ROUNDED}"),
+    Column("sigma_min_lower", REAL, "which sigma_min cannot be below (Weyl)"),
+    Column("sigma_min_upper", REAL, "which sigma_min cannot exceed (Weyl)"),
+    Column("sigma_min_first_order", REAL, "sigma_min to first order in S; cannot be below it either"),
+    Column("noise_floor", REAL, f"eigenvalues {_BOTH} below cannot be told from 0"),
+    Column("sigma", REAL, "kernel.sigma of the spec"),
+    Column("condition_number", REAL, f"(sigma_max + s)/(max(sigma_min, 0) + s) {_BOTH}, s = sigma, measured"),
+    Column(
+        "condition_number_upper",
+        REAL,
+        "which condition_number cannot exceed; infinite where sigma_min_lower is -sigma or less by rounding",
+    ),
+    Column("condition_number_first_order", REAL, "condition_number of the first-order sigma_max and sigma_min"),
+)
+
+
+def _rows(finished: "Finished") -> "Iterator[Rows]":
+    from orchestrator.stages.additions.rows import additions_rows
+
+    return additions_rows(finished)
+
+
+def _wanted(spec: "Spec") -> bool:
+    return spec.kernel.additions
+
+
+ADDITIONS_TABLE = Table(
+    name="additions",
+    columns=_ADDITIONS,
+    about="One row a layer set, layer that it lacks, seed and training-set size: what adding the layer does to "
+    "the spectrum, beside what bounds and predicts it; written with `kernel.additions: true`. "
+    "[What is proven and what is not](numbers.md#additions).",
+    rows=_rows,
+    wanted=_wanted,
+    hint="set kernel.additions: true and run",
+)

@@ -1,0 +1,130 @@
+"""Columns and tables that comparisons fill."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from orchestrator.stages.base.columns import (
+    DIFFERENCE_COLUMNS,
+    DISTANCE,
+    KERNEL_COLUMNS,
+    MODELS,
+    SET_COLUMNS,
+    pulled,
+    scores,
+)
+from orchestrator.stages.base.tables import COUNT, FLAG, NAME, REAL, Column, Rows, Table
+
+if TYPE_CHECKING:
+    from orchestrator.spec import Spec
+    from orchestrator.stages.context.finished import Finished
+
+TRAINING_COLUMNS = (
+    Column(
+        "head_trained",
+        FLAG,
+        "whether the trained model's head is trained; its linearization lacks a head that is not in the kernel; null "
+        "where nothing is trained",
+    ),
+    *(
+        column
+        for model, whose in MODELS
+        for column in (
+            Column(f"{model}_status", NAME, f"how training ended {whose}: finished, stopped early, diverged"),
+            Column(f"{model}_steps", COUNT, f"updates that made the weights {whose}", "steps"),
+            Column(f"{model}_failed_step", COUNT, f"updates before the loss exploded, {whose}; null if it did not"),
+            *scores(model, whose),
+            Column(f"{model}_distance", REAL, f"{DISTANCE}, {whose}"),
+            *pulled(model, whose, "all updates"),
+        )
+    ),
+    Column(
+        "finetune_distance_bound",
+        REAL,
+        "sqrt(2 R_0 / lambda), R the summed loss: the distance cannot exceed it where training has lowered "
+        "R + (lambda/2)|theta - theta_0|^2; null for other losses and regularizers",
+    ),
+    Column(
+        "finetune_curvature",
+        REAL,
+        "b, estimated: the largest |d^2 f/dt^2| / |theta - theta_0|^2 of a few training examples' outputs at three "
+        "places of the way from theta_0 to theta; null, as the two that follow, of models divided by `sharding`",
+    ),
+    Column("finetune_linearization_error", REAL, "|f(theta) - f(theta_0) - J (theta - theta_0)| of the same outputs"),
+    Column(
+        "finetune_linearization_bound",
+        REAL,
+        "(b/2) |theta - theta_0|^2, which the error does not exceed if b is the largest of the whole way",
+    ),
+    *KERNEL_COLUMNS,
+    *DIFFERENCE_COLUMNS,
+)
+
+_TRAJECTORIES = (
+    Column("cell_id", NAME, "identity of the cell"),
+    *SET_COLUMNS,
+    Column("lambda_given", REAL, "lambda as the spec gives it"),
+    Column("step", COUNT, "updates made", "steps"),
+    *(
+        column
+        for model, whose in MODELS
+        for column in (
+            *scores(model, whose),
+            Column(f"{model}_distance", REAL, f"{DISTANCE}, {whose}"),
+            *pulled(model, whose, "the updates since the row before"),
+        )
+    ),
+    *KERNEL_COLUMNS,
+    *DIFFERENCE_COLUMNS,
+)
+
+_UPDATES = (
+    Column("cell_id", NAME, "identity of the cell"),
+    *SET_COLUMNS,
+    Column("lambda_given", REAL, "lambda as the spec gives it"),
+    Column("group", NAME, "group of parameters"),
+    Column("weight_norm", REAL, "|W_0| of the weights that the group adapts, Frobenius"),
+    Column("finetune_update_norm", REAL, "|W - W_0| of the trained model"),
+    Column("linearized_update_norm", REAL, "|W - W_0| for the parameters of the trained linearization"),
+)
+
+
+TRAIN = "give the spec a section `finetune` and run"
+"""How to get the tables about training."""
+
+
+def _trajectories(finished: "Finished") -> "Iterator[Rows]":
+    from orchestrator.stages.compare.rows import trajectories_rows
+
+    return trajectories_rows(finished)
+
+
+def _updates(finished: "Finished") -> "Iterator[Rows]":
+    from orchestrator.stages.compare.rows import updates_rows
+
+    return updates_rows(finished)
+
+
+def trains(spec: "Spec") -> bool:
+    """Tell whether a sweep trains its cells."""
+    return spec.finetune is not None
+
+
+TRAJECTORIES = Table(
+    name="trajectories",
+    columns=_TRAJECTORIES,
+    about="One row a look at a cell while its model or its linearization is trained; written where the spec "
+    "has a section `finetune`. Columns of the one that has ended before the other are null from there on, and so is "
+    "what compares the two.",
+    rows=_trajectories,
+    wanted=trains,
+    hint=TRAIN,
+)
+
+UPDATES = Table(
+    name="updates",
+    columns=_UPDATES,
+    about="One row a cell and group that was trained; written where the spec has a section `finetune`.",
+    rows=_updates,
+    wanted=trains,
+    hint=TRAIN,
+)

@@ -1,0 +1,117 @@
+"""Columns of `cells` and rows of the tables about training, from the artifacts of comparisons."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestrator.stages.base.cells import Comparison, Solve, cell_ids
+from orchestrator.stages.base.constants import solve_constants
+from orchestrator.stages.base.tables import Rows
+from orchestrator.stages.context.finished import Finished
+from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.layer_sets import HEAD
+
+if TYPE_CHECKING:
+    from orchestrator.plan.plan import Plan
+
+STATUSES = ("finetune_status", "linearized_status")
+
+
+def training_columns(finished: Finished, solve: Solve) -> dict[str, Any]:
+    """Return the columns about training for all cells of a solve stage, layer set by layer set; empty where unfinished.
+
+    Args:
+        finished: finished stages of the plan.
+        solve: the solve stage.
+    """
+    shape = (len(solve.layer_sets), len(finished.plan.lambdas))
+    statuses: dict[str, npt.NDArray[np.object_]] = {name: np.full(shape, None, dtype=object) for name in STATUSES}
+    numbers: dict[str, npt.NDArray[np.float64]] = {}
+    for comparison, artifact in compared_in(finished, solve):
+        place = _place(comparison)
+        for name in STATUSES:
+            statuses[name][place] = artifact.facts[name]
+        for name in artifact.names():
+            if name.startswith("cells."):
+                column = numbers.setdefault(name.removeprefix("cells."), np.full(shape, np.nan))
+                column[place] = artifact.array(name)
+    return {name: values.ravel() for name, values in numbers.items()} | {
+        name: values.ravel().tolist() for name, values in statuses.items()
+    }
+
+
+def training_halvings(finished: Finished, solve: Solve, halvings: int) -> npt.NDArray[np.int64]:
+    """Return how often batches were halved for each cell of a solve stage; `halvings` is the number of its own part."""
+    found = np.full((len(solve.layer_sets), len(finished.plan.lambdas)), halvings)
+    for comparison, artifact in compared_in(finished, solve):
+        place = _place(comparison)
+        found[place] = np.maximum(found[place], artifact.provenance.get("most_halvings", 0))
+    return found.ravel()
+
+
+def _place(comparison: Comparison) -> tuple[int, slice]:
+    """Return the place of the cells of a comparison in an array (layer sets, lambdas)."""
+    return comparison.layer_set, slice(comparison.first, comparison.first + comparison.count)
+
+
+def trajectories_rows(finished: Finished) -> Iterator[Rows]:
+    """Yield a row for every cell of a finished comparison, and every evaluation while one of its models trained.
+
+    Raises:
+        DamagedArtifactError: an artifact does not match its checksums.
+    """
+    for solve in finished.filled(Solve):
+        for comparison, artifact in compared_in(finished, solve):
+            looks = np.array(artifact.array("looks"))
+            steps = np.tile(artifact.array("steps")[:, None], len(looks))
+            prefix = "trajectories."
+            by_name = {
+                name.removeprefix(prefix): artifact.array(name) for name in artifact.names() if name.startswith(prefix)
+            } | {"step": steps}
+            columns = _cell_columns(finished.plan, solve, comparison, looks) | {
+                name: np.concatenate([values[:count, cell] for cell, count in enumerate(looks)])
+                for name, values in by_name.items()
+            }
+            yield Rows(columns, len(columns["cell_id"]))
+
+
+def updates_rows(finished: Finished) -> Iterator[Rows]:
+    """Yield a row for every cell of a finished comparison, and every group that was trained.
+
+    Those are the groups of its layer set and, where it is trained outside the kernel, the head.
+
+    Raises:
+        DamagedArtifactError: an artifact does not match its checksums.
+    """
+    names = ("weight_norm", "finetune_update_norm", "linearized_update_norm")
+    for solve in finished.filled(Solve):
+        for comparison, artifact in compared_in(finished, solve):
+            groups = list(solve.layer_sets[comparison.layer_set].groups)
+            if comparison.stage.parameters.cells.train_head:
+                groups.append(HEAD)
+            columns = _cell_columns(finished.plan, solve, comparison, len(groups))
+            values = {name: np.array(artifact.array(f"updates.{name}")).ravel() for name in names}
+            yield Rows(columns | {"group": groups * comparison.count} | values, len(columns["cell_id"]))
+
+
+def _cell_columns(
+    plan: "Plan", solve: Solve, comparison: Comparison, rows_per_cell: int | npt.NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return the columns that say which cell a row is about, for all cells of a comparison."""
+    layer_set = solve.layer_sets[comparison.layer_set]
+    lambdas = plan.lambdas[comparison.first : comparison.first + comparison.count]
+    cells = cell_ids(solve, layer_set, lambdas, plan.sweep.spec.grid.lambdas.scale)
+    return solve_constants(plan.variants[solve.variant], solve) | {
+        "cell_id": np.repeat(cells, rows_per_cell),
+        "layer_set": layer_set.name,
+        "lambda_given": np.repeat(lambdas, rows_per_cell),
+    }
+
+
+def compared_in(finished: Finished, solve: Solve) -> Iterator[tuple[Comparison, Artifact]]:
+    """Yield the comparisons of a solve stage that are finished, with their artifacts."""
+    for comparison in solve.comparisons:
+        if comparison.stage in finished:
+            yield comparison, finished.artifact(comparison.stage)
