@@ -36,7 +36,7 @@ def plan(planning: Planning) -> None:
         return
     solves = planning.of(Solve)
     scopes = {(scope.position, scope.seed): scope for scope in planning.scopes}
-    by_solve = [list(trained_cells(scopes[each.variant, each.seed], section, each)) for each in solves]
+    by_solve = [list(trained_cells(scopes[each.variant, each.seed], each)) for each in solves]
     budget = planning.sweep.spec.compute.memory_budget
     shared = shared_models(section, [each for cells in by_solve for each in cells], budget)
     for number, (solve, cells) in enumerate(zip(solves, by_solve, strict=True)):

@@ -56,10 +56,13 @@ class TrainedCells:
         return self.trained.parameters.cells
 
 
-def trained_cells(scope: SeedScope, section: FinetuneSection, solve: Solve) -> Iterator[TrainedCells]:
+def trained_cells(scope: SeedScope, solve: Solve) -> Iterator[TrainedCells]:
     """Yield the training of the cells of a solve stage, together of those of a layer set that share a model."""
-    lambdas = scope.variant.sweep.spec.grid.lambdas.numbers()
-    training = _Training(scope, section, solve)
+    spec = scope.variant.sweep.spec
+    section = spec.finetune  # with the variant's learning rate
+    if section is None:
+        return
+    lambdas, training = spec.grid.lambdas.numbers(), _Training(scope, section, solve)
     for position, layer_set in enumerate(solve.layer_sets):
         for first in range(0, len(lambdas), section.side_by_side):
             runs = training.runs(layer_set, lambdas[first : first + section.side_by_side])
