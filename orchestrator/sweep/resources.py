@@ -70,9 +70,22 @@ def reset_peak_memory() -> bool:
 def peak_memory() -> int:
     """Return the most resident memory, in bytes, since `reset_peak_memory`."""
     try:
-        status = Path("/proc/self/status").read_bytes()
-        return int(status.partition(b"VmHWM:")[2].split(maxsplit=1)[0]) * 1024
+        return _memory(b"VmHWM:")
     except (OSError, IndexError):
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident_memory() -> int:
+    """Return the resident memory of the process, in bytes.
+
+    Raises:
+        OSError: the system does not report it (not Linux).
+    """
+    return _memory(b"VmRSS:")
+
+
+def _memory(name: bytes) -> int:
+    """Return a figure of /proc/self/status in bytes."""
+    return int(Path("/proc/self/status").read_bytes().partition(name)[2].split(maxsplit=1)[0]) * 1024

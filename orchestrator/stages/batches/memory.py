@@ -1,5 +1,6 @@
 """Memory of batches on the device that computes them, and the number of tokens that fit."""
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,10 +9,16 @@ import torch
 from finetune.parallel.memory import give_back
 from ntk_dist.device.share import bytes_left
 from orchestrator.errors import SweepError
-from orchestrator.sweep.resources import peak_memory, reset_peak_memory
+from orchestrator.sweep.resources import peak_memory, reset_peak_memory, resident_memory
 
 MOST_TOKENS = 65_536
 """Tokens beyond which a larger batch is no faster on any device that is known here."""
+
+ATTEMPTS = 4
+"""Measurements of one batch while other threads of the process give memory back."""
+
+UNSTEADY_BYTES = 1 << 20
+"""Resident memory that the process may lose during a measurement, in bytes."""
 
 SHARE_OF_FREE = 0.8
 """Share of a GPU's free memory that a batch may take; the rest allows for fragmentation."""
@@ -42,7 +49,22 @@ def peak_of(run: Callable[[], object], device: torch.device) -> int:
         before = module.memory_allocated(device)
         run()
         return int(module.max_memory_allocated(device) - before)
+    for _ in range(ATTEMPTS):
+        taken, lost = _peak_on_the_host(run)
+        if lost < UNSTEADY_BYTES:
+            break
+    # What others gave back hid as much of what `run` took.
+    return taken + max(0, lost)
+
+
+def _peak_on_the_host(run: Callable[[], object]) -> tuple[int, int]:
+    """Return the bytes by which the resident memory rose while `run` ran, and those by which it is lower afterwards.
+
+    The second is positive where something else gave memory back meanwhile: threads of libraries, the garbage collector,
+    the system with pages of mapped files.
+    """
     # Memory that was freed but not given back would be used again, and not be seen.
+    gc.collect()
     give_back()
     if not reset_peak_memory():
         raise SweepError(
@@ -50,7 +72,9 @@ def peak_of(run: Callable[[], object], device: torch.device) -> int:
         )
     before = peak_memory()
     run()
-    return peak_memory() - before
+    peak = peak_memory()
+    give_back()
+    return peak - before, before - resident_memory()
 
 
 def forget_batch(device: torch.device) -> None:

@@ -197,6 +197,28 @@ def test_what_is_taken_on_a_processor_is_seen_whatever_was_taken_before(megabyte
         assert megabytes * 10**6 == pytest.approx(taken, rel=0.1)
 
 
+def test_memory_that_others_give_back_meanwhile_hides_nothing():
+    processor = torch.device("cpu")
+    others = [torch.ones(30 * 10**6, dtype=torch.uint8)]
+
+    def batch() -> torch.Tensor:
+        others.clear()
+        return torch.ones(40 * 10**6, dtype=torch.uint8)
+
+    assert peak_of(batch, processor) == pytest.approx(40 * 10**6, rel=0.1)
+
+
+def test_memory_that_is_given_back_all_the_time_makes_a_batch_look_larger():
+    processor = torch.device("cpu")
+    others = [torch.ones(40 * 10**6, dtype=torch.uint8) for _ in range(8)]
+
+    def batch() -> torch.Tensor:
+        others.pop()
+        return torch.ones(36 * 10**6, dtype=torch.uint8)
+
+    assert peak_of(batch, processor) >= 36 * 10**6
+
+
 def test_a_system_that_does_not_tell_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("orchestrator.stages.batches.memory.reset_peak_memory", lambda: False)
     with pytest.raises(SweepError, match=r"batch_tokens: auto .* give a number"):
