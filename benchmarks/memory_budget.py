@@ -25,6 +25,7 @@ from orchestrator.spec import Spec
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.store.journal import read_journals
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder, Sweep
@@ -50,7 +51,7 @@ class BaselineWorker:
 
     def __init__(self, folder: str) -> None:
         results = ResultsFolder(Path(folder))
-        self._work = Work(results.existing(), results)
+        self._work = Work(WorkerState(results.existing(), results))
 
     def peak(self, dataset: Stage, captures: list[Stage]) -> int:
         """Return the peak memory of reading the data and of the largest batch forward, its graph held."""

@@ -43,6 +43,7 @@ from orchestrator.spec import Spec
 from orchestrator.stages.context.failures import Status
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import surveys
 
@@ -130,7 +131,7 @@ class Sweep:
         self.sweep = resolve(spec, folder, self.folder)
         self.plan: Plan = make_plan(self.sweep, surveys(self.sweep, self.folder.artifacts()))
         self.stages = [solve.stage for solve in self.plan.solves]
-        work, first = Work(self.sweep, self.folder), self.stages[0]
+        work, first = Work(WorkerState(self.sweep, self.folder)), self.stages[0]
         self.residual = load_problem(first, work).residual
         (tile,), (eval_tile,) = work.inputs(first, "tiles"), work.inputs(first, "eval_tiles")
         self.train = {name: np.array(tile.array(name)) for name in tile.names()}

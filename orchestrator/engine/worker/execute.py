@@ -3,8 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from finetune.parallel.group import ModelGroup
@@ -13,6 +12,7 @@ from orchestrator.engine.worker.following import lead
 from orchestrator.errors import DamagedArtifactError, StorageError
 from orchestrator.stages.context.failures import LASTING, FailureClass, Outcome, Status, failed
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.store.files import host_name, slurm_job
 from orchestrator.store.journal import Journal
 from orchestrator.store.stage import Stage
@@ -40,7 +40,7 @@ class StageWorker:
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
-        self._work = Work(sweep, folder, on_a_gpu)
+        self._state = WorkerState(sweep, folder, on_a_gpu)
         self._claims = folder.claims()
         self._refusals = folder.refusals()
         self._journal = folder.journal()
@@ -57,7 +57,7 @@ class StageWorker:
         if self._compute.device != "cuda":
             return None
         try:
-            self._work.use_device("cuda")
+            self._state.use_device("cuda")
         except Exception as error:
             outcome = failed(error)
             if outcome.broken_gpu:
@@ -78,7 +78,7 @@ class StageWorker:
             halvings: how often to halve its batches. The numbers then agree with those of whole batches to rounding,
                 not bitwise; artifact, journal and tables say so.
         """
-        store = self._work.store
+        store = self._state.store
         try:
             if store.has(stage.kind, stage.stage_id):
                 return Outcome(Status.EXISTING)
@@ -103,13 +103,14 @@ class StageWorker:
     def _claimed(self, stage: Stage, attempt: int, halvings: int) -> Outcome:
         facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id, "halvings": halvings}
         self._journal.write("started", **facts, attempt=attempt)
+        work = Work(self._state, stage.of, halvings, self.group if stage.of.runs_model else None)
         outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()
         try:
             with fixed_sums(self._compute):
-                outcome = self._attempt(stage, attempt, halvings, started)
+                outcome = self._attempt(work, stage, attempt, started)
         finally:
-            self._work.discard()
+            work.discard()
             reason = {"failure": outcome.failure, "message": outcome.message} if outcome and outcome.message else {}
             event = _EVENTS[outcome.status] if outcome else "released"
             seconds = round(time.perf_counter() - started, 4)
@@ -122,41 +123,28 @@ class StageWorker:
             self._refusals.add(stage.stage_id, outcome.failure, outcome.message)
         return outcome
 
-    def _attempt(self, stage: Stage, attempt: int, halvings: int, started: float) -> Outcome:
+    def _attempt(self, work: Work, stage: Stage, attempt: int, started: float) -> Outcome:
         reset_peak_memory()
-        self._work.begin(stage, halvings)
         try:
-            with self._together(stage, halvings):
-                product = stage.of.compute(stage, self._work)
-                peak = self._work.met(peak_memory())
-            origin = self._provenance(stage, attempt, time.perf_counter() - started, peak)
-            won = self._work.store.publish(stage, product.facts, origin, product.arrays)
-            self._work.published()
+            if stage.of.runs_model:
+                lead(self.group, stage, work.halvings)
+            product = stage.of.compute(stage, work)
+            peak = work.met(peak_memory())
+            origin = self._provenance(work, stage, attempt, time.perf_counter() - started, peak)
+            won = work.store.publish(stage, product.facts, origin, product.arrays)
+            work.published()
         except Exception as error:
             if isinstance(error, DamagedArtifactError):
-                self._work.store.forget(error.kind, error.stage_id)
+                work.store.forget(error.kind, error.stage_id)
             return failed(error)
         return Outcome(Status.FINISHED if won else Status.EXISTING, seconds=time.perf_counter() - started)
 
-    @contextmanager
-    def _together(self, stage: Stage, halvings: int) -> Iterator[None]:
-        """Have the other processes of the group take part in a stage that runs the model."""
-        if not stage.of.runs_model:
-            yield
-            return
-        self._work.group = self.group
-        try:
-            lead(self.group, stage, halvings)
-            yield
-        finally:
-            self._work.group = ModelGroup()
-
-    def _provenance(self, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
+    def _provenance(self, work: Work, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
         group = {"group_size": self.group.size} if stage.of.runs_model and self.group.size > 1 else {}
-        found = provenance(stage, attempt, seconds, device=self._work.device, peak=peak) | group
-        if self._work.device != "cpu":
+        found = provenance(stage, attempt, seconds, device=work.device, peak=peak) | group
+        if work.device != "cpu":
             found["deterministic"] = self._compute.deterministic
-        return found | self._work.halvings_of(stage)
+        return found | work.halvings_of(stage)
 
 
 def note_unfit_gpu(journal: Journal, outcome: Outcome) -> None:

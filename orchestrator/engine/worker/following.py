@@ -6,6 +6,7 @@ from typing import Any
 from finetune.parallel.group import ModelGroup
 from orchestrator.stages.context.failures import LASTING, Outcome, Status, failed
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.stages.registry import stage_from_json
 from orchestrator.store.files import host_name
 from orchestrator.store.stage import Stage
@@ -27,8 +28,8 @@ class Follower:
     """The part of a process of a model group that is not the first: it neither claims nor publishes stages."""
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> None:
-        self._work = Work(sweep, folder)
-        self._work.group = group
+        self._state = WorkerState(sweep, folder)
+        self._group = group
         self._refusals = folder.refusals()
         self._journal = folder.journal()
         self._compute = sweep.spec.compute
@@ -38,7 +39,7 @@ class Follower:
 
         After a failure the group cannot continue: the other processes wait for this one.
         """
-        while (order := self._work.group.agreed()) is not None:
+        while (order := self._group.agreed()) is not None:
             outcome = self._take_part(order)
             if outcome is not None:
                 return outcome
@@ -46,13 +47,13 @@ class Follower:
 
     def _take_part(self, order: dict[str, Any]) -> Outcome | None:
         stage = stage_from_json(order["stage"])
-        self._work.begin(stage, order["halvings"])
+        work = Work(self._state, stage.of, order["halvings"], self._group)
         reset_peak_memory()
         started = time.perf_counter()
         try:
             with fixed_sums(self._compute):
-                stage.of.compute(stage, self._work)
-                self._work.met(peak_memory())
+                stage.of.compute(stage, work)
+                work.met(peak_memory())
         except Exception as error:
             outcome = failed(error)
             if outcome.broken_gpu:
@@ -60,11 +61,11 @@ class Follower:
             self._note(stage, outcome, time.perf_counter() - started)
             return outcome
         finally:
-            self._work.discard()
+            work.discard()
         return None
 
     def _note(self, stage: Stage, outcome: Outcome, seconds: float) -> None:
-        rank = self._work.group.rank
+        rank = self._group.rank
         reason = {"failure": outcome.failure, "message": outcome.message}
         self._journal.write("followed", kind=stage.kind, stage=stage.stage_id, rank=rank, seconds=seconds, **reason)
         if outcome.status is Status.FAILED and outcome.failure in LASTING:

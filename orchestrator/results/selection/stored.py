@@ -11,6 +11,7 @@ from orchestrator.errors import DamagedArtifactError, ResultsError
 from orchestrator.results.selection.criteria import Criterion
 from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.stages.solve.compute import Solver
 from orchestrator.stages.solve.path import Strengths, follow
 from orchestrator.store.stage import Stage
@@ -71,7 +72,7 @@ class StoredKernels:
         self._stage = _dual_stage(variant, solves, seed)
         self._record = folder.artifacts().record_path(self._stage.kind, self._stage.stage_id)
         with self._explained():
-            self._solver = Solver(self._stage, Work(variant.sweep, folder))
+            self._solver = Solver(self._stage, Work(WorkerState(variant.sweep, folder)))
 
     def of(self, layers: Iterable[int]) -> Kernel:
         """Return the kernel of a set of layers, added up as in the stage `solve` and so bitwise equal to a cell's."""

@@ -1,7 +1,7 @@
-"""State of a worker process while it computes stages: the sweep, the store, and the loaded model."""
+"""An attempt at a stage, as `compute` sees it: inputs, device, model, and the files that it leaves."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,20 +9,17 @@ import numpy as np
 
 from finetune.parallel.group import ModelGroup
 from orchestrator.stages.base.parameters import ScorerParameters
+from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.batched import Array, BatchedLayout
 from orchestrator.store.checkpoints import FileCheckpoint
 from orchestrator.store.stage import Reads, Stage, StageKind
-from orchestrator.sweep.cards import card_of, refuse_other_card
-from orchestrator.sweep.folder import ResultsFolder, Sweep
-from orchestrator.sweep.settings import model_settings
 
 if TYPE_CHECKING:
     import torch
 
     from finetune.model.scorer import Scorer
-    from finetune.settings import ShardingSettings
     from finetune.training.run import Checkpoint
 
 
@@ -38,44 +35,35 @@ class Product:
 
 
 class Work:
-    """The state of a worker process; one model is loaded at a time.
+    """One attempt at a stage: its inputs, its device, and the files that it leaves if it succeeds.
 
     Args:
-        sweep: the sweep.
-        folder: its results folder.
-        on_a_gpu: how many workers share the GPU of this one, each with an equal part of its memory.
+        state: what the worker keeps from stage to stage.
+        kind: kind of the stage; consecutive stages of one kind share objects.
+        halvings: how often its batches are to be halved, after it ran out of memory.
+        group: the processes that compute it together; all of them do the same, each for its share of the examples, and
+            the results of the first one are published.
 
     Attributes:
         sweep: the sweep that is worked on.
         folder: its results folder.
         store: its artifacts.
-        halvings: how often the batches of the current stage are to be halved, after it ran out of memory.
-        group: the processes that compute the current stage together; all of them do the same, each for its share of
-            the examples, and the results of the first one are published.
-        device: name of the processor or GPU that computes the current stage, for provenance.
+        halvings: as given.
+        group: as given.
+        device: name of the processor or GPU that computes the stage, for provenance.
     """
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
-        self.sweep = sweep
-        self._on_a_gpu = on_a_gpu
-        self._knows_gpu = False
-        self.folder = folder
-        self.store = folder.artifacts()
-        self.halvings = 0
-        self.group = ModelGroup()
+    def __init__(
+        self, state: WorkerState, kind: StageKind | None = None, halvings: int = 0, group: ModelGroup | None = None
+    ) -> None:
+        self.sweep, self.folder, self.store = state.sweep, state.folder, state.store
+        self.halvings = halvings
+        self.group = group or ModelGroup()
         self.device = "cpu"
-        self._kind: StageKind | None = None
-        self._shared: dict[Callable[[], Any], Any] = {}
+        self._state = state
+        self._shared = state.shared(kind)
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
-        self._loaded: tuple[tuple[Any, ...], Scorer] | None = None
-
-    def begin(self, stage: Stage, halvings: int) -> None:
-        """Begin a stage whose batches are halved `halvings` times; forget what stages of another kind shared."""
-        self.halvings = halvings
-        self.device = "cpu"
-        if self._kind != stage.of:
-            self._kind, self._shared = stage.of, {}
 
     def shared(self, make: Callable[[], T]) -> T:
         """Return an object that consecutive stages of one kind share; the first one creates it.
@@ -120,15 +108,7 @@ class Work:
         """
         import torch
 
-        from ntk_dist.device.share import take_part
-        from ntk_dist.device.transfers import present_device
-
-        device = present_device(name)
-        if not self._knows_gpu:
-            take_part(device, self._on_a_gpu)
-            if device.type == "cuda" and self.sweep.spec.compute.deterministic:
-                refuse_other_card(self.folder, card_of(device))
-            self._knows_gpu = device.type != "cpu"
+        device = self._state.use_device(name)
         self.device = device.type if device.type == "cpu" else torch.get_device_module(device).get_device_name(device)
         return device
 
@@ -196,57 +176,10 @@ class Work:
         self._checkpoints.clear()
 
     def scorer(self, parameters: ScorerParameters, head: Artifact | None, groups: Sequence[str]) -> "Scorer":
-        """Return the model with its adapter and head, loaded once for all shards of a seed.
-
-        Args:
-            parameters: everything that fixes its numbers.
-            head: artifact of a fitted head; None for the other kinds of head.
-            groups: names of the groups to track; the head may be trained although it is not in the kernel.
-        """
-        p = parameters
-        weights_of = (p.model, p.adapter, p.adapter_seed, p.head, p.head_seed, p.n_outputs, p.dtype)
-        weights = {name: np.array(head.array(name)) for name in ("weight", "bias")} if head else None
-        key = (*weights_of, tuple(groups), weights and weights["weight"].tobytes())
-        if self._loaded is None or self._loaded[0] != key:
-            self.forget_scorer()  # free the old model before the new one is loaded
-            self.use_device(self.sweep.spec.compute.device)
-            self._loaded = (key, self._load(parameters, weights, groups))
+        """Return the model with its adapter and head, as `ModelCache.scorer`."""
         self.use_device(self.sweep.spec.compute.device)
-        return self._loaded[1]
-
-    def _load(
-        self, parameters: ScorerParameters, head_weights: Mapping[str, Array] | None, groups: Sequence[str]
-    ) -> "Scorer":
-        from finetune.model.architecture import HEAD_GROUP
-        from finetune.scorers import build_scorer
-
-        return build_scorer(
-            replace(model_settings(self.sweep), dtype=parameters.dtype),
-            parameters.adapter,
-            replace(parameters.head, in_kernel=HEAD_GROUP in groups),
-            n_outputs=parameters.n_outputs,
-            adapter_seed=parameters.adapter_seed,
-            head_seed=parameters.head_seed,
-            head_weights=head_weights,
-            groups=list(groups),
-            sharding=self._sharding(),
-        )
-
-    def _sharding(self) -> "ShardingSettings | None":
-        """Return how the processes of the group hold the model; None where one process computes alone."""
-        sharding = self.sweep.spec.sharding
-        if sharding is None or (self.group.size == 1 and not self.sweep.spec.is_divided):
-            return None
-        from finetune.parallel.processes import in_a_group
-        from finetune.settings import ShardingSettings
-
-        in_a_group()
-        return ShardingSettings(**sharding.model_dump(mode="json"))
+        return self._state.models.scorer(parameters, head, groups, self.group)
 
     def forget_scorer(self) -> None:
-        """Drop the loaded model; its memory is free at once unless the current stage still holds it."""
-        if self._loaded is None:
-            return
-        dropped = type(self._loaded[1])
-        self._loaded = None
-        dropped.free_dropped()
+        """Drop the loaded model; its memory is free at once unless the stage still holds it."""
+        self._state.models.forget()

@@ -23,6 +23,7 @@ from orchestrator.stages.batches import compute as batches
 from orchestrator.stages.batches.memory import MOST_TOKENS, MemoryLine, batch_limit, fitting_tokens, peak_of
 from orchestrator.stages.capture import compute as capture
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.stages.head import compute as head
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
@@ -178,8 +179,7 @@ def test_a_group_takes_what_fits_the_process_with_the_least_memory(automatic: Pa
     spec = read_spec(automatic)
     folder = ResultsFolder(spec.folder)
     plan = run_spec(automatic).plan
-    work = Work(plan.sweep, folder)
-    work.group = Pair()
+    work = Work(WorkerState(plan.sweep, folder), group=Pair())
     facts = batches.compute(next(stage for stage in plan.stages if stage.kind == "batches"), work).facts
     assert facts["batch_tokens"] == facts["longest"]
     assert facts["limit_bytes"] == min(other, spec.compute.memory_budget)

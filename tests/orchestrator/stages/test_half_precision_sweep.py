@@ -8,6 +8,7 @@ import pytest
 from finetune.parallel.group import ModelGroup
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.work import Work
+from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.stages.precision import compute as precision
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, results_of, run_spec
@@ -42,12 +43,11 @@ def test_a_group_samples_each_example_once(tmp_path: Path, tiny_model: Path):
     spec = read_spec(make_sweep(tmp_path, one_batch, model=tiny_model))
     plan = run_spec(tmp_path / "sweep.yaml").plan
     (stage,) = (stage for stage in plan.stages if stage.kind == "precision")
-    work = Work(plan.sweep, ResultsFolder(spec.folder))
-    alone = precision.compute(stage, work).facts
+    state = WorkerState(plan.sweep, ResultsFolder(spec.folder))
+    alone = precision.compute(stage, Work(state)).facts
     found = []
     for rank in (0, 1):
-        work.group = OneOfTwo(rank, 2)
-        found.append(precision.compute(stage, work).facts)
+        found.append(precision.compute(stage, Work(state, group=OneOfTwo(rank, 2))).facts)
     assert [facts["n_examples"] for facts in (alone, *found)] == [8, 8, 0]
     assert found[0] == alone
     assert set(found[1]["groups"]) == set(alone["groups"])

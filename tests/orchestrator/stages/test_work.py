@@ -1,32 +1,36 @@
-"""A worker has one model at a time, and frees a divided one before the next, unless a stage still holds it."""
+"""A worker has one model at a time, and frees a sharded one before the next, unless a stage still holds it."""
 
 import weakref
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
+from finetune.parallel.group import ModelGroup
 from finetune.zero.scorer import ShardedScorer
-from orchestrator.stages.context.work import Work
-from tests.orchestrator.sweeps import sweep_of
+from orchestrator.stages.context.worker_state import ModelCache
+from tests.orchestrator.sweeps import plan_of, sweep_of
 
-PARAMETERS: dict[str, Any] = dict.fromkeys(
-    ("model", "adapter", "adapter_seed", "head", "head_seed", "n_outputs", "dtype"), 0
-)
+PARAMETERS = plan_of().solves[0].stage.parameters.problem.scorer
 
 
 class CircularScorer(ShardedScorer):
-    """A divided model that refers to itself, as DeepSpeed's do."""
+    """A sharded model that refers to itself, as DeepSpeed's do."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
-class CircularWork(Work):
+class CircularModels(ModelCache):
     """Loads such models, and counts those that live while it does."""
 
     def __init__(self) -> None:
-        super().__init__(sweep_of(), SimpleNamespace(artifacts=lambda: None))  # type: ignore[arg-type]
+        super().__init__(sweep_of())
         self.made: list[weakref.ref[CircularScorer]] = []
         self.living: list[int] = []
+
+    def seed(self, seed: int) -> CircularScorer:
+        scorer = self.scorer(replace(PARAMETERS, adapter_seed=seed), None, (), ModelGroup())
+        assert isinstance(scorer, CircularScorer)
+        return scorer
 
     def _load(self, *_: Any) -> CircularScorer:
         self.living.append(self.count())
@@ -38,18 +42,18 @@ class CircularWork(Work):
         return sum(made() is not None for made in self.made)
 
 
-def test_a_divided_model_is_freed_before_the_next_and_when_it_is_forgotten():
-    work = CircularWork()
+def test_a_sharded_model_is_freed_before_the_next_and_when_it_is_forgotten():
+    models = CircularModels()
     for seed in range(3):
-        work.scorer(PARAMETERS | {"adapter_seed": seed}, None, [])
-    assert work.living == [0, 0, 0]
-    work.forget_scorer()
-    assert work.count() == 0
+        models.seed(seed)
+    assert models.living == [0, 0, 0]
+    models.forget()
+    assert models.count() == 0
 
 
-def test_a_divided_model_that_is_held_is_not_freed():
-    work = CircularWork()
-    first = work.scorer(PARAMETERS, None, [])
-    work.scorer(PARAMETERS | {"adapter_seed": 1}, None, [])
-    work.forget_scorer()
-    assert [made() for made in work.made] == [first, None]
+def test_a_sharded_model_that_is_held_is_not_freed():
+    models = CircularModels()
+    first = models.seed(0)
+    models.seed(1)
+    models.forget()
+    assert [made() for made in models.made] == [first, None]
