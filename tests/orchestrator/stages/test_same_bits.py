@@ -21,7 +21,7 @@ from orchestrator.engine.executors.inline import InlineExecutor
 from orchestrator.engine.worker.execute import StageWorker
 from orchestrator.errors import GpuFailedError, OtherGpuError
 from orchestrator.stages.capture import CAPTURE
-from orchestrator.stages.context import work
+from orchestrator.stages.context import worker_state
 from orchestrator.stages.context.failures import FailureClass, Outcome, failed
 from orchestrator.store.files import host_name
 from orchestrator.store.stage import Stage, StageKind
@@ -133,10 +133,10 @@ def test_a_worker_with_another_kind_of_gpu_begins_nothing_and_its_node_is_told(
     folder, sweep = ResultsFolder(tmp_path / "results"), sweep_of(GPU)
     monkeypatch.setattr(device, "present_device", torch.device)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(work, "card_of", lambda device: H100)
+    monkeypatch.setattr(worker_state, "card_of", lambda device: H100)
     with InlineExecutor(sweep, folder):
         assert unfit_nodes(folder) == {}
-    monkeypatch.setattr(work, "card_of", lambda device: SLICE)
+    monkeypatch.setattr(worker_state, "card_of", lambda device: SLICE)
     with pytest.raises(GpuFailedError, match=r"MIG 1g\.10gb .* use GPUs of one kind"), InlineExecutor(sweep, folder):
         pass
     with InlineExecutor(sweep_of(GPU | {"compute.deterministic": False}), folder):
