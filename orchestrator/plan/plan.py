@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.errors import SpecError
 from orchestrator.identity import identity
+from orchestrator.loading import no_garbage
 from orchestrator.plan.limits import refuse_too_many_layer_sets, refuse_too_many_stages
 from orchestrator.stages.base.cells import Filled, Solve
 from orchestrator.stages.base.scope import F, Planning, SeedScope
@@ -136,19 +137,20 @@ def make_plan(sweep: Sweep, surveys: Sequence[Survey], store: ArtifactStore | No
         SpecError: the grid requires something that the model or the data do not have.
     """
     planning = Planning(sweep, store)
-    for position, ((choice, single), survey) in enumerate(zip(variants(sweep), surveys, strict=True)):
-        variant = _variant(choice, single, survey)
-        refuse_too_many_stages(variant, len(surveys))
-        planning.variants.append(variant)
-        for seed in dict.fromkeys(sweep.spec.grid.seeds):
-            scope = SeedScope(planning, variant, position, seed)
-            planning.scopes.append(scope)
-            for kind in KINDS.values():
-                if kind.plan:
-                    kind.plan(scope)
-    for kind in KINDS.values():
-        if kind.plan_sweep:
-            kind.plan_sweep(planning)
+    with no_garbage():  # of many objects, all of which stay
+        for position, ((choice, single), survey) in enumerate(zip(variants(sweep), surveys, strict=True)):
+            variant = _variant(choice, single, survey)
+            refuse_too_many_stages(variant, len(surveys))
+            planning.variants.append(variant)
+            for seed in dict.fromkeys(sweep.spec.grid.seeds):
+                scope = SeedScope(planning, variant, position, seed)
+                planning.scopes.append(scope)
+                for kind in KINDS.values():
+                    if kind.plan:
+                        kind.plan(scope)
+        for kind in KINDS.values():
+            if kind.plan_sweep:
+                kind.plan_sweep(planning)
     filled = {kind: tuple(each) for kind, each in planning.filled.items()}
     return Plan(sweep, tuple(planning.variants), tuple(planning.stages.values()), planning.variant_of, filled)
 

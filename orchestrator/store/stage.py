@@ -68,11 +68,6 @@ class Part(Generic[P]):
     parameters: P
     inputs: Inputs
 
-    @cached_property
-    def part_id(self) -> str:
-        """Hash of parameters and inputs."""
-        return identity([as_json(self.parameters), {role: list(ids) for role, ids in self.inputs.items()}])
-
 
 @dataclass(frozen=True)
 class StageKind(Generic[P]):
@@ -175,15 +170,45 @@ class Stage(Generic[P]):
         return {needed for listed in self.inputs.values() for needed in listed}
 
 
-def as_json(value: Any) -> Any:
+def as_json(parameters: Any) -> Any:
     """Return parameters as JSON: dataclasses and sections of a spec as objects, tuples as arrays."""
-    if is_dataclass(value):
-        return {each.name: as_json(getattr(value, each.name)) for each in fields(value)}
+    if is_dataclass(parameters):
+        return {each.name: _part_as_json(getattr(parameters, each.name)) for each in fields(parameters)}
+    return parameters
+
+
+def _part_as_json(value: Any) -> Any:
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, tuple):
-        return [as_json(each) for each in value]
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    return value
+        plain = not value or type(value[0]) in _SCALARS
+        return list(value) if plain else [_part_as_json(each) for each in value]
+    return _shared_as_json(_Same(value))
+
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
+class _Same:
+    """An object as a key: equal to itself alone, so that looking it up compares nothing in it."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+@lru_cache(maxsize=256)
+def _shared_as_json(same: _Same) -> Any:
+    """Return a part of parameters as JSON; thousands of stages share one problem and one model."""
+    value = same.value
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else as_json(value)
 
 
 @lru_cache(maxsize=4096)

@@ -37,12 +37,12 @@ def plan(planning: Planning) -> None:
     solves = planning.of(Solve)
     scopes = {(scope.position, scope.seed): scope for scope in planning.scopes}
     by_solve = [list(trained_cells(scopes[each.variant, each.seed], each)) for each in solves]
-    budget = planning.sweep.spec.compute.memory_budget
-    shared = shared_models(section, [each for cells in by_solve for each in cells], budget)
-    for number, (solve, cells) in enumerate(zip(solves, by_solve, strict=True)):
+    cells = [each for of_solve in by_solve for each in of_solve]
+    shared = iter(shared_models(section, cells, planning.sweep.spec.compute.memory_budget))
+    for number, (solve, of_solve) in enumerate(zip(solves, by_solve, strict=True)):
         comparisons = []
-        for each in cells:
-            trained, run = shared[each.trained.part_id]
+        for each in of_solve:
+            trained, run = next(shared)
             linearized = finetune_stage([each.linearized])
             comparison = _comparison(each, trained, run, linearized)
             for stage in (trained, linearized, comparison):

@@ -149,25 +149,23 @@ def _training_settings(section: FinetuneSection, n_train: int) -> TrainingSettin
 
 def shared_models(
     section: FinetuneSection, cells: Sequence[TrainedCells], budget: int
-) -> dict[str, tuple[Stage[FinetuneParameters], int]]:
-    """Return the stage of each run of the model, by the run's identity, and the run's number in it.
+) -> list[tuple[Stage[FinetuneParameters], int]]:
+    """Return, for each of some cells, the stage that trains the model with them, and the number of their run in it.
 
     Args:
         section: how cells are trained.
         cells: all cells that are trained.
         budget: bytes of a worker, which runs of several seeds or learning rates share.
     """
-    alike: dict[tuple[Any, ...], dict[str, tuple[Run, int]]] = {}
-    for each in cells:
-        variant = each.scope.variant
-        memory = training_memory(variant.sizes, variant.survey, each.trained)
-        alike.setdefault(_shared_key(section, each), {})[each.trained.part_id] = (each.trained, memory)
-    found: dict[str, tuple[Stage[FinetuneParameters], int]] = {}
-    for runs in alike.values():
-        for together in _divided(list(runs.values()), section.side_by_side, budget):
-            stage = finetune_stage(together)
-            found |= {run.part_id: (stage, number) for number, run in enumerate(together)}
-    return found
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for position, each in enumerate(cells):
+        alike.setdefault(_shared_key(section, each), []).append(position)
+    found: dict[int, tuple[Stage[FinetuneParameters], int]] = {}
+    for positions in alike.values():
+        for together in _divided(cells, positions, section.side_by_side, budget):
+            stage = finetune_stage([cells[position].trained for position in together])
+            found |= {position: (stage, number) for number, position in enumerate(together)}
+    return [found[position] for position in range(len(cells))]
 
 
 def _shared_key(section: FinetuneSection, cells: TrainedCells) -> tuple[Any, ...]:
@@ -184,15 +182,16 @@ def _shared_key(section: FinetuneSection, cells: TrainedCells) -> tuple[Any, ...
     )
 
 
-def _divided(runs: Sequence[tuple[Run, int]], most: int, budget: int) -> Iterator[list[Run]]:
-    """Divide runs, each with its memory, into those that share a model: at most so many cells, within a budget."""
-    part: list[Run] = []
-    cells = taken = 0
-    for run, memory in runs:
-        own = len(run.parameters.cells.lambdas)
-        if part and (cells + own > most or taken + memory > budget):
+def _divided(cells: Sequence[TrainedCells], positions: Sequence[int], most: int, budget: int) -> Iterator[list[int]]:
+    """Divide the positions of cells into those that share a model: at most so many cells, within a budget."""
+    part: list[int] = []
+    count = taken = 0
+    for position in positions:
+        run, variant = cells[position].trained, cells[position].scope.variant
+        own, memory = len(run.parameters.cells.lambdas), training_memory(variant.sizes, variant.survey, run)
+        if part and (count + own > most or taken + memory > budget):
             yield part
-            part, cells, taken = [], 0, 0
-        part.append(run)
-        cells, taken = cells + own, taken + memory
+            part, count, taken = [], 0, 0
+        part.append(position)
+        count, taken = count + own, taken + memory
     yield part
