@@ -4,6 +4,7 @@
 >>> orchestrator.load("results/quickstart").cells.to_pandas()  # doctest: +SKIP
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "load"]
 
 __version__ = VERSION
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that imports it decides what is shown
 
 
 def load(path: str | Path) -> "Results":

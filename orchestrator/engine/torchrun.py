@@ -9,6 +9,7 @@ from finetune.parallel.group import ModelGroup
 from orchestrator.engine.run import resolve
 from orchestrator.engine.worker.following import Follower, dismiss
 from orchestrator.errors import SpecError, WorkerStartError
+from orchestrator.process_log import process_log
 from orchestrator.spec import Spec
 from orchestrator.sweep.folder import ResultsFolder
 
@@ -46,6 +47,8 @@ def follow(spec: Spec, spec_folder: Path, group: ModelGroup, *, trusts_code: boo
         SweepError: the model or the data are not there, or this process's part of a stage failed.
     """
     folder = ResultsFolder(spec.folder)
-    failure = Follower(resolve(spec, spec_folder, folder, trusts_code=trusts_code), folder, group).follow()
+    sweep = resolve(spec, spec_folder, folder, trusts_code=trusts_code)
+    with process_log(folder.logs):
+        failure = Follower(sweep, folder, group).follow()
     if failure is not None:
         raise WorkerStartError(f"process {group.rank} of the model group failed ({failure.failure}): {failure.message}")
