@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -99,8 +99,14 @@ class ProcessLog(RotatingFileHandler):
         """Give the file up if it cannot be written; other errors are mistakes of who logs."""
         if isinstance(sys.exc_info()[1], OSError):
             self._given_up = True
+            self.close()
         else:
             super().handleError(record)
+
+    def close(self) -> None:
+        """Close the file; what a full disk did not take is lost."""
+        with suppress(OSError):
+            super().close()
 
     def _open(self) -> TextIOWrapper:
         # Without the folders above: a results folder that was removed must not come back.

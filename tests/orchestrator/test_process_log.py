@@ -3,6 +3,8 @@
 import logging
 import os
 import re
+import resource
+import signal
 import warnings
 from pathlib import Path
 
@@ -113,6 +115,22 @@ def test_a_log_that_cannot_be_written_is_given_up_without_a_word(
     with process_log(tmp_path / "logs"):
         OWN.warning("nobody reads it")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_log_on_a_disk_that_fills_up_raises_nothing(tmp_path: Path) -> None:
+    if (child := os.fork()) == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+            with process_log(tmp_path):
+                for number in range(20):
+                    OWN.warning("line %d", number)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(written(tmp_path)) == 500
 
 
 def test_a_fork_writes_to_a_file_of_its_own(tmp_path: Path) -> None:
