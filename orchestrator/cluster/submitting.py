@@ -37,7 +37,7 @@ from slurm.query.facts import read_facts
 from slurm.query.fitting import refuse_mixed_gpus
 from slurm.query.limits import array_sizes
 from slurm.submit.script import UMASKS
-from slurm.submit.submission import Request, SubmissionError, script, submit
+from slurm.submit.submission import Request, SubmissionError, script, submit_allocations
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ def _submit_all(offer: Offer, folder: ResultsFolder, on_submitted: Callable[[str
     write_submission(folder, submission)
     for size in offer.sizes:
         try:
-            job = submit(offer.request, size)
+            job = submit_allocations(offer.request, size)
         except SubmissionError:
             if not submission.jobs:
                 forget_submission(folder, submission)  # Slurm accepted none of its jobs
