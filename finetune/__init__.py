@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from finetune.data.task import Examples, read_examples
     from finetune.data.tokens import TokenizedTexts, tokenize
     from finetune.errors import FinetuneError
+    from finetune.model.adapted import ScorerSettings
     from finetune.model.inspection import ModelFacts, inspect_model
-    from finetune.model.scorer import Scorer, build_scorer
-    from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, TaskSettings
+    from finetune.model.scorer import Scorer
+    from finetune.scorers import build_scorer
+    from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings, TaskSettings
     from finetune.training.linearized import LinearizedModel, LinearRows
     from finetune.training.loop import Targets, train
     from finetune.training.run import TrainingRun
@@ -36,6 +38,8 @@ __all__ = [
     "ModelSettings",
     "Sample",
     "Scorer",
+    "ScorerSettings",
+    "ShardingSettings",
     "Targets",
     "TaskSettings",
     "TokenizedTexts",
@@ -71,13 +75,15 @@ _MODULES = {
     "TokenizedTexts": "finetune.data.tokens",
     "tokenize": "finetune.data.tokens",
     "FinetuneError": "finetune.errors",
+    "ScorerSettings": "finetune.model.adapted",
     "ModelFacts": "finetune.model.inspection",
     "inspect_model": "finetune.model.inspection",
     "Scorer": "finetune.model.scorer",
-    "build_scorer": "finetune.model.scorer",
+    "build_scorer": "finetune.scorers",
     "AdapterSettings": "finetune.settings",
     "HeadSettings": "finetune.settings",
     "ModelSettings": "finetune.settings",
+    "ShardingSettings": "finetune.settings",
     "TaskSettings": "finetune.settings",
     "LinearizedModel": "finetune.training.linearized",
     "LinearRows": "finetune.training.linearized",
