@@ -15,6 +15,7 @@ from torch._C._distributed_c10d import HashStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from finetune.errors import GroupError
+from finetune.parallel.deepspeed_private import check_names, leave_reductions_uncompiled
 from finetune.parallel.group import ModelGroup
 
 PATIENCE = timedelta(days=365)
@@ -132,15 +133,13 @@ def _prepare_deepspeed() -> None:
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
     try:
         import_module("deepspeed")
-        # In the package the name `torch` also stands for torch itself, which a plain import would give.
-        deepspeed_torch = import_module("deepspeed.comm.torch")
     except ImportError as error:
         raise GroupError(
             f"a model group needs DeepSpeed, which cannot be imported ({error}): install the extra `sharded`"
         ) from error
+    check_names()
     if not torch.cuda.is_available():
-        # Between processes of one machine DeepSpeed would compile an extension that only its own reductions use.
-        vars(deepspeed_torch)["build_shm_op"] = lambda: None
+        leave_reductions_uncompiled()
 
 
 def _interface(address: str) -> str | None:

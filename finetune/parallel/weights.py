@@ -7,6 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from finetune.parallel.deepspeed_private import ID, LOCAL_PART, SIZE, linear_that_fetches_again
+
 
 def zero_config(
     dtype: str, *, stage: Literal[0, 3] = 3, offload: Literal["none", "cpu"] = "none", largest: int = 0
@@ -44,10 +46,8 @@ def zero_config(
 @contextmanager
 def keeping_no_weights() -> Iterator[None]:
     """Let linear maps fetch their weights again for the backward pass, inside this context; torch would keep them."""
-    from deepspeed.runtime.zero.linear import zero3_linear_wrap
-
     before = nn.functional.linear
-    nn.functional.linear = zero3_linear_wrap
+    nn.functional.linear = linear_that_fetches_again()
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ def loaded_in_parts(dtype: str) -> Iterator[None]:
 
 def is_divided(parameter: Tensor) -> bool:
     """Tell whether a process has only a part of a parameter."""
-    return hasattr(parameter, "ds_id")
+    return hasattr(parameter, ID)
 
 
 def has_divided(model: nn.Module) -> bool:
@@ -91,7 +91,7 @@ def whole(parameter: Tensor) -> Tensor:
 
 def part_of(parameter: Tensor) -> Tensor:
     """Return this process's part of a parameter; all of it if it is not divided."""
-    part: Tensor = getattr(parameter, "ds_tensor", parameter)
+    part: Tensor = getattr(parameter, LOCAL_PART, parameter)
     return part
 
 
@@ -121,9 +121,7 @@ def make_whole(modules: Sequence[nn.Module]) -> None:
 
 def largest_module(model: nn.Module) -> int:
     """Return the largest number of divided weights that a module holds itself, without those of modules inside it."""
-    sizes = [
-        [getattr(weight, "ds_numel", 0) for weight in module.parameters(recurse=False)] for module in model.modules()
-    ]
+    sizes = [[getattr(weight, SIZE, 0) for weight in module.parameters(recurse=False)] for module in model.modules()]
     return max(map(sum, sizes))
 
 

@@ -18,6 +18,7 @@ from finetune.model.checkpoint_fit import check_checkpoint
 from finetune.model.device import check_device
 from finetune.model.loading import LoadedModel, empty_model
 from finetune.model.weight_files import WeightFiles, weight_files
+from finetune.parallel.deepspeed_private import shard
 from finetune.parallel.weights import part_of
 from finetune.settings import ModelSettings
 from ntk_dist.errors import NonFiniteError
@@ -186,8 +187,7 @@ class _Filling:
         start, stop = own_range(empty.numel())
         made = nn.Parameter(_room(empty, self.device), requires_grad=False)
         made.data.view(-1)[start:stop] = self.files.read(source, start, stop)
-        divider._convert_to_deepspeed_param(made)
-        made.partition()  # type: ignore[attr-defined]
+        shard(made, divider)
         # DeepSpeed makes all parts equally long, and does not initialize memory after the last number.
         part_of(made)[stop - start :].zero_()
         _mark_as_loaded(made)

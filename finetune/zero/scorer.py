@@ -13,6 +13,7 @@ from finetune.model.architecture import head_linears
 from finetune.model.loading import LoadedModel, load_model
 from finetune.model.scorer import Scorer
 from finetune.model.trials import try_out
+from finetune.parallel.deepspeed_private import BACKWARD_COUNTS
 from finetune.parallel.memory import give_back, keep_large_blocks_apart
 from finetune.parallel.weights import (
     hide_whole_parameters,
@@ -135,8 +136,6 @@ class _BackwardAgain:
     them after the last. Before every further backward pass the counts are reset to their values after the forward pass.
     """
 
-    _COUNTS = ("applied_pre_backward_ref_cnt", "ds_grads_remaining")
-
     def __init__(self, root: nn.Module) -> None:
         self._root = root
         self._counts: list[tuple[nn.Module, dict[str, int]]] = []
@@ -145,7 +144,7 @@ class _BackwardAgain:
         """Make ready for the backward pass of an output, counted from 0."""
         if output == 0:
             self._counts = [
-                (module, {name: vars(module)[name] for name in self._COUNTS if name in vars(module)})
+                (module, {name: vars(module)[name] for name in BACKWARD_COUNTS if name in vars(module)})
                 for module in self._root.modules()
             ]
             return
