@@ -1,4 +1,4 @@
-"""Release of divided models, each of which DeepSpeed would otherwise keep until the process ends."""
+"""Release of sharded models, each of which DeepSpeed would otherwise keep until the process ends."""
 
 import gc
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def keeping_no_modules() -> Iterator[None]:
 
 
 def free_models() -> None:
-    """Free the divided models that nothing refers to, and give their memory back; takes about a second.
+    """Free the sharded models that nothing refers to, and give their memory back; takes about a second.
 
     DeepSpeed's hooks and a model refer to each other, so that Python would free them at some later time. No process
     waits for another one.

@@ -16,15 +16,15 @@ from finetune.model.trials import try_out
 from finetune.parallel.deepspeed_private import BACKWARD_COUNTS
 from finetune.parallel.memory import give_back, keep_large_blocks_apart
 from finetune.parallel.weights import (
-    hide_whole_parameters,
+    hide_unsharded_parameters,
     keeping_no_weights,
     largest_module,
-    loaded_in_parts,
-    make_whole,
+    loaded_sharded,
+    unshard,
     zero_config,
 )
 from finetune.settings import ModelSettings
-from finetune.zero.loading import load_in_parts
+from finetune.zero.loading import load_sharded
 from finetune.zero.release import free_models, keeping_no_modules
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.row_sums import RowsToCome
@@ -39,7 +39,7 @@ class ShardedScorer(Scorer):
     after the last one has dropped it, `free_dropped` frees the weights.
 
     Args:
-        adapted: a model that was loaded in parts; its adapter and head become unsharded.
+        adapted: a sharded model; its adapter and head become unsharded.
         dtype: precision of the model.
         offload: see `ShardingSettings`.
     """
@@ -50,8 +50,8 @@ class ShardedScorer(Scorer):
         super().__init__(adapted)
         import deepspeed
 
-        make_whole([linear.module for linears in self.trained.values() for linear in linears])
-        hide_whole_parameters(self.model)
+        unshard([linear.module for linears in self.trained.values() for linear in linears])
+        hide_unsharded_parameters(self.model)
         self._root = _Root(self.model)
         config = zero_config(dtype, offload=offload, largest=largest_module(self.model))
         with keeping_no_modules():
@@ -88,7 +88,7 @@ class ShardedScorer(Scorer):
 
 
 def sharded_scorer(settings: ScorerSettings, offload: Offload = "none") -> ShardedScorer:
-    """Return a scorer whose model no process holds whole at any time; all processes of the group call it alike.
+    """Return a scorer whose model is sharded over the processes of the group, which all make the call.
 
     Args:
         settings: what it is.
@@ -98,22 +98,22 @@ def sharded_scorer(settings: ScorerSettings, offload: Offload = "none") -> Shard
         FinetuneError, NtkError: as `finetune.scorers.build_scorer`.
     """
     keep_large_blocks_apart()
-    loaded = settings.loaded_by(partial(_load_in_parts, offload=offload))
+    loaded = settings.loaded_by(partial(_load_sharded, offload=offload))
     scorer = ShardedScorer(adapt(loaded, settings), settings.model.dtype, offload)
     try_out(scorer)
     return scorer
 
 
-def _load_in_parts(
+def _load_sharded(
     settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int, offload: Offload
 ) -> LoadedModel:
-    """Load a model in parts, or draw it so, except for its head, which is whole on every process."""
+    """Load a sharded model, or draw it so; its head is unsharded."""
     wanted: dict[str, Any] = {"n_outputs": n_outputs, "language_model": language_model, "seed": seed}
     if settings.weights == "pretrained":
-        return load_in_parts(settings, **wanted, config=zero_config(settings.dtype, offload=offload))
-    with loaded_in_parts(settings.dtype):
+        return load_sharded(settings, **wanted, config=zero_config(settings.dtype, offload=offload))
+    with loaded_sharded(settings.dtype):
         loaded = load_model(settings, **wanted)
-    make_whole(list(head_linears(loaded.model).values()))
+    unshard(list(head_linears(loaded.model).values()))
     return loaded
 
 
