@@ -46,7 +46,7 @@ def check_agreement(numbers: Sequence[int], process_group: ProcessGroup) -> None
     all_gather(found, own)
     if not all(torch.equal(own, other) for other in found):
         raise GroupError(
-            "the processes of a group no longer have the same weights: with the same numbers they computed "
+            "the processes that hold one model no longer have the same weights: with the same numbers they computed "
             "others, as processors of different types do; put each group on machines of one type"
         )
 

@@ -321,7 +321,7 @@ WORDS_HEAD = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": Fals
                 "sharding.group_size": 2,
                 "model.dtype": "float32",
             },
-            "a process of a group needs a GPU for itself",
+            "each process of `sharding` needs a GPU for itself",
         ),
         ({"head.kind": "ridge", "grid.n_train": [5, 10]}, "give grid.n_train one value"),
         ({"head.kind": "logistic", "task.kind": "regression"}, "use ridge for regression"),
