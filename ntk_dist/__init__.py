@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         AddedBlockBounds,
         added_block_bounds,
         linearization_bound,
-        minimiser_distance_bound,
+        minimizer_distance_bound,
         ridge_distance_bound,
     )
     from ntk_dist.spectrum.lora_rank import rank_threshold
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         effective_rank,
         label_alignment,
         noise_floor,
-        summarise,
+        summarize,
     )
 
 __all__ = [
@@ -73,13 +73,13 @@ __all__ = [
     "label_alignment",
     "length_buckets",
     "linearization_bound",
-    "minimiser_distance_bound",
+    "minimizer_distance_bound",
     "noise_floor",
     "rank_threshold",
     "ridge_distance_bound",
     "second_directional_derivative",
     "spectral_density",
-    "summarise",
+    "summarize",
 ]
 
 _MODULES = {
@@ -108,7 +108,7 @@ _MODULES = {
     "AddedBlockBounds": "ntk_dist.spectrum.bounds",
     "added_block_bounds": "ntk_dist.spectrum.bounds",
     "linearization_bound": "ntk_dist.spectrum.bounds",
-    "minimiser_distance_bound": "ntk_dist.spectrum.bounds",
+    "minimizer_distance_bound": "ntk_dist.spectrum.bounds",
     "ridge_distance_bound": "ntk_dist.spectrum.bounds",
     "rank_threshold": "ntk_dist.spectrum.lora_rank",
     "SpectralDensity": "ntk_dist.spectrum.spectral_density",
@@ -118,7 +118,7 @@ _MODULES = {
     "effective_rank": "ntk_dist.spectrum.spectrum",
     "label_alignment": "ntk_dist.spectrum.spectrum",
     "noise_floor": "ntk_dist.spectrum.spectrum",
-    "summarise": "ntk_dist.spectrum.spectrum",
+    "summarize": "ntk_dist.spectrum.spectrum",
 }
 """The module of each public name."""
 

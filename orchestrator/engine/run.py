@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.engine.executors.choose import make_executor
 from orchestrator.engine.schedule import MOST_REPAIRS, Progress, Report, Schedule
 from orchestrator.environment import refuse_missing_deepspeed
@@ -74,7 +74,7 @@ def run(
     progress: Progress,
     *,
     on_change: OnChange = OnChange.REFUSE,
-    group: ModelGroup | None = None,
+    group: ProcessGroup | None = None,
     trusts_code: bool = False,
 ) -> Ending:
     """Run a sweep until every cell is in the tables, or failed.
@@ -120,11 +120,11 @@ def run(
     keep_plan(plan, folder)
     folder.refusals().clear()
     with process_log(folder.logs):
-        return _run_logged(plan, folder, progress, group or ModelGroup(), damaged)
+        return _run_logged(plan, folder, progress, group or ProcessGroup(), damaged)
 
 
 def _run_logged(
-    plan: Plan, folder: ResultsFolder, progress: Progress, group: ModelGroup, damaged: Sequence[str]
+    plan: Plan, folder: ResultsFolder, progress: Progress, group: ProcessGroup, damaged: Sequence[str]
 ) -> Ending:
     sweep, store, journal = plan.sweep, folder.artifacts(), folder.journal()
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)

@@ -31,7 +31,7 @@ class Introduction:
     Attributes:
         process: identification of its process in claims.
         node: Ray's identity of its node.
-        address: IP address and port at which it awaits the others of its model group; None for all but the first.
+        address: IP address and port at which it awaits the others of its group; None for all but the first.
         unfit: why its GPU cannot be used; None where it can, or none is wanted.
     """
 
@@ -48,7 +48,7 @@ class Worker:
         spec: the spec as JSON.
         sources: the sources as JSON.
         folder: the results folder.
-        rank: its number in its model group.
+        rank: its number in its group.
         group_size: how many processes that has.
         on_a_gpu: how many workers share its GPU.
         trusts_code: whether code that comes with the model may run.
@@ -72,7 +72,7 @@ class Worker:
         self._log = contextlib.ExitStack()  # open for as long as the process lives
         self._log.enter_context(own_process())
         self._log.enter_context(process_log(self._folder.logs))
-        logger.info("a worker, process %d of a model group of %d: %s", rank, group_size, installation())
+        logger.info("a worker, process %d of a group of %d: %s", rank, group_size, installation())
         self._worker = StageWorker(self._sweep, self._folder, on_a_gpu)
         self._rank, self._size = rank, group_size
         self._meeting: Any = None
