@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "slurm": set(),
     "finetune": {"ntk_dist"},
     "orchestrator": {"ntk_dist", "finetune", "slurm"},
+    "ntksweep": {"ntk_dist", "finetune", "slurm", "orchestrator"},
 }
 """For each package, those of the others that it may import."""
 
@@ -69,7 +70,7 @@ def run_at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def test_all_packages_are_looked_at():
-    assert {"ntk_dist", "finetune", "orchestrator"} <= set(PACKAGES)
+    assert {"ntk_dist", "finetune", "orchestrator", "ntksweep"} <= set(PACKAGES)
     assert all(sources(package) for package in PACKAGES)
 
 

@@ -83,7 +83,7 @@ class StageKind(Generic[P]):
         plan_sweep: adds stages that depend on several seeds or variants, after all others.
         cost: returns the cost of a stage of a variant.
         label: returns a description of a stage for people; None where the name of the kind is enough.
-        runs_model: whether it runs the model, in its precision, and all processes of a model group compute it together.
+        runs_model: whether it runs the model, in its precision, and all processes of a group compute it together.
         advice: what to change if a stage does not fit the memory budget; empty for a kind that always fits.
         tables: tables that its stages fill.
         cell_columns: columns of the table `cells` that they fill.

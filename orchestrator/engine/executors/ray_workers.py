@@ -1,5 +1,6 @@
 """The Ray executor: one actor a worker, on a Ray that this process starts or on that of an allocation."""
 
+import logging
 import math
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from orchestrator.errors import GpuFailedError, RayFailedError, WorkerStartError
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.stage import Stage, StageKind
 from orchestrator.sweep.folder import ResultsFolder, Sweep
+
+logger = logging.getLogger(__name__)
 
 SECONDS_TO_DIE = 10.0
 """Seconds to wait until killed workers are gone, before their claims are left to become stale."""
@@ -105,10 +108,11 @@ class RayExecutor:
         workers = self._connection.__enter__()
         if workers < self._team_size:
             raise WorkerStartError(
-                f"there are {workers} workers, and a model group needs {self._team_size}: lower sharding.group_size, "
+                f"there are {workers} workers, and a process group needs {self._team_size}: lower sharding.group_size, "
                 "or give the sweep more workers"
             )
         self._n_teams = workers // self._team_size
+        logger.info("%d workers, %s GPUs each", workers, self._connection.gpus_per_worker)
         for _ in range(self._n_teams):
             self._start_team()
         return self
@@ -188,6 +192,7 @@ class RayExecutor:
         if program is None:
             return False
         outcome = Outcome(Status.FAILED, FailureClass.NODE, f"Ray's {program} ended, and with it every worker")
+        logger.warning("%s", outcome.message)
         tasks = [task for _, given in self._in_flight.values() for task in given]
         self._end_workers_of_lost()
         self._connection.start_again()
@@ -251,7 +256,9 @@ class RayExecutor:
         self._idle.append(worker)
         self._ended.extend(zip((stage for stage, _, _ in tasks), outcomes, strict=True))
         if spent := next((outcome for outcome in outcomes if outcome.spent), None):
-            ended = Outcome(Status.FAILED, FailureClass.WORKER, "its model group was ended with another process of it")
+            ended = Outcome(
+                Status.FAILED, FailureClass.WORKER, "its process group was ended with another process of it"
+            )
             self._end_team(worker.team, ended, spent if spent.broken_gpu else None)
 
     def _followed(self, done: Any) -> None:
@@ -294,6 +301,7 @@ class RayExecutor:
         try:
             member.introduction = ray.get(introduction)
             self._failed_starts = 0
+            logger.info("a worker is up: process %d on %s", member.up.process["process"], member.up.process["host"])
             if member.up.unfit is not None:
                 self._end_team(member.team, member.up.unfit, member.up.unfit)
             else:
@@ -309,6 +317,7 @@ class RayExecutor:
 
         A team that was ended by a broken GPU is not replaced, so that no other worker gets the GPU.
         """
+        logger.warning("workers are ended: %s: %s", outcome.failure, outcome.message)
         self._tasks_a_call.clear()  # one stage for each call identifies a stage that kills workers
         if broken_gpu is not None:
             team.set_aside()

@@ -1,9 +1,10 @@
-"""The processes of a model group that follow its first one: they take part in the stages that it computes."""
+"""The processes of a group that follow its first one: they take part in the stages that it computes."""
 
+import logging
 import time
-from typing import Any
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
+from orchestrator.process_log import at_stage
 from orchestrator.stages.context.failures import LASTING, Outcome, Status, failed
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.context.worker_state import WorkerState
@@ -13,21 +14,23 @@ from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
 
+logger = logging.getLogger(__name__)
 
-def lead(group: ModelGroup, stage: Stage, halvings: int) -> None:
+
+def lead(group: ProcessGroup, stage: Stage, halvings: int) -> None:
     """Tell the other processes of a group which stage the first one begins."""
     group.agreed({"stage": stage.to_json(), "halvings": halvings})
 
 
-def dismiss(group: ModelGroup) -> None:
+def dismiss(group: ProcessGroup) -> None:
     """Tell the other processes of a group that no stage follows for now."""
     group.agreed(None)
 
 
 class Follower:
-    """The part of a process of a model group that is not the first: it neither claims nor publishes stages."""
+    """The part of a process of a group that is not the first: it neither claims nor publishes stages."""
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> None:
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ProcessGroup) -> None:
         self._state = WorkerState(sweep, folder)
         self._group = group
         self._refusals = folder.refusals()
@@ -40,14 +43,15 @@ class Follower:
         After a failure the group cannot continue: the other processes wait for this one.
         """
         while (order := self._group.agreed()) is not None:
-            outcome = self._take_part(order)
+            stage = stage_from_json(order["stage"])
+            with at_stage(f"{stage.kind}/{stage.stage_id}"):
+                outcome = self._take_part(stage, order["halvings"])
             if outcome is not None:
                 return outcome
         return None
 
-    def _take_part(self, order: dict[str, Any]) -> Outcome | None:
-        stage = stage_from_json(order["stage"])
-        work = Work(self._state, stage.of, order["halvings"], self._group)
+    def _take_part(self, stage: Stage, halvings: int) -> Outcome | None:
+        work = Work(self._state, stage.of, halvings, self._group)
         reset_peak_memory()
         started = time.perf_counter()
         try:
@@ -62,6 +66,7 @@ class Follower:
             return outcome
         finally:
             work.discard()
+        logger.debug("took part in %s for %.3f s", stage.label, time.perf_counter() - started)
         return None
 
     def _note(self, stage: Stage, outcome: Outcome, seconds: float) -> None:

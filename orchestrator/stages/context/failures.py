@@ -1,6 +1,7 @@
 """Outcomes of attempts to compute a stage, and classes of their failures."""
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -12,6 +13,8 @@ from ntk_dist.device.faults import device_answers, is_broken_device
 from ntk_dist.device.faults import is_out_of_memory as says_out_of_memory
 from orchestrator.errors import DamagedArtifactError, OtherGpuError, StorageError, SweepError
 from orchestrator.store.files import host_name
+
+logger = logging.getLogger(__name__)
 
 
 class Status(StrEnum):
@@ -70,6 +73,7 @@ class Outcome:
 def failed(error: Exception) -> Outcome:
     """Return the outcome of an attempt that raised an error."""
     outcome = _classified(error)
+    logger.warning("%s: %s", outcome.failure or outcome.status, first_line(error), exc_info=error)
     spent = outcome.failure is FailureClass.NODE or not device_answers()
     return replace(outcome, spent=True) if spent else outcome
 
@@ -100,7 +104,7 @@ def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
     if is_out_of_memory(error):
         return FailureClass.MEMORY, _memory_message(error)
     if _is_lost_connection(error):
-        return FailureClass.WORKER, f"another process of the model group was lost: {error}"
+        return FailureClass.WORKER, f"another process of the process group was lost: {error}"
     return None
 
 

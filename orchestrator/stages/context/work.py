@@ -1,5 +1,6 @@
 """An attempt at a stage, as `compute` sees it: inputs, device, model, and the files that it leaves."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.stages.base.parameters import ScorerParameters
 from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.store.arrays import ArrayFile, Layout
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from finetune.model.scorer import Scorer
     from finetune.training.run import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 T = TypeVar("T")
@@ -54,11 +57,11 @@ class Work:
     """
 
     def __init__(
-        self, state: WorkerState, kind: StageKind | None = None, halvings: int = 0, group: ModelGroup | None = None
+        self, state: WorkerState, kind: StageKind | None = None, halvings: int = 0, group: ProcessGroup | None = None
     ) -> None:
         self.sweep, self.folder, self.store = state.sweep, state.folder, state.store
         self.halvings = halvings
-        self.group = group or ModelGroup()
+        self.group = group or ProcessGroup()
         self.device = "cpu"
         self._state = state
         self._shared = state.shared(kind)
@@ -96,7 +99,9 @@ class Work:
             scorer: the parameters of its model.
         """
         given = scorer.batch_tokens
-        return self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
+        tokens = self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
+        logger.debug("batches of at most %d tokens (the spec says %s)", tokens, given)
+        return tokens
 
     def use_device(self, name: str) -> "torch.device":
         """Return the torch device that computes the current stage, and record its name.

@@ -1,5 +1,7 @@
 """State that a worker process keeps from stage to stage: the sweep, its store, the loaded model, its part of a GPU."""
 
+import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     import torch
 
     from finetune.model.scorer import Scorer
-    from finetune.parallel.group import ModelGroup
+    from finetune.parallel.process_group import ProcessGroup
     from finetune.settings import ShardingSettings
+
+logger = logging.getLogger(__name__)
 
 
 class ModelCache:
@@ -33,7 +37,7 @@ class ModelCache:
         self._loaded: tuple[tuple[Any, ...], Scorer] | None = None
 
     def scorer(
-        self, parameters: ScorerParameters, head: Artifact | None, groups: Sequence[str], group: "ModelGroup"
+        self, parameters: ScorerParameters, head: Artifact | None, groups: Sequence[str], group: "ProcessGroup"
     ) -> "Scorer":
         """Return the model with its adapter and head, loaded once for consecutive stages that take the same.
 
@@ -49,7 +53,11 @@ class ModelCache:
         key = (*weights_of, tuple(groups), weights and weights["weight"].tobytes())
         if self._loaded is None or self._loaded[0] != key:
             self.forget()  # free the old model before the new one is loaded
+            began = time.perf_counter()
             self._loaded = (key, self._load(parameters, weights, groups, group))
+            logger.info(
+                "model with %d groups in %s, loaded in %.2f s", len(groups), p.dtype, time.perf_counter() - began
+            )
         return self._loaded[1]
 
     def _load(
@@ -57,7 +65,7 @@ class ModelCache:
         parameters: ScorerParameters,
         head_weights: Mapping[str, Any] | None,
         groups: Sequence[str],
-        group: "ModelGroup",
+        group: "ProcessGroup",
     ) -> "Scorer":
         from finetune.model.architecture import HEAD_GROUP
         from finetune.scorers import build_scorer
@@ -74,7 +82,7 @@ class ModelCache:
             sharding=self._sharding(parameters, group),
         )
 
-    def _sharding(self, parameters: ScorerParameters, group: "ModelGroup") -> "ShardingSettings | None":
+    def _sharding(self, parameters: ScorerParameters, group: "ProcessGroup") -> "ShardingSettings | None":
         """Return how the processes of a group hold the model; None where one process computes alone."""
         if parameters.sharding is None or (group.size == 1 and not self._sweep.spec.is_divided):
             return None

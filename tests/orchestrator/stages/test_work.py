@@ -4,7 +4,7 @@ import weakref
 from dataclasses import replace
 from typing import Any
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from finetune.zero.scorer import ShardedScorer
 from orchestrator.stages.context.worker_state import ModelCache
 from tests.orchestrator.sweeps import plan_of, sweep_of
@@ -28,7 +28,7 @@ class CircularModels(ModelCache):
         self.living: list[int] = []
 
     def seed(self, seed: int) -> CircularScorer:
-        scorer = self.scorer(replace(PARAMETERS, adapter_seed=seed), None, (), ModelGroup())
+        scorer = self.scorer(replace(PARAMETERS, adapter_seed=seed), None, (), ProcessGroup())
         assert isinstance(scorer, CircularScorer)
         return scorer
 
