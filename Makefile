@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= demo,test,lint
+# Two processes of the whole suite wait for jobs of a Slurm cluster rather than compute, where there can be one.
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Folders of tests that take minutes: of whole sweeps, of every architecture, of groups of processes.
 WHOLE := integration devices architectures finetune/zero
 
@@ -23,7 +25,7 @@ demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
 
 test: data
-	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 test-fast: data
 	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \
