@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.func import functional_call, jacrev, vmap
 
 from finetune.data.tokens import TokenizedTexts, tokenize
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.batches import Batch, length_buckets
 from ntk_dist.jacobian.capture import jacobian_rows

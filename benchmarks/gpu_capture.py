@@ -15,11 +15,11 @@ from transformers import LlamaConfig
 from benchmarks.device_timing import GIGA, Timing, timed, together
 from finetune.errors import GroupError
 from finetune.model.architecture import base_prefix, find_layers, linears
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
 from finetune.parallel.processes import in_a_group
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
-from finetune.zero.release import free_models
-from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
+from finetune.zero.scorer import ShardedScorer
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.capture import jacobian_rows
 
@@ -87,12 +87,12 @@ def build(model: Model, device: torch.device, rank: int, n_outputs: int) -> Scor
         return build_scorer(settings, adapter(rank), HEAD, **drawn(n_outputs))
 
 
-def build_divided(model: Model, device: torch.device, rank: int, n_outputs: int) -> ShardedScorer:
+def build_divided(model: Model, device: torch.device, rank: int, n_outputs: int) -> Scorer:
     """The weights lie on the host, from where DeepSpeed fetches those of one layer at a time."""
     in_a_group()
     with described_by(model, device) as settings:
         sharding = ShardingSettings(group_size=1, offload="cpu")
-        return build_sharded_scorer(settings, adapter(rank), HEAD, sharding=sharding, **drawn(n_outputs))
+        return build_scorer(settings, adapter(rank), HEAD, sharding=sharding, **drawn(n_outputs))
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def measured_divided(model: Model, work: Work, device: torch.device, repeats: in
         return Pass(work.model, name, "", failed=reason(error))
     found = timed_or_failed(work, name, partial(sharded.rows, batch, lambda logits: logits), device, repeats)
     del sharded
-    free_models()
+    ShardedScorer.free_dropped()
     return found
 
 

@@ -20,7 +20,8 @@ from finetune.data.sampling import sample
 from finetune.data.targets import kernel_outputs
 from finetune.data.task import read_examples
 from finetune.data.tokens import TokenizedTexts, tokenize
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, TaskSettings
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.capture import jacobian_rows

@@ -32,11 +32,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.capture import demo_model, seconds
-from finetune.model.scorer import build_scorer
 from finetune.parallel.launching import run_group
 from finetune.parallel.processes import joined_group
-from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
-from finetune.zero.scorer import build_sharded_scorer
+from finetune.scorers import build_scorer
+from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings, ShardingSettings
 from ntk_dist.jacobian.batches import Batch, pad
 
 TARGETS = ("q_proj", "v_proj")
@@ -127,11 +126,11 @@ def alone(model: ModelSettings, adapter: AdapterSettings, batch: Batch) -> Peaks
 def in_group(model: ModelSettings, adapter: AdapterSettings, batch: Batch) -> Peaks:
     """Measure this process of a group."""
     torch.set_num_threads(1)
-    with joined_group():
+    with joined_group() as group:
         import_all()
 
         def load() -> Callable[[], Any]:
-            sharded = build_sharded_scorer(model, adapter, HEAD, **OPTIONS)
+            sharded = build_scorer(model, adapter, HEAD, **OPTIONS, sharding=ShardingSettings(group.size))
             return lambda: sharded.rows(batch, lambda logits: logits)
 
         return peaks_of(load)
@@ -206,9 +205,9 @@ def throughput(_group: int, _layers: int, dtype: ModelDType, rounds: int) -> Non
 def in_turns(model: ModelSettings, adapter: AdapterSettings, batch: Batch, rounds: int) -> list[float]:
     """Take rows with and without a group in turns; return the ratios of their times."""
     torch.set_num_threads(1)
-    with joined_group():
+    with joined_group() as group:
         sharded, scorer = (
-            build_sharded_scorer(model, adapter, HEAD, **OPTIONS),
+            build_scorer(model, adapter, HEAD, **OPTIONS, sharding=ShardingSettings(group.size)),
             build_scorer(model, adapter, HEAD, **OPTIONS),
         )
         passes = (lambda: sharded.rows(batch, lambda logits: logits), lambda: scorer.rows(batch, lambda logits: logits))

@@ -27,7 +27,8 @@ import torch
 from benchmarks.capture import demo_model, read_texts
 from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.model.prefix import PrefixCache
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.training import stacked
 from finetune.training.kernel_change import KernelChange

@@ -10,7 +10,7 @@ import multiprocessing
 SERVED = multiprocessing.get_context("forkserver")
 SERVED.set_forkserver_preload([
     "tests.served", "datasets", "peft", "scipy.stats", "sklearn.linear_model", "transformers",
-    "transformers.models.bert.modeling_bert", "finetune.model.scorer", "finetune.zero.scorer", "orchestrator.cli",
+    "transformers.models.bert.modeling_bert", "finetune.scorers", "orchestrator.cli",
     "orchestrator.cli.summary", "orchestrator.plan.estimate", "orchestrator.sweep.model_memory",
     "orchestrator.engine.run", "orchestrator.stages.capture.compute", "orchestrator.stages.dataset.compute",
     "orchestrator.stages.gram.compute", "orchestrator.stages.solve.compute", "orchestrator.engine.executors.inline",

@@ -1,6 +1,5 @@
 """A dry run: a copy of the model with random weights, run on two texts, before anything is computed with the model."""
 
-from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -14,10 +13,11 @@ from finetune.data.tokens import TokenizedTexts
 from finetune.errors import FinetuneError, ModelLoadError
 from finetune.libraries.faults import is_want_of_memory, loading
 from finetune.libraries.quiet import quiet
+from finetune.model.adapted import ScorerSettings
 from finetune.model.batching import Found, TrialTexts, check_batching, largest_error, one_score
 from finetune.model.loading import LoadedModel, drawn_model, load_config, model_from
 from finetune.model.model_state import undone
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer, unsharded_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.errors import NonFiniteError, NtkError
 from ntk_dist.jacobian.batches import Batch
@@ -64,7 +64,7 @@ def dry_run(
         together: whether texts of any two lengths may share a batch, so that it is checked that they stay apart.
 
     Raises:
-        FinetuneError, NtkError: as `build_scorer` and `Scorer.rows`; a `ModelRunError` where a library raises; a
+        FinetuneError, NtkError: as `unsharded_scorer` and `Scorer.rows`; a `ModelRunError` where a library raises; a
             `BatchingError` where the two change each other's numbers.
     """
     try:
@@ -170,13 +170,9 @@ def _run(trial: _Trial) -> None:
         return
     network.requires_grad_(False).eval()
     loaded = LoadedModel(network, frozenset())
-
-    def load(*_: Any, **__: Mapping[str, Any]) -> LoadedModel:
-        return loaded
-
     try:
-        scorer = build_scorer(
-            settings, trial.adapter, trial.head, n_outputs=trial.n_outputs, adapter_seed=0, head_seed=0, load=load
+        scorer = unsharded_scorer(
+            ScorerSettings(settings, trial.adapter, trial.head, trial.n_outputs, adapter_seed=0, head_seed=0), loaded
         )
         with undone(scorer.model):
             found = scorer.rows(trial.batch, one_score)

@@ -6,7 +6,7 @@ layers need its masks and positions; MiniLM's embeddings take a hundredth of the
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from finetune.model.scorer import Scorer
 from finetune.parallel.exchange import join
 from finetune.parallel.group import ModelGroup
 from ntk_dist.jacobian.batches import Batch, length_buckets
+from ntk_dist.jacobian.forwards import replaced_forwards
 
 Positions = Sequence[int] | NDArray[np.integer]
 
@@ -159,7 +160,7 @@ class PrefixCache:
         batch = kept.tokens.batch(positions)
         expected = self._scorer.features(batch)
         states = kept.states(positions, batch.input_ids, batch.attention_mask)
-        with _replaced(self._frozen, kept.as_returned(states)):
+        with _returning(self._frozen, kept.as_returned(states)):
             difference = self._scorer.features(batch) - expected
         if difference.norm() > torch.finfo(states.dtype).eps ** 0.5 * expected.norm():
             raise UnsupportedModelError(_NOT_KEEPABLE)
@@ -189,7 +190,7 @@ def reading_together(caches: Sequence[PrefixCache], positions: Sequence[Position
         last = first + len(chosen)
         states.append(each.states(chosen, batch.input_ids[first:last], batch.attention_mask[first:last]))
         first = last
-    with _replaced(frozen, kept[0].as_returned(states[0] if len(states) == 1 else torch.cat(states))):
+    with _returning(frozen, kept[0].as_returned(states[0] if len(states) == 1 else torch.cat(states))):
         yield
 
 
@@ -231,17 +232,6 @@ class _KeptStates:
         return (states, *beside)[: self.size]
 
 
-@contextmanager
-def _replaced(layers: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """Let the layers return `output` without running, inside this context."""
-    before = [vars(layer).get("forward") for layer in layers]
-    try:
-        for layer in layers:
-            # an attribute of the instance comes before the method of its class
-            vars(layer)["forward"] = lambda *_args, **_kwargs: output
-        yield
-    finally:
-        for layer, forward in zip(layers, before, strict=True):
-            vars(layer).pop("forward", None)
-            if forward is not None:
-                vars(layer)["forward"] = forward
+def _returning(layers: Sequence[nn.Module], output: Any) -> AbstractContextManager[None]:
+    """Return the context in which the layers return `output` without running."""
+    return replaced_forwards(dict.fromkeys(layers, lambda *_args, **_kwargs: output))

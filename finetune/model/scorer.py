@@ -1,57 +1,48 @@
-"""A pretrained model with adapter and head, as a function from a batch of tokens to logits."""
+"""A pretrained model with adapter and head, as a function from a batch of tokens to logits and Jacobian rows.
 
+`Scorer` holds what every scorer does. Its two classes differ in where the weights are while the model runs:
+`UnshardedScorer` has all of them in its process, `finetune.zero.scorer.ShardedScorer` a part of each.
+`finetune.scorers.build_scorer` chooses between them.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from finetune.errors import HeadError, ModelRunError, UnsupportedModelError
 from finetune.libraries.faults import running
-from finetune.model.adapter import (
-    GroupParts,
-    check_group_names,
-    dense_parts,
-    insert_lora,
-    is_zero,
-    lora_parts,
-    without_gradient,
-)
-from finetune.model.architecture import (
-    HEAD_GROUP,
-    Target,
-    base_model,
-    final_linear,
-    find_layers,
-    find_targets,
-    is_decoder,
-)
-from finetune.model.head import draw_missing, head_parts, prepare_head
+from finetune.model.adapted import AdaptedModel, ScorerSettings, adapt
+from finetune.model.architecture import base_model, is_decoder
 from finetune.model.host_answers import answered
-from finetune.model.label_words import WordIds, at_mask, check_word_head, score_words_alone, word_head, word_ids
+from finetune.model.label_words import at_mask
 from finetune.model.loading import LoadedModel, load_model
 from finetune.model.model_state import undone
 from finetune.model.precision import KeepDouble
-from finetune.model.trials import Call, at_once, find_example_axes
-from finetune.parallel.weights import has_divided
-from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from finetune.model.trials import try_out
 from ntk_dist.device.transfers import sent
-from ntk_dist.jacobian.batches import Batch, pad
+from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.capture import begin_rows
 from ntk_dist.jacobian.row_sums import BatchRows, RowsToCome
-from ntk_dist.jacobian.tracked import TrackedLinear, check_alone, check_groups, check_products
+from ntk_dist.jacobian.tracked import TrackedLinear
 
 
-class Scorer:
+class Scorer(ABC):
     """A model in eval mode, dropout off, with the modules whose parameters are tracked.
 
     Batches may be anywhere; they are taken to the model's device, where logits stay. What a model in half precision
     gives is handed on in single precision: differences of logits, losses and sums lose nothing more.
 
+    Args:
+        adapted: the model with adapter and head.
+
     Attributes:
+        is_sharded: whether every process has only a part of each weight; then all processes make the same calls in the
+            same order, each with examples of its own, and the model cannot be differentiated twice.
         model: the transformers model, adapters inside.
         final: the linear layer whose output are the logits.
         words: the label words that are scored; None for a head of its own.
@@ -66,32 +57,42 @@ class Scorer:
         alone: whether each example goes through the model alone, which is in its state after loading each time.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        final: nn.Linear,
-        parts: Mapping[str, GroupParts],
-        drawn: list[str],
-        *,
-        words: WordIds | None = None,
-        alone: bool = False,
-    ) -> None:
+    is_sharded: ClassVar[bool]
+
+    def __init__(self, adapted: AdaptedModel) -> None:
+        model = adapted.model
         self.model = model.eval()
-        self.alone = alone
+        self.alone = adapted.alone
         # passes are independent, and layers that run again would read their own entries in a cache
         model.config.use_cache = model.config.get_text_config().use_cache = False
-        self.final = final
-        self.words = words
-        self.groups: dict[str, list[TrackedLinear]] = {name: group.tracked for name, group in parts.items()}
-        self.trained = {name: group.trained for name, group in parts.items()}
-        self.zero_parts = {name: group.zero for name, group in parts.items() if group.zero}
-        self.drawn = drawn
+        self.final = adapted.final
+        self.words = adapted.words
+        self.groups: dict[str, list[TrackedLinear]] = {name: group.tracked for name, group in adapted.parts.items()}
+        self.trained = {name: group.trained for name, group in adapted.parts.items()}
+        self.zero_parts = {name: group.zero for name, group in adapted.parts.items() if group.zero}
+        self.drawn = adapted.drawn
         self.example_axes: Mapping[nn.Module, int | None] = {}
-        self.layers: Sequence[nn.Module] = ()
+        self.layers = adapted.layers
         self._in_a_pass = False
         self._unused: set[nn.Module] = set()
         self._last_token = is_decoder(model)
-        check_groups(self.groups)
+
+    @abstractmethod
+    def _run(self, read: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+        """Return what a function that runs the model on a batch returns, with the weights at hand."""
+
+    @abstractmethod
+    def _around_layers(self) -> AbstractContextManager[object]:
+        """Return the context in which layers run again for the backward pass."""
+
+    @abstractmethod
+    def before_backward(self, output: int) -> None:
+        """Make ready for the backward pass of an output, counted from 0: see `ntk_dist.jacobian.capture.begin_rows`."""
+
+    @staticmethod
+    @abstractmethod
+    def free_dropped() -> None:
+        """Free the memory of scorers of this class that nothing refers to any more."""
 
     @property
     def device(self) -> torch.device:
@@ -104,25 +105,16 @@ class Scorer:
         return list(chosen[:, None]) if self.alone else [chosen]
 
     def logits(self, batch: Batch) -> Tensor:
-        """Logits (B, C), differentiable where the caller's hooks make them so.
+        """Return logits (B, C), differentiable where the caller's hooks make them so.
 
         Raises:
             PromptError: a masked language model is read, and an example has no mask, or several.
         """
-        if self.alone and len(batch) > 1:
-            return torch.cat([self.logits(example) for example in batch.apart()])
-        there = batch.to(self.device)
-        with self._pass(), self._exactly(), answered(batch, there):
-            if self.words is None and self._last_token:
-                return _at_least_single(self.final(self._last_hidden(there)))
-            logits = _at_least_single(self._whole(there))
-            return logits if self.words is None else logits[self._read_at(batch)]
+        return self._run(self._logits, batch)
 
     def vocabulary_logits(self, batch: Batch) -> Tensor:
-        """Logits (B, T, vocabulary) of all words at all tokens, as the language model itself gives them."""
-        there = batch.to(self.device)
-        with self._pass(), self._exactly(), answered(batch, there):
-            return self._whole(there)
+        """Return logits (B, T, vocabulary) of all words at all tokens, as the language model itself gives them."""
+        return self._run(self._vocabulary_logits, batch)
 
     def rows(
         self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
@@ -131,14 +123,7 @@ class Scorer:
         return self.begin_rows(batch, outputs, row_dtype=row_dtype).wait()
 
     def begin_rows(
-        self,
-        batch: Batch,
-        outputs: Callable[[Tensor], Tensor],
-        *,
-        row_dtype: torch.dtype | None = None,
-        run: Callable[[Batch], Tensor] | None = None,
-        around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
-        before_backward: Callable[[int], None] | None = None,
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
     ) -> RowsToCome:
         """Compute scores (B, R) and Jacobian rows (B, R, p_g) by group, as `ntk_dist.jacobian.capture.begin_rows`.
 
@@ -148,48 +133,55 @@ class Scorer:
             batch: the examples.
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
             row_dtype: precision of both; None takes the model's, and single precision for one in half precision.
-            run: runs the model; None runs `logits`.
-            around_layers: gives the context in which `run` runs it, for layers that run again.
-            before_backward: see `ntk_dist.jacobian.capture.begin_rows`.
         """
 
         @contextmanager
         def around() -> Iterator[None]:
-            with self._exactly(), around_layers():
+            with self._exactly(), self._around_layers():
                 yield
 
         def begun(part: Batch) -> BatchRows:
             with self._pass():
                 return begin_rows(
-                    lambda: outputs((run or self.logits)(part)),
+                    lambda: outputs(self.logits(part)),
                     self.groups,
                     row_dtype=row_dtype,
                     layers=self.layers,
                     around_layers=around,
-                    before_backward=before_backward,
+                    before_backward=self.before_backward,
                     unused=self._unused,
                 )
 
         return RowsToCome(map(begun, batch.apart() if self.alone else [batch]))
 
     @torch.no_grad()
-    def features(self, batch: Batch, run: Callable[[Batch], object] | None = None) -> Tensor:
-        """Inputs (B, d) of the last linear layer, on the CPU: what a probe is fitted to.
-
-        Args:
-            batch: the examples.
-            run: runs the model; None runs `logits`.
-        """
+    def features(self, batch: Batch) -> Tensor:
+        """Return the inputs (B, d) of the last linear layer, on the CPU: what a probe is fitted to."""
         if self.alone and len(batch) > 1:
-            return torch.cat([self.features(example, run) for example in batch.apart()])
+            return torch.cat([self.features(example) for example in batch.apart()])
         seen: list[Tensor] = []
         handle = self.final.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
         try:
-            (run or self.logits)(batch)
+            self.logits(batch)
         finally:
             handle.remove()
         features = _at_least_single(seen[0])
         return (features if self.words is None else features[self._read_at(batch)]).cpu()
+
+    def _logits(self, batch: Batch) -> Tensor:
+        if self.alone and len(batch) > 1:
+            return torch.cat([self._logits(example) for example in batch.apart()])
+        there = batch.to(self.device)
+        with self._pass(), self._exactly(), answered(batch, there):
+            if self.words is None and self._last_token:
+                return _at_least_single(self.final(self._last_hidden(there)))
+            logits = _at_least_single(self._whole(there))
+            return logits if self.words is None else logits[self._read_at(batch)]
+
+    def _vocabulary_logits(self, batch: Batch) -> Tensor:
+        there = batch.to(self.device)
+        with self._pass(), self._exactly(), answered(batch, there):
+            return self._whole(there)
 
     @contextmanager
     def _pass(self) -> Iterator[None]:
@@ -222,134 +214,38 @@ class Scorer:
         return sent(examples, self.device), sent(places, self.device)
 
 
-def build_scorer(
-    model: ModelSettings,
-    adapter: AdapterSettings,
-    head: HeadSettings,
-    *,
-    n_outputs: int,
-    adapter_seed: int,
-    head_seed: int,
-    head_weights: Mapping[str, NDArray[np.floating]] | None = None,
-    groups: Sequence[str] | None = None,
-    load: Callable[..., LoadedModel] = load_model,
-) -> Scorer:
-    """Load the model and give it adapter and head.
+class UnshardedScorer(Scorer):
+    """A scorer whose process has all weights of its model."""
 
-    Every draw depends on its seed and the parameter's own name: neither the other groups nor the precision
-    change it.
+    is_sharded = False
+
+    def _run(self, read: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+        return read(batch)
+
+    def _around_layers(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def before_backward(self, output: int) -> None:
+        """See `Scorer.before_backward`: there is nothing to do."""
+
+    @staticmethod
+    def free_dropped() -> None:
+        """See `Scorer.free_dropped`: Python frees them with the last reference."""
+
+
+def unsharded_scorer(settings: ScorerSettings, loaded: LoadedModel | None = None) -> UnshardedScorer:
+    """Return a scorer whose process has all weights of its model.
 
     Args:
-        model: the pretrained model.
-        adapter: what is adapted.
-        head: what gives the outputs.
-        n_outputs: number of outputs C.
-        adapter_seed: seed of LoRA's matrices.
-        head_seed: seed of the head and of all parameters that the checkpoint lacks.
-        head_weights: "weight" (C, d) and "bias" (C,) of a ridge or logistic probe; without them such a head
-            is a random one, whose `features` the probe is fitted to.
-        groups: the groups to track; None tracks all.
-        load: loads the model; `finetune.zero` loads it in parts.
+        settings: what it is.
+        loaded: the model, where it is there already.
 
     Raises:
-        FinetuneError: a named subclass says whether model, head, target or group is wrong.
-        NonFiniteError: a weight of the checkpoint is NaN or infinite.
-        TiedWeightsError: a parameter belongs to two groups, or to a module outside of them, too.
-        NotRecordedError: as `ntk_dist.jacobian.tracked.check_products`.
+        FinetuneError, NtkError: as `finetune.scorers.build_scorer`.
     """
-    if head_weights is not None and head.kind not in ("ridge", "logistic"):
-        raise HeadError(f"a {head.kind} head takes no probe weights; use ridge or logistic")
-    language_model = head.kind == "label_words"
-    loaded = load(model, n_outputs=n_outputs, language_model=language_model, seed=head_seed)
-    network = loaded.model
-    targets = find_targets(network, adapter.targets)
-    if not has_divided(network):
-        check_products(TrackedLinear(target.module, target.path) for target in targets)
-    words = word_ids(model, head.words, n_outputs) if language_model else None
-    if words is not None:
-        check_word_head(network, loaded.missing, model.path)
-        drawn, final = draw_missing(loaded, head_seed), word_head(network, words.words)
-    else:
-        drawn = prepare_head(loaded, head, n_outputs=n_outputs, seed=head_seed, weights=head_weights)
-        final = final_linear(network, n_outputs)[1]
-    parts = _group_parts(network, adapter, targets, adapter_seed)
-    if is_zero(final):
-        parts = {name: without_gradient(group) for name, group in parts.items()}
-    if head.in_kernel and words is None:
-        parts[HEAD_GROUP] = head_parts(network, n_outputs)
-    wanted = list(parts) if groups is None else groups
-    check_group_names(wanted, parts)
-    kept = {name: parts[name] for name in parts if name in wanted}
-    scorer = Scorer(network, final, kept, drawn, words=words, alone=model.alone)
-    trained = [linear for group in kept.values() for linear in group.trained]
-    check_alone(trained, network)
-    if model.checkpointing:
-        scorer.layers = list(find_layers(network))
-    if not has_divided(network):
-        try_out(scorer)
+    scorer = UnshardedScorer(adapt(loaded or settings.loaded_by(load_model), settings))
+    try_out(scorer)
     return scorer
-
-
-def _group_parts(
-    model: PreTrainedModel, adapter: AdapterSettings, targets: Sequence[Target], seed: int
-) -> dict[str, GroupParts]:
-    if adapter.kind == "none":
-        return {target.group: dense_parts(target) for target in targets}
-    insert_lora(model, adapter, targets, seed)
-    return {target.group: lora_parts(model, target) for target in targets}
-
-
-def try_out(scorer: Scorer, run: Call = at_once) -> None:
-    """Set the attributes of a scorer that need passes through its model, and leave the model unchanged.
-
-    Args:
-        scorer: with all adapters and its head.
-        run: calls a function that runs the model on a batch, where that takes more than the call; all processes of a
-            divided model do it alike.
-
-    Raises:
-        UnsupportedModelError: as `take_words`.
-    """
-    with undone(scorer.model):
-        if scorer.words is not None:
-            take_words(scorer, run)
-        if not scorer.alone:
-            find_example_axes(scorer, run)
-
-
-def take_words(scorer: Scorer, run: Call = at_once) -> None:
-    """Let a scorer compute only the logits of its label words, after one comparison with the model's own logits.
-
-    Args:
-        scorer: of label words.
-        run: see `try_out`.
-
-    Raises:
-        UnsupportedModelError: the logit of a word depends on more than its row of the output embedding.
-    """
-    assert scorer.words is not None
-    words, mask = scorer.words.words, scorer.words.mask
-    batch = pad([np.array(words if mask is None else [*words, mask])], pad_id=0).to(scorer.device)
-    with torch.no_grad():
-        own = run(scorer.vocabulary_logits, batch)[:, -1].index_select(1, torch.tensor(words).to(scorer.device))
-        score_words_alone(scorer.model, scorer.final)
-        try:
-            scored = run(scorer.logits, batch)
-        except ModelRunError as error:
-            # the same tokens went through, with the logits of all words
-            raise _changes_logits(scorer) from error
-    # in half precision the model rounds its logits a few times more
-    rounding = 4 * torch.finfo(own.dtype).eps
-    relative, absolute = max(1e-3, rounding), max(1e-5, rounding * float(own.abs().max()))
-    if scored.shape != own.shape or not torch.allclose(scored, own.to(scored.dtype), rtol=relative, atol=absolute):
-        raise _changes_logits(scorer)
-
-
-def _changes_logits(scorer: Scorer) -> UnsupportedModelError:
-    return UnsupportedModelError(
-        f"{type(scorer.model).__name__} changes its logits after the output embedding, by a bias of its own or "
-        "otherwise, in a way that is not known here, so that label words cannot be scored; use a random or ridge head"
-    )
 
 
 def _at_least_single(values: Tensor) -> Tensor:

@@ -27,8 +27,8 @@ class KernelChange:
         trained: by group the modules that are displaced.
         kind: which kernel of the rows.
         outputs: whether an example's outputs have rows of their own, or one for their average ("trace").
-        before_backward: see `ntk_dist.jacobian.capture.jacobian_rows`; of a model that is divided among processes
-            `ShardedScorer.before_backward`. All of them call it alike, and find the same.
+        before_backward: `Scorer.before_backward`; all processes of a sharded model call the observer alike, and find
+            the same.
     """
 
     def __init__(

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import TokenizedTexts
+from finetune.errors import GroupError
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer
-from finetune.parallel.undivided import check_undivided
 from finetune.training.trainable import Displacement, Positions, Split, unmoved
 from ntk_dist.jacobian.linearization import Linearization
 from ntk_dist.kernel.features import OutputMode
@@ -48,9 +48,12 @@ class LinearizedProducts:
         initial: Mapping[Split, Tensor],
         prefixes: Mapping[Split, PrefixCache] | None = None,
     ) -> None:
-        check_undivided(
-            scorer.model, "products with the Jacobian", "set finetune.linearization: rows, with a larger memory budget"
-        )
+        if scorer.is_sharded:
+            raise GroupError(
+                "products with the Jacobian cannot be had of a model that is divided among processes, which lets go of "
+                "each layer's weights before they are differentiated a second time; set finetune.linearization: rows, "
+                "with a larger memory budget"
+            )
         self._scorer = scorer
         self._groups = {group: scorer.groups[group] for group in groups}
         self._texts = texts

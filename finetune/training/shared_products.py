@@ -4,18 +4,18 @@ Up to the first trained module every cell has the same states, so that a layer's
 for all cells: with queries and values adapted, three of the twelve units of work of a BERT layer's forward pass.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from ntk_dist.jacobian.forwards import is_replaced, replaced_forwards
 
-@contextmanager
-def shared_products(model: nn.Module, n_cells: int) -> Iterator[None]:
-    """Let linear modules multiply inputs that are the same for all cells only once, inside this context.
+
+def shared_products(model: nn.Module, n_cells: int) -> AbstractContextManager[None]:
+    """Return the context in which linear modules multiply inputs that are the same for all cells only once.
 
     Modules that were given another way to compute, as by `finetune.training.stacked.displaced_stack`, keep it.
 
@@ -23,19 +23,12 @@ def shared_products(model: nn.Module, n_cells: int) -> Iterator[None]:
         model: its inputs are S equal parts of rows, one a cell.
         n_cells: S.
     """
-    shared = [
-        module
-        for module in model.modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and "forward" not in vars(module) and n_cells > 1
-    ]
-    try:
-        for module in shared:
-            # An attribute of the instance comes before the method of its class.
-            vars(module)["forward"] = partial(_forward, module, n_cells)
-        yield
-    finally:
-        for module in shared:
-            del vars(module)["forward"]
+    if n_cells == 1:
+        return nullcontext()
+    linear = [module for module in model.modules() if isinstance(module, (nn.Linear, Conv1D))]
+    return replaced_forwards(
+        {module: partial(_forward, module, n_cells) for module in linear if not is_replaced(module)}
+    )
 
 
 def _forward(module: nn.Linear | Conv1D, n_cells: int, inputs: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ Each cell has its part of a batch. Every trained module multiplies the rows of a
 batched product, and so does every module that differs between seeds; all other modules run unchanged.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from finetune.training.shared_products import shared_products
 from finetune.training.trainable import Displacement, Positions, Split, unmoved
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.example_axes import by_example, from_examples
+from ntk_dist.jacobian.forwards import replaced_forwards
 from ntk_dist.jacobian.tracked import TrackedLinear
 from ntk_dist.kernel.features import OutputMode
 
@@ -103,13 +104,12 @@ class StackedModel:
         return reading_together([self._starts[origin].prefixes[split] for origin in origins], positions, batch)
 
 
-@contextmanager
 def displaced_stack(
     linears: Sequence[TrackedLinear],
     displacements: Sequence[Displacement],
     starts: Sequence[Mapping[Tensor, Tensor]] | None = None,
-) -> Iterator[None]:
-    """Have modules multiply the s-th of S equal parts of their input's rows with the s-th cell's weights.
+) -> AbstractContextManager[None]:
+    """Return the context in which modules multiply the s-th of S equal parts of their rows with the weights of cell s.
 
     Args:
         linears: the modules.
@@ -117,18 +117,14 @@ def displaced_stack(
         starts: S times the parameters that start from another value than the module's own, see `Origin.weights`.
     """
     begins = starts or [{}] * len(displacements)
-    try:
-        for linear in linears:
-            stacked = {
-                str(kind): _stacked(parameter, f"{linear.name}.{kind}", displacements, begins)
-                for kind, parameter in linear.named_parameters()
-            }
-            # An attribute of the instance comes before the method of its class.
-            linear.module.__dict__["forward"] = partial(_stacked_forward, linear, stacked, len(displacements))
-        yield
-    finally:
-        for linear in linears:
-            linear.module.__dict__.pop("forward", None)
+    forwards: dict[nn.Module, Callable[..., Tensor]] = {}
+    for linear in linears:
+        stacked = {
+            str(kind): _stacked(parameter, f"{linear.name}.{kind}", displacements, begins)
+            for kind, parameter in linear.named_parameters()
+        }
+        forwards[linear.module] = partial(_stacked_forward, linear, stacked, len(displacements))
+    return replaced_forwards(forwards)
 
 
 def _stacked(

@@ -1,19 +1,20 @@
-"""A scorer whose model is divided among the processes of a group, and its exact Jacobian rows."""
+"""A scorer whose model is sharded over the processes of a group, and its exact Jacobian rows."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from finetune.model.adapted import AdaptedModel, ScorerSettings, adapt
 from finetune.model.architecture import head_linears
 from finetune.model.loading import LoadedModel, load_model
-from finetune.model.scorer import Scorer, build_scorer, try_out
+from finetune.model.scorer import Scorer
+from finetune.model.trials import try_out
 from finetune.parallel.memory import give_back, keep_large_blocks_apart
 from finetune.parallel.weights import (
-    has_divided,
     hide_whole_parameters,
     keeping_no_weights,
     largest_module,
@@ -21,151 +22,89 @@ from finetune.parallel.weights import (
     make_whole,
     zero_config,
 )
-from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
+from finetune.settings import ModelSettings
 from finetune.zero.loading import load_in_parts
-from finetune.zero.release import keeping_no_modules
+from finetune.zero.release import free_models, keeping_no_modules
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.row_sums import RowsToCome
-from ntk_dist.jacobian.tracked import TrackedLinear
+
+Offload = Literal["none", "cpu"]
 
 
-class ShardedScorer:
+class ShardedScorer(Scorer):
     """A scorer that fetches the weights of one layer at a time from all processes, and releases them again.
 
     All processes make the same calls in the same order, each with examples of its own. Nothing but its owners keeps it:
-    after the last one has dropped it, `finetune.zero.release.free_models` frees the weights.
+    after the last one has dropped it, `free_dropped` frees the weights.
 
     Args:
-        scorer: built from a model that was loaded in parts, or from a whole one, which DeepSpeed then has nothing to do
-            with; the adapter and head of a divided one become whole on every process.
+        adapted: a model that was loaded in parts; its adapter and head become unsharded.
         dtype: precision of the model.
         offload: see `ShardingSettings`.
-
-    Attributes:
-        scorer: the scorer, whose `groups` the rows have.
     """
 
-    def __init__(self, scorer: Scorer, dtype: str, offload: Literal["none", "cpu"] = "none") -> None:
-        self.scorer = scorer
-        self._logits: Callable[[Batch], Tensor] = scorer.logits
-        self._backward: _BackwardAgain | None = None
-        if has_divided(scorer.model):
-            self._divide(dtype, offload)
+    is_sharded = True
 
-    def _divide(self, dtype: str, offload: Literal["none", "cpu"]) -> None:
+    def __init__(self, adapted: AdaptedModel, dtype: str, offload: Offload = "none") -> None:
+        super().__init__(adapted)
         import deepspeed
 
-        make_whole([linear.module for linears in self.scorer.trained.values() for linear in linears])
-        hide_whole_parameters(self.scorer.model)
-        root = _Root(self.scorer.model)
-        config = zero_config(dtype, offload=offload, largest=largest_module(self.scorer.model))
+        make_whole([linear.module for linears in self.trained.values() for linear in linears])
+        hide_whole_parameters(self.model)
+        self._root = _Root(self.model)
+        config = zero_config(dtype, offload=offload, largest=largest_module(self.model))
         with keeping_no_modules():
-            deepspeed.initialize(model=root, config=config)
-        self._logits, self._backward = partial(root, self.scorer.logits), _BackwardAgain(root)
-        with keeping_no_modules():
-            try_out(self.scorer, root)
-
-    @property
-    def model(self) -> nn.Module:
-        """See `Scorer.model`."""
-        model: nn.Module = self.scorer.model
-        return model
-
-    @property
-    def device(self) -> torch.device:
-        """See `Scorer.device`."""
-        return self.scorer.device
-
-    @property
-    def groups(self) -> dict[str, list[TrackedLinear]]:
-        """See `Scorer.groups`."""
-        return self.scorer.groups
-
-    @property
-    def zero_parts(self) -> dict[str, list[str]]:
-        """See `Scorer.zero_parts`."""
-        return self.scorer.zero_parts
-
-    @property
-    def drawn(self) -> list[str]:
-        """See `Scorer.drawn`."""
-        return self.scorer.drawn
-
-    def features(self, batch: Batch) -> Tensor:
-        """Return the features (B, d) that a probe is fitted to, as `Scorer.features`."""
-        return self.scorer.features(batch, self.logits)
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Return the logits (B, C), as `Scorer.logits`."""
-        if self._backward is None:
-            return self._logits(batch)
-        with keeping_no_modules():
-            return self._logits(batch)
-
-    def before_backward(self, output: int) -> None:
-        """Make ready for the backward pass of an output, as `ntk_dist.jacobian.capture.jacobian_rows` asks."""
-        if self._backward is not None:
-            self._backward.prepare(output)
-
-    def rows(
-        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group, as `Scorer.rows`."""
-        return self.begin_rows(batch, outputs, row_dtype=row_dtype).wait()
+            deepspeed.initialize(model=self._root, config=config)
+        self._backward = _BackwardAgain(self._root)
 
     def begin_rows(
         self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
     ) -> RowsToCome:
-        """Compute scores (B, R) and Jacobian rows (B, R, p_g) by group, as `Scorer.begin_rows`.
+        """Compute scores (B, R) and Jacobian rows (B, R, p_g) by group of this process's examples.
 
-        Args:
-            batch: the examples of this process.
-            outputs: what is taken of the logits (B, C): the R outputs of the kernel.
-            row_dtype: precision of both.
+        Args as those of `Scorer.begin_rows`.
         """
-        found = self.scorer.begin_rows(
-            batch,
-            outputs,
-            row_dtype=row_dtype,
-            run=self.logits,
-            around_layers=nullcontext if self._backward is None else keeping_no_weights,
-            before_backward=self.before_backward,
-        )
-        if self._backward is not None:
-            give_back()
+        found = super().begin_rows(batch, outputs, row_dtype=row_dtype)
+        give_back()
         return found
 
+    def _run(self, read: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+        with keeping_no_modules():
+            result: Tensor = self._root(read, batch)
+            return result
 
-def build_sharded_scorer(
-    model: ModelSettings,
-    adapter: AdapterSettings,
-    head: HeadSettings,
-    *,
-    sharding: ShardingSettings | None = None,
-    **options: Any,
-) -> ShardedScorer:
-    """Build a scorer as `build_scorer` does, with a model that no process holds whole at any time.
+    def _around_layers(self) -> AbstractContextManager[object]:
+        return keeping_no_weights()
+
+    def before_backward(self, output: int) -> None:
+        """See `Scorer.before_backward`."""
+        self._backward.prepare(output)
+
+    @staticmethod
+    def free_dropped() -> None:
+        """See `Scorer.free_dropped`; takes about a second."""
+        free_models()
+
+
+def sharded_scorer(settings: ScorerSettings, offload: Offload = "none") -> ShardedScorer:
+    """Return a scorer whose model no process holds whole at any time; all processes of the group call it alike.
 
     Args:
-        model: the pretrained model.
-        adapter: what is adapted.
-        head: what gives the outputs.
-        sharding: how the processes hold the model; by default they divide it among them.
-        options: all that `build_scorer` takes by name.
+        settings: what it is.
+        offload: see `ShardingSettings`.
 
     Raises:
-        FinetuneError: as `build_scorer`.
+        FinetuneError, NtkError: as `finetune.scorers.build_scorer`.
     """
-    sharding = sharding or ShardingSettings(torch.distributed.get_world_size())
-    if not sharding.divides:
-        return ShardedScorer(build_scorer(model, adapter, head, **options), model.dtype)
     keep_large_blocks_apart()
-    load = partial(_load_in_parts, offload=sharding.offload)
-    return ShardedScorer(build_scorer(model, adapter, head, load=load, **options), model.dtype, sharding.offload)
+    loaded = settings.loaded_by(partial(_load_in_parts, offload=offload))
+    scorer = ShardedScorer(adapt(loaded, settings), settings.model.dtype, offload)
+    try_out(scorer)
+    return scorer
 
 
 def _load_in_parts(
-    settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int, offload: Literal["none", "cpu"]
+    settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int, offload: Offload
 ) -> LoadedModel:
     """Load a model in parts, or draw it so, except for its head, which is whole on every process."""
     wanted: dict[str, Any] = {"n_outputs": n_outputs, "language_model": language_model, "seed": seed}

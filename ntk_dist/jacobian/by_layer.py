@@ -6,7 +6,7 @@ and the graph is dropped before the next (Chen et al., arXiv 1604.06174, with on
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ntk_dist.errors import NtkError
+from ntk_dist.jacobian.forwards import replaced_forwards
 from ntk_dist.jacobian.recording import Recorder, hooked, recorded
 from ntk_dist.jacobian.row_sums import RowSums
 
@@ -86,8 +87,8 @@ class LayerByLayer:
         self._runs: list[_Run] = []
 
     def run(self, score: Callable[[], Tensor]) -> Tensor:
-        """Return the scores, with the graph of what lies outside the layers alone."""
-        with self._cut():
+        """Return the scores, with the graph of what lies outside the layers alone; it begins again at their outputs."""
+        with replaced_forwards({layer: partial(self._forward, layer, layer.forward) for layer in self._layers}):
             return score()
 
     def backward(self, scores: Tensor, sums: RowSums) -> None:
@@ -159,22 +160,8 @@ class LayerByLayer:
         for (recorder, call), own in zip(calls, found[len(leaves) :], strict=True):
             sums.add(recorder, call, output, own)
 
-    @contextmanager
-    def _cut(self) -> Iterator[None]:
-        """Let layers run without a graph inside this context; a new graph starts at their outputs."""
-        before = [vars(layer).get("forward") for layer in self._layers]
-        try:
-            for layer in self._layers:
-                # an attribute of the instance comes before the method of its class
-                vars(layer)["forward"] = partial(self._forward, layer, layer.forward)
-            yield
-        finally:
-            for layer, forward in zip(self._layers, before, strict=True):
-                vars(layer).pop("forward", None)
-                if forward is not None:
-                    vars(layer)["forward"] = forward
-
     def _forward(self, layer: nn.Module, forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        """Run a layer without a graph; a new one starts at the outputs, where something tracked lies before them."""
         hidden = arguments[0] if arguments else named.get(_FIRST)
         others = [arguments[1:], {name: value for name, value in named.items() if arguments or name != _FIRST}]
         if not isinstance(hidden, Tensor) or any(tensor.requires_grad for tensor in _tensors(others)):

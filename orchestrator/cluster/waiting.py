@@ -5,6 +5,7 @@ import time
 from orchestrator.cluster.allocations import alive, allocations_of
 from orchestrator.sweep.folder import ResultsFolder
 from slurm.errors import CommandError
+from slurm.pauses import Pauses
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
 """Seconds between queries of the scheduler: each pause is half as long again as the one before."""
@@ -21,12 +22,12 @@ def wait_for_allocations(folder: ResultsFolder, timeout: float | None) -> bool:
         SlurmError: the scheduler cannot be asked.
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    pause = SHORTEST_PAUSE
+    pauses = Pauses(SHORTEST_PAUSE, LONGEST_PAUSE, factor=1.5)
     while _may_be_alive(folder):
         if deadline is not None and time.monotonic() >= deadline:
             return False
+        pause = pauses.take()
         time.sleep(pause if deadline is None else min(pause, max(0.0, deadline - time.monotonic())))
-        pause = min(1.5 * pause, LONGEST_PAUSE)
     return True
 
 

@@ -8,6 +8,7 @@ import subprocess
 import time
 
 from slurm.errors import CommandError, NoSlurmError
+from slurm.pauses import Pauses
 
 _PASSES = re.compile(
     "unable to contact slurm controller|socket timed out|timed out after|connection (refused|reset|timed out)"
@@ -49,17 +50,16 @@ def run_command_for_messages(*argv: str, input: str | None = None) -> str:  # no
 
 
 def _run(argv: tuple[str, ...], timeout: float, patience: float, text: str | None) -> subprocess.CompletedProcess[str]:
-    end, pause = time.monotonic() + patience, _FIRST_PAUSE
+    end, pauses = time.monotonic() + patience, Pauses(_FIRST_PAUSE, _LONGEST_PAUSE)
     while True:
         try:
             return _attempt(argv, timeout, text)
         except CommandError as error:
             # Many pilots and users meet the same outage: they must not all retry at the same moment.
-            pause_now = pause * random.uniform(0.5, 1.5)
-            if not error.passes or time.monotonic() + pause_now > end:
+            pause = pauses.take() * random.uniform(0.5, 1.5)
+            if not error.passes or time.monotonic() + pause > end:
                 raise
-        time.sleep(pause_now)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        time.sleep(pause)
 
 
 def _attempt(argv: tuple[str, ...], timeout: float, text: str | None) -> subprocess.CompletedProcess[str]:

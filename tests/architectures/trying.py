@@ -21,13 +21,14 @@ from transformers.models.auto.modeling_auto import (
 from finetune.data.tokens import TokenizedTexts
 from finetune.errors import BatchingError, FinetuneError, HeadError, UnsupportedModelError
 from finetune.model import scorer as scorers
+from finetune.model.adapted import ScorerSettings
 from finetune.model.architecture import base_prefix, is_decoder, linears, reads_mask
 from finetune.model.batching import TrialTexts, check_batching, one_score
 from finetune.model.label_words import WordIds
 from finetune.model.loading import LoadedModel, empty_model, load_config, load_model
 from finetune.model.model_state import undone
 from finetune.model.precision import KeepDouble
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer, unsharded_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.errors import InputLayoutError, NotRecordedError, NtkError, TiedWeightsError
 from tests.architectures.tiny_configs import VOCABULARY, tiny_config
@@ -177,11 +178,10 @@ def every_linear(network: PreTrainedModel, without: list[str]) -> tuple[str, ...
 
 
 def _scorer(settings: ModelSettings, head: HeadSettings, targets: tuple[str, ...]) -> Scorer:
+    adapter = AdapterSettings("none", 1, 1.0, targets)
     with known_words():
-        return build_scorer(
-            settings, AdapterSettings("none", 1, 1.0, targets), head,
-            n_outputs=_N_OUTPUTS, adapter_seed=0, head_seed=0, load=load_larger,
-        )  # fmt: skip
+        asked = ScorerSettings(settings, adapter, head, _N_OUTPUTS, adapter_seed=0, head_seed=0)
+        return unsharded_scorer(asked, asked.loaded_by(load_larger))
 
 
 def load_larger(settings: ModelSettings, **options: Any) -> LoadedModel:

@@ -9,9 +9,11 @@ import torch
 
 from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import tokenize
+from finetune.model.adapted import ScorerSettings
 from finetune.model.device import check_device
 from finetune.model.loading import LoadedModel, empty_model
-from finetune.model.scorer import build_scorer
+from finetune.model.scorer import unsharded_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
 from ntk_dist.arrays import FloatArray
 from tests.architectures.tiny_configs import tiny_config
@@ -40,15 +42,10 @@ def rows_of_architecture(folder: Path, model_type: str, device: str) -> dict[str
     model = ModelSettings(str(folder), dtype="float64", weights="random", device=device)  # type: ignore[arg-type]
     network = empty_model(model, n_outputs=2, language_model=True)
     with known_words():
-        scorer = build_scorer(
-            model,
-            AdapterSettings("none", 1, 1.0, every_linear(network, [])),
-            HeadSettings("label_words", False, words=("a", "b")),
-            n_outputs=2,
-            adapter_seed=0,
-            head_seed=0,
-            load=_loaded_here,
-        )
+        adapter = AdapterSettings("none", 1, 1.0, every_linear(network, []))
+        head = HeadSettings("label_words", False, words=("a", "b"))
+        settings = ScorerSettings(model, adapter, head, n_outputs=2, adapter_seed=0, head_seed=0)
+        scorer = unsharded_scorer(settings, settings.loaded_by(_loaded_here))
     texts = texts_with(None if scorer.words is None else scorer.words.mask)
     scores, rows = scorer.rows(texts.batch(range(len(texts))), torch.nn.Identity())
     return {name: values.numpy() for name, values in {**rows, "scores": scores}.items()}

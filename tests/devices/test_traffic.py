@@ -7,7 +7,7 @@ import pytest
 
 from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import tokenize
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
 from tests.devices.conftest import Pretending
 from tests.devices.rows import TEXTS

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 import orchestrator
 from finetune.data.targets import arrange, code_targets, kernel_outputs
 from finetune.data.tokens import tokenize
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.engine.run import run
 from orchestrator.spec import Spec

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
 
     from finetune.model.scorer import Scorer
+    from finetune.settings import ShardingSettings
     from finetune.training.run import Checkpoint
-    from finetune.zero.scorer import ShardedScorer
 
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class Work:
         self._shared: dict[Callable[[], Any], Any] = {}
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
-        self._loaded: tuple[str, Scorer | ShardedScorer] | None = None
+        self._loaded: tuple[str, Scorer] | None = None
 
     def begin(self, stage: Stage, halvings: int) -> None:
         """Begin a stage whose batches are halved `halvings` times; forget what stages of another kind shared."""
@@ -195,9 +195,7 @@ class Work:
             self._unpublished.pop().discard()
         self._checkpoints.clear()
 
-    def scorer(
-        self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]
-    ) -> "Scorer | ShardedScorer":
+    def scorer(self, parameters: Mapping[str, Any], head: Artifact | None, groups: list[str]) -> "Scorer":
         """Return the model with its adapter and head, loaded once for all shards of a seed.
 
         Args:
@@ -217,41 +215,40 @@ class Work:
 
     def _load(
         self, parameters: Mapping[str, Any], head_weights: Mapping[str, Array] | None, groups: list[str]
-    ) -> "Scorer | ShardedScorer":
+    ) -> "Scorer":
         from finetune.model.architecture import HEAD_GROUP
+        from finetune.scorers import build_scorer
 
         head = replace(head_settings(parameters["head"]), in_kernel=HEAD_GROUP in groups)
         model = replace(model_settings(self.sweep), dtype=parameters["dtype"])
         adapter = adapter_settings(parameters["adapter"])
-        options: dict[str, Any] = {
-            "n_outputs": parameters["n_outputs"],
-            "adapter_seed": parameters["adapter_seed"],
-            "head_seed": parameters["head_seed"],
-            "head_weights": head_weights,
-            "groups": groups,
-        }
+        return build_scorer(
+            model,
+            adapter,
+            head,
+            n_outputs=parameters["n_outputs"],
+            adapter_seed=parameters["adapter_seed"],
+            head_seed=parameters["head_seed"],
+            head_weights=head_weights,
+            groups=groups,
+            sharding=self._sharding(),
+        )
+
+    def _sharding(self) -> "ShardingSettings | None":
+        """Return how the processes of the group hold the model; None where one process computes alone."""
         sharding = self.sweep.spec.sharding
-        if sharding is not None and (self.group.size > 1 or self.sweep.spec.is_divided):
-            from finetune.parallel.processes import in_a_group
-            from finetune.settings import ShardingSettings
-            from finetune.zero.scorer import build_sharded_scorer
+        if sharding is None or (self.group.size == 1 and not self.sweep.spec.is_divided):
+            return None
+        from finetune.parallel.processes import in_a_group
+        from finetune.settings import ShardingSettings
 
-            in_a_group()
-            settings = ShardingSettings(**sharding.model_dump(mode="json"))
-            return build_sharded_scorer(model, adapter, head, sharding=settings, **options)
-        from finetune.model.scorer import build_scorer
-
-        return build_scorer(model, adapter, head, **options)
+        in_a_group()
+        return ShardingSettings(**sharding.model_dump(mode="json"))
 
     def forget_scorer(self) -> None:
         """Drop the loaded model; its memory is free at once unless the current stage still holds it."""
         if self._loaded is None:
             return
-        from finetune.zero.scorer import ShardedScorer
-
-        is_sharded = isinstance(self._loaded[1], ShardedScorer)
+        dropped = type(self._loaded[1])
         self._loaded = None
-        if is_sharded:
-            from finetune.zero.release import free_models
-
-            free_models()
+        dropped.free_dropped()

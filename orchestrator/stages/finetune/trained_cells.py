@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from finetune.analysis.updates import group_updates
-from finetune.parallel.weights import has_divided
 from finetune.training.origins import starting_from
 from finetune.training.run import SEEN, CellState, TrainingRun, Trajectory
 from finetune.training.trainable import Displacement
@@ -59,7 +58,7 @@ def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float]
     and, where the kernel is followed, `curvature` and `linearization_error` (S,) of `finetune.training.smoothness`: not
     of a model that is divided among processes, which cannot be differentiated twice.
     """
-    n_curved = 0 if has_divided(inputs.scorer.model) else n_examples
+    n_curved = 0 if inputs.scorer.is_sharded else n_examples
     with starting_from(inputs.weights):
         curved = [inputs.smoothness(n_curved, cell.kept) for cell in run.cells if n_curved]
         updates = [group_updates(inputs.scorer, cell.kept, inputs.trained) for cell in run.cells]

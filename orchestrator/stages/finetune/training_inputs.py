@@ -12,6 +12,7 @@ from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import TokenizedTexts
 from finetune.errors import UnsupportedModelError
 from finetune.model.prefix import PrefixCache
+from finetune.training.data_parallel import DataParallelModel
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.linearized_products import LinearizedProducts
@@ -22,8 +23,6 @@ from finetune.training.settings import TrainingSettings
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Displacement, Positions, Split, Trainable
-from finetune.zero.scorer import ShardedScorer
-from finetune.zero.trainable import ShardedModel, passing_through
 from ntk_dist.jacobian.tracked import TrackedLinear
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.context.tokenized import read_tokens
@@ -61,9 +60,7 @@ class TrainingInputs:
         self.groups: list[str] = parameters["groups"]
         head = work.input(stage, "head") if "head" in stage.inputs else None
         self.trained = [*self.groups, HEAD] if parameters["train_head"] else self.groups
-        loaded = work.scorer(parameters["problem"]["scorer"], head, self.trained)
-        self._sharded = loaded if isinstance(loaded, ShardedScorer) else None
-        self.scorer = passing_through(loaded) if isinstance(loaded, ShardedScorer) else loaded
+        self.scorer = work.scorer(parameters["problem"]["scorer"], head, self.trained)
         self.weights: Mapping[Tensor, Tensor] = {}
         self._group = work.group
         self._batch_tokens = work.batch_tokens(stage, parameters["problem"]["scorer"])
@@ -105,8 +102,8 @@ class TrainingInputs:
 
     def model_of(self, starts: Sequence[Origin], origins: Sequence[int]) -> StackedModel:
         """Return the model itself for cells that start from one origin each, see `StackedModel`."""
-        if self._sharded is not None:
-            return ShardedModel(self._sharded, self.trained, starts, self._outputs, origins, group=self._group)
+        if self._group.size > 1:
+            return DataParallelModel(self.scorer, self.trained, starts, self._outputs, origins, group=self._group)
         return StackedModel(self.scorer, self.trained, starts, self._outputs, origins)
 
     def origin(self) -> Origin:
@@ -121,7 +118,7 @@ class TrainingInputs:
             UnsupportedModelError: parameters outside linear modules differ.
         """
         self.weights = differing_weights(other.scorer, self.scorer)
-        self.scorer, self._sharded = other.scorer, other._sharded
+        self.scorer = other.scorer
 
     def linearization(self, n_cells: int) -> Trainable:
         """Return the linearized model, from the kernel's Jacobian rows or by products with the Jacobian."""
@@ -166,7 +163,7 @@ class TrainingInputs:
                 self._modules(self.trained),
                 kind=self._parameters["problem"]["kernel"]["kind"],
                 outputs=self._outputs,
-                before_backward=self._sharded.before_backward if self._sharded else None,
+                before_backward=self.scorer.before_backward,
             )
 
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:

@@ -22,10 +22,12 @@ from transformers import (
 
 from finetune.data.tokens import TokenizedTexts
 from finetune.errors import BatchingError
+from finetune.model.adapted import AdaptedModel
 from finetune.model.batching import TrialTexts, check_batching, one_score
 from finetune.model.model_state import undone
 from finetune.model.prefix import PrefixCache
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer, UnshardedScorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized_products import LinearizedProducts
@@ -239,10 +241,10 @@ class Memory(nn.Module):
 def test_each_mechanism_has_its_name(inside: nn.Module, said: str):
     torch.manual_seed(0)
     model = Odd(BERT, inside).double().requires_grad_(False).eval()
-    scorer = Scorer(model, model.classifier, {}, [])
+    scorer = UnshardedScorer(AdaptedModel(model, model.classifier))
     with pytest.raises(BatchingError, match=said):
         check(scorer, texts_of((5, 23, 5, 6, 6, 6, 6)))
-    alone = Scorer(model, model.classifier, {}, [], alone=True)
+    alone = UnshardedScorer(AdaptedModel(model, model.classifier, alone=True))
     if isinstance(inside, Chance):
         with pytest.raises(BatchingError, match="draws at random"):
             check(alone, texts_of())
@@ -253,7 +255,7 @@ def test_each_mechanism_has_its_name(inside: nn.Module, said: str):
 def test_the_crowd_of_a_batch_is_tried_where_no_text_is_longer():
     model = Odd(BERT, Capacity()).double().requires_grad_(False).eval()
     with pytest.raises(BatchingError, match=r"beside 6 others .* computes across the texts of a batch"):
-        check(Scorer(model, model.classifier, {}, []), texts_of((6,) * 7))
+        check(UnshardedScorer(AdaptedModel(model, model.classifier)), texts_of((6,) * 7))
 
 
 LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
@@ -283,7 +285,7 @@ class AfterLonger(nn.Module):
 
 def test_a_text_of_middling_length_after_the_longest_is_tried():
     model = Odd(BERT, AfterLonger()).double().requires_grad_(False).eval()
-    scorer = Scorer(model, model.classifier, {}, [])
+    scorer = UnshardedScorer(AdaptedModel(model, model.classifier))
     check(scorer, texts_of((5, 5, 6, 6, 6)))
     with pytest.raises(BatchingError, match=r"a text after a longer one other numbers.*keeps something"):
         check(scorer, texts_of((5, 12, 12, 20)), crowd=1)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import TokenizedTexts, tokenize
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from tests.tiny_models import ALL_TARGETS, FAMILIES, KINDS, Kind, save_tiny
 

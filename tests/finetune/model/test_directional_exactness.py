@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.tokens import tokenize
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.capture import jacobian_rows

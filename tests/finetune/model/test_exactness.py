@@ -12,7 +12,8 @@ from torch import Tensor
 
 from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import TokenizedTexts, tokenize
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.capture import jacobian_rows
 from tests.single_example import reference_rows, relative_error

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from transformers import CTRLConfig, FunnelConfig, LongformerConfig, OPTConfig, PreTrainedConfig
 
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterKind, AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.errors import NotRecordedError, NtkError
 from ntk_dist.jacobian.batches import pad

@@ -29,7 +29,8 @@ from finetune.model import scorer as scorer_module
 from finetune.model.encoder import T5EncoderForSequenceClassification
 from finetune.model.inspection import inspect_model
 from finetune.model.label_words import WordIds
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.errors import NotRecordedError
 from ntk_dist.jacobian.batches import pad

@@ -12,7 +12,8 @@ from finetune.analysis.precision_error import RowSample, precision_error, sample
 from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.model.prefix import PrefixCache
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from tests.tiny_models import ALL_TARGETS, KINDS, Kind, save_tiny
 

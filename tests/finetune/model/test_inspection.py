@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from finetune.errors import ModelLoadError, TargetError
 from finetune.model.inspection import inspect_model
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from tests.tiny_models import ALL_TARGETS, DECODERS, FAMILIES, save_tiny
 

@@ -15,7 +15,8 @@ from finetune.errors import HeadError, LabelWordError, PromptError, TooLongError
 from finetune.model.architecture import reads_mask
 from finetune.model.label_words import check_label_words
 from finetune.model.prefix import PrefixCache
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.training.origins import Origin
 from finetune.training.stacked import StackedModel

@@ -9,7 +9,8 @@ import torch
 from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import tokenize
 from finetune.model.prefix import PrefixCache
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
 from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
 

@@ -8,9 +8,11 @@ from transformers import FalconConfig, FalconForSequenceClassification
 
 from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.errors import FinetuneError, TargetError, UnsupportedModelError
+from finetune.model.adapted import AdaptedModel
 from finetune.model.architecture import linears
 from finetune.model.prefix import PrefixCache, find_layers
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer, UnshardedScorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.batches import Batch, pad
 from ntk_dist.jacobian.capture import jacobian_rows
@@ -160,7 +162,7 @@ def test_layers_that_return_tuples(tmp_path):
         vocab_size=23, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, num_labels=2, pad_token_id=0
     )  # fmt: skip
     model = FalconForSequenceClassification(config).double()
-    scorer = Scorer(model, model.score, {}, [])
+    scorer = UnshardedScorer(AdaptedModel(model, model.score))
     tokens = tokens_of(save_tiny("gpt2", tmp_path))
     batch = tokens.batch([0, 1, 2])
     for lowest in (1, None):

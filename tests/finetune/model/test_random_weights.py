@@ -13,7 +13,7 @@ from finetune.data.tokens import tokenize
 from finetune.errors import DeviceError, ModelLoadError
 from finetune.model.device import check_device
 from finetune.model.loading import load_model
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.device.transfers import NoDeviceError
 from tests.tiny_models import KINDS, Kind, save_tiny

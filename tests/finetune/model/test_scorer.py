@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,12 @@ from transformers import (
 
 from finetune.data.tokens import tokenize
 from finetune.errors import HeadError, LabelWordError, ModelLoadError, TargetError, UnsupportedModelError
+from finetune.model.adapted import AdaptedModel, ScorerSettings
 from finetune.model.label_words import word_ids
-from finetune.model.loading import load_model
-from finetune.model.scorer import Scorer, build_scorer
-from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from finetune.model.loading import LoadedModel, load_model
+from finetune.model.scorer import Scorer, UnshardedScorer, unsharded_scorer
+from finetune.scorers import build_scorer
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
 from ntk_dist.errors import NonFiniteError, TiedWeightsError
 from ntk_dist.jacobian.capture import jacobian_rows
 from tests.tiny_models import ALL_TARGETS, DECODERS, KINDS, save_tiny
@@ -40,6 +44,13 @@ def build(folder, adapter=LORA, head=None, *, dtype="float64", n_outputs=2, seed
         head_seed=seeds[1],
         **options,
     )
+
+
+def build_from(folder, load: Callable[..., LoadedModel]) -> Scorer:
+    """Build a scorer of a model that is not loaded as usual."""
+    adapter = AdapterSettings("none", 1, 1.0, ("query",))
+    settings = ScorerSettings(ModelSettings(str(folder)), adapter, HeadSettings("random"), 2, 0, 0)
+    return unsharded_scorer(settings, settings.loaded_by(load))
 
 
 def batch_of(folder, texts=TEXTS):
@@ -279,7 +290,7 @@ def test_what_a_language_model_does_behind_its_vocabulary_is_done_to_words(folde
         load_model(ModelSettings(str(tmp_path), dtype="float64"), n_outputs=2, language_model=True, seed=0).model,
     )
     ids = word_ids(ModelSettings(str(tmp_path)), words.words, 2).words
-    own = Scorer(whole, scorer.final, {}, []).vocabulary_logits(batch)
+    own = UnshardedScorer(AdaptedModel(whole, scorer.final)).vocabulary_logits(batch)
     expected = own[torch.arange(len(batch)), batch.last_positions][:, ids]
     assert torch.allclose(scorer.logits(batch), expected, rtol=1e-12)
     features = scorer.features(batch)
@@ -300,6 +311,12 @@ def test_the_head_is_no_target(folders):
         build(folders["bert"], AdapterSettings("lora", 2, 4.0, ("classifier",)))
 
 
+def test_processes_that_keep_the_whole_model_each_have_the_class_of_scorers_that_needs_no_others(folders):
+    every = ShardingSettings(group_size=2, stage=0)
+    assert isinstance(build(folders["bert"], sharding=every), UnshardedScorer)
+    assert not build(folders["bert"]).is_sharded
+
+
 def test_a_nan_weight_is_named(folders, tmp_path):
     def spoil(tensors):
         tensors["encoder.layer.1.output.dense.weight"][2, 3] = torch.nan
@@ -317,7 +334,7 @@ def test_tied_weights_in_two_groups_are_refused(folders):
         return loaded
 
     with pytest.raises(TiedWeightsError, match=r"1\.query.*0\.query"):
-        build(folders["bert"], AdapterSettings("none", 1, 1.0, ("query",)), load=tie)
+        build_from(folders["bert"], tie)
 
 
 def test_a_weight_that_another_module_computes_with_too_is_refused(folders):
@@ -330,7 +347,7 @@ def test_a_weight_that_another_module_computes_with_too_is_refused(folders):
     with pytest.raises(
         TiedWeightsError, match=r"0\.attention\.self\.query and .*1\.attention\.self\.key are tied.*both"
     ):
-        build(folders["bert"], AdapterSettings("none", 1, 1.0, ("query",)), load=tie)
+        build_from(folders["bert"], tie)
 
 
 def test_a_folder_without_a_model(tmp_path):

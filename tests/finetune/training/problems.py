@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from finetune.data.tokens import TokenizedTexts, tokenize
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.training.linearized import LinearizedModel, LinearRows
 from finetune.training.loop import Targets

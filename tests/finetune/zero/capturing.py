@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.model.scorer import Scorer
 from finetune.parallel.group import ModelGroup
 from finetune.parallel.processes import joined_group
 from finetune.parallel.weights import is_divided, part_of
-from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
+from finetune.scorers import build_scorer
+from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
 from ntk_dist.jacobian.batches import length_buckets
 
 
@@ -69,13 +70,14 @@ def capture(
     torch.set_num_threads(1)
     with joined_group() as group:
         facts = {name: capture_case(case, folder / f"{name}-{group.rank}", group) for name, case in cases.items()}
-        return facts, {name: refusal(model) for name, model in damaged.items()}
+        return facts, {name: refusal(model, group) for name, model in damaged.items()}
 
 
 def capture_case(case: Case, file: Path, group: ModelGroup) -> dict[str, int]:
     """Leave what this process captures of a case; return what it held of the model."""
     tokens, found = case.tokens(), dict[str, Tensor]()
-    sharded = build_sharded_scorer(*case.settings(), **case.options())
+    sharded = build_scorer(*case.settings(), **case.options(), sharding=ShardingSettings(group.size))
+    assert sharded.is_sharded
     before = held(sharded)
     for positions, counts in group.rounds(case.batches()):
         scores, rows = sharded.rows(tokens.batch(positions), lambda logits: logits)
@@ -87,11 +89,13 @@ def capture_case(case: Case, file: Path, group: ModelGroup) -> dict[str, int]:
     return {"before": before["own"], "after": after["own"], "all": after["all"]}
 
 
-def refusal(model: ModelSettings) -> str:
+def refusal(model: ModelSettings, group: ModelGroup) -> str:
     """Return the error that a damaged model gives in this process."""
-    options = {"n_outputs": 2, "adapter_seed": 1, "head_seed": 2}
+    adapter, sharding = AdapterSettings("lora", 2, 4.0, ("q_proj",)), ShardingSettings(group.size)
     try:
-        build_sharded_scorer(model, AdapterSettings("lora", 2, 4.0, ("q_proj",)), HeadSettings("random"), **options)
+        build_scorer(
+            model, adapter, HeadSettings("random"), n_outputs=2, adapter_seed=1, head_seed=2, sharding=sharding
+        )
     except ValueError as error:
         return f"{type(error).__name__}: {error}"
     return "none"
@@ -113,8 +117,8 @@ def fail_alone(rank: int) -> None:
         torch.distributed.barrier()
 
 
-def held(sharded: ShardedScorer) -> dict[str, int]:
+def held(scorer: Scorer) -> dict[str, int]:
     """Return the numbers that this process has of the divided weights, and those that there are."""
-    divided = [parameter for parameter in sharded.scorer.model.parameters() if is_divided(parameter)]
+    divided = [parameter for parameter in scorer.model.parameters() if is_divided(parameter)]
     own = sum(parameter.numel() + part_of(parameter).numel() for parameter in divided)
     return {"own": own, "all": sum(parameter.ds_numel for parameter in divided)}

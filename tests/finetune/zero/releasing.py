@@ -12,9 +12,9 @@ from finetune.model.scorer import Scorer
 from finetune.parallel.group import ModelGroup
 from finetune.parallel.processes import joined_group
 from finetune.parallel.weights import is_divided, part_of
-from finetune.zero.release import free_models
-from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
-from finetune.zero.trainable import passing_through
+from finetune.scorers import build_scorer
+from finetune.settings import ShardingSettings
+from finetune.zero.scorer import ShardedScorer
 from tests.finetune.zero.capturing import Case
 
 Parts = list[tuple[StorageWeakRef, int]]
@@ -27,9 +27,9 @@ class Seen:
     Attributes:
         living: bytes of divided weights that lived after each model was dropped.
         same_rows: whether the last of the models had the rows of the first, bit for bit.
-        held: bytes that lived of a model of which a copy was held, and all that it had.
+        held: bytes that lived of a model that was held, and all that it had.
         dropped: bytes that lived of the one beside it.
-        same_again: whether the copy kept its rows.
+        same_again: whether it kept its rows.
     """
 
     living: list[int]
@@ -53,7 +53,7 @@ def drop_one_after_another(cases: Mapping[str, Case], group: ModelGroup) -> tupl
     for name, case in cases.items():
         model, *others = case.settings()
         weights = replace(model, weights="random" if name == "drawn" else "pretrained")
-        sharded = build_sharded_scorer(weights, *others, **case.options())
+        sharded = build_scorer(weights, *others, **case.options(), sharding=ShardingSettings(group.size))
         parts += parts_of(sharded)
         if name == "broken off":
             break_off(sharded, case)
@@ -62,27 +62,28 @@ def drop_one_after_another(cases: Mapping[str, Case], group: ModelGroup) -> tupl
         if name != "unused":
             rows.append(rows_of(sharded, case, group))
         del sharded
-        free_models()
+        ShardedScorer.free_dropped()
         living.append(living_bytes(parts))
     first, last = rows[0], rows[-1]
     return living, all(torch.equal(first[name], values) for name, values in last.items())
 
 
 def hold_one_of_two(case: Case, group: ModelGroup) -> tuple[tuple[int, int], int, bool]:
-    """Hold a copy of the first of two models; return the last three things of `Seen`."""
-    first, second = (build_sharded_scorer(*case.settings(), **case.options()) for _ in range(2))
+    """Hold the first of two models; return the last three things of `Seen`."""
+    sharding = ShardingSettings(group.size)
+    first, second = (build_scorer(*case.settings(), **case.options(), sharding=sharding) for _ in range(2))
     parts = [parts_of(first), parts_of(second)]
-    copy, before = passing_through(first), rows_of(first, case, group)
+    before = rows_of(first, case, group)
     rows_of(second, case, group)
-    del first, second
-    free_models()
+    del second
+    ShardedScorer.free_dropped()
     held, dropped = (living_bytes(each) for each in parts)
-    after = rows_of(copy, case, group)
+    after = rows_of(first, case, group)
     whole = sum(size for _, size in parts[0])
     return (held, whole), dropped, all(torch.equal(before[name], after[name]) for name in before)
 
 
-def rows_of(scorer: ShardedScorer | Scorer, case: Case, group: ModelGroup) -> dict[str, Tensor]:
+def rows_of(scorer: Scorer, case: Case, group: ModelGroup) -> dict[str, Tensor]:
     """Return the rows of this process's share of a case."""
     tokens, found = case.tokens(), dict[str, Tensor]()
     for number, (positions, _) in enumerate(group.rounds(case.batches())):
@@ -92,21 +93,21 @@ def rows_of(scorer: ShardedScorer | Scorer, case: Case, group: ModelGroup) -> di
     return found
 
 
-def break_off(sharded: ShardedScorer, case: Case) -> None:
+def break_off(sharded: Scorer, case: Case) -> None:
     """Have an error end a pass in the midst of the model, in all processes."""
 
     def fail(*_: object) -> None:
         raise MemoryError
 
-    handle = sharded.scorer.final.register_forward_pre_hook(fail)
+    handle = sharded.final.register_forward_pre_hook(fail)
     with pytest.raises(MemoryError):
         sharded.rows(case.tokens().batch([0]), lambda logits: logits)
     handle.remove()
 
 
-def parts_of(sharded: ShardedScorer) -> Parts:
+def parts_of(sharded: Scorer) -> Parts:
     """Return what this process has of the divided weights, without keeping it, and how many bytes each takes."""
-    divided = [part_of(weight).untyped_storage() for weight in sharded.scorer.model.parameters() if is_divided(weight)]
+    divided = [part_of(weight).untyped_storage() for weight in sharded.model.parameters() if is_divided(weight)]
     assert divided
     return [(StorageWeakRef(storage), storage.nbytes()) for storage in divided]
 

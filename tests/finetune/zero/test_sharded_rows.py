@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from benchmarks.capture import demo_model
 from finetune.errors import GroupError
 from finetune.model.loading import load_model
-from finetune.model.scorer import build_scorer
 from finetune.parallel.group import ModelGroup
 from finetune.parallel.launching import run_group
 from finetune.parallel.processes import joined_group
 from finetune.parallel.weights import zero_config
+from finetune.scorers import build_scorer
 from finetune.settings import ModelSettings, ShardingSettings
 from ntk_dist.jacobian.capture import jacobian_rows
 from tests.finetune.zero.capturing import Case, capture, die_alone, fail_alone

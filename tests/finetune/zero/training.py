@@ -17,9 +17,12 @@ from safetensors.numpy import load_file, save_file
 from finetune.analysis.updates import group_updates
 from finetune.errors import GroupError
 from finetune.model.prefix import PrefixCache
-from finetune.model.scorer import Scorer, build_scorer
+from finetune.model.scorer import Scorer
 from finetune.parallel.group import ModelGroup
 from finetune.parallel.processes import joined_group
+from finetune.scorers import build_scorer
+from finetune.settings import ShardingSettings
+from finetune.training.data_parallel import DataParallelModel
 from finetune.training.group_checkpoint import GroupCheckpoint
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized_products import LinearizedProducts
@@ -28,8 +31,6 @@ from finetune.training.origins import Origin, differing_weights, starting_from
 from finetune.training.run import Arrays, CellStatus, Checkpoint, Observer, TrainingRun
 from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.stacked import StackedModel
-from finetune.zero.scorer import ShardedScorer, build_sharded_scorer
-from finetune.zero.trainable import ShardedModel, passing_through
 from tests.finetune.training.problems import coded_targets, flat, texts_of
 from tests.finetune.zero.capturing import Case
 
@@ -100,14 +101,13 @@ def run_whole(training: Training, dtype: str) -> Found:
 
 
 def run_shared(
-    training: Training, sharded: Sequence[ShardedScorer], group: ModelGroup, checkpoint: Checkpoint | None = None
+    training: Training, sharded: Sequence[Scorer], group: ModelGroup, checkpoint: Checkpoint | None = None
 ) -> Found:
     """Train in the processes of a group, with its models."""
-    scorers = [passing_through(each) for each in sharded]
-    groups, starts = training.groups(scorers[0]), training.starts(scorers, group)
-    model = ShardedModel(sharded[0], groups, starts, "full", training.origins(), group=group)
-    observer = training.observer(scorers[0], before_backward=sharded[0].before_backward)
-    return found_in(training, scorers[0], training.run(model, "float32", observer=observer, checkpoint=checkpoint))
+    groups, starts = training.groups(sharded[0]), training.starts(sharded, group)
+    model = DataParallelModel(sharded[0], groups, starts, "full", training.origins(), group=group)
+    observer = training.observer(sharded[0], before_backward=sharded[0].before_backward)
+    return found_in(training, sharded[0], training.run(model, "float32", observer=observer, checkpoint=checkpoint))
 
 
 def found_in(training: Training, scorer: Scorer, run: TrainingRun) -> Found:
@@ -174,7 +174,7 @@ def train_all(trainings: Mapping[str, Training], one: str, folder: Path) -> None
         # The last one comes again and again.
         for name in sorted(trainings, key=one.__eq__):
             training = trainings[name]
-            sharded = training.scorers(build_sharded_scorer)
+            sharded = training.scorers(partial(build_scorer, sharding=ShardingSettings(group.size)))
             train(name)
         train("again")
         with pytest.raises(KeyboardInterrupt):
@@ -186,10 +186,10 @@ def train_all(trainings: Mapping[str, Training], one: str, folder: Path) -> None
         train("", EndingCheckpoint(group, folder / "killed", die if group.rank else go_on))
 
 
-def move_apart(training: Training, sharded: ShardedScorer, group: ModelGroup) -> str:
+def move_apart(training: Training, sharded: Scorer, group: ModelGroup) -> str:
     """Return what is said where the second process has moved a weight by itself, ever so little."""
     starts = [Origin(texts_of(Path(training.case.model)))]
-    model = ShardedModel(sharded, ["head"], starts, "full", [0, 0], group=group)
+    model = DataParallelModel(sharded, ["head"], starts, "full", [0, 0], group=group)
     if group.rank == 1:
         next(iter(model.displacements[1].values())).data.view(-1)[-1] = 1e-30
     with pytest.raises(GroupError) as raised:
@@ -197,10 +197,10 @@ def move_apart(training: Training, sharded: ShardedScorer, group: ModelGroup) ->
     return str(raised.value)
 
 
-def take_products(_training: Training, sharded: ShardedScorer, _group: ModelGroup) -> str:
+def take_products(_training: Training, sharded: Scorer, _group: ModelGroup) -> str:
     """Return what is said where products with the Jacobian are asked for."""
     with pytest.raises(GroupError) as raised:
-        LinearizedProducts(passing_through(sharded), ["head"], {}, "full", 1, initial={})
+        LinearizedProducts(sharded, ["head"], {}, "full", 1, initial={})
     return str(raised.value)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.cli.training_notes import AVERAGED, kernel_notes, training_notes
 from orchestrator.results.report.linearity import linearity

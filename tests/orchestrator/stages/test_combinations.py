@@ -12,7 +12,7 @@ import torch
 
 from finetune.data.targets import code_targets
 from finetune.errors import CombinationError
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.errors import ResultsError, SpecError
 from orchestrator.plan.plan import Plan, make_plan

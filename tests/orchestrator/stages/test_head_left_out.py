@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from finetune.data.targets import kernel_outputs
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.plan.parts import Solve
 from orchestrator.plan.plan import Plan

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from finetune.data.targets import code_targets
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.tokenized import read_tokens

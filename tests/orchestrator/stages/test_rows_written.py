@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.batches import length_buckets
 from orchestrator.spec import read_spec

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from finetune.data.targets import code_targets
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from finetune.training import loop
 from orchestrator.errors import ChangedError, ResultsError, SpecError

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetune.data.targets import code_targets
-from finetune.model.scorer import build_scorer
+from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.capture import jacobian_rows
 from orchestrator.cli.training_notes import HEAD_OUTSIDE

@@ -1,8 +1,7 @@
-"""The divided model of a group as a trainable model: its processes share the examples of every batch."""
+"""A trainable model of which the processes of a group share the examples of every batch."""
 
 import zlib
 from collections.abc import Sequence
-from copy import copy
 
 import torch
 from torch import Tensor
@@ -13,19 +12,18 @@ from finetune.parallel.group import ModelGroup
 from finetune.training.origins import Origin
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Displacement, Positions, Split
-from finetune.zero.scorer import ShardedScorer
 from ntk_dist.kernel.features import OutputMode
 
 
-class ShardedModel(StackedModel):
-    """A `StackedModel` whose model is divided among the processes of a group.
+class DataParallelModel(StackedModel):
+    """A `StackedModel` whose examples are shared among the processes of a group.
 
     Every process calls it alike and gets the outputs of all examples, of which it computes its own; in the backward
     pass the gradients of displacements are summed. So `finetune.training.loop` makes the same steps on all of them:
     displacements, losses and what follows from them have the same bits everywhere.
 
     Args:
-        sharded: the model; its own weights are never changed.
+        scorer: the model, sharded over these processes or not; its own weights are never changed.
         groups: names of the groups that are trained.
         starts: see `StackedModel`, as the two that follow.
         outputs: see there.
@@ -35,7 +33,7 @@ class ShardedModel(StackedModel):
 
     def __init__(
         self,
-        sharded: ShardedScorer,
+        scorer: Scorer,
         groups: Sequence[str],
         starts: Sequence[Origin],
         outputs: OutputMode,
@@ -43,7 +41,7 @@ class ShardedModel(StackedModel):
         *,
         group: ModelGroup,
     ) -> None:
-        super().__init__(passing_through(sharded), groups, starts, outputs, origins)
+        super().__init__(scorer, groups, starts, outputs, origins)
         self._group = group
 
     def outputs(self, split: Split, positions: Sequence[Positions], cells: list[int]) -> Tensor:
@@ -72,14 +70,6 @@ class ShardedModel(StackedModel):
         """Check that all processes are about to do the same: they would wait for each other, or train apart."""
         asked = zlib.crc32(repr((split, [each.tolist() for each in positions], cells)).encode())
         check_agreement([asked, sum(_bits(self.displacements[cell]) for cell in cells) % 2**63], self._group)
-
-
-def passing_through(sharded: ShardedScorer) -> Scorer:
-    """Return the scorer of a divided model, with methods that fetch its weights."""
-    scorer = copy(sharded.scorer)
-    # Attributes of the instance come before the methods of its class.
-    vars(scorer).update(logits=sharded.logits, rows=sharded.rows)
-    return scorer
 
 
 @torch.no_grad()
