@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.ridge import RidgePath
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
-from ntk_dist.spectrum.spectrum import SpectrumSummary, label_alignment, summarise
+from ntk_dist.spectrum.spectrum import SpectrumSummary, label_alignment, summarize
 
 N_LAYERS = 6
 EPS = float(np.finfo(np.float64).eps)
@@ -61,7 +61,7 @@ def layer_set(
     start = time.perf_counter()
     decomposition = TridiagonalDecomposition(summed(blocks))
     M, trace = decomposition.size, decomposition.trace
-    summary = summarise(
+    summary = summarize(
         decomposition.eigenvalues,
         size=M,
         trace=trace,

@@ -90,4 +90,4 @@ class TooLongError(FinetuneError):
 
 
 class GroupError(FinetuneError):
-    """The processes of a model group cannot work together."""
+    """The processes of a group cannot work together."""

@@ -44,6 +44,6 @@ def build_scorer(
         NotRecordedError: as `ntk_dist.jacobian.tracked.check_products`.
     """
     settings = ScorerSettings(model, adapter, head, n_outputs, adapter_seed, head_seed, head_weights, groups)
-    if sharding is None or not sharding.divides:
+    if sharding is None or not sharding.shards_weights:
         return unsharded_scorer(settings)
     return sharded_scorer(settings, sharding.offload)

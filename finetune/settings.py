@@ -41,11 +41,11 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ShardingSettings:
-    """Division of a model among the processes of a group.
+    """How a model is sharded over the processes of a group.
 
     Attributes:
         group_size: how many processes there are.
-        stage: stage of DeepSpeed's ZeRO: 3 divides the weights among them, 0 leaves all of them on each.
+        stage: stage of DeepSpeed's ZeRO: 3 shards the weights over them, 0 leaves all of them on each.
         offload: "cpu" keeps the parts in the host's memory, and only the layer at work on the GPU.
     """
 
@@ -54,7 +54,7 @@ class ShardingSettings:
     offload: Literal["none", "cpu"] = "none"
 
     @property
-    def divides(self) -> bool:
+    def shards_weights(self) -> bool:
         """True if a process has less than the whole model on its device; a group of one may offload to its host."""
         return self.stage == 3 and (self.group_size > 1 or self.offload == "cpu")
 

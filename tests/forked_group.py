@@ -1,4 +1,4 @@
-"""Model groups whose processes have loaded the libraries."""
+"""Process groups whose processes have loaded the libraries."""
 
 from collections.abc import Callable
 from typing import Any

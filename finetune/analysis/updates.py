@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from finetune.model.scorer import Scorer
-from finetune.parallel.weights import whole
+from finetune.parallel.weights import unsharded
 from finetune.training.trainable import Displacement
 from ntk_dist.jacobian.tracked import TrackedLinear
 
@@ -32,8 +32,8 @@ class GroupUpdate:
 def group_updates(scorer: Scorer, displacement: Displacement, groups: list[str]) -> list[GroupUpdate]:
     """Return how much a displacement of the parameters of `groups` changes the weights that they adapt.
 
-    Parameters without a displacement are where they were, as LoRA's A in a linearized model. Where the model is divided
-    among processes, all of them call it alike.
+    Parameters without a displacement are where they were, as LoRA's A in a linearized model. All
+    processes of a sharded model call it alike.
     """
     updates = []
     for group in groups:
@@ -68,4 +68,4 @@ def _lora_change(
     a, b = (linears[f"{path}.{name}"].module.weight for name in ("lora_A", "lora_B"))
     moved_a, moved_b = (displacement.get(f"{path}.{name}.weight") for name in ("lora_A", "lora_B"))
     new_a, new_b = (old if moved is None else old + moved.to(old.device) for old, moved in ((a, moved_a), (b, moved_b)))
-    return scaling * (new_b @ new_a - b @ a), whole(module.base_layer.weight)
+    return scaling * (new_b @ new_a - b @ a), unsharded(module.base_layer.weight)

@@ -101,9 +101,9 @@ def _correlation(predictions: FloatArray, targets: FloatArray) -> FloatArray:
 
 def _unit(values: FloatArray) -> FloatArray:
     """Return values (L, n) less their mean, scaled to length 1."""
-    centred: FloatArray = values - values.mean(axis=1, keepdims=True)
+    centered: FloatArray = values - values.mean(axis=1, keepdims=True)
     # The largest first, so that no square leaves the range of floats.
     with np.errstate(invalid="ignore", divide="ignore"):
-        centred = centred / np.abs(centred).max(axis=1, keepdims=True)
-        unit: FloatArray = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+        centered = centered / np.abs(centered).max(axis=1, keepdims=True)
+        unit: FloatArray = centered / np.linalg.norm(centered, axis=1, keepdims=True)
     return unit

@@ -22,7 +22,7 @@ from finetune.model.architecture import HEAD_GROUP, Target, final_linear, find_l
 from finetune.model.head import draw_missing, head_parts, prepare_head
 from finetune.model.label_words import WordIds, check_word_head, word_head, word_ids
 from finetune.model.loading import LoadedModel
-from finetune.parallel.weights import has_divided
+from finetune.parallel.weights import has_sharded
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.tracked import TrackedLinear, check_alone, check_groups, check_products
 
@@ -104,7 +104,7 @@ def adapt(loaded: LoadedModel, settings: ScorerSettings) -> AdaptedModel:
     """
     network = loaded.model
     targets = find_targets(network, settings.adapter.targets)
-    if not has_divided(network):
+    if not has_sharded(network):
         check_products(TrackedLinear(target.module, target.path) for target in targets)
     words = word_ids(settings.model, settings.head.words, settings.n_outputs) if settings.language_model else None
     final, drawn = _with_head(loaded, settings, words)

@@ -12,7 +12,7 @@ from finetune.data.tokens import load_tokenizer
 from finetune.errors import HeadError, LabelWordError, PromptError
 from finetune.model.architecture import base_prefix, reads_mask
 from finetune.model.loading import load_config
-from finetune.parallel.weights import whole
+from finetune.parallel.weights import unsharded
 from finetune.settings import HeadSettings, ModelSettings
 from ntk_dist.jacobian.batches import Batch
 
@@ -85,13 +85,13 @@ def word_ids(model: ModelSettings, words: tuple[str, ...], n_outputs: int) -> Wo
 
 
 def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
-    """The rows `ids` of the output embedding as a linear head (d -> number of words), whole in a divided model too.
+    """Return the rows `ids` of the output embedding as a linear head (d -> number of words), which is never sharded.
 
     Raises:
         HeadError: the model has no output embedding.
     """
     embedding = _output_embedding(model)
-    weight, bias = whole(embedding.weight), getattr(embedding, "bias", None)
+    weight, bias = unsharded(embedding.weight), getattr(embedding, "bias", None)
     # nn.Linear draws weights of its own from the global generator
     with torch.random.fork_rng(devices=[]):
         head = nn.Linear(weight.shape[1], len(ids), bias=bias is not None, dtype=weight.dtype, device=weight.device)
@@ -99,7 +99,7 @@ def word_head(model: PreTrainedModel, ids: list[int]) -> nn.Linear:
     with torch.no_grad():
         head.weight.copy_(weight[chosen])
         if bias is not None:
-            head.bias.copy_(whole(bias)[chosen])
+            head.bias.copy_(unsharded(bias)[chosen])
     return head.requires_grad_(False)
 
 

@@ -24,7 +24,7 @@ from finetune.model.device import check_device
 from finetune.model.module_count import not_too_many, number_of_layers
 from finetune.model.random_weights import random_model
 from finetune.model.weight_files import check_weight_files
-from finetune.parallel.weights import has_divided, part_of
+from finetune.parallel.weights import has_sharded, local_part
 from finetune.settings import ModelSettings
 from ntk_dist.errors import NonFiniteError
 
@@ -121,8 +121,8 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
     model.requires_grad_(False).eval()
     check_fit(settings, model, fit)
     _check_finite(model)
-    if not has_divided(model):
-        # of a divided model each part is already where DeepSpeed wants it
+    if not has_sharded(model):
+        # of a sharded model each part is already where DeepSpeed wants it
         model.to(device)
     return LoadedModel(model, fit.drawn(model))
 
@@ -183,7 +183,7 @@ def _options(settings: ModelSettings) -> dict[str, Any]:
 
 def _in_double(model: PreTrainedModel, settings: ModelSettings) -> PreTrainedModel:
     """Return a model in double precision without parameters in single precision, as architectures ask for routers."""
-    if settings.dtype == "float64" and not has_divided(model):
+    if settings.dtype == "float64" and not has_sharded(model):
         for parameter in model.parameters():
             if parameter.dtype == torch.float32:
                 parameter.data = parameter.data.double()
@@ -192,8 +192,8 @@ def _in_double(model: PreTrainedModel, settings: ModelSettings) -> PreTrainedMod
 
 def _check_finite(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
-        # of a model that is divided among processes each looks at its part
-        part = part_of(parameter)
+        # of a sharded model each process looks at its part
+        part = local_part(parameter)
         # one sum costs less than a mask; elements are checked only if the sum is not finite
         if not bool(torch.isfinite(part.sum())) and not bool(torch.isfinite(part).all()):
             raise NonFiniteError(

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from finetune.parallel.deepspeed_private import MODULE_ATTRIBUTES
+
 _OF_TORCH = frozenset(vars(nn.Module()))
 """Attributes of every module: parameters, hooks and the like, which are not the architecture's own."""
-
-_OF_DEEPSPEED = ("ds_", "applied_pre_backward_ref_cnt")
 
 
 class ModelState:
@@ -99,7 +99,7 @@ def _own(module: nn.Module) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if name not in _OF_TORCH and name != "forward" and not name.startswith(_OF_DEEPSPEED)
+        if name not in _OF_TORCH and name != "forward" and not name.startswith(MODULE_ATTRIBUTES)
     }
 
 

@@ -22,13 +22,13 @@ from finetune.model.adapter import check_group_names
 from finetune.model.architecture import find_layers, position_bias
 from finetune.model.scorer import Scorer
 from finetune.parallel.exchange import join
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from ntk_dist.jacobian.batches import Batch, length_buckets
 from ntk_dist.jacobian.forwards import replaced_forwards
 
 Positions = Sequence[int] | NDArray[np.integer]
 
-_ALONE = ModelGroup()
+_ALONE = ProcessGroup()
 
 _NOT_KEEPABLE = (
     "the layers of this architecture hand on more than hidden states (examples, tokens, width), or padding changes "
@@ -72,13 +72,13 @@ class PrefixCache:
         return 0 if self._kept is None else self._kept.rows.nbytes
 
     @torch.no_grad()
-    def fill(self, tokens: TokenizedTexts, *, batch_tokens: int, group: ModelGroup = _ALONE) -> None:
+    def fill(self, tokens: TokenizedTexts, *, batch_tokens: int, process_group: ProcessGroup = _ALONE) -> None:
         """Run the model once on n examples, in batches of at most `batch_tokens` tokens, and keep the states.
 
         Args:
             tokens: the examples.
             batch_tokens: most tokens of a batch, padding included.
-            group: processes that share the batches of a model that is divided among them; each keeps all states.
+            process_group: processes that share the batches of a model that is sharded over them; each keeps all states.
 
         Raises:
             TargetError: a group is used before the last frozen layer, so that it changes the states.
@@ -89,7 +89,7 @@ class PrefixCache:
         kept: _KeptStates | None = None
         together = length_buckets(tokens.lengths, batch_tokens=batch_tokens) if self._frozen else []
         buckets = [positions for bucket in together for positions in self._scorer.at_once(bucket)]
-        for positions, counts in group.rounds(buckets):
+        for positions, counts in process_group.rounds(buckets):
             batch = tokens.batch(positions)
             output = self._run(batch)
             states = output[0] if isinstance(output, tuple) else output
@@ -103,7 +103,7 @@ class PrefixCache:
                 real = batch.attention_mask.bool()
                 kept.rows[kept.index(positions, batch.input_ids.shape[1])[real]] = states[real]
         if kept is not None:
-            join(kept.rows, group)
+            join(kept.rows, process_group)
             shortest, longest = buckets[0][0], buckets[-1][-1]
             self._check(kept, [shortest])
             for positions in self._scorer.at_once([shortest, longest]):

@@ -16,14 +16,14 @@ from finetune.parallel.weights import gathered
 def random_model(make: Callable[[], PreTrainedModel], device: torch.device, seed: int) -> PreTrainedModel:
     """Return a model whose every parameter depends on the seed and on its own name alone.
 
-    So it is the same whole and divided among any number of processes; inside `loaded_in_parts` of
+    So it is the same unsharded and sharded over any number of processes; inside `loaded_sharded` of
     `finetune.parallel.weights` no process holds more than a few modules of it. Values are drawn in single precision and
     rounded, so that a model in half precision is a rounded one in single precision. They are drawn on the device: a GPU
     draws other numbers than a processor.
 
     Args:
         make: builds the model, as `from_config` of transformers does.
-        device: where it is built; one that is built in parts goes where DeepSpeed puts it.
+        device: where it is built; one that is built sharded goes where DeepSpeed puts it.
         seed: seed of all parameters.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -1,1 +1,1 @@
-"""Groups of processes, the data that they exchange, and weights that are divided among them."""
+"""Groups of processes, the data that they exchange, and weights that are sharded over them."""

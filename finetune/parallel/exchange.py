@@ -1,4 +1,4 @@
-"""Data that the processes of a model group exchange while they train: outputs, gradients, states."""
+"""Data that the processes of a group exchange while they train: outputs, gradients, states."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributed import all_gather, all_reduce, all_to_all_single
 
 from finetune.errors import GroupError
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 
 
 def from_all(own: Tensor, places: Sequence[int], n_examples: int) -> Tensor:
@@ -26,35 +26,35 @@ def from_all(own: Tensor, places: Sequence[int], n_examples: int) -> Tensor:
     return whole
 
 
-def for_all(tensors: Sequence[Tensor], group: ModelGroup) -> list[Tensor]:
+def for_all(tensors: Sequence[Tensor], process_group: ProcessGroup) -> list[Tensor]:
     """Return tensors that are the same on all processes, with the sum over these as their gradient.
 
     The sum is taken in the order of the processes, so that it has the same bits on each of them and in every run.
     """
-    passed: tuple[Tensor, ...] = _ForAll.apply(group, *tensors)  # type: ignore[no-untyped-call]
+    passed: tuple[Tensor, ...] = _ForAll.apply(process_group, *tensors)  # type: ignore[no-untyped-call]
     return list(passed)
 
 
-def check_agreement(numbers: Sequence[int], group: ModelGroup) -> None:
+def check_agreement(numbers: Sequence[int], process_group: ProcessGroup) -> None:
     """Check that numbers, below 2^63 in size, are the same on all processes.
 
     Raises:
         GroupError: they are not.
     """
     own = torch.tensor(numbers)
-    found = [torch.empty_like(own) for _ in range(group.size)]
+    found = [torch.empty_like(own) for _ in range(process_group.size)]
     all_gather(found, own)
     if not all(torch.equal(own, other) for other in found):
         raise GroupError(
-            "the processes of a model group no longer have the same weights: with the same numbers they computed "
+            "the processes that hold one model no longer have the same weights: with the same numbers they computed "
             "others, as processors of different types do; put each group on machines of one type"
         )
 
 
 @torch.no_grad()
-def join(rows: Tensor, group: ModelGroup) -> None:
+def join(rows: Tensor, process_group: ProcessGroup) -> None:
     """Give every process the rows of all, in place; before the call each has its own rows, and zeros for the others."""
-    if group.size > 1:
+    if process_group.size > 1:
         all_reduce(rows)
 
 
@@ -77,9 +77,9 @@ class _FromAll(torch.autograd.Function):
 
 class _ForAll(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, group: ModelGroup, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, process_group: ProcessGroup, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.group = group
+        ctx.process_group = process_group
         return tuple(tensor.view_as(tensor) for tensor in tensors)
 
     @staticmethod
@@ -87,21 +87,21 @@ class _ForAll(torch.autograd.Function):
         reached = [gradient for gradient in gradients if gradient is not None]
         if not reached:
             return None, *gradients
-        total = _sum(torch.cat([gradient.flatten() for gradient in reached]), ctx.group)
+        total = _sum(torch.cat([gradient.flatten() for gradient in reached]), ctx.process_group)
         parts = iter(torch.split(total, [gradient.numel() for gradient in reached]))
         return None, *(None if each is None else next(parts).view_as(each).to(each.dtype) for each in gradients)
 
 
-def _sum(values: Tensor, group: ModelGroup) -> Tensor:
+def _sum(values: Tensor, process_group: ProcessGroup) -> Tensor:
     """Return the sum (n,) over processes: each adds up a part in their order, and gives it to all."""
-    length = -(-len(values) // group.size)
-    padded = torch.nn.functional.pad(values, (0, length * group.size - len(values)))
+    length = -(-len(values) // process_group.size)
+    padded = torch.nn.functional.pad(values, (0, length * process_group.size - len(values)))
     received = torch.empty_like(padded)
     all_to_all_single(received, padded)
-    first, *others = received.view(group.size, length)
+    first, *others = received.view(process_group.size, length)
     part = first.clone()
     for other in others:
         part += other
-    parts = [torch.empty_like(part) for _ in range(group.size)]
+    parts = [torch.empty_like(part) for _ in range(process_group.size)]
     all_gather(parts, part)
     return torch.cat(parts)[: len(values)]

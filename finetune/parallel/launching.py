@@ -1,4 +1,4 @@
-"""Starting the processes of a model group on one machine, through torch's elastic launcher."""
+"""Starting the processes of a group on one machine, through torch's elastic launcher."""
 
 import signal
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
     # Raised after the except block, so that the error does not keep the launcher alive, which would go on listening.
-    raise GroupError(f"process {rank} of a model group of {size} {_why(failure)}; the others were ended")
+    raise GroupError(f"process {rank} of a process group of {size} {_why(failure)}; the others were ended")
 
 
 def _why(failure: ProcessFailure) -> str:

@@ -1,4 +1,4 @@
-"""Forming of model groups: of processes that torchrun starts, or that meet at the first one's address."""
+"""Forming of process groups: of processes that torchrun starts, or that meet at the first one's address."""
 
 import ipaddress
 import os
@@ -15,7 +15,8 @@ from torch._C._distributed_c10d import HashStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from finetune.errors import GroupError
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.deepspeed_private import check_names, leave_reductions_uncompiled
+from finetune.parallel.process_group import ProcessGroup
 
 PATIENCE = timedelta(days=365)
 """Longest wait for a message of the first process, which may compute for long without the model."""
@@ -25,7 +26,7 @@ _GRACE = 5.0
 
 
 @contextmanager
-def joined_group() -> Iterator[ModelGroup]:
+def joined_group() -> Iterator[ProcessGroup]:
     """Join the processes started by torchrun, or by another launcher that sets its variables; leave them at the end.
 
     After an error this process does not close the group: that would end the others before it has reported the error.
@@ -34,7 +35,7 @@ def joined_group() -> Iterator[ModelGroup]:
         GroupError: DeepSpeed is not installed, or nothing says which processes there are.
     """
     if not torch.distributed.is_torchelastic_launched():
-        raise GroupError("a model group is started by torchrun: torchrun --nproc-per-node 2 ...")
+        raise GroupError("a process group is started by torchrun: torchrun --nproc-per-node 2 ...")
     store, rank, size = next(rendezvous("env://"))
     group = _joined(store, rank, size, os.environ["MASTER_ADDR"])
     try:
@@ -61,7 +62,7 @@ class MeetingPoint:
         self.address = address
         self.port: int = self._socket.getsockname()[1]
 
-    def open(self, size: int) -> ModelGroup:
+    def open(self, size: int) -> ProcessGroup:
         """Begin a group of `size` processes, with this one as the first.
 
         Raises:
@@ -73,7 +74,7 @@ class MeetingPoint:
         return _joined(store, 0, size, self.address)
 
 
-def meet(address: str, port: int, rank: int, size: int, own_address: str) -> ModelGroup:
+def meet(address: str, port: int, rank: int, size: int, own_address: str) -> ProcessGroup:
     """Join the group whose first process listens at an address and port.
 
     Args:
@@ -108,7 +109,7 @@ def is_lost_connection(error: BaseException) -> bool:
     )
 
 
-def _joined(store: Store, rank: int, size: int, address: str) -> ModelGroup:
+def _joined(store: Store, rank: int, size: int, address: str) -> ProcessGroup:
     _prepare_deepspeed()
     # DeepSpeed asks for the number of its GPU: unless torchrun says another, a process sees none but its own.
     os.environ.setdefault("LOCAL_RANK", "0")
@@ -122,7 +123,7 @@ def _joined(store: Store, rank: int, size: int, address: str) -> ModelGroup:
     import deepspeed
 
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
-    return ModelGroup(rank, size, store if size > 1 else None)
+    return ProcessGroup(rank, size, store if size > 1 else None)
 
 
 def _prepare_deepspeed() -> None:
@@ -132,15 +133,13 @@ def _prepare_deepspeed() -> None:
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
     try:
         import_module("deepspeed")
-        # In the package the name `torch` also stands for torch itself, which a plain import would give.
-        deepspeed_torch = import_module("deepspeed.comm.torch")
     except ImportError as error:
         raise GroupError(
-            f"a model group needs DeepSpeed, which cannot be imported ({error}): install the extra `sharded`"
+            f"a process group needs DeepSpeed, which cannot be imported ({error}): install the extra `sharded`"
         ) from error
+    check_names()
     if not torch.cuda.is_available():
-        # Between processes of one machine DeepSpeed would compile an extension that only its own reductions use.
-        vars(deepspeed_torch)["build_shm_op"] = lambda: None
+        leave_reductions_uncompiled()
 
 
 def _interface(address: str) -> str | None:

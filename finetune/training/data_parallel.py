@@ -8,7 +8,7 @@ from torch import Tensor
 
 from finetune.model.scorer import Scorer
 from finetune.parallel.exchange import check_agreement, for_all, from_all
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from finetune.training.origins import Origin
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Displacement, Positions, Split
@@ -23,12 +23,12 @@ class DataParallelModel(StackedModel):
     displacements, losses and what follows from them have the same bits everywhere.
 
     Args:
-        scorer: the model, sharded over these processes or not; its own weights are never changed.
+        scorer: the model, sharded over these processes or on each of them; its own weights are never changed.
         groups: names of the groups that are trained.
         starts: see `StackedModel`, as the two that follow.
         outputs: see there.
         origins: see there.
-        group: the processes.
+        process_group: the processes.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class DataParallelModel(StackedModel):
         outputs: OutputMode,
         origins: Sequence[int],
         *,
-        group: ModelGroup,
+        process_group: ProcessGroup,
     ) -> None:
         super().__init__(scorer, groups, starts, outputs, origins)
-        self._group = group
+        self._process_group = process_group
 
     def outputs(self, split: Split, positions: Sequence[Positions], cells: list[int]) -> Tensor:
         """See `Trainable.outputs`.
@@ -52,10 +52,10 @@ class DataParallelModel(StackedModel):
         """
         self._check_agreement(split, positions, cells)
         n_examples = len(positions[0])
-        places = list(range(self._group.rank, n_examples, self._group.size))
+        places = list(range(self._process_group.rank, n_examples, self._process_group.size))
         # Where there are fewer examples than processes, some work on one that does not count; where each takes a pass
         # of its own, all processes take equally many.
-        n_own = -(-n_examples // self._group.size) if self._scorer.alone else max(1, len(places))
+        n_own = -(-n_examples // self._process_group.size) if self._scorer.alone else max(1, len(places))
         own = [each[[*places, *[0] * (n_own - len(places))]] for each in positions]
         part = self.outputs_at(self._moved(cells), split, own, cells)
         return from_all(part, places, n_examples)
@@ -63,13 +63,15 @@ class DataParallelModel(StackedModel):
     def _moved(self, cells: Sequence[int]) -> list[Displacement]:
         """Return the displacements of cells, whose gradients are summed over processes."""
         names = list(self.displacements[0])
-        passed = iter(for_all([self.displacements[cell][name] for cell in cells for name in names], self._group))
+        passed = iter(
+            for_all([self.displacements[cell][name] for cell in cells for name in names], self._process_group)
+        )
         return [{name: next(passed) for name in names} for _ in cells]
 
     def _check_agreement(self, split: Split, positions: Sequence[Positions], cells: list[int]) -> None:
         """Check that all processes are about to do the same: they would wait for each other, or train apart."""
         asked = zlib.crc32(repr((split, [each.tolist() for each in positions], cells)).encode())
-        check_agreement([asked, sum(_bits(self.displacements[cell]) for cell in cells) % 2**63], self._group)
+        check_agreement([asked, sum(_bits(self.displacements[cell]) for cell in cells) % 2**63], self._process_group)
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
-"""The checkpoint of a run that all processes of a model group take part in."""
+"""The checkpoint of a run that all processes of a group take part in."""
 
 import torch
 from torch.distributed import broadcast, broadcast_object_list
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from finetune.training.run import Arrays, Checkpoint, NoCheckpoint
 
 
@@ -11,27 +11,27 @@ class GroupCheckpoint:
     """A checkpoint that the first process keeps for all: it alone reads, writes and looks at the clock.
 
     Args:
-        group: the group.
+        process_group: the group.
         kept: where the first process keeps it; the others need none.
     """
 
-    def __init__(self, group: ModelGroup, kept: Checkpoint | None = None) -> None:
-        self._group = group
+    def __init__(self, process_group: ProcessGroup, kept: Checkpoint | None = None) -> None:
+        self._process_group = process_group
         self._kept = kept or NoCheckpoint()
 
     def load(self) -> Arrays | None:
         """See `Checkpoint.load`."""
-        values: list[Arrays | None] = [self._kept.load() if self._group.leads else None]
+        values: list[Arrays | None] = [self._kept.load() if self._process_group.leads else None]
         broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
 
     def due(self) -> bool:
         """See `Checkpoint.due`."""
-        is_due = torch.tensor([self._group.leads and self._kept.due()])
+        is_due = torch.tensor([self._process_group.leads and self._kept.due()])
         broadcast(is_due, src=0)
         return bool(is_due)
 
     def save(self, arrays: Arrays) -> None:
         """See `Checkpoint.save`."""
-        if self._group.leads:
+        if self._process_group.leads:
             self._kept.save(arrays)

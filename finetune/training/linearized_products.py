@@ -34,7 +34,7 @@ class LinearizedProducts:
         prefixes: by split, the filled caches of what leaves the frozen layers; none runs them at every step.
 
     Raises:
-        GroupError: the model is divided among processes.
+        GroupError: the model is sharded.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class LinearizedProducts:
     ) -> None:
         if scorer.is_sharded:
             raise GroupError(
-                "products with the Jacobian cannot be had of a model that is divided among processes, which lets go of "
+                "products with the Jacobian cannot be had of a model that is sharded over processes, which lets go of "
                 "each layer's weights before they are differentiated a second time; set finetune.linearization: rows, "
                 "with a larger memory budget"
             )

@@ -25,7 +25,7 @@ from finetune.training.run import (
 )
 from finetune.training.saving import restore, saved
 from finetune.training.settings import Cell, TrainingSettings
-from finetune.training.stepping import learning_rate, make_optimiser, step_batches
+from finetune.training.stepping import learning_rate, make_optimizer, step_batches
 from finetune.training.trainable import Displacement, Split, Trainable
 from ntk_dist.device.transfers import sent
 
@@ -126,7 +126,7 @@ class _Training:
         self.observer: Observer | None = None
         self.at_once = settings.batch_examples
         self.n = len(targets[0].train)
-        self.state = TrainingState.first(model.displacements, make_optimiser(settings, model.displacements))
+        self.state = TrainingState.first(model.displacements, make_optimizer(settings, model.displacements))
 
     def run(self, checkpoint: Checkpoint) -> TrainingRun:
         state = self.state
@@ -163,20 +163,20 @@ class _Training:
         going = self._still_finite(active, self._accumulate(active))
         before = {cell: self._before_step(cell) for cell in going}
         changed: dict[int, list[Tensor]] = {cell: [] for cell in going}
-        for cell, group in enumerate(self.state.optimiser.param_groups):
+        for cell, group in enumerate(self.state.optimizer.param_groups):
             group["lr"] = rates[cell]
             if cell in going:
                 changed[cell] += self._regularize_gradient(cell)
             else:  # without gradients the optimizer does not change it
                 _forget_gradients(self.model.displacements[cell])
-        self.state.optimiser.step()
+        self.state.optimizer.step()
         for cell in going:
             changed[cell] += self._regularize_step(cell, before[cell], rates[cell])
         self._count(changed)
 
     def _accumulate(self, active: list[int]) -> Tensor:
         """Set the gradients of R / n at one step's examples; return the loss of each cell there, (S,)."""
-        self.state.optimiser.zero_grad(set_to_none=True)
+        self.state.optimizer.zero_grad(set_to_none=True)
         batches = [
             step_batches(self.settings, lengths, self.state.step, seed, self.at_once)
             for lengths, seed in zip(self.model.lengths("train"), self.seeds, strict=True)

@@ -17,7 +17,7 @@ from finetune.data.tokens import TokenizedTexts
 from finetune.errors import UnsupportedModelError
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer
-from finetune.parallel.weights import is_divided
+from finetune.parallel.weights import is_sharded
 from finetune.training.trainable import Split
 from ntk_dist.jacobian.tracked import TrackedLinear
 
@@ -47,8 +47,8 @@ def differing_weights(scorer: Scorer, other: Scorer) -> dict[Tensor, Tensor]:
     differing = {
         name: (parameter, values[name].detach())
         for name, parameter in _parameters(scorer.model)
-        # What is divided among processes comes from the checkpoint, which is the same for all seeds.
-        if not is_divided(parameter) and not torch.equal(parameter, values[name])
+        # What is sharded comes from the checkpoint, which is the same for all seeds.
+        if not is_sharded(parameter) and not torch.equal(parameter, values[name])
     }
     linear = {id(parameter) for module in _linear_modules(scorer.model).values() for _, parameter in _own(module)}
     for name, (parameter, _) in differing.items():
@@ -118,7 +118,7 @@ def _parameters(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _own(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield a module's own parameters, and those that `hide_whole_parameters` has made plain attributes."""
+    """Yield a module's own parameters, and those that `hide_unsharded_parameters` has made plain attributes."""
     yield from module.named_parameters(recurse=False)
     yield from ((name, value) for name, value in vars(module).items() if isinstance(value, Tensor))
 

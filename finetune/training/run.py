@@ -91,23 +91,23 @@ class TrainingState:
 
     Attributes:
         displacements: of the model's S cells, changed in place.
-        optimiser: with one parameter group a cell.
+        optimizer: with one parameter group a cell.
         cells: how each cell stands.
         trajectory: what was seen so far.
         step: updates made.
     """
 
     displacements: list[Displacement]
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     cells: list[CellState]
     trajectory: Trajectory
     step: int = 0
 
     @classmethod
-    def first(cls, displacements: list[Displacement], optimiser: torch.optim.Optimizer) -> "TrainingState":
+    def first(cls, displacements: list[Displacement], optimizer: torch.optim.Optimizer) -> "TrainingState":
         """Return the state before the first step."""
         cells = [CellState(copied(displacement)) for displacement in displacements]
-        return cls(displacements, optimiser, cells, Trajectory())
+        return cls(displacements, optimizer, cells, Trajectory())
 
     def active(self) -> list[int]:
         """Return the cells that are still trained."""

@@ -21,7 +21,7 @@ def saved(state: TrainingState) -> Arrays:
     arrays |= {f"observed.{name}": np.stack(values) for name, values in seen.observed.items()}
     for number, (displacement, cell) in enumerate(zip(state.displacements, state.cells, strict=True)):
         arrays |= {
-            f"{number}.{name}": array for name, array in _saved_cell(displacement, cell, state.optimiser).items()
+            f"{number}.{name}": array for name, array in _saved_cell(displacement, cell, state.optimizer).items()
         }
     return arrays
 
@@ -40,10 +40,10 @@ def restore(arrays: Mapping[str, NDArray[np.generic]], state: TrainingState) -> 
     for number, (displacement, cell) in enumerate(zip(state.displacements, state.cells, strict=True)):
         prefix = f"{number}."
         own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        _restore_cell(own, displacement, cell, state.optimiser)
+        _restore_cell(own, displacement, cell, state.optimizer)
 
 
-def _saved_cell(displacement: Displacement, cell: CellState, optimiser: torch.optim.Optimizer) -> Arrays:
+def _saved_cell(displacement: Displacement, cell: CellState, optimizer: torch.optim.Optimizer) -> Arrays:
     failed = -1 if cell.failed_step is None else cell.failed_step
     arrays: Arrays = {
         "status": np.array([_STATUSES.index(cell.status)]),
@@ -53,8 +53,8 @@ def _saved_cell(displacement: Displacement, cell: CellState, optimiser: torch.op
     for name, tensor in displacement.items():
         arrays[f"now.{name}"] = _as_array(tensor)
         arrays[f"kept.{name}"] = _as_array(cell.kept[name])
-        memory = optimiser.state.get(tensor, {})
-        arrays |= {f"optimiser.{key}.{name}": _as_array(value) for key, value in memory.items() if value is not None}
+        memory = optimizer.state.get(tensor, {})
+        arrays |= {f"optimizer.{key}.{name}": _as_array(value) for key, value in memory.items() if value is not None}
     return arrays
 
 
@@ -63,7 +63,7 @@ def _restore_cell(
     arrays: Mapping[str, NDArray[np.generic]],
     displacement: Displacement,
     cell: CellState,
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
 ) -> None:
     cell.status = _STATUSES[int(np.asarray(arrays["status"], dtype=np.int64)[0])]
     active, cell.kept_record, cell.worse, failed, cell.looks, cell.updates, cell.pulled = (
@@ -75,11 +75,11 @@ def _restore_cell(
         tensor.copy_(_as_tensor(arrays[f"now.{name}"]))
         cell.kept[name] = _as_tensor(arrays[f"kept.{name}"]).to(tensor.device)
     for key, array in arrays.items():
-        if key.startswith("optimiser."):
+        if key.startswith("optimizer."):
             _, memory, name = key.split(".", 2)
             tensor, value = displacement[name], _as_tensor(array)
             # the optimizer's state of a parameter is on its device; counts of steps stay on the CPU
-            optimiser.state[tensor][memory] = value.to(tensor.device) if value.shape == tensor.shape else value
+            optimizer.state[tensor][memory] = value.to(tensor.device) if value.shape == tensor.shape else value
 
 
 def _as_tensor(array: NDArray[np.generic]) -> torch.Tensor:

@@ -5,7 +5,7 @@ from typing import Literal
 
 Loss = Literal["squared", "cross_entropy"]
 Regularizer = Literal["l2sp", "selective", "spd", "decoupled"]
-Optimiser = Literal["gradient_descent", "sgd", "adamw"]
+Optimizer = Literal["gradient_descent", "sgd", "adamw"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -35,7 +35,7 @@ class TrainingSettings:
 
     loss: Loss
     regularizer: Regularizer
-    optimiser: Optimiser
+    optimiser: Optimizer
     learning_rate: float
     steps: int
     batch_examples: int

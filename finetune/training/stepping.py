@@ -50,7 +50,7 @@ def learning_rate(settings: TrainingSettings, step: int, most: float | None = No
     return rate * factor[settings.schedule]
 
 
-def make_optimiser(settings: TrainingSettings, displacements: list[Displacement]) -> torch.optim.Optimizer:
+def make_optimizer(settings: TrainingSettings, displacements: list[Displacement]) -> torch.optim.Optimizer:
     """Return the optimizer, with one parameter group a cell."""
     groups = [{"params": list(displacement.values())} for displacement in displacements]
     if settings.optimiser == "adamw":

@@ -1,1 +1,1 @@
-"""Models that no process holds whole: divided by DeepSpeed among the processes of a group."""
+"""Models that are sharded by DeepSpeed over the processes of a group."""

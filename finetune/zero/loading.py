@@ -1,4 +1,4 @@
-"""Loading a checkpoint in parts: every process reads its own part of every weight, and never a whole layer."""
+"""Loading of sharded models: every process reads its own part of every weight, and never all of a layer."""
 
 import mmap
 import re
@@ -18,18 +18,19 @@ from finetune.model.checkpoint_fit import check_checkpoint
 from finetune.model.device import check_device
 from finetune.model.loading import LoadedModel, empty_model
 from finetune.model.weight_files import WeightFiles, weight_files
-from finetune.parallel.weights import part_of
+from finetune.parallel.deepspeed_private import shard
+from finetune.parallel.weights import local_part
 from finetune.settings import ModelSettings
 from ntk_dist.errors import NonFiniteError
 
 
-def load_in_parts(
+def load_sharded(
     settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int, config: dict[str, Any]
 ) -> LoadedModel:
     """Load a model as `finetune.model.loading.load_model`, of which each process keeps its part of every weight.
 
-    It has the same parameters, missing ones and ties as the whole model. The head, and every module of which the
-    checkpoint lacks a parameter, are whole on every process. transformers would read all files in the first process.
+    It has the same parameters, missing ones and ties as the unsharded model. The head, and every module of which the
+    checkpoint lacks a parameter, are unsharded. transformers would read all files in the first process.
 
     Args:
         settings: where it is and how it is loaded.
@@ -115,7 +116,7 @@ def _same(files: WeightFiles, name: str, other: str) -> bool:
 
 
 def own_range(size: int) -> tuple[int, int]:
-    """Return where this process's part of `size` numbers begins and ends, as DeepSpeed divides them."""
+    """Return where this process's part of `size` numbers begins and ends, as DeepSpeed shards them."""
     length = -(-size // torch.distributed.get_world_size())
     start = min(torch.distributed.get_rank() * length, size)
     return start, min(start + length, size)
@@ -129,7 +130,7 @@ class _Filling:
         model: on the meta device, its weights tied.
         files: the checkpoint.
         sources: names of tensors by name of a parameter or buffer; the others are left to be drawn.
-        device: where whole parameters and buffers go.
+        device: where unsharded parameters and buffers go.
         config: of DeepSpeed.
     """
 
@@ -147,20 +148,20 @@ class _Filling:
         """
         import deepspeed
 
-        divider = deepspeed.zero.Init(config_dict_or_path=self.config)
+        initializer = deepspeed.zero.Init(config_dict_or_path=self.config)
         tensors = dict(self.model.named_parameters(remove_duplicate=False))
         names: dict[int, list[str]] = {}
         for name, parameter in tensors.items():
             names.setdefault(id(parameter), []).append(name)
         sources = {key: self._source(shared) for key, shared in names.items()}
-        whole = self._whole_modules({key for key, source in sources.items() if source is None})
+        unsharded = self._unsharded_modules({key for key, source in sources.items() if source is None})
         made: dict[tuple[int, bool], nn.Parameter] = {}
         damaged: list[tuple[int, str]] = []
         for number, (path, module, name, old) in enumerate(_places(self.model)):
-            key = (id(old), id(module) in whole)
+            key = (id(old), id(module) in unsharded)
             if key not in made:
                 source = sources[id(old)]
-                made[key] = self._whole(old, source) if key[1] else self._part(old, str(source), divider)
+                made[key] = self._unsharded(old, source) if key[1] else self._sharded(old, str(source), initializer)
                 if not _is_finite(made[key]):
                     damaged.append((number, path))
             setattr(module, name, made[key])
@@ -170,26 +171,25 @@ class _Filling:
     def _source(self, names: list[str]) -> str | None:
         return next((self.sources[name] for name in names if name in self.sources), None)
 
-    def _whole_modules(self, absent: set[int]) -> set[int]:
-        """Return the modules that are whole on every process: what is drawn or replaced is small or the head."""
+    def _unsharded_modules(self, absent: set[int]) -> set[int]:
+        """Return the modules that stay unsharded: what is drawn or replaced is small or the head."""
         found = {id(module) for module in head_linears(self.model).values()}
         return found | {id(module) for _, module, _, parameter in _places(self.model) if id(parameter) in absent}
 
-    def _whole(self, empty: Tensor, source: str | None) -> nn.Parameter:
+    def _unsharded(self, empty: Tensor, source: str | None) -> nn.Parameter:
         made = nn.Parameter(torch.empty(empty.shape, dtype=empty.dtype, device=self.device), requires_grad=False)
         if source is not None:
             made.data.copy_(self.files.read(source).view(empty.shape))
             _mark_as_loaded(made)
         return made
 
-    def _part(self, empty: Tensor, source: str, divider: Any) -> nn.Parameter:
+    def _sharded(self, empty: Tensor, source: str, initializer: Any) -> nn.Parameter:
         start, stop = own_range(empty.numel())
         made = nn.Parameter(_room(empty, self.device), requires_grad=False)
         made.data.view(-1)[start:stop] = self.files.read(source, start, stop)
-        divider._convert_to_deepspeed_param(made)
-        made.partition()  # type: ignore[attr-defined]
+        shard(made, initializer)
         # DeepSpeed makes all parts equally long, and does not initialize memory after the last number.
-        part_of(made)[stop - start :].zero_()
+        local_part(made)[stop - start :].zero_()
         _mark_as_loaded(made)
         return made
 
@@ -223,7 +223,7 @@ def _mark_as_loaded(tensor: Tensor) -> None:
 
 
 def _is_finite(parameter: nn.Parameter) -> bool:
-    part = part_of(parameter)
+    part = local_part(parameter)
     # parameters that will be drawn have no values yet
     if not hasattr(parameter, "_is_hf_initialized"):
         return True

@@ -13,17 +13,18 @@ from finetune.model.architecture import head_linears
 from finetune.model.loading import LoadedModel, load_model
 from finetune.model.scorer import Scorer
 from finetune.model.trials import try_out
+from finetune.parallel.deepspeed_private import BACKWARD_COUNTS
 from finetune.parallel.memory import give_back, keep_large_blocks_apart
 from finetune.parallel.weights import (
-    hide_whole_parameters,
+    hide_unsharded_parameters,
     keeping_no_weights,
     largest_module,
-    loaded_in_parts,
-    make_whole,
+    loaded_sharded,
+    unshard,
     zero_config,
 )
 from finetune.settings import ModelSettings
-from finetune.zero.loading import load_in_parts
+from finetune.zero.loading import load_sharded
 from finetune.zero.release import free_models, keeping_no_modules
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.row_sums import RowsToCome
@@ -38,7 +39,7 @@ class ShardedScorer(Scorer):
     after the last one has dropped it, `free_dropped` frees the weights.
 
     Args:
-        adapted: a model that was loaded in parts; its adapter and head become unsharded.
+        adapted: a sharded model; its adapter and head become unsharded.
         dtype: precision of the model.
         offload: see `ShardingSettings`.
     """
@@ -49,8 +50,8 @@ class ShardedScorer(Scorer):
         super().__init__(adapted)
         import deepspeed
 
-        make_whole([linear.module for linears in self.trained.values() for linear in linears])
-        hide_whole_parameters(self.model)
+        unshard([linear.module for linears in self.trained.values() for linear in linears])
+        hide_unsharded_parameters(self.model)
         self._root = _Root(self.model)
         config = zero_config(dtype, offload=offload, largest=largest_module(self.model))
         with keeping_no_modules():
@@ -87,7 +88,7 @@ class ShardedScorer(Scorer):
 
 
 def sharded_scorer(settings: ScorerSettings, offload: Offload = "none") -> ShardedScorer:
-    """Return a scorer whose model no process holds whole at any time; all processes of the group call it alike.
+    """Return a scorer whose model is sharded over the processes of the group, which all make the call.
 
     Args:
         settings: what it is.
@@ -97,22 +98,22 @@ def sharded_scorer(settings: ScorerSettings, offload: Offload = "none") -> Shard
         FinetuneError, NtkError: as `finetune.scorers.build_scorer`.
     """
     keep_large_blocks_apart()
-    loaded = settings.loaded_by(partial(_load_in_parts, offload=offload))
+    loaded = settings.loaded_by(partial(_load_sharded, offload=offload))
     scorer = ShardedScorer(adapt(loaded, settings), settings.model.dtype, offload)
     try_out(scorer)
     return scorer
 
 
-def _load_in_parts(
+def _load_sharded(
     settings: ModelSettings, *, n_outputs: int, language_model: bool, seed: int, offload: Offload
 ) -> LoadedModel:
-    """Load a model in parts, or draw it so, except for its head, which is whole on every process."""
+    """Load a sharded model, or draw it so; its head is unsharded."""
     wanted: dict[str, Any] = {"n_outputs": n_outputs, "language_model": language_model, "seed": seed}
     if settings.weights == "pretrained":
-        return load_in_parts(settings, **wanted, config=zero_config(settings.dtype, offload=offload))
-    with loaded_in_parts(settings.dtype):
+        return load_sharded(settings, **wanted, config=zero_config(settings.dtype, offload=offload))
+    with loaded_sharded(settings.dtype):
         loaded = load_model(settings, **wanted)
-    make_whole(list(head_linears(loaded.model).values()))
+    unshard(list(head_linears(loaded.model).values()))
     return loaded
 
 
@@ -135,8 +136,6 @@ class _BackwardAgain:
     them after the last. Before every further backward pass the counts are reset to their values after the forward pass.
     """
 
-    _COUNTS = ("applied_pre_backward_ref_cnt", "ds_grads_remaining")
-
     def __init__(self, root: nn.Module) -> None:
         self._root = root
         self._counts: list[tuple[nn.Module, dict[str, int]]] = []
@@ -145,7 +144,7 @@ class _BackwardAgain:
         """Make ready for the backward pass of an output, counted from 0."""
         if output == 0:
             self._counts = [
-                (module, {name: vars(module)[name] for name in self._COUNTS if name in vars(module)})
+                (module, {name: vars(module)[name] for name in BACKWARD_COUNTS if name in vars(module)})
                 for module in self._root.modules()
             ]
             return

@@ -30,7 +30,7 @@ def ridge_distance_bound(residual_norm: float, lambdas: FloatArray) -> FloatArra
     return residual_norm / (2 * np.sqrt(_positive(lambdas)))
 
 
-def minimiser_distance_bound(initial_loss: float, lambdas: FloatArray) -> FloatArray:
+def minimizer_distance_bound(initial_loss: float, lambdas: FloatArray) -> FloatArray:
     """Return sqrt(2 R(theta_0) / lambda), (L,), a bound of |theta - theta_0| for losses R >= 0.
 
     (lambda/2)|theta - theta_0|^2 <= R(theta) + (lambda/2)|theta - theta_0|^2 <= R(theta_0), for a minimizer as for
@@ -52,9 +52,9 @@ def linearization_bound(smoothness: float, squared_distance: FloatArray) -> Floa
     return smoothness / 2 * np.asarray(squared_distance, dtype=np.float64)
 
 
-def minimiser_linearization_bound(smoothness: float, initial_loss: float, lambdas: FloatArray) -> FloatArray:
-    """Return b R(theta_0) / lambda, (L,): `linearization_bound` at the distance of `minimiser_distance_bound`."""
-    return linearization_bound(smoothness, minimiser_distance_bound(initial_loss, lambdas) ** 2)
+def minimizer_linearization_bound(smoothness: float, initial_loss: float, lambdas: FloatArray) -> FloatArray:
+    """Return b R(theta_0) / lambda, (L,): `linearization_bound` at the distance of `minimizer_distance_bound`."""
+    return linearization_bound(smoothness, minimizer_distance_bound(initial_loss, lambdas) ** 2)
 
 
 @dataclass(frozen=True)

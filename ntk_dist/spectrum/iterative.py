@@ -40,7 +40,7 @@ class IterativeDecomposition:
         return alignment(float(np.vdot(targets, self.K.times(targets))), self.norm, targets)
 
     def summary(self, *, sigma: float, relative_sigma: float, jacobian_eps: float, gram_eps: float) -> SpectrumSummary:
-        """Return a summary as `ntk_dist.spectrum.spectrum.summarise` does; numbers that need every eigenvalue are nan.
+        """Return a summary as `ntk_dist.spectrum.spectrum.summarize` does; numbers that need every eigenvalue are nan.
 
         A condition number counts as resolved only if sigma_min exceeds the noise floor by more than its residual.
         """

@@ -36,7 +36,7 @@ class SpectrumSummary:
     noise_floor: float
 
 
-def summarise(
+def summarize(
     eigenvalues: FloatArray,
     *,
     size: int,

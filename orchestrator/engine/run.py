@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.engine.executors.choose import make_executor
 from orchestrator.engine.schedule import MOST_REPAIRS, Progress, Report, Schedule
 from orchestrator.environment import refuse_missing_deepspeed
@@ -68,7 +68,7 @@ def run(
     progress: Progress,
     *,
     on_change: OnChange = OnChange.REFUSE,
-    group: ModelGroup | None = None,
+    group: ProcessGroup | None = None,
     trusts_code: bool = False,
 ) -> Ending:
     """Run a sweep until every cell is in the tables, or failed.
@@ -117,7 +117,7 @@ def run(
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
 
     def compute(missing: list[Stage]) -> Report:
-        with make_executor(sweep, folder, group or ModelGroup()) as executor:
+        with make_executor(sweep, folder, group or ProcessGroup()) as executor:
             return Schedule(plan, store, executor, progress, missing).run()
 
     try:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.engine.run import resolve
 from orchestrator.engine.worker.following import Follower, dismiss
 from orchestrator.errors import SpecError, WorkerStartError
@@ -14,14 +14,14 @@ from orchestrator.sweep.folder import ResultsFolder
 
 
 @contextmanager
-def launched_group(spec: Spec) -> Iterator[ModelGroup]:
+def launched_group(spec: Spec) -> Iterator[ProcessGroup]:
     """Yield the processes that run a spec inline; only this one if models are not shared or not run inline.
 
     Raises:
         SpecError: torchrun did not start this process, or not as many as a group has.
     """
     if spec.compute.executor != "inline" or spec.group_size == 1:
-        yield ModelGroup()
+        yield ProcessGroup()
         return
     started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
     if started != spec.group_size:
@@ -39,7 +39,7 @@ def launched_group(spec: Spec) -> Iterator[ModelGroup]:
             dismiss(group)
 
 
-def follow(spec: Spec, spec_folder: Path, group: ModelGroup, *, trusts_code: bool) -> None:
+def follow(spec: Spec, spec_folder: Path, group: ProcessGroup, *, trusts_code: bool) -> None:
     """Take part in the run of the first process of a group until that run ends.
 
     Raises:
@@ -48,4 +48,6 @@ def follow(spec: Spec, spec_folder: Path, group: ModelGroup, *, trusts_code: boo
     folder = ResultsFolder(spec.folder)
     failure = Follower(resolve(spec, spec_folder, folder, trusts_code=trusts_code), folder, group).follow()
     if failure is not None:
-        raise WorkerStartError(f"process {group.rank} of the model group failed ({failure.failure}): {failure.message}")
+        raise WorkerStartError(
+            f"process {group.rank} of the process group failed ({failure.failure}): {failure.message}"
+        )

@@ -84,7 +84,7 @@ class Spec(Section):
 
     @property
     def is_divided(self) -> bool:
-        """True if a process holds only a part of the model on its device, as in `ShardingSettings.divides`."""
+        """True if a process holds only a part of the model on its device, as in `ShardingSettings.shards_weights`."""
         held = self.sharding
         return held is not None and held.stage == 3 and (held.group_size > 1 or held.offload == "cpu")
 

@@ -65,7 +65,7 @@ def _check_devices(spec: "Spec") -> None:
         return
     if spec.compute.workers_per_gpu > 1 and sharding.group_size > 1:
         raise ValueError(
-            "compute.workers_per_gpu: a process of a model group needs a GPU for itself, for NCCL connects no two on "
+            "compute.workers_per_gpu: each process of `sharding` needs a GPU for itself, for NCCL connects no two on "
             "one: leave it out, or the section `sharding`"
         )
     if sharding.offload == "cpu" and not (on_gpu and sharding.stage == 3):

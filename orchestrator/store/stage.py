@@ -45,7 +45,7 @@ class StageKind:
         module: module of its function `compute`, which a worker loads when it needs it.
         cost: returns the cost of a stage of a variant.
         label: returns a description of a stage for people; None where the name of the kind is enough.
-        runs_model: whether it runs the model, in its precision, and all processes of a model group compute it together.
+        runs_model: whether it runs the model, in its precision, and all processes of a group compute it together.
         advice: what to change if a stage does not fit the memory budget; empty for a kind that always fits.
     """
 

@@ -63,7 +63,7 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
     model, sharding = survey.model, spec.sharding
     element = BYTES[spec.model.dtype]
     whole = int(model["weight_bytes"])
-    # Surveys from before model groups existed have no facts about layers.
+    # Surveys from before process groups existed have no facts about layers.
     largest = int(model.get("largest_layer_bytes", whole))
     width = int(model.get("linear_width", 0))
     tokens = _tokens_at_once(spec)

@@ -12,7 +12,7 @@ from slurm.ray.gpus import visible_gpus
 def worker_count(sweep: Sweep) -> int:
     """Return the number of workers: that of the spec, else one for each share of a GPU or each `threads` processors.
 
-    The number is a multiple of the size of a model group.
+    The number is a multiple of the size of a process group.
 
     Raises:
         SpecError: the spec's number is no multiple.

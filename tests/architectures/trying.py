@@ -20,7 +20,7 @@ from transformers.models.auto.modeling_auto import (
 
 from finetune.data.tokens import TokenizedTexts
 from finetune.errors import BatchingError, FinetuneError, HeadError, UnsupportedModelError
-from finetune.model import scorer as scorers
+from finetune.model import adapted
 from finetune.model.adapted import ScorerSettings
 from finetune.model.architecture import base_prefix, is_decoder, linears, reads_mask
 from finetune.model.batching import TrialTexts, check_batching, one_score
@@ -200,16 +200,16 @@ def load_larger(settings: ModelSettings, **options: Any) -> LoadedModel:
 @contextmanager
 def known_words() -> Iterator[None]:
     """Inside, label words have these ids: a tokenizer of every architecture cannot be made."""
-    original = scorers.word_ids
+    original = adapted.word_ids
 
     def ids(model: ModelSettings, _words: object, n_outputs: int) -> WordIds:
         return WordIds(_WORDS, _MASK if reads_mask(load_config(model, n_outputs)) else None)
 
-    scorers.word_ids = ids  # type: ignore[assignment]
+    adapted.word_ids = ids  # type: ignore[assignment]
     try:
         yield
     finally:
-        scorers.word_ids = original
+        adapted.word_ids = original
 
 
 def texts_with(mask: int | None) -> TokenizedTexts:

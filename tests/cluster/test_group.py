@@ -1,4 +1,4 @@
-"""A model group over the nodes of an allocation: each node has one process, and none the whole model."""
+"""A process group over the nodes of an allocation: each node has one process, and none the whole model."""
 
 from collections.abc import Callable
 

@@ -1,12 +1,12 @@
 """From the section `compute` of a spec to an executor."""
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.engine.executors.base import Executor
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.workers import gpus_here, worker_count
 
 
-def make_executor(sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> Executor:
+def make_executor(sweep: Sweep, folder: ResultsFolder, group: ProcessGroup) -> Executor:
     """Return the executor that the spec asks for, not yet started.
 
     Args:

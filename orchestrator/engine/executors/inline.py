@@ -4,7 +4,7 @@ import time
 from collections import deque
 from types import TracebackType
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.engine.worker.execute import StageWorker
 from orchestrator.errors import GpuFailedError, WorkerStartError
 from orchestrator.stages.context.failures import Outcome, Status
@@ -23,9 +23,9 @@ class InlineExecutor:
 
     capacity = 1
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ModelGroup | None = None) -> None:
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ProcessGroup | None = None) -> None:
         self._worker = StageWorker(sweep, folder, sweep.spec.compute.workers_per_gpu)
-        self._worker.group = group or ModelGroup()
+        self._worker.group = group or ProcessGroup()
         self._waiting: deque[tuple[Stage, int, int]] = deque()
 
     def submit(self, stage: Stage, attempt: int, halvings: int) -> None:

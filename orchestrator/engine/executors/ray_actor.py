@@ -26,7 +26,7 @@ class Introduction:
     Attributes:
         process: identification of its process in claims.
         node: Ray's identity of its node.
-        address: IP address and port at which it awaits the others of its model group; None for all but the first.
+        address: IP address and port at which it awaits the others of its group; None for all but the first.
         unfit: why its GPU cannot be used; None where it can, or none is wanted.
     """
 
@@ -43,7 +43,7 @@ class Worker:
         spec: the spec as JSON.
         sources: the sources as JSON.
         folder: the results folder.
-        rank: its number in its model group.
+        rank: its number in its group.
         group_size: how many processes that has.
         on_a_gpu: how many workers share its GPU.
         trusts_code: whether code that comes with the model may run.

@@ -97,7 +97,7 @@ def is_alive(node: str) -> bool:
 
 def _death(member: Member, failure: FailureClass, error: Exception) -> Ending:
     size = len(member.team.members)
-    which = f" (process {member.team.members.index(member)} of a model group of {size})" if size > 1 else ""
+    which = f" (process {member.team.members.index(member)} of a process group of {size})" if size > 1 else ""
     return Ending((Outcome(Status.FAILED, failure, f"{_LOST[failure]}{which}: {error}"),), died=True)
 
 

@@ -105,7 +105,7 @@ class RayExecutor:
         workers = self._connection.__enter__()
         if workers < self._team_size:
             raise WorkerStartError(
-                f"there are {workers} workers, and a model group needs {self._team_size}: lower sharding.group_size, "
+                f"there are {workers} workers, and a process group needs {self._team_size}: lower sharding.group_size, "
                 "or give the sweep more workers"
             )
         self._n_teams = workers // self._team_size
@@ -251,7 +251,9 @@ class RayExecutor:
         self._idle.append(worker)
         self._ended.extend(zip((stage for stage, _, _ in tasks), outcomes, strict=True))
         if spent := next((outcome for outcome in outcomes if outcome.spent), None):
-            ended = Outcome(Status.FAILED, FailureClass.WORKER, "its model group was ended with another process of it")
+            ended = Outcome(
+                Status.FAILED, FailureClass.WORKER, "its process group was ended with another process of it"
+            )
             self._end_team(worker.team, ended, spent if spent.broken_gpu else None)
 
     def _followed(self, done: Any) -> None:

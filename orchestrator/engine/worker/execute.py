@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from ntk_dist.device.faults import give_back_device_memory
 from orchestrator.engine.worker.following import lead
 from orchestrator.errors import DamagedArtifactError, StorageError
@@ -45,7 +45,7 @@ class StageWorker:
         self._refusals = folder.refusals()
         self._journal = folder.journal()
         self._compute = sweep.spec.compute
-        self.group = ModelGroup()
+        self.group = ProcessGroup()
 
     @property
     def process(self) -> Mapping[str, Any]:
@@ -149,7 +149,7 @@ class StageWorker:
             lead(self.group, stage, halvings)
             yield
         finally:
-            self._work.group = ModelGroup()
+            self._work.group = ProcessGroup()
 
     def _provenance(self, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
         group = {"group_size": self.group.size} if stage.of.runs_model and self.group.size > 1 else {}

@@ -1,9 +1,9 @@
-"""The processes of a model group that follow its first one: they take part in the stages that it computes."""
+"""The processes of a group that follow its first one: they take part in the stages that it computes."""
 
 import time
 from typing import Any
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.stages.context.failures import LASTING, Outcome, Status, failed
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.registry import stage_from_json
@@ -13,20 +13,20 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
 
 
-def lead(group: ModelGroup, stage: Stage, halvings: int) -> None:
+def lead(group: ProcessGroup, stage: Stage, halvings: int) -> None:
     """Tell the other processes of a group which stage the first one begins."""
     group.agreed({"stage": stage.to_json(), "halvings": halvings})
 
 
-def dismiss(group: ModelGroup) -> None:
+def dismiss(group: ProcessGroup) -> None:
     """Tell the other processes of a group that no stage follows for now."""
     group.agreed(None)
 
 
 class Follower:
-    """The part of a process of a model group that is not the first: it neither claims nor publishes stages."""
+    """The part of a process of a group that is not the first: it neither claims nor publishes stages."""
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ModelGroup) -> None:
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ProcessGroup) -> None:
         self._work = Work(sweep, folder)
         self._work.group = group
         self._refusals = folder.refusals()

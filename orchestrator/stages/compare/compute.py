@@ -8,7 +8,7 @@ import numpy.typing as npt
 from finetune.analysis.difference import output_difference
 from finetune.settings import TaskKind
 from ntk_dist.arrays import FloatArray
-from ntk_dist.spectrum.bounds import minimiser_distance_bound, violation
+from ntk_dist.spectrum.bounds import minimizer_distance_bound, violation
 from orchestrator.errors import BrokenBoundError
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Product, Work
@@ -196,7 +196,7 @@ def _distance_bound(stage: Stage, run: _Run, cells: dict[str, FloatArray]) -> Fl
         return np.full(len(lambdas), np.nan)
     n = run.problem.n_train
     first = n * run.first_losses()
-    bound = np.array([minimiser_distance_bound(float(loss), lambdas[[cell]])[0] for cell, loss in enumerate(first)])
+    bound = np.array([minimizer_distance_bound(float(loss), lambdas[[cell]])[0] for cell, loss in enumerate(first)])
     distance = cells["finetune_distance"]
     lowered = n * cells["finetune_train_loss"] + lambdas / 2 * distance**2 <= first
     broken = np.flatnonzero(lowered & (violation(distance, bound, bound) > 0))

@@ -100,7 +100,7 @@ def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
     if is_out_of_memory(error):
         return FailureClass.MEMORY, _memory_message(error)
     if _is_lost_connection(error):
-        return FailureClass.WORKER, f"another process of the model group was lost: {error}"
+        return FailureClass.WORKER, f"another process of the process group was lost: {error}"
     return None
 
 

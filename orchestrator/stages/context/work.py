@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.identity import identity
 from orchestrator.store.arrays import ArrayFile, Layout
 from orchestrator.store.artifacts import Artifact, layout_of
@@ -62,7 +62,7 @@ class Work:
         self.folder = folder
         self.store = folder.artifacts()
         self.halvings = 0
-        self.group = ModelGroup()
+        self.group = ProcessGroup()
         self.device = "cpu"
         self._kind: StageKind | None = None
         self._shared: dict[Callable[[], Any], Any] = {}

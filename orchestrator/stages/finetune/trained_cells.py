@@ -56,7 +56,7 @@ def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float]
     (S,) of `finetune.training.run.CellState` at its end; `kept` (S,), the look whose weights it ends with; `lambda`
     (S,), absolute; `update_norm` and `weight_norm` (S, groups); the displacement of each cell, `<cell>.<parameter>`;
     and, where the kernel is followed, `curvature` and `linearization_error` (S,) of `finetune.training.smoothness`: not
-    of a model that is divided among processes, which cannot be differentiated twice.
+    of a sharded model, which cannot be differentiated twice.
     """
     n_curved = 0 if inputs.scorer.is_sharded else n_examples
     with starting_from(inputs.weights):

@@ -103,7 +103,9 @@ class TrainingInputs:
     def model_of(self, starts: Sequence[Origin], origins: Sequence[int]) -> StackedModel:
         """Return the model itself for cells that start from one origin each, see `StackedModel`."""
         if self._group.size > 1:
-            return DataParallelModel(self.scorer, self.trained, starts, self._outputs, origins, group=self._group)
+            return DataParallelModel(
+                self.scorer, self.trained, starts, self._outputs, origins, process_group=self._group
+            )
         return StackedModel(self.scorer, self.trained, starts, self._outputs, origins)
 
     def origin(self) -> Origin:
@@ -145,7 +147,7 @@ class TrainingInputs:
         try:
             caches = {split: PrefixCache(self.scorer, frozen, self.trained) for split in self._splits}
             for split, cache in caches.items():
-                cache.fill(self._texts[split], batch_tokens=self._batch_tokens, group=self._group)
+                cache.fill(self._texts[split], batch_tokens=self._batch_tokens, process_group=self._group)
         except UnsupportedModelError:
             return {}
         return caches

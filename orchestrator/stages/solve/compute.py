@@ -211,9 +211,9 @@ class Solver:
 
     def spectrum_scalars(self, decomposition: Decomposition) -> dict[str, float]:
         """Return the scalars of the spectrum, and those of the model before fine-tuning."""
-        from ntk_dist.spectrum.spectrum import label_alignment, summarise
+        from ntk_dist.spectrum.spectrum import label_alignment, summarize
 
-        summary = summarise(
+        summary = summarize(
             decomposition.eigenvalues,
             size=decomposition.size,
             trace=decomposition.trace,

@@ -25,7 +25,7 @@ from transformers import (
 
 from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.errors import HeadError, TargetError
-from finetune.model import scorer as scorer_module
+from finetune.model import adapted
 from finetune.model.encoder import T5EncoderForSequenceClassification
 from finetune.model.inspection import inspect_model
 from finetune.model.label_words import WordIds
@@ -275,7 +275,7 @@ def test_targets_are_adapted_whatever_peft_knows_of_their_architecture(
 ):
     """Ernie's dense layer and shared experts have the names that experts had in its checkpoints."""
     config.save_pretrained(tmp_path)
-    monkeypatch.setattr(scorer_module, "word_ids", lambda *_: WordIds([5, 6], None))
+    monkeypatch.setattr(adapted, "word_ids", lambda *_: WordIds([5, 6], None))
     scorer = build_scorer(
         ModelSettings(str(tmp_path), dtype="float64", weights="random"),
         AdapterSettings("lora", 2, 4.0, targets, "random"), WORDS, n_outputs=2, adapter_seed=0, head_seed=0,
@@ -303,7 +303,7 @@ def test_what_architectures_make_in_single_precision_is_double(
 ):
     """Positions, the smallest number of a precision, the weights of routers."""
     config.save_pretrained(tmp_path)
-    monkeypatch.setattr(scorer_module, "word_ids", lambda *_: WordIds([5, 6], None))
+    monkeypatch.setattr(adapted, "word_ids", lambda *_: WordIds([5, 6], None))
     scorer = build_scorer(
         ModelSettings(str(tmp_path), dtype="float64", weights="random"),
         AdapterSettings("none", 1, 1.0, ("layer_1" if config is XLNET else "q_proj",)), WORDS,

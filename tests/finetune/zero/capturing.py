@@ -1,4 +1,4 @@
-"""What the processes of a model group do in tests: capture their share of a case, die, fail."""
+"""What the processes of a group do in tests: capture their share of a case, die, fail."""
 
 import os
 import signal
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from finetune.data.tokens import TokenizedTexts, tokenize
 from finetune.model.scorer import Scorer
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from finetune.parallel.processes import joined_group
-from finetune.parallel.weights import is_divided, part_of
+from finetune.parallel.weights import is_sharded, local_part
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings, ShardingSettings
 from ntk_dist.jacobian.batches import length_buckets
@@ -73,7 +73,7 @@ def capture(
         return facts, {name: refusal(model, group) for name, model in damaged.items()}
 
 
-def capture_case(case: Case, file: Path, group: ModelGroup) -> dict[str, int]:
+def capture_case(case: Case, file: Path, group: ProcessGroup) -> dict[str, int]:
     """Leave what this process captures of a case; return what it held of the model."""
     tokens, found = case.tokens(), dict[str, Tensor]()
     sharded = build_scorer(*case.settings(), **case.options(), sharding=ShardingSettings(group.size))
@@ -89,7 +89,7 @@ def capture_case(case: Case, file: Path, group: ModelGroup) -> dict[str, int]:
     return {"before": before["own"], "after": after["own"], "all": after["all"]}
 
 
-def refusal(model: ModelSettings, group: ModelGroup) -> str:
+def refusal(model: ModelSettings, group: ProcessGroup) -> str:
     """Return the error that a damaged model gives in this process."""
     adapter, sharding = AdapterSettings("lora", 2, 4.0, ("q_proj",)), ShardingSettings(group.size)
     try:
@@ -119,6 +119,6 @@ def fail_alone(rank: int) -> None:
 
 def held(scorer: Scorer) -> dict[str, int]:
     """Return the numbers that this process has of the divided weights, and those that there are."""
-    divided = [parameter for parameter in scorer.model.parameters() if is_divided(parameter)]
-    own = sum(parameter.numel() + part_of(parameter).numel() for parameter in divided)
+    divided = [parameter for parameter in scorer.model.parameters() if is_sharded(parameter)]
+    own = sum(parameter.numel() + local_part(parameter).numel() for parameter in divided)
     return {"own": own, "all": sum(parameter.ds_numel for parameter in divided)}

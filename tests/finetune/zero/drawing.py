@@ -1,4 +1,4 @@
-"""What the processes of a model group do in tests of random weights."""
+"""What the processes of a group do in tests of random weights."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from finetune.model.loading import load_model
 from finetune.parallel.processes import joined_group
-from finetune.parallel.weights import is_divided, loaded_in_parts, part_of
+from finetune.parallel.weights import is_sharded, loaded_sharded, local_part
 from finetune.settings import ModelSettings
 
 
@@ -19,12 +19,12 @@ def draw(models: Sequence[ModelSettings]) -> list[dict[str, Tensor]]:
     found = []
     with joined_group():
         for settings in models:
-            with loaded_in_parts(settings.dtype):
+            with loaded_sharded(settings.dtype):
                 model = load_model(settings, n_outputs=2, language_model=False, seed=0).model
             values = dict(model.named_buffers())
             for name, parameter in model.named_parameters():
-                assert is_divided(parameter)
-                assert part_of(parameter).numel() <= parameter.ds_numel / 2 + 1
+                assert is_sharded(parameter)
+                assert local_part(parameter).numel() <= parameter.ds_numel / 2 + 1
                 assert parameter.numel() == 0
                 with deepspeed.zero.GatheredParameters([parameter]):
                     values[name] = parameter.detach().clone()

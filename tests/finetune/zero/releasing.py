@@ -1,4 +1,4 @@
-"""What the processes of a model group do in tests of memory: build models, use and drop them, and count what stays."""
+"""What the processes of a group do in tests of memory: build models, use and drop them, and count what stays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from finetune.model.scorer import Scorer
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from finetune.parallel.processes import joined_group
-from finetune.parallel.weights import is_divided, part_of
+from finetune.parallel.weights import is_sharded, local_part
 from finetune.scorers import build_scorer
 from finetune.settings import ShardingSettings
 from finetune.zero.scorer import ShardedScorer
@@ -47,7 +47,7 @@ def use_and_drop(cases: Mapping[str, Case], held: Case) -> Seen:
         return Seen(living, same_rows, *hold_one_of_two(held, group))
 
 
-def drop_one_after_another(cases: Mapping[str, Case], group: ModelGroup) -> tuple[list[int], bool]:
+def drop_one_after_another(cases: Mapping[str, Case], group: ProcessGroup) -> tuple[list[int], bool]:
     """Drop models in whatever state; return the bytes that lived after each, and whether first and last are alike."""
     parts, living, rows = Parts(), [], []
     for name, case in cases.items():
@@ -68,7 +68,7 @@ def drop_one_after_another(cases: Mapping[str, Case], group: ModelGroup) -> tupl
     return living, all(torch.equal(first[name], values) for name, values in last.items())
 
 
-def hold_one_of_two(case: Case, group: ModelGroup) -> tuple[tuple[int, int], int, bool]:
+def hold_one_of_two(case: Case, group: ProcessGroup) -> tuple[tuple[int, int], int, bool]:
     """Hold the first of two models; return the last three things of `Seen`."""
     sharding = ShardingSettings(group.size)
     first, second = (build_scorer(*case.settings(), **case.options(), sharding=sharding) for _ in range(2))
@@ -83,7 +83,7 @@ def hold_one_of_two(case: Case, group: ModelGroup) -> tuple[tuple[int, int], int
     return (held, whole), dropped, all(torch.equal(before[name], after[name]) for name in before)
 
 
-def rows_of(scorer: Scorer, case: Case, group: ModelGroup) -> dict[str, Tensor]:
+def rows_of(scorer: Scorer, case: Case, group: ProcessGroup) -> dict[str, Tensor]:
     """Return the rows of this process's share of a case."""
     tokens, found = case.tokens(), dict[str, Tensor]()
     for number, (positions, _) in enumerate(group.rounds(case.batches())):
@@ -107,7 +107,7 @@ def break_off(sharded: Scorer, case: Case) -> None:
 
 def parts_of(sharded: Scorer) -> Parts:
     """Return what this process has of the divided weights, without keeping it, and how many bytes each takes."""
-    divided = [part_of(weight).untyped_storage() for weight in sharded.model.parameters() if is_divided(weight)]
+    divided = [local_part(weight).untyped_storage() for weight in sharded.model.parameters() if is_sharded(weight)]
     assert divided
     return [(StorageWeakRef(storage), storage.nbytes()) for storage in divided]
 

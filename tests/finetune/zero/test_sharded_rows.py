@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from benchmarks.capture import demo_model
 from finetune.errors import GroupError
 from finetune.model.loading import load_model
-from finetune.parallel.group import ModelGroup
 from finetune.parallel.launching import run_group
+from finetune.parallel.process_group import ProcessGroup
 from finetune.parallel.processes import joined_group
 from finetune.parallel.weights import zero_config
 from finetune.scorers import build_scorer
@@ -205,9 +205,9 @@ def test_a_second_run_has_the_same_bits_and_damaged_checkpoints_fail_in_all_proc
 
 
 def test_one_process_and_stage_0_have_nothing_to_divide():
-    assert ShardingSettings(2).divides
-    assert not ShardingSettings(1).divides
-    assert not ShardingSettings(2, stage=0).divides
+    assert ShardingSettings(2).shards_weights
+    assert not ShardingSettings(1).shards_weights
+    assert not ShardingSettings(2, stage=0).shards_weights
     assert zero_config("float32", stage=0)["zero_optimization"] == {"stage": 0}
 
 
@@ -224,7 +224,7 @@ def test_parts_go_to_the_host_where_that_is_asked_for(offload: Literal["none", "
 @pytest.mark.parametrize(
     ("start", "work", "said"),
     [
-        (run_group, die_alone, "process 1 of a model group of 2 was killed by SIGKILL"),
+        (run_group, die_alone, "process 1 of a process group of 2 was killed by SIGKILL"),
         (run_forked_group, fail_alone, "ValueError: no such layer"),
     ],
 )
@@ -281,7 +281,7 @@ def test_a_process_that_nobody_started_as_a_member_says_how():
 @given(n=st.integers(0, 40), size=st.integers(1, 7))
 def test_every_piece_of_work_is_done_once_in_equally_many_rounds(n: int, size: int):
     work = list(range(n))
-    by_rank = [list(ModelGroup(rank, size).rounds(work)) for rank in range(size)]
+    by_rank = [list(ProcessGroup(rank, size).rounds(work)) for rank in range(size)]
     assert len({len(rounds) for rounds in by_rank}) == 1
     assert sorted(piece for rounds in by_rank for piece, counts in rounds if counts) == work
     assert all(piece in work for rounds in by_rank for piece, _ in rounds)

@@ -41,7 +41,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
 def left(trainings: dict[str, Training], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with what two processes found until one of them was killed."""
     folder = tmp_path_factory.mktemp("found")
-    with pytest.raises(GroupError, match="process 1 of a model group of 2 was killed by SIGKILL"):
+    with pytest.raises(GroupError, match="process 1 of a process group of 2 was killed by SIGKILL"):
         run_forked_group(2, train_all, trainings, "seeds", folder)
     return folder
 

@@ -1,4 +1,4 @@
-"""What the processes of a model group do in tests of training: train cells, stop, go on, die."""
+"""What the processes of a group do in tests of training: train cells, stop, go on, die."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from finetune.analysis.updates import group_updates
 from finetune.errors import GroupError
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from finetune.parallel.processes import joined_group
 from finetune.scorers import build_scorer
 from finetune.settings import ShardingSettings
@@ -64,14 +64,14 @@ class Training:
     def groups(self, scorer: Scorer) -> list[str]:
         return [name for name in scorer.trained if name == "head" or int(name.partition(".")[0]) >= self.lowest]
 
-    def starts(self, scorers: Sequence[Scorer], group: ModelGroup) -> list[Origin]:
+    def starts(self, scorers: Sequence[Scorer], group: ProcessGroup) -> list[Origin]:
         texts, starts = texts_of(Path(self.case.model)), []
         for other in scorers:
             weights, prefixes = differing_weights(scorers[0], other), {}
             with starting_from(weights):
                 for split in texts if self.lowest else ():
                     prefixes[split] = PrefixCache(scorers[0], self.lowest, self.groups(other))
-                    prefixes[split].fill(texts[split], batch_tokens=16, group=group)
+                    prefixes[split].fill(texts[split], batch_tokens=16, process_group=group)
             starts.append(Origin(texts, weights, prefixes))
         return starts
 
@@ -95,17 +95,17 @@ class Training:
 def run_whole(training: Training, dtype: str) -> Found:
     """Train in one process, with the whole model."""
     scorers = training.scorers(build_scorer, dtype)
-    groups, starts = training.groups(scorers[0]), training.starts(scorers, ModelGroup())
+    groups, starts = training.groups(scorers[0]), training.starts(scorers, ProcessGroup())
     model = StackedModel(scorers[0], groups, starts, "full", training.origins())
     return found_in(training, scorers[0], training.run(model, dtype, observer=training.observer(scorers[0])))
 
 
 def run_shared(
-    training: Training, sharded: Sequence[Scorer], group: ModelGroup, checkpoint: Checkpoint | None = None
+    training: Training, sharded: Sequence[Scorer], group: ProcessGroup, checkpoint: Checkpoint | None = None
 ) -> Found:
     """Train in the processes of a group, with its models."""
     groups, starts = training.groups(sharded[0]), training.starts(sharded, group)
-    model = DataParallelModel(sharded[0], groups, starts, "full", training.origins(), group=group)
+    model = DataParallelModel(sharded[0], groups, starts, "full", training.origins(), process_group=group)
     observer = training.observer(sharded[0], before_backward=sharded[0].before_backward)
     return found_in(training, sharded[0], training.run(model, "float32", observer=observer, checkpoint=checkpoint))
 
@@ -151,7 +151,7 @@ class FileKept:
 class EndingCheckpoint(GroupCheckpoint):
     """The checkpoint of a group that does something else after the fifth time that it is saved."""
 
-    def __init__(self, group: ModelGroup, path: Path, then: Callable[[], None]) -> None:
+    def __init__(self, group: ProcessGroup, path: Path, then: Callable[[], None]) -> None:
         super().__init__(group, FileKept(path) if group.leads else None)
         self._saves, self._then = 0, then
 
@@ -186,10 +186,10 @@ def train_all(trainings: Mapping[str, Training], one: str, folder: Path) -> None
         train("", EndingCheckpoint(group, folder / "killed", die if group.rank else go_on))
 
 
-def move_apart(training: Training, sharded: Scorer, group: ModelGroup) -> str:
+def move_apart(training: Training, sharded: Scorer, group: ProcessGroup) -> str:
     """Return what is said where the second process has moved a weight by itself, ever so little."""
     starts = [Origin(texts_of(Path(training.case.model)))]
-    model = DataParallelModel(sharded, ["head"], starts, "full", [0, 0], group=group)
+    model = DataParallelModel(sharded, ["head"], starts, "full", [0, 0], process_group=group)
     if group.rank == 1:
         next(iter(model.displacements[1].values())).data.view(-1)[-1] = 1e-30
     with pytest.raises(GroupError) as raised:
@@ -197,7 +197,7 @@ def move_apart(training: Training, sharded: Scorer, group: ModelGroup) -> str:
     return str(raised.value)
 
 
-def take_products(_training: Training, sharded: Scorer, _group: ModelGroup) -> str:
+def take_products(_training: Training, sharded: Scorer, _group: ProcessGroup) -> str:
     """Return what is said where products with the Jacobian are asked for."""
     with pytest.raises(GroupError) as raised:
         LinearizedProducts(sharded, ["head"], {}, "full", 1, initial={})

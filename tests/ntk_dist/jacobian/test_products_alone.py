@@ -19,7 +19,7 @@ from ntk_dist.spectrum import extremes
 from ntk_dist.spectrum.extremes import ends_of_spectrum
 from ntk_dist.spectrum.iterative import IterativeDecomposition
 from ntk_dist.spectrum.spectral_density import WIDTH, spectral_density
-from ntk_dist.spectrum.spectrum import label_alignment, summarise
+from ntk_dist.spectrum.spectrum import label_alignment, summarize
 from tests.ntk_dist.solvers.kernel_cases import LAMBDAS, cases, dense
 from tests.ntk_dist.solvers.tiled import spectrum_kernel, tiled
 
@@ -351,7 +351,7 @@ def test_a_kernel_of_zeros_has_no_density_on_a_logarithmic_scale():
 def test_the_summary_is_that_of_all_eigenvalues_where_it_exists(case, step):
     K = case.kernel
     found = IterativeDecomposition(tiled(K, step), seed=0).summary(**EPS)
-    expected = summarise(np.linalg.eigvalsh(K), size=case.M, trace=float(np.trace(K)), **EPS)
+    expected = summarize(np.linalg.eigvalsh(K), size=case.M, trace=float(np.trace(K)), **EPS)
     for name in ("sigma_max", "trace", "noise_floor", "condition_number_fixed_sigma"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-8), name
     assert found.sigma_min == pytest.approx(expected.sigma_min, rel=1e-8, abs=expected.noise_floor)

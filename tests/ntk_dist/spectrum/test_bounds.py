@@ -14,8 +14,8 @@ from ntk_dist.spectrum.bounds import (
     first_order_eigenvalues,
     first_order_extremes,
     linearization_bound,
-    minimiser_distance_bound,
-    minimiser_linearization_bound,
+    minimizer_distance_bound,
+    minimizer_linearization_bound,
     ridge_distance_bound,
     violation,
 )
@@ -50,7 +50,7 @@ def test_ridge_distances_keep_to_their_bound(case, scale):
     bound = ridge_distance_bound(float(np.linalg.norm(case.r)), LAMBDAS)
     assert (violation(np.sqrt(path.squared_distance), bound, bound) == 0).all()
     # What holds for any loss is twice as wide here.
-    loose = minimiser_distance_bound(float(np.sum(case.r**2)) / 2, LAMBDAS)
+    loose = minimizer_distance_bound(float(np.sum(case.r**2)) / 2, LAMBDAS)
     np.testing.assert_allclose(loose, 2 * bound)
 
 
@@ -70,13 +70,13 @@ def test_the_ridge_distance_is_reached_where_every_eigenvalue_is_lambda(M, k, sc
 def test_minimisers_of_any_loss_keep_to_their_bound(points, initial_loss, shift):
     theta, loss = np.array([(0.0, initial_loss), *points]).T
     minimiser = theta[np.argmin(loss + shift / 2 * theta**2)]
-    bound = minimiser_distance_bound(initial_loss, np.array([shift]))
+    bound = minimizer_distance_bound(initial_loss, np.array([shift]))
     assert violation(np.abs(minimiser), bound, bound) == 0
 
 
 @given(st.floats(0.1, 100), lambdas)
-def test_the_minimiser_distance_is_reached_by_a_cliff(initial_loss, shift):
-    bound = minimiser_distance_bound(initial_loss, np.array([shift])).item()
+def test_the_minimizer_distance_is_reached_by_a_cliff(initial_loss, shift):
+    bound = minimizer_distance_bound(initial_loss, np.array([shift])).item()
     # The loss is 0 from there on: going there costs as much as staying, going any farther costs more.
     assert shift / 2 * bound**2 == pytest.approx(initial_loss)
 
@@ -105,7 +105,7 @@ def test_minimisers_of_a_smooth_model_keep_to_both_bounds(target, shift):
     minimiser = theta[np.argmin((np.sin(theta) - target) ** 2 / 2 + shift / 2 * theta**2)]
     error = np.abs(np.sin(minimiser) - minimiser)
     nearer = linearization_bound(1.0, minimiser**2)
-    farther = minimiser_linearization_bound(1.0, target**2 / 2, np.array([shift]))
+    farther = minimizer_linearization_bound(1.0, target**2 / 2, np.array([shift]))
     assert violation(error, nearer, 1.0) == 0
     assert violation(nearer, farther, 1.0) == 0
     assert farther.item() == pytest.approx(target**2 / 2 / shift)
@@ -269,11 +269,11 @@ def test_refuses_what_nothing_was_proven_for():
         with pytest.raises(LambdaError, match="positive"):
             ridge_distance_bound(1.0, np.array([1.0, bad]))
         with pytest.raises(LambdaError, match="positive"):
-            minimiser_distance_bound(1.0, np.array([bad]))
+            minimizer_distance_bound(1.0, np.array([bad]))
     with pytest.raises(BoundError, match="residual_norm"):
         ridge_distance_bound(-1.0, LAMBDAS)
     with pytest.raises(BoundError, match="initial_loss"):
-        minimiser_linearization_bound(1.0, -1.0, LAMBDAS)
+        minimizer_linearization_bound(1.0, -1.0, LAMBDAS)
     with pytest.raises(BoundError, match="smoothness"):
         linearization_bound(-1.0, np.ones(2))
     with pytest.raises(BoundError, match="squared_distance"):

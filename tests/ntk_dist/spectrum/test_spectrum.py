@@ -9,7 +9,7 @@ from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.primal import PrimalDecomposition
 from ntk_dist.solvers.schur import SchurDecomposition
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
-from ntk_dist.spectrum.spectrum import decay_exponent, effective_rank, label_alignment, summarise
+from ntk_dist.spectrum.spectrum import decay_exponent, effective_rank, label_alignment, summarize
 from tests.ntk_dist.solvers.kernel_cases import Case, cases
 
 EPS = float(np.finfo(np.float64).eps)
@@ -17,7 +17,7 @@ EPS = float(np.finfo(np.float64).eps)
 
 def summary(eigenvalues, *, size=None, trace=None, sigma=0.1, relative_sigma=0.01, jacobian_eps=0.0, gram_eps=EPS):
     s = np.asarray(eigenvalues, dtype=np.float64)
-    return summarise(
+    return summarize(
         s,
         size=len(s) if size is None else size,
         trace=float(s.sum()) if trace is None else trace,

@@ -321,7 +321,7 @@ WORDS_HEAD = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": Fals
                 "sharding.group_size": 2,
                 "model.dtype": "float32",
             },
-            "a process of a model group needs a GPU for itself",
+            "each process of `sharding` needs a GPU for itself",
         ),
         ({"head.kind": "ridge", "grid.n_train": [5, 10]}, "give grid.n_train one value"),
         ({"head.kind": "logistic", "task.kind": "regression"}, "use ridge for regression"),
@@ -452,7 +452,7 @@ def test_seeds_that_would_all_compute_the_same_are_refused():
         spec_of(as_they_stand)
 
 
-# --- devices and model groups
+# --- devices and process groups
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from finetune.data import tokens
 from finetune.model.prefix import PrefixCache
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from ntk_dist.jacobian.batches import length_buckets
 from orchestrator.errors import SpecError, SweepError
 from orchestrator.plan.estimate import costs
@@ -168,7 +168,7 @@ def test_a_batch_that_does_not_fit_after_all_is_halved(
 
 @pytest.mark.parametrize("other", [0, 10**12])
 def test_a_group_takes_what_fits_the_process_with_the_least_memory(automatic: Path, other: int):
-    class Pair(ModelGroup):
+    class Pair(ProcessGroup):
         """Two processes: the other one has no memory, or takes far too much of it."""
 
         def gathered(self, value: Any) -> list[Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune.parallel.group import ModelGroup
+from finetune.parallel.process_group import ProcessGroup
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.precision import compute as precision
@@ -29,7 +29,7 @@ def test_what_half_precision_costs_stands_beside_what_it_gave(tmp_path: Path):
     assert (cells["noise_floor"] > reference["noise_floor"]).all()
 
 
-class OneOfTwo(ModelGroup):
+class OneOfTwo(ProcessGroup):
     """A process of a group of two that hears of itself alone."""
 
     def gathered(self, value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""One process's view of its model group: its rank, and the messages between the processes.
+"""One process's view of its group: its rank, and the messages between the processes.
 
 Imports no torch, so that code that only asks whether there is a group does not wait for that import.
 """
@@ -25,7 +25,7 @@ class Board(Protocol):
 
 
 @dataclass
-class ModelGroup:
+class ProcessGroup:
     """This process among those that hold one model together; by itself it is a group of one.
 
     Attributes:
