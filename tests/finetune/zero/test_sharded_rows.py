@@ -29,7 +29,8 @@ from finetune.parallel.weights import zero_config
 from finetune.scorers import build_scorer
 from finetune.settings import ModelSettings, ShardingSettings
 from ntk_dist.jacobian.capture import jacobian_rows
-from tests.finetune.zero.capturing import Case, capture, die_alone, fail_alone
+from tests.finetune.zero.capturing import Case, capture
+from tests.finetune.zero.ending import die_alone, fail_alone
 from tests.forked_group import run_forked_group
 from tests.tiny_models import ALL_TARGETS, FAMILIES, save_tiny
 
