@@ -50,9 +50,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: setup
+docs: data
 	$(BIN)/python docs/write_reference.py
 	$(BIN)/python docs/write_models.py
+	$(BIN)/python docs/write_api.py
 
 setup: $(INSTALLED)
 

@@ -30,7 +30,7 @@ from orchestrator.sweep.folder import ResultsFolder
 from slurm.devcluster import DevCluster
 from slurm.profile.profile import Profile
 from slurm.submit.allocation import NODE_LOGS
-from slurm.submit.submission import Request, submit
+from slurm.submit.submission import Request, submit_allocations
 from tests.orchestrator.sweeps import sweep_of
 
 NOTHING = StageKind("nothing", 1, "nothing", "benchmarks.allocation")
@@ -77,7 +77,7 @@ def through_one_allocation(folder: ResultsFolder, cells: int) -> dict[str, float
     driver = ("-m", "benchmarks.allocation", "--drive", str(folder.root), "--cells", str(cells))
     request = Request(profile, "nothing", folder.root, logs, driver, ("-c", "pass"))
     began = time.perf_counter()
-    wait_for(submit(request, 1))
+    wait_for(submit_allocations(request, 1))
     facts = json.loads((folder.root / "seconds.json").read_text())
     assert facts["computed"] == cells
     spent = [event["seconds"] for event in read_journals(folder.journals) if event["event"] == "finished"]

@@ -1,28 +1,77 @@
-"""ntksweep: sweeps of regularization strengths and layer choices through the neural tangent kernel.
+"""Sweeps: specs, plans, runs and results.
 
->>> import orchestrator
->>> orchestrator.load("results/quickstart").cells.to_pandas()  # doctest: +SKIP
+What a program may rely on is in `__all__`, and in the package `ntksweep` under shorter names; each name loads its
+module when it is first used.
 """
 
-from pathlib import Path
+import logging
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
-    from orchestrator.results.loading import Results
+    from orchestrator.api import plan_sweep, run_sweep
+    from orchestrator.engine.run import Ending
+    from orchestrator.engine.schedule import Failure, Progress, Report
+    from orchestrator.errors import SweepError
+    from orchestrator.plan.plan import Plan
+    from orchestrator.results.loading import Results, Table, load
+    from orchestrator.spec.model import Spec
+    from orchestrator.spec.reading import parse_spec, read_spec
+    from orchestrator.sweep.on_change import OnChange
 
-__all__ = ["__version__", "load"]
+__all__ = [
+    "Ending",
+    "Failure",
+    "OnChange",
+    "Plan",
+    "Progress",
+    "Report",
+    "Results",
+    "Spec",
+    "SweepError",
+    "Table",
+    "__version__",
+    "load",
+    "parse_spec",
+    "plan_sweep",
+    "read_spec",
+    "run_sweep",
+]
+
+_MODULES = {
+    "plan_sweep": "orchestrator.api",
+    "run_sweep": "orchestrator.api",
+    "Ending": "orchestrator.engine.run",
+    "Failure": "orchestrator.engine.schedule",
+    "Progress": "orchestrator.engine.schedule",
+    "Report": "orchestrator.engine.schedule",
+    "SweepError": "orchestrator.errors",
+    "Plan": "orchestrator.plan.plan",
+    "Results": "orchestrator.results.loading",
+    "Table": "orchestrator.results.loading",
+    "load": "orchestrator.results.loading",
+    "Spec": "orchestrator.spec.model",
+    "parse_spec": "orchestrator.spec.reading",
+    "read_spec": "orchestrator.spec.reading",
+    "OnChange": "orchestrator.sweep.on_change",
+}
+"""The module of each public name."""
 
 __version__ = VERSION
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # a program that imports it decides what is shown
 
-def load(path: str | Path) -> "Results":
-    """Return the tables of the results folder at `path`: `.cells`, `.spectra`, `.predictions`.
 
-    Raises:
-        ResultsError: there are no results at `path`.
-    """
-    from orchestrator.results.loading import load as load_results
+if not TYPE_CHECKING:  # or a type checker would believe that any name is here
 
-    return load_results(path)
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

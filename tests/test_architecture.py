@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "slurm": set(),
     "finetune": {"ntk_dist"},
     "orchestrator": {"ntk_dist", "finetune", "slurm"},
+    "ntksweep": {"ntk_dist", "finetune", "slurm", "orchestrator"},
 }
 """For each package, those of the others that it may import."""
 

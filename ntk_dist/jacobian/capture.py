@@ -37,35 +37,7 @@ def jacobian_rows(
     before_backward: Callable[[int], None] | None = None,
     unused: set[nn.Module] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return what `begin_rows` computes, once it is there: scores (B, R), and rows (B, R, p_g) by group.
-
-    Raises:
-        NonFiniteError: a score or a gradient is NaN or infinite, or too large for `row_dtype`; names group and position
-            in the batch.
-        NtkError: as `begin_rows`.
-    """
-    return begin_rows(
-        score,
-        groups,
-        row_dtype=row_dtype,
-        layers=layers,
-        around_layers=around_layers,
-        before_backward=before_backward,
-        unused=unused,
-    ).here()
-
-
-def begin_rows(
-    score: Callable[[], Tensor],
-    groups: Groups,
-    *,
-    row_dtype: torch.dtype | None = None,
-    layers: Sequence[nn.Module] = (),
-    around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
-    before_backward: Callable[[int], None] | None = None,
-    unused: set[nn.Module] | None = None,
-) -> BatchRows:
-    """Compute scores of a batch and, for each group, their gradients with respect to the group's parameters.
+    """Return scores of a batch and, for each group, their gradients with respect to the group's parameters.
 
     The model must be in eval mode and must treat the examples of a batch apart. None of its parameters needs
     to require a gradient; those that do make the pass slower, not wrong. Positions that cannot influence a
@@ -88,15 +60,42 @@ def begin_rows(
 
     Returns:
         The scores (B, R), detached, and for each group the rows (B, R, p_g), columns in the order of
-        `ntk_dist.jacobian.tracked`; p_g = 0 for a group without modules. The host has not waited for them.
+        `ntk_dist.jacobian.tracked`; p_g = 0 for a group without modules.
 
     Raises:
+        NonFiniteError: a score or a gradient is NaN or infinite, or too large for `row_dtype`; names group and position
+            in the batch.
         NtkError: the scores are not a matrix, the model overwrites the input of a tracked module, or layers hand on
             more than hidden states.
         TiedWeightsError: a parameter is tracked twice.
         InputLayoutError: a module's input has no example axis.
         NotRecordedError: the scores depend on a tracked module that was not called, in this pass, or an adapter was
             not.
+    """
+    return begin_rows(
+        score,
+        groups,
+        row_dtype=row_dtype,
+        layers=layers,
+        around_layers=around_layers,
+        before_backward=before_backward,
+        unused=unused,
+    ).here()
+
+
+def begin_rows(
+    score: Callable[[], Tensor],
+    groups: Groups,
+    *,
+    row_dtype: torch.dtype | None = None,
+    layers: Sequence[nn.Module] = (),
+    around_layers: Callable[[], AbstractContextManager[object]] = nullcontext,
+    before_backward: Callable[[int], None] | None = None,
+    unused: set[nn.Module] | None = None,
+) -> BatchRows:
+    """Begin what `jacobian_rows` returns; the host has not waited for it.
+
+    Args and errors: as `jacobian_rows`, but for NonFiniteError, which whoever waits raises.
     """
     check_groups(groups)
     recorders = recorders_of(groups)

@@ -26,7 +26,7 @@ def device_gram_tile(
     max_bytes: int,
     device: torch.device,
 ) -> FloatArray:
-    """Return the tile that `gram_tile` does, its products taken on `device`.
+    """Return the tile (a/R, b/R) that `gram_tile` does of rows (a, p) and (b, p), its products taken on `device`.
 
     Rows travel as they are stored and are cast, checked and multiplied there; `tf32` says whether a GPU may round
     the factors of float32 products to TF32. Products of chunks of columns are added up in float64, on the device.

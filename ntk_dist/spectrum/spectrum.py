@@ -96,7 +96,7 @@ def condition_number(sigma_max: float, sigma_min: float, sigma: float) -> float:
 
 
 def effective_rank(eigenvalues: FloatArray) -> float:
-    """Return exp(-sum p_i log p_i) with p_i = s_i / sum s over the positive s_i; nan if there are none."""
+    """Return exp(-sum p_i log p_i) with p_i = s_i / sum s over the positive s_i of (r,); nan without any."""
     s = eigenvalues[eigenvalues > 0]
     if not s.size:
         return float("nan")

@@ -11,11 +11,13 @@ import typer
 from typer.core import TyperGroup
 
 from orchestrator.cli import clusters, devcluster, looking, selecting, sweeping, watching
-from orchestrator.cli.arguments import TRACEBACK, traceback_wanted
+from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
-from orchestrator.cli.terminal import Terminal, printable, say
+from orchestrator.cli.terminal import Terminal, log_on_terminal, say
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import ExitCode, SweepError
+from orchestrator.literal import printable
+from orchestrator.process_log import own_process
 from orchestrator.version import VERSION
 from slurm.errors import SlurmError
 
@@ -37,9 +39,10 @@ def _usage_errors_shown() -> Iterator[None]:
 
 class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # People write it behind the command that failed.
-        if TRACEBACK in args:
-            args = [TRACEBACK, *(each for each in args if each != TRACEBACK)]
+        # People write them behind the command that failed.
+        end = args.index("--") if "--" in args else len(args)
+        of_all = [each for each in args[:end] if each == TRACEBACK or VERBOSE.fullmatch(each)]
+        args = [*of_all, *(each for each in args[:end] if each not in of_all), *args[end:]]
         with _usage_errors_shown():
             return list(super().parse_args(ctx, args))
 
@@ -80,7 +83,15 @@ def _options(
     _traceback: Annotated[
         bool, typer.Option(TRACEBACK, help="Print below an error what raised it, for reports of faults.")
     ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose", "-v", count=True, show_default=False, help="Print what is decided on the way; -vv says more."
+        ),
+    ] = 0,
 ) -> None:
+    context.with_resource(own_process())
+    context.with_resource(log_on_terminal(verbose))
     # The doctor says the same and more: it looks at everything before it gives up.
     if context.invoked_subcommand != "doctor":
         refuse_what_is_too_old()

@@ -1,6 +1,7 @@
 """Arguments and options that several commands share."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 TRACEBACK = "--traceback"
 """An option of all commands, at any position."""
+
+VERBOSE = re.compile("-v+|--verbose")
+"""An option of all commands, at any position, and several times."""
 
 TRUST = "--trust-remote-code"
 """The option that allows code that comes with a model; no file can replace it."""

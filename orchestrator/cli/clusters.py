@@ -252,13 +252,13 @@ def wait(
 def logs(
     path: FolderArgument,
     job: Annotated[
-        str | None, typer.Option(help="Show the log of this job, and what Ray said on its nodes.", metavar="JOB")
+        str | None, typer.Option(help="Show the logs of this job, its nodes and its processes.", metavar="JOB")
     ] = None,
     cell: Annotated[str | None, typer.Option(help="Show what happened to this cell.", metavar="CELL_ID")] = None,
     lines: Annotated[int, typer.Option(help="Last lines of each log to show.", min=1)] = 40,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the logs of a sweep's allocations, or what happened to one cell, stage by stage.
+    """Show the logs of a sweep's allocations and runs, or what happened to one cell, stage by stage.
 
     Example: ntksweep logs results/quickstart --job 4711
     """

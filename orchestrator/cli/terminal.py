@@ -1,13 +1,17 @@
 """The terminal: texts are printed literally, never as markup or control sequences."""
 
-import re
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-_NOT_SHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters except tab and newline, marks of writing direction, and bytes that are not text."""
+from orchestrator.literal import printable
+from orchestrator.process_log import LiteralFormatter, is_worth_telling
 
 
 class Terminal(Console):
@@ -24,11 +28,6 @@ class Terminal(Console):
         return super().render_str(printable(text), **options)
 
 
-def printable(text: str) -> str:
-    """Return a text with its control characters escaped, as Python writes them in a literal."""
-    return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape", "surrogatepass").decode("ascii"), text)
-
-
 def line(text: str, style: str = "") -> Text:
     """Return a text with a style, for a table or a view; `Text` itself would not escape control characters."""
     return Text(printable(text), style)
@@ -37,3 +36,43 @@ def line(text: str, style: str = "") -> Text:
 def say(text: str) -> None:
     """Print a text on standard output without line wrapping or style, for people and scripts."""
     print(printable(text))
+
+
+@contextmanager
+def log_on_terminal(verbosity: int) -> Iterator[None]:
+    """Show on standard error what this process logs.
+
+    Args:
+        verbosity: 0 for nothing, 1 for what is decided (INFO), 2 and more for everything (DEBUG) and tracebacks.
+    """
+    if not verbosity:
+        yield
+        return
+    handler = _TerminalLog(verbosity)
+    handler.setFormatter(LiteralFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+    handler.addFilter(is_worth_telling)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+class _TerminalLog(logging.Handler):
+    """Writes records to standard error as it is at that time: progress bars put themselves in its place."""
+
+    def __init__(self, verbosity: int) -> None:
+        super().__init__(logging.INFO if verbosity == 1 else logging.DEBUG)
+        self._with_tracebacks = verbosity > 1
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._with_tracebacks:
+            record = copy(record)
+            record.exc_info = record.exc_text = None
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except OSError:
+            return  # the terminal may be closed
+        except Exception:
+            self.handleError(record)

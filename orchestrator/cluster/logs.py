@@ -1,4 +1,4 @@
-"""The logs that the jobs of a sweep leave in its results folder."""
+"""The logs that the jobs and the processes of a sweep leave in its results folder."""
 
 import re
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from orchestrator.errors import ResultsError
+from orchestrator.process_log import OF_A_JOB
 from orchestrator.store.files import is_plain, read_plain, visible
 from orchestrator.sweep.folder import ResultsFolder
 from slurm.ray.node import MARK
@@ -27,7 +28,9 @@ class Log:
 
 
 def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
-    """Return the ends of the logs of a sweep's jobs, or of one of them with those of its nodes, oldest first.
+    """Return the ends of a sweep's logs, oldest first: of its jobs, and of processes outside of jobs.
+
+    Of one job they are those of the job, of its nodes, and of its processes.
 
     Args:
         folder: the results folder.
@@ -38,11 +41,11 @@ def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
         ResultsError: there are none.
     """
     submissions = [entry.name for entry in visible(_root(folder))]
-    paths = (path for each in submissions for path in _paths(folder, each, job))
+    paths = [path for each in submissions for path in _paths(folder, each, job)] + _of_processes(folder, job)
     found = [(path, facts.st_mtime) for path in paths if (facts := path.lstat()).st_size]
     if not found:
-        of = f"job {job}" if job else "jobs"
-        raise ResultsError(f"there are no logs of {of} in {_root(folder)}; jobs that never began leave none")
+        of = f" of job {job}" if job else ""
+        raise ResultsError(f"there are no logs{of} in {folder.logs}; jobs that never began leave none")
     found.sort(key=itemgetter(1))
     return [Log(str(path), "\n".join(_lines(path)[-lines:])) for path, _ in found]
 
@@ -74,6 +77,16 @@ def _paths(folder: ResultsFolder, submission_id: str, job: str | None) -> Iterat
             yield Path(entry.path)
         elif job is not None and entry.name == f"{job}_nodes" and entry.is_dir(follow_symlinks=False):
             yield from (Path(each.path) for each in visible(Path(entry.path)) if is_plain(each) and _is_log(each.name))
+
+
+def _of_processes(folder: ResultsFolder, job: str | None) -> list[Path]:
+    """Return the logs of the processes of a job, or of those that ran outside of jobs."""
+
+    def belongs(name: str) -> bool:
+        return name.startswith(f"{OF_A_JOB}{job}-") if job else not re.match(rf"{OF_A_JOB}\d", name)
+
+    entries = (entry for entry in visible(folder.logs) if is_plain(entry) and _is_log(entry.name))
+    return [Path(entry.path) for entry in entries if belongs(entry.name)]
 
 
 def _is_log(name: str) -> bool:

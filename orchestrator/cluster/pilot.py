@@ -5,6 +5,7 @@ further stage and exits with status 3 once the stages in flight have ended.
 """
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -20,7 +21,9 @@ from orchestrator.engine.executors.ray_workers import RayExecutor
 from orchestrator.engine.run import noted_damage, work_off
 from orchestrator.engine.schedule import Report, Schedule
 from orchestrator.errors import ChangedError, ExitCode, SweepError
+from orchestrator.installation import installation_and_libraries
 from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.process_log import own_process, process_log
 from orchestrator.store.claims import STALE_AFTER
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder, Sweep
@@ -28,6 +31,8 @@ from orchestrator.sweep.settings import refuse_untrusted_code
 from orchestrator.sweep.sources import find_again
 from orchestrator.sweep.survey import surveys
 from slurm.submit.allocation import NODE_LOGS, UNFINISHED
+
+logger = logging.getLogger(__name__)
 
 LEAVE_AFTER = STALE_AFTER + 30
 """Seconds without work after which an allocation ends; by then it has taken over the claims of dead processes."""
@@ -42,7 +47,7 @@ class Pilot:
     """
 
     def __init__(self, folder: ResultsFolder, *, trusts_code: bool) -> None:
-        self._folder = folder
+        self.folder = folder
         self._trusts_code = trusts_code
         self._told_to_stop = False
         self._schedule: Schedule | None = None
@@ -59,7 +64,8 @@ class Pilot:
         Raises:
             SweepError: the results folder, the model or the data do not allow it.
         """
-        folder = self._folder
+        folder = self.folder
+        logger.info("%s", installation_and_libraries())
         plan = _plan_of(folder, trusts_code=self._trusts_code)
         journal = folder.journal()
         journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
@@ -68,15 +74,16 @@ class Pilot:
                 report = self._work_off(plan, executor)
         except BaseException as error:
             journal.write("run", phase="stopped", why=type(error).__name__)
+            logger.info("the run stopped", exc_info=error)
             raise
         journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures), open=report.open)
         return report
 
     def _work_off(self, plan: Plan, executor: RayExecutor) -> Report:
-        store, lines = self._folder.artifacts(), LogLines()
+        store, lines = self.folder.artifacts(), LogLines()
 
         def compute(missing: list[Stage]) -> Report:
-            before = ran_out_of_memory(self._folder)
+            before = ran_out_of_memory(self.folder)
             self._schedule = Schedule(
                 plan, store, executor, lines, missing, leave_after=LEAVE_AFTER, out_of_memory=before
             )
@@ -85,7 +92,7 @@ class Pilot:
             return self._schedule.run()
 
         report, n_cells = work_off(
-            plan, self._folder, lines, self._folder.journal(), compute, also=noted_damage(plan, self._folder)
+            plan, self.folder, lines, self.folder.journal(), compute, also=noted_damage(plan, self.folder)
         )
         lines.end(report, n_cells)
         return report
@@ -120,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pilot = Pilot(ResultsFolder(given.folder), trusts_code=given.trust_remote_code)
     signal.signal(signal.SIGTERM, pilot.stop)
     try:
-        report = pilot.run()
+        with own_process(), process_log(pilot.folder.logs):
+            report = pilot.run()
     except SweepError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

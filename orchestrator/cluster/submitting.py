@@ -1,6 +1,7 @@
 """Submitting allocations for a sweep: their cost, a check that the cluster can provide them, and the request."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +37,9 @@ from slurm.query.facts import read_facts
 from slurm.query.fitting import refuse_mixed_gpus
 from slurm.query.limits import array_sizes
 from slurm.submit.script import UMASKS
-from slurm.submit.submission import Request, SubmissionError, script, submit
+from slurm.submit.submission import Request, SubmissionError, script, submit_allocations
+
+logger = logging.getLogger(__name__)
 
 COMMANDS = ("modules", "setup", "container", "virtual_environment", "python", "sbatch")
 """Keys of a profile with commands that jobs run."""
@@ -198,13 +201,14 @@ def _submit_all(offer: Offer, folder: ResultsFolder, on_submitted: Callable[[str
     write_submission(folder, submission)
     for size in offer.sizes:
         try:
-            job = submit(offer.request, size)
+            job = submit_allocations(offer.request, size)
         except SubmissionError:
             if not submission.jobs:
                 forget_submission(folder, submission)  # Slurm accepted none of its jobs
             raise
         submission = submission.with_job(job)
         write_submission(folder, submission)
+        logger.info("job %s submitted: %d allocations, logs in %s", job, size, offer.request.logs)
         on_submitted(job, size)
     return submission
 

@@ -1,6 +1,8 @@
 """Running a sweep: from a spec to tables, continuing from where an earlier run ended."""
 
+import logging
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,8 +13,10 @@ from orchestrator.engine.executors.choose import make_executor
 from orchestrator.engine.schedule import MOST_REPAIRS, Progress, Report, Schedule
 from orchestrator.environment import refuse_missing_deepspeed
 from orchestrator.errors import DamagedArtifactError, GpuFailedError, RayFailedError, StorageError, SweepError
+from orchestrator.installation import installation_and_libraries
 from orchestrator.plan.index import keep_plan
 from orchestrator.plan.plan import Plan, make_plan, missing_stages
+from orchestrator.process_log import process_log
 from orchestrator.results.tables.manifest import cells_in_complete_tables
 from orchestrator.results.tables.write import collect
 from orchestrator.spec import Spec
@@ -26,6 +30,8 @@ from orchestrator.sweep.settings import refuse_untrusted_code
 from orchestrator.sweep.sources import find_sources
 from orchestrator.sweep.survey import all_kept, keep_surveys, surveys
 from orchestrator.sweep.workers import refuse_more_workers_than_gpus_hold, worker_count
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -113,17 +119,28 @@ def run(
     keep_surveys(sweep, found, store)
     keep_plan(plan, folder)
     folder.refusals().clear()
-    journal = folder.journal()
+    with process_log(folder.logs):
+        return _run_logged(plan, folder, progress, group or ProcessGroup(), damaged)
+
+
+def _run_logged(
+    plan: Plan, folder: ResultsFolder, progress: Progress, group: ProcessGroup, damaged: Sequence[str]
+) -> Ending:
+    sweep, store, journal = plan.sweep, folder.artifacts(), folder.journal()
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
+    logger.info("%s", installation_and_libraries())
+    logger.info("%s: plan %s of %d cells in %s", sweep.spec.name, plan.plan_id, plan.n_cells, folder.root)
+    logger.debug("compute: %s", sweep.spec.compute)
 
     def compute(missing: list[Stage]) -> Report:
-        with make_executor(sweep, folder, group or ProcessGroup()) as executor:
+        with make_executor(sweep, folder, group) as executor:
             return Schedule(plan, store, executor, progress, missing).run()
 
     try:
         report, n_cells = work_off(plan, folder, progress, journal, compute, also=damaged)
     except BaseException as error:
         journal.write("run", phase="stopped", why=type(error).__name__)
+        logger.info("the run stopped", exc_info=error)
         raise
     noted_damage(plan, folder)
     remove_leftovers(folder.root)
@@ -198,9 +215,15 @@ def work_off(
     while True:
         missing = missing_stages(plan, store, [*also, *damaged])
         progress.begin(*_counts(plan, {stage.stage_id for stage in missing}))
+        logger.info("%d of %d stages are missing", len(missing), len(plan.stages))
         if missing:
             try:
+                began = time.perf_counter()
                 report = compute(missing)
+                logger.info(
+                    "%d stages computed here in %.1f s, %d failed",
+                    report.computed, time.perf_counter() - began, len(report.failures),
+                )  # fmt: skip
             except (KeyboardInterrupt, RayFailedError, GpuFailedError):
                 with suppress(SweepError):
                     collect(plan, folder)  # finished cells can be looked at before the run continues
@@ -213,7 +236,9 @@ def work_off(
                     return total, collect(plan, folder)
                 return total, 0
         try:
+            began = time.perf_counter()
             n_cells = collect(plan, folder)
+            logger.info("%d cells in the tables, collected in %.1f s", n_cells, time.perf_counter() - began)
             _clear_claims(plan, folder)
             return total, n_cells
         except DamagedArtifactError as error:

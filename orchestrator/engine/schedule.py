@@ -1,5 +1,6 @@
 """Schedule of a plan: stages that are ready, waiting, tried again or given up."""
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ from orchestrator.plan.plan import Plan
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.stage import Stage
+
+logger = logging.getLogger(__name__)
 
 MOST_REPAIRS = 3
 """Most times that a run repeats a stage because its artifact, or an artifact that it reads, is damaged again."""
@@ -199,8 +202,10 @@ class Schedule:
         if self._retries.failed(stage.stage_id, failure):
             how = " with half the batch" if failure is FailureClass.MEMORY else ""
             self._progress.note(f"{stage.kind} {stage.stage_id}: {failure}; trying again{how}")
+            logger.info("%s %s: %s; trying again%s: %s", stage.kind, stage.stage_id, failure, how, outcome.message)
             self._ready.append(stage)
         else:
+            logger.info("%s %s is given up: %s: %s", stage.kind, stage.stage_id, failure, outcome.message)
             self._report.failures.append(Failure(stage, failure, outcome.message, outcome.trace))
 
     def _repair(self, stage: Stage, outcome: Outcome) -> None:
@@ -218,6 +223,7 @@ class Schedule:
         if stage_id not in self._open:
             if not self._store.is_intact(kind, stage_id):  # another run may have repaired it already
                 self._progress.note(outcome.message)
+                logger.info("%s %s is damaged: set aside, to be computed again", kind, stage_id)
                 self._store.set_aside(kind, stage_id)
             again = self._lost(self._stages[stage_id])
             self._counted |= {each.stage_id for each in again}  # they were when they were first finished

@@ -9,6 +9,7 @@ from finetune.parallel.process_group import ProcessGroup
 from orchestrator.engine.run import resolve
 from orchestrator.engine.worker.following import Follower, dismiss
 from orchestrator.errors import SpecError, WorkerStartError
+from orchestrator.process_log import process_log
 from orchestrator.spec import Spec
 from orchestrator.sweep.folder import ResultsFolder
 
@@ -28,7 +29,7 @@ def launched_group(spec: Spec) -> Iterator[ProcessGroup]:
         raise SpecError(
             f"the inline executor needs sharding.group_size: {spec.group_size} processes, and there "
             + (f"are {started}" if started > 1 else "is one")
-            + f": start it as `torchrun --nproc-per-node {spec.group_size} -m orchestrator run SPEC --executor "
+            + f": start it as `torchrun --nproc-per-node {spec.group_size} -m ntksweep run SPEC --executor "
             "inline`, or use the ray executor, which starts them itself"
         )
     from finetune.parallel.processes import joined_group
@@ -46,7 +47,9 @@ def follow(spec: Spec, spec_folder: Path, group: ProcessGroup, *, trusts_code: b
         SweepError: the model or the data are not there, or this process's part of a stage failed.
     """
     folder = ResultsFolder(spec.folder)
-    failure = Follower(resolve(spec, spec_folder, folder, trusts_code=trusts_code), folder, group).follow()
+    sweep = resolve(spec, spec_folder, folder, trusts_code=trusts_code)
+    with process_log(folder.logs):
+        failure = Follower(sweep, folder, group).follow()
     if failure is not None:
         raise WorkerStartError(
             f"process {group.rank} of the process group failed ({failure.failure}): {failure.message}"

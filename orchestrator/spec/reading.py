@@ -7,13 +7,13 @@ from orchestrator.errors import SpecError
 from orchestrator.spec.model import Spec
 
 
-def read_spec(path: Path) -> Spec:
+def read_spec(path: str | Path) -> Spec:
     """Read and check the spec in the file `path`.
 
     Raises:
         SpecError: the file is missing, is not YAML, or is not a valid spec; the message names each fault.
     """
-    return _document(f"`ntksweep init {path}` writes one to start from").read(path)
+    return _document(f"`ntksweep init {path}` writes one to start from").read(Path(path))
 
 
 def parse_spec(text: str, *, name: str = "spec") -> Spec:

@@ -9,6 +9,7 @@ Files in the folder that are not claims are ignored, and never removed.
 """
 
 import json
+import logging
 import math
 import os
 import re
@@ -34,6 +35,8 @@ from orchestrator.store.files import (
     slurm_job,
     visible,
 )
+
+logger = logging.getLogger(__name__)
 
 RENEWED_EVERY = 10.0
 """Seconds between renewals of the claims that a process holds."""
@@ -103,6 +106,8 @@ class ClaimBook:
             path = self.root / f"{stage_id}.{len(passed_over) + 1}"
             if publish_new(path, content, durable=False):
                 if all(_read(older) == dead for older, dead in passed_over.items()):
+                    for dead in passed_over.values():
+                        logger.info("claim on %s taken over from %s", stage_id, dict(dead) or "an unknown process")
                     self._hold(path)
                     return Claim(stage_id, path, holder)
                 # One that seemed abandoned had been given back, by a holder that died after that or by whoever took it

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from orchestrator.errors import SourceError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
 from orchestrator.store.user_cache import recall, remember
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,9 @@ def _fingerprint(root: Path, files: list[Path], known: Source | None) -> Source:
     with ThreadPoolExecutor() as pool:
         prints = pool.map(_file_fingerprint, files, (before.get(name) for name in names))
         found = Source(str(root), files=dict(sorted(zip(names, prints, strict=True))))
+    new = [name for name, file in found.files.items() if before.get(name) != file]
+    seconds = (time.time_ns() - began) / 1e9
+    logger.info("%s: %d files, %d of them read, %.2f s", root, len(found.files), len(new), seconds)
     if found.files != before:
         _remember(root, found, began)
     return found

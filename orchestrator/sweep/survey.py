@@ -1,5 +1,7 @@
 """The survey: facts about the model and the data that a plan needs, computed once and kept."""
 
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +18,8 @@ from orchestrator.sweep.choices import Choice, variants
 from orchestrator.sweep.folder import Sweep, versions
 from orchestrator.sweep.layer_sets import GroupFacts
 from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings, task_settings
+
+logger = logging.getLogger(__name__)
 
 SURVEYED_TEXTS = 1000
 """Texts that are tokenized to estimate the mean number of tokens."""
@@ -76,8 +80,18 @@ def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
     for choice, variant in variants(sweep):
         stage_id = survey_stage(variant).stage_id
         if stage_id not in found:
-            found[stage_id] = _kept(variant, store) or _recalled(variant) or _look_and_remember(variant, choice)
+            found[stage_id] = _survey(variant, choice, store)
     return [found[survey_stage(variant).stage_id] for _, variant in variants(sweep)]
+
+
+def _survey(variant: Sweep, choice: Choice, store: ArtifactStore) -> Survey:
+    began = time.perf_counter()
+    kept = _kept(variant, store)
+    recalled = _recalled(variant) if kept is None else None
+    found = kept or recalled or _look_and_remember(variant, choice)
+    origin = "the results folder" if kept else "the user's cache" if recalled else "the model and its data"
+    logger.info("survey of model and data from %s in %.2f s", origin, time.perf_counter() - began)
+    return found
 
 
 def kept_surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:

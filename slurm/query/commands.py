@@ -1,5 +1,6 @@
 """Slurm's client programs: run with a plain environment, and again after failures that pass by themselves."""
 
+import logging
 import os
 import random
 import re
@@ -9,6 +10,8 @@ import time
 
 from slurm.errors import CommandError, NoSlurmError
 from slurm.pauses import Pauses
+
+logger = logging.getLogger(__name__)
 
 _PASSES = re.compile(
     "unable to contact slurm controller|socket timed out|timed out after|connection (refused|reset|timed out)"
@@ -59,11 +62,13 @@ def _run(argv: tuple[str, ...], timeout: float, patience: float, text: str | Non
             pause = pauses.take() * random.uniform(0.5, 1.5)
             if not error.passes or time.monotonic() + pause > end:
                 raise
+            logger.info("%s; again in %.1f s", error, pause)
         time.sleep(pause)
 
 
 def _attempt(argv: tuple[str, ...], timeout: float, text: str | None) -> subprocess.CompletedProcess[str]:
     command = shlex.join(argv)[:200]
+    logger.debug("running %s", command)
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, errors="replace", timeout=timeout, input=text, check=False,

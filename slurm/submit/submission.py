@@ -38,14 +38,14 @@ class Request:
 
 
 def script(request: Request, count: int) -> str:
-    """Return the exact script that `submit` gives to sbatch for `count` allocations."""
+    """Return the exact script that `submit_allocations` gives to sbatch for `count` allocations."""
     executor = _executor(request)
     if count > 1:
         executor.parameters["map_count"] = count
     return str(executor._make_submission_file_text(executor._submitit_command_str, ""))
 
 
-def submit(request: Request, count: int) -> str:
+def submit_allocations(request: Request, count: int) -> str:
     """Submit `count` allocations as one job, an array if there are several; return its number.
 
     Raises:

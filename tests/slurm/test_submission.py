@@ -11,7 +11,7 @@ import pytest
 
 from slurm.profile.profile import Profile
 from slurm.submit.script import CONFIGURATION_FAULT, FAULT_MARK, python_command, setup_lines
-from slurm.submit.submission import Request, SubmissionError, script, submit
+from slurm.submit.submission import Request, SubmissionError, script, submit_allocations
 from tests.slurm.programs import Programs
 
 RESULTS = Path("/shared/ntk/results")
@@ -180,7 +180,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Programs:
 @pytest.mark.parametrize("count", [1, 3])
 def test_slurm_gets_exactly_the_script_that_is_shown(count: int, sbatch: Programs, tmp_path: Path) -> None:
     request = request_of(tmp_path / "logs", partition="main", requeues=7, container="apptainer exec x.sif")
-    assert submit(request, count) == "4711"
+    assert submit_allocations(request, count) == "4711"
     assert (tmp_path / "script").read_text().strip() == script(request, count).strip()
     assert len(sbatch.calls()) == 1
 
@@ -190,7 +190,7 @@ def test_the_job_gets_the_allocation_that_the_profile_describes(sbatch: Programs
         tmp_path / "logs", tasks_per_node=2, cpus_per_task=3, gpus_per_task=1, container="apptainer exec x.sif",
         local_scratch="/local", object_store="100MB", requeues=7, signal_seconds=200,
     )  # fmt: skip
-    submit(request, 1)
+    submit_allocations(request, 1)
     (path,) = (tmp_path / "logs").glob("4711_submitted.pkl")
     delayed = pickle.loads(path.read_bytes())
     allocation = delayed.function
@@ -207,4 +207,4 @@ def test_the_job_gets_the_allocation_that_the_profile_describes(sbatch: Programs
 def test_what_sbatch_says_is_passed_on(sbatch: Programs, tmp_path: Path) -> None:
     (tmp_path / "refuse").touch()
     with pytest.raises(SubmissionError, match=r"sbatch did not take the job: (?s:.*)Invalid qos"):
-        submit(request_of(tmp_path / "logs"), 2)
+        submit_allocations(request_of(tmp_path / "logs"), 2)

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
@@ -17,6 +18,8 @@ from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchd
 from orchestrator.errors import RayFailedError
 from slurm.ray.gpus import allocator_settings, gpus_of_a_worker
 from slurm.ray.private_folder import LONGEST_ROOT, private_folder
+
+logger = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 << 20
 """Ray's smallest object store; Jacobians and kernels go through files, only stages and outcomes through Ray."""
@@ -103,6 +106,7 @@ class LocalRay:
                 f"Ray's {program} was killed {MOST_RESTARTS + 1} times in this run, perhaps because this machine has "
                 f"too little memory (`dmesg` tells); what is finished is kept; {ADVICE}"
             )
+        logger.warning("Ray's %s was killed; Ray is started again", program)
         self._restarts += 1
         self._start()
 
@@ -114,10 +118,13 @@ class LocalRay:
             for tries_left in reversed(range(MOST_STARTS)):
                 try:
                     # Ray opens its folder to everybody, but not the one above.
+                    began = time.perf_counter()
                     self._initialise(temporary / f"ray{tries_left}")
+                    logger.info("Ray is up after %.1f s, its files in %s", time.perf_counter() - began, temporary)
                     return
                 except Exception as error:  # of many classes, Exception itself among them
                     self._end_processes()
+                    logger.info("Ray did not start", exc_info=error)
                     if not tries_left:
                         raise RayFailedError(f"Ray does not start: {_first_line(error)}; {ADVICE}") from error
 

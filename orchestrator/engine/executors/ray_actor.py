@@ -1,6 +1,7 @@
 """The part of the Ray executor that runs in a worker process."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ from typing import Any
 
 from orchestrator.engine.worker.execute import StageWorker
 from orchestrator.engine.worker.following import Follower, dismiss
+from orchestrator.installation import installation
+from orchestrator.process_log import own_process, process_log
 from orchestrator.spec import Spec
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status, failed
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.sources import Sources
+
+logger = logging.getLogger(__name__)
 
 Task = tuple[Stage, int, int]
 """A stage, the number of the attempt, and how often its batches are halved."""
@@ -64,6 +69,10 @@ class Worker:
             os.chdir(Path(folder).parent)
         self._sweep = Sweep(Spec.model_validate(spec), Sources.from_json(sources), trusts_code)
         self._folder = ResultsFolder(Path(folder))
+        self._log = contextlib.ExitStack()  # open for as long as the process lives
+        self._log.enter_context(own_process())
+        self._log.enter_context(process_log(self._folder.logs))
+        logger.info("a worker, process %d of a group of %d: %s", rank, group_size, installation())
         self._worker = StageWorker(self._sweep, self._folder, on_a_gpu)
         self._rank, self._size = rank, group_size
         self._meeting: Any = None

@@ -1,5 +1,6 @@
 """The Ray executor: one actor a worker, on a Ray that this process starts or on that of an allocation."""
 
+import logging
 import math
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from orchestrator.errors import GpuFailedError, RayFailedError, WorkerStartError
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.stage import Stage, StageKind
 from orchestrator.sweep.folder import ResultsFolder, Sweep
+
+logger = logging.getLogger(__name__)
 
 SECONDS_TO_DIE = 10.0
 """Seconds to wait until killed workers are gone, before their claims are left to become stale."""
@@ -109,6 +112,7 @@ class RayExecutor:
                 "or give the sweep more workers"
             )
         self._n_teams = workers // self._team_size
+        logger.info("%d workers, %s GPUs each", workers, self._connection.gpus_per_worker)
         for _ in range(self._n_teams):
             self._start_team()
         return self
@@ -188,6 +192,7 @@ class RayExecutor:
         if program is None:
             return False
         outcome = Outcome(Status.FAILED, FailureClass.NODE, f"Ray's {program} ended, and with it every worker")
+        logger.warning("%s", outcome.message)
         tasks = [task for _, given in self._in_flight.values() for task in given]
         self._end_workers_of_lost()
         self._connection.start_again()
@@ -296,6 +301,7 @@ class RayExecutor:
         try:
             member.introduction = ray.get(introduction)
             self._failed_starts = 0
+            logger.info("a worker is up: process %d on %s", member.up.process["process"], member.up.process["host"])
             if member.up.unfit is not None:
                 self._end_team(member.team, member.up.unfit, member.up.unfit)
             else:
@@ -311,6 +317,7 @@ class RayExecutor:
 
         A team that was ended by a broken GPU is not replaced, so that no other worker gets the GPU.
         """
+        logger.warning("workers are ended: %s: %s", outcome.failure, outcome.message)
         self._tasks_a_call.clear()  # one stage for each call identifies a stage that kills workers
         if broken_gpu is not None:
             team.set_aside()

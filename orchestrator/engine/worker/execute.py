@@ -1,5 +1,6 @@
 """Computing one stage in a worker: claim it, compute it, publish it, write the journal, give the claim back."""
 
+import logging
 import os
 import sys
 import time
@@ -11,6 +12,7 @@ from finetune.parallel.process_group import ProcessGroup
 from ntk_dist.device.faults import give_back_device_memory
 from orchestrator.engine.worker.following import lead
 from orchestrator.errors import DamagedArtifactError, StorageError
+from orchestrator.process_log import at_stage
 from orchestrator.stages.context.failures import LASTING, FailureClass, Outcome, Status, failed
 from orchestrator.stages.context.work import Work
 from orchestrator.store.files import host_name, slurm_job
@@ -18,6 +20,8 @@ from orchestrator.store.journal import Journal
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder, Sweep, git_commit, versions
 from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
+
+logger = logging.getLogger(__name__)
 
 _EVENTS = {
     Status.FINISHED: "finished",
@@ -84,6 +88,7 @@ class StageWorker:
                 return Outcome(Status.EXISTING)
             claim = self._claims.take(stage.stage_id)
             if claim is None:
+                logger.debug("%s %s: another process is computing it", stage.kind, stage.stage_id)
                 return Outcome(Status.BUSY)
             try:
                 # Between the first look and the claim another process may have finished it.
@@ -93,8 +98,10 @@ class StageWorker:
                 refusal = self._refusals.of(stage.stage_id)
                 if refusal is not None:
                     failure, message = refusal
+                    logger.info("%s %s: not tried, it failed elsewhere (%s)", stage.kind, stage.stage_id, failure)
                     return Outcome(Status.FAILED, FailureClass(failure), message)
-                return self._claimed(stage, attempt, halvings)
+                with at_stage(f"{stage.kind}/{stage.stage_id}"):
+                    return self._claimed(stage, attempt, halvings)
             finally:
                 self._claims.release(claim)
         except StorageError as error:
@@ -103,6 +110,7 @@ class StageWorker:
     def _claimed(self, stage: Stage, attempt: int, halvings: int) -> Outcome:
         facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id, "halvings": halvings}
         self._journal.write("started", **facts, attempt=attempt)
+        logger.debug("%s begun, attempt %d, batches halved %d times", stage.label, attempt, halvings)
         outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()
         try:
@@ -112,8 +120,9 @@ class StageWorker:
             self._work.discard()
             reason = {"failure": outcome.failure, "message": outcome.message} if outcome and outcome.message else {}
             event = _EVENTS[outcome.status] if outcome else "released"
-            seconds = round(time.perf_counter() - started, 4)
-            self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak_memory(), **reason)
+            seconds, peak = round(time.perf_counter() - started, 4), peak_memory()
+            self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak, **reason)
+            logger.info("%s %s after %.3f s, peak memory %.1f MiB", stage.label, event, seconds, peak / 2**20)
         if outcome.broken_gpu:
             note_unfit_gpu(self._journal, outcome)
         if outcome.failure is FailureClass.MEMORY:

@@ -1,9 +1,10 @@
 """The processes of a group that follow its first one: they take part in the stages that it computes."""
 
+import logging
 import time
-from typing import Any
 
 from finetune.parallel.process_group import ProcessGroup
+from orchestrator.process_log import at_stage
 from orchestrator.stages.context.failures import LASTING, Outcome, Status, failed
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.registry import stage_from_json
@@ -11,6 +12,8 @@ from orchestrator.store.files import host_name
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
+
+logger = logging.getLogger(__name__)
 
 
 def lead(group: ProcessGroup, stage: Stage, halvings: int) -> None:
@@ -39,14 +42,15 @@ class Follower:
         After a failure the group cannot continue: the other processes wait for this one.
         """
         while (order := self._work.group.agreed()) is not None:
-            outcome = self._take_part(order)
+            stage = stage_from_json(order["stage"])
+            with at_stage(f"{stage.kind}/{stage.stage_id}"):
+                outcome = self._take_part(stage, order["halvings"])
             if outcome is not None:
                 return outcome
         return None
 
-    def _take_part(self, order: dict[str, Any]) -> Outcome | None:
-        stage = stage_from_json(order["stage"])
-        self._work.begin(stage, order["halvings"])
+    def _take_part(self, stage: Stage, halvings: int) -> Outcome | None:
+        self._work.begin(stage, halvings)
         reset_peak_memory()
         started = time.perf_counter()
         try:
@@ -61,6 +65,7 @@ class Follower:
             return outcome
         finally:
             self._work.discard()
+        logger.debug("took part in %s for %.3f s", stage.label, time.perf_counter() - started)
         return None
 
     def _note(self, stage: Stage, outcome: Outcome, seconds: float) -> None:

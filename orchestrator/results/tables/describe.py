@@ -34,7 +34,7 @@ def tables_page() -> str:
         "ever added. A quantity that does not exist for a cell is null. Columns marked *provenance* may differ between",
         "two runs of one sweep; nothing else may, but for last bits where `halvings` is not 0.",
         "",
-        "`tables/manifest.json` has the checksum of each file, which `orchestrator.load`, the commands and",
+        "`tables/manifest.json` has the checksum of each file, which `ntksweep.load`, the commands and",
         "`status --verify` compare before anything is read. Pages have checksums too. Other readers, such as",
         "DuckDB and pandas, compare neither unless they are told to.",
         "",

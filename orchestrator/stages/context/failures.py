@@ -1,6 +1,7 @@
 """Outcomes of attempts to compute a stage, and classes of their failures."""
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -12,6 +13,8 @@ from ntk_dist.device.faults import device_answers, is_broken_device
 from ntk_dist.device.faults import is_out_of_memory as says_out_of_memory
 from orchestrator.errors import DamagedArtifactError, OtherGpuError, StorageError, SweepError
 from orchestrator.store.files import host_name
+
+logger = logging.getLogger(__name__)
 
 
 class Status(StrEnum):
@@ -70,6 +73,7 @@ class Outcome:
 def failed(error: Exception) -> Outcome:
     """Return the outcome of an attempt that raised an error."""
     outcome = _classified(error)
+    logger.warning("%s: %s", outcome.failure or outcome.status, first_line(error), exc_info=error)
     spent = outcome.failure is FailureClass.NODE or not device_answers()
     return replace(outcome, spent=True) if spent else outcome
 

@@ -1,5 +1,7 @@
 """State of a worker process while it computes stages: the sweep, the store, and the loaded model."""
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from finetune.model.scorer import Scorer
     from finetune.settings import ShardingSettings
     from finetune.training.run import Checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 T = TypeVar("T")
@@ -108,7 +112,9 @@ class Work:
             scorer: the parameters of its model.
         """
         given = scorer["batch_tokens"]
-        return self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
+        tokens = self.halved(self.input(stage, "batches").facts["batch_tokens"] if given == "auto" else given)
+        logger.debug("batches of at most %d tokens (the spec says %s)", tokens, given)
+        return tokens
 
     def use_device(self, name: str) -> "torch.device":
         """Return the torch device that computes the current stage, and record its name.
@@ -209,7 +215,12 @@ class Work:
         if self._loaded is None or self._loaded[0] != key:
             self.forget_scorer()  # free the old model before the new one is loaded
             self.use_device(self.sweep.spec.compute.device)
+            began = time.perf_counter()
             self._loaded = (key, self._load(parameters, weights, groups))
+            logger.info(
+                "model with %d groups in %s on %s, loaded in %.2f s",
+                len(groups), parameters["dtype"], self.device, time.perf_counter() - began,
+            )  # fmt: skip
         self.use_device(self.sweep.spec.compute.device)
         return self._loaded[1]
 

@@ -8,7 +8,8 @@ from rich.live import Live
 
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.render import rows_table
-from orchestrator.cli.terminal import Terminal, line, printable, say
+from orchestrator.cli.terminal import Terminal, line, say
+from orchestrator.literal import printable
 from tests.orchestrator.sweeps import Answer, ntksweep, write_data, write_spec
 from tests.tiny_models import save_tiny
 

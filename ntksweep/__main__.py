@@ -1,0 +1,5 @@
+"""`python -m ntksweep` is the command `ntksweep`."""
+
+from orchestrator.cli import main
+
+main()

@@ -1,0 +1,97 @@
+"""What programs may rely on: it is declared, loaded on use, described, and the examples print what the page says."""
+
+import ast
+import importlib
+import inspect
+import re
+import runpy
+import tomllib
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs import write_api
+from tests.root import ROOT
+from tests.test_architecture import import_without
+
+PACKAGES = list(write_api.EXAMPLES)
+EXAMPLES = [example for example in write_api.EXAMPLES.values() if example]
+
+HEAVY = ["torch", "transformers", "peft", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "ray", "submitit", "typer"]
+"""What importing a package must not load."""
+
+
+def names() -> list[tuple[str, str]]:
+    return [(package, name) for package in PACKAGES for name in importlib.import_module(package).__all__]
+
+
+def functions() -> list[Callable[..., Any]]:
+    found = (getattr(importlib.import_module(package), name) for package, name in names())
+    return list(dict.fromkeys(each for each in found if inspect.isfunction(each)))
+
+
+@pytest.mark.parametrize(("package", "name"), names())
+def test_each_name_is_there_and_says_what_it_is(package: str, name: str) -> None:
+    module = importlib.import_module(package)
+    assert name in dir(module)
+    if name != "__version__":
+        assert inspect.getdoc(getattr(module, name))
+
+
+@pytest.mark.parametrize("function", functions(), ids=lambda each: each.__name__)
+def test_each_function_says_the_shapes_of_arrays_and_its_errors(function: Callable[..., Any]) -> None:
+    said = inspect.getdoc(function) or ""
+    _, _, body = inspect.getsource(function).split('"""', 2)
+    if re.search("Array|Tensor|ndarray", str(inspect.signature(function).return_annotation)):
+        assert re.search(r"\([A-Za-z_0-9*]+(/R)?,|elementwise", said)
+    if re.search(r"\braise ", body):
+        assert re.search("Raises|errors: as", said)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_type_checkers_see_the_names_that_are_there(package: str) -> None:
+    module = importlib.import_module(package)
+    seen = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for block in ast.parse((ROOT / package / "__init__.py").read_text()).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert seen.keys() | {"__version__"} == set(module.__all__) | {"__version__"}
+    assert sorted(set(module.__all__)) == sorted(module.__all__)
+    for name, place in seen.items():
+        home, _, own = place.rpartition(".")
+        assert getattr(module, name) is getattr(importlib.import_module(home), own)
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nonsense'"):
+        _ = module.nonsense
+
+
+def test_importing_the_packages_loads_no_library() -> None:
+    ran = import_without(PACKAGES, HEAVY)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_wheel_holds_each_package_and_that_it_is_typed(package: str) -> None:
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert any(fnmatch(package, pattern) for pattern in options["packages"]["find"]["include"])
+    assert options["package-data"][package] == ["py.typed"]
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_the_page_names_what_is_there() -> None:
+    assert write_api.PAGE.read_text(encoding="utf-8") == write_api.page(), "run `python docs/write_api.py`"
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_print_what_the_page_says(
+    example: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    runpy.run_path(str(Path("examples/library") / f"{example}.py"), run_name="__main__")
+    assert capsys.readouterr().out == dict(write_api.examples_of(write_api.PAGE.read_text(encoding="utf-8")))[example]
