@@ -51,7 +51,9 @@ def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
     for table in TABLES.values():
         if table.wanted(plan.sweep.spec):
             schema = arrow_schema(table)
-            batches = (record_batch(schema, rows) for rows in table.rows(finished)) if table.rows else _derived(new)
+            batches = (
+                (record_batch(schema, rows) for rows in table.rows(finished)) if table.rows_from else _derived(new)
+            )
             new.write(table.name, schema, batches)
     n_cells = sum(finished_cells(finished, solve) for solve in finished.filled(Solve))
     sweep = plan.sweep.spec.name
