@@ -211,7 +211,11 @@ def test_the_file_has_the_traceback_of_a_failed_stage_and_the_terminal_its_messa
 
 def test_the_file_says_what_ran_what_was_loaded_and_what_transformers_warned_of(folder: Path, failed: Answer) -> None:
     found = written(folder / "results/logs")
-    for said in (r"ntksweep \S+ \(code \w{12}, numerics \w{12}\) at .*, torch 2", r"model with \d+ groups in float64 on cpu", "DEBUG"):
+    for said in (
+        r"ntksweep \S+ \(code \w{12}, numerics \w{12}\) at .*, torch 2",
+        r"model with \d+ groups in float64 on cpu",
+        "DEBUG",
+    ):
         assert re.search(said, found), said
     assert re.search(r"WARNING .* transformers\.\S+: .*LOAD REPORT", found)  # of the head, which is drawn
     assert "LOAD REPORT" not in failed.output
