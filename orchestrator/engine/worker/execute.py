@@ -139,7 +139,9 @@ class StageWorker:
                 product = stage.of.compute(stage, self._work)
                 peak = self._work.met(peak_memory())
             origin = self._provenance(stage, attempt, time.perf_counter() - started, peak)
+            computed = time.perf_counter()
             won = self._work.store.publish(stage, product.facts, origin, product.arrays)
+            logger.debug("computed in %.3f s, published in %.3f s", computed - started, time.perf_counter() - computed)
             self._work.published()
         except Exception as error:
             if isinstance(error, DamagedArtifactError):

@@ -1,5 +1,6 @@
 """The stage `batches`: the tokens that fit a batch, measured on the capturing device, for a spec with `auto`."""
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -15,6 +16,8 @@ from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.stage import Stage
 
+logger = logging.getLogger(__name__)
+
 
 def compute(stage: Stage, work: Work) -> Product:
     """Measure the memory of small batches of the longest training texts, and choose the largest batch that fits.
@@ -29,6 +32,7 @@ def compute(stage: Stage, work: Work) -> Product:
     # A single text was tried before, and no batch is smaller.
     while batch_tokens > trial.longest and not trial.fits(batch_tokens):
         batch_tokens = max(trial.longest, batch_tokens // 2)
+    logger.info("batches of %d tokens within %d bytes: %s", batch_tokens, trial.limit, line)
     return Product({
         "batch_tokens": batch_tokens,
         "longest": trial.longest,
