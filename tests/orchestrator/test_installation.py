@@ -63,6 +63,7 @@ def test_an_installation_of_any_version_can_be_read() -> None:
 # --- workers and groups
 
 
+@pytest.mark.ray
 def test_a_worker_of_another_version_ends_the_run_before_it_computes(
     tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
