@@ -46,7 +46,8 @@ def outcome_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     def compute(function: Callable[..., Any], changes: dict[str, Any]) -> Outcome:
         monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: function(stage, work))
         worker = StageWorker(sweep_of(GPU | changes), ResultsFolder(tmp_path / "results"))
-        return worker.execute(next(stage for stage in plan_of().stages if stage.of is CAPTURE))
+        stage = next(stage for stage in plan_of().stages if stage.of is CAPTURE)
+        return worker.execute(replace(stage, inputs={}))
 
     return compute
 
