@@ -1,12 +1,12 @@
 """The ridge path of any lambda from data kept of a decomposition: without it, and without the kernel.
 
-With K = Q T Q^T, z = (T + lambda I)^{-1} Q^T r costs O(M) for each lambda. Q itself is as large as the kernel, but it
-is needed on few vectors alone: for all lambda > 0 together the lambda z lie, to rounding, in a space of some dozens of
-dimensions, because lambda / (s + lambda) is a smooth function of log lambda, whose poles keep a distance of pi from the
-real axis. It is spanned by the z of lambdas eight to a power of ten, along the spectrum (interpolation from nodes h
-apart in log lambda errs by exp(-pi^2 / h): Stenger, Numerical Methods Based on Sinc and Analytic Functions, 1993,
-section 3.1). With an orthonormal basis V of it, Q V and K(eval, train) Q V are kept, z is found exactly, and
-Q z = (Q V) (V^T z).
+With K = Q T Q^T, T being tridiagonal or a band, z = (T + lambda I)^{-1} Q^T r costs O(M) for each lambda. Q itself is
+as large as the kernel, but it is needed on few vectors alone: for all lambda > 0 together the lambda z lie, to rounding,
+in a space of some dozens of dimensions, because lambda / (s + lambda) is a smooth function of log lambda, whose poles
+keep a distance of pi from the real axis. It is spanned by the z of lambdas eight to a power of ten, along the spectrum
+(interpolation from nodes h apart in log lambda errs by exp(-pi^2 / h): Stenger, Numerical Methods Based on Sinc and
+Analytic Functions, 1993, section 3.1). With an orthonormal basis V of it, Q V and K(eval, train) Q V are kept, z is
+found exactly, and Q z = (Q V) (V^T z).
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.lambda_nodes import node_lambdas
 from ntk_dist.solvers.leave_one_out import solve_blocks
 from ntk_dist.solvers.ridge import RidgePath, check_path, degrees_of_freedom, lambda_major
-from ntk_dist.solvers.shifted import QuasiTriangularMatrix, ShiftedMatrix, TridiagonalMatrix
+from ntk_dist.solvers.shifted import BandMatrix, QuasiTriangularMatrix, ShiftedMatrix, TridiagonalMatrix
 
 TOLERANCE = 1e-14
 """Directions of the space that are smaller than this, relative to the largest, are rounding errors."""
@@ -165,6 +165,8 @@ class KeptPath(_InCOrder):
         matrix: ShiftedMatrix
         if "schur" in arrays:
             matrix = QuasiTriangularMatrix(arrays["schur"])
+        elif "band" in arrays:
+            matrix = BandMatrix(arrays["band"])
         else:
             matrix = TridiagonalMatrix(arrays["diagonal"], arrays["off_diagonal"])
         left_out = None

@@ -9,6 +9,7 @@ from scipy.linalg import blas
 from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.kernel.kernel_matrix import KernelShapeError
+from ntk_dist.solvers.band import BandDecomposition, reduce_symmetric
 from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.kept_path import KeptLeftOut, KeptPath, path_basis, weights_basis
@@ -37,7 +38,9 @@ class PrimalDecomposition:
         M: int,
         p: int,
         *,
-        decompose: Callable[[FloatArray], EigenDecomposition | TridiagonalDecomposition] = TridiagonalDecomposition,
+        decompose: Callable[
+            [FloatArray], EigenDecomposition | BandDecomposition | TridiagonalDecomposition
+        ] = reduce_symmetric,
     ) -> None:
         self.size, self.n_features = M, p
         self._train_blocks = train_blocks

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from ntk_dist.arrays import FloatArray
 
@@ -49,6 +49,54 @@ class TridiagonalMatrix:
     def arrays(self) -> dict[str, FloatArray]:
         """Return `diagonal` and `off_diagonal`."""
         return {"diagonal": self.diagonal, "off_diagonal": self.off_diagonal}
+
+
+@dataclass(frozen=True, eq=False)
+class BandMatrix:
+    """T symmetric, of the diagonals `band` (width + 1, q) on and below the main one, each from its first column on."""
+
+    band: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "band", np.asfortranarray(self.band))
+
+    def times(self, z: FloatArray) -> FloatArray:
+        """Return T z for z (q, k)."""
+        product = np.empty(z.shape, order="F")
+        for column in range(z.shape[1]):
+            product[:, column] = blas.dsbmv(len(self.band) - 1, 1.0, self.band, z[:, column], lower=1)
+        return product
+
+    def solve(self, right: FloatArray, shift: float) -> FloatArray:
+        """See `ShiftedMatrix.solve`: O(q width^2) and O(q width k)."""
+        shifted = self.band.copy(order="F")
+        shifted[0] += shift
+        z: FloatArray
+        _, z, info = lapack.dpbsv(shifted, right, lower=1, overwrite_ab=1)
+        if info:
+            # As in `solve_shifted`.
+            width = len(self.band) - 1
+            _, _, z, info = lapack.dgbsv(width, width, self._both_sides(shift), right, overwrite_ab=1)
+        return np.full_like(right, np.nan) if info else z
+
+    def quadratic_forms(self, z: FloatArray) -> FloatArray:
+        """Return z_c^T T z_c, (k,), which is not negative for a kernel."""
+        forms: FloatArray = np.maximum(np.einsum("qk,qk->k", z, self.times(z)), 0.0)
+        return forms
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return `band`."""
+        return {"band": self.band}
+
+    def _both_sides(self, shift: float) -> FloatArray:
+        """Return T + shift I as LAPACK's gb routines take it, with their room for pivoting, (3 width + 1, q)."""
+        width, q = len(self.band) - 1, self.band.shape[1]
+        both = np.zeros((3 * width + 1, q), order="F")
+        both[2 * width :] = self.band
+        both[2 * width] += shift
+        for below in range(1, width + 1):
+            both[2 * width - below, below:] = self.band[below, : q - below]
+        return both
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass, field
 
 from ntk_dist.arrays import FloatArray
+from ntk_dist.solvers.band import BandDecomposition, reduce_symmetric
 from ntk_dist.solvers.eigen import EigenDecomposition, Eigh
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 
@@ -19,7 +20,7 @@ class SymmetricDecomposer:
     """Decomposes symmetric kernels: on a device if there is one, else by LAPACK.
 
     A device always gives eigenvectors. Without one, or where it fails, they are computed if `eigenvectors` asks for
-    them; the tridiagonal form is enough for everything else.
+    them; a tridiagonal matrix or a band is enough for everything else.
 
     eigenvectors: whether they are needed.
     device_eigh: what decomposes on a device (`ntk_dist.solvers.device_eigen.DeviceEigh`), or None.
@@ -30,7 +31,7 @@ class SymmetricDecomposer:
     device_eigh: Eigh | None = None
     fallbacks: list[str] = field(default_factory=list)
 
-    def __call__(self, K: FloatArray) -> EigenDecomposition | TridiagonalDecomposition:
+    def __call__(self, K: FloatArray) -> EigenDecomposition | BandDecomposition | TridiagonalDecomposition:
         """Decompose K (M, M), which is overwritten when it is in Fortran order. Raises as the decompositions do."""
         if self.device_eigh is not None:
             try:
@@ -38,4 +39,4 @@ class SymmetricDecomposer:
             except DeviceFailure as failure:
                 logger.info("decomposed on the processor: %s", failure)
                 self.fallbacks.append(str(failure))
-        return EigenDecomposition(K) if self.eigenvectors else TridiagonalDecomposition(K)
+        return EigenDecomposition(K) if self.eigenvectors else reduce_symmetric(K)

@@ -49,7 +49,7 @@ def forbid_decompositions(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a kernel is decomposed")
 
-    for name in ("tridiagonal.TridiagonalDecomposition", "eigen.EigenDecomposition", "schur.SchurDecomposition"):
+    for name in ("reduced.ReducedDecomposition", "eigen.EigenDecomposition", "schur.SchurDecomposition"):
         monkeypatch.setattr(f"ntk_dist.solvers.{name}.__init__", refuse)
 
 

@@ -82,7 +82,7 @@ def _label(stage: Stage[AdditionsParameters]) -> str:
 ADDITIONS = StageKind(
     name="additions",
     parameters=AdditionsParameters,
-    version=3,
+    version=4,
     meaning="adds to each layer set every layer of the grid that it lacks",
     module="orchestrator.stages.additions.compute",
     plan=plan,

@@ -6,9 +6,9 @@ from dataclasses import asdict
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
+from ntk_dist.solvers.band import reduce_symmetric
 from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.eigen import EigenDecomposition
-from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from ntk_dist.spectrum.bounds import added_block_bounds, first_order_extremes, violation
 from ntk_dist.spectrum.spectrum import condition_number, machine_epsilon, noise_floor, products_eps
 from orchestrator.errors import BrokenBoundError
@@ -58,8 +58,8 @@ class _Kernels:
             first_order = first_order_extremes(
                 decomposition.eigenvectors, decomposition.eigenvalues, S, resolution=kernel["noise_floor"]
             )
-            both = self._ends_of([*groups, *block_groups], lambda: TridiagonalDecomposition(K + S))
-            block = self._ends_of(block_groups, lambda: TridiagonalDecomposition(S))
+            both = self._ends_of([*groups, *block_groups], lambda: reduce_symmetric(K + S))
+            block = self._ends_of(block_groups, lambda: reduce_symmetric(S))
             found = _numbers(kernel, block, both, first_order, self._parameters.sigma)
             _check(found, f"{'+'.join(block_groups)} added to {'+'.join(groups)}")
             return found

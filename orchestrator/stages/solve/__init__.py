@@ -75,7 +75,7 @@ def _label(stage: Stage[SolveParameters]) -> str:
 SOLVE = StageKind(
     name="solve",
     parameters=SolveParameters,
-    version=7,
+    version=8,
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
     plan=plan,

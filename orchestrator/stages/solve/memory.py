@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ntk_dist.solvers.band_choice import stored_diagonals
 from orchestrator.spec.sections import KernelSection
 
 
@@ -38,7 +39,7 @@ class SolveSize:
     def kept_bytes(self) -> int:
         """Most bytes of the stored part of a decomposition."""
         q, vectors = self.decomposed, self.vectors
-        numbers = vectors * (q + self.M + self.M_eval) + (4 + self.targets) * q
+        numbers = vectors * (q + self.M + self.M_eval) + (2 + stored_diagonals(q) + self.targets) * q
         if self.kernel.kind == "asymmetric_sign":
             numbers += q * q
         elif self.kernel.eigenvectors:

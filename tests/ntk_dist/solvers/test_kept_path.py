@@ -1,10 +1,14 @@
 """What is kept of a decomposition, against the decomposition itself and dense solves, for unforeseen lambdas."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntk_dist.solvers.band import BandDecomposition
 from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.lambda_nodes import MOST_NODES, NODES_PER_DECADE, node_lambdas
@@ -15,7 +19,13 @@ from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 from tests.ntk_dist.solvers.kernel_cases import LAMBDAS, Case, cases, check_path_is_dense, dense, refitted_leave_one_out
 from tests.ntk_dist.solvers.test_fitted_start import REGRESSIONS, Regression
 
-DUAL = {"tridiagonal": TridiagonalDecomposition, "eigen": EigenDecomposition, "schur": SchurDecomposition}
+BAND = partial(BandDecomposition, width=3)
+DUAL = {
+    "tridiagonal": TridiagonalDecomposition,
+    "band": BAND,
+    "eigen": EigenDecomposition,
+    "schur": SchurDecomposition,
+}
 
 
 def stored(kept: KeptPath) -> KeptPath:
@@ -51,9 +61,8 @@ def test_a_kept_path_is_the_dense_solution(kind: str, case: Case):
     assert (np.abs(path.eval_fit(kept.evaluation) - rows @ alphas) <= rounding).all()
 
 
-@given(case=cases, eigenvectors=st.booleans())
-def test_a_kept_primal_path_is_the_dense_solution(case: Case, eigenvectors: bool):
-    decompose = EigenDecomposition if eigenvectors else TridiagonalDecomposition
+@given(case=cases, decompose=st.sampled_from([EigenDecomposition, TridiagonalDecomposition, BAND]))
+def test_a_kept_primal_path_is_the_dense_solution(case: Case, decompose: Callable):
     J = case.jacobian
     kept = stored(PrimalDecomposition(case.blocks(), case.M, case.p, decompose=decompose).keep(case.r, case.blocks()()))
     path = kept.ridge_path(case.r, LAMBDAS)
@@ -82,6 +91,7 @@ def test_what_a_fitted_start_changes_is_kept(case: Regression, linear: bool):
     makers = (
         lambda: EigenDecomposition(case.kernel),
         lambda: TridiagonalDecomposition(case.kernel),
+        lambda: BAND(case.kernel),
         lambda: case.primal(eigenvectors=True),
         lambda: case.primal(eigenvectors=False),
     )
@@ -97,17 +107,18 @@ def test_what_a_fitted_start_changes_is_kept(case: Regression, linear: bool):
             np.testing.assert_allclose(found.leave_one_out, expected.leave_one_out, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("reduce", [TridiagonalDecomposition, BandDecomposition])
 @pytest.mark.parametrize("decay", [0.75, 2.0, 6.0])
 @pytest.mark.parametrize("smooth", [False, True])
-def test_any_lambda_has_the_numbers_of_a_path_of_its_own(decay: float, smooth: bool):
+def test_any_lambda_has_the_numbers_of_a_path_of_its_own(decay: float, smooth: bool, reduce: Callable):
     """Relative to each residual, also where that is a tiny part of what it was before training."""
     case = Case(seed=3, M=300, p=400, rank=300, k=2, decay=decay)
     K, r = case.kernel, case.r
     r = K @ r if smooth else r
     largest = float(np.linalg.norm(K, 2))
     lambdas = largest * 10.0 ** np.random.default_rng(0).uniform(-10, 5, 40)
-    direct = TridiagonalDecomposition(K.copy(order="F")).ridge_path(r, lambdas)
-    kept = TridiagonalDecomposition(K.copy(order="F")).keep(r, iter([K]))
+    direct = reduce(K.copy(order="F")).ridge_path(r, lambdas)
+    kept = reduce(K.copy(order="F")).keep(r, iter([K]))
     found = kept.ridge_path(r, lambdas)
     error = np.linalg.norm(found.train_residuals - direct.train_residuals, axis=(1, 2))
     assert (error <= 1e-11 * np.linalg.norm(direct.train_residuals, axis=(1, 2))).all()

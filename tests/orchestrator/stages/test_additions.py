@@ -183,11 +183,11 @@ def test_each_kernel_of_a_stage_is_decomposed_once(tmp_path: Path, model: Path, 
         monkeypatch.setattr(stage_module, name, lambda K: (decomposed.append((name, K.tobytes())), make(K))[1])
 
     counted("EigenDecomposition")
-    counted("TridiagonalDecomposition")
+    counted("reduce_symmetric")
     chosen = {"grid.layer_sets": [{"subsets": 3}], "grid.n_train": [20]}
     run_spec(adding(tmp_path, model, chosen))
     # Six sets that lack something, of which three are sums; three blocks; and the sum of everything.
-    assert Counter(name for name, _ in decomposed) == {"EigenDecomposition": 6, "TridiagonalDecomposition": 4}
+    assert Counter(name for name, _ in decomposed) == {"EigenDecomposition": 6, "reduce_symmetric": 4}
     assert len(set(decomposed)) == 10
 
 
