@@ -1,12 +1,12 @@
 """The ridge path of any lambda from data kept of a decomposition: without it, and without the kernel.
 
 With K = Q T Q^T, T being tridiagonal or a band, z = (T + lambda I)^{-1} Q^T r costs O(M) for each lambda. Q itself is
-as large as the kernel, but it is needed on few vectors alone: for all lambda > 0 together the lambda z lie, to rounding,
-in a space of some dozens of dimensions, because lambda / (s + lambda) is a smooth function of log lambda, whose poles
-keep a distance of pi from the real axis. It is spanned by the z of lambdas eight to a power of ten, along the spectrum
-(interpolation from nodes h apart in log lambda errs by exp(-pi^2 / h): Stenger, Numerical Methods Based on Sinc and
-Analytic Functions, 1993, section 3.1). With an orthonormal basis V of it, Q V and K(eval, train) Q V are kept, z is
-found exactly, and Q z = (Q V) (V^T z).
+as large as the kernel, but it is needed on few vectors alone: for all lambda > 0 together the lambda z lie, to
+rounding, in a space of some dozens of dimensions, because lambda / (s + lambda) is a smooth function of log lambda,
+whose poles keep a distance of pi from the real axis. It is spanned by the z of lambdas eight to a power of ten, along
+the spectrum (interpolation from nodes h apart in log lambda errs by exp(-pi^2 / h): Stenger, Numerical Methods Based
+on Sinc and Analytic Functions, 1993, section 3.1). With an orthonormal basis V of it, Q V and K(eval, train) Q V are
+kept, z is found exactly, and Q z = (Q V) (V^T z).
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -121,7 +121,9 @@ def test_any_lambda_has_the_numbers_of_a_path_of_its_own(decay: float, smooth: b
     kept = reduce(K.copy(order="F")).keep(r, iter([K]))
     found = kept.ridge_path(r, lambdas)
     error = np.linalg.norm(found.train_residuals - direct.train_residuals, axis=(1, 2))
-    assert (error <= 1e-11 * np.linalg.norm(direct.train_residuals, axis=(1, 2))).all()
+    # Each solution with a band has a rounding error of its own, which is a thousandth of what the reduction's can be.
+    rounding = 1e-3 * np.finfo(np.float64).eps * largest / lambdas if reduce is BandDecomposition else 0.0
+    assert (error <= (1e-11 + rounding) * np.linalg.norm(direct.train_residuals, axis=(1, 2))).all()
     for name in ("squared_distance", "degrees_of_freedom"):
         np.testing.assert_allclose(getattr(found, name), getattr(direct, name), rtol=1e-12)
     assert kept.basis.shape[1] < 200  # columns for two targets, of a kernel with 300 rows
