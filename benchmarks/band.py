@@ -10,6 +10,7 @@ seconds of the latter, and how far the numbers of both differ. Aim for the whole
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable
 from functools import partial
@@ -105,7 +106,7 @@ def solve(
     path = kept.ridge_path(r, relative_lambdas * trace / M)
     kept.eval_fit(path)
     marks.append(time.process_time())
-    return path, [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    return path, [after - before for before, after in itertools.pairwise(marks)]
 
 
 if __name__ == "__main__":
