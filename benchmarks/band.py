@@ -1,6 +1,6 @@
 """What the solve of a layer set costs with a kernel reduced to a band, against a tridiagonal matrix.
 
-    python -m benchmarks.band [--sizes 500 1000 2000 4000] [--widths 32] [--rounds 3] [--lambdas 20] [--threads 1]
+    python -m benchmarks.band [--sizes 500 1000 2000 4000] [--widths 48] [--rounds 3] [--lambdas 20] [--threads 1]
 
 For each size M, both reductions of one kernel in turn, in this process: sum of two blocks, reduction, eigenvalues and
 their summary, what is kept, and the path of all lambdas with predictions for 872 examples. Prints for each part and for

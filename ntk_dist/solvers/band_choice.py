@@ -3,7 +3,7 @@
 BAND_FROM = 2_500
 """Rows from which a kernel is reduced to a band, a whole solve being faster so (`benchmarks/band.py`)."""
 
-BAND_WIDTH = 32
+BAND_WIDTH = 48
 """Diagonals below the main one. A wider band is reached sooner, by larger products, and costs each lambda more."""
 
 
