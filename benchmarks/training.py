@@ -1,13 +1,13 @@
 """What training saves by the cache and side by side, and what a linearization costs without its rows.
 
     python -m benchmarks.training [--model FOLDER] [--data FILE] [--threads 1] [--rounds 5] [--steps 6]
-        [--parts cache side-by-side stages linearization]
+        [--parts cache stacked stages linearization]
 
 MiniLM, LoRA r=8 on query and value under a random head, AdamW. Prints ratios of interleaved runs of the training loop
 in one process, median and the span of the rounds:
 
 - cache: examples a second with the cache over without, for the last layer.
-- side-by-side: the time of 8 lambdas side by side over that of 8 runs one after the other, at batch 8, for the last
+- stacked: the time of 8 lambdas side by side over that of 8 runs one after the other, at batch 8, for the last
   layer with the cache and for all layers; also with every product made for each cell.
 - stages: the same for all that a stage does beside its files, for the last layer: fill the cache, look at all examples
   on the way, follow the kernel of some.
@@ -76,7 +76,7 @@ def cache(bench: "Bench", rounds: int) -> None:
         report(f"last layer, batch {batch}: examples a second with the cache / without", pairs, "at least 2.5")
 
 
-def side_by_side(bench: "Bench", rounds: int) -> None:
+def stacked_cells(bench: "Bench", rounds: int) -> None:
     for layers in ("last", "all"):
         cached = layers == "last"
         times = []
@@ -110,7 +110,7 @@ def linearization(bench: "Bench", rounds: int) -> None:
             report(f"{what} / of the model", [(products, model) for products, _, model in times])
 
 
-PARTS = {"cache": cache, "side-by-side": side_by_side, "stages": whole_stages, "linearization": linearization}
+PARTS = {"cache": cache, "stacked": stacked_cells, "stages": whole_stages, "linearization": linearization}
 
 
 class Bench:
@@ -160,7 +160,7 @@ class Bench:
                 return self.scorer.logits(batch)
 
         steps = epochs * N_TRAIN // 8
-        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, steps, 8, record_every=-(-steps // 10))
+        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, steps, 8, eval_steps=-(-steps // 10))
         targets = Targets(torch.ones(N_TRAIN, 2), torch.ones(N_EVAL, 2))
         observer = KernelChange(score, trained, trained)
         run = train(model, targets, settings, [1.0] * cells, seed=0, observer=observer)
@@ -196,7 +196,7 @@ class Bench:
         return found
 
     def _seconds(self, model: Trainable, cells: int, batch: int) -> float:
-        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, self.steps, batch, record_every=self.steps)
+        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, self.steps, batch, eval_steps=self.steps)
         timed = Timed(model)
         targets = Targets(torch.ones(len(self.texts), 2), torch.ones(N_EVAL, 2))
         train(timed, targets, settings, [1.0] * cells, seed=0)

@@ -38,7 +38,7 @@ def spec_for(folder: Path, workers: int) -> Spec:
             "data": "amazon.parquet", "label": "rating", "kind": "classification", "sign_cut": 0.5, "max_length": 64,
             "n_eval": 300,
         },
-        "adapter": {"targets": ["query", "value"]},
+        "adapter": {"target_modules": ["query", "value"]},
         "head": {"in_kernel": False},
         "kernel": {"outputs": "margin"},
         "grid": {

@@ -30,7 +30,7 @@ PACKAGES = [package for package in MAY_IMPORT if (ROOT / package).is_dir()]
 LIGHT = {"torch", "transformers", "peft", "numpy", "scipy", "pyarrow"}
 """What the lower rooms may need when they are imported."""
 
-DIVIDED = (ROOT / "finetune/parallel", ROOT / "finetune/zero")
+SHARDED = (ROOT / "finetune/parallel", ROOT / "finetune/zero")
 """Where models are divided among processes."""
 
 HEAVY = ("ray", "submitit", "deepspeed")
@@ -156,7 +156,7 @@ def test_lower_rooms_know_nothing_of_clusters_and_specs(package: str):
         for path in sources(package)
         for name, line in imported(ast.walk(tree_of(path)), path)
         # DeepSpeed is imported where models are divided, and there only by what needs it.
-        if name.partition(".")[0] in foreign - ({"deepspeed"} if path.parent in DIVIDED else set())
+        if name.partition(".")[0] in foreign - ({"deepspeed"} if path.parent in SHARDED else set())
     ]
     assert wrong == []
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli import clusters, devcluster, looking, selecting, sweeping, watching
+from orchestrator.cli import clusters, devcluster, selecting, showing, sweeping, watching
 from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
 from orchestrator.cli.terminal import Terminal, log_on_terminal, say
@@ -108,11 +108,11 @@ app.command("cancel", rich_help_panel="On a cluster")(clusters.cancel)
 app.command("logs", rich_help_panel="On a cluster")(clusters.logs)
 app.add_typer(devcluster.app, name="devcluster", rich_help_panel="On a cluster")
 app.command("status")(watching.status)
-app.command("show")(looking.show)
+app.command("show")(showing.show)
 app.command("select")(selecting.select)
-app.command("export")(looking.export)
-app.command("report")(looking.report)
-app.command("doctor")(looking.doctor)
+app.command("export")(showing.export)
+app.command("report")(showing.report)
+app.command("doctor")(showing.doctor)
 
 
 def main() -> None:

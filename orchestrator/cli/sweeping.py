@@ -255,13 +255,13 @@ def _of_tasks(values: dict[str, float]) -> str:
 
 def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> None:
     from orchestrator.cli.data_notes import data_notes
-    from orchestrator.cli.summary import summarise
+    from orchestrator.cli.summary import summarize
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.results.loading import Results
 
     console = Terminal()
     if ending.n_cells:
-        summary = summarise(Results(folder))
+        summary = summarize(Results(folder))
         console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
         if summary.majority_accuracy:
             console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}")

@@ -11,7 +11,7 @@ from orchestrator.spec.sections import Section
 def _without_idle_stages(stage: Any) -> Any:
     if stage in (1, 2):
         raise ValueError(
-            f"ZeRO stage {stage} divides gradients or states of an optimiser, and frozen weights have none: set 3, "
+            f"ZeRO stage {stage} divides gradients or states of an optimizer, and frozen weights have none: set 3, "
             "which divides the weights, or 0, which leaves them whole"
         )
     return stage

@@ -36,11 +36,11 @@ class FinetuneSection(Section):
         description="How lambda holds the weights near the pretrained ones: l2sp adds (lambda/2)|theta - theta_0|^2 to "
         "the loss; selective adds its gradient at those steps at which descent on the loss R leads back by itself, "
         "<grad R, theta - theta_0> >= 0, and nothing while it leads away (arXiv 2602.08239, equation 8); decoupled "
-        "takes it from the weights beside the optimiser; spd projects after a step (arXiv 2411.01713). The columns "
+        "takes it from the weights beside the optimizer; spd projects after a step (arXiv 2411.01713). The columns "
         "*_pulled say how often lambda acted.",
         examples=["l2sp"],
     )
-    optimiser: Literal["gradient_descent", "sgd", "adamw"] = Field(
+    optimizer: Literal["gradient_descent", "sgd", "adamw"] = Field(
         "adamw",
         description="gradient_descent takes all examples at every step, as the theory does; the others take batches.",
         examples=["adamw"],
@@ -50,27 +50,27 @@ class FinetuneSection(Section):
         examples=[1e-3],
     )
     epochs: Count = Field(description="How often every training example is seen.", examples=[10])
-    batch_examples: Count = Field(16, description="Examples that go through the model at once.", examples=[16])
-    accumulation: Count = Field(
+    batch_size: Count = Field(16, description="Examples that go through the model at once.", examples=[16])
+    gradient_accumulation_steps: Count = Field(
         1, description="Batches whose gradients make one step; gradient descent takes them all.", examples=[1]
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="The learning rate after the warm-up; linear and cosine end at 0.", examples=["linear"]
     )
-    warmup: Share = Field(
+    warmup_ratio: Share = Field(
         0.0, description="Share of the steps over which the learning rate rises from 0.", examples=[0.06]
     )
     momentum: Share = Field(0.0, description="Momentum of sgd.", examples=[0.9])
-    clip_norm: Real | None = Field(
+    max_grad_norm: Real | None = Field(
         None, description="Norm to which the gradient of a cell is cut; null leaves it.", examples=[1.0]
     )
-    patience: Count | None = Field(
+    early_stopping_patience: Count | None = Field(
         None,
         description="Looks without a better evaluation loss after which a cell stops and keeps its best weights; null "
         "trains to the end.",
         examples=[3],
     )
-    looks: Count = Field(
+    num_evaluations: Count = Field(
         10, description="How often all examples are looked at on the way: rows of `trajectories`.", examples=[10]
     )
     kernel_examples: CountOrNone = Field(
@@ -78,13 +78,13 @@ class FinetuneSection(Section):
         description="Training examples on which the kernel is followed while it moves; 0 does without.",
         examples=[16],
     )
-    side_by_side: Count = Field(
+    stacked_cells: Count = Field(
         8,
         description="Cells of a layer set that are trained together in one process, which shares the frozen weights "
-        "between them: lambdas, and what side_by_side_across names. Part of the numbers: their last bits depend on it.",
+        "between them: lambdas, and what stacked_across names. Part of the numbers: their last bits depend on it.",
         examples=[8],
     )
-    side_by_side_across: Annotated[tuple[Literal["learning_rates", "seeds"], ...], First] | None = Field(
+    stacked_across: Annotated[tuple[Literal["learning_rates", "seeds"], ...], First] | None = Field(
         None,
         description="What else than lambda may differ between cells that are trained side by side. A value that joins "
         "its axis later then has others trained again.",
@@ -93,7 +93,7 @@ class FinetuneSection(Section):
     prefix_cache: bool = Field(
         True,
         description="Compute what enters the lowest trained layer once for each example, and read it from memory at "
-        "every step instead of running the frozen layers below. Part of the numbers, as side_by_side.",
+        "every step instead of running the frozen layers below. Part of the numbers, as stacked_cells.",
         examples=[True],
     )
 
@@ -120,14 +120,17 @@ class FinetuneSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "FinetuneSection":
-        if self.optimiser == "gradient_descent" and self.accumulation != 1:
-            raise ValueError("accumulation belongs to sgd and adamw: gradient_descent takes all examples at every step")
-        if self.optimiser != "sgd" and self.momentum:
-            raise ValueError("momentum belongs to `optimiser: sgd`")
+        if self.optimizer == "gradient_descent" and self.gradient_accumulation_steps != 1:
+            raise ValueError(
+                "gradient_accumulation_steps belongs to sgd and adamw: gradient_descent takes all examples at every "
+                "step"
+            )
+        if self.optimizer != "sgd" and self.momentum:
+            raise ValueError("momentum belongs to `optimizer: sgd`")
         return self
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Return the number of updates in an epoch of `n_train` examples."""
-        if self.optimiser == "gradient_descent":
+        if self.optimizer == "gradient_descent":
             return 1
-        return -(-n_train // (self.batch_examples * self.accumulation))
+        return -(-n_train // (self.batch_size * self.gradient_accumulation_steps))

@@ -83,7 +83,7 @@ class Spec(Section):
         return self.head.in_kernel if self.finetune.train_head is None else self.finetune.train_head
 
     @property
-    def is_divided(self) -> bool:
+    def is_sharded(self) -> bool:
         """True if a process holds only a part of the model on its device, as in `ShardingSettings.shards_weights`."""
         held = self.sharding
         return held is not None and held.stage == 3 and (held.group_size > 1 or held.offload == "cpu")

@@ -51,7 +51,7 @@ class ModelSection(Section):
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained",
-        description="pretrained loads the checkpoint; random draws all weights as the architecture initialises them, "
+        description="pretrained loads the checkpoint; random draws all weights as the architecture initializes them, "
         "for tests and timings: the folder then needs config.json and a tokenizer alone.",
         examples=["random"],
     )
@@ -151,17 +151,18 @@ class AdapterSection(Section):
 
     kind: Literal["lora", "none"] = Field(
         "lora",
-        description="lora adapts `targets` through peft; none takes the weights and biases of `targets` themselves.",
+        description="lora adapts `target_modules` through peft; none trains the weights and biases of "
+        "`target_modules` themselves.",
         examples=["lora"],
     )
     rank: Rank = Field(8, description="Rank r of LoRA.", examples=[8])
-    alpha: Real = Field(16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16])
-    targets: Annotated[tuple[Name, ...], First] = Field(
+    lora_alpha: Real = Field(16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16])
+    target_modules: Annotated[tuple[Name, ...], First] = Field(
         description="Names, or ends of names, of the linear modules to adapt in every layer.",
         examples=[["query", "value"]],
         min_length=1,
     )
-    initialisation: Literal["zero", "random"] = Field(
+    initialization: Literal["zero", "random"] = Field(
         "zero",
         description="zero starts LoRA's B at 0, so that the model is the pretrained one; random draws B as A.",
         examples=["zero"],
@@ -190,7 +191,7 @@ class HeadSection(Section):
         "it trained outside the kernel.",
         examples=[True],
     )
-    penalty: Real = Field(1.0, description="L2 penalty of a ridge or logistic probe.", examples=[1.0])
+    l2_penalty: Real = Field(1.0, description="L2 penalty of a ridge or logistic probe.", examples=[1.0])
     words: Annotated[tuple[str, ...], First] = Field(
         (), description="Words whose logits are the outputs, one a class, one token each.",
         examples=[[" terrible", " great"]],

@@ -73,7 +73,7 @@ def _check_devices(spec: "Spec") -> None:
             "sharding.offload: cpu takes divided weights from a GPU to its host: set `compute.device: cuda` and "
             "`sharding.stage: 3`, or leave it out"
         )
-    if spec.model.dtype == "float64" and spec.is_divided:
+    if spec.model.dtype == "float64" and spec.is_sharded:
         raise ValueError("DeepSpeed has no float64: set `model.dtype: float32`, or leave the section `sharding` out")
     if spec.model.dtype == "float16" and not on_gpu:
         raise ValueError(
@@ -124,7 +124,7 @@ def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) 
             "finetune.train_head: false keeps the head where it is, but the kernel has its parameters, as if they "
             "moved: set head.in_kernel: false too"
         )
-    if finetune.linearization == "products" and spec.is_divided:
+    if finetune.linearization == "products" and spec.is_sharded:
         raise ValueError(
             "finetune.linearization: products differentiates the model twice, which DeepSpeed's ZeRO-3 cannot: set "
             "`finetune.linearization: rows`, or leave it out"

@@ -154,7 +154,7 @@ def _correlations(found: Findings) -> Iterator[str]:
     yield ""
     yield (
         "All layer sets at the smallest, a middle and the largest λ of each task. In bold where the interval leaves "
-        "out 0; neighbouring λ repeat each other, and overlapping layer sets are not independent."
+        "out 0; neighboring λ repeat each other, and overlapping layer sets are not independent."
     )
     yield ""
     yield from _single_lambdas(found)

@@ -64,13 +64,13 @@ class RowsParameters:
         scorer: the model.
         outputs: outputs that are differentiated.
         groups: groups of parameters, in the model's order.
-        batch_examples: most examples of a batch.
+        batch_size: most examples of a batch.
     """
 
     scorer: ScorerParameters
     outputs: OutputMode
     groups: tuple[str, ...]
-    batch_examples: int
+    batch_size: int
 
 
 @dataclass(frozen=True)

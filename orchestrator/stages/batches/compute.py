@@ -57,7 +57,7 @@ class _Trial:
         self._work = work
         self._tokens = read_tokens(dataset, "train", 0, len(dataset.array("train.labels")))
         self._by_length = np.argsort(-self._tokens.lengths, kind="stable")
-        self._most_examples: int = p.batch_examples
+        self._most_examples: int = p.batch_size
         scorer = work.scorer(_without_fitted_head(p.scorer), None, p.groups)
         self._device = scorer.device
         row_dtype = getattr(torch, p.scorer.row_dtype)

@@ -84,7 +84,7 @@ class ModelCache:
 
     def _sharding(self, parameters: ScorerParameters, group: "ProcessGroup") -> "ShardingSettings | None":
         """Return how the processes of a group hold the model; None where one process computes alone."""
-        if parameters.sharding is None or (group.size == 1 and not self._sweep.spec.is_divided):
+        if parameters.sharding is None or (group.size == 1 and not self._sweep.spec.is_sharded):
             return None
         from finetune.parallel.processes import in_a_group
 

@@ -20,10 +20,10 @@ def by_rows(run: Run) -> bool:
 
 
 def outputs_bytes(sizes: Sizes, run: Run) -> int:
-    """Return the bytes of the outputs at every look."""
+    """Return the bytes of the outputs at every evaluation."""
     p = run.parameters
-    looks = p.cells.training.steps // p.cells.training.record_every + 2
-    return int(looks * len(p.cells.lambdas) * _examples(sizes, run) * sizes.rows_per_example * 8)
+    evaluations = p.cells.training.steps // p.cells.training.eval_steps + 2
+    return int(evaluations * len(p.cells.lambdas) * _examples(sizes, run) * sizes.rows_per_example * 8)
 
 
 def trained_parameters(sizes: Sizes, survey: Survey, run: Run) -> int:

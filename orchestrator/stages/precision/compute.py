@@ -36,7 +36,7 @@ def _sample(stage: Stage[PrecisionParameters], work: Work, dtype: ModelDType) ->
     row_dtype = getattr(torch, model.row_dtype)
     rows = partial(scorer.rows, outputs=partial(kernel_outputs, outputs=p.outputs), row_dtype=row_dtype)
     buckets = length_buckets(
-        tokens.lengths, batch_tokens=work.batch_tokens(stage, model), batch_examples=work.halved(p.batch_examples)
+        tokens.lengths, batch_tokens=work.batch_tokens(stage, model), batch_size=work.halved(p.batch_size)
     )
     rounds = list(work.group.rounds(buckets))
     own = sum(counts for _, counts in rounds)  # batches that are repeated for other processes come last

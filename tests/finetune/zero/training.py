@@ -121,7 +121,7 @@ def found_in(training: Training, scorer: Scorer, run: TrainingRun) -> Found:
         "eval outputs": np.stack(seen.eval_outputs),
         "distances": np.stack(seen.distances),
         "ended": np.array(
-            [[statuses.index(cell.status), cell.kept_record, cell.failed_step or 0] for cell in run.cells]
+            [[statuses.index(cell.status), cell.kept_evaluation, cell.failed_step or 0] for cell in run.cells]
         ),
         "updates": np.array(updates),
         **{name: np.stack(values) for name, values in seen.observed.items()},

@@ -378,7 +378,7 @@ def test_nothing_trained_nothing_told():
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The spec of a finished sweep of five layer sets and two seeds whose cells were trained; nobody changes it."""
     changes = {
-        "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_examples": 5, "looks": 1, "kernel_examples": 0},
+        "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_size": 5, "num_evaluations": 1, "kernel_examples": 0},
         "grid.layer_sets": ["each_layer", "each_target", "all_layers"], "grid.seeds": [0, 1],
         "kernel.eigenvectors": True,
     }  # fmt: skip

@@ -17,7 +17,7 @@ from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 TRAINING: dict[str, Any] = {
-    "optimiser": "gradient_descent", "learning_rate": 0.05, "epochs": 60, "looks": 1, "kernel_examples": 3,
+    "optimizer": "gradient_descent", "learning_rate": 0.05, "epochs": 60, "num_evaluations": 1, "kernel_examples": 3,
 }  # fmt: skip
 
 

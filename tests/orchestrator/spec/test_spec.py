@@ -118,7 +118,7 @@ def test_a_logspace_has_both_ends_and_its_count(start: float, stop: float, count
         ("modle", "model"),
         ("model.dtpye", "dtype"),
         ("task.lable", "label"),
-        ("adapter.target", "targets"),
+        ("adapter.target", "target_modules"),
         ("head.inkernel", "in_kernel"),
         ("kernel.eigenvector", "eigenvectors"),
         ("grid.layersets", "layer_sets"),
@@ -139,7 +139,7 @@ def test_an_unknown_key_names_its_line_and_the_nearest_valid_key(place: str, nea
 
 
 @given(st.sampled_from([(s, k) for s, k in KEYS if len(k) > 4]), st.data())
-def test_a_key_with_a_letter_missing_is_recognised_wherever_it_stands(place: tuple[str, str], data: st.DataObject):
+def test_a_key_with_a_letter_missing_is_recognized_wherever_it_stands(place: tuple[str, str], data: st.DataObject):
     section, key = place
     position = data.draw(st.integers(1, len(key) - 1))
     typo = key[:position] + key[position + 1 :]
@@ -202,7 +202,8 @@ def test_a_key_that_stands_twice_is_an_error_with_its_line():
 
 
 @pytest.mark.parametrize(
-    "key", ["name", "model", "task", "adapter", "grid", "model.path", "task.n_eval", "adapter.targets", "grid.n_train"]
+    "key",
+    ["name", "model", "task", "adapter", "grid", "model.path", "task.n_eval", "adapter.target_modules", "grid.n_train"],
 )
 def test_a_missing_key_is_named(key: str):
     message = fault({key: None})
@@ -223,7 +224,7 @@ def test_a_missing_key_is_named(key: str):
         ("grid.layer_sets", ["each_layr"], "each_layer"),
     ],
 )
-def test_a_misspelt_choice_names_the_nearest_one(key: str, typo: Any, nearest: str):
+def test_a_misspelled_choice_names_the_nearest_one(key: str, typo: Any, nearest: str):
     message = fault({key: typo})
     word = typo if isinstance(typo, str) else typo[0]
     assert f"`{word}` should be" in message
@@ -282,7 +283,7 @@ def test_a_logspace_of_lambdas_must_be_positive(end: str):
         ("grid.layer_sets", [{"groups": [[]]}], "the list is empty; give at least one value"),
         ("grid.seeds", [], "the list is empty; give at least one value"),
         ("grid.n_train", [], "the list is empty; give at least one value"),
-        ("adapter.targets", [], "the list is empty; give at least one value"),
+        ("adapter.target_modules", [], "the list is empty; give at least one value"),
     ],
 )
 def test_an_empty_axis_of_the_grid_is_named(key: str, value: Any, expected: str):
@@ -370,7 +371,7 @@ def test_the_starting_spec_is_a_valid_spec_with_every_default():
     assert spec.name == "begin"
     required = {"name": "begin", "model": {"path": spec.model.path}}
     required["task"] = {key: getattr(spec.task, key) for key in ("data", "kind", "n_eval")}
-    required["adapter"] = {"targets": spec.adapter.targets}
+    required["adapter"] = {"target_modules": spec.adapter.target_modules}
     required["grid"] = {key: getattr(spec.grid, key) for key in ("lambdas", "layer_sets", "n_train")}
     assert spec == Spec.model_validate(required)
 
@@ -468,7 +469,7 @@ def test_seeds_that_would_all_compute_the_same_are_refused():
         ({"compute.tf32": True}, "is a precision of GPUs"),
         ({"model.weights_seed": 3}, "set `model.weights: random`"),
         (
-            {"model.dtype": "bfloat16", "finetune": {"optimiser": "adamw", "epochs": 1, "learning_rate": 0.1}},
+            {"model.dtype": "bfloat16", "finetune": {"optimizer": "adamw", "epochs": 1, "learning_rate": 0.1}},
             "set `model.dtype: float32`",
         ),
         ({"kernel.decomposition": "iterative", "kernel.eigenvectors": True}, "needs every eigenvector"),

@@ -25,7 +25,7 @@ PENALTY = 0.3
 CHANGES: dict[str, Any] = {
     "head.kind": "ridge",
     "head.in_kernel": False,
-    "head.penalty": PENALTY,
+    "head.l2_penalty": PENALTY,
     "kernel.eigenvectors": True,
     "adapter.rank": 1,
     "grid.lambdas": {"values": [0.01, 1.0, 1e12], "scale": "trace"},

@@ -39,6 +39,6 @@ def test_the_rank_threshold_counts_the_outputs_that_are_trained(
 
 
 def test_without_adapter_there_is_no_rank_threshold(tmp_path: Path, tiny_model: Path):
-    spec = make_sweep(tmp_path, {"adapter": {"kind": "none", "targets": ["query"]}}, model=tiny_model)
+    spec = make_sweep(tmp_path, {"adapter": {"kind": "none", "target_modules": ["query"]}}, model=tiny_model)
     run_spec(spec)
     assert results_of(spec).cells.to_pandas()["rank_threshold"].isna().all()

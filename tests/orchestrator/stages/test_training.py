@@ -27,9 +27,9 @@ from tests.faults.tables import assert_same_tables, numbers
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of
 
 TRAINING: dict[str, Any] = {
-    "learning_rate": 0.05, "epochs": 6, "batch_examples": 4, "looks": 3, "side_by_side": 2, "kernel_examples": 4,
+    "learning_rate": 0.05, "epochs": 6, "batch_size": 4, "num_evaluations": 3, "stacked_cells": 2, "kernel_examples": 4,
 }  # fmt: skip
-DESCENT = TRAINING | {"optimiser": "gradient_descent", "learning_rate": 0.02, "epochs": 12}
+DESCENT = TRAINING | {"optimizer": "gradient_descent", "learning_rate": 0.02, "epochs": 12}
 
 
 def training(folder: Path, model: Path, settings: dict[str, Any] = TRAINING, **changes: Any) -> Path:
@@ -89,13 +89,13 @@ def reference(spec: Path, groups: list[str], strength: float) -> tuple[dict[str,
     start = [parameter.detach().clone() for parameter in parameters]
     for parameter in parameters:
         parameter.requires_grad_()
-    optimiser = torch.optim.SGD(parameters, lr=DESCENT["learning_rate"])
+    optimizer = torch.optim.SGD(parameters, lr=DESCENT["learning_rate"])
     n = len(targets["train"])
     for _ in range(DESCENT["epochs"]):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         squares = sum(((p - p0) ** 2).sum() for p, p0 in zip(parameters, start, strict=True))
         ((loss("train") + strength / 2 * squares) / n).backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         squares = sum(((p - p0) ** 2).sum() for p, p0 in zip(parameters, start, strict=True))
         return {
@@ -128,7 +128,7 @@ def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, tiny_
 
 def test_long_descent_of_the_linearization_is_the_ridge_solution_of_the_same_cell(tmp_path: Path, tiny_model: Path):
     # The pull of lambda alone takes a sixth off every error at each step, so that 1e-12 of it is left.
-    settings = DESCENT | {"learning_rate": 0.2, "epochs": 150, "batch_examples": 10, "kernel_examples": 0}
+    settings = DESCENT | {"learning_rate": 0.2, "epochs": 150, "batch_size": 10, "kernel_examples": 0}
     spec = training(tmp_path, tiny_model, settings, **{"grid.lambdas": {"values": [1.0], "scale": "trace"}})
     run_spec(spec)
     for row in results_of(spec).cells.to_arrow().to_pylist():
@@ -139,7 +139,7 @@ def test_long_descent_of_the_linearization_is_the_ridge_solution_of_the_same_cel
 
 @pytest.mark.parametrize(
     "change",
-    [{"prefix_cache": False}, {"side_by_side": 1}],
+    [{"prefix_cache": False}, {"stacked_cells": 1}],
     ids=["all layers run at every step", "each lambda by itself"],
 )
 def test_how_cells_are_trained_together_changes_nothing_but_rounding(
@@ -159,7 +159,7 @@ def test_how_cells_are_trained_together_changes_nothing_but_rounding(
 def test_trajectories_begin_at_the_pretrained_model_and_end_at_the_cell(trained: Path):
     cells = {row["cell_id"]: row for row in results_of(trained).cells.to_arrow().to_pylist()}
     rows = results_of(trained).trajectories.to_arrow().to_pylist()
-    assert len(rows) == len(cells) * (TRAINING["looks"] + 1)
+    assert len(rows) == len(cells) * (TRAINING["num_evaluations"] + 1)
     for row in rows:
         cell = cells[row["cell_id"]]
         if row["step"] == 0:
@@ -347,7 +347,7 @@ def test_training_joins_a_finished_sweep_and_other_training_is_refused(tmp_path:
 
 
 def test_a_cell_is_finished_once_it_is_trained_and_counted_by_lambda(tmp_path: Path, tiny_model: Path):
-    settings = TRAINING | {"side_by_side": 1}
+    settings = TRAINING | {"stacked_cells": 1}
     spec = training(tmp_path, tiny_model, settings)
     ending = run_spec(spec)
     (some, *_) = ending.plan.solves[0].comparisons
@@ -400,8 +400,12 @@ def test_only_the_layers_below_the_lowest_trained_one_are_frozen():
         ({"loss": "cross_entropy"}, {"task.kind": "regression"}, "cross_entropy needs a classification task"),
         ({}, {"kernel.kind": "sign"}, "finetune compares training with the sgd kernel"),
         ({"regularizer": "spd"}, {}, "spd takes lambda as a share of the way back"),
-        ({"optimiser": "gradient_descent", "accumulation": 2}, {}, "accumulation belongs to sgd and adamw"),
-        ({"momentum": 0.9}, {}, "momentum belongs to `optimiser: sgd`"),
+        (
+            {"optimizer": "gradient_descent", "gradient_accumulation_steps": 2},
+            {},
+            "gradient_accumulation_steps belongs to sgd and adamw",
+        ),
+        ({"momentum": 0.9}, {}, "momentum belongs to `optimizer: sgd`"),
         ({"learning_rate": 0}, {}, "greater than 0"),
         ({"optimizer": "sgd"}, {}, "optimizer"),
     ],

@@ -49,7 +49,7 @@ CHANGES = {
     "kernel.eigenvectors": True,
     "grid.layer_sets": [{"subsets": 2}],
     # a report is about training
-    "finetune": {"learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, "kernel_examples": 4},
+    "finetune": {"learning_rate": 0.05, "epochs": 1, "batch_size": 4, "num_evaluations": 1, "kernel_examples": 4},
     "compute.executor": "ray",
     "compute.workers": 1,
 }
