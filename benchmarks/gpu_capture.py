@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig
 
 from benchmarks.device_timing import GIGA, Timing, timed, together
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.model.architecture import base_prefix, find_layers, linears
 from finetune.model.scorer import Scorer
 from finetune.parallel.processes import in_a_group
@@ -150,7 +150,7 @@ def measured_sharded(model: Model, work: Work, device: torch.device, repeats: in
     name = "capture, weights fetched from the host by DeepSpeed"
     try:
         sharded, batch = build_sharded(model, device, 8, n_outputs), model.batch().to(device)
-    except (RuntimeError, GroupError) as error:
+    except (RuntimeError, ProcessGroupError) as error:
         return Pass(work.model, name, "", failed=reason(error))
     found = timed_or_failed(work, name, partial(sharded.rows, batch, lambda logits: logits), device, repeats)
     del sharded

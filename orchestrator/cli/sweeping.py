@@ -209,14 +209,19 @@ def run(
     checked = _override(read_spec(spec), executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
-    with launched_group(checked) as group:
-        if not group.leads:
+    with launched_group(checked) as process_group:
+        if not process_group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
-            follow(checked, spec.parent, group, trusts_code=trust_remote_code)
+            follow(checked, spec.parent, process_group, trusts_code=trust_remote_code)
             return
         with Bars(Terminal(stderr=True)) as bars:
             ending = run_sweep(
-                checked, spec.parent, bars, on_change=on_change, group=group, trusts_code=trust_remote_code
+                checked,
+                spec.parent,
+                bars,
+                on_change=on_change,
+                process_group=process_group,
+                trusts_code=trust_remote_code,
             )
     folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report

@@ -13,7 +13,7 @@ from orchestrator.sweep.sizes import BYTES
 from orchestrator.sweep.survey import Survey
 
 LARGEST_GROUP = 1024
-"""Processes of the largest group that error messages suggest."""
+"""Processes of the largest process group that error messages suggest."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
         again = spec.compute.model_copy(update={"checkpointing": True})
         checkpointed = spec.model_copy(update={"compute": again})
         smaller_group = _smallest_group(checkpointed, survey, device)
-        # If the activations are too large, no group of a reasonable size makes them small enough.
+        # If the activations are too large, no process group of a reasonable size makes them small enough.
         if size is None or size > 2 * (smaller_group or 0):
             changed, besides, size = checkpointed, ", with compute.checkpointing: true", smaller_group
     if size is not None:

@@ -36,7 +36,7 @@ def compute(stage: Stage[CaptureParameters], work: Work) -> Product:
     arrays = {SCORES: (1, per_example)} | {group: (per_example, width) for group, width in widths.items()}
     file = work.new_arrays(stage, {}, BatchedLayout(dtype, batches, arrays))
     outputs, row_dtype = partial(kernel_outputs, outputs=p.outputs), getattr(torch, dtype)
-    rounds = list(work.group.rounds(list(enumerate(batches))))
+    rounds = list(work.process_group.rounds(list(enumerate(batches))))
     begun = (scorer.begin_rows(tokens.batch(positions), outputs, row_dtype=row_dtype) for (_, positions), _ in rounds)
     for ((number, _), counts), (scores, rows) in zip(rounds, in_turn(begun), strict=True):
         if counts:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from benchmarks.capture import demo_model
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.model.loading import load_model
 from finetune.parallel.launching import run_group
 from finetune.parallel.process_group import ProcessGroup
@@ -230,7 +230,7 @@ def test_a_process_that_ends_alone_ends_its_group_by_name(work: Callable[[int], 
     # pytest keeps what the launcher logs, with the traceback in which the launcher lives and listens
     logging.disable()
     try:
-        with pytest.raises(GroupError, match=said):
+        with pytest.raises(ProcessGroupError, match=said):
             run_group(2, work, 1)
     finally:
         logging.disable(logging.NOTSET)
@@ -264,7 +264,7 @@ def listening() -> set[int]:
 
 
 def test_a_process_that_nobody_started_as_a_member_says_how():
-    with pytest.raises(GroupError, match="torchrun --nproc-per-node"), joined_group():
+    with pytest.raises(ProcessGroupError, match="torchrun --nproc-per-node"), joined_group():
         pass
 
 

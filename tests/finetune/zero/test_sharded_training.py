@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.training.run import CellStatus
 from tests.finetune.training.problems import ADAM, DESCENT
 from tests.finetune.zero.capturing import Case
@@ -45,7 +45,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
 def left(trainings: dict[str, Training], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with what two processes found until one of them was killed."""
     folder = tmp_path_factory.mktemp("found")
-    with pytest.raises(GroupError, match="process 1 of a process group of 2 was killed by SIGKILL"):
+    with pytest.raises(ProcessGroupError, match="process 1 of a process group of 2 was killed by SIGKILL"):
         run_forked_group(2, train_all, trainings, "seeds", folder)
     return folder
 
