@@ -41,7 +41,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ShardingSettings:
-    """How a model is sharded over the processes of a group.
+    """The sharding of a model over the processes of a group.
 
     Attributes:
         group_size: how many processes there are.

@@ -269,7 +269,7 @@ def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> 
         summary = summarize(Results(folder))
         console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
         if summary.majority_accuracy:
-            console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}")
+            console.print(f"majority baseline: {_of_tasks(summary.majority_accuracy)}")
         console.print()
     for note in (*kernel_notes(ending.plan), *training_notes(ending.plan), *data_notes(ending.plan)):
         console.print(note)

@@ -113,7 +113,7 @@ class Worker:
         return outcome
 
     def follow(self, address: tuple[str, int]) -> Outcome | None:
-        """Take part in the stages of the process group whose first process is at that address; return what failed here."""
+        """Take part in the stages of a process group whose first process is at an address; return a failure here."""
         import ray
 
         try:

@@ -43,7 +43,7 @@ _CORRELATIONS = (
         "Spearman correlation of what ranks of n_parameters leave of both ranks; null for fewer than 4, or where they "
         "leave nothing",
     ),
-    Column("majority_accuracy", REAL, "accuracy of always saying the commonest training class, averaged over seeds"),
+    Column("majority_accuracy", REAL, "accuracy of the majority baseline, averaged over seeds"),
 )
 
 CORRELATIONS = Table(

@@ -47,7 +47,7 @@ TRAINING_COLUMNS = (
         "finetune_curvature",
         REAL,
         "b, estimated: the largest |d^2 f/dt^2| / |theta - theta_0|^2 of a few training examples' outputs at three "
-        "places of the way from theta_0 to theta; null, as the two that follow, of models divided by `sharding`",
+        "places of the way from theta_0 to theta; null, as the two that follow, of sharded models (`sharding`)",
     ),
     Column("finetune_linearization_error", REAL, "|f(theta) - f(theta_0) - J (theta - theta_0)| of the same outputs"),
     Column(
@@ -89,7 +89,7 @@ _UPDATES = (
 
 
 TRAIN = "give the spec a section `finetune` and run"
-"""How to get the tables about training."""
+"""Advice for users who ask for a table about training that a sweep lacks."""
 
 
 def _trajectories(finished: "Finished") -> "Iterator[Rows]":

@@ -44,8 +44,8 @@ class Work:
         state: what the worker keeps from stage to stage.
         kind: kind of the stage; consecutive stages of one kind share objects.
         halvings: how often its batches are to be halved, after it ran out of memory.
-        process_group: the processes that compute it together; all do the same, each for its share of the examples, and the
-            results of the first one are published.
+        process_group: the processes that compute it together; all do the same, each for its share of the examples, and
+            the results of the first one are published.
 
     Attributes:
         sweep: the sweep that is worked on.

@@ -101,7 +101,7 @@ class ModelCache:
 
 
 class WorkerState:
-    """What a worker process keeps from stage to stage.
+    """The objects that a worker process keeps from stage to stage.
 
     Args:
         sweep: the sweep.

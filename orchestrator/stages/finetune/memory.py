@@ -1,4 +1,4 @@
-"""How much memory a training run takes, which also decides how a linearization is trained."""
+"""Memory of a training run, which also decides how a linearization is trained."""
 
 from orchestrator.stages.finetune import Run
 from orchestrator.sweep.sizes import Sizes

@@ -79,7 +79,11 @@ RIDGE_COLUMNS = (
         "|r - (K + lambda I) a| / |lambda a| where K was not decomposed, which no relative error of the training "
         "residuals lambda a exceeds; null where it was",
     ),
-    Column("majority_accuracy", REAL, "eval_accuracy of always saying the commonest training class"),
+    Column(
+        "majority_accuracy",
+        REAL,
+        "eval_accuracy of the majority baseline, which always predicts the most frequent training class",
+    ),
     *(
         Column(f"{when}{split}_{metric}", REAL, f"{meaning} on {examples}" + (f", {_INITIAL}" if when else ""))
         for when, split, examples in (
