@@ -55,7 +55,7 @@ class ShardingSettings:
 
     @property
     def shards_weights(self) -> bool:
-        """True if a process has less than the whole model on its device; a group of one may offload to its host."""
+        """True if a process has only a part of the weights on its device; a lone one may offload to its host."""
         return self.stage == 3 and (self.group_size > 1 or self.offload == "cpu")
 
 

@@ -31,7 +31,7 @@ LIGHT = {"torch", "transformers", "peft", "numpy", "scipy", "pyarrow"}
 """What the lower rooms may need when they are imported."""
 
 SHARDED = (ROOT / "finetune/parallel", ROOT / "finetune/zero")
-"""Where models are divided among processes."""
+"""Folders of the code that shards models."""
 
 HEAVY = ("ray", "submitit", "deepspeed")
 """What a machine may lack on which the lower rooms must work."""
@@ -155,7 +155,7 @@ def test_lower_rooms_know_nothing_of_clusters_and_specs(package: str):
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in sources(package)
         for name, line in imported(ast.walk(tree_of(path)), path)
-        # DeepSpeed is imported where models are divided, and there only by what needs it.
+        # DeepSpeed is imported where models are sharded, and there only by what needs it.
         if name.partition(".")[0] in foreign - ({"deepspeed"} if path.parent in SHARDED else set())
     ]
     assert wrong == []

@@ -29,7 +29,7 @@ class LinearizedProducts:
         groups: names of the groups that are trained.
         texts: the examples by split.
         outputs: which outputs are trained.
-        n_cells: cells S that are trained side by side.
+        n_cells: number S of stacked cells.
         initial: by split (n, R), f_0.
         prefixes: by split, the filled caches of what leaves the frozen layers; none runs them at every step.
 

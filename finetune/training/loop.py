@@ -1,4 +1,4 @@
-"""The training loop: the same for the model and for its linearization, for one cell and for several side by side."""
+"""The training loop: the same for the model and for its linearization, for one cell and for stacked ones."""
 
 import math
 from collections.abc import Sequence

@@ -284,7 +284,7 @@ def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> 
         n_failed = len(ending.report.failures)
         console.print(
             f"{n_failed} stage{'s' if n_failed > 1 else ''} failed and {ending.report.blocked} wait for them; when the "
-            "cause is mended, run the same command again",
+            "cause is corrected, run the same command again",
         )
     console.print(
         f"{ending.n_cells} of {ending.plan.n_cells} cells in {as_typed(folder.tables)}/cells",

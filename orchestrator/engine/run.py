@@ -137,7 +137,7 @@ def _run_logged(
             return Schedule(plan, store, executor, progress, missing).run()
 
     try:
-        report, n_cells = work_off(plan, folder, progress, journal, compute, also=damaged)
+        report, n_cells = compute_missing(plan, folder, progress, journal, compute, also=damaged)
     except BaseException as error:
         journal.write("run", phase="stopped", why=type(error).__name__)
         logger.info("the run stopped", exc_info=error)
@@ -185,7 +185,7 @@ def noted_damage(plan: Plan, folder: ResultsFolder) -> list[str]:
     return damaged
 
 
-def work_off(
+def compute_missing(
     plan: Plan,
     folder: ResultsFolder,
     progress: Progress,

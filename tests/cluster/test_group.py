@@ -23,7 +23,7 @@ def test_two_nodes_hold_one_model_and_another_group_goes_on_where_one_loses_a_pr
     sweep = new_sweep(SHARDED)
     refused = login.submit(sweep, nodes=1, memory="3GB")
     assert refused.status == 2
-    assert "make no whole groups of sharding.group_size: 2" in " ".join(refused.output.split())
+    assert "cannot be shared out among process groups of sharding.group_size: 2" in " ".join(refused.output.split())
     answer = login.submit(sweep, nodes=2, memory="3GB")
     assert answer.status == 0, answer.output
     assert login.must(sweep, "wait", sweep.results).count("COMPLETED") == 1

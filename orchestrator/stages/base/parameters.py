@@ -27,7 +27,7 @@ class ScorerParameters:
         dtype: precision of weights and activations.
         row_dtype: precision in which Jacobian rows are stored.
         device: device that runs it.
-        sharding: division among the processes of a group; None where each worker holds the whole model.
+        sharding: of the weights over a process group; None where each worker holds all of the model.
         attention: attention implementation.
         adapter: the parameters whose Jacobian is taken.
         adapter_seed: seed of the adapter's weights.

@@ -112,9 +112,9 @@ def trains(spec: "Spec") -> bool:
 TRAJECTORIES = Table(
     name="trajectories",
     columns=_TRAJECTORIES,
-    about="One row a look at a cell while its model or its linearization is trained; written where the spec "
-    "has a section `finetune`. Columns of the one that has ended before the other are null from there on, and so is "
-    "what compares the two.",
+    about="One row for each evaluation of a cell while its model or its linearization is trained; written where the "
+    "spec has a section `finetune`. Columns of the model that has ended first are null from there on, and so are "
+    "differences of the two.",
     rows=_trajectories,
     wanted=trains,
     hint=TRAIN,

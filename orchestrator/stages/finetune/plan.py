@@ -92,7 +92,7 @@ class _Training:
         }
 
     def runs(self, layer_set: LayerSet, lambdas: Sequence[float]) -> tuple[Run, Run]:
-        """Return the runs of the model and of its linearization for cells that are trained side by side."""
+        """Return the runs of the model and of its linearization for stacked cells."""
         cells = CellsParameters(
             problem=self._problem,
             groups=layer_set.groups,
@@ -110,7 +110,7 @@ class _Training:
     def _linearized(self, cells: CellsParameters, frozen_layers: int | None) -> Run:
         """Return the run that trains the linearization: by rows where they fit, unless the spec sets the method.
 
-        A model that is divided among processes has no products: the plan then refuses rows that do not fit.
+        A sharded model has no products: the plan then refuses rows that do not fit.
         """
         cells = replace(cells, train_head=False)
         by_rows = Part(RunParameters(cells, "linearized", "rows", 0, 0), self._inputs)

@@ -99,7 +99,7 @@ class TrainingInputs:
         return Targets(train, evaluation)
 
     def model(self, n_cells: int) -> StackedModel:
-        """Return the model itself, for a number of cells side by side."""
+        """Return the model itself, for a number of stacked cells."""
         return self.model_of([self.origin()], [0] * n_cells)
 
     def model_of(self, starts: Sequence[Origin], origins: Sequence[int]) -> StackedModel:

@@ -250,7 +250,7 @@ def test_failed_stages_are_told_and_run_again_when_mended(
     assert answer.status == ExitCode.FAILED_STAGES
     assert "failed (code): solve" in answer.output
     assert "a solver with a bug" in answer.output
-    assert "3 stages failed and 0 wait for them; when the cause is mended, run the same command again" in " ".join(
+    assert "3 stages failed and 0 wait for them; when the cause is corrected, run the same command again" in " ".join(
         answer.output.split()
     )
     assert [failure["failure"] for failure in facts["failures"]] == ["code"] * 3

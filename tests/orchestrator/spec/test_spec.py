@@ -314,7 +314,7 @@ WORDS_HEAD = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": Fals
         ({"grid.lambdas": TWO_STRENGTHS}, "give either `values` or `logspace`"),
         ({"kernel.outputs": "margin", "task.kind": "regression"}, "needs two classes"),
         ({"kernel.outputs": "margin", "task.classes": 3}, "needs two classes"),
-        ({"compute.workers_per_gpu": 2}, "workers_per_gpu divides GPUs: set `compute.device: cuda`"),
+        ({"compute.workers_per_gpu": 2}, "workers_per_gpu shares GPUs among workers: set `compute.device: cuda`"),
         (
             {
                 "compute.workers_per_gpu": 2,
@@ -462,7 +462,7 @@ def test_seeds_that_would_all_compute_the_same_are_refused():
     [
         ({"sharding": {"group_size": 4}, "compute.workers": 6, "model.dtype": "float32"}, "give a multiple of 4"),
         ({"sharding": {"group_size": 0}}, "sharding.group_size"),
-        ({"sharding": {"group_size": 2, "stage": 2}}, "set 3, which divides the weights, or 0"),
+        ({"sharding": {"group_size": 2, "stage": 2}}, "set 3, which shards the weights, or 0"),
         ({"sharding": {"group_size": 2, "offload": "cpu"}}, "set `compute.device: cuda`"),
         ({"sharding": {"group_size": 2}, "model.dtype": "float16"}, "DeepSpeed has no float16 on CPUs"),
         ({"sharding": {"group_size": 2}, "model.dtype": "float64"}, "DeepSpeed has no float64"),

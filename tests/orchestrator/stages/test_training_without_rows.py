@@ -61,7 +61,7 @@ def test_sharded_models_have_rows_alone(tmp_path: Path):
     survey = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=120_000))
     plan = plan_of({"finetune": TRAINING} | sharded, survey=survey)
     assert all(stage.parameters.runs[0].linearization == "rows" for stage in linearized(plan).values())
-    with pytest.raises(BudgetError, match="unless the model is divided by"):
+    with pytest.raises(BudgetError, match="unless the model is sharded"):
         refuse_what_cannot_fit(plan, ResultsFolder(tmp_path / "results"))
     with pytest.raises(ValueError, match="which DeepSpeed's ZeRO-3 cannot"):
         spec_of({"finetune": TRAINING | {"linearization": "products"}} | sharded)
