@@ -2,7 +2,7 @@
 # make test   sets up what is missing and runs the tests
 # make test-fast  runs those that run no sweep, start no Ray, kill nothing and need no cluster: minutes, for every change
 # make test-lowest  runs them with the lowest versions that pyproject.toml allows, in an environment of its own
-# make test-faults  kills runs two hundred times, and mutates as many inputs as there is time for
+# make test-faults  kills runs two hundred times, at moments of the day (NTKSWEEP_KILL_SEED), and mutates many more inputs
 # make golden records plans, numbers, messages and help pages, and says what differs from tests/golden/committed
 # make seeded-faults  puts faults into a copy of the code and says which of them the tests catch
 # make lint   checks style, formatting and types
@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= demo,test,lint
+# Two processes of the whole suite wait for jobs of a Slurm cluster rather than compute, where there can be one.
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Folders of tests that take minutes: of whole sweeps, of every architecture, of groups of processes.
 WHOLE := integration devices architectures finetune/zero
 
@@ -23,7 +25,7 @@ demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
 
 test: data
-	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)
 
 test-fast: data
 	$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder \

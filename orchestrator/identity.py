@@ -1,4 +1,8 @@
-"""Identities of cells and stages: hashes of the canonical JSON of all and only the values that fix their numbers."""
+"""Identities of cells and stages: hashes of the canonical JSON of all and only the values that fix their numbers.
+
+Written with the standard library's `json`: RFC 8785, which libraries follow, writes the float 1.0 and the integer 1
+alike.
+"""
 
 import hashlib
 import json

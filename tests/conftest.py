@@ -1,6 +1,7 @@
 """Settings for every test process and the processes that it starts, and the model of most sweeps."""
 
 import os
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ os.environ["NTKSWEEP_CACHE"] = ""
 # Every other run draws new examples: what one of them finds joins its test as an @example, see CONTRIBUTING.md.
 settings.register_profile("ntksweep", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("ntksweep")
+
+
+# What the moments are drawn from at which tests kill processes. The first process of a run chooses for those that it
+# starts, so that all have the same one also at midnight.
+os.environ.setdefault("NTKSWEEP_KILL_SEED", date.today().isoformat())
+
+
+def pytest_report_header() -> str:
+    """Say what makes the kills of this run happen again."""
+    return f"moments of kills: NTKSWEEP_KILL_SEED={os.environ['NTKSWEEP_KILL_SEED']}"
 
 
 RUNS_SWEEPS = {"run_spec", "ntksweep"}

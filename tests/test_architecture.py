@@ -25,7 +25,7 @@ MAY_IMPORT = {
 }
 """For each package, those of the others that it may import."""
 
-PACKAGES = [package for package in MAY_IMPORT if (ROOT / package).is_dir()]
+PACKAGES = list(MAY_IMPORT)
 
 LIGHT = {"torch", "transformers", "peft", "numpy", "scipy", "pyarrow"}
 """What the lower rooms may need when they are imported."""
@@ -38,7 +38,9 @@ HEAVY = ("ray", "submitit", "deepspeed")
 
 
 def sources(package: str) -> list[Path]:
-    return sorted((ROOT / package).rglob("*.py"))
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, package
+    return found
 
 
 @cache
@@ -67,11 +69,6 @@ def run_at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from run_at_import(getattr(statement, block, []))
             for handler in getattr(statement, "handlers", []):
                 yield from run_at_import(handler.body)
-
-
-def test_all_packages_are_looked_at():
-    assert {"ntk_dist", "finetune", "orchestrator", "ntksweep"} <= set(PACKAGES)
-    assert all(sources(package) for package in PACKAGES)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -128,12 +125,6 @@ def test_no_arrow_between_rooms_leads_back(package: str):
         TopologicalSorter(rooms_read_by(package)).prepare()
     except CycleError as error:
         pytest.fail(" <- ".join(error.args[1]))
-
-
-def test_the_rooms_of_a_package_are_seen():
-    read = rooms_read_by("orchestrator")
-    assert "orchestrator.sweep" in read["orchestrator.plan"]
-    assert len(read) > 20
 
 
 @pytest.mark.parametrize("package", ["ntk_dist", "finetune"])
@@ -194,19 +185,6 @@ def test_the_command_starts_without_the_libraries_that_take_seconds_to_load():
     slow = ["torch", "transformers", "peft", "ray", "datasets", "sklearn", "submitit", "deepspeed"]
     ran = import_without(["orchestrator.cli", "orchestrator.engine.run", "orchestrator.plan.plan"], slow)
     assert ran.returncode == 0, ran.stderr
-
-
-def test_the_blocked_import_above_does_block():
-    ran = import_without(["orchestrator.stages.capture.compute"], ["torch"])
-    assert ran.returncode == 1
-    assert "torch" in ran.stderr.splitlines()[-1]
-
-
-def test_no_two_files_of_tests_have_one_name():
-    """Of two such files in folders that are no packages pytest collects one."""
-    files = [path for path in (ROOT / "tests").rglob("test_*.py") if not (path.parent / "__init__.py").is_file()]
-    names = [path.name for path in files]
-    assert sorted(set(names)) == sorted(names)
 
 
 def test_the_documentation_lists_every_kind_of_stage():

@@ -3,17 +3,17 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.kernel.kernel_matrix import KernelShapeError
 
 Tile = tuple[slice, slice, Callable[[], FloatArray]]
 """Rows and columns of a tile in the matrix, and the function that reads the tile."""
 
 
-class TileOperator:
-    """A matrix (m, n) in tiles, each read anew for every product, one at a time.
+class TileOperator(LinearOperator):
+    """A matrix A (m, n) in tiles, each read anew for every product `matmat`, one at a time.
 
     Of a `symmetric` matrix the tiles on and below the diagonal stand for those above it too; tiles on the diagonal
     hold both triangles. Tiles are added in the order given, so that the same product has the same bits.
@@ -23,15 +23,13 @@ class TileOperator:
     """
 
     def __init__(self, tiles: Sequence[Tile], shape: tuple[int, int], *, symmetric: bool = False) -> None:
+        super().__init__(np.float64, shape)  # type: ignore[call-arg]  # scipy has no types for it
         self._tiles = tiles
-        self.shape = shape
         self.symmetric = symmetric
         self.passes = 0
 
-    def times(self, X: FloatArray) -> FloatArray:
-        """Return A X (m, k) for X (n, k). Raises KernelShapeError for an X of another length."""
-        if X.ndim != 2 or X.shape[0] != self.shape[1]:
-            raise KernelShapeError(f"a matrix of shape {self.shape} has no product with one of shape {X.shape}")
+    def _matmat(self, X: FloatArray) -> FloatArray:
+        """Return A X (m, k) for X (n, k)."""
         self.passes += 1
         # Tiles read and write rows of C-ordered arrays, which are contiguous for any k.
         X = np.ascontiguousarray(X)
@@ -42,6 +40,9 @@ class TileOperator:
             if self.symmetric and rows != columns:
                 product[columns] += tile.T @ X[rows]
         return product
+
+    def _adjoint(self) -> LinearOperator:
+        return self if self.symmetric else super()._adjoint()
 
     def trace(self) -> float:
         """Return the sum of the diagonal of a symmetric matrix, from the tiles that hold it."""

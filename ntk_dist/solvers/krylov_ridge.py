@@ -1,4 +1,7 @@
-"""Ridge paths from products with the kernel alone: conjugate gradients for every lambda in one Krylov space."""
+"""Ridge paths from products with the kernel alone: conjugate gradients for every lambda in one Krylov space.
+
+Written here, for scipy's `cg` solves for one lambda at a time, each with products of its own.
+"""
 
 from dataclasses import dataclass
 
@@ -64,10 +67,10 @@ def krylov_ridge(
         basis[c, : own.shape[0], : own.shape[1]] = own
         train[:, c, : own.shape[1]] = runs.lift(c, own)
     del runs  # frees hundreds of vectors before the next steps
-    images = K.times(train.reshape(M, k * m)).reshape(M, k, m)
+    images = K.matmat(train.reshape(M, k * m)).reshape(M, k, m)
     check = np.stack([_triangle(residual[:, [c]], train[:, c], images[:, c]) for c in range(k)])
     del images
-    predicted = evaluation.times(train.reshape(M, k * m)).reshape(evaluation.shape[0], k, m)
+    predicted = evaluation.matmat(train.reshape(M, k * m)).reshape(evaluation.shape[0], k, m)
     return KrylovRidge(KeptKrylovPath(diagonal, off, norms, basis, train, predicted, check), steps, complete)
 
 

@@ -43,7 +43,7 @@ class LanczosRuns:
         """Take every run that is not exhausted a step further."""
         step, active = self.steps, np.flatnonzero(self.next_norms > 0)
         self._basis[active, step] = self._next[active]
-        images = self._operator.times(self._next[active].T)
+        images = self._operator.matmat(self._next[active].T)
         for c, image in zip(active, images.T, strict=True):
             self._extend(int(c), step, image.copy())
         self.steps += 1

@@ -46,7 +46,7 @@ def ends_of_spectrum(K: TileOperator, *, norm: float, seed: int, max_steps: int 
     _, vectors = scipy.linalg.eigh_tridiagonal(*runs.tridiagonal(0))
     outermost = _outermost(vectors.shape[1])
     basis = runs.lift(0, np.asarray(vectors[:, outermost], dtype=np.float64))
-    images = K.times(basis)
+    images = K.matmat(basis)
     values = np.einsum("mq,mq->q", basis, images)
     residuals = np.linalg.norm(images - basis * values, axis=0)
     q = min(COUNT, vectors.shape[1])

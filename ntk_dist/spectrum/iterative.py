@@ -37,7 +37,7 @@ class IterativeDecomposition:
 
     def label_alignment(self, targets: FloatArray) -> float:
         """Return <K, Y Y^T> / (|K|_F |Y Y^T|_F) for targets Y (M, k), as `spectrum.label_alignment` does."""
-        return alignment(float(np.vdot(targets, self.K.times(targets))), self.norm, targets)
+        return alignment(float(np.vdot(targets, self.K.matmat(targets))), self.norm, targets)
 
     def summary(self, *, sigma: float, relative_sigma: float, jacobian_eps: float, gram_eps: float) -> SpectrumSummary:
         """Return a summary as `ntk_dist.spectrum.spectrum.summarize` does; numbers that need every eigenvalue are nan.

@@ -6,6 +6,9 @@ wins; nothing is ever renamed or rewritten, so there is no moment at which two h
 counts only while those below it are the abandoned ones that it took over: they are looked at again once it is created.
 
 Files in the folder that are not claims are ignored, and never removed.
+
+Written here, for libraries of locks rest on flock or on leases, which file systems of clusters have in part or not at
+all; a link that fails where the name exists is on all of them.
 """
 
 import json

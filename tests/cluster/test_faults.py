@@ -12,7 +12,7 @@ from tests.cluster.queries import ONLY
 from tests.cluster.ray_jobs import kill, pids_of
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster-b")
+pytestmark = pytest.mark.xdist_group("cluster-a")
 
 
 def test_a_worker_and_then_the_driver_are_killed(

@@ -41,6 +41,7 @@ TRAINED: Changes = {
     "finetune.num_evaluations": 1,
     "finetune.batch_size": 4,
     "grid.layer_sets": ["all_layers"],
+    "compute.shard_examples": 16,
 }
 
 TRAININGS: Mapping[str, Changes] = {

@@ -29,7 +29,6 @@ from orchestrator.stages.capture import captures
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
-    from orchestrator.spec import Spec
     from orchestrator.stages.context.finished import Finished
     from orchestrator.sweep.variant import Variant
 
@@ -63,23 +62,20 @@ def cost(stage: Stage[RowNormsParameters], variant: "Variant") -> StageCost:
     return StageCost(disk_bytes=8 * len(stage.parameters.groups))
 
 
-def _rows(finished: "Finished") -> Iterator[Rows]:
+def rows(finished: "Finished") -> Iterator[Rows]:
+    """Yield the norm of each group."""
     for each in finished.filled(RowNorms):
         groups = each.stage.parameters.groups
         columns = variant_constants(finished.plan.variants[each.variant]) | {"seed": each.seed, "n_train": each.n_train}
         yield Rows(columns | {"group": groups, "norm": finished.artifact(each.stage).array("norms")}, len(groups))
 
 
-def _wanted(spec: "Spec") -> bool:
-    return spec.kernel.row_norms
-
-
 TABLE = Table(
     name="row_norms",
     columns=(*SET_COLUMNS, Column("group", NAME, "group of parameters"), Column("norm", REAL, "|J_g|, Frobenius")),
     about="One row a group and seed.",
-    rows=_rows,
-    wanted=_wanted,
+    rows_from="orchestrator.stages.row_norms:rows",
+    wanted=lambda spec: spec.kernel.row_norms,
     hint="set kernel.row_norms: true and run",
 )
 

@@ -42,9 +42,3 @@ def test_functional_transforms_give_the_rows_that_they_are_timed_against():
         (name,) = [linear.name.removeprefix("model.") + ".default.weight" for linear in linears]
         for output in range(2):
             assert torch.allclose(found[output][name].flatten(1), rows[group][:, output], rtol=1e-3, atol=1e-6)
-
-
-def test_tokens_are_multiplied_by_all_linear_weights_of_the_layers():
-    model = gpu_capture.SMALL[0]
-    a_layer = 2 * model.hidden**2 + 2 * model.hidden * model.hidden // 2 + 3 * model.hidden * model.intermediate
-    assert gpu_capture.multiplied(gpu_capture.build(model, CPU, 2, 1)) == model.layers * a_layer

@@ -112,7 +112,7 @@ def test_names_of_further_options_are_written_as_sbatch_writes_them():
 
 def test_every_key_has_a_meaning_and_an_example_that_is_valid():
     for key, field in Profile.model_fields.items():
-        assert len(field.description or "") > 10, key
+        assert field.description, key
         assert field.examples, key
         for example in field.examples:
             TypeAdapter(Annotated[(field.annotation, None, *field.metadata)]).validate_python(example)

@@ -185,5 +185,5 @@ CELLS = Table(
     name="cells",
     columns=(*GRID_COLUMNS, *(column for kind in KINDS.values() for column in kind.cell_columns), *PROVENANCE_COLUMNS),
     about="One row a cell of the grid.",
-    rows=cells_rows,
+    rows_from="orchestrator.results.tables.cells:cells_rows",
 )

@@ -52,7 +52,7 @@ CORRELATIONS = Table(
     about="One row a quantity, outcome, regime, lambda, training-set size, task, rank and learning rate: how "
     "well the quantity orders layer sets; written where the spec has a section `finetune`. "
     "[How to read it](numbers.md#correlations).",
-    rows=None,
+    rows_from="",
     wanted=trains,
     hint=TRAIN,
 )

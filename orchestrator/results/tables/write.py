@@ -51,8 +51,10 @@ def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
     for table in TABLES.values():
         if table.wanted(plan.sweep.spec):
             schema = arrow_schema(table)
-            batches = (record_batch(schema, rows) for rows in table.rows(finished)) if table.rows else _derived(new)
-            new.write(table.name, schema, batches)
+            if table.rows_from:
+                new.write(table.name, schema, (record_batch(schema, rows) for rows in table.rows(finished)))
+            else:
+                new.write(table.name, schema, _derived(new))
     n_cells = sum(finished_cells(finished, solve) for solve in finished.filled(Solve))
     sweep = plan.sweep.spec.name
     new.publish({"sweep": sweep, "plan": plan.plan_id, "complete": finished.is_all, "cells": n_cells})

@@ -1,14 +1,7 @@
 """The table that additions fill."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from orchestrator.stages.base.columns import SET_COLUMNS
-from orchestrator.stages.base.tables import COUNT, NAMES, REAL, Column, Rows, Table
-
-if TYPE_CHECKING:
-    from orchestrator.spec import Spec
-    from orchestrator.stages.context.finished import Finished
+from orchestrator.stages.base.tables import COUNT, NAMES, REAL, Column, Table
 
 _BOTH = "of K + S"
 _ROUNDED = "not resolved where below noise_floor"
@@ -42,23 +35,13 @@ _ADDITIONS = (
 )
 
 
-def _rows(finished: "Finished") -> "Iterator[Rows]":
-    from orchestrator.stages.additions.rows import additions_rows
-
-    return additions_rows(finished)
-
-
-def _wanted(spec: "Spec") -> bool:
-    return spec.kernel.additions
-
-
 ADDITIONS_TABLE = Table(
     name="additions",
     columns=_ADDITIONS,
     about="One row a layer set, layer that it lacks, seed and training-set size: what adding the layer does to "
     "the spectrum, beside what bounds and predicts it; written with `kernel.additions: true`. "
     "[What is proven and what is not](numbers.md#additions).",
-    rows=_rows,
-    wanted=_wanted,
+    rows_from="orchestrator.stages.additions.rows:additions_rows",
+    wanted=lambda spec: spec.kernel.additions,
     hint="set kernel.additions: true and run",
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class Table:
         name: its name, also of its folder.
         columns: its columns; columns are only ever added.
         about: what a row is about, for the reference page.
-        rows: yields the rows of finished stages; None for a table that is made of others.
+        rows_from: function that yields the rows of finished stages, as `module:function`, for it loads much; empty for
+            a table that is made of others.
         wanted: tells whether a sweep has it.
         hint: how to get it, for those who ask for it in vain.
     """
@@ -75,6 +77,12 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     about: str
-    rows: "Callable[[Finished], Iterator[Rows]] | None"
+    rows_from: str
     wanted: "Callable[[Spec], bool]" = always
     hint: str = "run the sweep first"
+
+    def rows(self, finished: "Finished") -> Iterator[Rows]:
+        """Yield the rows of finished stages."""
+        module, _, function = self.rows_from.partition(":")
+        found: Iterator[Rows] = getattr(import_module(module), function)(finished)
+        return found

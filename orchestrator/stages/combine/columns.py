@@ -1,14 +1,7 @@
 """The table that combinations fill."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from orchestrator.stages.base.columns import LEARNING_RATE, METRICS, RANK
-from orchestrator.stages.base.tables import COUNT, NAME, REAL, Column, Rows, Table
-
-if TYPE_CHECKING:
-    from orchestrator.spec import Spec
-    from orchestrator.stages.context.finished import Finished
+from orchestrator.stages.base.tables import COUNT, NAME, REAL, Column, Table
 
 _COMBINATIONS = (
     Column("sweep", NAME, "name of the sweep"),
@@ -49,22 +42,12 @@ _COMBINATIONS = (
 )
 
 
-def _rows(finished: "Finished") -> "Iterator[Rows]":
-    from orchestrator.stages.combine.rows import combinations_rows
-
-    return combinations_rows(finished)
-
-
-def _wanted(spec: "Spec") -> bool:
-    return spec.finetune is not None and spec.finetune.combinations is not None
-
-
 COMBINATIONS = Table(
     name="combinations",
     columns=_COMBINATIONS,
     about="One row two tasks, task to evaluate, operation, coefficient and lambda, of every layer set, seed "
     "and training-set size; written with `finetune.combinations`. [What is combined](training.md#combining-tasks).",
-    rows=_rows,
-    wanted=_wanted,
+    rows_from="orchestrator.stages.combine.rows:combinations_rows",
+    wanted=lambda spec: spec.finetune is not None and spec.finetune.combinations is not None,
     hint="give the spec `finetune.combinations` and at least two tasks, and run",
 )

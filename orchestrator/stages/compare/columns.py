@@ -1,6 +1,5 @@
 """Columns and tables that comparisons fill."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from orchestrator.stages.base.columns import (
@@ -12,11 +11,10 @@ from orchestrator.stages.base.columns import (
     pulled,
     scores,
 )
-from orchestrator.stages.base.tables import COUNT, FLAG, NAME, REAL, Column, Rows, Table
+from orchestrator.stages.base.tables import COUNT, FLAG, NAME, REAL, Column, Table
 
 if TYPE_CHECKING:
     from orchestrator.spec import Spec
-    from orchestrator.stages.context.finished import Finished
 
 TRAINING_COLUMNS = (
     Column(
@@ -92,18 +90,6 @@ TRAIN = "give the spec a section `finetune` and run"
 """Advice for users who ask for a table about training that a sweep lacks."""
 
 
-def _trajectories(finished: "Finished") -> "Iterator[Rows]":
-    from orchestrator.stages.compare.rows import trajectories_rows
-
-    return trajectories_rows(finished)
-
-
-def _updates(finished: "Finished") -> "Iterator[Rows]":
-    from orchestrator.stages.compare.rows import updates_rows
-
-    return updates_rows(finished)
-
-
 def trains(spec: "Spec") -> bool:
     """Tell whether a sweep trains its cells."""
     return spec.finetune is not None
@@ -115,7 +101,7 @@ TRAJECTORIES = Table(
     about="One row for each evaluation of a cell while its model or its linearization is trained; written where the "
     "spec has a section `finetune`. Columns of the model that has ended first are null from there on, and so are "
     "differences of the two.",
-    rows=_trajectories,
+    rows_from="orchestrator.stages.compare.rows:trajectories_rows",
     wanted=trains,
     hint=TRAIN,
 )
@@ -124,7 +110,7 @@ UPDATES = Table(
     name="updates",
     columns=_UPDATES,
     about="One row a cell and group that was trained; written where the spec has a section `finetune`.",
-    rows=_updates,
+    rows_from="orchestrator.stages.compare.rows:updates_rows",
     wanted=trains,
     hint=TRAIN,
 )

@@ -1,14 +1,7 @@
 """Columns and tables that solve stages fill."""
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 from orchestrator.stages.base.columns import METRICS, SET_COLUMNS
-from orchestrator.stages.base.tables import COUNT, FLAG, NAME, NAMES, REAL, REALS, Column, Rows, Table
-
-if TYPE_CHECKING:
-    from orchestrator.spec import Spec
-    from orchestrator.stages.context.finished import Finished
+from orchestrator.stages.base.tables import COUNT, FLAG, NAME, NAMES, REAL, REALS, Column, Table
 
 _SINGLE = "in float32; null where the model is in float32 or float64"
 SPECTRUM_COLUMNS = (
@@ -143,45 +136,19 @@ _PREDICTIONS = (
 )
 
 
-def _spectra(finished: "Finished") -> "Iterator[Rows]":
-    from orchestrator.stages.solve.rows import spectra_rows
-
-    return spectra_rows(finished)
-
-
-def _densities(finished: "Finished") -> "Iterator[Rows]":
-    from orchestrator.stages.solve.rows import densities_rows
-
-    return densities_rows(finished)
-
-
-def _predictions(finished: "Finished") -> "Iterator[Rows]":
-    from orchestrator.stages.solve.rows import predictions_rows
-
-    return predictions_rows(finished)
-
-
-def _has_densities(spec: "Spec") -> bool:
-    return spec.kernel.decomposition == "iterative"
-
-
-def _has_predictions(spec: "Spec") -> bool:
-    return spec.results.predictions
-
-
 SPECTRA = Table(
     name="spectra",
     columns=_SPECTRA,
     about="One row a layer set, seed and training-set size.",
-    rows=_spectra,
+    rows_from="orchestrator.stages.solve.rows:spectra_rows",
 )
 
 PREDICTIONS = Table(
     name="predictions",
     columns=_PREDICTIONS,
     about="One row an evaluation example, output and cell; written with `results.predictions: true`.",
-    rows=_predictions,
-    wanted=_has_predictions,
+    rows_from="orchestrator.stages.solve.rows:predictions_rows",
+    wanted=lambda spec: spec.results.predictions,
     hint="set results.predictions: true and run",
 )
 
@@ -191,7 +158,7 @@ DENSITIES = Table(
     about="One row a layer set, seed and training-set size whose kernel was not decomposed: the ends of its "
     "spectrum and an estimate of where its eigenvalues lie; written with `kernel.decomposition: iterative`. "
     "[How exact they are](numbers.md#without-a-decomposition).",
-    rows=_densities,
-    wanted=_has_densities,
+    rows_from="orchestrator.stages.solve.rows:densities_rows",
+    wanted=lambda spec: spec.kernel.decomposition == "iterative",
     hint="set kernel.decomposition: iterative and run",
 )

@@ -110,7 +110,7 @@ def operator_shares(
     if HEAD not in groups:
         return {}
     pairs = (operators(part) for part in (groups, (HEAD,)))
-    moves = (_Moves(train.times(residual), evaluation.times(residual), train.trace()) for train, evaluation in pairs)
+    moves = (_Moves(train.matmat(residual), evaluation.matmat(residual), train.trace()) for train, evaluation in pairs)
     return _shares(groups, *moves)
 
 

@@ -1,7 +1,6 @@
 """What the processes of a group do in tests: capture their share of a case, die, fail."""
 
 import os
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,22 +98,6 @@ def refusal(model: ModelSettings, group: ProcessGroup) -> str:
     except ValueError as error:
         return f"{type(error).__name__}: {error}"
     return "none"
-
-
-def die_alone(rank: int) -> None:
-    """Kill the process of a rank while the others wait for it."""
-    with joined_group() as group:
-        if group.rank == rank:
-            os.kill(os.getpid(), signal.SIGKILL)
-        torch.distributed.barrier()
-
-
-def fail_alone(rank: int) -> None:
-    """Raise an error in the process of a rank while the others wait for it."""
-    with joined_group() as group:
-        if group.rank == rank:
-            raise ValueError("no such layer")
-        torch.distributed.barrier()
 
 
 def held(scorer: Scorer) -> dict[str, int]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,8 @@ from finetune.parallel.weights import zero_config
 from finetune.scorers import build_scorer
 from finetune.settings import ModelSettings, ShardingSettings
 from ntk_dist.jacobian.capture import jacobian_rows
-from tests.finetune.zero.capturing import Case, capture, die_alone, fail_alone
+from tests.finetune.zero.capturing import Case, capture
+from tests.finetune.zero.ending import die_alone, fail_alone
 from tests.forked_group import run_forked_group
 from tests.tiny_models import ALL_TARGETS, FAMILIES, save_tiny
 
@@ -221,17 +223,23 @@ def test_parts_go_to_the_host_where_that_is_asked_for(offload: Literal["none", "
 
 
 @pytest.mark.parametrize(
-    ("work", "said"),
-    [(die_alone, "process 1 of a process group of 2 was killed by SIGKILL"), (fail_alone, "ValueError: no such layer")],
+    ("start", "work", "said"),
+    [
+        (run_group, die_alone, "process 1 of a process group of 2 was killed by SIGKILL"),
+        (run_forked_group, fail_alone, "ValueError: no such layer"),
+    ],
 )
-def test_a_process_that_ends_alone_ends_its_group_by_name(work: Callable[[int], None], said: str):
+def test_a_process_that_ends_alone_ends_its_group_by_name(
+    start: Callable[..., object], work: Callable[[int], None], said: str
+):
+    forkserver.ensure_running()
     before, shared, ports = children(), abandoned(), listening()
     started = time.monotonic()
     # pytest keeps what the launcher logs, with the traceback in which the launcher lives and listens
     logging.disable()
     try:
         with pytest.raises(ProcessGroupError, match=said):
-            run_group(2, work, 1)
+            start(2, work, 1)
     finally:
         logging.disable(logging.NOTSET)
     assert time.monotonic() - started < 60

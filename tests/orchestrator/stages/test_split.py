@@ -36,9 +36,3 @@ def test_the_rank_threshold_counts_the_outputs_that_are_trained(
     run_spec(spec)
     cells = results_of(spec).cells.to_pandas()
     assert dict(zip(cells["n_train"], cells["rank_threshold"], strict=True)) == thresholds
-
-
-def test_without_adapter_there_is_no_rank_threshold(tmp_path: Path, tiny_model: Path):
-    spec = make_sweep(tmp_path, {"adapter": {"kind": "none", "target_modules": ["query"]}}, model=tiny_model)
-    run_spec(spec)
-    assert results_of(spec).cells.to_pandas()["rank_threshold"].isna().all()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.identity import ID_LENGTH, canonical_json, digest, identity
+from orchestrator.identity import ID_LENGTH, canonical_json, identity
 from orchestrator.plan.plan import Plan
 from orchestrator.stages import gram
 from orchestrator.stages.base.cells import Solve, cell_ids
@@ -58,7 +58,6 @@ def test_different_values_have_different_texts_and_identities(one: Any, other: A
 def test_an_identity_is_a_short_name_for_a_file(value: Any):
     assert len(identity(value)) == ID_LENGTH
     assert set(identity(value)) <= set("0123456789abcdef")
-    assert identity(value) == digest(canonical_json(value))
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
