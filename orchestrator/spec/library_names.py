@@ -33,7 +33,7 @@ LIBRARY_NAMES: Mapping[str, str] = {
     "eval_steps": "finetune.num_evaluations",
     "eval_strategy": "finetune.num_evaluations",
     "logging_steps": "finetune.num_evaluations",
-    "early_stopping_patience": "finetune.early_stopping_patience",
+    "patience": "finetune.early_stopping_patience",
     "weight_decay": "grid.lambdas",
     # transformers and DeepSpeed: how it runs
     "gradient_checkpointing": "compute.checkpointing",

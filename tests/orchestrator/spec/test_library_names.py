@@ -40,11 +40,11 @@ def test_a_key_of_another_library_is_answered_with_the_key_here(place: str, key:
 @pytest.mark.parametrize(
     ("place", "key"),
     [
-        ("finetune.optimizer", "optimizer"),
-        ("finetune.gradient_accumulation_steps", "gradient_accumulation_steps"),
-        ("adapter.lora_alpha", "lora_alpha"),
-        ("adapter.target_modules", "target_modules"),
-        ("head.l2_penalty", "l2_penalty"),
+        ("finetune.optimiser", "optimizer"),
+        ("finetune.accumulation", "gradient_accumulation_steps"),
+        ("adapter.alpha", "lora_alpha"),
+        ("adapter.targets", "target_modules"),
+        ("head.penalty", "l2_penalty"),
     ],
 )
 def test_a_part_of_a_key_finds_the_key(place: str, key: str):
