@@ -55,6 +55,10 @@ class OutdatedError(SweepError):
     """Python or a library is too old, or one that a feature needs is missing."""
 
 
+class OtherInstallationError(SweepError):
+    """The processes of a sweep run different versions of ntksweep."""
+
+
 class WorkerStartError(SweepError):
     """Worker processes end before they can compute anything."""
 

@@ -7,6 +7,7 @@ only imports the packages, the levels are those of that program.
 
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -29,8 +30,8 @@ APART = ("transformers", "datasets", "huggingface_hub", "DeepSpeed")
 SUFFIX = ".log"
 """Suffix of the names of log files."""
 
-OF_A_JOB = "job"
-"""Beginning of the names of the log files of processes in a Slurm job; the job's number follows."""
+_OF_A_JOB = re.compile(r"(\d+(?:_\d+)?)_")
+"""Beginning of the names of the log files of processes in a Slurm job: its number, that of an array with its task."""
 
 LARGEST_BYTES = 16 << 20
 """Bytes of a log file, after which a process begins a new one; it keeps the one before that as `<name>.1`."""
@@ -116,8 +117,14 @@ class ProcessLog(RotatingFileHandler):
 
 def _new_name(folder: Path) -> Path:
     job = slurm_job()
-    of_job = f"{OF_A_JOB}{job}-" if job else ""
+    of_job = f"{job}_" if job else ""
     return folder.absolute() / f"{of_job}{host_name()}-{os.getpid()}-{time.time_ns():x}{SUFFIX}"
+
+
+def job_of(name: str) -> str | None:
+    """Return the Slurm job of the process that a log file is of, by the file's name; None if it ran in none."""
+    found = _OF_A_JOB.match(name)
+    return found[1] if found else None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from orchestrator.errors import ResultsError
-from orchestrator.process_log import OF_A_JOB
+from orchestrator.process_log import job_of
 from orchestrator.store.files import is_plain, read_plain, visible
 from orchestrator.sweep.folder import ResultsFolder
 from slurm.ray.node import MARK
@@ -81,12 +81,8 @@ def _paths(folder: ResultsFolder, submission_id: str, job: str | None) -> Iterat
 
 def _of_processes(folder: ResultsFolder, job: str | None) -> list[Path]:
     """Return the logs of the processes of a job, or of those that ran outside of jobs."""
-
-    def belongs(name: str) -> bool:
-        return name.startswith(f"{OF_A_JOB}{job}-") if job else not re.match(rf"{OF_A_JOB}\d", name)
-
     entries = (entry for entry in visible(folder.logs) if is_plain(entry) and _is_log(entry.name))
-    return [Path(entry.path) for entry in entries if belongs(entry.name)]
+    return [Path(entry.path) for entry in entries if job_of(entry.name) == job]
 
 
 def _is_log(name: str) -> bool:

@@ -21,6 +21,7 @@ from orchestrator.cluster.records import (
 )
 from orchestrator.cluster.unfit_nodes import without_unfit_nodes
 from orchestrator.errors import BudgetError, OutdatedError, ResultsError, SweepError
+from orchestrator.installation import check_command
 from orchestrator.plan.estimate import Cost, costs, refuse_what_cannot_fit
 from orchestrator.plan.index import keep_plan
 from orchestrator.plan.plan import Plan
@@ -137,6 +138,7 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         logs=folder.logs / "slurm" / submission.submission_id,
         driver=pilot_command(folder, trusts_code=plan.sweep.trusts_code),
         cleanup=("-m", "orchestrator.cluster.release", str(folder.root)),
+        check=check_command(),
     )
     workers = sum(sizes) * profile.nodes * profile.tasks_per_node
     offer = Offer(plan, costs(plan, folder, workers=workers), profile, count, sizes, request, submission, left_out)

@@ -9,6 +9,7 @@ from finetune.parallel.process_group import ProcessGroup
 from orchestrator.engine.run import resolve
 from orchestrator.engine.worker.following import Follower, dismiss
 from orchestrator.errors import SpecError, WorkerStartError
+from orchestrator.installation import installation, refuse_others
 from orchestrator.process_log import process_log
 from orchestrator.spec import Spec
 from orchestrator.sweep.folder import ResultsFolder
@@ -35,6 +36,7 @@ def launched_group(spec: Spec) -> Iterator[ProcessGroup]:
     from finetune.parallel.processes import joined_group
 
     with joined_group() as process_group:
+        refuse_others(process_group.gathered(installation().to_json()))
         yield process_group
         if process_group.leads:
             dismiss(process_group)

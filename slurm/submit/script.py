@@ -16,12 +16,13 @@ UMASKS = {"private": 0o077, "group": 0o027, "everyone": 0o022}
 """Permissions that are removed from new files (umask), by the users who may read the results."""
 
 
-def setup_lines(profile: Profile, results: Path) -> list[str]:
+def setup_lines(profile: Profile, results: Path, check: tuple[str, ...] = ()) -> list[str]:
     """Return the lines that a job's script runs before it starts Python.
 
     Args:
         profile: what the job enters.
         results: the results folder, which the node must see.
+        check: arguments of Python for a check of what is installed there, which says itself what is wrong.
     """
     modules = [
         _or_fault(f"module load {shlex.quote(name)}", f"the module {name} cannot be loaded") for name in profile.modules
@@ -33,7 +34,14 @@ def setup_lines(profile: Profile, results: Path) -> list[str]:
         *profile.setup,
         _or_fault(f"command -v {first} >/dev/null", f"there is no {first}"),
         _or_fault(f"test -r {spec}", f"the results folder {results} cannot be read"),
+        *([_checked(shlex.join((*python_command(profile), *check)), first)] if check else []),
     ]
+
+
+def _checked(command: str, python: str) -> str:
+    message = shlex.quote(f"{FAULT_MARK}ntksweep does not start with {python} on ")
+    said = f'[ $? -eq {CONFIGURATION_FAULT} ] || echo {message}"$SLURMD_NODENAME" >&2'
+    return f"{command} || {{ {said}; exit {CONFIGURATION_FAULT}; }}"
 
 
 def _or_fault(command: str, fault: str) -> str:

@@ -27,6 +27,8 @@ class Request:
         logs: folder for the logs of the jobs.
         driver: arguments of Python for the driver that runs in each.
         cleanup: arguments of Python for what is run after a driver.
+        check: arguments of Python for what is run before all else; it says what is wrong, and exits with
+            `CONFIGURATION_FAULT`, where the job must not go on.
     """
 
     profile: Profile
@@ -35,6 +37,7 @@ class Request:
     logs: Path
     driver: tuple[str, ...]
     cleanup: tuple[str, ...]
+    check: tuple[str, ...] = ()
 
 
 def script(request: Request, count: int) -> str:
@@ -88,7 +91,7 @@ def _executor(request: Request) -> Any:
         signal_delay_s=profile.signal_seconds,
         array_parallelism=1 << 20,  # as many at once as the cluster lets run
         wckey=None,
-        setup=setup_lines(profile, request.results),
+        setup=setup_lines(profile, request.results, request.check),
         use_srun=False,
         additional_parameters={
             "signal": f"B:USR2@{profile.signal_seconds}",

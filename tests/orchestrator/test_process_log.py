@@ -160,11 +160,16 @@ def test_a_long_log_goes_on_in_a_new_file_and_keeps_the_last_one(
 
 def test_a_process_of_a_job_says_so_in_the_name_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
-    with process_log(tmp_path):
-        OWN.warning("a line")
-    (path,) = tmp_path.iterdir()
-    assert re.fullmatch(rf"job4711-{HERE}-{os.getpid()}-[0-9a-f]+\.log", path.name)
+    for task, job in ((None, "4711"), ("3", "4700_3")):
+        if task:
+            monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "4700")
+            monkeypatch.setenv("SLURM_ARRAY_TASK_ID", task)
+        with process_log(tmp_path / job):
+            OWN.warning("a line")
+        (path,) = (tmp_path / job).iterdir()
+        assert re.fullmatch(rf"{job}_{HERE}-{os.getpid()}-[0-9a-f]+\.log", path.name)
+        assert logs.job_of(path.name) == job
+    assert logs.job_of("n1-394-18ebfae05643465b.log") is None
 
 
 # --- the command
@@ -206,7 +211,11 @@ def test_the_file_has_the_traceback_of_a_failed_stage_and_the_terminal_its_messa
 
 def test_the_file_says_what_ran_what_was_loaded_and_what_transformers_warned_of(folder: Path, failed: Answer) -> None:
     found = written(folder / "results/logs")
-    for said in (r"ntksweep \S+ \(code \w{12}\) at .*, torch 2", r"model with \d+ groups in float64 on cpu", "DEBUG"):
+    for said in (
+        r"ntksweep \S+ \(code \w{12}, numerics \w{12}\) at .*, torch 2",
+        r"model with \d+ groups in float64 on cpu",
+        "DEBUG",
+    ):
         assert re.search(said, found), said
     assert re.search(r"WARNING .* transformers\.\S+: .*LOAD REPORT", found)  # of the head, which is drawn
     assert "LOAD REPORT" not in failed.output

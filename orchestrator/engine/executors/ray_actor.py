@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.engine.worker.execute import StageWorker
 from orchestrator.engine.worker.following import Follower, dismiss
-from orchestrator.installation import installation
+from orchestrator.installation import Installation, difference, installation
 from orchestrator.process_log import own_process, process_log
 from orchestrator.spec import Spec
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status, failed
@@ -44,27 +44,42 @@ class Introduction:
 class Worker:
     """A worker process.
 
+    It may be started by a driver of another version, so that its own arguments never change: it looks at `job` once it
+    knows that both run the same ntksweep.
+
     Args:
-        spec: the spec as JSON.
-        sources: the sources as JSON.
-        folder: the results folder.
-        rank: its number in its process group.
-        group_size: how many processes that has.
-        on_a_gpu: how many workers share its GPU.
-        trusts_code: whether code that comes with the model may run.
+        driver: the installation of the driver, as JSON.
+        job: the arguments of `begin`.
     """
 
-    def __init__(
+    def __init__(self, driver: Mapping[str, str], job: Mapping[str, Any]) -> None:
+        here = installation()
+        self._refusal = difference(Installation.from_json(driver), here, who=f"a worker on {here.host}")
+        if self._refusal is None:
+            self.begin(**job)
+
+    def begin(
         self,
+        *,
         spec: dict[str, Any],
         sources: dict[str, Any],
         folder: str,
         rank: int = 0,
         group_size: int = 1,
-        *,
         on_a_gpu: int = 1,
         trusts_code: bool = False,
     ) -> None:
+        """Get ready to compute stages.
+
+        Args:
+            spec: the spec as JSON.
+            sources: the sources as JSON.
+            folder: the results folder.
+            rank: its number in its process group.
+            group_size: how many processes that has.
+            on_a_gpu: how many workers share its GPU.
+            trusts_code: whether code that comes with the model may run.
+        """
         with contextlib.suppress(OSError):
             os.chdir(Path(folder).parent)
         self._sweep = Sweep(Spec.model_validate(spec), Sources.from_json(sources), trusts_code)
@@ -78,8 +93,10 @@ class Worker:
         self._meeting: Any = None
         self._follower: Follower | None = None
 
-    def introduce(self) -> Introduction:
-        """Return the facts about this worker."""
+    def introduce(self) -> Introduction | str:
+        """Return the facts about this worker, or why it refuses to work for its driver."""
+        if self._refusal is not None:
+            return self._refusal
         import ray
 
         address = None

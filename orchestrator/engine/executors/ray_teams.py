@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.engine.executors.ray_actor import Introduction, Worker
+from orchestrator.installation import installation
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 
 
@@ -79,17 +80,20 @@ def start_team(sweep: Sweep, folder: ResultsFolder, size: int, gpus: float) -> T
         # Close to each other if possible: at every layer each process sends its part of the weights to all others.
         team.placement = ray.util.placement_group([bundle] * size, strategy="PACK")
     on_a_gpu = round(1 / gpus) if 0 < gpus < 1 else 1
-    spec, sources = sweep.spec.model_dump(mode="json"), sweep.sources.to_json()
+    job = {
+        "spec": sweep.spec.model_dump(mode="json"),
+        "sources": sweep.sources.to_json(),
+        "folder": str(folder.root),
+        "group_size": size,
+        "on_a_gpu": on_a_gpu,
+        "trusts_code": sweep.trusts_code,
+    }
     for rank in range(size):
         options: dict[str, Any] = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
         if size > 1:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                 team.placement, placement_group_bundle_index=rank
             )
-        actor = (
-            ray.remote(Worker)
-            .options(**options)
-            .remote(spec, sources, str(folder.root), rank, size, on_a_gpu=on_a_gpu, trusts_code=sweep.trusts_code)
-        )
+        actor = ray.remote(Worker).options(**options).remote(installation().to_json(), {**job, "rank": rank})
         team.members.append(Member(actor, team))
     return team

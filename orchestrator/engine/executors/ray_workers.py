@@ -13,7 +13,7 @@ from orchestrator.engine.executors.ray_actor import Task
 from orchestrator.engine.executors.ray_endings import Ending, cause, ending_of, is_alive
 from orchestrator.engine.executors.ray_teams import Member, Team, start_team
 from orchestrator.engine.executors.ray_watch import ADVICE
-from orchestrator.errors import GpuFailedError, RayFailedError, WorkerStartError
+from orchestrator.errors import GpuFailedError, OtherInstallationError, RayFailedError, WorkerStartError
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.stage import Stage, StageKind
 from orchestrator.sweep.folder import ResultsFolder, Sweep
@@ -299,7 +299,10 @@ class RayExecutor:
 
         member = self._starting.pop(introduction)
         try:
-            member.introduction = ray.get(introduction)
+            found = ray.get(introduction)
+            if isinstance(found, str):
+                raise OtherInstallationError(found)
+            member.introduction = found
             self._failed_starts = 0
             logger.info("a worker is up: process %d on %s", member.up.process["process"], member.up.process["host"])
             if member.up.unfit is not None:

@@ -69,7 +69,7 @@ def cost(stage: Stage[AdditionsParameters], variant: "Variant") -> StageCost:
 
 def plan(scope: SeedScope) -> None:
     """Add the stages that add layers to layer sets, where the spec asks for it."""
-    from orchestrator.stages.additions.plan import plan_additions
+    from orchestrator.stages.additions.planning import plan_additions
 
     if scope.variant.sweep.spec.kernel.additions:
         plan_additions(scope)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from orchestrator.stages.additions.plan import Additions
+from orchestrator.stages.additions.planning import Additions
 from orchestrator.stages.base.constants import variant_constants
 from orchestrator.stages.base.tables import Rows
 from orchestrator.stages.context.finished import Finished

@@ -56,7 +56,7 @@ def cost(stage: Stage[CombineParameters], variant: "Variant") -> StageCost:
 
 def plan(planning: Planning) -> None:
     """Add the combinations of every two tasks, where the spec asks for them."""
-    from orchestrator.stages.combine.plan import plan_combinations
+    from orchestrator.stages.combine.planning import plan_combinations
 
     finetune = planning.sweep.spec.finetune
     if finetune is not None and finetune.combinations is not None:

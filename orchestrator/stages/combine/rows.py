@@ -7,7 +7,7 @@ import numpy as np
 from orchestrator.stages.base.tables import Rows
 from orchestrator.stages.combine import planned
 from orchestrator.stages.combine.combinations import SIDES
-from orchestrator.stages.combine.plan import Combination
+from orchestrator.stages.combine.planning import Combination
 from orchestrator.stages.context.finished import Finished
 
 

@@ -82,7 +82,7 @@ def runs_of(stage: Stage[FinetuneParameters]) -> list[Run]:
 
 def cost(stage: Stage[FinetuneParameters], variant: "Variant") -> StageCost:
     """Return the cost of all its runs."""
-    from orchestrator.stages.finetune.cost import run_cost
+    from orchestrator.stages.finetune.costs import run_cost
 
     each = [run_cost(run, variant) for run in runs_of(stage)]
     return StageCost(

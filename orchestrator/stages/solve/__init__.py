@@ -50,14 +50,14 @@ class SolveParameters:
 
 def cost(stage: Stage[SolveParameters], variant: "Variant") -> StageCost:
     """Return the cost of decomposing the kernels of the layer sets, or of multiplying with them."""
-    from orchestrator.stages.solve.cost import solve_cost
+    from orchestrator.stages.solve.costs import solve_cost
 
     return solve_cost(stage, variant)
 
 
 def plan(scope: SeedScope) -> None:
     """Add the stages that fill the cells of a seed."""
-    from orchestrator.stages.solve.plan import plan_solves
+    from orchestrator.stages.solve.planning import plan_solves
 
     plan_solves(scope)
 

@@ -1,3 +1,5 @@
+"""First and second derivatives of scores along a direction of the weights."""
+
 import copy
 from collections.abc import Callable
 
@@ -6,17 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers.pytorch_utils import Conv1D
 
-from ntk_dist.errors import NonFiniteError, NtkError, TiedWeightsError
+from ntk_dist.errors import NonFiniteError
 from ntk_dist.jacobian.capture import jacobian_rows
-from ntk_dist.jacobian.directional import DirectionError, displaced, second_directional_derivative
+from ntk_dist.jacobian.directional import displaced, second_directional_derivative
 from ntk_dist.jacobian.tracked import Groups, TrackedLinear
 from tests.dual_numbers import directional_derivative
+from tests.ntk_dist.jacobian.networks import EXAMPLES, draw, kept, make
 from tests.single_example import relative_error
-
-EXAMPLES = 7
 
 
 class Cube(torch.autograd.Function):
@@ -33,68 +32,8 @@ class Cube(torch.autograd.Function):
         return 3 * x**2 * gradient
 
 
-class Network(nn.Module):
-    """Attention, a Conv1D, a module called twice, an in-place operation on a tracked output, a head on vectors."""
-
-    def __init__(self, n_outputs: int, power: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first = nn.Linear(4, 5)
-        self.shared = nn.Linear(5, 5)
-        self.conv = Conv1D(6, 5)
-        self.unused = nn.Linear(2, 2)
-        self.head = nn.Linear(6, n_outputs)
-        self.power = power
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = self.first(x)
-        hidden *= 2
-        hidden = torch.tanh(hidden)
-        hidden = functional.scaled_dot_product_attention(self.shared(hidden), hidden, hidden)
-        hidden = self.power(self.shared(hidden))
-        return self.head(torch.tanh(self.conv(hidden)).mean(dim=1))
-
-
-def make(
-    n_outputs: int = 2, power: Callable[[Tensor], Tensor] = torch.sin, dtype: torch.dtype = torch.float64
-) -> tuple[Network, dict[str, list[TrackedLinear]], Tensor]:
-    torch.manual_seed(0)
-    network = Network(n_outputs, power).to(dtype).requires_grad_(False)
-    nn.init.normal_(network.conv.weight)
-    groups = {
-        "first": [TrackedLinear(network.first, "first", bias=True)],
-        "mixed": [TrackedLinear(network.shared, "shared"), TrackedLinear(network.conv, "conv", bias=True)],
-        "bias": [TrackedLinear(network.shared, "shared", weight=False, bias=True)],
-        "unused": [TrackedLinear(network.unused, "unused", bias=True)],
-        "head": [TrackedLinear(network.head, "head", bias=True)],
-        "empty": [],
-    }
-    return network, groups, torch.randn(EXAMPLES, 3, 4, dtype=dtype)
-
-
-def draw(groups: Groups, seed: int = 1) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.randn(sum(linear.n_parameters for linear in linears), dtype=torch.float64, generator=generator)
-        for name, linears in groups.items()
-    }
-
-
 def product(rows: dict[str, Tensor], direction: dict[str, Tensor]) -> Tensor:
     return sum(rows[name].double() @ direction[name] for name in rows)
-
-
-def kept(network: nn.Module) -> Callable[[], bool]:
-    """Whether the network still holds the very same parameters in the same order, bit by bit."""
-    before = [(name, parameter, parameter.clone()) for name, parameter in network.named_parameters()]
-
-    def unchanged() -> bool:
-        now = list(network.named_parameters())
-        return len(now) == len(before) and all(
-            name == old_name and parameter is old and torch.equal(parameter, bits) and not parameter.requires_grad
-            for (name, parameter), (old_name, old, bits) in zip(now, before, strict=True)
-        )
-
-    return unchanged
 
 
 def scores_and_slope(
@@ -335,71 +274,3 @@ def test_rows_and_derivative_agree_at_displaced_weights(derive):
         _, derivative = derive(lambda: network(x), groups, direction)
     assert relative_error(derivative, product(rows, direction)) < 1e-12
     assert relative_error(derivative, product(before, direction)) > 1e-3
-
-
-def enter(score: Callable[[], Tensor], groups: Groups, direction: dict[str, Tensor]) -> None:
-    with displaced(groups, direction):
-        score()
-
-
-@pytest.mark.parametrize("use", [second_directional_derivative, enter])
-def test_a_direction_that_does_not_fit_is_refused(use):
-    network, groups, x = make()
-    unchanged, fitting = kept(network), draw(groups)
-    lacking = {name: values for name, values in fitting.items() if name != "head"}
-    wrong = {
-        r"differ in \['head'\]": lacking,
-        r"differ in \['other'\]": {**fitting, "other": torch.zeros(3)},
-        r"group mixed must be of shape \(61,\).*not \(60,\)": {**fitting, "mixed": fitting["mixed"][1:]},
-        r"group first .*not \(25, 1\)": {**fitting, "first": fitting["first"][:, None]},
-        r"group empty .*\(0,\).*not \(1,\)": {**fitting, "empty": torch.zeros(1)},
-    }
-    for message, direction in wrong.items():
-        with pytest.raises(DirectionError, match=message):
-            use(lambda: network(x), groups, direction)
-    with pytest.raises(TiedWeightsError):
-        use(lambda: network(x), {"a": groups["first"], "b": groups["first"]}, {"a": fitting["first"]})
-    assert unchanged()
-
-
-@pytest.mark.parametrize(("value", "dtype"), [(torch.nan, torch.float64), (1e300, torch.float32)])
-@pytest.mark.parametrize("use", [second_directional_derivative, enter])
-def test_a_non_finite_direction_names_its_group(use, value, dtype):
-    network, groups, x = make(dtype=dtype)
-    direction = draw(groups)
-    direction["mixed"][40] = value
-    with pytest.raises(NonFiniteError, match="direction of group mixed is NaN or infinite"):
-        use(lambda: network(x), groups, direction)
-
-
-def test_a_weight_that_is_computed_from_others_is_refused():
-    network, groups, x = make()
-    nn.utils.parametrizations.weight_norm(network.head)
-    direction = draw(groups)
-    with pytest.raises(NtkError, match="head computes its weight or bias from other tensors"):
-        second_directional_derivative(lambda: network(x), groups, direction)
-
-
-def test_a_non_finite_score_names_its_example():
-    network, groups, x = make()
-    x[4, 1, 2] = torch.nan
-    with pytest.raises(NonFiniteError, match="a score is NaN or infinite for example 4"):
-        second_directional_derivative(lambda: network(x), groups, draw(groups))
-
-
-def test_a_non_finite_derivative_names_its_example():
-    network, groups, x = make(1)
-
-    def score() -> Tensor:
-        values = network(x)
-        # the square root has an infinite slope at 0
-        return torch.cat([values[:5], (values[5:6] - values[5:6].detach()).abs().sqrt(), values[6:]])
-
-    with pytest.raises(NonFiniteError, match="a directional derivative is NaN or infinite for example 5"):
-        second_directional_derivative(score, groups, draw(groups))
-
-
-def test_scores_must_be_a_matrix():
-    network, groups, x = make()
-    with pytest.raises(NtkError, match="examples, outputs"):
-        second_directional_derivative(lambda: network(x).sum(dim=1), groups, draw(groups))

@@ -50,3 +50,19 @@ def test_the_logs_of_a_job_are_those_of_its_nodes_too_and_of_no_other_job(tmp_pa
     # Of all jobs what Ray said on their nodes would hide what they did.
     everyone = logs_of(ResultsFolder(tmp_path), None, 2)
     assert [Path(log.path).name for log in everyone] == ["12_0_log.err", "12_3_0_log.out", "3_0_log.out"]
+
+
+def test_processes_leave_logs_of_their_jobs_or_of_none(tmp_path: Path) -> None:
+    for name in ("12_n1-7-ab.log", "12_3_n1-8-ab.log", "2_n1-9-ab.log", "n1-10-ab.log"):
+        path = tmp_path / "logs" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("a line\n")
+    (tmp_path / "logs/link.log").symlink_to(tmp_path / "logs/n1-10-ab.log")
+    folder = ResultsFolder(tmp_path)
+    found = {job: [Path(log.path).name for log in logs_of(folder, job, 5)] for job in ("12", "12_3", "2", None)}
+    assert found == {
+        "12": ["12_n1-7-ab.log"],
+        "12_3": ["12_3_n1-8-ab.log"],
+        "2": ["2_n1-9-ab.log"],
+        None: ["n1-10-ab.log"],
+    }

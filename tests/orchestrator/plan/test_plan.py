@@ -13,7 +13,7 @@ from finetune.data.sampling import sample
 from finetune.data.task import Examples, Pool
 from orchestrator.errors import SpecError
 from orchestrator.plan.plan import Plan
-from orchestrator.stages.solve.plan import MANY_LAYER_SETS
+from orchestrator.stages.solve.planning import MANY_LAYER_SETS
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.layer_sets import GroupFacts
 from tests.orchestrator.sweeps import groups_of, plan_of, survey_of

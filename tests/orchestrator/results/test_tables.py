@@ -17,10 +17,10 @@ import orchestrator
 from orchestrator.errors import ResultsError
 from orchestrator.results.tables.cells import PROVENANCE_COLUMNS
 from orchestrator.results.tables.describe import tables_page
-from orchestrator.results.tables.schema import SCHEMA_VERSION, TABLES
+from orchestrator.results.tables.schema import ARROW_TYPES, SCHEMA_VERSION, TABLES
 from orchestrator.stages.base.cells import cell_ids
 from orchestrator.stages.compare.columns import TRAINING_COLUMNS
-from orchestrator.stages.solve import plan as solve_plan
+from orchestrator.stages.solve import planning as solve_plan
 from tests.orchestrator.sweeps import make_sweep, results_of, rewrite_table, run_spec
 from tests.root import ROOT
 
@@ -55,7 +55,7 @@ def test_files_carry_meanings_units_and_the_schemas_version(finished: Path, tabl
     assert schema.metadata[b"ntksweep_table"] == table.encode()
     assert schema.metadata[b"ntksweep_schema_version"] == str(SCHEMA_VERSION).encode()
     for column, field in zip(TABLES[table].columns, schema, strict=True):
-        assert (field.name, field.type) == (column.name, column.type)
+        assert (field.name, field.type) == (column.name, ARROW_TYPES[column.type])
         assert field.metadata[b"meaning"].decode() == column.meaning
         assert field.metadata[b"unit"].decode() == column.unit
         assert field.metadata[b"provenance"] == (b"yes" if column.provenance else b"no")

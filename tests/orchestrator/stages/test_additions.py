@@ -13,7 +13,7 @@ from orchestrator.errors import BrokenBoundError, ResultsError
 from orchestrator.plan.plan import Plan
 from orchestrator.spec import read_spec
 from orchestrator.stages.additions import compute as stage_module
-from orchestrator.stages.additions.plan import Additions
+from orchestrator.stages.additions.planning import Additions
 from orchestrator.stages.context.failures import FailureClass
 from orchestrator.sweep.folder import ResultsFolder
 from tests.faults.tables import assert_same_tables, numbers

@@ -19,7 +19,7 @@ from orchestrator.errors import ResultsError, SpecError
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.spec import read_spec
 from orchestrator.stages.combine.compute import check_same_start
-from orchestrator.stages.combine.plan import Combination
+from orchestrator.stages.combine.planning import Combination
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.folder import ResultsFolder

@@ -11,6 +11,7 @@ from orchestrator.cluster.unfit_nodes import unfit_nodes
 from orchestrator.engine.executors.inline import InlineExecutor
 from orchestrator.engine.executors.ray_actor import Worker
 from orchestrator.errors import GpuFailedError, SpecError
+from orchestrator.installation import installation
 from orchestrator.stages.capture import CAPTURE
 from orchestrator.stages.context.failures import FailureClass, failed
 from orchestrator.stages.gram import GRAM
@@ -142,7 +143,10 @@ def test_what_a_worker_was_given_beside_it_is_tried_by_others(
     monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: breaks(stage, work))
     monkeypatch.chdir(tmp_path_factory.mktemp("sweep"))
     folder, sweep = ResultsFolder(Path("results")), sweep_of()
-    worker = Worker(sweep.spec.model_dump(mode="json"), sweep.sources.to_json(), str(folder.root))
+    job = {
+        "spec": sweep.spec.model_dump(mode="json"), "sources": sweep.sources.to_json(), "folder": str(folder.root)
+    }  # fmt: skip
+    worker = Worker(installation().to_json(), job)
     first, *others = worker.execute([(Stage(GRAM, {"number": number}), 1, 0) for number in range(3)])
     assert begun == [0]
     assert first.broken_gpu
