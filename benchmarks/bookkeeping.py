@@ -1,4 +1,4 @@
-"""What a grid of many cells costs beside the mathematics: planning, recognizing as finished, status, loading its table.
+"""Cost of a grid of many cells beside the mathematics: planning, recognizing as finished, status, loading its table.
 
     python benchmarks/bookkeeping.py [--cells 25000 50000 100000 200000]
 

@@ -66,7 +66,7 @@ def measure_capture(
 
 
 class Report:
-    """What was found so far, printed and written after every part."""
+    """Results so far, printed and written after every part."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._folder = folder

@@ -112,7 +112,7 @@ def drawn(n_outputs: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Work:
-    """What every pass through a model does, and how fast the device could be.
+    """Operations of every pass through a model, and the speed that the device could reach.
 
     Attributes:
         model: name of the model.

@@ -1,4 +1,4 @@
-"""What solve stages and tables cost beside their algebra, end to end, from stored blocks to Parquet files.
+"""Cost of solve stages and tables beside their algebra, end to end, from stored blocks to Parquet files.
 
     python -m benchmarks.solve_stages [--rounds 3] [--threads 1] [--small]
 

@@ -1,4 +1,4 @@
-"""What passes before the first stage of a sweep: seconds and processor seconds of a command, by part.
+"""Time before the first stage of a sweep: seconds and processor seconds of a command, by part.
 
     python benchmarks/start.py [--trees . ../before] [--repeats 3] [--commands help plan run]
 

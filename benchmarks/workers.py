@@ -1,4 +1,4 @@
-"""How solving scales over workers: 63 layer sets x 100 lambdas at M = 1,000 on MiniLM, one worker against two.
+"""Scaling of solve stages over workers: 63 layer sets x 100 lambdas at M = 1,000 on MiniLM, one worker against two.
 
     python benchmarks/workers.py [--repeats 3]
 

@@ -1,4 +1,4 @@
-"""Which package may import which: arrows point down only, and the lower rooms stand without a cluster's libraries."""
+"""Imports between packages: arrows point down only, and the lower packages work without a cluster's libraries."""
 
 import ast
 import json
@@ -28,13 +28,13 @@ MAY_IMPORT = {
 PACKAGES = list(MAY_IMPORT)
 
 LIGHT = {"torch", "transformers", "peft", "numpy", "scipy", "pyarrow"}
-"""What the lower rooms may need when they are imported."""
+"""Libraries that the lower packages may load when they are imported."""
 
 SHARDED = (ROOT / "finetune/parallel", ROOT / "finetune/zero")
 """Folders of the code that shards models."""
 
 HEAVY = ("ray", "submitit", "deepspeed")
-"""What a machine may lack on which the lower rooms must work."""
+"""Libraries without which the lower packages must work."""
 
 
 def sources(package: str) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What a batch of capture moves between host and device, and how often the host waits for it."""
+"""Transfers of a batch of capture between host and device, and waits of the host for them."""
 
 from functools import partial
 from pathlib import Path

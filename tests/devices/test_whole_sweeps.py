@@ -85,7 +85,7 @@ TRAININGS: Mapping[str, Changes] = {
 }
 
 CLOSE = {"single precision": 1e-4, "weights themselves, single precision": 1e-3, "half precision": 0.05}
-"""How near numbers can be where the precision of the model is not double, of those that rounding leaves alone."""
+"""Relative tolerance where the precision of the model is not double, for numbers that rounding changes little."""
 
 STABLE = ("sigma_max", "trace", "train_loss", "eval_loss", "linearized_eval_loss", "finetune_eval_loss")
 

@@ -181,7 +181,7 @@ def plan_of(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said and its exit status."""
+    """Output of a command and its exit status."""
 
     status: int
     output: str

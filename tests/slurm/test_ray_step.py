@@ -1,4 +1,4 @@
-"""What a step that runs Ray is given, and what is read from what it says."""
+"""Environment of a step that runs Ray, and parsing of its output."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How often a regularizer acts, and which evaluations are a cell's own, against training written out step by step."""
+"""Updates at which a regularizer acts, and a cell's own evaluations, against training written out step by step."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests: capture their share of a case, die, fail."""
+"""Work of the processes of a group in tests: they capture their share of a case, die, fail."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests of memory: build models, use and drop them, and count what stays."""
+"""Work of the processes of a group in tests of memory: they build models, use and drop them, and count what stays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ Parts = list[tuple[StorageWeakRef, int]]
 
 @dataclass(frozen=True)
 class Seen:
-    """What one process saw.
+    """Observations of one process.
 
     Attributes:
         living: bytes of sharded weights that lived after each model was dropped.

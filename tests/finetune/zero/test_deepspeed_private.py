@@ -15,7 +15,7 @@ from tests.root import ROOT
 
 WHERE = "finetune/parallel/deepspeed_private.py"
 PUBLIC = {"initialize", "init_distributed", "zero", "zero.Init", "zero.GatheredParameters"}
-"""What DeepSpeed's documentation describes of that which is used here."""
+"""Names used here that DeepSpeed's documentation describes."""
 
 
 def deepspeed_file(module: str) -> Path:

@@ -83,7 +83,7 @@ def saved_again(case: Case, folder: Path, *, pickled: bool = False) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """What a group has left: rows in a folder, and what each process held of each model."""
+    """Results of a process group: rows in a folder, and the part of each model that each process held."""
 
     folder: Path
     held: list[dict[str, dict[str, int]]]

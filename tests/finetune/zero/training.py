@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests of training: train cells, stop, go on, die."""
+"""Work of the processes of a group in tests of training: they train cells, stop, go on, die."""
 
 import json
 import os

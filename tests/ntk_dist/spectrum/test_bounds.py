@@ -222,7 +222,7 @@ def test_first_order_extremes_do_not_depend_on_the_basis_of_an_eigenspace():
 
 
 def test_multiples_of_the_identity_up_to_rounding_have_first_order_extremes():
-    """Where all eigenvalues agree to rounding, LAPACK's choice of one eigenpair by its place may find none."""
+    """With eigenvalues that agree to rounding, LAPACK's choice of one eigenpair by its place may find none."""
     for seed in range(100):
         K, S = added(Case(seed=seed, M=13, p=13, rank=13, k=1, decay=0), 13, 1.0)
         s, U = np.linalg.eigh(K)

@@ -1,4 +1,4 @@
-"""What is installed: too old is told with what to install, missing with what it is missing for."""
+"""Installed packages: messages say what to install in place of an old one, and which feature needs a missing one."""
 
 import json
 import os

@@ -36,7 +36,7 @@ CHANGES = {
 
 
 class Evil:
-    """What leaves a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -72,7 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def looked(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the commands did in a process of their own."""
+    """Return the effects of the commands in a process of their own."""
     folders = [tmp_path_factory.mktemp(name) for name in ("written", "outside")]
     cell = load(trained).cells.to_arrow(["cell_id"])["cell_id"][0].as_py()
     command = [sys.executable, "-m", "tests.orchestrator.looks", str(trained), cell, *map(str, folders)]
@@ -204,7 +204,7 @@ def test_weights_that_are_pickled_are_no_baseline_of_a_look(copy: Path, tmp_path
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What would be offered, and then submitted, as there is no cluster here."""
+    """An offer of a submission, as there is no cluster here."""
     found: list[Any] = []
     monkeypatch.setattr(submitting, "prepare", lambda *arguments: found.append(arguments) or None)
     monkeypatch.setattr("orchestrator.cli.clusters._offer", lambda *_, **options: found.append(options))

@@ -1,4 +1,4 @@
-"""What users named stands on the terminal as they wrote it: not as markup, not as emoji, not as a control sequence."""
+"""Names of users are printed as they wrote them: not as markup, not as emoji, not as a control sequence."""
 
 import contextlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the executor on Ray does with stages that take no time, that take long, and that end their worker."""
+"""The executor on Ray, with stages that take no time, that take long, and that end their worker."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What workers do after failures: smaller batches after too little memory, nothing after wrong input or code."""
+"""Workers after failures: smaller batches after too little memory, nothing after wrong input or code."""
 
 import errno
 import threading

@@ -1,4 +1,4 @@
-"""What describes the spec: the one to start from, the meanings of its keys, the reference page."""
+"""Descriptions of the spec: the spec to start from, the meanings of its keys, the reference page."""
 
 import re
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What was trained on two tasks, combined: the numbers of plain forwards, in a table, planned with the rest."""
+"""Combinations of weights trained on two tasks: the numbers of plain forwards, in a table, planned with the rest."""
 
 import copy
 import json

@@ -38,7 +38,7 @@ LOGISTIC = {"head.kind": "logistic"}
 
 @dataclass(frozen=True)
 class Examples:
-    """What a stage solves, one example at a time: features x, labels, Jacobian rows (n, R, p) and outputs (n, C)."""
+    """The problem of a stage, one example at a time: features x, labels, Jacobian rows (n, R, p) and outputs (n, C)."""
 
     x: np.ndarray
     labels: np.ndarray
@@ -113,7 +113,7 @@ class Reference:
 
     @cache  # noqa: B019 -- as short-lived as the test
     def residual(self, without: Callable[[np.ndarray], np.ndarray], i: int) -> np.ndarray:
-        """What the head leaves of the targets when it is fitted without example i."""
+        """Return the residuals of the head when it is fitted without example i."""
         return self.rows(self.t - without(np.arange(self.n) != i))
 
     def ridge(self, rest: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ LAST_STEPS: tuple[tuple[Any, str, BaseException], ...] = (
     (Work, "write_arrays", Killed()),
     (compare, "output_difference", Killed()),
 )
-"""What is done once the last update is made, in this order, and how it fails."""
+"""Actions after the last update, in this order, and their failures."""
 
 
 def swept(folder: Path, model: Path, **changes: Any) -> Path:

@@ -1,4 +1,4 @@
-"""What a sweep writes of Jacobian rows: one piece a batch, read back by example, and two waits for the disk a stage."""
+"""Jacobian rows as a sweep writes them: one piece a batch, read back by example, and two waits for the disk a stage."""
 
 import os
 from collections import Counter

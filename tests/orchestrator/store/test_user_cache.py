@@ -1,4 +1,4 @@
-"""What is kept for the user's next commands: it saves work, and is never taken for something that it is not."""
+"""The cache for the user's next commands: it saves work, and is never taken for something that it is not."""
 
 import json
 import os

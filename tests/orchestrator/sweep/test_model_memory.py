@@ -1,4 +1,4 @@
-"""What a plan says of models that fit or do not: weights of each process, activations, and what would fit."""
+"""Sentences of a plan about models that fit or do not: weights of each process, activations, and what would fit."""
 
 from typing import Any
 
