@@ -81,12 +81,12 @@ def _options(
         bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
     ] = False,
     _traceback: Annotated[
-        bool, typer.Option(TRACEBACK, help="Print below an error what raised it, for reports of faults.")
+        bool, typer.Option(TRACEBACK, help="Print the traceback of an error below its message.")
     ] = False,
     verbose: Annotated[
         int,
         typer.Option(
-            "--verbose", "-v", count=True, show_default=False, help="Print what is decided on the way; -vv says more."
+            "--verbose", "-v", count=True, show_default=False, help="Log decisions on standard error; -vv logs more."
         ),
     ] = 0,
 ) -> None:

@@ -122,7 +122,7 @@ def report(
     from orchestrator.results.loading import load
     from orchestrator.results.report.write import write_report
 
-    say(f"{as_typed(write_report(load(sweep_folder(path).root), output))} says what was found")
+    say(f"{as_typed(write_report(load(sweep_folder(path).root), output))} has the findings")
 
 
 def doctor(

@@ -45,8 +45,8 @@ class InlineExecutor:
         if outcome.spent:
             raise GpuFailedError(
                 f"{stage.label} failed ({outcome.failure}): {outcome.message.strip()}; this process can compute "
-                "no more on its GPU: run the same command again, elsewhere if the GPU is at fault; what is finished "
-                "is kept"
+                "no more on its GPU: run the same command again, elsewhere if the GPU is at fault; finished "
+                "stages are kept"
             )
         return stage, outcome
 

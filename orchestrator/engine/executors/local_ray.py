@@ -104,7 +104,7 @@ class LocalRay:
         if self._restarts == MOST_RESTARTS:
             raise RayFailedError(
                 f"Ray's {program} was killed {MOST_RESTARTS + 1} times in this run, perhaps because this machine has "
-                f"too little memory (`dmesg` tells); what is finished is kept; {ADVICE}"
+                f"too little memory (`dmesg` tells); finished stages are kept; {ADVICE}"
             )
         logger.warning("Ray's %s was killed; Ray is started again", program)
         self._restarts += 1

@@ -211,7 +211,7 @@ def test_an_interrupted_run_has_its_own_status_and_goes_on(
         patch.setattr(InlineExecutor, "next_outcome", interrupted)
         answer = ntksweep("run", spec)
     assert answer.status == 130
-    assert "interrupted; what is finished is kept. Run the same command again to go on." in answer.errors
+    assert "interrupted; finished stages are kept. Run the same command again to go on." in answer.errors
     unfinished = ntksweep("status", tmp_path / "results", "--json")
     assert unfinished.status == ExitCode.UNFINISHED
     assert sum(kind["finished"] for kind in strict_json(unfinished.output)["kinds"]) == 8

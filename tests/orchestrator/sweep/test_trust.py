@@ -200,7 +200,7 @@ def test_without_a_survey_resume_needs_the_option_and_select_looks_at_no_model(f
     finished.refused("resume", copy, "--dry-run")
     answer = ntksweep("select", copy, "--greedy", "1", ALLOWED)
     assert answer.status == ExitCode.WRONG_INPUT
-    assert "commands that only look load no model" in answer.errors
+    assert "commands that only read load no model" in answer.errors
     assert not finished.ran()
 
 
