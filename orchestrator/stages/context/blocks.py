@@ -3,14 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.features import KernelKind, made_features
 from ntk_dist.kernel.rows import Rows, read_columns
-from ntk_dist.kernel.tile_operator import Tile
 from orchestrator.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    from ntk_dist.kernel.tile_operator import Tile  # loads scipy, which estimates do without
 
 BLOCK_BYTES = 32 << 20
 """Memory of a block of feature rows; fixed, because it is part of the order of sums."""
@@ -45,7 +48,7 @@ def sum_tiles(
 
 def summed_tiles(
     tiles: Sequence[Artifact], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
-) -> list[Tile]:
+) -> "list[Tile]":
     """Return the place and a reader of the sum over `groups`, for each artifact that holds some of them.
 
     The arguments are those of `sum_tiles`.

@@ -385,11 +385,11 @@ def test_only_the_layers_below_the_lowest_trained_one_are_frozen():
     sets = {"grid.layer_sets": ["each_layer", {"groups": [["head"]]}]}
     plan = plan_of({"finetune": TRAINING} | sets)
     frozen = {
-        tuple(run["groups"]): run["frozen_layers"]
+        run.cells.groups: run.frozen_layers
         for stage in plan.stages
         if stage.kind == "finetune"
         for run in stage.parameters.runs
-        if run["model"] == "nonlinear"
+        if run.model == "nonlinear"
     }
     assert frozen == {("0.query", "0.value", "head"): 0, ("1.query", "1.value", "head"): 1, ("head",): None}
 
