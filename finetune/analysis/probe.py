@@ -39,7 +39,7 @@ def fit_head(
     x = np.asarray(features, dtype=np.float64)
     if not np.isfinite(x).all():
         example = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-        raise ProbeError(f"the features of training example {example} are NaN or infinite; look at its text")
+        raise ProbeError(f"the features of training example {example} are NaN or infinite; check its text")
     return _ridge(x, targets, l2_penalty) if kind == "ridge" else _logistic(x, labels, targets.shape[1], l2_penalty)
 
 
