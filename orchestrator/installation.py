@@ -152,6 +152,8 @@ def _code() -> str:
     found = hashlib.sha256()
     # Not as an import finds them: a folder of the user may have the name of a package that is not loaded yet.
     for path in sorted(each for package in PACKAGES for each in (_PLACE / package).rglob("*.py")):
+        if any(part.startswith(".") for part in path.relative_to(_PLACE).parts):
+            continue  # of an editor
         content = path.read_bytes()
         found.update(f"{path.relative_to(_PLACE)} {len(content)}\0".encode())
         found.update(content)

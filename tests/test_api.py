@@ -88,7 +88,9 @@ def test_the_page_names_what_is_there() -> None:
     assert write_api.PAGE.read_text(encoding="utf-8") == write_api.page(), "run `python docs/write_api.py`"
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize(
+    "example", [pytest.param(each, marks=[pytest.mark.sweep] if each == "sweeps" else []) for each in EXAMPLES]
+)
 def test_the_examples_print_what_the_page_says(
     example: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

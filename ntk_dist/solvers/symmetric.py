@@ -1,10 +1,13 @@
 """The choice of a decomposition for a symmetric kernel, and the fallback where a device fails."""
 
+import logging
 from dataclasses import dataclass, field
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.eigen import EigenDecomposition, Eigh
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
+
+logger = logging.getLogger(__name__)
 
 
 class DeviceFailure(Exception):  # noqa: N818 -- not the user's error: the caller goes on without the device
@@ -33,5 +36,6 @@ class SymmetricDecomposer:
             try:
                 return EigenDecomposition(K, self.device_eigh)
             except DeviceFailure as failure:
+                logger.info("decomposed on the processor: %s", failure)
                 self.fallbacks.append(str(failure))
         return EigenDecomposition(K) if self.eigenvectors else TridiagonalDecomposition(K)

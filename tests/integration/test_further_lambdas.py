@@ -144,7 +144,7 @@ def forbid_products(patch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a kernel is multiplied")
 
-    patch.setattr("ntk_dist.kernel.tile_operator.TileOperator.times", refuse)
+    patch.setattr("ntk_dist.kernel.tile_operator.TileOperator._matmat", refuse)
 
 
 def check_close(found: Path, expected: Path) -> None:

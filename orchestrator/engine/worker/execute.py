@@ -140,7 +140,9 @@ class StageWorker:
             product = stage.of.compute(stage, work)
             peak = work.met(peak_memory())
             origin = self._provenance(work, stage, attempt, time.perf_counter() - started, peak)
+            computed = time.perf_counter()
             won = work.store.publish(stage, product.facts, origin, product.arrays)
+            logger.debug("computed in %.3f s, published in %.3f s", computed - started, time.perf_counter() - computed)
             work.published()
         except Exception as error:
             if isinstance(error, DamagedArtifactError):

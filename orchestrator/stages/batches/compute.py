@@ -1,5 +1,6 @@
 """The stage `batches`: the tokens that fit a batch, measured on the capturing device, for a spec with `auto`."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,8 @@ from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.error_estimates import FITTED_HEADS
 
+logger = logging.getLogger(__name__)
+
 
 def compute(stage: Stage[RowsParameters], work: Work) -> Product:
     """Measure the memory of small batches of the longest training texts, and choose the largest batch that fits.
@@ -31,6 +34,7 @@ def compute(stage: Stage[RowsParameters], work: Work) -> Product:
     # A single text was tried before, and no batch is smaller.
     while batch_tokens > trial.longest and not trial.fits(batch_tokens):
         batch_tokens = max(trial.longest, batch_tokens // 2)
+    logger.info("batches of %d tokens within %d bytes: %s", batch_tokens, trial.limit, line)
     return Product({
         "batch_tokens": batch_tokens,
         "longest": trial.longest,

@@ -54,10 +54,12 @@ class ModelCache:
         if self._loaded is None or self._loaded[0] != key:
             self.forget()  # free the old model before the new one is loaded
             began = time.perf_counter()
-            self._loaded = (key, self._load(parameters, weights, groups, process_group))
+            scorer = self._load(parameters, weights, groups, process_group)
+            self._loaded = (key, scorer)
             logger.info(
-                "model with %d groups in %s, loaded in %.2f s", len(groups), p.dtype, time.perf_counter() - began
-            )
+                "model with %d groups in %s on %s, loaded in %.2f s",
+                len(groups), p.dtype, scorer.device, time.perf_counter() - began,
+            )  # fmt: skip
         return self._loaded[1]
 
     def _load(

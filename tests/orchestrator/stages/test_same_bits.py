@@ -46,7 +46,7 @@ def outcome_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     def compute(function: Callable[..., Any], changes: dict[str, Any]) -> Outcome:
         monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: function(stage, work))
         worker = StageWorker(sweep_of(GPU | changes), ResultsFolder(tmp_path / "results"))
-        return worker.execute(Stage(CAPTURE, {}))
+        return worker.execute(Stage(CAPTURE, {"split": "train", "start": 0, "stop": 4, "adapter_seed": 0}))
 
     return compute
 

@@ -4,6 +4,8 @@ import weakref
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from finetune.parallel.process_group import ProcessGroup
 from finetune.zero.scorer import ShardedScorer
 from orchestrator.stages.context.worker_state import ModelCache
@@ -14,6 +16,8 @@ PARAMETERS = plan_of().solves[0].stage.parameters.problem.scorer
 
 class CircularScorer(ShardedScorer):
     """A sharded model that refers to itself, as DeepSpeed's do."""
+
+    device = torch.device("cpu")
 
     def __init__(self) -> None:
         self.itself = self
