@@ -24,7 +24,7 @@ from orchestrator.stages.capture import CAPTURE
 from orchestrator.stages.context import worker_state
 from orchestrator.stages.context.failures import FailureClass, Outcome, failed
 from orchestrator.store.files import host_name
-from orchestrator.store.stage import Stage, StageKind
+from orchestrator.store.stage import StageKind
 from orchestrator.sweep.cards import Card, refuse_other_card
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import plan_of, sweep_of
@@ -46,7 +46,8 @@ def outcome_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     def compute(function: Callable[..., Any], changes: dict[str, Any]) -> Outcome:
         monkeypatch.setattr(StageKind, "compute", lambda kind, stage, work: function(stage, work))
         worker = StageWorker(sweep_of(GPU | changes), ResultsFolder(tmp_path / "results"))
-        return worker.execute(Stage(CAPTURE, {"split": "train", "start": 0, "stop": 4, "adapter_seed": 0}))
+        stage = next(stage for stage in plan_of().stages if stage.of is CAPTURE)
+        return worker.execute(replace(stage, inputs={}))
 
     return compute
 
