@@ -35,7 +35,7 @@ def pytest_report_header() -> str:
 RUNS_SWEEPS = {"run_spec", "ntksweep"}
 """Imports of test files that run sweeps, or commands that do."""
 
-SWEEPS_RUN = {"finished", "finished_regression"}
+SWEEPS_RUN = {"finished", "finished_regression", "swept"}
 """Fixtures that are sweeps which were run."""
 
 
