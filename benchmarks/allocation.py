@@ -1,4 +1,4 @@
-"""What a stage costs beside its mathematics in a Slurm allocation, and what the same work costs as a job for each cell.
+"""Cost of a stage beside its mathematics in a Slurm allocation, and of the same work as a job for each cell.
 
     python -m benchmarks.allocation [--cells 10000] [--jobs 200]
 

@@ -1,11 +1,11 @@
-"""What a grid of many cells costs beside the mathematics: planning, recognising as finished, status, loading its table.
+"""Cost of a grid of many cells beside the mathematics: planning, recognizing as finished, status, loading its table.
 
     python benchmarks/bookkeeping.py [--cells 25000 50000 100000 200000]
 
 Each grid has 298 layer sets of a model with 12 layers, 48 lambdas, and as many seeds as it takes. The artifacts of a
 finished sweep are made up and published through the store, its journal holds at least 30,000 events; the commands that
 are timed are the real ones, each in a process of its own, imports included. Limits for 100,000 cells: 10 s to plan, 5 s
-to recognise, 2 s for the status, 1 s to load.
+to recognize, 2 s for the status, 1 s to load.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def write_spec(folder: Path, cells: int) -> Path:
         "name": f"cells-{cells}",
         "model": {"path": "model"},
         "task": {"data": "data.parquet", "kind": "classification", "n_eval": N_EVAL},
-        "adapter": {"targets": ["query", "value"]},
+        "adapter": {"target_modules": ["query", "value"]},
         "kernel": {"outputs": "margin"},
         "grid": {
             "lambdas": {"logspace": {"start": 1e-6, "stop": 1.0, "count": LAMBDAS}, "scale": "trace"},
@@ -146,7 +146,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_inputs(folder)
-        print(f"{'cells':>8} {'stages':>7} {'plan':>7} {'recognise':>10} {'status':>7} {'load':>6}   (seconds)")
+        print(f"{'cells':>8} {'stages':>7} {'plan':>7} {'recognize':>10} {'status':>7} {'load':>6}   (seconds)")
         for cells in parser.parse_args().cells:
             spec = write_spec(folder, cells)
             plan_seconds = seconds_of(*command, "plan", str(spec))

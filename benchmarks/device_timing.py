@@ -71,7 +71,7 @@ def peak(device: torch.device) -> int:
 
 
 def described(device: torch.device) -> dict[str, str]:
-    """What a reader has to know of the machine."""
+    """Facts about the machine that a reader needs."""
     found = {name: version(name) for name in ("torch", "transformers", "peft")}
     if device.type != "cuda":
         return {"device": f"{processor() or 'processor'}, {torch.get_num_threads()} threads"} | found

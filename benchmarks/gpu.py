@@ -7,7 +7,7 @@ Needs torch, transformers and peft, no network and no checkpoint; where DeepSpee
 with the weights on the host, from where it fetches them. `--small` runs tiny shapes, on a processor too, in seconds: it
 shows that everything runs, and its numbers mean nothing.
 
-Utilisation counts 2 P T for the forward pass and 2 P T for each output's backward pass of activations, P the weights of
+Utilization counts 2 P T for the forward pass and 2 P T for each output's backward pass of activations, P the weights of
 linear modules below the head, T the tokens of a batch, over the speed of a large bfloat16 product in the same run.
 Attention scores, LoRA and the rows themselves are not counted.
 """
@@ -66,7 +66,7 @@ def measure_capture(
 
 
 class Report:
-    """What was found so far, printed and written after every part."""
+    """Results so far, printed and written after every part."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self._folder = folder

@@ -46,7 +46,7 @@ class Decomposition:
 
 
 def matmul_flops(device: torch.device, *, size: int, repeats: int) -> float:
-    """Floating-point operations a second of a large bfloat16 product: what utilisation is a share of."""
+    """Floating-point operations a second of a large bfloat16 product: what utilization is a share of."""
     left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     # several a run, so that their launches do not count
     timing = timed(lambda: [left @ right for _ in range(4)], device, repeats=repeats)

@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, vmap
 from transformers import LlamaConfig
 
 from benchmarks.device_timing import GIGA, Timing, timed, together
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.model.architecture import base_prefix, find_layers, linears
 from finetune.model.scorer import Scorer
 from finetune.parallel.processes import in_a_group
@@ -76,7 +76,7 @@ class Pass:
     target: str
     timing: Timing | None = None
     examples_per_second: float | None = None
-    utilisation: float | None = None
+    utilization: float | None = None
     of_plain: float | None = None
     failed: str | None = None
 
@@ -87,7 +87,7 @@ def build(model: Model, device: torch.device, rank: int, n_outputs: int) -> Scor
         return build_scorer(settings, adapter(rank), HEAD, **drawn(n_outputs))
 
 
-def build_divided(model: Model, device: torch.device, rank: int, n_outputs: int) -> Scorer:
+def build_sharded(model: Model, device: torch.device, rank: int, n_outputs: int) -> Scorer:
     """The weights lie on the host, from where DeepSpeed fetches those of one layer at a time."""
     in_a_group()
     with described_by(model, device) as settings:
@@ -112,7 +112,7 @@ def drawn(n_outputs: int) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Work:
-    """What every pass through a model does, and how fast the device could be.
+    """Operations of every pass through a model, and the speed that the device could reach.
 
     Attributes:
         model: name of the model.
@@ -130,27 +130,27 @@ class Work:
 
     def done(self, name: str, target: str, timing: Timing) -> Pass:
         seconds = timing.median
-        speed, utilisation = self.examples / seconds, self.flops / seconds / self.peak_flops
-        return Pass(self.model, name, target, timing, speed, utilisation, self.plain / seconds)
+        speed, utilization = self.examples / seconds, self.flops / seconds / self.peak_flops
+        return Pass(self.model, name, target, timing, speed, utilization, self.plain / seconds)
 
 
 def measured(model: Model, device: torch.device, *, repeats: int, peak_flops: float, n_outputs: int = 1) -> list[Pass]:
-    speed_target = "at least 0.9 of plain" + (", utilisation at least 50 %" if "8B" in model.name else "")
+    speed_target = "at least 0.9 of plain" + (", utilization at least 50 %" if "8B" in model.name else "")
     try:
         work, passes = measured_whole(model, device, speed_target, repeats, peak_flops, n_outputs)
     except RuntimeError as error:
         return [Pass(model.name, "capture", speed_target, failed=reason(error))]
     if find_spec("deepspeed") is not None:
-        passes.append(measured_divided(model, work, device, repeats, n_outputs))
+        passes.append(measured_sharded(model, work, device, repeats, n_outputs))
     return passes
 
 
-def measured_divided(model: Model, work: Work, device: torch.device, repeats: int, n_outputs: int) -> Pass:
+def measured_sharded(model: Model, work: Work, device: torch.device, repeats: int, n_outputs: int) -> Pass:
     """Measure capture through DeepSpeed; whatever keeps it from running costs no other pass."""
     name = "capture, weights fetched from the host by DeepSpeed"
     try:
-        sharded, batch = build_divided(model, device, 8, n_outputs), model.batch().to(device)
-    except (RuntimeError, GroupError) as error:
+        sharded, batch = build_sharded(model, device, 8, n_outputs), model.batch().to(device)
+    except (RuntimeError, ProcessGroupError) as error:
         return Pass(work.model, name, "", failed=reason(error))
     found = timed_or_failed(work, name, partial(sharded.rows, batch, lambda logits: logits), device, repeats)
     del sharded
@@ -248,7 +248,7 @@ def reason(error: Exception) -> str:
 
 def table(passes: list[Pass]) -> list[str]:
     lines = [
-        "| model | pass | examples / s | ms a batch | utilisation | peak memory, GB | speed / plain | target |",
+        "| model | pass | examples / s | ms a batch | utilization | peak memory, GB | speed / plain | target |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for each in passes:
@@ -258,6 +258,6 @@ def table(passes: list[Pass]) -> list[str]:
         memory = "" if each.timing.peak_bytes is None else f"{each.timing.peak_bytes / GIGA:.2f}"
         lines.append(
             f"| {each.model} | {each.name} | {each.examples_per_second:.2f} | {1e3 * each.timing.median:.2f} | "
-            f"{each.utilisation:.1%} | {memory} | {each.of_plain:.3f} | {each.target} |"
+            f"{each.utilization:.1%} | {memory} | {each.of_plain:.3f} | {each.target} |"
         )
     return lines

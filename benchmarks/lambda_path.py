@@ -1,4 +1,4 @@
-"""What a path of lambdas costs: against a single lambda, and against a Cholesky solve for every cell.
+"""Cost of a path of lambdas, against a single lambda, and against a Cholesky solve for every cell.
 
     python benchmarks/lambda_path.py --threads 1
 

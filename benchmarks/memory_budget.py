@@ -33,8 +33,8 @@ from orchestrator.sweep.resources import limited_threads, peak_memory, reset_pea
 from orchestrator.sweep.survey import surveys
 
 N_EVAL = 100
-LORA = {"rank": 16, "targets": ["query", "key", "value", "attention.output.dense"]}
-DENSE = {"kind": "none", "targets": ["query", "value"]}
+LORA = {"rank": 16, "target_modules": ["query", "key", "value", "attention.output.dense"]}
+DENSE = {"kind": "none", "target_modules": ["query", "value"]}
 
 
 class Silent:
@@ -71,7 +71,7 @@ class BaselineWorker:
                 shard = capture.parameters
                 tokens = read_tokens(self._work.input(capture, "dataset"), shard.split, shard.start, shard.stop)
                 for positions in length_buckets(
-                    tokens.lengths, batch_tokens=p.scorer.batch_tokens, batch_examples=p.batch_examples
+                    tokens.lengths, batch_tokens=p.scorer.batch_tokens, batch_size=p.batch_size
                 ):
                     batches.append(tokens.batch(positions))
             logits = scorer.logits(max(batches, key=lambda batch: batch.input_ids.numel()))

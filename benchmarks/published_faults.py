@@ -1,4 +1,4 @@
-"""What known faults of published kernel code change in a kernel: each one alone, on the same 32 sentences.
+"""Changes of a kernel by known faults of published kernel code, each one alone, on the same 32 sentences.
 
     python benchmarks/published_faults.py [--threads 2]
 
@@ -79,7 +79,7 @@ def attend_padding(scorer: Scorer, batch: Batch) -> Tensor:
 
 
 def embed_twice(scorer: Scorer, batch: Batch) -> Tensor:
-    """What an embedding returns goes in where word vectors are expected, which get positions and norm once more."""
+    """Feed the output of the embedding in as word vectors, which then get positions and norm once more."""
     embedded = scorer.model.base_model.embeddings(input_ids=batch.input_ids)
     logits: Tensor = scorer.model(inputs_embeds=embedded, attention_mask=batch.attention_mask).logits
     return logits

@@ -1,4 +1,4 @@
-"""Memory and speed of models that are divided among the processes of a group.
+"""Memory and speed of models that are sharded over a process group.
 
     python -m benchmarks.sharded [--parts memory throughput] [--group 4] [--layers 14] [--dtype float32] [--rounds 7]
 
@@ -10,7 +10,7 @@ processes, and each takes the rows of a batch of its own. Of every process it pr
   back when it needs them.
 
 Both for loading and for capture. The limit is (weights / processes + largest module + activations) + 20 %, where
-activations are what the whole model's capture of the same batch adds in one process.
+activations are what the capture of the same batch adds with the unsharded model in one process.
 
 throughput: time of the rows of a batch by a group of one process over those of a scorer without a group, batch by
 batch in turns: median and the span of the rounds.
@@ -112,7 +112,7 @@ def peaks_of(load: Callable[[], Callable[[], Any]]) -> Peaks:
 
 
 def alone(model: ModelSettings, adapter: AdapterSettings, batch: Batch) -> Peaks:
-    """Measure the whole model in a process without a group."""
+    """Measure the unsharded model, in a process without a process group."""
     torch.set_num_threads(1)
     import_all()
 
@@ -124,7 +124,7 @@ def alone(model: ModelSettings, adapter: AdapterSettings, batch: Batch) -> Peaks
 
 
 def in_group(model: ModelSettings, adapter: AdapterSettings, batch: Batch) -> Peaks:
-    """Measure this process of a group."""
+    """Measure this process of a process group."""
     torch.set_num_threads(1)
     with joined_group() as group:
         import_all()
@@ -173,7 +173,7 @@ def memory(group: int, layers: int, dtype: ModelDType, _rounds: int) -> None:
     limit = MARGIN * (whole / group + largest + activations)
     print(
         f"{dtype}, weights {whole / mb:.0f} MB, largest module {largest / mb:.0f} MB, activations "
-        f"{activations / mb:.0f} MB (whole model in one process: rows in {reference.seconds[1]:.2f} s)\n"
+        f"{activations / mb:.0f} MB (unsharded model in one process: rows in {reference.seconds[1]:.2f} s)\n"
         f"limit of a process of {group}: {limit / mb:.0f} MB beyond its imports"
     )
     for rank, peaks in enumerate(found):

@@ -1,4 +1,4 @@
-"""What solve stages and tables cost beside their algebra, end to end, from stored blocks to Parquet files.
+"""Cost of solve stages and tables beside their algebra, end to end, from stored blocks to Parquet files.
 
     python -m benchmarks.solve_stages [--rounds 3] [--threads 1] [--small]
 
@@ -9,7 +9,7 @@ turn and in this process, as many times as there are rounds:
   what is kept, checksums, records, journal, the cells of every lambda with their metrics, Parquet;
 - the same algebra done plainly, for the same layer sets, from blocks that are in memory: sums of the blocks between
   training examples and of those for evaluation, each from scratch, LAPACK's sytrd and sterf; beside that `eigvalsh`;
-- a Cholesky factorisation, its solution and its prediction for some cells, times their number.
+- a Cholesky factorization, its solution and its prediction for some cells, times their number.
 
 `layers` has 16 layers of 7 targets, M = 512: each layer, prefixes and suffixes, 45 layer sets x 13 lambdas; aim for the
 stages: at most 1.6 times `eigvalsh`. `subsets` has 6 layers of 2 targets, M = 1,000: 63 layer sets x 100 lambdas; aim
@@ -105,7 +105,7 @@ def spec_for(folder: Path, grid: Grid, threads: int) -> Spec:
         "name": grid.name,
         "model": {"path": "model", "weights": "random"},
         "task": {"data": "data.parquet", "kind": "classification", "n_eval": grid.n_eval, "max_length": 64},
-        "adapter": {"rank": 8, "alpha": 16, "targets": list(grid.targets)},
+        "adapter": {"rank": 8, "lora_alpha": 16, "target_modules": list(grid.targets)},
         "head": {"kind": "random", "in_kernel": False},
         "kernel": {"outputs": "margin"},
         "grid": {

@@ -1,4 +1,4 @@
-"""What the stages of a sweep cost this machine: processor time, calls that write, waits for the disk, bytes written.
+"""Cost of the stages of a sweep on this machine: processor time, calls that write, waits for the disk, bytes written.
 
     python benchmarks/stage_costs.py [SPEC] [--rounds N]
 
@@ -39,7 +39,7 @@ class Quiet:
 
 @dataclass
 class Cost:
-    """What all stages of a kind took together."""
+    """Time and calls of all stages of a kind together."""
 
     stages: int = 0
     seconds: float = 0.0

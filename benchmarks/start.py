@@ -1,4 +1,4 @@
-"""What passes before the first stage of a sweep: seconds and processor seconds of a command, by part.
+"""Time before the first stage of a sweep: seconds and processor seconds of a command, by part.
 
     python benchmarks/start.py [--trees . ../before] [--repeats 3] [--commands help plan run]
 
@@ -73,7 +73,7 @@ bootstrap._find_and_load = timed("imports", bootstrap._find_and_load)
 PARTS = [
     ("fingerprints", "orchestrator.sweep.sources", "find_sources"), ("survey", "orchestrator.sweep.survey", "_look"),
     ("plan", "orchestrator.plan.plan", "make_plan"), ("estimate", "orchestrator.plan.estimate", "costs"),
-    ("dry run", "finetune.model.dry_run", "dry_run"), ("tables", "orchestrator.cli.summary", "summarise"),
+    ("dry run", "finetune.model.dry_run", "dry_run"), ("tables", "orchestrator.cli.summary", "summarize"),
 ]
 
 def patched(module, function, wrap):
@@ -126,7 +126,7 @@ def write_specs(folder: Path) -> None:
         })
     )  # fmt: skip
     large = quickstart | {"name": "large", "model": {"path": str(model), "weights": "random", "dtype": "bfloat16"}}
-    large["adapter"] = quickstart["adapter"] | {"targets": ["q_proj", "v_proj"]}
+    large["adapter"] = quickstart["adapter"] | {"target_modules": ["q_proj", "v_proj"]}
     large["compute"] = {"memory_budget": "8GB"}
     (folder / "large.yaml").write_text(yaml.safe_dump(large))
 

@@ -1,4 +1,4 @@
-"""What the slowest tests of runs of the suite took, file by file, as a table of Markdown.
+"""Time of the slowest tests of runs of the suite, file by file, as a table of Markdown.
 
     make test PYTEST_OPTIONS=--durations=50 | tee after.log
     python -m benchmarks.suite_times before.log after.log [--page docs/benchmarks.md --command "make test"]

@@ -1,15 +1,15 @@
-"""What training saves by the cache and side by side, and what a linearization costs without its rows.
+"""Time that training saves by the cache and by stacked cells, and time of a linearization without its rows.
 
     python -m benchmarks.training [--model FOLDER] [--data FILE] [--threads 1] [--rounds 5] [--steps 6]
-        [--parts cache side-by-side stages linearization]
+        [--parts cache stacked stages linearization]
 
 MiniLM, LoRA r=8 on query and value under a random head, AdamW. Prints ratios of interleaved runs of the training loop
 in one process, median and the span of the rounds:
 
 - cache: examples a second with the cache over without, for the last layer.
-- side-by-side: the time of 8 lambdas side by side over that of 8 runs one after the other, at batch 8, for the last
+- stacked: the time of 8 stacked lambdas over that of 8 runs one after the other, at batch 8, for the last
   layer with the cache and for all layers; also with every product made for each cell.
-- stages: the same for all that a stage does beside its files, for the last layer: fill the cache, look at all examples
+- stages: the same for all that a stage does beside its files, for the last layer: fill the cache, evaluate all examples
   on the way, follow the kernel of some.
 - linearization: the last layer with the cache and all layers, by products over by rows, and over the model itself, for
   one cell and for 8.
@@ -76,7 +76,7 @@ def cache(bench: "Bench", rounds: int) -> None:
         report(f"last layer, batch {batch}: examples a second with the cache / without", pairs, "at least 2.5")
 
 
-def side_by_side(bench: "Bench", rounds: int) -> None:
+def stacked_cells(bench: "Bench", rounds: int) -> None:
     for layers in ("last", "all"):
         cached = layers == "last"
         times = []
@@ -85,13 +85,13 @@ def side_by_side(bench: "Bench", rounds: int) -> None:
             with mock.patch.object(stacked, "shared_products", lambda *_: nullcontext()):
                 apart = bench.seconds(layers, CELLS, 8, cached=cached)
             times.append((shared, apart, sum(bench.seconds(layers, 1, 8, cached=cached) for _ in range(CELLS))))
-        what = f"{layers}, batch 8: time of {CELLS} cells side by side"
+        what = f"{layers}, batch 8: time of {CELLS} stacked cells"
         report(f"{what} / one after the other", [(shared, alone) for shared, _, alone in times], "at most 0.5")
         report(f"{what}, every product for each cell / one after the other", [each[1:] for each in times])
 
 
 def whole_stages(bench: "Bench", rounds: int) -> None:
-    """Time stages as sweeps run them: with the cache filled, looks, and the kernel followed."""
+    """Time stages as sweeps run them: with the cache filled, evaluations, and the kernel followed."""
     for epochs in (1, 10):
         pairs = [
             (bench.stage_seconds(CELLS, epochs), sum(bench.stage_seconds(1, epochs) for _ in range(CELLS)))
@@ -110,7 +110,7 @@ def linearization(bench: "Bench", rounds: int) -> None:
             report(f"{what} / of the model", [(products, model) for products, _, model in times])
 
 
-PARTS = {"cache": cache, "side-by-side": side_by_side, "stages": whole_stages, "linearization": linearization}
+PARTS = {"cache": cache, "stacked": stacked_cells, "stages": whole_stages, "linearization": linearization}
 
 
 class Bench:
@@ -137,7 +137,7 @@ class Bench:
         self.caches["eval"].fill(self.eval_texts, batch_tokens=2048)
 
     def seconds(self, layers: str, cells: int, batch: int, *, cached: bool) -> float:
-        """Return the time of some steps of training, without the looks at all examples before and after."""
+        """Return the time of some steps of training, without the evaluations before and after."""
         prefixes = self.caches if cached else {}
         origin = Origin(self.split_texts, prefixes=prefixes)
         model = StackedModel(self.scorer, self.groups[layers], [origin], "full", [0] * cells)
@@ -160,7 +160,7 @@ class Bench:
                 return self.scorer.logits(batch)
 
         steps = epochs * N_TRAIN // 8
-        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, steps, 8, record_every=-(-steps // 10))
+        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, steps, 8, eval_steps=-(-steps // 10))
         targets = Targets(torch.ones(N_TRAIN, 2), torch.ones(N_EVAL, 2))
         observer = KernelChange(score, trained, trained)
         run = train(model, targets, settings, [1.0] * cells, seed=0, observer=observer)
@@ -196,7 +196,7 @@ class Bench:
         return found
 
     def _seconds(self, model: Trainable, cells: int, batch: int) -> float:
-        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, self.steps, batch, record_every=self.steps)
+        settings = TrainingSettings("squared", "l2sp", "adamw", 1e-4, self.steps, batch, eval_steps=self.steps)
         timed = Timed(model)
         targets = Targets(torch.ones(len(self.texts), 2), torch.ones(N_EVAL, 2))
         train(timed, targets, settings, [1.0] * cells, seed=0)
@@ -220,7 +220,7 @@ class Timed:
         now = time.perf_counter()
         if self._began is not None:
             self.seconds += now - self._began
-        # Whoever looks at all examples asks without a graph.
+        # An evaluation on all examples has no graph.
         self._began = now if torch.is_grad_enabled() else None
         return self._model.outputs(split, positions, cells)
 

@@ -1,4 +1,4 @@
-"""How solving scales over workers: 63 layer sets x 100 lambdas at M = 1,000 on MiniLM, one worker against two.
+"""Scaling of solve stages over workers: 63 layer sets x 100 lambdas at M = 1,000 on MiniLM, one worker against two.
 
     python benchmarks/workers.py [--repeats 3]
 
@@ -38,7 +38,7 @@ def spec_for(folder: Path, workers: int) -> Spec:
             "data": "amazon.parquet", "label": "rating", "kind": "classification", "sign_cut": 0.5, "max_length": 64,
             "n_eval": 300,
         },
-        "adapter": {"targets": ["query", "value"]},
+        "adapter": {"target_modules": ["query", "value"]},
         "head": {"in_kernel": False},
         "kernel": {"outputs": "margin"},
         "grid": {

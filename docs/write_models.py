@@ -58,8 +58,8 @@ checkpoint, meets the same checks in a sweep. `docs/write_models.py` writes this
 
 ### Right
 
-Linear modules are what `adapter.targets` may name, by the last part of their names; where that stands for several
-modules of a layer, more of the name tells them apart. Those in the last column cannot be targets, and a message says
+`adapter.target_modules` may name any linear module of the table, by the last part of its name; where that stands for
+several modules of a layer, give more of the name. Modules in the last column cannot be adapted, and a message says
 why: a model reads their weights directly, runs them where gradients are off, they return more than a product, or two
 layers share them.
 

@@ -89,5 +89,5 @@ class TooLongError(FinetuneError):
     """An example or the prompt around it has more tokens than the model or the task takes."""
 
 
-class GroupError(FinetuneError):
+class ProcessGroupError(FinetuneError):
     """The processes of a group cannot work together."""

@@ -41,7 +41,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ShardingSettings:
-    """How a model is sharded over the processes of a group.
+    """The sharding of a model over the processes of a group.
 
     Attributes:
         group_size: how many processes there are.
@@ -55,7 +55,7 @@ class ShardingSettings:
 
     @property
     def shards_weights(self) -> bool:
-        """True if a process has less than the whole model on its device; a group of one may offload to its host."""
+        """True if a process has only a part of the weights on its device; a lone one may offload to its host."""
         return self.stage == 3 and (self.group_size > 1 or self.offload == "cpu")
 
 
@@ -66,16 +66,16 @@ class AdapterSettings:
     Attributes:
         kind: "lora" adapts the target modules through peft; "none" takes their own weights and biases.
         rank: rank r of LoRA.
-        alpha: LoRA's alpha; its update is scaled by alpha / r.
-        targets: names, or ends of names, of linear modules of the base model.
-        initialisation: "zero" starts LoRA's B at 0, "random" draws it as A is drawn.
+        lora_alpha: LoRA's alpha; its update is scaled by alpha / r.
+        target_modules: names, or ends of names, of linear modules of the base model.
+        initialization: "zero" starts LoRA's B at 0, "random" draws it as A is drawn.
     """
 
     kind: AdapterKind
     rank: int
-    alpha: float
-    targets: tuple[str, ...]
-    initialisation: Literal["zero", "random"] = "zero"
+    lora_alpha: float
+    target_modules: tuple[str, ...]
+    initialization: Literal["zero", "random"] = "zero"
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class HeadSettings:
         kind: "random" draws the head, "pretrained" keeps the checkpoint's, "ridge" and "logistic" take the
             weights of a probe, "label_words" reads the logits of `words` from a language model, masked or causal.
         in_kernel: whether the head's own parameters are a group.
-        penalty: L2 penalty of a ridge or logistic probe.
+        l2_penalty: L2 penalty of a ridge or logistic probe.
         words: words whose logits are the outputs, one a class, one token each.
     """
 
     kind: HeadKind
     in_kernel: bool = True
-    penalty: float = 1.0
+    l2_penalty: float = 1.0
     words: tuple[str, ...] = ()
 
 

@@ -33,7 +33,7 @@ def refuse_what_is_too_old(
 
 
 def refuse_missing_deepspeed(installed: Callable[[str], str] = version) -> None:
-    """Raise an error if DeepSpeed, which divides models among processes, is missing or too old.
+    """Raise an error if DeepSpeed, which shards models, is missing or too old.
 
     Args:
         installed: returns the version of an installed package.

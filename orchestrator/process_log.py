@@ -39,7 +39,7 @@ LARGEST_BYTES = 16 << 20
 
 @dataclass
 class _State:
-    """What the handlers of this process need to know of it."""
+    """Facts about this process that its handlers need."""
 
     owned: bool = False
     stage: str = "-"

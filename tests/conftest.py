@@ -33,9 +33,9 @@ def pytest_report_header() -> str:
 
 
 RUNS_SWEEPS = {"run_spec", "ntksweep"}
-"""What a file of tests imports that runs sweeps, or commands that do."""
+"""Imports of test files that run sweeps, or commands that do."""
 
-SWEEPS_RUN = {"finished", "finished_regression"}
+SWEEPS_RUN = {"finished", "finished_regression", "swept"}
 """Fixtures that are sweeps which were run."""
 
 

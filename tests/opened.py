@@ -11,7 +11,7 @@ _HEADER = struct.Struct("iIII")
 
 
 class Opened:
-    """What is opened below a folder from now on: files, and folders that are listed. Links to it count too."""
+    """Record of everything that is opened below a folder: files, and folders that are listed, also by links."""
 
     def __init__(self, root: Path) -> None:
         self._file = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)

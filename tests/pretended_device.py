@@ -25,7 +25,7 @@ COUNTED: Counter[str] = Counter()
 """Waits of the host, copies and bytes to the device and to the host, since it was last cleared."""
 
 WAITED_AT: list[str] = []
-"""Where the host waited: the lines that led there, from outside torch."""
+"""Places at which the host waited: the lines outside torch that led there."""
 
 DEVICE = "pretend:0"
 HOST = torch.device("cpu")
@@ -122,7 +122,7 @@ class _Stream:
 
 
 class _Module:
-    """What `torch.get_device_module` gives: as `torch.cuda`, of a device with 8 GiB that nothing takes."""
+    """Stand-in for the result of `torch.get_device_module`: `torch.cuda` of an empty device with 8 GiB."""
 
     Event = _Event
     Stream = _Stream

@@ -1,4 +1,4 @@
-"""What programs may rely on: it is declared, loaded on use, described, and the examples print what the page says."""
+"""The public names: each is declared, loaded on use, described, and the examples print what the page says."""
 
 import ast
 import importlib
@@ -21,7 +21,7 @@ PACKAGES = list(write_api.EXAMPLES)
 EXAMPLES = [example for example in write_api.EXAMPLES.values() if example]
 
 HEAVY = ["torch", "transformers", "peft", "numpy", "scipy", "pandas", "pyarrow", "pydantic", "ray", "submitit", "typer"]
-"""What importing a package must not load."""
+"""Libraries that importing a package must not load."""
 
 
 def names() -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Which package may import which: arrows point down only, and the lower rooms stand without a cluster's libraries."""
+"""Imports between packages: arrows point down only, and the lower packages work without a cluster's libraries."""
 
 import ast
 import json
@@ -28,13 +28,13 @@ MAY_IMPORT = {
 PACKAGES = list(MAY_IMPORT)
 
 LIGHT = {"torch", "transformers", "peft", "numpy", "scipy", "pyarrow"}
-"""What the lower rooms may need when they are imported."""
+"""Libraries that the lower packages may load when they are imported."""
 
-DIVIDED = (ROOT / "finetune/parallel", ROOT / "finetune/zero")
-"""Where models are divided among processes."""
+SHARDED = (ROOT / "finetune/parallel", ROOT / "finetune/zero")
+"""Folders of the code that shards models."""
 
 HEAVY = ("ray", "submitit", "deepspeed")
-"""What a machine may lack on which the lower rooms must work."""
+"""Libraries without which the lower packages must work."""
 
 
 def sources(package: str) -> list[Path]:
@@ -146,8 +146,8 @@ def test_lower_rooms_know_nothing_of_clusters_and_specs(package: str):
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in sources(package)
         for name, line in imported(ast.walk(tree_of(path)), path)
-        # DeepSpeed is imported where models are divided, and there only by what needs it.
-        if name.partition(".")[0] in foreign - ({"deepspeed"} if path.parent in DIVIDED else set())
+        # DeepSpeed is imported where models are sharded, and there only by what needs it.
+        if name.partition(".")[0] in foreign - ({"deepspeed"} if path.parent in SHARDED else set())
     ]
     assert wrong == []
 

@@ -10,7 +10,7 @@ texts = [examples.train.texts[position] for position in chosen.train]
 tokens = finetune.tokenize(model, texts, template=None, max_length=32)
 scorer = finetune.build_scorer(
     model,
-    finetune.AdapterSettings("lora", rank=2, alpha=4.0, targets=("query", "value")),
+    finetune.AdapterSettings("lora", rank=2, lora_alpha=4.0, target_modules=("query", "value")),
     finetune.HeadSettings("random", in_kernel=False),
     n_outputs=examples.n_outputs,
     adapter_seed=0,

@@ -8,7 +8,7 @@ SPEC = """
 name: two-layers
 model: {{path: examples/data/minilm}}
 task: {{data: examples/data/amazon.parquet, label: rating, kind: classification, sign_cut: 0.5, n_eval: 20}}
-adapter: {{rank: 2, targets: [query, value]}}
+adapter: {{rank: 2, target_modules: [query, value]}}
 head: {{in_kernel: false}}
 kernel: {{outputs: margin}}
 grid:

@@ -24,17 +24,17 @@ class LeftOut:
     changes: FloatArray
 
 
-def ridge_hat(features: FloatArray, targets: FloatArray, penalty: float) -> tuple[FloatArray, FloatArray]:
+def ridge_hat(features: FloatArray, targets: FloatArray, l2_penalty: float) -> tuple[FloatArray, FloatArray]:
     """Return a factor Phi (n, q) of the probe's hat matrix H = Phi Phi', and p_i / (1 - H_ii), (n, C).
 
-    H = 11'/n + Pc (Pc'Pc + penalty I)^{-1} Pc' with Pc the centered features, for the intercept has no penalty; p is
+    H = 11'/n + Pc (Pc'Pc + l2_penalty I)^{-1} Pc' with Pc the centered features, for the intercept has no penalty; p is
     the residual of the probe. Without example i the logits lose H[:, i] p_i / (1 - H_ii), exact also where the penalty
     is so small that 1 - H_ii is. nan for a single example, without which nothing is left to fit.
 
     Args:
         features: (n, d) inputs of the head.
         targets: (n, C) that the probe is fitted to.
-        penalty: strength of the L2 penalty, above 0.
+        l2_penalty: strength of the L2 penalty, above 0.
     """
     n, d = features.shape
     mean = np.full((n, 1), 1 / np.sqrt(n))
@@ -42,7 +42,7 @@ def ridge_hat(features: FloatArray, targets: FloatArray, penalty: float) -> tupl
         return mean, np.full(targets.shape, np.nan)
     rotated, s, _ = scipy.linalg.svd(_without_mean(features), full_matrices=False)
     vectors = _with_mean(rotated)
-    kept, left = s**2 / (s**2 + penalty), penalty / (s**2 + penalty)
+    kept, left = s**2 / (s**2 + l2_penalty), l2_penalty / (s**2 + l2_penalty)
     own_left = (vectors**2) @ left
     residual = vectors @ (left[:, None] * (vectors.T @ targets))
     if n - 1 > d:  # what no feature can reach; otherwise the vectors span all but the mean

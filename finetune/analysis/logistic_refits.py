@@ -25,19 +25,19 @@ def logistic_refits(
     weight: FloatArray,
     bias: FloatArray,
     *,
-    penalty: float,
+    l2_penalty: float,
 ) -> LeftOut:
     """Return the changes of the logits when the probe is fitted without an example, by n refits from the probe on.
 
-    They minimize what `finetune.analysis.probe.fit_head` does: the summed cross-entropy + penalty/2 |W|^2, or for two
-    classes + penalty |W|^2, because those share out the weights of one log-odds.
+    They minimize what `finetune.analysis.probe.fit_head` does: the summed cross-entropy + l2_penalty/2 |W|^2, or for
+    two classes + l2_penalty |W|^2, because those share out the weights of one log-odds.
 
     Args:
         features: (n, d) inputs of the head, more than one example of every class.
         labels: (n,) classes.
         weight: (C, d), of the fitted probe.
         bias: (C,), of the fitted probe.
-        penalty: strength of the L2 penalty, above 0.
+        l2_penalty: strength of the L2 penalty, above 0.
 
     Raises:
         ProbeError: a refit does not converge.
@@ -47,7 +47,7 @@ def logistic_refits(
     # Weights outside of what the examples span are zero, with and without any of them.
     inputs = np.hstack([vectors * s, np.ones((len(features), 1))])
     theta = np.hstack([weight @ basis.T, (bias + weight @ mean)[:, None]])
-    refits = _Refits(inputs, labels, theta, penalty * (2 if len(weight) == 2 else 1))
+    refits = _Refits(inputs, labels, theta, l2_penalty * (2 if len(weight) == 2 else 1))
     n, C = len(features), len(weight)
     step = max(1, _CHUNK // (C * n))
     others = np.concatenate([refits.without(np.arange(first, min(first + step, n))) for first in range(0, n, step)])
@@ -57,15 +57,15 @@ def logistic_refits(
 class _Refits:
     """Probes theta (m, C, q), each fitted without one example; q inputs, the last one the intercept."""
 
-    def __init__(self, inputs: FloatArray, labels: NDArray[np.integer], theta: FloatArray, penalty: float) -> None:
+    def __init__(self, inputs: FloatArray, labels: NDArray[np.integer], theta: FloatArray, l2_penalty: float) -> None:
         self._inputs = inputs
         self._theta = theta
         self._one_hot = np.eye(len(theta))[:, labels]
-        self._penalty = np.full(inputs.shape[1], penalty)
-        self._penalty[-1] = 0.0
+        self._l2_penalty = np.full(inputs.shape[1], l2_penalty)
+        self._l2_penalty[-1] = 0.0
         p = _softmax(theta @ inputs.T)
         # The diagonal of the Hessian at the probe, nearly that of every refit in the basis of the singular vectors.
-        self._diagonal = (p * (1 - p)) @ inputs**2 + self._penalty
+        self._diagonal = (p * (1 - p)) @ inputs**2 + self._l2_penalty
         self._diagonal += np.finfo(np.float64).eps * self._diagonal.max()
         self._scale = self._norm((np.abs(p - self._one_hot) @ np.abs(inputs))[None])[0]
 
@@ -107,7 +107,7 @@ class _Refits:
         left = p - self._one_hot
         for values in (p, left):
             values[np.arange(len(examples)), :, examples] = 0.0
-        gradient = left @ self._inputs + self._penalty * theta
+        gradient = left @ self._inputs + self._l2_penalty * theta
         # What rounding leaves along the intercepts' common shift, which the loss does not see, no step could take away.
         gradient[:, :, -1] -= gradient[:, :, -1].mean(axis=1, keepdims=True)
         return p, gradient
@@ -140,7 +140,7 @@ class _Refits:
     def _hessian_times(self, p: FloatArray, direction: FloatArray) -> FloatArray:
         logits = direction @ self._inputs.T
         changed = p * (logits - (p * logits).sum(axis=1, keepdims=True))
-        products: FloatArray = changed @ self._inputs + self._penalty * direction
+        products: FloatArray = changed @ self._inputs + self._l2_penalty * direction
         return products
 
     def _norm(self, gradient: FloatArray) -> FloatArray:

@@ -18,12 +18,12 @@ def fit_head(
     labels: NDArray[np.integer] | NDArray[np.floating],
     targets: NDArray[np.float64],
     *,
-    penalty: float,
+    l2_penalty: float,
 ) -> dict[str, NDArray[np.float64]]:
     """Weight (C, d) and bias (C,) of a linear head.
 
-    "ridge" minimizes |features W' + b - targets|^2 + penalty |W|^2. "logistic" minimizes the summed
-    cross-entropy of the labels + penalty/2 |W|^2; for two classes the weights of the log-odds are shared out
+    "ridge" minimizes |features W' + b - targets|^2 + l2_penalty |W|^2. "logistic" minimizes the summed
+    cross-entropy of the labels + l2_penalty/2 |W|^2; for two classes the weights of the log-odds are shared out
     as -1/2 and +1/2.
 
     Args:
@@ -31,7 +31,7 @@ def fit_head(
         features: (n, d) inputs of the head.
         labels: (n,) classes; used by "logistic".
         targets: (n, C) coded targets; used by "ridge", and C counts for both.
-        penalty: strength of the L2 penalty, above 0.
+        l2_penalty: strength of the L2 penalty, above 0.
 
     Raises:
         ProbeError: a class without a training example, a fit that does not converge, or features not finite.
@@ -39,14 +39,14 @@ def fit_head(
     x = np.asarray(features, dtype=np.float64)
     if not np.isfinite(x).all():
         example = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-        raise ProbeError(f"the features of training example {example} are NaN or infinite; look at its text")
-    return _ridge(x, targets, penalty) if kind == "ridge" else _logistic(x, labels, targets.shape[1], penalty)
+        raise ProbeError(f"the features of training example {example} are NaN or infinite; check its text")
+    return _ridge(x, targets, l2_penalty) if kind == "ridge" else _logistic(x, labels, targets.shape[1], l2_penalty)
 
 
-def _ridge(x: NDArray[np.float64], targets: NDArray[np.float64], penalty: float) -> dict[str, NDArray[np.float64]]:
+def _ridge(x: NDArray[np.float64], targets: NDArray[np.float64], l2_penalty: float) -> dict[str, NDArray[np.float64]]:
     from sklearn.linear_model import Ridge
 
-    fitted = Ridge(alpha=penalty, solver="cholesky").fit(x, targets)
+    fitted = Ridge(alpha=l2_penalty, solver="cholesky").fit(x, targets)
     shape = (targets.shape[1], x.shape[1])
     return {
         "weight": np.asarray(fitted.coef_, dtype=np.float64).reshape(shape),
@@ -58,7 +58,7 @@ def _logistic(
     x: NDArray[np.float64],
     labels: NDArray[np.integer] | NDArray[np.floating],
     n_outputs: int,
-    penalty: float,
+    l2_penalty: float,
 ) -> dict[str, NDArray[np.float64]]:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -72,7 +72,7 @@ def _logistic(
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            fitted = LogisticRegression(C=1 / penalty, max_iter=_MOST_ITERATIONS).fit(x, labels)
+            fitted = LogisticRegression(C=1 / l2_penalty, max_iter=_MOST_ITERATIONS).fit(x, labels)
         except ConvergenceWarning as warning:
             raise ProbeError(
                 "the logistic probe does not converge; raise its penalty, or take a ridge head"

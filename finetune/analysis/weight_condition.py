@@ -30,7 +30,7 @@ def weight_condition_numbers(
     language_model = head.kind == "label_words"
     # The seed draws the head, whose weights are not looked at.
     network = load_model(model, n_outputs=n_outputs, language_model=language_model, seed=0).model
-    targets = find_targets(network, adapter.targets)
+    targets = find_targets(network, adapter.target_modules)
     return {target.group: _condition_number(target.module.weight) for target in targets}
 
 

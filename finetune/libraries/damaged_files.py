@@ -30,7 +30,7 @@ def damage(file: Path) -> str | None:
     except UnicodeDecodeError:
         return "is not UTF-8, as JSON has to be; get it again"
     except json.JSONDecodeError as error:
-        return f"is not JSON (line {error.lineno}, column {error.colno}: {error.msg}); mend it, or get it again"
+        return f"is not JSON (line {error.lineno}, column {error.colno}: {error.msg}); correct it, or get it again"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None

@@ -103,7 +103,7 @@ def adapt(loaded: LoadedModel, settings: ScorerSettings) -> AdaptedModel:
         NotRecordedError: as `ntk_dist.jacobian.tracked.check_products`.
     """
     network = loaded.model
-    targets = find_targets(network, settings.adapter.targets)
+    targets = find_targets(network, settings.adapter.target_modules)
     if not has_sharded(network):
         check_products(TrackedLinear(target.module, target.path) for target in targets)
     words = word_ids(settings.model, settings.head.words, settings.n_outputs) if settings.language_model else None

@@ -39,7 +39,7 @@ def insert_lora(model: PreTrainedModel, settings: AdapterSettings, targets: Sequ
 
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.lora_alpha,
         lora_dropout=0.0,
         target_modules=[f"model.{target.path}" for target in targets],
     )
@@ -52,7 +52,7 @@ def insert_lora(model: PreTrainedModel, settings: AdapterSettings, targets: Sequ
     for target in targets:
         a, b = lora_pair(model, target)
         draw_fan_in(a.weight, seed, f"{target.path}.lora_A")
-        if settings.initialisation == "random":
+        if settings.initialization == "random":
             draw_fan_in(b.weight, seed, f"{target.path}.lora_B")
     model.requires_grad_(False).eval()
 

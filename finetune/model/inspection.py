@@ -83,7 +83,7 @@ def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSett
     language_model = head.kind == "label_words"
     network = empty_model(model, n_outputs=n_outputs, language_model=language_model)
     missing = check_checkpoint(model, network)
-    targets = find_targets(network, adapter.targets)
+    targets = find_targets(network, adapter.target_modules)
     check_groups({target.group: dense_parts(target).tracked for target in targets})
     groups = [_target_facts(target, adapter) for target in targets]
     if language_model:
@@ -132,7 +132,7 @@ def _target_facts(target: Target, adapter: AdapterSettings) -> GroupFacts:
         # (out, in) or, for Conv1D, (in, out)
         n_out, n_in = weight.shape if isinstance(target.module, nn.Linear) else weight.shape[::-1]
         size = adapter.rank * n_out
-        if adapter.initialisation == "random":
+        if adapter.initialization == "random":
             size += adapter.rank * n_in
         else:
             zero = ("lora_A",)

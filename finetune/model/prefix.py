@@ -130,7 +130,7 @@ class PrefixCache:
         return self._kept
 
     def _run(self, batch: Batch) -> Any:
-        """Run the whole model; return what the last frozen layer returned."""
+        """Run the model; return what the last frozen layer returned."""
         outputs: list[Any] = []
         before: list[str] = []
 
@@ -156,7 +156,7 @@ class PrefixCache:
         return outputs[-1]
 
     def _check(self, kept: "_KeptStates", positions: Positions) -> None:
-        """Compare with the whole model, because only the last states of the frozen layers are kept."""
+        """Compare with a run of all layers, because only the last states of the frozen layers are kept."""
         batch = kept.tokens.batch(positions)
         expected = self._scorer.features(batch)
         states = kept.states(positions, batch.input_ids, batch.attention_mask)

@@ -1,7 +1,7 @@
 """The names of DeepSpeed that its documentation does not promise: all that this package uses of them.
 
 They were looked at in `LOOKED_AT`, the version that is pinned. Another version may lack one: then `check_names` says
-which, before a group begins. DeepSpeed is loaded by the functions, not with this module.
+which, before a process group begins. DeepSpeed is loaded by the functions, not with this module.
 """
 
 import importlib
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 
 LOOKED_AT = "0.19.8"
 """The version of DeepSpeed in which these names were looked at."""
@@ -38,7 +38,7 @@ def check_names() -> None:
     """Check that the installed DeepSpeed has all of `NAMES`.
 
     Raises:
-        GroupError: it lacks one; says which.
+        ProcessGroupError: it lacks one; says which.
     """
     for module, names in NAMES.items():
         for name in names:
@@ -53,7 +53,7 @@ def _private(module: str, name: str) -> Any:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         installed = importlib.metadata.version("deepspeed")
-        raise GroupError(
+        raise ProcessGroupError(
             f"DeepSpeed {installed} has no {module}.{name}, which sharded models need ({error}): install "
             f"deepspeed=={LOOKED_AT}"
         ) from error

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed import all_gather, all_reduce, all_to_all_single
 
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.parallel.process_group import ProcessGroup
 
 
@@ -39,15 +39,15 @@ def check_agreement(numbers: Sequence[int], process_group: ProcessGroup) -> None
     """Check that numbers, below 2^63 in size, are the same on all processes.
 
     Raises:
-        GroupError: they are not.
+        ProcessGroupError: they are not.
     """
     own = torch.tensor(numbers)
     found = [torch.empty_like(own) for _ in range(process_group.size)]
     all_gather(found, own)
     if not all(torch.equal(own, other) for other in found):
-        raise GroupError(
+        raise ProcessGroupError(
             "the processes that hold one model no longer have the same weights: with the same numbers they computed "
-            "others, as processors of different types do; put each group on machines of one type"
+            "others, as processors of different types do; put each process group on machines of one type"
         )
 
 

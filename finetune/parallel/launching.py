@@ -7,7 +7,7 @@ from typing import Any
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 
 START_METHOD = "spawn"
 """Python's start method for the processes: new interpreters, which inherit nothing but the environment."""
@@ -17,7 +17,7 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
     """Run a function in a group of new processes; return what each returned, in the order of their ranks.
 
     The function is importable, its arguments and results can be pickled; in it `joined_group` finds the others. As soon
-    as one process fails or dies the others are ended: nothing is left of the group. It listens on loopback alone.
+    as one process fails or dies the others are ended: no process is left. They listen on loopback alone.
 
     Args:
         size: how many processes.
@@ -25,7 +25,7 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
         arguments: of `work`.
 
     Raises:
-        GroupError: a process failed; says which, and why.
+        ProcessGroupError: a process failed; says which, and why.
     """
     config = LaunchConfig(
         min_nodes=1,
@@ -44,7 +44,7 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
     # Raised after the except block, so that the error does not keep the launcher alive, which would go on listening.
-    raise GroupError(f"process {rank} of a process group of {size} {_why(failure)}; the others were ended")
+    raise ProcessGroupError(f"process {rank} of a process group of {size} {_why(failure)}; the others were ended")
 
 
 def _why(failure: ProcessFailure) -> str:

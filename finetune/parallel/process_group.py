@@ -1,6 +1,6 @@
-"""One process's view of its group: its rank, and the messages between the processes.
+"""One process's view of its process group: its rank, and the messages between the processes.
 
-Imports no torch, so that code that only asks whether there is a group does not wait for that import.
+Imports no torch, so that code that only asks for the size of the process group does not wait for that import.
 """
 
 import json
@@ -26,12 +26,12 @@ class Board(Protocol):
 
 @dataclass
 class ProcessGroup:
-    """This process among those that hold one model together; by itself it is a group of one.
+    """This process among those that hold one model together; by itself it is a process group of one.
 
     Attributes:
         rank: its number, from 0; the first one leads.
         size: how many there are.
-        board: where the first leaves messages for the others; None in a group of one.
+        board: where the first leaves messages for the others; None in a process group of one.
     """
 
     rank: int = 0

@@ -14,7 +14,7 @@ import torch
 from torch._C._distributed_c10d import HashStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.parallel.deepspeed_private import check_names, leave_reductions_uncompiled
 from finetune.parallel.process_group import ProcessGroup
 
@@ -29,17 +29,18 @@ _GRACE = 5.0
 def joined_group() -> Iterator[ProcessGroup]:
     """Join the processes started by torchrun, or by another launcher that sets its variables; leave them at the end.
 
-    After an error this process does not close the group: that would end the others before it has reported the error.
+    After an error this process does not close the process group, which would end the others before it has reported the
+    error.
 
     Raises:
-        GroupError: DeepSpeed is not installed, or nothing says which processes there are.
+        ProcessGroupError: DeepSpeed is not installed, or nothing says which processes there are.
     """
     if not torch.distributed.is_torchelastic_launched():
-        raise GroupError("a process group is started by torchrun: torchrun --nproc-per-node 2 ...")
+        raise ProcessGroupError("a process group is started by torchrun: torchrun --nproc-per-node 2 ...")
     store, rank, size = next(rendezvous("env://"))
-    group = _joined(store, rank, size, os.environ["MASTER_ADDR"])
+    process_group = _joined(store, rank, size, os.environ["MASTER_ADDR"])
     try:
-        yield group
+        yield process_group
     except RuntimeError as error:
         if is_lost_connection(error):
             # The process that left first is at fault. Without the pause a busy launcher might find this one first.
@@ -63,10 +64,10 @@ class MeetingPoint:
         self.port: int = self._socket.getsockname()[1]
 
     def open(self, size: int) -> ProcessGroup:
-        """Begin a group of `size` processes, with this one as the first.
+        """Begin a process group of `size` processes, with this one as the first.
 
         Raises:
-            GroupError: DeepSpeed is not installed.
+            ProcessGroupError: DeepSpeed is not installed.
         """
         store = TCPStore(
             self.address, self.port, size, True, wait_for_workers=False, master_listen_fd=self._socket.detach()
@@ -75,7 +76,7 @@ class MeetingPoint:
 
 
 def meet(address: str, port: int, rank: int, size: int, own_address: str) -> ProcessGroup:
-    """Join the group whose first process listens at an address and port.
+    """Join the process group whose first process listens at an address and port.
 
     Args:
         address: of the first process.
@@ -85,17 +86,17 @@ def meet(address: str, port: int, rank: int, size: int, own_address: str) -> Pro
         own_address: IP address of this process's node.
 
     Raises:
-        GroupError: DeepSpeed is not installed.
+        ProcessGroupError: DeepSpeed is not installed.
     """
     store = TCPStore(address, port, size, False, wait_for_workers=False)
     return _joined(store, rank, size, own_address)
 
 
 def in_a_group() -> None:
-    """Make this process a group by itself unless it belongs to one: DeepSpeed works in groups alone.
+    """Make this process a process group by itself unless it belongs to one: DeepSpeed needs one.
 
     Raises:
-        GroupError: DeepSpeed is not installed.
+        ProcessGroupError: DeepSpeed is not installed.
     """
     if not torch.distributed.is_initialized():
         _joined(HashStore(), 0, 1, "127.0.0.1")
@@ -134,7 +135,7 @@ def _prepare_deepspeed() -> None:
     try:
         import_module("deepspeed")
     except ImportError as error:
-        raise GroupError(
+        raise ProcessGroupError(
             f"a process group needs DeepSpeed, which cannot be imported ({error}): install the extra `sharded`"
         ) from error
     check_names()

@@ -48,7 +48,7 @@ class DataParallelModel(StackedModel):
         """See `Trainable.outputs`.
 
         Raises:
-            GroupError: the processes no longer have the same displacements.
+            ProcessGroupError: the processes no longer have the same displacements.
         """
         self._check_agreement(split, positions, cells)
         n_examples = len(positions[0])

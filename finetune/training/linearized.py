@@ -34,7 +34,7 @@ class LinearizedModel:
     Args:
         rows: by split.
         linears: the tracked modules in the order of the columns.
-        n_cells: cells S that are trained side by side.
+        n_cells: number S of stacked cells.
     """
 
     def __init__(self, rows: Mapping[Split, LinearRows], linears: Sequence[TrackedLinear], n_cells: int) -> None:

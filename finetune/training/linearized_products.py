@@ -11,7 +11,7 @@ from torch import Tensor
 
 from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import TokenizedTexts
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer
 from finetune.training.trainable import Displacement, Positions, Split, unmoved
@@ -29,12 +29,12 @@ class LinearizedProducts:
         groups: names of the groups that are trained.
         texts: the examples by split.
         outputs: which outputs are trained.
-        n_cells: cells S that are trained side by side.
+        n_cells: number S of stacked cells.
         initial: by split (n, R), f_0.
         prefixes: by split, the filled caches of what leaves the frozen layers; none runs them at every step.
 
     Raises:
-        GroupError: the model is sharded.
+        ProcessGroupError: the model is sharded.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LinearizedProducts:
         prefixes: Mapping[Split, PrefixCache] | None = None,
     ) -> None:
         if scorer.is_sharded:
-            raise GroupError(
+            raise ProcessGroupError(
                 "products with the Jacobian cannot be had of a model that is sharded over processes, which lets go of "
                 "each layer's weights before they are differentiated a second time; set finetune.linearization: rows, "
                 "with a larger memory budget"

@@ -1,4 +1,4 @@
-"""The training loop: the same for the model and for its linearization, for one cell and for several side by side."""
+"""The training loop: the same for the model and for its linearization, for one cell and for stacked ones."""
 
 import math
 from collections.abc import Sequence
@@ -87,9 +87,9 @@ def train_cells(
 ) -> TrainingRun:
     """Train every cell of a model.
 
-    A cell whose loss is not finite, or explodes, ends as DIVERGED with the last displacement that was looked at before;
+    A cell whose loss is not finite, or explodes, ends as DIVERGED with the last displacement that was evaluated before;
     the others go on. The numbers depend on the arguments alone, not on interruptions; those of a cell agree with the
-    ones that it gets by itself to rounding. The trained weights are saved before the last look at them, so that a
+    ones that it gets by itself to rounding. The trained weights are saved before their last evaluation, so that a
     failure after that costs no step.
 
     Args:
@@ -99,13 +99,13 @@ def train_cells(
         cells: the cells.
         seeds: of the order of examples, for each origin.
         checkpoint: keeps how far the run is, and lets it go on from there.
-        observer: looks at the displacements whenever all examples are looked at.
-        at_once: most examples that go through the model at once, where memory does not allow `batch_examples`; the
+        observer: gets the displacements at every evaluation.
+        at_once: most examples that go through the model at once, where memory does not allow `batch_size`; the
             numbers agree with those of whole batches to rounding.
     """
     training = _Training(model, targets, settings, cells, seeds)
     training.observer = observer
-    training.at_once = min(at_once or settings.batch_examples, settings.batch_examples)
+    training.at_once = min(at_once or settings.batch_size, settings.batch_size)
     return training.run(checkpoint or NoCheckpoint())
 
 
@@ -124,7 +124,7 @@ class _Training:
         self.cells = cells
         self.seeds = seeds
         self.observer: Observer | None = None
-        self.at_once = settings.batch_examples
+        self.at_once = settings.batch_size
         self.n = len(targets[0].train)
         self.state = TrainingState.first(model.displacements, make_optimizer(settings, model.displacements))
 
@@ -133,29 +133,29 @@ class _Training:
         kept = checkpoint.load()
         if kept is not None:
             restore(kept, state)
-        if self._is_to_be_looked_at():
-            self._look()
+        if self._evaluation_is_due():
+            self._evaluate()
         while state.step < self.settings.steps and state.active():
             self._update()
             state.step += 1
             if self._may_be_the_end() or checkpoint.due():
                 checkpoint.save(saved(state))
-            if self._is_to_be_looked_at():
-                self._look()
-        if state.step < self.settings.steps:  # a look ended the last cells
+            if self._evaluation_is_due():
+                self._evaluate()
+        if state.step < self.settings.steps:  # an evaluation ended the last cells
             checkpoint.save(saved(state))
         return TrainingRun(state.trajectory, state.cells)
 
-    def _is_to_be_looked_at(self) -> bool:
+    def _evaluation_is_due(self) -> bool:
         step, seen = self.state.step, self.state.trajectory.steps
-        due = step % self.settings.record_every == 0 or step == self.settings.steps
+        due = step % self.settings.eval_steps == 0 or step == self.settings.steps
         return due and bool(self.state.active()) and step not in seen[-1:]
 
     def _may_be_the_end(self) -> bool:
-        """Tell whether no further step may follow, as the look that is due may end the last cell."""
+        """Tell whether no further step may follow, as the evaluation that is due may end the last cell."""
         if self.state.step == self.settings.steps or not self.state.active():
             return True
-        return self.settings.patience is not None and self._is_to_be_looked_at()
+        return self.settings.early_stopping_patience is not None and self._evaluation_is_due()
 
     def _update(self) -> None:
         active = self.state.active()
@@ -241,8 +241,8 @@ class _Training:
             changed.append(regularizers.pull(displacement, strength))
         if self.settings.regularizer == "selective":
             changed.append(regularizers.pull_selectively(displacement, strength))
-        if self.settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(displacement.values(), self.settings.clip_norm)
+        if self.settings.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(displacement.values(), self.settings.max_grad_norm)
         return changed
 
     def _before_step(self, cell: int) -> Displacement:
@@ -259,33 +259,33 @@ class _Training:
             return [regularizers.project(displacement, before, strength)]
         return []
 
-    def _look(self) -> None:
+    def _evaluate(self) -> None:
         """Record the cells that are trained as they stand, and decide which go on."""
         state, seen = self.state, self.state.trajectory
-        looked_at = state.active()
+        evaluated = state.active()
         # Before the first step nothing has moved, so that one cell speaks for all of its origin.
         origins = self.model.origins
-        cells = looked_at if state.step else [origins.index(origin) for origin in origins]
+        cells = evaluated if state.step else [origins.index(origin) for origin in origins]
         outputs: dict[Split, NDArray[np.float64]] = {"train": self._outputs("train", cells)}
         outputs["eval"] = self._outputs("eval", cells)
-        chosen = [state.cells[cell] for cell in looked_at]
+        chosen = [state.cells[cell] for cell in evaluated]
         seen.steps.append(state.step)
         for found, values in (
             (seen.train_outputs, outputs["train"]),
             (seen.eval_outputs, outputs["eval"]),
-            (seen.distances, np.array([norm(state.displacements[cell]) for cell in looked_at])),
+            (seen.distances, np.array([norm(state.displacements[cell]) for cell in evaluated])),
             (seen.pulled, np.array([cell.pulled for cell in chosen])),
             (seen.pulled_tensors, np.array([cell.pulled_tensors for cell in chosen])),
         ):
-            found.append(self._of_all_cells(values, looked_at))
-        losses = {split: self._losses(split, values, looked_at) for split, values in outputs.items()}
-        for cell, train_loss, eval_loss in zip(looked_at, losses["train"], losses["eval"], strict=True):
-            state.cells[cell].looks += 1
+            found.append(self._of_all_cells(values, evaluated))
+        losses = {split: self._losses(split, values, evaluated) for split, values in outputs.items()}
+        for cell, train_loss, eval_loss in zip(evaluated, losses["train"], losses["eval"], strict=True):
+            state.cells[cell].evaluations += 1
             if self._has_exploded(cell, float(train_loss)):
                 self._end_as_diverged(cell)
             else:
                 self._keep(cell, float(eval_loss))
-        self._observe([cell for cell in looked_at if state.cells[cell].status is not CellStatus.DIVERGED])
+        self._observe([cell for cell in evaluated if state.cells[cell].status is not CellStatus.DIVERGED])
 
     def _observe(self, cells: list[int]) -> None:
         """Record the observer's results for some cells, if there is an observer."""
@@ -302,9 +302,9 @@ class _Training:
         return found
 
     def _keep(self, cell: int, eval_loss: float) -> None:
-        seen, ended, patience = self.state.trajectory, self.state.cells[cell], self.settings.patience
+        seen, ended, patience = self.state.trajectory, self.state.cells[cell], self.settings.early_stopping_patience
         if patience is None or eval_loss < ended.best_loss:
-            ended.kept, ended.kept_record = copied(self.state.displacements[cell]), len(seen.steps) - 1
+            ended.kept, ended.kept_evaluation = copied(self.state.displacements[cell]), len(seen.steps) - 1
             ended.best_loss, ended.worse = eval_loss, 0
             return
         ended.worse += 1

@@ -54,8 +54,8 @@ def differing_weights(scorer: Scorer, other: Scorer) -> dict[Tensor, Tensor]:
     for name, (parameter, _) in differing.items():
         if id(parameter) not in linear:
             raise UnsupportedModelError(
-                f"{name} differs between seeds and does not belong to a linear module, so that seeds cannot be trained "
-                "side by side; leave them out of finetune.side_by_side_across"
+                f"{name} differs between seeds and does not belong to a linear module, so that seeds cannot be "
+                "stacked; leave them out of finetune.stacked_across"
             )
     return dict(differing.values())
 

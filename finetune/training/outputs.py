@@ -21,7 +21,7 @@ def all_outputs(model: Trainable, split: Split, cells: Sequence[int], *, at_once
         at_once: most examples that go through the model at once, in batches of examples that cost alike.
     """
     lengths = model.lengths(split)
-    buckets = [length_buckets(each, batch_tokens=at_once * int(max(each)), batch_examples=at_once) for each in lengths]
+    buckets = [length_buckets(each, batch_tokens=at_once * int(max(each)), batch_size=at_once) for each in lengths]
     # Origins have equally many examples, so that the batches of all of them have the same sizes.
     found = [
         (positions, model.outputs(split, positions, list(cells)).double().cpu().numpy())

@@ -14,12 +14,12 @@ from finetune.training.trainable import Displacement
 Arrays = dict[str, NDArray[np.generic]]
 
 SEEN = ("train_outputs", "eval_outputs", "distances", "pulled", "pulled_tensors")
-"""Fields of a trajectory that hold a value for every cell at every look."""
+"""Fields of a trajectory that hold a value for every cell at every evaluation."""
 
 Observer = Callable[[Mapping[int, Displacement]], Mapping[str, NDArray[np.float64]]]
-"""Looks at the displacements of some cells, by their numbers, and returns by name a number for each, in their order.
+"""Observes the displacements of some cells, by their numbers, and returns by name a number for each, in their order.
 
-It is called at every look, with the cells that are still trained, and has the same names each time.
+It is called at every evaluation, with the cells that are still trained, and has the same names each time.
 """
 
 
@@ -36,7 +36,7 @@ class Trajectory:
     """Values of S cells recorded at K steps; nan for cells that had ended before.
 
     Attributes:
-        steps: (K,) updates made before each look.
+        steps: (K,) updates made before each evaluation.
         train_outputs: K arrays (S, n, R).
         eval_outputs: K arrays (S, m, R).
         distances: K arrays (S,), |theta - theta_0|.
@@ -61,12 +61,12 @@ class CellState:
     Attributes:
         status: how it ended; FINISHED as long as it has not.
         active: whether it is still trained.
-        kept: the displacement that it ends with: the last that was looked at, or the best one with early stopping.
-        kept_record: which look that was.
+        kept: the displacement that it ends with: the last that was evaluated, or the best one with early stopping.
+        kept_evaluation: the number of that evaluation, from 0.
         best_loss: evaluation loss there.
-        worse: looks since then.
+        worse: evaluations since then.
         failed_step: updates made before the loss was not finite, or exploded; None if that did not happen.
-        looks: number of looks at it while it was trained; these are the trajectory's first ones.
+        evaluations: number of its evaluations while it was trained; these are the trajectory's first ones.
         updates: updates of its weights.
         pulled: those at which the regularizer changed something.
         pulled_tensors: sum over updates of the share of tensors that the regularizer changed.
@@ -75,11 +75,11 @@ class CellState:
     kept: Displacement
     status: CellStatus = CellStatus.FINISHED
     active: bool = True
-    kept_record: int = 0
+    kept_evaluation: int = 0
     best_loss: float = float("inf")
     worse: int = 0
     failed_step: int | None = None
-    looks: int = 0
+    evaluations: int = 0
     updates: int = 0
     pulled: int = 0
     pulled_tensors: float = 0.0
@@ -130,7 +130,7 @@ class TrainingRun:
         """Return the run of some of the cells."""
         seen = self.trajectory
         by_cell = {name: [values[chosen] for values in getattr(seen, name)] for name in SEEN}
-        observed = {name: [values[chosen] for values in looks] for name, looks in seen.observed.items()}
+        observed = {name: [values[chosen] for values in evaluations] for name, evaluations in seen.observed.items()}
         return TrainingRun(replace(seen, **by_cell, observed=observed), self.cells[chosen])
 
 

@@ -47,7 +47,9 @@ def _saved_cell(displacement: Displacement, cell: CellState, optimizer: torch.op
     failed = -1 if cell.failed_step is None else cell.failed_step
     arrays: Arrays = {
         "status": np.array([_STATUSES.index(cell.status)]),
-        "counts": np.array([cell.active, cell.kept_record, cell.worse, failed, cell.looks, cell.updates, cell.pulled]),
+        "counts": np.array(
+            [cell.active, cell.kept_evaluation, cell.worse, failed, cell.evaluations, cell.updates, cell.pulled]
+        ),
         "sums": np.array([cell.best_loss, cell.pulled_tensors]),
     }
     for name, tensor in displacement.items():
@@ -66,7 +68,7 @@ def _restore_cell(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     cell.status = _STATUSES[int(np.asarray(arrays["status"], dtype=np.int64)[0])]
-    active, cell.kept_record, cell.worse, failed, cell.looks, cell.updates, cell.pulled = (
+    active, cell.kept_evaluation, cell.worse, failed, cell.evaluations, cell.updates, cell.pulled = (
         int(count) for count in np.asarray(arrays["counts"], dtype=np.int64)
     )
     cell.active, cell.failed_step = bool(active), None if failed < 0 else failed

@@ -6,7 +6,7 @@ from typing import Literal
 Loss = Literal["squared", "cross_entropy"]
 Regularizer = Literal["l2sp", "selective", "spd", "decoupled"]
 Optimizer = Literal["gradient_descent", "sgd", "adamw"]
-Schedule = Literal["constant", "linear", "cosine"]
+SchedulerType = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -19,33 +19,34 @@ class TrainingSettings:
     Attributes:
         loss: "squared" is half the squared distance from the coded target, summed over outputs.
         regularizer: how the weights are held near the pretrained ones; see `finetune.training.regularizers`.
-        optimiser: "gradient_descent" takes all examples at every step, the other two batches.
-        learning_rate: of the optimizer, before the schedule.
+        optimizer: "gradient_descent" takes all examples at every step, the other two batches.
+        learning_rate: of the optimizer, before warm-up and decay.
         steps: updates of the weights.
-        batch_examples: examples that go through the model at once.
-        accumulation: batches whose gradients make one step; 1 for gradient descent, which takes them all.
-        schedule: how the learning rate goes on after the warm-up: "linear" and "cosine" fall to 0 at the end.
+        batch_size: examples that go through the model at once.
+        gradient_accumulation_steps: batches whose gradients make one step; 1 for gradient descent, which takes
+            them all.
+        lr_scheduler_type: how the learning rate goes on after the warm-up: "linear" and "cosine" fall to 0 at the end.
         warmup_steps: steps over which the learning rate rises from 0.
         momentum: of "sgd".
-        clip_norm: norm to which the gradient of a cell is cut; None leaves it.
-        patience: records without a better evaluation loss after which a cell stops, and keeps its best weights; None
-            trains to the end.
-        record_every: steps between two looks at all examples.
+        max_grad_norm: norm to which the gradient of a cell is cut; None leaves it.
+        early_stopping_patience: evaluations without a better loss on evaluation examples after which a cell stops and
+            keeps its best weights; None trains to the end.
+        eval_steps: steps between two evaluations on all examples.
     """
 
     loss: Loss
     regularizer: Regularizer
-    optimiser: Optimizer
+    optimizer: Optimizer
     learning_rate: float
     steps: int
-    batch_examples: int
-    accumulation: int = 1
-    schedule: Schedule = "constant"
+    batch_size: int
+    gradient_accumulation_steps: int = 1
+    lr_scheduler_type: SchedulerType = "constant"
     warmup_steps: int = 0
     momentum: float = 0.0
-    clip_norm: float | None = None
-    patience: int | None = None
-    record_every: int = 10
+    max_grad_norm: float | None = None
+    early_stopping_patience: int | None = None
+    eval_steps: int = 10
 
 
 @dataclass(frozen=True)

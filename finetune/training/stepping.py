@@ -26,9 +26,9 @@ def step_batches(
         seed: of the order.
         at_once: most examples of a batch; how a step is cut into batches changes its sums by rounding only.
     """
-    n, size = len(lengths), settings.batch_examples * settings.accumulation
-    if settings.optimiser == "gradient_descent":
-        return length_buckets(lengths, batch_tokens=at_once * int(max(lengths)), batch_examples=at_once)
+    n, size = len(lengths), settings.batch_size * settings.gradient_accumulation_steps
+    if settings.optimizer == "gradient_descent":
+        return length_buckets(lengths, batch_tokens=at_once * int(max(lengths)), batch_size=at_once)
     epoch, within = divmod(step, -(-n // size))
     chosen = np.random.default_rng([seed, 2, epoch]).permutation(n)[within * size :][:size]
     return [chosen[start : start + at_once] for start in range(0, len(chosen), at_once)]
@@ -47,13 +47,13 @@ def learning_rate(settings: TrainingSettings, step: int, most: float | None = No
         return rate * (step + 1) / settings.warmup_steps
     share = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
     factor = {"constant": 1.0, "linear": 1 - share, "cosine": 0.5 * (1 + math.cos(math.pi * share))}
-    return rate * factor[settings.schedule]
+    return rate * factor[settings.lr_scheduler_type]
 
 
 def make_optimizer(settings: TrainingSettings, displacements: list[Displacement]) -> torch.optim.Optimizer:
     """Return the optimizer, with one parameter group a cell."""
     groups = [{"params": list(displacement.values())} for displacement in displacements]
-    if settings.optimiser == "adamw":
+    if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
-    momentum = settings.momentum if settings.optimiser == "sgd" else 0.0
+    momentum = settings.momentum if settings.optimizer == "sgd" else 0.0
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=momentum)

@@ -62,7 +62,7 @@ class Batch:
 
 
 def length_buckets(
-    lengths: Sequence[int] | NDArray[np.integer], *, batch_tokens: int, batch_examples: int | None = None
+    lengths: Sequence[int] | NDArray[np.integer], *, batch_tokens: int, batch_size: int | None = None
 ) -> list[NDArray[np.int64]]:
     """Split examples into batches of similar length.
 
@@ -73,18 +73,18 @@ def length_buckets(
     Args:
         lengths: (n,) tokens of each example.
         batch_tokens: most tokens of a batch, padding included.
-        batch_examples: most examples of a batch, which bounds the rows that it gives; None sets no bound.
+        batch_size: most examples of a batch, which bounds the rows that it gives; None sets no bound.
 
     Returns:
         Positions of the examples of each batch; together each of 0..n-1 once.
 
     Raises:
-        NtkError: a length, `batch_tokens` or `batch_examples` is below 1.
+        NtkError: a length, `batch_tokens` or `batch_size` is below 1.
     """
     sizes = np.asarray(lengths, dtype=np.int64)
-    most = len(sizes) if batch_examples is None else batch_examples
+    most = len(sizes) if batch_size is None else batch_size
     if batch_tokens < 1 or (sizes < 1).any() or (len(sizes) and most < 1):
-        raise NtkError("every example needs a token; batch_tokens and batch_examples must be at least 1")
+        raise NtkError("every example needs a token; batch_tokens and batch_size must be at least 1")
     order = np.argsort(sizes, kind="stable")
     batches: list[NDArray[np.int64]] = []
     start = 0

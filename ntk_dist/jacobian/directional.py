@@ -147,6 +147,6 @@ def _check_finite(values: Tensor, what: str) -> None:
     bad = ~torch.isfinite(values).all(dim=1)
     if bool(bad.any()):
         raise NonFiniteError(
-            f"{what} is NaN or infinite for example {int(bad.nonzero()[0])} of the batch; look at its text, "
+            f"{what} is NaN or infinite for example {int(bad.nonzero()[0])} of the batch; check its text, "
             "or use dtype float64 if the model overflows"
         )

@@ -83,6 +83,6 @@ def _check(scores: Tensor) -> None:
     bad = ~torch.isfinite(scores).all(dim=1)
     if bool(bad.any()):
         raise NonFiniteError(
-            f"a score is NaN or infinite for example {int(bad.nonzero()[0])} of the batch; look at its text, or use "
+            f"a score is NaN or infinite for example {int(bad.nonzero()[0])} of the batch; check its text, or use "
             "dtype float64 if the model overflows"
         )

@@ -218,7 +218,7 @@ def _bad(dtype: torch.dtype, what: str, bad: int) -> str:
         if dtype == torch.float64
         else "use dtype float64 if the model overflows (bfloat16 instead of float16)"
     )
-    return f"{what} is NaN or infinite for example {bad} of the batch; look at its text, or {fix}"
+    return f"{what} is NaN or infinite for example {bad} of the batch; check its text, or {fix}"
 
 
 def _too_large(values: Tensor, what: str, bad: int) -> str:

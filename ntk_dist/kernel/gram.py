@@ -67,7 +67,7 @@ def check_same_group(left: Rows, right: Rows) -> None:
 def not_finite(row: int) -> str:
     """Return the message about a Jacobian row that holds nan or inf."""
     return (
-        f"Jacobian row {row} of this tile holds nan or inf: look at that example's text and at the "
+        f"Jacobian row {row} of this tile holds nan or inf: check that example's text and at the "
         "model's weights, or capture with the model in float64"
     )
 

@@ -50,7 +50,7 @@ class PrimalDecomposition:
             G = blas.dsyrk(1.0, block.T, beta=1.0, c=G, lower=1, overwrite_c=1)
         self.trace = float(np.trace(G))
         if not np.isfinite(self.trace):
-            raise NonFiniteError("a feature row holds nan or inf: look at the Jacobian rows of these groups")
+            raise NonFiniteError("a feature row holds nan or inf: check the Jacobian rows of these groups")
         self._gram = decompose(G)
 
     @property

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli import clusters, devcluster, looking, selecting, sweeping, watching
+from orchestrator.cli import clusters, devcluster, selecting, showing, sweeping, watching
 from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
 from orchestrator.cli.terminal import Terminal, log_on_terminal, say
@@ -81,12 +81,12 @@ def _options(
         bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
     ] = False,
     _traceback: Annotated[
-        bool, typer.Option(TRACEBACK, help="Print below an error what raised it, for reports of faults.")
+        bool, typer.Option(TRACEBACK, help="Print the traceback of an error below its message.")
     ] = False,
     verbose: Annotated[
         int,
         typer.Option(
-            "--verbose", "-v", count=True, show_default=False, help="Print what is decided on the way; -vv says more."
+            "--verbose", "-v", count=True, show_default=False, help="Log decisions on standard error; -vv logs more."
         ),
     ] = 0,
 ) -> None:
@@ -108,11 +108,11 @@ app.command("cancel", rich_help_panel="On a cluster")(clusters.cancel)
 app.command("logs", rich_help_panel="On a cluster")(clusters.logs)
 app.add_typer(devcluster.app, name="devcluster", rich_help_panel="On a cluster")
 app.command("status")(watching.status)
-app.command("show")(looking.show)
+app.command("show")(showing.show)
 app.command("select")(selecting.select)
-app.command("export")(looking.export)
-app.command("report")(looking.report)
-app.command("doctor")(looking.doctor)
+app.command("export")(showing.export)
+app.command("report")(showing.report)
+app.command("doctor")(showing.doctor)
 
 
 def main() -> None:

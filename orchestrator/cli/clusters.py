@@ -205,12 +205,12 @@ def _print_offer(console: Terminal, offer: Any) -> None:
 
 def _ask(offer: Any) -> None:
     if not sys.stdin.isatty():
-        raise SpecError("nobody is there to ask whether to submit this; give --yes, or --dry-run to look only")
+        raise SpecError("nobody is there to ask whether to submit this; give --yes, or --dry-run to see it only")
     typer.confirm(f"Submit {_allocations(offer.count)}?", default=False, abort=True)
 
 
 def cancel(path: FolderArgument, as_json: JsonOption = False) -> None:
-    """Cancel the allocations of a sweep that are queued or running; what is finished is kept.
+    """Cancel the allocations of a sweep that are queued or running; finished stages are kept.
 
     Example: ntksweep cancel results/quickstart
     """
@@ -254,7 +254,7 @@ def logs(
     job: Annotated[
         str | None, typer.Option(help="Show the logs of this job, its nodes and its processes.", metavar="JOB")
     ] = None,
-    cell: Annotated[str | None, typer.Option(help="Show what happened to this cell.", metavar="CELL_ID")] = None,
+    cell: Annotated[str | None, typer.Option(help="Show the events of this cell.", metavar="CELL_ID")] = None,
     lines: Annotated[int, typer.Option(help="Last lines of each log to show.", min=1)] = 40,
     as_json: JsonOption = False,
 ) -> None:

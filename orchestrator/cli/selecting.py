@@ -126,8 +126,8 @@ def _what_it_rests_on(ranking: "Ranking") -> Iterator[str]:
     if criterion.geometric and ranking.n_unresolved:
         yield (
             f"{ranking.n_unresolved} of {ranking.n_kernels} kernels have a smallest eigenvalue below the noise floor "
-            "(condition_number_resolved is false): their plain condition_number is noise, and what stands here "
-            "compares sigma_max with s, not with sigma_min."
+            "(condition_number_resolved is false): their plain condition_number is noise, and the numbers "
+            "here compare sigma_max with s, not with sigma_min."
         )
     if criterion.column == "gcv" and ranking.n_repeats:
         yield (

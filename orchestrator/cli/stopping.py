@@ -40,7 +40,7 @@ def ending(error: BaseException | None) -> tuple[str, ExitCode]:
     by, status = "", ExitCode.INTERRUPTED
     if isinstance(error, StoppedError):
         by, status = f" by {error.signal.name}", STATUSES[error.signal]
-    return f"interrupted{by}; what is finished is kept. Run the same command again to go on.", status
+    return f"interrupted{by}; finished stages are kept. Run the same command again to go on.", status
 
 
 def _stop(number: int, _: FrameType | None) -> None:

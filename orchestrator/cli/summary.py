@@ -61,7 +61,7 @@ class Summary:
     majority_accuracy: dict[str, float]
 
 
-def summarise(results: Results) -> Summary:
+def summarize(results: Results) -> Summary:
     """Return the summary of a sweep."""
     cells = _without_nan(results.cells.to_arrow(_COLUMNS))
     cells = cells.filter(pc.equal(cells["n_train"], pc.max(cells["n_train"])))

@@ -209,14 +209,19 @@ def run(
     checked = _override(read_spec(spec), executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
-    with launched_group(checked) as group:
-        if not group.leads:
+    with launched_group(checked) as process_group:
+        if not process_group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
-            follow(checked, spec.parent, group, trusts_code=trust_remote_code)
+            follow(checked, spec.parent, process_group, trusts_code=trust_remote_code)
             return
         with Bars(Terminal(stderr=True)) as bars:
             ending = run_sweep(
-                checked, spec.parent, bars, on_change=on_change, group=group, trusts_code=trust_remote_code
+                checked,
+                spec.parent,
+                bars,
+                on_change=on_change,
+                process_group=process_group,
+                trusts_code=trust_remote_code,
             )
     folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report
@@ -255,16 +260,16 @@ def _of_tasks(values: dict[str, float]) -> str:
 
 def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> None:
     from orchestrator.cli.data_notes import data_notes
-    from orchestrator.cli.summary import summarise
+    from orchestrator.cli.summary import summarize
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.results.loading import Results
 
     console = Terminal()
     if ending.n_cells:
-        summary = summarise(Results(folder))
+        summary = summarize(Results(folder))
         console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
         if summary.majority_accuracy:
-            console.print(f"always saying the commonest class: {_of_tasks(summary.majority_accuracy)}")
+            console.print(f"majority baseline: {_of_tasks(summary.majority_accuracy)}")
         console.print()
     for note in (*kernel_notes(ending.plan), *training_notes(ending.plan), *data_notes(ending.plan)):
         console.print(note)
@@ -279,7 +284,7 @@ def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> 
         n_failed = len(ending.report.failures)
         console.print(
             f"{n_failed} stage{'s' if n_failed > 1 else ''} failed and {ending.report.blocked} wait for them; when the "
-            "cause is mended, run the same command again",
+            "cause is corrected, run the same command again",
         )
     console.print(
         f"{ending.n_cells} of {ending.plan.n_cells} cells in {as_typed(folder.tables)}/cells",

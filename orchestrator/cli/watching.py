@@ -62,7 +62,8 @@ def status(
             console.print("every artifact and table matches its checksum")
         elif found.damaged:
             console.print(
-                "`ntksweep run SPEC`, or `ntksweep resume` on a cluster, sets what is damaged aside and makes it again",
+                "`ntksweep run SPEC`, or `ntksweep resume` on a cluster, sets damaged artifacts aside and computes "
+                "them again",
             )
     if found.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)

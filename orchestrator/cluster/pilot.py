@@ -18,7 +18,7 @@ from orchestrator.cluster.log import LogLines
 from orchestrator.cluster.release import ran_out_of_memory
 from orchestrator.engine.executors.joined_ray import JoinedRay
 from orchestrator.engine.executors.ray_workers import RayExecutor
-from orchestrator.engine.run import noted_damage, work_off
+from orchestrator.engine.run import compute_missing, noted_damage
 from orchestrator.engine.schedule import Report, Schedule
 from orchestrator.errors import ChangedError, ExitCode, SweepError
 from orchestrator.installation import installation_and_libraries
@@ -71,7 +71,7 @@ class Pilot:
         journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
         try:
             with RayExecutor(plan.sweep, folder, JoinedRay(Path(os.environ[NODE_LOGS]))) as executor:
-                report = self._work_off(plan, executor)
+                report = self._compute_missing(plan, executor)
         except BaseException as error:
             journal.write("run", phase="stopped", why=type(error).__name__)
             logger.info("the run stopped", exc_info=error)
@@ -79,7 +79,7 @@ class Pilot:
         journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures), open=report.open)
         return report
 
-    def _work_off(self, plan: Plan, executor: RayExecutor) -> Report:
+    def _compute_missing(self, plan: Plan, executor: RayExecutor) -> Report:
         store, lines = self.folder.artifacts(), LogLines()
 
         def compute(missing: list[Stage]) -> Report:
@@ -91,7 +91,7 @@ class Pilot:
                 self._schedule.stop()
             return self._schedule.run()
 
-        report, n_cells = work_off(
+        report, n_cells = compute_missing(
             plan, self.folder, lines, self.folder.journal(), compute, also=noted_damage(plan, self.folder)
         )
         lines.end(report, n_cells)

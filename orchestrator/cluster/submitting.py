@@ -272,8 +272,8 @@ def _refuse_groups_that_are_not_whole(plan: Plan, profile: Profile) -> None:
     if workers % spec.group_size:
         raise BudgetError(
             f"the profile's {counted(profile.nodes, 'node')} with {counted(profile.tasks_per_node, 'worker')} each "
-            f"make no whole groups of sharding.group_size: {spec.group_size}; make nodes times tasks_per_node a "
-            "multiple of it"
+            f"cannot be shared out among process groups of sharding.group_size: {spec.group_size}; make nodes times "
+            "tasks_per_node a multiple of it"
         )
     if spec.compute.device == "cuda" and profile.gpus_per_task == 0:
         raise BudgetError(

@@ -1,6 +1,7 @@
 """Reading YAML that one pydantic model describes, with errors that name the line, the key and the nearest valid one."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -43,12 +44,14 @@ class Document(Generic[Model]):
         what: its name in messages.
         beginning: how to get one to start from, as a clause.
         error: the error to raise for a file that is not valid.
+        other_names: dotted keys by the names that people know them by from elsewhere; messages suggest them.
     """
 
     model: type[Model]
     what: str
     beginning: str
     error: type[SweepError]
+    other_names: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, path: Path) -> Model:
         """Read and check the file `path`.
@@ -87,7 +90,7 @@ class Document(Generic[Model]):
         try:
             return self.model.model_validate(root.value)
         except ValidationError as error:
-            faults = faults_of(self.model, error, root)
+            faults = faults_of(self.model, error, root, self.other_names)
             heading = f"{name} is not a valid {self.what} ({len(faults)} fault{'s' if len(faults) > 1 else ''}):"
             raise self.error("\n".join([heading, *(f"  {fault}" for fault in faults)])) from None
 

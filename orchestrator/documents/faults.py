@@ -2,8 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -12,6 +13,9 @@ from pydantic_core import ErrorDetails
 from orchestrator.documents.node import Node
 
 Location = tuple[str | int, ...]
+
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+"""No names from elsewhere."""
 
 LONGEST_QUOTE = 60
 """Characters of a value that are quoted in a message."""
@@ -23,20 +27,27 @@ MOST_FAULTS = 20
 """Most faults that are reported; the others appear once those are corrected."""
 
 
-def faults_of(model: type[BaseModel], error: ValidationError, root: Node) -> list[str]:
+def faults_of(
+    model: type[BaseModel], error: ValidationError, root: Node, other_names: Mapping[str, str] = NO_NAMES
+) -> list[str]:
     """Return a line for each fault that pydantic found.
 
     Args:
         model: the expected model.
         error: the error that pydantic raised.
         root: the file.
+        other_names: dotted keys by the names that people know them by from elsewhere.
     """
     # A value that fits none of a union's members is reported once for each member: keep the most helpful report.
     # A member that does not know a key says nothing about its value.
     by_place: dict[Location, list[str]] = {}
     for fault in sorted(error.errors(include_url=False), key=_is_unknown_key):
         place = _known_place(fault["loc"], root.value)
-        message = _unknown_key(model, fault["loc"]) if _is_unknown_key(fault) else _message(fault, _at(place, root))
+        message = (
+            _unknown_key(model, fault["loc"], other_names)
+            if _is_unknown_key(fault)
+            else _message(fault, _at(place, root))
+        )
         by_place.setdefault(place, []).append(message)
     outer = {place[:length] for place in by_place for length in range(1, len(place))}
     innermost = [place for place in by_place if place not in outer]
@@ -176,12 +187,16 @@ _MESSAGES: dict[str, Callable[[ErrorDetails, Node | None], str]] = {
 }
 
 
-def _unknown_key(model: type[BaseModel], location: Location) -> str:
+def _unknown_key(model: type[BaseModel], location: Location, other_names: Mapping[str, str]) -> str:
     key = str(location[-1])
     valid = sorted({name for section in _sections_at(model, location[:-1]) for name in section.model_fields})
     if key in valid:
         return f"`{key}` does not go together with the other keys beside it; give one of {', '.join(valid)}"
     plain = key[:LONGEST_QUOTE].strip().lower().replace("-", "_")
+    if plain in other_names:
+        named = other_names[plain]
+        inner = named.rpartition(".")[2]
+        return f"unknown key {quoted(key)}; the key for this is `{inner if inner in valid else named}`"
     # For a key that is valid elsewhere, wrong indentation is the likelier mistake.
     nearest = difflib.get_close_matches(plain, valid, n=1, cutoff=0.8 if plain in _homes(model) else 0.5)
     hints = [f"did you mean `{nearest[0]}`?"] if nearest else []

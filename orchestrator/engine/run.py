@@ -74,7 +74,7 @@ def run(
     progress: Progress,
     *,
     on_change: OnChange = OnChange.REFUSE,
-    group: ProcessGroup | None = None,
+    process_group: ProcessGroup | None = None,
     trusts_code: bool = False,
 ) -> Ending:
     """Run a sweep until every cell is in the tables, or failed.
@@ -84,7 +84,7 @@ def run(
         spec_folder: folder that relative paths in the spec start from.
         progress: is told about the progress of the run.
         on_change: what to do if the results folder holds other numbers than the spec asks for.
-        group: the processes that run it inline, of which this one is the first; None for this one alone.
+        process_group: the processes that run it inline, of which this one is the first; None for this one alone.
         trusts_code: whether code that comes with the model may run.
 
     Raises:
@@ -120,11 +120,11 @@ def run(
     keep_plan(plan, folder)
     folder.refusals().clear()
     with process_log(folder.logs):
-        return _run_logged(plan, folder, progress, group or ProcessGroup(), damaged)
+        return _run_logged(plan, folder, progress, process_group or ProcessGroup(), damaged)
 
 
 def _run_logged(
-    plan: Plan, folder: ResultsFolder, progress: Progress, group: ProcessGroup, damaged: Sequence[str]
+    plan: Plan, folder: ResultsFolder, progress: Progress, process_group: ProcessGroup, damaged: Sequence[str]
 ) -> Ending:
     sweep, store, journal = plan.sweep, folder.artifacts(), folder.journal()
     journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
@@ -133,11 +133,11 @@ def _run_logged(
     logger.debug("compute: %s", sweep.spec.compute)
 
     def compute(missing: list[Stage]) -> Report:
-        with make_executor(sweep, folder, group) as executor:
+        with make_executor(sweep, folder, process_group) as executor:
             return Schedule(plan, store, executor, progress, missing).run()
 
     try:
-        report, n_cells = work_off(plan, folder, progress, journal, compute, also=damaged)
+        report, n_cells = compute_missing(plan, folder, progress, journal, compute, also=damaged)
     except BaseException as error:
         journal.write("run", phase="stopped", why=type(error).__name__)
         logger.info("the run stopped", exc_info=error)
@@ -185,7 +185,7 @@ def noted_damage(plan: Plan, folder: ResultsFolder) -> list[str]:
     return damaged
 
 
-def work_off(
+def compute_missing(
     plan: Plan,
     folder: ResultsFolder,
     progress: Progress,

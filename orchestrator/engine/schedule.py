@@ -217,7 +217,7 @@ class Schedule:
         self._repairs[found] = self._repairs.get(found, 0) + 1
         # Each worker may have it open from before the repair, and finds it damaged once.
         if self._repairs[found] > MOST_REPAIRS + self._most_workers:
-            message = f"{outcome.message}; it was computed again and again: look at the disk"
+            message = f"{outcome.message}; it was computed again and again: check the disk"
             self._report.failures.append(Failure(stage, FailureClass.STORAGE, message))
             return
         if stage_id not in self._open:

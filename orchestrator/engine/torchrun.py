@@ -20,7 +20,7 @@ def launched_group(spec: Spec) -> Iterator[ProcessGroup]:
     """Yield the processes that run a spec inline; only this one if models are not shared or not run inline.
 
     Raises:
-        SpecError: torchrun did not start this process, or not as many as a group has.
+        SpecError: torchrun did not start this process, or not as many as a process group has.
     """
     if spec.compute.executor != "inline" or spec.group_size == 1:
         yield ProcessGroup()
@@ -35,14 +35,14 @@ def launched_group(spec: Spec) -> Iterator[ProcessGroup]:
         )
     from finetune.parallel.processes import joined_group
 
-    with joined_group() as group:
-        refuse_others(group.gathered(installation().to_json()))
-        yield group
-        if group.leads:
-            dismiss(group)
+    with joined_group() as process_group:
+        refuse_others(process_group.gathered(installation().to_json()))
+        yield process_group
+        if process_group.leads:
+            dismiss(process_group)
 
 
-def follow(spec: Spec, spec_folder: Path, group: ProcessGroup, *, trusts_code: bool) -> None:
+def follow(spec: Spec, spec_folder: Path, process_group: ProcessGroup, *, trusts_code: bool) -> None:
     """Take part in the run of the first process of a group until that run ends.
 
     Raises:
@@ -51,8 +51,8 @@ def follow(spec: Spec, spec_folder: Path, group: ProcessGroup, *, trusts_code: b
     folder = ResultsFolder(spec.folder)
     sweep = resolve(spec, spec_folder, folder, trusts_code=trusts_code)
     with process_log(folder.logs):
-        failure = Follower(sweep, folder, group).follow()
+        failure = Follower(sweep, folder, process_group).follow()
     if failure is not None:
         raise WorkerStartError(
-            f"process {group.rank} of the process group failed ({failure.failure}): {failure.message}"
+            f"process {process_group.rank} of the process group failed ({failure.failure}): {failure.message}"
         )

@@ -85,4 +85,4 @@ def _stages_of_a_layer_set(variant: Variant, strengths: int) -> int:
     if finetune is None:
         return 1
     # The model, its linearization, and their comparison.
-    return 1 + 3 * -(-strengths // finetune.side_by_side)
+    return 1 + 3 * -(-strengths // finetune.stacked_cells)

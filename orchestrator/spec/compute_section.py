@@ -11,8 +11,8 @@ from orchestrator.spec.sections import Section
 def _without_idle_stages(stage: Any) -> Any:
     if stage in (1, 2):
         raise ValueError(
-            f"ZeRO stage {stage} divides gradients or states of an optimiser, and frozen weights have none: set 3, "
-            "which divides the weights, or 0, which leaves them whole"
+            f"ZeRO stage {stage} shards gradients or states of an optimizer, and frozen weights have none: set 3, "
+            "which shards the weights, or 0, which leaves them unsharded"
         )
     return stage
 
@@ -29,7 +29,7 @@ BatchTokens = Annotated[
 
 
 class ComputeSection(Section):
-    """Where and how the stages run."""
+    """The resources on which stages run: processes, devices, memory, precision of sums."""
 
     executor: Literal["ray", "inline"] = Field(
         "ray",
@@ -102,7 +102,8 @@ class ComputeSection(Section):
         2048,
         description="Tokens (padding included) that go through the model at once. auto measures on each seed's longest "
         "texts how many fit: a power of two up to 65,536, within 80 % of a GPU's free memory, or `memory_budget` on a "
-        "CPU. The folder keeps what was found, so that its numbers stay; in another folder they agree to rounding.",
+        "CPU. The folder keeps the number that was found, so that its results stay; in another folder they agree to "
+        "rounding.",
         examples=[2048, "auto"],
     )
     batching: Literal["together", "alone"] = Field(
@@ -115,8 +116,8 @@ class ComputeSection(Section):
     )
     shard_examples: Count | None = Field(
         None,
-        description="Examples captured by one stage; null takes the most, up to 256, that a share of the memory "
-        "budget holds.",
+        description="Examples captured by one stage; null takes the most, up to 256, that a share of the memory budget "
+        "holds.",
         examples=[256],
     )
 
@@ -127,22 +128,23 @@ class ComputeSection(Section):
 
 
 class ShardingSection(Section):
-    """Groups of processes that share one model, through DeepSpeed's ZeRO."""
+    """Process groups, each of which holds one model together, through DeepSpeed's ZeRO."""
 
     group_size: Processes = Field(
-        description="Processes, with a GPU each where compute.device is cuda, that run one model together. Workers are "
-        "counted in processes, so that it must divide their number. Part of the numbers, in the last bits.",
+        description="Processes of a process group, which run one model together, each with a GPU where compute.device "
+        "is cuda. The number of workers counts processes, and must be a multiple of it. Part of the numbers, in the "
+        "last bits.",
         examples=[4],
     )
     stage: Annotated[Literal[0, 3], BeforeValidator(_without_idle_stages)] = Field(
         3,
-        description="Stage of ZeRO: 3 divides the weights among the processes, from the first byte that is loaded; 0 "
-        "leaves all of them on each, and divides the examples alone.",
+        description="Stage of ZeRO: 3 shards the weights over the processes, from the first byte that is loaded; 0 "
+        "leaves all of them on each process, and the processes share the examples alone.",
         examples=[3],
     )
     offload: Literal["none", "cpu"] = Field(
         "none",
         description="cpu keeps each process's part of the weights in the host's memory, and on the GPU only the layer "
-        "at work. Needs `compute.device: cuda` and `stage: 3`.",
+        "that computes. Needs `compute.device: cuda` and `stage: 3`.",
         examples=["cpu"],
     )

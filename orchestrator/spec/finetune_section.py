@@ -1,4 +1,4 @@
-"""The section `finetune` of a spec: training every cell for real, beside its linearization."""
+"""The section `finetune` of a spec: training of every cell, and of its linearization."""
 
 from typing import Annotated, Literal
 
@@ -17,15 +17,15 @@ class CombinationsSection(Section):
     )
     operations: Annotated[tuple[Operation, ...], First] = Field(
         ("interpolation", "addition", "negation"),
-        description="With displacements d_i and d_j of two tasks: interpolation (1 - a) d_i + a d_j, addition "
-        "a (d_i + d_j), negation -a d_i of either (arXiv 2305.12827).",
+        description="With displacements d_i and d_j of two tasks: interpolation (1 - a) d_i + a d_j, addition a (d_i + "
+        "d_j), negation -a d_i of either (arXiv 2305.12827).",
         examples=[["interpolation", "addition"]],
         min_length=1,
     )
 
 
 class FinetuneSection(Section):
-    """How each cell is trained, and its linearization in the same way; nothing is trained without this section."""
+    """The training of each cell, and of its linearization in the same way; without this section nothing is trained."""
 
     loss: Literal["squared", "cross_entropy"] = Field(
         "squared", description="squared compares outputs with coded classes or labels, as the kernel does.",
@@ -33,14 +33,14 @@ class FinetuneSection(Section):
     )  # fmt: skip
     regularizer: Literal["l2sp", "selective", "spd", "decoupled"] = Field(
         "l2sp",
-        description="How lambda holds the weights near the pretrained ones: l2sp adds (lambda/2)|theta - theta_0|^2 to "
-        "the loss; selective adds its gradient at those steps at which descent on the loss R leads back by itself, "
-        "<grad R, theta - theta_0> >= 0, and nothing while it leads away (arXiv 2602.08239, equation 8); decoupled "
-        "takes it from the weights beside the optimiser; spd projects after a step (arXiv 2411.01713). The columns "
-        "*_pulled say how often lambda acted.",
+        description="The way in which lambda holds the weights near the pretrained ones: l2sp adds (lambda/2)|theta - "
+        "theta_0|^2 to the loss; selective adds its gradient at those steps at which descent on the loss R leads back "
+        "by itself, <grad R, theta - theta_0> >= 0, and nothing while it leads away (arXiv 2602.08239, equation 8); "
+        "decoupled subtracts it from the weights apart from the optimizer's step; spd projects after a step (arXiv "
+        "2411.01713). The columns *_pulled say how often lambda acted.",
         examples=["l2sp"],
     )
-    optimiser: Literal["gradient_descent", "sgd", "adamw"] = Field(
+    optimizer: Literal["gradient_descent", "sgd", "adamw"] = Field(
         "adamw",
         description="gradient_descent takes all examples at every step, as the theory does; the others take batches.",
         examples=["adamw"],
@@ -49,60 +49,68 @@ class FinetuneSection(Section):
         description="Learning rate, of the loss and the penalty divided by the number of training examples.",
         examples=[1e-3],
     )
-    epochs: Count = Field(description="How often every training example is seen.", examples=[10])
-    batch_examples: Count = Field(16, description="Examples that go through the model at once.", examples=[16])
-    accumulation: Count = Field(
+    epochs: Count = Field(description="Number of passes over the training examples.", examples=[10])
+    batch_size: Count = Field(16, description="Training examples of a batch.", examples=[16])
+    gradient_accumulation_steps: Count = Field(
         1, description="Batches whose gradients make one step; gradient descent takes them all.", examples=[1]
     )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="The learning rate after the warm-up; linear and cosine end at 0.", examples=["linear"]
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="Course of the learning rate after the warm-up; linear and cosine end at 0.",
+        examples=["linear"],
     )
-    warmup: Share = Field(
+    warmup_ratio: Share = Field(
         0.0, description="Share of the steps over which the learning rate rises from 0.", examples=[0.06]
     )
     momentum: Share = Field(0.0, description="Momentum of sgd.", examples=[0.9])
-    clip_norm: Real | None = Field(
-        None, description="Norm to which the gradient of a cell is cut; null leaves it.", examples=[1.0]
-    )
-    patience: Count | None = Field(
+    max_grad_norm: Real | None = Field(
         None,
-        description="Looks without a better evaluation loss after which a cell stops and keeps its best weights; null "
-        "trains to the end.",
+        description="Largest norm of a cell's gradient, to which a larger one is scaled down; null sets no limit.",
+        examples=[1.0],
+    )
+    early_stopping_patience: Count | None = Field(
+        None,
+        description="Number of evaluations without a smaller evaluation loss after which a cell stops and keeps its "
+        "best weights; null trains to the end.",
         examples=[3],
     )
-    looks: Count = Field(
-        10, description="How often all examples are looked at on the way: rows of `trajectories`.", examples=[10]
+    num_evaluations: Count = Field(
+        10,
+        description="Number of evaluations on all examples during training, each a row of `trajectories`.",
+        examples=[10],
     )
     kernel_examples: CountOrNone = Field(
         16,
-        description="Training examples on which the kernel is followed while it moves; 0 does without.",
+        description="Number of training examples on which changes of the kernel are measured during training; 0 "
+        "measures none.",
         examples=[16],
     )
-    side_by_side: Count = Field(
+    stacked_cells: Count = Field(
         8,
-        description="Cells of a layer set that are trained together in one process, which shares the frozen weights "
-        "between them: lambdas, and what side_by_side_across names. Part of the numbers: their last bits depend on it.",
+        description="Most cells of a layer set that are stacked: trained together in one model, which shares the "
+        "frozen weights between them. They differ in lambda, and in what stacked_across names. Part of the numbers: "
+        "their last bits depend on it.",
         examples=[8],
     )
-    side_by_side_across: Annotated[tuple[Literal["learning_rates", "seeds"], ...], First] | None = Field(
+    stacked_across: Annotated[tuple[Literal["learning_rates", "seeds"], ...], First] | None = Field(
         None,
-        description="What else than lambda may differ between cells that are trained side by side. A value that joins "
-        "its axis later then has others trained again.",
+        description="Axes of the grid other than lambda in which stacked cells may differ. A value that is added to "
+        "such an axis later makes others be trained again.",
         examples=[["seeds"]],
     )
     prefix_cache: bool = Field(
         True,
         description="Compute what enters the lowest trained layer once for each example, and read it from memory at "
-        "every step instead of running the frozen layers below. Part of the numbers, as side_by_side.",
+        "every step instead of running the frozen layers below. Part of the numbers, as stacked_cells.",
         examples=[True],
     )
 
     linearization: Literal["rows", "products"] | None = Field(
         None,
-        description="How the linearization is trained: rows holds the Jacobian rows in memory; products takes exact "
-        "products with the Jacobian from the model, which need no rows and take once or twice the time of the model. "
-        "null takes rows where they fit compute.memory_budget, else products; numbers agree to rounding. A model that "
-        "is divided by `sharding` has rows alone.",
+        description="The method of training the linearization: rows holds the Jacobian rows in memory; products takes "
+        "exact products with the Jacobian from the model, which need no rows and take once or twice the time of the "
+        "model. null takes rows where they fit compute.memory_budget, else products; numbers agree to rounding. A "
+        "model that is sharded (`sharding`) has rows alone.",
         examples=["products"],
     )
     train_head: bool | None = Field(
@@ -113,21 +121,24 @@ class FinetuneSection(Section):
     )
     combinations: CombinationsSection | None = Field(
         None,
-        description="Combine what was trained on every two tasks of grid.tasks, the model and its linearization, and "
-        "write the table `combinations`; null does not.",
+        description="Combine the weights trained on every two tasks of grid.tasks, of the model and of its "
+        "linearization, and write the table `combinations`; null does not.",
         examples=[{"coefficients": [0.25, 0.5, 0.75], "operations": ["interpolation", "addition", "negation"]}],
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "FinetuneSection":
-        if self.optimiser == "gradient_descent" and self.accumulation != 1:
-            raise ValueError("accumulation belongs to sgd and adamw: gradient_descent takes all examples at every step")
-        if self.optimiser != "sgd" and self.momentum:
-            raise ValueError("momentum belongs to `optimiser: sgd`")
+        if self.optimizer == "gradient_descent" and self.gradient_accumulation_steps != 1:
+            raise ValueError(
+                "gradient_accumulation_steps belongs to sgd and adamw: gradient_descent takes all examples at every "
+                "step"
+            )
+        if self.optimizer != "sgd" and self.momentum:
+            raise ValueError("momentum belongs to `optimizer: sgd`")
         return self
 
     def steps_per_epoch(self, n_train: int) -> int:
         """Return the number of updates in an epoch of `n_train` examples."""
-        if self.optimiser == "gradient_descent":
+        if self.optimizer == "gradient_descent":
             return 1
-        return -(-n_train // (self.batch_examples * self.accumulation))
+        return -(-n_train // (self.batch_size * self.gradient_accumulation_steps))

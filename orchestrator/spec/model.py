@@ -27,23 +27,25 @@ from orchestrator.spec.together import check_combinations, check_together
 
 
 class Spec(Section):
-    """A sweep: what to compute, over which grid, and where to leave it."""
+    """A sweep: its model, its task, its grid, and the settings of every computation."""
 
     name: str = Field(description="Name of the sweep; letters, digits, - _ and .", examples=["quickstart"])
     model: ModelSection = Field(description="The pretrained model.")
     task: TaskSection = Field(description="The sentences and their labels.")
     adapter: AdapterSection = Field(description="The parameters that could be fine-tuned.")
-    head: HeadSection = Field(default_factory=HeadSection, description="From hidden states to outputs.")
+    head: HeadSection = Field(default_factory=HeadSection, description="The head, from hidden states to outputs.")
     kernel: KernelSection = Field(default_factory=KernelSection, description="The kernel and its spectrum.")
     grid: GridSection = Field(description="The axes of the sweep.")
     finetune: FinetuneSection | None = Field(
-        None, description="How every cell is trained, beside its linearization; null trains nothing."
+        None, description="The training of every cell and of its linearization; null trains nothing."
     )
-    compute: ComputeSection = Field(default_factory=ComputeSection, description="How the stages run.")
+    compute: ComputeSection = Field(default_factory=ComputeSection, description="The resources on which stages run.")
     sharding: ShardingSection | None = Field(
-        None, description="Groups of processes that share one model; null has every worker hold the whole model."
+        None, description="Process groups that hold one model together; with null every worker holds all of the model."
     )
-    results: ResultsSection = Field(default_factory=ResultsSection, description="Where results go.")
+    results: ResultsSection = Field(
+        default_factory=ResultsSection, description="The results folder and its optional tables."
+    )
 
     @field_validator("name")
     @classmethod
@@ -83,7 +85,7 @@ class Spec(Section):
         return self.head.in_kernel if self.finetune.train_head is None else self.finetune.train_head
 
     @property
-    def is_divided(self) -> bool:
+    def is_sharded(self) -> bool:
         """True if a process holds only a part of the model on its device, as in `ShardingSettings.shards_weights`."""
         held = self.sharding
         return held is not None and held.stage == 3 and (held.group_size > 1 or held.offload == "cpu")

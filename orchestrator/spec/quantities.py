@@ -62,7 +62,7 @@ CountOrNone = Annotated[int, Number, Field(ge=0, le=10**9)]
 """The same, or none of them."""
 
 Processes = Annotated[int, Number, Field(gt=0, le=4096)]
-"""Processes or threads of one machine or group."""
+"""Processes or threads of one machine or process group."""
 
 Rank = Annotated[int, Number, Field(gt=0, le=65_536)]
 """A rank of LoRA."""
@@ -80,7 +80,7 @@ Real = Annotated[
 """A strength, a scale or a rate: more than 0."""
 
 Share = Annotated[float, Number, Field(ge=0, lt=1)]
-"""A part of a whole, less than 1."""
+"""A share, at least 0 and less than 1."""
 
 First = Field(fail_fast=True)
 """Marks a list of which only the first fault is reported: each of 100,000 values may have one."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from orchestrator.documents import Document
 from orchestrator.errors import SpecError
+from orchestrator.spec.library_names import LIBRARY_NAMES
 from orchestrator.spec.model import Spec
 
 
@@ -26,4 +27,4 @@ def parse_spec(text: str, *, name: str = "spec") -> Spec:
 
 
 def _document(beginning: str) -> Document[Spec]:
-    return Document(Spec, "spec", beginning, SpecError)
+    return Document(Spec, "spec", beginning, SpecError, LIBRARY_NAMES)

@@ -51,7 +51,7 @@ class ModelSection(Section):
     )
     weights: Literal["pretrained", "random"] = Field(
         "pretrained",
-        description="pretrained loads the checkpoint; random draws all weights as the architecture initialises them, "
+        description="pretrained loads the checkpoint; random draws all weights as the architecture initializes them, "
         "for tests and timings: the folder then needs config.json and a tokenizer alone.",
         examples=["random"],
     )
@@ -59,7 +59,7 @@ class ModelSection(Section):
 
 
 class TaskSection(Section):
-    """The sentences and what is to be predicted from them."""
+    """The examples: sentences with classes or ratings to predict."""
 
     data: Place = Field(
         description="Parquet, CSV, TSV or JSONL file, a folder of them (relative to the spec file), or a dataset's id "
@@ -69,8 +69,8 @@ class TaskSection(Section):
     config: str | None = Field(None, description="Configuration of a dataset on the hub.", examples=["sst2"])
     train_split: Name = Field(
         "train",
-        description="Split that training examples are drawn from; in a folder the name of its file, "
-        "`train` for train.csv.",
+        description="Split that training examples are drawn from; in a folder the name of its file, `train` for "
+        "train.csv.",
         examples=["train"],
     )
     eval_split: Name | None = Field(
@@ -84,8 +84,8 @@ class TaskSection(Section):
     )
     label: Name = Field("label", description="Column that holds the class or the rating.", examples=["rating"])
     kind: Literal["classification", "regression"] = Field(
-        description="Classification regresses on coded classes (+1 for the class, -1/(C-1) for the others); "
-        "regression on the label itself. Both with squared loss.",
+        description="Classification regresses on coded classes (+1 for the class, -1/(C-1) for the others); regression "
+        "on the label itself. Both with squared loss.",
         examples=["classification"],
     )
     classes: Annotated[int, Number, Field(ge=2, le=1_000_000)] | None = Field(
@@ -95,8 +95,8 @@ class TaskSection(Section):
     )
     sign_cut: Annotated[float, Number, Field(ge=0)] | None = Field(
         None,
-        description="Make two classes of ratings: above the cut is 1, below minus the cut is 0, between is "
-        "left out because its sign is ambiguous.",
+        description="Make two classes of ratings: above the cut is 1, below minus the cut is 0, between is left out "
+        "because its sign is ambiguous.",
         examples=[0.5],
     )
     template: str | None = Field(
@@ -147,21 +147,22 @@ class TaskSection(Section):
 
 
 class AdapterSection(Section):
-    """The parameters that could be fine-tuned: LoRA matrices, or the weights of named modules themselves."""
+    """The parameters that may be fine-tuned: LoRA matrices, or the weights of named modules themselves."""
 
     kind: Literal["lora", "none"] = Field(
         "lora",
-        description="lora adapts `targets` through peft; none takes the weights and biases of `targets` themselves.",
+        description="lora adapts `target_modules` through peft; none trains the weights and biases of `target_modules` "
+        "themselves.",
         examples=["lora"],
     )
     rank: Rank = Field(8, description="Rank r of LoRA.", examples=[8])
-    alpha: Real = Field(16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16])
-    targets: Annotated[tuple[Name, ...], First] = Field(
+    lora_alpha: Real = Field(16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16])
+    target_modules: Annotated[tuple[Name, ...], First] = Field(
         description="Names, or ends of names, of the linear modules to adapt in every layer.",
         examples=[["query", "value"]],
         min_length=1,
     )
-    initialisation: Literal["zero", "random"] = Field(
+    initialization: Literal["zero", "random"] = Field(
         "zero",
         description="zero starts LoRA's B at 0, so that the model is the pretrained one; random draws B as A.",
         examples=["zero"],
@@ -172,25 +173,24 @@ class AdapterSection(Section):
 
 
 class HeadSection(Section):
-    """What turns the last hidden state into outputs."""
+    """The head, which turns the last hidden state into outputs."""
 
     kind: Literal["random", "pretrained", "ridge", "logistic", "label_words"] = Field(
         "random",
-        description="random draws a new linear head; pretrained keeps the checkpoint's; ridge and logistic fit "
-        "a probe on the training examples, ridge to the kernel's targets, logistic to the labels by cross-entropy, so "
-        "that its outputs are log-odds and not near the targets; label_words "
-        "reads the logits of `words` from a language "
-        "model: at the {mask} of `task.template` of a masked one, at the end of the text of a causal one.",
+        description="random draws a new linear head; pretrained keeps the checkpoint's; ridge and logistic fit a probe "
+        "on the training examples, ridge to the kernel's targets, logistic to the labels by cross-entropy, so that its "
+        "outputs are log-odds and not near the targets; label_words reads the logits of `words` from a language model: "
+        "at the {mask} of `task.template` of a masked one, at the end of the text of a causal one.",
         examples=["random"],
     )
     seed: Seed | None = Field(None, description="Seed of a random head; null takes the seed of the grid.", examples=[0])
     in_kernel: bool = Field(
         True,
-        description="Whether the head is trained too: adds its block to every layer set. finetune.train_head can have "
-        "it trained outside the kernel.",
+        description="Whether the head is trained too, and its block added to every layer set. finetune.train_head can "
+        "train it outside the kernel.",
         examples=[True],
     )
-    penalty: Real = Field(1.0, description="L2 penalty of a ridge or logistic probe.", examples=[1.0])
+    l2_penalty: Real = Field(1.0, description="L2 penalty of a ridge or logistic probe.", examples=[1.0])
     words: Annotated[tuple[str, ...], First] = Field(
         (), description="Words whose logits are the outputs, one a class, one token each.",
         examples=[[" terrible", " great"]],
@@ -206,7 +206,7 @@ class HeadSection(Section):
 
 
 class KernelSection(Section):
-    """Which kernel is built from the Jacobian, and what is read off its spectrum."""
+    """The kernel that is made of the Jacobian, and the numbers of its spectrum that are computed."""
 
     kind: Literal["sgd", "sign", "asymmetric_sign"] = Field(
         "sgd",
@@ -215,8 +215,8 @@ class KernelSection(Section):
     )
     outputs: Literal["full", "trace", "margin"] = Field(
         "full",
-        description="full keeps every pair of outputs (n C rows); trace averages over outputs (n rows); margin "
-        "takes the difference of two logits (n rows).",
+        description="full keeps every pair of outputs (n C rows); trace averages over outputs (n rows); margin takes "
+        "the difference of two logits (n rows).",
         examples=["full"],
     )
     sigma: Real = Field(
@@ -267,7 +267,7 @@ class KernelSection(Section):
 
 
 class ResultsSection(Section):
-    """Where results go and what is kept."""
+    """The results folder, and tables that are written on request."""
 
     folder: Folder | None = Field(
         None,

@@ -55,7 +55,9 @@ def _check_devices(spec: "Spec") -> None:
     if spec.model.weights == "pretrained" and spec.model.weights_seed != 0:
         raise ValueError("model.weights_seed draws random weights: set `model.weights: random`, or leave it out")
     if spec.compute.workers_per_gpu > 1 and not on_gpu:
-        raise ValueError("compute.workers_per_gpu divides GPUs: set `compute.device: cuda`, or leave it out")
+        raise ValueError(
+            "compute.workers_per_gpu shares GPUs among workers: set `compute.device: cuda`, or leave it out"
+        )
     if not spec.compute.deterministic and not on_gpu:
         raise ValueError(
             "compute.deterministic is about GPUs, and processors give the same bits by themselves: set "
@@ -70,10 +72,10 @@ def _check_devices(spec: "Spec") -> None:
         )
     if sharding.offload == "cpu" and not (on_gpu and sharding.stage == 3):
         raise ValueError(
-            "sharding.offload: cpu takes divided weights from a GPU to its host: set `compute.device: cuda` and "
+            "sharding.offload: cpu moves sharded weights from a GPU to its host: set `compute.device: cuda` and "
             "`sharding.stage: 3`, or leave it out"
         )
-    if spec.model.dtype == "float64" and spec.is_divided:
+    if spec.model.dtype == "float64" and spec.is_sharded:
         raise ValueError("DeepSpeed has no float64: set `model.dtype: float32`, or leave the section `sharding` out")
     if spec.model.dtype == "float16" and not on_gpu:
         raise ValueError(
@@ -82,8 +84,8 @@ def _check_devices(spec: "Spec") -> None:
         )
     if spec.compute.workers is not None and spec.compute.workers % sharding.group_size:
         raise ValueError(
-            f"compute.workers: {spec.compute.workers} processes make no whole groups of sharding.group_size: "
-            f"{sharding.group_size}; give a multiple of {sharding.group_size}"
+            f"compute.workers: {spec.compute.workers} processes cannot be shared out among process groups of "
+            f"sharding.group_size: {sharding.group_size}; give a multiple of {sharding.group_size}"
         )
 
 
@@ -124,7 +126,7 @@ def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) 
             "finetune.train_head: false keeps the head where it is, but the kernel has its parameters, as if they "
             "moved: set head.in_kernel: false too"
         )
-    if finetune.linearization == "products" and spec.is_divided:
+    if finetune.linearization == "products" and spec.is_sharded:
         raise ValueError(
             "finetune.linearization: products differentiates the model twice, which DeepSpeed's ZeRO-3 cannot: set "
             "`finetune.linearization: rows`, or leave it out"

@@ -13,7 +13,7 @@ from orchestrator.sweep.sizes import BYTES
 from orchestrator.sweep.survey import Survey
 
 LARGEST_GROUP = 1024
-"""Processes of the largest group that error messages suggest."""
+"""Processes of the largest process group that error messages suggest."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
         layers = max(1, int(model["n_layers"]))
         width = width // layers + layers * int(model["hidden_size"])
     activations = tokens * width * element
-    if sharding is None or not spec.is_divided:
+    if sharding is None or not spec.is_sharded:
         return ModelMemory(whole, whole, 0, activations)
     own = -(-whole // sharding.group_size)
     return ModelMemory(whole, own, largest, activations, offloaded=sharding.offload == "cpu")
@@ -156,12 +156,12 @@ def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
         again = spec.compute.model_copy(update={"checkpointing": True})
         checkpointed = spec.model_copy(update={"compute": again})
         smaller_group = _smallest_group(checkpointed, survey, device)
-        # If the activations are too large, no group of a reasonable size makes them small enough.
+        # If the activations are too large, no process group of a reasonable size makes them small enough.
         if size is None or size > 2 * (smaller_group or 0):
             changed, besides, size = checkpointed, ", with compute.checkpointing: true", smaller_group
     if size is not None:
         yield f"sharding.group_size: {size} or more, and as many processes{besides}"
-    if spec.compute.device == "cuda" and _fits(_divided(changed, spec.group_size, offload="cpu"), survey, device):
+    if spec.compute.device == "cuda" and _fits(_sharded(changed, spec.group_size, offload="cpu"), survey, device):
         yield f"sharding.offload: cpu, more slowly{besides}"
     if spec.model.dtype in ("float64", "float32"):
         smaller = "float32" if spec.model.dtype == "float64" else "bfloat16"
@@ -176,10 +176,10 @@ def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
 
 def _smallest_group(spec: Spec, survey: Survey, device: Device) -> int | None:
     sizes = (1 << power for power in range(1, LARGEST_GROUP.bit_length()))
-    return next((size for size in sizes if _fits(_divided(spec, size), survey, device)), None)
+    return next((size for size in sizes if _fits(_sharded(spec, size), survey, device)), None)
 
 
-def _divided(spec: Spec, size: int, *, offload: Literal["none", "cpu"] = "none") -> Spec:
+def _sharded(spec: Spec, size: int, *, offload: Literal["none", "cpu"] = "none") -> Spec:
     return spec.model_copy(update={"sharding": ShardingSection(group_size=size, offload=offload)})
 
 

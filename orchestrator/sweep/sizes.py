@@ -95,7 +95,7 @@ class Sizes:
         return self._shards(self.n_eval)
 
     @property
-    def batch_examples(self) -> int:
+    def batch_size(self) -> int:
         """Most examples of a batch, which keeps the memory of its rows at a fraction of that of a shard's rows."""
         return max(1, self.shard_examples // 4)
 

@@ -105,8 +105,8 @@ def kept_surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
         if survey is None:
             path = store.record_path(stage.kind, stage.stage_id)
             raise ResultsError(
-                f"what the sweep is planned by, a survey of its model and data, is not at {path}, or is damaged; "
-                "commands that only look load no model: `ntksweep run SPEC` looks at both again and keeps it"
+                f"the survey of model and data, from which the sweep is planned, is not at {path}, or is damaged; "
+                "commands that only read load no model: `ntksweep run SPEC` reads both again and keeps the survey"
             )
     return [survey for survey, _ in found if survey is not None]
 

@@ -31,7 +31,7 @@ class Variant:
     def rows_memory(self) -> int:
         """Bytes of the rows of a batch, and of their copy on the way to the file."""
         sizes = self.sizes
-        return 2 * sizes.batch_examples * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
+        return 2 * sizes.batch_size * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
 
     def row_flops(self, n_examples: int) -> float:
         """Return the floating-point operations of the Jacobian rows of a number of examples."""

@@ -22,7 +22,8 @@ def worker_count(sweep: Sweep) -> int:
         return size
     if compute.workers is not None and compute.workers % size:
         raise SpecError(
-            f"{compute.workers} workers make no whole groups of sharding.group_size: {size}; give a multiple of {size}"
+            f"{compute.workers} workers cannot be shared out among process groups of sharding.group_size: {size}; give "
+            f"a multiple of {size}"
         )
     if compute.workers is not None:
         return compute.workers

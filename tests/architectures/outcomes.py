@@ -1,4 +1,4 @@
-"""What every architecture came to; run as a program this tries them all and writes it down for docs/models.md."""
+"""Outcomes of the trials of all architectures; as a program this tries them and writes them into docs/models.md."""
 
 import json
 import tempfile

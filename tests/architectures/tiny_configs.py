@@ -62,7 +62,7 @@ def _shrunk(made: Any, overrides: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def _takes(made: Any, default: Any, name: str) -> bool:
-    """Whether a size is one that the architecture has by default: 0 and None switch what it is the size of off."""
+    """Tell whether a size is one that the architecture has by default; 0 and None turn off the part of that size."""
     if not _is_settable(made, name) or name in getattr(made, "attribute_map", {}):
         return False
     try:

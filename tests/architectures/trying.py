@@ -45,7 +45,7 @@ _N_OUTPUTS = len(_WORDS)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended.
+    """Outcome of a trial.
 
     Attributes:
         result: what it came to; "right alone" is refused in batches, and right with `compute.batching: alone`.
@@ -239,7 +239,7 @@ def _compared(scorer: Scorer, texts: TokenizedTexts, scores: Tensor, rows: dict[
 
 @torch.no_grad()
 def _changes(scorer: Scorer, group: str, alone: Callable[[int], Tensor]) -> bool:
-    """Whether the outputs of an example depend on the parameters of a group."""
+    """Tell whether the outputs of an example depend on the parameters of a group."""
     before = alone(0)
     parameters = [parameter for linear in scorer.groups[group] for parameter in linear.parameters]
     kept = [parameter.clone() for parameter in parameters]

@@ -1,9 +1,9 @@
-"""What a cluster says about its jobs and nodes."""
+"""Queries of a cluster's jobs and nodes."""
 
 from slurm.devcluster import DevCluster
 
 ONLY = {"n1": "n[2-3]", "n2": "n1,n3", "n3": "n[1-2]"}
-"""Which nodes to exclude so that one is left."""
+"""Nodes to exclude so that one is left."""
 
 
 def job_facts(cluster: DevCluster, job: str) -> dict[str, str]:

@@ -14,16 +14,16 @@ from tests.faults.tables import numbers
 
 pytestmark = pytest.mark.xdist_group("cluster-a")
 
-DIVIDED = {"sharding": {"group_size": 2}, "grid.seeds": [0, 1], "model.dtype": "float32"}
+SHARDED = {"sharding": {"group_size": 2}, "grid.seeds": [0, 1], "model.dtype": "float32"}
 
 
 def test_two_nodes_hold_one_model_and_another_group_goes_on_where_one_loses_a_process(
     login: Login, new_sweep: NewSubmitted, nothing_left: Callable[[], None]
 ) -> None:
-    sweep = new_sweep(DIVIDED)
+    sweep = new_sweep(SHARDED)
     refused = login.submit(sweep, nodes=1, memory="3GB")
     assert refused.status == 2
-    assert "make no whole groups of sharding.group_size: 2" in " ".join(refused.output.split())
+    assert "cannot be shared out among process groups of sharding.group_size: 2" in " ".join(refused.output.split())
     answer = login.submit(sweep, nodes=2, memory="3GB")
     assert answer.status == 0, answer.output
     assert login.must(sweep, "wait", sweep.results).count("COMPLETED") == 1
@@ -34,7 +34,7 @@ def test_two_nodes_hold_one_model_and_another_group_goes_on_where_one_loses_a_pr
     assert len({each["journal"] for each in captured}) == 1
     nothing_left()
 
-    killed = new_sweep(DIVIDED, name="killed")
+    killed = new_sweep(SHARDED, name="killed")
     assert login.submit(killed, nodes=2, memory="3GB").status == 0
     followers: list[int] = []
 

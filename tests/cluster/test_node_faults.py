@@ -1,4 +1,4 @@
-"""What a node lacks is said by the job that met it there: it ends at once, and `status` and `logs` name the thing."""
+"""A job says which requirement its node lacks: it ends at once, and `status` and `logs` name the thing."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Where Slurm's own daemon dies, Ray ends all the same."""
+"""Ray ends even where Slurm's own daemon dies."""
 
 from pathlib import Path
 

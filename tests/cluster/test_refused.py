@@ -1,4 +1,4 @@
-"""What cannot work is refused in plain words before anything is submitted or written."""
+"""Requests that cannot work are refused in plain words before anything is submitted or written."""
 
 from typing import Any
 

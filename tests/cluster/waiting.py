@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 SECONDS = 300
-"""What is waited for takes seconds, or minutes on a busy machine; what takes longer hangs."""
+"""Longest wait: everything takes seconds, or minutes on a busy machine; anything longer hangs."""
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

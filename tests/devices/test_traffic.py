@@ -1,4 +1,4 @@
-"""What a batch of capture moves between host and device, and how often the host waits for it."""
+"""Transfers of a batch of capture between host and device, and waits of the host for them."""
 
 from functools import partial
 from pathlib import Path
@@ -51,8 +51,8 @@ def test_a_step_of_training_waits_twice_however_many_cells_it_trains(
 ):
     training = {
         "finetune.learning_rate": 0.01,
-        "finetune.looks": 1,
-        "finetune.batch_examples": 5,
+        "finetune.num_evaluations": 1,
+        "finetune.batch_size": 5,
         "compute.device": "cuda",
         "grid.layer_sets": ["all_layers"],
         "grid.lambdas.values": [0.1, 1.0, 10.0],

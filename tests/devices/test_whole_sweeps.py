@@ -38,26 +38,26 @@ KERNELS: Mapping[str, Changes] = {
 TRAINED: Changes = {
     "finetune.learning_rate": 0.01,
     "finetune.epochs": 1,
-    "finetune.looks": 1,
-    "finetune.batch_examples": 4,
+    "finetune.num_evaluations": 1,
+    "finetune.batch_size": 4,
     "grid.layer_sets": ["all_layers"],
     "compute.shard_examples": 16,
 }
 
 TRAININGS: Mapping[str, Changes] = {
-    "adamw, patience": {"finetune.patience": 1, "finetune.epochs": 2, "finetune.looks": 2},
-    "gradient descent, by products": {"finetune.optimiser": "gradient_descent", "finetune.linearization": "products"},
+    "adamw, patience": {"finetune.early_stopping_patience": 1, "finetune.epochs": 2, "finetune.num_evaluations": 2},
+    "gradient descent, by products": {"finetune.optimizer": "gradient_descent", "finetune.linearization": "products"},
     "sgd, selective, without a cache, checkpointing": {
-        "finetune.optimiser": "sgd",
+        "finetune.optimizer": "sgd",
         "finetune.momentum": 0.9,
-        "finetune.clip_norm": 1.0,
+        "finetune.max_grad_norm": 1.0,
         "finetune.regularizer": "selective",
         "finetune.prefix_cache": False,
         "compute.checkpointing": True,
     },
     "decoupled, seeds side by side": {
         "finetune.regularizer": "decoupled",
-        "finetune.side_by_side_across": ["seeds"],
+        "finetune.stacked_across": ["seeds"],
         "grid.seeds": [0, 1],
     },
     "projected, cross-entropy": {
@@ -66,7 +66,7 @@ TRAININGS: Mapping[str, Changes] = {
         "grid.lambdas.scale": "absolute",
     },
     "learning rates side by side, a head outside the kernel": {
-        "finetune.side_by_side_across": ["learning_rates"],
+        "finetune.stacked_across": ["learning_rates"],
         "grid.learning_rates": [0.01, 0.001],
         "finetune.train_head": True,
         "head.in_kernel": False,
@@ -85,7 +85,7 @@ TRAININGS: Mapping[str, Changes] = {
 }
 
 CLOSE = {"single precision": 1e-4, "weights themselves, single precision": 1e-3, "half precision": 0.05}
-"""How near numbers can be where the precision of the model is not double, of those that rounding leaves alone."""
+"""Relative tolerance where the precision of the model is not double, for numbers that rounding changes little."""
 
 STABLE = ("sigma_max", "trace", "train_loss", "eval_loss", "linearized_eval_loss", "finetune_eval_loss")
 

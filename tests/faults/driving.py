@@ -53,7 +53,7 @@ class Command:
 
     @property
     def running(self) -> bool:
-        """Whether the process has not ended yet."""
+        """Tell whether the process is still running."""
         return self._process.is_alive()
 
     def kill(self) -> None:

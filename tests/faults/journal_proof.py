@@ -1,4 +1,4 @@
-"""What the journals of a sweep prove: that nothing finished was computed again, and that nothing is missing."""
+"""Proof by the journals of a sweep: that nothing finished was computed again, and that nothing is missing."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -14,7 +14,7 @@ from orchestrator.sweep.survey import surveys
 
 @dataclass(frozen=True)
 class Proof:
-    """How often each stage was begun and finished, by the journals."""
+    """Return how often each stage was begun and finished, by the journals."""
 
     started: Counter[str]
     finished: Counter[str]

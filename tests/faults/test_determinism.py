@@ -20,7 +20,7 @@ SWEEP = {
     "model.path": "../model",
     "task.data": "../data.parquet",
     "task.n_eval": 20,
-    "adapter.targets": ["query", "value", "intermediate.dense"],
+    "adapter.target_modules": ["query", "value", "intermediate.dense"],
     "head.in_kernel": False,
     "grid.layer_sets": ["each_layer", "suffixes", {"groups": [["0.query"]]}],
     "grid.n_train": [24, 96],

@@ -25,27 +25,27 @@ SHORTEST = {"grid.seeds": [0], "head": {"kind": "ridge"}, "grid.layer_sets": ["a
 
 
 @pytest.fixture(scope="module")
-def divided(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sharded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the small sweep, captured by one group of two processes."""
-    folder = tmp_path_factory.mktemp("divided")
+    folder = tmp_path_factory.mktemp("sharded")
     make_sweep(folder, SWEEP | {"task.data": str(shared / "data.parquet")} | PAIR, model=shared / "model")
     answer = ntksweep("run", "sweep.yaml", folder=folder)
     assert answer.status == 0, answer.output
     return folder / "results"
 
 
-def test_a_divided_model_gives_the_tables_of_a_whole_one(divided: Path, undisturbed: Path):
+def test_a_sharded_model_gives_the_tables_of_an_unsharded_one(sharded: Path, undisturbed: Path):
     columns = ["sigma_max", "trace", "train_loss", "eval_loss", "parameter_distance"]
-    found = load(divided).table("cells").to_pandas()
+    found = load(sharded).table("cells").to_pandas()
     whole = load(undisturbed).table("cells").to_pandas()
     for column in columns:
         assert found[column].to_numpy() == pytest.approx(whole[column].to_numpy(), rel=2e-5), column
-    predictions = [load(each).table("predictions").to_pandas()["prediction"] for each in (divided, undisturbed)]
+    predictions = [load(each).table("predictions").to_pandas()["prediction"] for each in (sharded, undisturbed)]
     assert predictions[0].to_numpy() == pytest.approx(predictions[1].to_numpy(), rel=1e-4, abs=2e-5)
 
 
 def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on(
-    divided: Path, new_sweep: NewSweep, tmp_path: Path
+    sharded: Path, new_sweep: NewSweep, tmp_path: Path
 ):
     before = shared_memory()
     command = Command("run", new_sweep(PAIR), folder=tmp_path)
@@ -79,8 +79,8 @@ def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on
     answer = command.wait()
     assert answer.status == 0, answer.output
     assert "worker lost; trying again" in answer.output
-    assert_same_tables(tmp_path / "results", numbers(divided))
-    assert checksums(tmp_path / "results") == checksums(divided)
+    assert_same_tables(tmp_path / "results", numbers(sharded))
+    assert checksums(tmp_path / "results") == checksums(sharded)
     prove_nothing_was_computed_twice(tmp_path / "results")
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run cleanly: it says how to go on, and what is finished can be looked at."""
+"""Ctrl-C and SIGTERM end a run cleanly: it says how to go on, and finished cells can be read."""
 
 import json
 import os
@@ -71,7 +71,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
         tell(run)
         answer = run.wait()
     assert answer.status == status
-    assert f"interrupted{word}; what is finished is kept. Run the same command again to go on." in answer.output
+    assert f"interrupted{word}; finished stages are kept. Run the same command again to go on." in answer.output
     assert "Traceback" not in answer.output
 
     n_cells = 3 * solved(run.results)

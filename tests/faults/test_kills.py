@@ -43,7 +43,7 @@ def in_runs(kind: str, kills: int) -> list[range]:
 
 @dataclass
 class Left:
-    """What drivers of Ray had started and made when they were killed."""
+    """Processes and files of Ray drivers at the moment when they were killed."""
 
     processes: list[psutil.Process] = field(default_factory=list)
     folders: set[str] = field(default_factory=set)
@@ -61,7 +61,7 @@ class Left:
 
 @pytest.fixture(scope="module")
 def left() -> Iterator[Left]:
-    """What killed drivers leave; in the end no process of it is alive."""
+    """Yield the remains of killed drivers; at the end none of their processes is alive."""
     noted = Left()
     yield noted
     # Ray's agents look for their head for a minute before they give up.
@@ -100,7 +100,7 @@ def nothing_is_left_of_the_killed(spec: Path) -> None:
 
 @pytest.fixture(scope="module")
 def events(undisturbed: Path) -> int:
-    """How many events a run of the sweep writes."""
+    """Return the number of events that a run of the sweep writes."""
     return count_events(undisturbed)
 
 

@@ -19,7 +19,7 @@ BUDGET = 40 * 10**6
 SWEEP = {
     "model.dtype": "float32",
     "task.n_eval": 32,
-    "adapter": {"kind": "none", "targets": ["query", "value"]},
+    "adapter": {"kind": "none", "target_modules": ["query", "value"]},
     "head.in_kernel": False,
     "kernel.outputs": "margin",
     "grid.layer_sets": ["each_layer", "all_layers"],

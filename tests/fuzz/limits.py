@@ -1,4 +1,4 @@
-"""What reading a spoilt file may take, and what it may say."""
+"""Limits of reading a damaged file: time, memory, and messages."""
 
 import re
 import resource
@@ -52,7 +52,7 @@ def in_memory() -> Iterator[None]:
 _PLACED = re.compile(
     r"line \d|empty or not a mapping|it is UTF-16|none of its keys|the key `|^  \w+[.:_ ]|^  and \d+ more"
 )
-"""What says where a fault is: the line, or the key, or that the whole file is at fault."""
+"""Words of a message that say where a fault is: a line, a key, or the file."""
 
 
 def check_message(message: str, name: str) -> None:

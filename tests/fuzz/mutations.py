@@ -59,7 +59,7 @@ def places(tree: Any, at: Place = ()) -> Iterator[Place]:
         yield from places(value, (*at, key))
 
 
-def misspelt(key: str, how: int) -> str:
+def misspelled(key: str, how: int) -> str:
     position = how % len(key)
     return [
         key[:position] + key[position + 1 :],
@@ -93,7 +93,7 @@ def spoilt_tree(tree: Any, kind: str, where: int, value: Any, keys: list[str]) -
         other = found[(where * 7 + 1) % len(found)]
         parent[key] = copy.deepcopy(at(tree, other))
     elif isinstance(parent, dict):
-        name = misspelt(str(key), where) if kind == "misspell" else keys[where % len(keys)]
+        name = misspelled(str(key), where) if kind == "misspell" else keys[where % len(keys)]
         parent[name] = parent.pop(key) if kind == "misspell" else value
     else:
         parent.extend([parent[key]] * (where % 300))

@@ -57,7 +57,7 @@ KEYS = [
 
 
 _KEY = re.compile(rf"\b({'|'.join(Spec.model_fields)})\.\w+|the plan would have|the grid would have|the disk of")
-"""What a message of planning names: a key, or what there is too much of."""
+"""Words that a message of planning has to name: a key, or a quantity that is too large."""
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def environment(checkout: Path) -> dict[str, str]:
 
 @dataclass
 class Answer:
-    """What a command said, with paths and identities replaced, and its exit status."""
+    """Answer of a command, with paths and identities replaced, and its exit status."""
 
     status: int
     output: str

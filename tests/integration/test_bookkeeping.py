@@ -1,4 +1,4 @@
-"""Large grids: what planning, recognising and collecting do grows as the number of cells, no faster.
+"""Large grids: what planning, recognizing and collecting do grows as the number of cells, no faster.
 
 Time is not measured, for machines are busy: Python counts the calls that it makes, which are the same everywhere.
 """
@@ -172,7 +172,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Plan,
 
 
 @pytest.mark.parametrize(
-    "work", [collect, is_finished, status, missing_stages], ids=["collect", "recognise", "status", "what is missing"]
+    "work", [collect, is_finished, status, missing_stages], ids=["collect", "recognize", "status", "what is missing"]
 )
 def test_looking_at_a_finished_sweep_grows_as_the_grid(
     work: Callable[..., Any], collected: dict[int, tuple[Plan, ResultsFolder]]
@@ -184,7 +184,7 @@ def test_looking_at_a_finished_sweep_grows_as_the_grid(
     grows_as_the_grid(counted, small=2)
 
 
-def test_a_finished_sweep_is_recognised_without_reading_its_artifacts(
+def test_a_finished_sweep_is_recognized_without_reading_its_artifacts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan, folder = plan_with(2), ResultsFolder(tmp_path)

@@ -48,30 +48,34 @@ CASES: dict[str, dict[str, Any]] = {
     "encoder, float32": {"kind": "bert", "classes": 2, "outputs": "margin", "dtype": "float32"},
     "encoder, float32, full": {"kind": "roberta", "classes": 2, "outputs": "full", "dtype": "float32"},
     "decoder, regression, both matrices": {"kind": "llama", "classes": 1, "outputs": "full", "init": "random"},
-    "decoder, two classes": {"kind": "gpt2", "classes": 2, "outputs": "full", "targets": ["c_attn"]},
+    "decoder, two classes": {"kind": "gpt2", "classes": 2, "outputs": "full", "target_modules": ["c_attn"]},
     "decoder, float32, margin": {"kind": "mistral", "classes": 2, "outputs": "margin", "dtype": "float32"},
-    "decoder, every module": {"kind": "qwen3", "classes": 2, "outputs": "full", "targets": ALL_TARGETS["qwen3"]},
+    "decoder, every module": {"kind": "qwen3", "classes": 2, "outputs": "full", "target_modules": ALL_TARGETS["qwen3"]},
     "decoder, plain attention": {"kind": "gemma2", "classes": 2, "outputs": "full", "init": "random"},
-    "encoder of two parts": {"kind": "t5_gated", "classes": 3, "outputs": "trace", "targets": ["q", "wi_0"]},
+    "encoder of two parts": {"kind": "t5_gated", "classes": 3, "outputs": "trace", "target_modules": ["q", "wi_0"]},
     "encoder of two parts, ridge head": {
-        "kind": "t5", "classes": 2, "outputs": "full", "targets": ["v", "wo"], "head": "ridge",
+        "kind": "t5", "classes": 2, "outputs": "full", "target_modules": ["v", "wo"], "head": "ridge",
     },
     "dense groups": {"kind": "bert", "classes": 2, "outputs": "full", "adapter": "none"},
-    "primal": {"kind": "bert", "classes": 2, "outputs": "full", "rank": 1, "targets": ["value"], "head_in": False},
+    "primal": {
+        "kind": "bert", "classes": 2, "outputs": "full", "rank": 1, "target_modules": ["value"],
+        "head_in": False,
+    },
     "primal, trace": {
-        "kind": "bert", "classes": 3, "outputs": "trace", "rank": 1, "hidden": 4, "targets": ["value"],
+        "kind": "bert", "classes": 3, "outputs": "trace", "rank": 1, "hidden": 4, "target_modules": ["value"],
         "head_in": False,
     },
     "primal, eigenvectors": {
         "kind": "bert", "classes": 6, "outputs": "full", "rank": 1, "head_in": False, "eigenvectors": True,
     },
     "primal, head, sign": {
-        "kind": "bert", "classes": 6, "outputs": "full", "rank": 1, "hidden": 4, "targets": ["value"], "kernel": "sign",
+        "kind": "bert", "classes": 6, "outputs": "full", "rank": 1, "hidden": 4, "target_modules": ["value"],
+        "kernel": "sign",
     },
     "sign": {"kind": "bert", "classes": 2, "outputs": "full", "kernel": "sign"},
     "asymmetric sign": {"kind": "bert", "classes": 2, "outputs": "margin", "kernel": "asymmetric_sign"},
     "label words": {
-        "kind": "gpt2", "classes": 2, "outputs": "margin", "targets": ["c_attn", "c_fc"], "head": "label_words",
+        "kind": "gpt2", "classes": 2, "outputs": "margin", "target_modules": ["c_attn", "c_fc"], "head": "label_words",
         "words": ["bad", "good"], "head_in": False, "template": "{text} it was",
     },
     "logistic head": {"kind": "llama", "classes": 3, "outputs": "full", "head": "logistic"},
@@ -81,7 +85,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def sweep(tmp_path: Path, case: dict[str, Any]) -> tuple[Spec, list[str]]:
     encoders = {"bert": ["query", "value"], "roberta": ["key", "value"]}
-    targets = case.get("targets") or encoders.get(case["kind"], ["q_proj", "up_proj"])
+    targets = case.get("target_modules") or encoders.get(case["kind"], ["q_proj", "up_proj"])
     hidden = case.get("hidden", 8)
     save_tiny(case["kind"], tmp_path / "model", layers=2, hidden=hidden)
     texts = write_data(tmp_path / "data.parquet", case["classes"])
@@ -93,11 +97,11 @@ def sweep(tmp_path: Path, case: dict[str, Any]) -> tuple[Spec, list[str]]:
             "n_eval": N_EVAL, "max_length": 16, "template": case.get("template"),
         },
         "adapter": {
-            "kind": case.get("adapter", "lora"), "rank": case.get("rank", 2), "alpha": 5,
-            "targets": targets, "initialisation": case.get("init", "zero"),
+            "kind": case.get("adapter", "lora"), "rank": case.get("rank", 2), "lora_alpha": 5,
+            "target_modules": targets, "initialization": case.get("init", "zero"),
         },
         "head": {
-            "kind": case.get("head", "random"), "in_kernel": case.get("head_in", True), "penalty": 0.5,
+            "kind": case.get("head", "random"), "in_kernel": case.get("head_in", True), "l2_penalty": 0.5,
             "words": case.get("words", []),
         },
         "kernel": {

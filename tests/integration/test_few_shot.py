@@ -19,8 +19,8 @@ from tests.tiny_models import WORDS, save_tiny
 K, N_EVAL, SEED = 16, 6, 3
 GOOD, BAD = ("great", "good", "bright"), ("terrible", "bad", "dull")
 MODELS: dict[str, dict[str, Any]] = {
-    "masked": {"kind": "roberta", "targets": ["query", "value"], "template": "{text} it was {mask}"},
-    "causal": {"kind": "gpt2", "targets": ["c_attn"], "template": "{text} it was"},
+    "masked": {"kind": "roberta", "target_modules": ["query", "value"], "template": "{text} it was {mask}"},
+    "causal": {"kind": "gpt2", "target_modules": ["c_attn"], "template": "{text} it was"},
 }
 
 
@@ -44,7 +44,7 @@ def few_shot(folder: Path, model: str, **sections: Any) -> tuple[Spec, list[str]
             "data": "data.parquet", "kind": "classification", "template": case["template"], "sampling": "balanced",
             "max_length": 16, "n_eval": N_EVAL,
         },
-        "adapter": {"rank": 2, "alpha": 4, "targets": case["targets"]},
+        "adapter": {"rank": 2, "lora_alpha": 4, "targets": case["targets"]},
         "head": {"kind": "label_words", "words": ["terrible", "great"], "in_kernel": False},
         "grid": {
             "lambdas": {"values": [0.01, 1.0], "scale": "trace"}, "layer_sets": ["all_layers"], "seeds": [SEED],
@@ -95,7 +95,7 @@ def test_predictions_are_those_of_the_kernel_system(tmp_path, model, kernel):
 
 @pytest.mark.parametrize("model", list(MODELS))
 def test_a_prompted_model_is_trained_beside_its_linearization(tmp_path, model):
-    finetune = {"optimiser": "gradient_descent", "learning_rate": 1e-3, "epochs": 3}
+    finetune = {"optimizer": "gradient_descent", "learning_rate": 1e-3, "epochs": 3}
     spec, _, _ = few_shot(tmp_path, model, finetune=finetune)
     cells = orchestrator.load(spec.folder).cells.to_pandas()
     assert len(cells) == 2

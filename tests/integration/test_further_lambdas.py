@@ -90,7 +90,7 @@ def test_the_plan_says_how_many_kernels_are_to_be_decomposed(finished: Path, tmp
 
 SOLVED, LOWER = [0.1, 1.0], [1e-3, 1.0]
 COUNTED = {"ridge_steps", "passes"}
-"""What was done, not what came of it: fewer steps solve for a larger lambda."""
+"""Columns about the computation itself, which may differ: fewer steps solve for a larger lambda."""
 
 
 def multiplied(outputs: str, lambdas: list[float]) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def solved(outputs: str, tmp_path_factory: pytest.TempPathFactory, tiny_model: P
 
 @pytest.fixture
 def asked(solved: Path, outputs: str, tmp_path: Path, tiny_model: Path) -> Callable[..., Path]:
-    """What returns the spec of a copy of that sweep, in a folder of a name, that asks for other lambdas now."""
+    """Return a function that copies the sweep into a named folder and returns its spec with other lambdas."""
 
     def asked(name: str, lambdas: list[float], *, fresh: bool = False, **changes: Any) -> Path:
         folder = tmp_path / name

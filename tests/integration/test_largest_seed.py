@@ -9,7 +9,7 @@ from orchestrator.results.loading import load
 from tests.orchestrator.sweeps import make_sweep, ntksweep
 
 LARGEST = 2**63 - 1
-TRAINED = {"learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, "kernel_examples": 4}
+TRAINED = {"learning_rate": 0.05, "epochs": 1, "batch_size": 4, "num_evaluations": 1, "kernel_examples": 4}
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ TRAINED = {"learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, 
         {
             "kernel.decomposition": "iterative",
             "adapter.seed": LARGEST,
-            "adapter.initialisation": "random",
+            "adapter.initialization": "random",
             "task.distinct_texts": True,
             "head.seed": LARGEST,
             "grid.seeds": [LARGEST, LARGEST - 1],

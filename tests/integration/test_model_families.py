@@ -20,7 +20,7 @@ GRID: dict[str, Any] = {"grid.lambdas": {"values": [1.0], "scale": "trace"}, "gr
 @pytest.mark.parametrize("kind", TARGETS)
 def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, kind: Kind):
     model = save_tiny(kind, tmp_path / "model")
-    path = make_sweep(tmp_path, GRID | {"finetune": DESCENT, "adapter.targets": TARGETS[kind]}, model=model)
+    path = make_sweep(tmp_path, GRID | {"finetune": DESCENT, "adapter.target_modules": TARGETS[kind]}, model=model)
     ending = run_spec(path)
     assert not ending.report.failures
     # above the first layer on states that were kept

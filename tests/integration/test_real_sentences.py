@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import orchestrator
-from orchestrator.cli.summary import summarise
+from orchestrator.cli.summary import summarize
 from orchestrator.engine.run import run
 from orchestrator.spec import Spec
 from tests.orchestrator.sweeps import Quiet
@@ -29,7 +29,7 @@ def sweep(folder: Path, task: dict[str, Any], **changes: Any) -> Spec:
         "name": "real",
         "model": {"path": str(FETCHED / "minilm"), "dtype": changes.get("dtype", "float32")},
         "task": {"n_eval": 48, "max_length": 48, **task},
-        "adapter": {"targets": ["query", "value"]},
+        "adapter": {"target_modules": ["query", "value"]},
         "head": {"in_kernel": False},
         "kernel": {"outputs": changes.get("outputs", "margin"), "eigenvectors": True},
         "grid": {
@@ -64,7 +64,7 @@ def test_rated_sentences_are_told_apart_and_float32_does_not_change_that(tmp_pat
 def test_ratings_are_predicted_by_regression(tmp_path):
     task = {"data": str(FETCHED / "movies.parquet"), "label": "rating", "kind": "regression"}
     run(sweep(tmp_path, task, outputs="full"), ROOT, Quiet())
-    summary = summarise(orchestrator.load(tmp_path))
+    summary = summarize(orchestrator.load(tmp_path))
     assert summary.metric == "eval_pearson"
     best = max(entry.metric for entry in summary.layer_sets if entry.metric is not None)
     assert best > 0.2, "96 rated sentences say something about the next 48"

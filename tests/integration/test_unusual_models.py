@@ -163,7 +163,7 @@ def test_the_spectrum_is_that_of_each_example_alone(tmp_path: Path, name: str):
     case = CASES[name]
     model = save(case, tmp_path / "model")
     changes = {
-        "adapter": {"kind": "none", "targets": list(case.targets)},
+        "adapter": {"kind": "none", "target_modules": list(case.targets)},
         "head": {"kind": "pretrained", "in_kernel": False},
         "task.sampling": "first",
         "task.max_length": MAX_LENGTH,

@@ -18,7 +18,7 @@ TASKS: dict[str, Any] = {
     "films": {"data": "films.parquet"},
     "ratings": {"data": "data.parquet", "label": "rating", "kind": "regression"},
 }
-TRAINING = {"learning_rate": 0.05, "epochs": 2, "batch_examples": 4, "looks": 1, "kernel_examples": 2}
+TRAINING = {"learning_rate": 0.05, "epochs": 2, "batch_size": 4, "num_evaluations": 1, "kernel_examples": 2}
 SMALL: dict[str, Any] = {"grid.layer_sets": ["all_layers"], "task.data": None, "grid.tasks": TASKS}
 
 
@@ -185,7 +185,7 @@ BEGIN = """
 name: tasks
 model: {path: m}
 task: {kind: classification, n_eval: 5, TASK}
-adapter: {targets: [query]}
+adapter: {target_modules: [query]}
 grid:
   lambdas: {values: [1.0]}
   layer_sets: [all_layers]

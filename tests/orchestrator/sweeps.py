@@ -32,7 +32,7 @@ SPEC: Mapping[str, Any] = {
     "name": "tiny",
     "model": {"path": "model", "dtype": "float64"},
     "task": {"data": "data.parquet", "kind": "classification", "n_eval": 6, "max_length": 16},
-    "adapter": {"rank": 2, "targets": ["query", "value"]},
+    "adapter": {"rank": 2, "target_modules": ["query", "value"]},
     "kernel": {"outputs": "full"},
     "grid": {
         "lambdas": {"values": [0.01, 1.0], "scale": "trace"},
@@ -181,7 +181,7 @@ def plan_of(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said and its exit status."""
+    """Output of a command and its exit status."""
 
     status: int
     output: str

@@ -15,7 +15,7 @@ from tests.root import ROOT
 from tests.seeded.faults import DoesNotApplyError, Fault
 
 DATA = "examples/data"
-"""What `make data` fetched: not in git, and only read by tests."""
+"""Files that `make data` fetched: not in git, and only read by tests."""
 
 SOME_FAILED = 1
 """Exit status of pytest when it ran all tests it was asked for and some failed."""
@@ -23,7 +23,7 @@ SOME_FAILED = 1
 
 @dataclass(frozen=True)
 class Ran:
-    """How a run of pytest ended: its exit status, None at the time limit, and what it printed."""
+    """End of a run of pytest: its exit status, None at the time limit, and what it printed."""
 
     status: int | None
     printed: str

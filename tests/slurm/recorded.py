@@ -1,4 +1,4 @@
-"""What Slurm 22.05.8 wrote on a development cluster of three nodes, cut to the lines that differ."""
+"""Output of Slurm 22.05.8 on a development cluster of three nodes, cut to the lines that differ."""
 
 CONFIG = """\
 Configuration data as of 2026-11-23T01:39:03

@@ -1,4 +1,4 @@
-"""When an allocation that was told to stop is queued again."""
+"""Requeueing of an allocation that was told to stop."""
 
 import os
 import signal

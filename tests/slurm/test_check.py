@@ -21,7 +21,7 @@ WIDE = NodeType(1, 128, 64_000, {"": 8}, frozenset({"ib"}))
 
 @pytest.fixture(autouse=True)
 def _no_mounts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where this machine keeps its files does not matter here."""
+    """Make the tests independent of the place of this machine's files."""
     monkeypatch.setattr(shared_folder, "_MOUNTS", Path("/nonexistent"))
 
 

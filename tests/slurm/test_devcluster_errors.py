@@ -1,4 +1,4 @@
-"""Where a development cluster cannot run, a message says why and what to do; no Slurm is needed to see that."""
+"""Messages about a development cluster that cannot run say why and what to do; no Slurm is needed to see that."""
 
 import os
 from datetime import datetime

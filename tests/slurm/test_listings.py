@@ -1,4 +1,4 @@
-"""What Slurm writes about a cluster is read as what it means."""
+"""Parsing of Slurm's output about a cluster."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a step that runs Ray is given, and what is read from what it says."""
+"""Environment of a step that runs Ray, and parsing of its output."""
 
 import subprocess
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_port_and_readiness_are_read_from_what_this_step_said(tmp_path: Path) ->
         "slurmstepd-n2: error: Step 16.0 exceeded memory limit (3241356 > 1536000), being killed",
     ],
 )
-def test_a_kill_for_memory_is_recognised(tmp_path: Path, said: str) -> None:
+def test_a_kill_for_memory_is_recognized(tmp_path: Path, said: str) -> None:
     assert _step(tmp_path, f"ntksweep ray node: ready\n{said}\n").ran_out_of_memory()
 
 

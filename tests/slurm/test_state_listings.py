@@ -1,4 +1,4 @@
-"""What Slurm writes about jobs is read as what it means; what it does not say is never taken for an end."""
+"""Parsing of Slurm's output about jobs; missing output is never taken for an end."""
 
 from datetime import datetime, timedelta
 

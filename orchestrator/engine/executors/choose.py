@@ -6,18 +6,18 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.workers import gpus_here, worker_count
 
 
-def make_executor(sweep: Sweep, folder: ResultsFolder, group: ProcessGroup) -> Executor:
+def make_executor(sweep: Sweep, folder: ResultsFolder, process_group: ProcessGroup) -> Executor:
     """Return the executor that the spec asks for, not yet started.
 
     Args:
         sweep: the sweep.
         folder: its results folder.
-        group: the processes that run it inline, of which this one is the first.
+        process_group: the processes that run it inline, of which this one is the first.
     """
     if sweep.spec.compute.executor == "inline":
         from orchestrator.engine.executors.inline import InlineExecutor
 
-        return InlineExecutor(sweep, folder, group)
+        return InlineExecutor(sweep, folder, process_group)
     from orchestrator.engine.executors.local_ray import LocalRay
     from orchestrator.engine.executors.ray_workers import RayExecutor
 

@@ -18,14 +18,14 @@ class InlineExecutor:
     Args:
         sweep: the sweep.
         folder: its results folder.
-        group: the processes that torchrun started, of which this one is the first.
+        process_group: the processes that torchrun started, of which this one is the first.
     """
 
     capacity = 1
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ProcessGroup | None = None) -> None:
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, process_group: ProcessGroup | None = None) -> None:
         self._worker = StageWorker(sweep, folder, sweep.spec.compute.workers_per_gpu)
-        self._worker.group = group or ProcessGroup()
+        self._worker.process_group = process_group or ProcessGroup()
         self._waiting: deque[tuple[Stage, int, int]] = deque()
 
     def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
@@ -39,14 +39,14 @@ class InlineExecutor:
             return None
         stage, attempt, halvings = self._waiting.popleft()
         outcome = self._worker.execute(stage, attempt, halvings)
-        if outcome.status is Status.FAILED and stage.of.runs_model and self._worker.group.size > 1:
-            # The others of the group wait in the middle of the stage, and only their end frees them.
+        if outcome.status is Status.FAILED and stage.of.runs_model and self._worker.process_group.size > 1:
+            # The others of the process group wait in the middle of the stage, and only their end frees them.
             raise WorkerStartError(f"{stage.label} failed ({outcome.failure}): {outcome.message}")
         if outcome.spent:
             raise GpuFailedError(
                 f"{stage.label} failed ({outcome.failure}): {outcome.message.strip()}; this process can compute "
-                "no more on its GPU: run the same command again, elsewhere if the GPU is at fault; what is finished "
-                "is kept"
+                "no more on its GPU: run the same command again, elsewhere if the GPU is at fault; finished "
+                "stages are kept"
             )
         return stage, outcome
 

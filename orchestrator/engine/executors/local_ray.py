@@ -104,7 +104,7 @@ class LocalRay:
         if self._restarts == MOST_RESTARTS:
             raise RayFailedError(
                 f"Ray's {program} was killed {MOST_RESTARTS + 1} times in this run, perhaps because this machine has "
-                f"too little memory (`dmesg` tells); what is finished is kept; {ADVICE}"
+                f"too little memory (`dmesg` tells); finished stages are kept; {ADVICE}"
             )
         logger.warning("Ray's %s was killed; Ray is started again", program)
         self._restarts += 1
@@ -119,7 +119,7 @@ class LocalRay:
                 try:
                     # Ray opens its folder to everybody, but not the one above.
                     began = time.perf_counter()
-                    self._initialise(temporary / f"ray{tries_left}")
+                    self._initialize(temporary / f"ray{tries_left}")
                     logger.info("Ray is up after %.1f s, its files in %s", time.perf_counter() - began, temporary)
                     return
                 except Exception as error:  # of many classes, Exception itself among them
@@ -128,7 +128,7 @@ class LocalRay:
                     if not tries_left:
                         raise RayFailedError(f"Ray does not start: {_first_line(error)}; {ADVICE}") from error
 
-    def _initialise(self, folder: Path) -> None:
+    def _initialize(self, folder: Path) -> None:
         import ray
 
         # The last output of a raylet would go to standard output, which is for the answer of `--json`.

@@ -31,7 +31,7 @@ class Introduction:
     Attributes:
         process: identification of its process in claims.
         node: Ray's identity of its node.
-        address: IP address and port at which it awaits the others of its group; None for all but the first.
+        address: IP address and port at which it awaits the others of its process group; None for all but the first.
         unfit: why its GPU cannot be used; None where it can, or none is wanted.
     """
 
@@ -75,7 +75,7 @@ class Worker:
             spec: the spec as JSON.
             sources: the sources as JSON.
             folder: the results folder.
-            rank: its number in its group.
+            rank: its number in its process group.
             group_size: how many processes that has.
             on_a_gpu: how many workers share its GPU.
             trusts_code: whether code that comes with the model may run.
@@ -87,7 +87,7 @@ class Worker:
         self._log = contextlib.ExitStack()  # open for as long as the process lives
         self._log.enter_context(own_process())
         self._log.enter_context(process_log(self._folder.logs))
-        logger.info("a worker, process %d of a group of %d: %s", rank, group_size, installation())
+        logger.info("a worker, process %d of a process group of %d: %s", rank, group_size, installation())
         self._worker = StageWorker(self._sweep, self._folder, on_a_gpu)
         self._rank, self._size = rank, group_size
         self._meeting: Any = None
@@ -119,26 +119,26 @@ class Worker:
         return outcomes + [rest] * (len(tasks) - len(outcomes))
 
     def lead(self, task: Task) -> Outcome:
-        """Compute a stage with the others of the group, who `follow` meanwhile."""
-        if self._worker.group.size == 1:
+        """Compute a stage with the others of the process group, who `follow` meanwhile."""
+        if self._worker.process_group.size == 1:
             try:
-                self._worker.group = self._meeting.open(self._size)
+                self._worker.process_group = self._meeting.open(self._size)
             except Exception as error:
                 return failed(error)
         outcome = self._worker.execute(*task)
-        dismiss(self._worker.group)
+        dismiss(self._worker.process_group)
         return outcome
 
     def follow(self, address: tuple[str, int]) -> Outcome | None:
-        """Take part in what the first of the group, who is at that address, computes; return what failed here."""
+        """Take part in the stages of a process group whose first process is at an address; return a failure here."""
         import ray
 
         try:
             if self._follower is None:
                 from finetune.parallel.processes import meet
 
-                group = meet(*address, self._rank, self._size, ray.util.get_node_ip_address())
-                self._follower = Follower(self._sweep, self._folder, group)
+                process_group = meet(*address, self._rank, self._size, ray.util.get_node_ip_address())
+                self._follower = Follower(self._sweep, self._folder, process_group)
             return self._follower.follow()
         except Exception as error:  # the first process is gone
             return failed(error)

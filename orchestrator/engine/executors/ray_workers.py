@@ -182,7 +182,7 @@ class RayExecutor:
         members = [each for team, _ in self._aside for each in team.members if each.introduction is not None]
         hosts = sorted({each.up.process["host"] for each in members})
         raise GpuFailedError(
-            f"no GPU is left: {self._aside[-1][1].message}; what is finished is kept: leave {', '.join(hosts)} out (on "
+            f"no GPU is left: {self._aside[-1][1].message}; finished stages are kept: leave {', '.join(hosts)} out (on "
             "a cluster by the profile's `exclude`) or have it seen to, then go on with the same command"
         )
 

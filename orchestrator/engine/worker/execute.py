@@ -40,7 +40,7 @@ class StageWorker:
         on_a_gpu: how many workers share the GPU of this one.
 
     Attributes:
-        group: the processes that hold the model with this one, which leads them: each of them has a `Follower`.
+        process_group: the processes that hold the model with this one, which leads them: each of them has a `Follower`.
     """
 
     def __init__(self, sweep: Sweep, folder: ResultsFolder, on_a_gpu: int = 1) -> None:
@@ -49,7 +49,7 @@ class StageWorker:
         self._refusals = folder.refusals()
         self._journal = folder.journal()
         self._compute = sweep.spec.compute
-        self.group = ProcessGroup()
+        self.process_group = ProcessGroup()
 
     @property
     def process(self) -> Mapping[str, Any]:
@@ -110,7 +110,7 @@ class StageWorker:
     def _claimed(self, stage: Stage, attempt: int, halvings: int) -> Outcome:
         facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id, "halvings": halvings}
         self._journal.write("started", **facts, attempt=attempt)
-        work = Work(self._state, stage.of, halvings, self.group if stage.of.runs_model else None)
+        work = Work(self._state, stage.of, halvings, self.process_group if stage.of.runs_model else None)
         logger.debug("%s begun, attempt %d, batches halved %d times", stage.label, attempt, halvings)
         outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()
@@ -136,7 +136,7 @@ class StageWorker:
         reset_peak_memory()
         try:
             if stage.of.runs_model:
-                lead(self.group, stage, work.halvings)
+                lead(self.process_group, stage, work.halvings)
             product = stage.of.compute(stage, work)
             peak = work.met(peak_memory())
             origin = self._provenance(work, stage, attempt, time.perf_counter() - started, peak)
@@ -151,8 +151,10 @@ class StageWorker:
         return Outcome(Status.FINISHED if won else Status.EXISTING, seconds=time.perf_counter() - started)
 
     def _provenance(self, work: Work, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
-        group = {"group_size": self.group.size} if stage.of.runs_model and self.group.size > 1 else {}
-        found = provenance(stage, attempt, seconds, device=work.device, peak=peak) | group
+        process_group = (
+            {"group_size": self.process_group.size} if stage.of.runs_model and self.process_group.size > 1 else {}
+        )
+        found = provenance(stage, attempt, seconds, device=work.device, peak=peak) | process_group
         if work.device != "cpu":
             found["deterministic"] = self._compute.deterministic
         return found | work.halvings_of(stage)

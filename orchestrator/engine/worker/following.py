@@ -17,22 +17,22 @@ from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_mem
 logger = logging.getLogger(__name__)
 
 
-def lead(group: ProcessGroup, stage: Stage, halvings: int) -> None:
+def lead(process_group: ProcessGroup, stage: Stage, halvings: int) -> None:
     """Tell the other processes of a group which stage the first one begins."""
-    group.agreed({"stage": stage.to_json(), "halvings": halvings})
+    process_group.agreed({"stage": stage.to_json(), "halvings": halvings})
 
 
-def dismiss(group: ProcessGroup) -> None:
+def dismiss(process_group: ProcessGroup) -> None:
     """Tell the other processes of a group that no stage follows for now."""
-    group.agreed(None)
+    process_group.agreed(None)
 
 
 class Follower:
     """The part of a process of a group that is not the first: it neither claims nor publishes stages."""
 
-    def __init__(self, sweep: Sweep, folder: ResultsFolder, group: ProcessGroup) -> None:
+    def __init__(self, sweep: Sweep, folder: ResultsFolder, process_group: ProcessGroup) -> None:
         self._state = WorkerState(sweep, folder)
-        self._group = group
+        self._process_group = process_group
         self._refusals = folder.refusals()
         self._journal = folder.journal()
         self._compute = sweep.spec.compute
@@ -40,9 +40,9 @@ class Follower:
     def follow(self) -> Outcome | None:
         """Take part in stage after stage until the first process has none; return the failure of one, if it failed.
 
-        After a failure the group cannot continue: the other processes wait for this one.
+        After a failure the process group cannot continue: the other processes wait for this one.
         """
-        while (order := self._group.agreed()) is not None:
+        while (order := self._process_group.agreed()) is not None:
             stage = stage_from_json(order["stage"])
             with at_stage(f"{stage.kind}/{stage.stage_id}"):
                 outcome = self._take_part(stage, order["halvings"])
@@ -51,7 +51,7 @@ class Follower:
         return None
 
     def _take_part(self, stage: Stage, halvings: int) -> Outcome | None:
-        work = Work(self._state, stage.of, halvings, self._group)
+        work = Work(self._state, stage.of, halvings, self._process_group)
         reset_peak_memory()
         started = time.perf_counter()
         try:
@@ -70,7 +70,7 @@ class Follower:
         return None
 
     def _note(self, stage: Stage, outcome: Outcome, seconds: float) -> None:
-        rank = self._group.rank
+        rank = self._process_group.rank
         reason = {"failure": outcome.failure, "message": outcome.message}
         self._journal.write("followed", kind=stage.kind, stage=stage.stage_id, rank=rank, seconds=seconds, **reason)
         if outcome.status is Status.FAILED and outcome.failure in LASTING:

@@ -55,7 +55,7 @@ def page(found: Findings) -> str:
 
 def _head(found: Findings) -> Iterator[str]:
     spec = found.spec
-    yield f"# {spec.name}: what was found"
+    yield f"# {spec.name}: findings"
     yield ""
     yield (
         f"{found.n_cells} trained cells of {spec.model.path}, {found.n_diverged} of which diverged. Means are over "
@@ -154,7 +154,7 @@ def _correlations(found: Findings) -> Iterator[str]:
     yield ""
     yield (
         "All layer sets at the smallest, a middle and the largest λ of each task. In bold where the interval leaves "
-        "out 0; neighbouring λ repeat each other, and overlapping layer sets are not independent."
+        "out 0; neighboring λ repeat each other, and overlapping layer sets are not independent."
     )
     yield ""
     yield from _single_lambdas(found)
@@ -261,8 +261,8 @@ def _notes(found: Findings) -> Iterator[str]:
     yield from (f"- {line}" for line in found.provenance)
     yield (
         "- `cells.parquet` and `correlations.parquet` are tables of the sweep, `linearity.csv`, `regimes.csv` and "
-        "`choices.csv` what this page is made of, ready to be plotted. What the intervals cover, and what they do not: "
-        "docs/numbers.md, Correlations."
+        "`choices.csv` the numbers of this page, ready to be plotted. docs/numbers.md, Correlations, says what the "
+        "intervals cover."
     )
 
 

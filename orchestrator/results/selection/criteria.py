@@ -67,7 +67,7 @@ CRITERIA = (
     ),
     Criterion(
         "effective_rank", "effective_rank", True, False, False,
-        f"exp of the entropy of the normalised spectrum: over how many modes the kernel is spread; {_KERNEL_ONLY}.",
+        f"exp of the entropy of the normalized spectrum: over how many modes the kernel is spread; {_KERNEL_ONLY}.",
     ),
     Criterion(
         "alignment", "label_alignment", True, False, False,
@@ -76,7 +76,7 @@ CRITERIA = (
     ),
     Criterion(
         "gcv", "gcv", False, False, True,
-        "generalised cross-validation, an estimate of the linearized model's squared error on new examples; rests on "
+        "generalized cross-validation, an estimate of the linearized model's squared error on new examples; rests on "
         "the training examples, their labels and the model's outputs before training. That a ridge head was fitted to "
         "these labels is counted.",
     ),
@@ -94,7 +94,7 @@ CRITERIA = (
     Criterion(
         "train_loss", "train_loss", False, False, True,
         "loss of the linearized model on the training examples that it is fitted to: what the layer set can express at "
-        "its best lambda, as a rule the smallest, not how well that carries over; it favours many layers.",
+        "its best lambda, as a rule the smallest, not how well that carries over; it favors many layers.",
     ),
 )  # fmt: skip
 

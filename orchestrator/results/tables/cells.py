@@ -1,4 +1,4 @@
-"""The table `cells`: one row a cell, with what the kinds of stages fill of it."""
+"""The table `cells`: one row a cell, with columns that kinds of stages fill."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime

@@ -40,10 +40,10 @@ _CORRELATIONS = (
     *_coefficient("kendall", "Kendall's tau-b of the same"),
     *_coefficient(
         "partial_spearman",
-        "Spearman correlation of what ranks of n_parameters leave of both ranks; null for fewer than 4, or where they "
-        "leave nothing",
+        "Spearman correlation of the residuals of both ranks after a regression on the ranks of n_parameters; null "
+        "for fewer than 4, or where the residuals are 0",
     ),
-    Column("majority_accuracy", REAL, "accuracy of always saying the commonest training class, averaged over seeds"),
+    Column("majority_accuracy", REAL, "accuracy of the majority baseline, averaged over seeds"),
 )
 
 CORRELATIONS = Table(

@@ -114,9 +114,9 @@ def correlations(x: FloatArray, y: FloatArray, control: FloatArray, counts: IntA
     """
     signs_x, signs_y, signs_control = (_signs(values) for values in (x, y, control[None]))
     weights = counts.astype(np.float64)
-    ranks_x, ranks_y, ranks_control = (_centred_ranks(signs, weights) for signs in (signs_x, signs_y, signs_control))
+    ranks_x, ranks_y, ranks_control = (_centered_ranks(signs, weights) for signs in (signs_x, signs_y, signs_control))
     spearman = _cosine(ranks_x, ranks_y, weights)
-    pearson = _cosine(_centred(x, weights), _centred(y, weights), weights)
+    pearson = _cosine(_centered(x, weights), _centered(y, weights), weights)
     return {
         # Centering a constant leaves rounding errors, so that constants are detected by their ranks.
         "pearson": np.where(np.isnan(spearman), np.nan, pearson),
@@ -151,18 +151,18 @@ def _scaled(values: FloatArray) -> FloatArray:
     return scaled
 
 
-def _centred_ranks(signs: FloatArray, weights: FloatArray) -> FloatArray:
+def _centered_ranks(signs: FloatArray, weights: FloatArray) -> FloatArray:
     """Return twice the midranks (V, D, L) less their mean, of signs (V, L, L) in draws of weights (D, L)."""
     ranks: FloatArray = np.matmul(weights, signs.transpose(0, 2, 1))
     return ranks
 
 
-def _centred(values: FloatArray, weights: FloatArray) -> FloatArray:
+def _centered(values: FloatArray, weights: FloatArray) -> FloatArray:
     """Return scaled values (V, L) less their mean in each draw (V, D, L) of weights (D, L)."""
     scaled = _scaled(values)
     means = np.einsum("dl,vl->vd", weights, scaled) / weights.sum(axis=1)
-    centred: FloatArray = scaled[:, None, :] - means[:, :, None]
-    return centred
+    centered: FloatArray = scaled[:, None, :] - means[:, :, None]
+    return centered
 
 
 def _residual(ranks: FloatArray, control: FloatArray, weights: FloatArray) -> FloatArray:
@@ -185,13 +185,13 @@ def _inner(a: FloatArray, b: FloatArray, weights: FloatArray) -> FloatArray:
 def _cosine(a: FloatArray, b: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the correlations (D, P, Q) of centered a (P, D, L) and b (Q, D, L); nan where one of them is 0."""
     products = np.einsum("pdl,qdl->dpq", a * weights, b)
-    return _normalised(products, _inner(a, a, weights), _inner(b, b, weights))
+    return _normalized(products, _inner(a, a, weights), _inner(b, b, weights))
 
 
 def _kendall(signs_x: FloatArray, signs_y: FloatArray, weights: FloatArray) -> FloatArray:
     """Return tau-b (D, P, Q) of signs (P, L, L) and (Q, L, L) in draws of weights (D, L); nan where all are tied."""
     products = np.stack([_pairs(signs_x * signs, weights) for signs in signs_y], axis=-1).transpose(1, 0, 2)
-    return _normalised(products, _pairs(signs_x**2, weights), _pairs(signs_y**2, weights))
+    return _normalized(products, _pairs(signs_x**2, weights), _pairs(signs_y**2, weights))
 
 
 def _pairs(matrices: FloatArray, weights: FloatArray) -> FloatArray:
@@ -200,7 +200,7 @@ def _pairs(matrices: FloatArray, weights: FloatArray) -> FloatArray:
     return pairs
 
 
-def _normalised(products: FloatArray, squares_x: FloatArray, squares_y: FloatArray) -> FloatArray:
+def _normalized(products: FloatArray, squares_x: FloatArray, squares_y: FloatArray) -> FloatArray:
     """Return products (D, P, Q) over the roots of squares (P, D) and (Q, D), within -1..1; nan where one is 0."""
     norms = np.sqrt(squares_x).T[:, :, None] * np.sqrt(squares_y).T[:, None, :]
     ratios = np.divide(products, norms, out=np.full_like(products, np.nan), where=norms > 0)

@@ -27,7 +27,7 @@ class ScorerParameters:
         dtype: precision of weights and activations.
         row_dtype: precision in which Jacobian rows are stored.
         device: device that runs it.
-        sharding: division among the processes of a group; None where each worker holds the whole model.
+        sharding: of the weights over a process group; None where each worker holds all of the model.
         attention: attention implementation.
         adapter: the parameters whose Jacobian is taken.
         adapter_seed: seed of the adapter's weights.
@@ -64,13 +64,13 @@ class RowsParameters:
         scorer: the model.
         outputs: outputs that are differentiated.
         groups: groups of parameters, in the model's order.
-        batch_examples: most examples of a batch.
+        batch_size: most examples of a batch.
     """
 
     scorer: ScorerParameters
     outputs: OutputMode
     groups: tuple[str, ...]
-    batch_examples: int
+    batch_size: int
 
 
 @dataclass(frozen=True)

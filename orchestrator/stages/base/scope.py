@@ -130,7 +130,7 @@ class SeedScope:
             scorer=self.scorer,
             outputs=self.variant.sweep.spec.kernel.outputs,
             groups=sizes.groups,
-            batch_examples=sizes.batch_examples,
+            batch_size=sizes.batch_size,
         )
 
     def problem(self, n_train: int, dataset: Stage[Any]) -> ProblemParameters:

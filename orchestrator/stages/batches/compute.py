@@ -61,7 +61,7 @@ class _Trial:
         self._work = work
         self._tokens = read_tokens(dataset, "train", 0, len(dataset.array("train.labels")))
         self._by_length = np.argsort(-self._tokens.lengths, kind="stable")
-        self._most_examples: int = p.batch_examples
+        self._most_examples: int = p.batch_size
         scorer = work.scorer(_without_fitted_head(p.scorer), None, p.groups)
         self._device = scorer.device
         row_dtype = getattr(torch, p.scorer.row_dtype)
@@ -73,7 +73,7 @@ class _Trial:
         self.row_bytes: int = copies * rows * width * row_dtype.itemsize
         self.longest = int(self._tokens.lengths.max())
         budget = int(work.sweep.spec.compute.memory_budget)
-        self.limit: int = min(work.group.gathered(batch_limit(self._device, budget)))
+        self.limit: int = min(work.process_group.gathered(batch_limit(self._device, budget)))
 
     def line(self) -> MemoryLine:
         """Return the memory of batches, measured with one text and with a few together, if these are sure to fit."""
@@ -92,7 +92,7 @@ class _Trial:
             return self._bytes_of(min(self._most_examples, batch_tokens // self.longest)) <= self.limit
         except Exception as error:
             # The other processes wait inside the model for this one: the group restarts with half the batch.
-            if self._work.group.size > 1 or not is_out_of_memory(error):
+            if self._work.process_group.size > 1 or not is_out_of_memory(error):
                 raise
         forget_batch(self._device)
         return False
@@ -100,7 +100,7 @@ class _Trial:
     def _bytes_of(self, n_examples: int) -> int:
         """Return the bytes of a batch of that many examples, on the process where it needs most."""
         batch = self._tokens.batch(np.resize(self._by_length, n_examples))
-        most: int = max(self._work.group.gathered(peak_of(lambda: self._rows(batch), self._device)))
+        most: int = max(self._work.process_group.gathered(peak_of(lambda: self._rows(batch), self._device)))
         return most
 
 

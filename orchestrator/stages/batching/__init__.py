@@ -18,7 +18,7 @@ CROWD = 8
 def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
     """Return the cost of forward and backward passes for one output: a few for two texts, and one for a batch."""
     p, sizes, survey = stage.parameters, variant.sizes, variant.survey
-    together = 1 if p.scorer.batching == "alone" else min(CROWD, p.batch_examples)
+    together = 1 if p.scorer.batching == "alone" else min(CROWD, p.batch_size)
     return StageCost(
         flops=4.0 * int(survey.model["n_parameters"]) * survey.mean_tokens * (8 + together),
         # One row of each text of a batch, and those of three texts that are compared.
@@ -39,7 +39,7 @@ def _training_batches(scope: SeedScope) -> RowsParameters:
     if scope.scorer.batching == "alone" or tokens == "auto":
         return rows
     scorer = replace(scope.scorer, batch_tokens=max(tokens, 2 * scope.variant.sweep.spec.task.max_length))
-    return replace(rows, scorer=scorer, batch_examples=max(rows.batch_examples, 2))
+    return replace(rows, scorer=scorer, batch_size=max(rows.batch_size, 2))
 
 
 BATCHING = StageKind(

@@ -33,7 +33,7 @@ def compute(stage: Stage[RowsParameters], work: Work) -> Product:
     )
     head = work.input(stage, "head") if "head" in stage.inputs else None
     loaded = work.scorer(scorer, head, p.groups)
-    crowd = work.halved(min(CROWD, p.batch_examples))
+    crowd = work.halved(min(CROWD, p.batch_size))
     chosen = TrialTexts.of(texts, batch_tokens=work.batch_tokens(stage, scorer), crowd=crowd)
     rows = partial(loaded.rows, outputs=one_score, row_dtype=getattr(torch, scorer.dtype))
     check_batching(loaded.model, rows, chosen, alone=scorer.batching == "alone")

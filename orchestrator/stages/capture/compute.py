@@ -29,14 +29,14 @@ def compute(stage: Stage[CaptureParameters], work: Work) -> Product:
     scorer = work.scorer(p.scorer, head, p.groups)
     tokens = read_tokens(work.input(stage, "dataset"), stage.parameters.split, start, stop)
     per_example = rows_per_example(p.scorer.n_outputs, p.outputs)
-    batch_tokens, batch_examples = work.batch_tokens(stage, p.scorer), work.halved(p.batch_examples)
-    batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_examples=batch_examples)
+    batch_tokens, batch_size = work.batch_tokens(stage, p.scorer), work.halved(p.batch_size)
+    batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_size=batch_size)
     dtype = p.scorer.row_dtype
     widths = {group: sum(linear.n_parameters for linear in scorer.groups[group]) for group in p.groups}
     arrays = {SCORES: (1, per_example)} | {group: (per_example, width) for group, width in widths.items()}
     file = work.new_arrays(stage, {}, BatchedLayout(dtype, batches, arrays))
     outputs, row_dtype = partial(kernel_outputs, outputs=p.outputs), getattr(torch, dtype)
-    rounds = list(work.group.rounds(list(enumerate(batches))))
+    rounds = list(work.process_group.rounds(list(enumerate(batches))))
     begun = (scorer.begin_rows(tokens.batch(positions), outputs, row_dtype=row_dtype) for (_, positions), _ in rounds)
     for ((number, _), counts), (scores, rows) in zip(rounds, in_turn(begun), strict=True):
         if counts:

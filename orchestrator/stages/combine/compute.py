@@ -78,7 +78,7 @@ class _Examples:
         self._problem = load_problem(alone, work)
         self._inputs = TrainingInputs(alone, work, self._problem, ["eval"])
         self._model = self._inputs.model(1)
-        self._at_once = work.halved(self._inputs.settings.batch_examples)
+        self._at_once = work.halved(self._inputs.settings.batch_size)
         self._shards = work.inputs(alone, "eval")
         self.initial: FloatArray = np.concatenate([shard.array("scores") for shard in self._shards]).astype(np.float64)
 

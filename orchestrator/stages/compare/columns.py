@@ -45,7 +45,7 @@ TRAINING_COLUMNS = (
         "finetune_curvature",
         REAL,
         "b, estimated: the largest |d^2 f/dt^2| / |theta - theta_0|^2 of a few training examples' outputs at three "
-        "places of the way from theta_0 to theta; null, as the two that follow, of models divided by `sharding`",
+        "places of the way from theta_0 to theta; null, as the two that follow, of sharded models (`sharding`)",
     ),
     Column("finetune_linearization_error", REAL, "|f(theta) - f(theta_0) - J (theta - theta_0)| of the same outputs"),
     Column(
@@ -87,7 +87,7 @@ _UPDATES = (
 
 
 TRAIN = "give the spec a section `finetune` and run"
-"""How to get the tables about training."""
+"""Advice for users who ask for a table about training that a sweep lacks."""
 
 
 def trains(spec: "Spec") -> bool:
@@ -98,9 +98,9 @@ def trains(spec: "Spec") -> bool:
 TRAJECTORIES = Table(
     name="trajectories",
     columns=_TRAJECTORIES,
-    about="One row a look at a cell while its model or its linearization is trained; written where the spec "
-    "has a section `finetune`. Columns of the one that has ended before the other are null from there on, and so is "
-    "what compares the two.",
+    about="One row for each evaluation of a cell while its model or its linearization is trained; written where the "
+    "spec has a section `finetune`. Columns of the model that has ended first are null from there on, and so are "
+    "differences of the two.",
     rows_from="orchestrator.stages.compare.rows:trajectories_rows",
     wanted=trains,
     hint=TRAIN,

@@ -18,12 +18,12 @@ from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage[CompareParameters], work: Work) -> Product:
-    """Compare; for S cells and K looks the artifact holds the columns of `cells` (S,) and of `trajectories` (K, S).
+    """Return the numbers of S cells after training and at K evaluations on the way.
 
-    They are called `cells.<column>` and `trajectories.<column>`; `updates.<column>` (S, groups) are those of `updates`.
-    A cell's own numbers are those of the weights that it ends with. K looks are those of the model that was trained
-    longest; `looks` (S,) says how many of them are a cell's, of one model or both. What a model did not have any more
-    is nan, and so is a difference of two where one had ended.
+    They are called as the columns of the tables: `cells.<column>` (S,), `trajectories.<column>` (K, S) and
+    `updates.<column>` (S, groups). A cell's own numbers are those of the weights that it ends with. The K evaluations
+    are those of the model that was trained longest; `evaluations` (S,) says how many of them a cell has, of one model
+    or both. Numbers of a model that had ended before are nan, and so are differences of two models then.
 
     Raises:
         BrokenBoundError: the weights are further from the pretrained ones than is possible.
@@ -34,18 +34,18 @@ def compute(stage: Stage[CompareParameters], work: Work) -> Product:
         "linearized": _Run(problem, TrainedCells(work.input(stage, "linearized"), 0)),
     }
     longest = max(runs.values(), key=lambda run: len(run.steps))
-    n_looks = len(longest.steps)
+    n_evaluations = len(longest.steps)
     initial = runs["finetune"].outputs
     first = {split: values[0, 0] for split, values in initial.items()}
 
     trajectories: dict[str, FloatArray] = {}
     cells: dict[str, FloatArray] = {}
     for name, run in runs.items():
-        trajectories |= {f"{name}_{column}": values for column, values in run.trajectory(n_looks).items()}
+        trajectories |= {f"{name}_{column}": values for column, values in run.trajectory(n_evaluations).items()}
         cells |= {f"{name}_{column}": values for column, values in run.cells().items()}
     kind = stage.parameters.problem.task_kind
     for split in ("train", "eval"):
-        apart = _differences(runs["finetune"], runs["linearized"], split, kind, n_looks)
+        apart = _differences(runs["finetune"], runs["linearized"], split, kind, n_evaluations)
         trajectories |= {f"difference_{split}_{column}": values for column, values in apart.items()}
         f, f_lin = (run.ended(split) for run in runs.values())
         ended = output_difference(f, f_lin, first[split], kind=kind)
@@ -60,8 +60,8 @@ def compute(stage: Stage[CompareParameters], work: Work) -> Product:
         # A head outside the kernel is trained beside the layer set, last; the linearization leaves it where it is.
         still = np.zeros((len(weight_norm), weight_norm.shape[1] - run.updates.shape[1]))
         arrays[f"updates.{name}_update_norm"] = np.concatenate([run.updates, still], axis=1)
-    looks = np.maximum(*(run.looks for run in runs.values()))
-    arrays |= {"steps": longest.steps, "looks": looks}
+    evaluations = np.maximum(*(run.evaluations for run in runs.values()))
+    arrays |= {"steps": longest.steps, "evaluations": evaluations}
     facts = {f"{name}_status": run.trained.facts["status"] for name, run in runs.items()}
     return Product(facts, work.write_arrays(stage, arrays))
 
@@ -74,7 +74,7 @@ class _Run:
         self.trained = trained
         self.steps = trained.array("steps")
         self.kept = trained.array("kept")
-        self.looks = trained.array("looks")
+        self.evaluations = trained.array("evaluations")
         self.updates = trained.array("update_norm")
         self.outputs: dict[str, FloatArray] = {
             split: np.array(trained.array(f"{split}_outputs"), dtype=np.float64) for split in ("train", "eval")
@@ -84,26 +84,26 @@ class _Run:
         """Return the outputs (S, n, R) of the weights that each cell ends with."""
         return np.asarray(self.outputs[split][self.kept, np.arange(len(self.kept))])
 
-    def seen(self, look: int) -> npt.NDArray[np.bool_]:
+    def seen(self, evaluation: int) -> npt.NDArray[np.bool_]:
         """Return which cells (S,) had finite outputs then; those of a cell that had ended are nan."""
-        if look >= len(self.steps):
-            return np.zeros(len(self.looks), dtype=np.bool_)
-        finite = [np.isfinite(outputs[look]).all(axis=(1, 2)) for outputs in self.outputs.values()]
+        if evaluation >= len(self.steps):
+            return np.zeros(len(self.evaluations), dtype=np.bool_)
+        finite = [np.isfinite(outputs[evaluation]).all(axis=(1, 2)) for outputs in self.outputs.values()]
         return np.asarray(np.logical_and.reduce(finite))
 
-    def trajectory(self, n_looks: int) -> dict[str, FloatArray]:
+    def trajectory(self, n_evaluations: int) -> dict[str, FloatArray]:
         """Return losses, metrics, distances, shares and observed values, (K, S) each; nan where a cell had ended."""
         found: dict[str, FloatArray] = {}
-        for look in range(n_looks):
-            seen = self.seen(look)
+        for evaluation in range(n_evaluations):
+            seen = self.seen(evaluation)
             if seen.any():
-                scores = self._scores(*(self.outputs[split][look, seen] for split in ("train", "eval")))
-                _fill(found, scores, look, seen, n_looks)
+                scores = self._scores(*(self.outputs[split][evaluation, seen] for split in ("train", "eval")))
+                _fill(found, scores, evaluation, seen, n_evaluations)
         since = np.maximum(1, np.diff(self.steps, prepend=0))[:, None]
         others = {"distance": self.trained.array("distances")} | {
             name: np.diff(self.trained.array(name), axis=0, prepend=0) / since for name in ("pulled", "pulled_tensors")
         }
-        missing = np.full((n_looks - len(self.steps), len(self.looks)), np.nan)
+        missing = np.full((n_evaluations - len(self.steps), len(self.evaluations)), np.nan)
         for name, values in (others | self._observed()).items():
             found[name] = np.concatenate([values, missing])
         return found
@@ -150,28 +150,30 @@ class _Run:
         return scores
 
 
-def _differences(nonlinear: _Run, linearized: _Run, split: str, kind: TaskKind, n_looks: int) -> dict[str, FloatArray]:
+def _differences(
+    nonlinear: _Run, linearized: _Run, split: str, kind: TaskKind, n_evaluations: int
+) -> dict[str, FloatArray]:
     """Return the distances between the two models' outputs, (K, S) each; nan where one of them had ended."""
     found: dict[str, FloatArray] = {}
-    for look in range(n_looks):
-        both = nonlinear.seen(look) & linearized.seen(look)
+    for evaluation in range(n_evaluations):
+        both = nonlinear.seen(evaluation) & linearized.seen(evaluation)
         if both.any():
-            f, f_lin = (run.outputs[split][look, both] for run in (nonlinear, linearized))
+            f, f_lin = (run.outputs[split][evaluation, both] for run in (nonlinear, linearized))
             apart = output_difference(f, f_lin, nonlinear.outputs[split][0, 0], kind=kind)
-            _fill(found, apart, look, both, n_looks)
+            _fill(found, apart, evaluation, both, n_evaluations)
     return found
 
 
 def _fill(
     found: dict[str, FloatArray],
     values: Mapping[str, FloatArray],
-    look: int,
+    evaluation: int,
     cells: npt.NDArray[np.bool_],
-    n_looks: int,
+    n_evaluations: int,
 ) -> None:
-    """Write the values of some cells at one look into arrays (K, S), which start as nan."""
+    """Write the values of some cells at one evaluation into arrays (K, S), which start as nan."""
     for name, of_cells in values.items():
-        found.setdefault(name, np.full((n_looks, len(cells)), np.nan))[look, cells] = of_cells
+        found.setdefault(name, np.full((n_evaluations, len(cells)), np.nan))[evaluation, cells] = of_cells
 
 
 def _linearization(run: _Run, distance: FloatArray) -> dict[str, FloatArray]:

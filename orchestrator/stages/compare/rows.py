@@ -64,14 +64,14 @@ def trajectories_rows(finished: Finished) -> Iterator[Rows]:
     """
     for solve in finished.filled(Solve):
         for comparison, artifact in compared_in(finished, solve):
-            looks = np.array(artifact.array("looks"))
-            steps = np.tile(artifact.array("steps")[:, None], len(looks))
+            evaluations = np.array(artifact.array("evaluations"))
+            steps = np.tile(artifact.array("steps")[:, None], len(evaluations))
             prefix = "trajectories."
             by_name = {
                 name.removeprefix(prefix): artifact.array(name) for name in artifact.names() if name.startswith(prefix)
             } | {"step": steps}
-            columns = _cell_columns(finished.plan, solve, comparison, looks) | {
-                name: np.concatenate([values[:count, cell] for cell, count in enumerate(looks)])
+            columns = _cell_columns(finished.plan, solve, comparison, evaluations) | {
+                name: np.concatenate([values[:count, cell] for cell, count in enumerate(evaluations)])
                 for name, values in by_name.items()
             }
             yield Rows(columns, len(columns["cell_id"]))

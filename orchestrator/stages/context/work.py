@@ -44,7 +44,7 @@ class Work:
         state: what the worker keeps from stage to stage.
         kind: kind of the stage; consecutive stages of one kind share objects.
         halvings: how often its batches are to be halved, after it ran out of memory.
-        group: the processes that compute it together; all of them do the same, each for its share of the examples, and
+        process_group: the processes that compute it together; all do the same, each for its share of the examples, and
             the results of the first one are published.
 
     Attributes:
@@ -52,16 +52,20 @@ class Work:
         folder: its results folder.
         store: its artifacts.
         halvings: as given.
-        group: as given.
+        process_group: as given.
         device: name of the processor or GPU that computes the stage, for provenance.
     """
 
     def __init__(
-        self, state: WorkerState, kind: StageKind | None = None, halvings: int = 0, group: ProcessGroup | None = None
+        self,
+        state: WorkerState,
+        kind: StageKind | None = None,
+        halvings: int = 0,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         self.sweep, self.folder, self.store = state.sweep, state.folder, state.store
         self.halvings = halvings
-        self.group = group or ProcessGroup()
+        self.process_group = process_group or ProcessGroup()
         self.device = "cpu"
         self._state = state
         self._shared = state.shared(kind)
@@ -125,13 +129,13 @@ class Work:
     def new_arrays(self, stage: Stage, layout: Layout, batched: BatchedLayout | None = None) -> ArrayFile:
         """Create the array file of a stage, which `discard` removes unless the stage is published.
 
-        In a group the first process creates it, and the others write to the same.
+        In a process group the first process creates it, and the others write to the same.
         """
-        if self.group.leads:
+        if self.process_group.leads:
             file = self.store.new_arrays(stage, layout, batched)
-            self.group.agreed(str(file.path))
+            self.process_group.agreed(str(file.path))
         else:
-            file = ArrayFile(Path(self.group.agreed()), layout, batched, new=False)
+            file = ArrayFile(Path(self.process_group.agreed()), layout, batched, new=False)
         self._unpublished.append(file)
         return file
 
@@ -139,31 +143,31 @@ class Work:
         """Create the array file of a stage from arrays in memory."""
         whole = {name: np.atleast_1d(array) for name, array in arrays.items()}
         file = self.new_arrays(stage, layout_of(whole))
-        if self.group.leads:
+        if self.process_group.leads:
             file.write(whole)
         return file
 
     def checkpoint(self, stage: Stage) -> "Checkpoint":
         """Return the checkpoint of a stage; it is removed once the stage is published.
 
-        In a group the first process keeps it for all, and decides when to save.
+        In a process group the first process keeps it for all, and decides when to save.
         """
         checkpoint = FileCheckpoint(self.folder.checkpoints / f"{stage.stage_id}.safetensors")
         self._checkpoints.append(checkpoint)
-        if self.group.size == 1:
+        if self.process_group.size == 1:
             return checkpoint
-        from finetune.training.group_checkpoint import GroupCheckpoint
+        from finetune.training.process_group_checkpoint import ProcessGroupCheckpoint
 
-        return GroupCheckpoint(self.group, checkpoint)
+        return ProcessGroupCheckpoint(self.process_group, checkpoint)
 
     def met(self, peak_memory: int) -> int:
         """Wait until every process of the group has written its share; return the largest of their peaks of memory."""
-        if self.group.size == 1:
+        if self.process_group.size == 1:
             return peak_memory
-        if not self.group.leads:
+        if not self.process_group.leads:
             for file in self._unpublished:
                 file.flush()
-        found = self.group.gathered((peak_memory, [file.written for file in self._unpublished]))
+        found = self.process_group.gathered((peak_memory, [file.written for file in self._unpublished]))
         for _, written in found:
             for file, parts in zip(self._unpublished, written, strict=True):
                 file.also_written(parts)
@@ -183,7 +187,7 @@ class Work:
     def scorer(self, parameters: ScorerParameters, head: Artifact | None, groups: Sequence[str]) -> "Scorer":
         """Return the model with its adapter and head, as `ModelCache.scorer`."""
         self.use_device(self.sweep.spec.compute.device)
-        return self._state.models.scorer(parameters, head, groups, self.group)
+        return self._state.models.scorer(parameters, head, groups, self.process_group)
 
     def forget_scorer(self) -> None:
         """Drop the loaded model; its memory is free at once unless the stage still holds it."""

@@ -37,7 +37,7 @@ class ModelCache:
         self._loaded: tuple[tuple[Any, ...], Scorer] | None = None
 
     def scorer(
-        self, parameters: ScorerParameters, head: Artifact | None, groups: Sequence[str], group: "ProcessGroup"
+        self, parameters: ScorerParameters, head: Artifact | None, groups: Sequence[str], process_group: "ProcessGroup"
     ) -> "Scorer":
         """Return the model with its adapter and head, loaded once for consecutive stages that take the same.
 
@@ -45,7 +45,7 @@ class ModelCache:
             parameters: everything that fixes its numbers.
             head: artifact of a fitted head; None for the other kinds of head.
             groups: names of the groups to track; the head may be trained although it is not in the kernel.
-            group: processes that compute the stage together.
+            process_group: processes that compute the stage together.
         """
         p = parameters
         weights_of = (p.model, p.adapter, p.adapter_seed, p.head, p.head_seed, p.n_outputs, p.dtype)
@@ -54,7 +54,7 @@ class ModelCache:
         if self._loaded is None or self._loaded[0] != key:
             self.forget()  # free the old model before the new one is loaded
             began = time.perf_counter()
-            scorer = self._load(parameters, weights, groups, group)
+            scorer = self._load(parameters, weights, groups, process_group)
             self._loaded = (key, scorer)
             logger.info(
                 "model with %d groups in %s on %s, loaded in %.2f s",
@@ -67,7 +67,7 @@ class ModelCache:
         parameters: ScorerParameters,
         head_weights: Mapping[str, Any] | None,
         groups: Sequence[str],
-        group: "ProcessGroup",
+        process_group: "ProcessGroup",
     ) -> "Scorer":
         from finetune.model.architecture import HEAD_GROUP
         from finetune.scorers import build_scorer
@@ -81,12 +81,12 @@ class ModelCache:
             head_seed=parameters.head_seed,
             head_weights=head_weights,
             groups=list(groups),
-            sharding=self._sharding(parameters, group),
+            sharding=self._sharding(parameters, process_group),
         )
 
-    def _sharding(self, parameters: ScorerParameters, group: "ProcessGroup") -> "ShardingSettings | None":
+    def _sharding(self, parameters: ScorerParameters, process_group: "ProcessGroup") -> "ShardingSettings | None":
         """Return how the processes of a group hold the model; None where one process computes alone."""
-        if parameters.sharding is None or (group.size == 1 and not self._sweep.spec.is_divided):
+        if parameters.sharding is None or (process_group.size == 1 and not self._sweep.spec.is_sharded):
             return None
         from finetune.parallel.processes import in_a_group
 
@@ -103,7 +103,7 @@ class ModelCache:
 
 
 class WorkerState:
-    """What a worker process keeps from stage to stage.
+    """The objects that a worker process keeps from stage to stage.
 
     Args:
         sweep: the sweep.

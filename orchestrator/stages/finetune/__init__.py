@@ -113,5 +113,5 @@ FINETUNE = StageKind(
     label=_label,
     runs_model=True,
     advice="raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false or, unless the "
-    "model is divided by `sharding`, finetune.linearization: products",
+    "model is sharded (`sharding`), finetune.linearization: products",
 )

@@ -49,7 +49,7 @@ def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
         seeds=[start.seed for start in starts],
         checkpoint=work.checkpoint(stage),
         observer=_observer(inputs, slices, n_examples) if n_examples else None,
-        at_once=work.halved(settings.batch_examples),
+        at_once=work.halved(settings.batch_size),
     )
     arrays: dict[str, Array] = {}
     facts = []

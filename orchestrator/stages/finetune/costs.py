@@ -7,7 +7,7 @@ from orchestrator.sweep.variant import Variant
 
 
 def run_cost(run: Run, variant: Variant) -> StageCost:
-    """Return what one training run takes: forward and backward of every step, looks left out.
+    """Return what one training run takes: forward and backward of every step, evaluations left out.
 
     A forward pass takes two operations for each parameter and token, a backward pass to the activations as many, and
     one to the trained weights few (Kaplan et al., arXiv 2001.08361, section 2.1). Layers whose outputs are cached cost
@@ -26,8 +26,8 @@ def run_cost(run: Run, variant: Variant) -> StageCost:
 def _flops(run: Run, variant: Variant) -> float:
     p, sizes, survey = run.parameters, variant.sizes, variant.survey
     cells, training, n_train = len(p.cells.lambdas), p.cells.training, p.problem.n_train
-    batch = training.batch_examples * training.accumulation
-    seen = training.steps * (n_train if training.optimiser == "gradient_descent" else min(batch, n_train))
+    batch = training.batch_size * training.gradient_accumulation_steps
+    seen = training.steps * (n_train if training.optimizer == "gradient_descent" else min(batch, n_train))
     if by_rows(run):
         parameters = trained_parameters(sizes, survey, run)
         return float(4.0 * seen * sizes.rows_per_example * parameters * cells)

@@ -1,4 +1,4 @@
-"""How much memory a training run takes, which also decides how a linearization is trained."""
+"""Memory of a training run, which also decides how a linearization is trained."""
 
 from orchestrator.stages.finetune import Run
 from orchestrator.sweep.sizes import Sizes
@@ -20,10 +20,10 @@ def by_rows(run: Run) -> bool:
 
 
 def outputs_bytes(sizes: Sizes, run: Run) -> int:
-    """Return the bytes of the outputs at every look."""
+    """Return the bytes of the outputs at every evaluation."""
     p = run.parameters
-    looks = p.cells.training.steps // p.cells.training.record_every + 2
-    return int(looks * len(p.cells.lambdas) * _examples(sizes, run) * sizes.rows_per_example * 8)
+    evaluations = p.cells.training.steps // p.cells.training.eval_steps + 2
+    return int(evaluations * len(p.cells.lambdas) * _examples(sizes, run) * sizes.rows_per_example * 8)
 
 
 def trained_parameters(sizes: Sizes, survey: Survey, run: Run) -> int:
@@ -40,13 +40,13 @@ def trained_parameters(sizes: Sizes, survey: Survey, run: Run) -> int:
 
 
 def _rows_bytes(sizes: Sizes, run: Run) -> int:
-    """Return those of the Jacobian rows: group by group and put together, for a moment at the same time."""
+    """Return the bytes of the Jacobian rows: for a moment by group and put together at the same time."""
     parameters = sum(_group_parameters(sizes, run))
     return 2 * _examples(sizes, run) * sizes.rows_per_example * parameters * sizes.row_bytes
 
 
 def _unit_bytes(sizes: Sizes, run: Run) -> int:
-    """Return those of the rows of the largest group, which are read for trace/M before training begins."""
+    """Return the bytes of the rows of the largest group, which are read for trace/M before training."""
     if run.parameters.cells.lambda_scale != "trace":
         return 0
     parameters = max(_group_parameters(sizes, run))
@@ -54,7 +54,7 @@ def _unit_bytes(sizes: Sizes, run: Run) -> int:
 
 
 def _states_bytes(sizes: Sizes, survey: Survey, run: Run) -> int:
-    """Return those of the states that leave the frozen layers."""
+    """Return the bytes of the hidden states after the frozen layers."""
     if run.parameters.frozen_layers == 0:
         return 0
     return int(_examples(sizes, run) * survey.mean_tokens * survey.model["hidden_size"] * sizes.row_bytes)

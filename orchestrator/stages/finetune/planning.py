@@ -24,7 +24,7 @@ from orchestrator.store.stage import Inputs, Part, Stage
 from orchestrator.sweep.layer_sets import HEAD, LayerSet
 
 _OF_THE_PLAN = {
-    "epochs", "warmup", "looks", "kernel_examples", "side_by_side", "side_by_side_across", "prefix_cache",
+    "epochs", "warmup_ratio", "num_evaluations", "kernel_examples", "stacked_cells", "stacked_across", "prefix_cache",
     "linearization", "train_head", "combinations",
 }  # fmt: skip
 """Keys of the section that decide which stages are made, not how each of them trains."""
@@ -64,8 +64,8 @@ def trained_cells(scope: SeedScope, solve: Solve) -> Iterator[TrainedCells]:
         return
     lambdas, training = spec.grid.lambdas.numbers(), _Training(scope, section, solve)
     for position, layer_set in enumerate(solve.layer_sets):
-        for first in range(0, len(lambdas), section.side_by_side):
-            runs = training.runs(layer_set, lambdas[first : first + section.side_by_side])
+        for first in range(0, len(lambdas), section.stacked_cells):
+            runs = training.runs(layer_set, lambdas[first : first + section.stacked_cells])
             yield TrainedCells(scope, solve, position, first, *runs)
 
 
@@ -92,7 +92,7 @@ class _Training:
         }
 
     def runs(self, layer_set: LayerSet, lambdas: Sequence[float]) -> tuple[Run, Run]:
-        """Return the runs of the model and of its linearization for cells that are trained side by side."""
+        """Return the runs of the model and of its linearization for stacked cells."""
         cells = CellsParameters(
             problem=self._problem,
             groups=layer_set.groups,
@@ -110,12 +110,12 @@ class _Training:
     def _linearized(self, cells: CellsParameters, frozen_layers: int | None) -> Run:
         """Return the run that trains the linearization: by rows where they fit, unless the spec sets the method.
 
-        A model that is divided among processes has no products: the plan then refuses rows that do not fit.
+        A sharded model has no products: the plan then refuses rows that do not fit.
         """
         cells = replace(cells, train_head=False)
         by_rows = Part(RunParameters(cells, "linearized", "rows", 0, 0), self._inputs)
         method = self._section.linearization
-        if method == "rows" or self._spec.is_divided or (method is None and self._fits(by_rows)):
+        if method == "rows" or self._spec.is_sharded or (method is None and self._fits(by_rows)):
             return by_rows
         return Part(RunParameters(cells, "linearized", "products", 0, frozen_layers), self._inputs)
 
@@ -142,8 +142,8 @@ def _training_settings(section: FinetuneSection, n_train: int) -> TrainingSettin
     return TrainingSettings(
         **section.model_dump(exclude=_OF_THE_PLAN),
         steps=steps,
-        warmup_steps=round(section.warmup * steps),
-        record_every=max(1, -(-steps // section.looks)),
+        warmup_steps=round(section.warmup_ratio * steps),
+        eval_steps=max(1, -(-steps // section.num_evaluations)),
     )
 
 
@@ -162,7 +162,7 @@ def shared_models(
         alike.setdefault(_shared_key(section, each), []).append(position)
     found: dict[int, tuple[Stage[FinetuneParameters], int]] = {}
     for positions in alike.values():
-        for together in _divided(cells, positions, section.side_by_side, budget):
+        for together in _divided(cells, positions, section.stacked_cells, budget):
             stage = finetune_stage([cells[position].trained for position in together])
             found |= {position: (stage, number) for number, position in enumerate(together)}
     return [found[position] for position in range(len(cells))]
@@ -170,7 +170,7 @@ def shared_models(
 
 def _shared_key(section: FinetuneSection, cells: TrainedCells) -> tuple[Any, ...]:
     """Return what runs must have in common to share a model."""
-    choice, across = cells.scope.variant.choice, section.side_by_side_across or ()
+    choice, across = cells.scope.variant.choice, section.stacked_across or ()
     return (
         choice.task,
         choice.rank,

@@ -52,11 +52,11 @@ def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float]
 
     They are `steps` (K,); `train_outputs` (K, S, n, R), `eval_outputs` (K, S, m, R), `distances`, `pulled` and
     `pulled_tensors` (K, S) as `finetune.training.run.Trajectory` has them; what was observed, `observed.<name>` (K, S);
-    `looks` (S,), how many of those looks are the cell's; `ended.updates`, `ended.pulled` and `ended.pulled_tensors`
-    (S,) of `finetune.training.run.CellState` at its end; `kept` (S,), the look whose weights it ends with; `lambda`
-    (S,), absolute; `update_norm` and `weight_norm` (S, groups); the displacement of each cell, `<cell>.<parameter>`;
-    and, where the kernel is followed, `curvature` and `linearization_error` (S,) of `finetune.training.smoothness`: not
-    of a sharded model, which cannot be differentiated twice.
+    `evaluations` (S,), how many of the K evaluations a cell has; `ended.updates`, `ended.pulled` and
+    `ended.pulled_tensors` (S,) of `finetune.training.run.CellState` at its end; `kept` (S,), the evaluation whose
+    weights it ends with; `lambda` (S,), absolute; `update_norm` and `weight_norm` (S, groups); the displacement of each
+    cell, `<cell>.<parameter>`; and, where the kernel is followed, `curvature` and `linearization_error` (S,) of
+    `finetune.training.smoothness`, but not of a sharded model, which cannot be differentiated twice.
     """
     n_curved = 0 if inputs.scorer.is_sharded else n_examples
     with starting_from(inputs.weights):
@@ -64,8 +64,8 @@ def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float]
         updates = [group_updates(inputs.scorer, cell.kept, inputs.trained) for cell in run.cells]
     arrays: dict[str, Array] = {
         "lambda": np.array(lambdas),
-        "kept": np.array([cell.kept_record for cell in run.cells]),
-        "looks": np.array([cell.looks for cell in run.cells]),
+        "kept": np.array([cell.kept_evaluation for cell in run.cells]),
+        "evaluations": np.array([cell.evaluations for cell in run.cells]),
         "update_norm": np.array([[update.update_norm for update in each] for each in updates]),
         "weight_norm": np.array([[update.weight_norm for update in each] for each in updates]),
         **_trajectory(run.trajectory),

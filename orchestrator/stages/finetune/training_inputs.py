@@ -64,7 +64,7 @@ class TrainingInputs:
         self.trained = (*self.groups, HEAD) if cells.train_head else self.groups
         self.scorer = work.scorer(parameters.problem.scorer, head, self.trained)
         self.weights: Mapping[Tensor, Tensor] = {}
-        self._group = work.group
+        self._process_group = work.process_group
         self._batch_tokens = work.batch_tokens(run, parameters.problem.scorer)
         self._parameters = parameters
         self._problem = problem
@@ -99,14 +99,14 @@ class TrainingInputs:
         return Targets(train, evaluation)
 
     def model(self, n_cells: int) -> StackedModel:
-        """Return the model itself, for a number of cells side by side."""
+        """Return the model itself, for a number of stacked cells."""
         return self.model_of([self.origin()], [0] * n_cells)
 
     def model_of(self, starts: Sequence[Origin], origins: Sequence[int]) -> StackedModel:
         """Return the model itself for cells that start from one origin each, see `StackedModel`."""
-        if self._group.size > 1:
+        if self._process_group.size > 1:
             return DataParallelModel(
-                self.scorer, self.trained, starts, self._outputs, origins, process_group=self._group
+                self.scorer, self.trained, starts, self._outputs, origins, process_group=self._process_group
             )
         return StackedModel(self.scorer, self.trained, starts, self._outputs, origins)
 
@@ -149,7 +149,7 @@ class TrainingInputs:
         try:
             caches = {split: PrefixCache(self.scorer, frozen, self.trained) for split in self._splits}
             for split, cache in caches.items():
-                cache.fill(self._texts[split], batch_tokens=self._batch_tokens, process_group=self._group)
+                cache.fill(self._texts[split], batch_tokens=self._batch_tokens, process_group=self._process_group)
         except UnsupportedModelError:
             return {}
         return caches

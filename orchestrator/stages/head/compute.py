@@ -26,19 +26,19 @@ def compute(stage: Stage[HeadParameters], work: Work) -> Product:
     scorer = work.scorer(p.scorer, None, ())
     own: dict[int, np.ndarray] = {}
     batches = length_buckets(tokens.lengths, batch_tokens=work.batch_tokens(stage, p.scorer))
-    for positions, counts in work.group.rounds(batches):
+    for positions, counts in work.process_group.rounds(batches):
         rows = scorer.features(tokens.batch(positions)).numpy()
         if counts:
             own |= zip(positions.tolist(), rows, strict=True)
-    found = {position: row for each in work.group.gathered(own) for position, row in each.items()}
+    found = {position: row for each in work.process_group.gathered(own) for position, row in each.items()}
     features = np.stack([found[position] for position in range(len(labels))])
     kind: TaskKind = "regression" if labels.dtype.kind == "f" else "classification"
     targets = logit_targets(labels, kind=kind, n_outputs=p.scorer.n_outputs, outputs=p.outputs)
     head: ProbeKind = "ridge" if p.scorer.head.kind == "ridge" else "logistic"
-    penalty = p.scorer.head.penalty
-    arrays: dict[str, np.ndarray] = dict(fit_head(head, features, labels, targets, penalty=penalty))
+    l2_penalty = p.scorer.head.l2_penalty
+    arrays: dict[str, np.ndarray] = dict(fit_head(head, features, labels, targets, l2_penalty=l2_penalty))
     if head == "ridge":
-        arrays["hat_factor"], arrays["left_out_changes"] = ridge_hat(features.astype(np.float64), targets, penalty)
+        arrays["hat_factor"], arrays["left_out_changes"] = ridge_hat(features.astype(np.float64), targets, l2_penalty)
     else:
         arrays["features"] = features
     return Product({}, work.write_arrays(stage, arrays))

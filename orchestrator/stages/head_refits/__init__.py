@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class HeadRefitsParameters:
     """Parameters of a stage `head_refits`: the L2 penalty of the head's fit; its inputs fix the rest."""
 
-    penalty: float
+    l2_penalty: float
 
 
 def cost(stage: Stage[HeadRefitsParameters], variant: "Variant") -> StageCost:
@@ -34,7 +34,7 @@ def plan(scope: SeedScope) -> None:
     """Add the stage that fits a logistic head again without each example, where leave-one-out needs it."""
     head, kernel = scope.scorer.head, scope.variant.sweep.spec.kernel
     if head.kind == "logistic" and "leave_one_out_loss" not in missing_estimates(head.kind, kernel):
-        scope.add(Stage(HEAD_REFITS, HeadRefitsParameters(head.penalty), scope.inputs(DATASET, HEAD)))
+        scope.add(Stage(HEAD_REFITS, HeadRefitsParameters(head.l2_penalty), scope.inputs(DATASET, HEAD)))
 
 
 HEAD_REFITS = StageKind(

@@ -23,7 +23,7 @@ def compute(stage: Stage[HeadRefitsParameters], work: Work) -> Product:
         return _impossible(f"class {single} has one training example, without which the probe cannot be fitted")
     features, weight, bias = (np.array(head.array(name), np.float64) for name in ("features", "weight", "bias"))
     try:
-        found = logistic_refits(features, labels, weight, bias, penalty=stage.parameters.penalty)
+        found = logistic_refits(features, labels, weight, bias, l2_penalty=stage.parameters.l2_penalty)
     except ProbeError as error:
         return _impossible(str(error))
     arrays = {"features": found.features, "directions": found.directions}

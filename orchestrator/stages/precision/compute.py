@@ -24,7 +24,7 @@ def compute(stage: Stage[PrecisionParameters], work: Work) -> Product:
     half = _sample(stage, work, stage.parameters.rows.scorer.dtype)
     single = _sample(stage, work, "float32")
     work.forget_scorer()
-    return Product(_worst(work.group.gathered(asdict(precision_error(half, single)))))
+    return Product(_worst(work.process_group.gathered(asdict(precision_error(half, single)))))
 
 
 def _sample(stage: Stage[PrecisionParameters], work: Work, dtype: ModelDType) -> RowSample:
@@ -36,9 +36,9 @@ def _sample(stage: Stage[PrecisionParameters], work: Work, dtype: ModelDType) ->
     row_dtype = getattr(torch, model.row_dtype)
     rows = partial(scorer.rows, outputs=partial(kernel_outputs, outputs=p.outputs), row_dtype=row_dtype)
     buckets = length_buckets(
-        tokens.lengths, batch_tokens=work.batch_tokens(stage, model), batch_examples=work.halved(p.batch_examples)
+        tokens.lengths, batch_tokens=work.batch_tokens(stage, model), batch_size=work.halved(p.batch_size)
     )
-    rounds = list(work.group.rounds(buckets))
+    rounds = list(work.process_group.rounds(buckets))
     own = sum(counts for _, counts in rounds)  # batches that are repeated for other processes come last
     return sample_rows(rows, [tokens.batch(positions) for positions, _ in rounds], counted=own)
 

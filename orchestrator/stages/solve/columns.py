@@ -13,7 +13,7 @@ SPECTRUM_COLUMNS = (
     Column("condition_number_resolved", FLAG, "whether sigma_min exceeds the noise floor; if not, it is noise"),
     Column("condition_number_fixed_sigma", REAL, "(sigma_max + s)/(sigma_min + s) with s = kernel.sigma"),
     Column("condition_number_relative_sigma", REAL, "the same with s = kernel.relative_sigma * trace/M"),
-    Column("effective_rank", REAL, "exp of the entropy of the normalised spectrum", "modes"),
+    Column("effective_rank", REAL, "exp of the entropy of the normalized spectrum", "modes"),
     Column("label_alignment", REAL, "<K, YY'> / (|K| |YY'|), Frobenius norms"),
     Column("decay_exponent", REAL, "a of the fit sigma_i ~ i^-a above the noise floor"),
     Column("noise_floor", REAL, "eigenvalues below cannot be told from 0"),
@@ -56,7 +56,7 @@ RIDGE_COLUMNS = (
     Column(
         "gcv",
         REAL,
-        "generalised cross-validation, (1/M) |y - f|^2 / (1 - trace S/M)^2 for f = S y, the fit of a ridge head being "
+        "generalized cross-validation, (1/M) |y - f|^2 / (1 - trace S/M)^2 for f = S y, the fit of a ridge head being "
         "part of S; null under a logistic head",
     ),
     Column(
@@ -72,7 +72,11 @@ RIDGE_COLUMNS = (
         "|r - (K + lambda I) a| / |lambda a| where K was not decomposed, which no relative error of the training "
         "residuals lambda a exceeds; null where it was",
     ),
-    Column("majority_accuracy", REAL, "eval_accuracy of always saying the commonest training class"),
+    Column(
+        "majority_accuracy",
+        REAL,
+        "eval_accuracy of the majority baseline, which always predicts the most frequent training class",
+    ),
     *(
         Column(f"{when}{split}_{metric}", REAL, f"{meaning} on {examples}" + (f", {_INITIAL}" if when else ""))
         for when, split, examples in (

@@ -3,18 +3,18 @@
 import numpy as np
 
 
-def ridge(x: np.ndarray, t: np.ndarray, penalty: float, points: np.ndarray) -> np.ndarray:
+def ridge(x: np.ndarray, t: np.ndarray, l2_penalty: float, points: np.ndarray) -> np.ndarray:
     """Least squares with rows that stand for the penalty."""
     mean = x.mean(axis=0)
-    rows = np.vstack([x - mean, np.sqrt(penalty) * np.eye(x.shape[1])])
+    rows = np.vstack([x - mean, np.sqrt(l2_penalty) * np.eye(x.shape[1])])
     right = np.vstack([t - t.mean(axis=0), np.zeros((x.shape[1], t.shape[1]))])
     return (points - mean) @ np.linalg.lstsq(rows, right, rcond=None)[0] + t.mean(axis=0)
 
 
-def logistic(x: np.ndarray, labels: np.ndarray, C: int, penalty: float, points: np.ndarray) -> np.ndarray:
-    """The probe by Newton's method from zero, its Hessian put together; weights alone are penalised."""
+def logistic(x: np.ndarray, labels: np.ndarray, C: int, l2_penalty: float, points: np.ndarray) -> np.ndarray:
+    """The probe by Newton's method from zero, its Hessian put together; weights alone are penalized."""
     one, onehot = np.column_stack([x, np.ones(len(x))]), np.eye(C)[labels]
-    strength = (2 if C == 2 else 1) * penalty * np.append(np.ones(x.shape[1]), 0.0)
+    strength = (2 if C == 2 else 1) * l2_penalty * np.append(np.ones(x.shape[1]), 0.0)
     theta = np.zeros((C, one.shape[1]))
 
     def slope_of(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""How far a trained model is from its linearization, worked out one example at a time."""
+"""Distance of a trained model from its linearization, computed one example at a time."""
 
 import math
 

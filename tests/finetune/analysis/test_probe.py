@@ -16,7 +16,7 @@ def problem(n_outputs: int):
 @pytest.mark.parametrize("n_outputs", [2, 3])
 def test_ridge_solves_its_normal_equations(n_outputs):
     features, labels, targets = problem(n_outputs)
-    head = fit_head("ridge", features, labels, targets, penalty=3.0)
+    head = fit_head("ridge", features, labels, targets, l2_penalty=3.0)
     assert head["weight"].shape == (n_outputs, 5)
     residual = features @ head["weight"].T + head["bias"] - targets
     np.testing.assert_allclose(features.T @ residual + 3.0 * head["weight"].T, 0, atol=1e-9)
@@ -25,7 +25,7 @@ def test_ridge_solves_its_normal_equations(n_outputs):
 
 def test_ridge_on_ratings():
     features, labels, _ = problem(2)
-    head = fit_head("ridge", features, labels, labels[:, None] * 2.5, penalty=1.0)
+    head = fit_head("ridge", features, labels, labels[:, None] * 2.5, l2_penalty=1.0)
     assert head["weight"].shape == (1, 5)
     assert head["bias"].shape == (1,)
 
@@ -33,7 +33,7 @@ def test_ridge_on_ratings():
 @pytest.mark.parametrize("n_outputs", [2, 3])
 def test_logistic_is_a_stationary_point_of_the_cross_entropy(n_outputs):
     features, labels, targets = problem(n_outputs)
-    head = fit_head("logistic", features, labels, targets, penalty=2.0)
+    head = fit_head("logistic", features, labels, targets, l2_penalty=2.0)
     assert head["weight"].shape == (n_outputs, 5)
     logits = features @ head["weight"].T + head["bias"]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -47,18 +47,18 @@ def test_logistic_is_a_stationary_point_of_the_cross_entropy(n_outputs):
 def test_a_class_without_an_example():
     features, _, targets = problem(3)
     with pytest.raises(ProbeError, match="class 2 has none"):
-        fit_head("logistic", features, np.arange(60) % 2, targets, penalty=1.0)
+        fit_head("logistic", features, np.arange(60) % 2, targets, l2_penalty=1.0)
 
 
 def test_features_that_are_not_finite():
     features, labels, targets = problem(2)
     features[7, 2] = np.inf
     with pytest.raises(ProbeError, match="training example 7"):
-        fit_head("ridge", features, labels, targets, penalty=1.0)
+        fit_head("ridge", features, labels, targets, l2_penalty=1.0)
 
 
 def test_a_fit_that_does_not_converge(monkeypatch):
     monkeypatch.setattr("finetune.analysis.probe._MOST_ITERATIONS", 1)
     features, labels, targets = problem(3)
     with pytest.raises(ProbeError, match="does not converge; raise its penalty"):
-        fit_head("logistic", features, labels, targets, penalty=1e-6)
+        fit_head("logistic", features, labels, targets, l2_penalty=1e-6)

@@ -1,4 +1,4 @@
-"""Which examples are chosen, and that training-set sizes, splits and seeds do what users take for granted."""
+"""The choice of examples; training-set sizes, splits and seeds do what users take for granted."""
 
 import numpy as np
 import pytest

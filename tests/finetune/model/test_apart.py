@@ -1,4 +1,4 @@
-"""What shares a batch with an example changes nothing, or the model is refused, or each example goes alone."""
+"""An example's numbers do not depend on its batch, or the model is refused, or each example goes alone."""
 
 import copy
 from functools import partial

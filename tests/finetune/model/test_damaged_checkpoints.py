@@ -130,7 +130,7 @@ def test_an_index_that_is_none(folder: Path, text: str, said: str):
 
 
 class Calls:
-    """What runs a command when it is unpickled."""
+    """An object that runs a command when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self._mark = mark

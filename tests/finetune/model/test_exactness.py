@@ -62,9 +62,9 @@ def test_rows_and_blocks_match_the_reference(folders, kind, adapter, n_outputs):
     chosen = AdapterSettings(
         kind="none" if adapter == "dense" else "lora",
         rank=2,
-        alpha=5.0,
-        targets=ALL_TARGETS[kind],
-        initialisation="random" if adapter == "random" else "zero",
+        lora_alpha=5.0,
+        target_modules=ALL_TARGETS[kind],
+        initialization="random" if adapter == "random" else "zero",
     )
     tokens = tokens_of(folders[kind])
     double = build(folders[kind], chosen, n_outputs=n_outputs)

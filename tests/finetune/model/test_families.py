@@ -1,4 +1,4 @@
-"""What is each family's own: windows, caps, scaled embeddings, position biases, tied embeddings; what is refused."""
+"""Properties of single families: windows, caps, scaled embeddings, position biases, tied embeddings; and refusals."""
 
 from collections.abc import Callable
 from pathlib import Path

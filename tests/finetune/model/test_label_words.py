@@ -157,7 +157,7 @@ def test_states_of_frozen_layers_give_the_same_logits_and_rows(folders, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cells_side_by_side_are_models_with_their_weights(folders, kind):
+def test_stacked_cells_are_models_with_their_weights(folders, kind):
     targets, tokens = ("query", "value"), tokens_of(folders[kind])
     scorer = build(folders[kind], kind, "random", targets=targets)
     model = StackedModel(scorer, list(scorer.groups), [Origin({"train": tokens})], "full", [0, 0])

@@ -1,4 +1,4 @@
-"""What needs a GPU to be seen: everything that feeds a model, and all that it gives, crosses to the device and back."""
+"""Tests that need a GPU: everything that feeds a model, and all that it gives, crosses to the device and back."""
 
 from functools import partial
 from pathlib import Path

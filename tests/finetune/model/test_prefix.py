@@ -293,7 +293,7 @@ def test_layers_that_hand_on_more_than_states_are_refused(folders):
 
 @pytest.mark.parametrize("batch_tokens", [1, 1000])
 def test_states_that_padding_changes_are_refused(folders, batch_tokens):
-    # as the convolutions of ConvBERT do, which look at neighbours behind the end
+    # as the convolutions of ConvBERT do, which look at neighbors behind the end
     scorer, tokens = build(folders["bert"], "bert", 1), tokens_of(folders["bert"])
     first = find_layers(scorer.model)[0]
     first.attention.register_forward_hook(lambda _module, _args, output: (output[0].roll(-1, dims=1), *output[1:]))

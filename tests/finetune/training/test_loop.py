@@ -35,7 +35,7 @@ def test_descent_meets_the_closed_form(regularizer: str):
         regularizer=regularizer,
         learning_rate=stable_rate(problem, max(LAMBDAS)),
         steps=2000,
-        record_every=2000,
+        eval_steps=2000,
     )
     run = train(problem.model(3), problem.targets, settings, LAMBDAS, seed=0)
     for cell, strength in zip(run.cells, LAMBDAS, strict=True):
@@ -46,36 +46,38 @@ def test_descent_meets_the_closed_form(regularizer: str):
 
 def test_adam_and_momentum_meet_the_closed_form_with_a_schedule_that_ends_at_zero():
     problem = LinearProblem()
-    for optimiser, rate in (("adamw", 0.05), ("sgd", 0.3 * stable_rate(problem, 8.0))):
+    for optimizer, rate in (("adamw", 0.05), ("sgd", 0.3 * stable_rate(problem, 8.0))):
         settings = replace(
-            ADAM, optimiser=optimiser, learning_rate=rate, steps=1500, batch_examples=6, schedule="linear",
-            warmup_steps=10, record_every=1500, momentum=0.9,
+            ADAM, optimizer=optimizer, learning_rate=rate, steps=1500, batch_size=6, lr_scheduler_type="linear",
+            warmup_steps=10, eval_steps=1500, momentum=0.9,
         )  # fmt: skip
         run = train(problem.model(3), problem.targets, settings, LAMBDAS, seed=0)
         for cell, strength in zip(run.cells, LAMBDAS, strict=True):
             d = ridge(problem, strength)
-            assert np.linalg.norm(flat(cell.kept) - d) < 1e-4 * np.linalg.norm(d), optimiser
+            assert np.linalg.norm(flat(cell.kept) - d) < 1e-4 * np.linalg.norm(d), optimizer
 
 
 def test_every_step_of_descent_is_that_of_the_formula():
     problem = LinearProblem()
     rate = 0.7 * stable_rate(problem, 2.0)
-    settings = replace(DESCENT, learning_rate=rate, steps=30, record_every=1)
+    settings = replace(DESCENT, learning_rate=rate, steps=30, eval_steps=1)
     run = train(problem.model(2), problem.targets, settings, LAMBDAS[:2], seed=0)
     kernel = EigenDecomposition(problem.jacobian @ problem.jacobian.T)
     steps = np.array(run.trajectory.steps)
     # The loop divides the objective by the number of examples.
     exact = gradient_descent(kernel, problem.residual, np.array(LAMBDAS[:2]), rate / problem.n, steps)
-    for look, outputs in enumerate(run.trajectory.train_outputs):
+    for evaluation, outputs in enumerate(run.trajectory.train_outputs):
         residuals = problem.targets.train.numpy().ravel() - outputs.reshape(2, -1)
-        expected = exact.train_residuals[look, :, :, 0]
+        expected = exact.train_residuals[evaluation, :, :, 0]
         assert np.linalg.norm(residuals - expected) < 1e-10 * np.linalg.norm(problem.residual)
-        assert np.allclose(run.trajectory.distances[look] ** 2, exact.squared_distance[look], rtol=1e-9, atol=1e-12)
+        assert np.allclose(
+            run.trajectory.distances[evaluation] ** 2, exact.squared_distance[evaluation], rtol=1e-9, atol=1e-12
+        )
 
 
 def test_batches_of_an_epoch_hold_every_example_once_and_follow_the_seed():
     lengths = np.arange(1, 8)
-    settings = replace(ADAM, batch_examples=2, accumulation=2)
+    settings = replace(ADAM, batch_size=2, gradient_accumulation_steps=2)
     epochs = [np.concatenate([np.concatenate(step_batches(settings, lengths, step, 5, 2)) for step in steps])
               for steps in ((0, 1), (2, 3))]  # fmt: skip
     assert [sorted(epoch) for epoch in epochs] == [list(range(7))] * 2
@@ -86,13 +88,13 @@ def test_batches_of_an_epoch_hold_every_example_once_and_follow_the_seed():
 
 def test_accumulated_batches_make_the_step_of_one_large_batch():
     problem = LinearProblem()
-    large = replace(ADAM, batch_examples=4, optimiser="sgd")
-    small = replace(large, batch_examples=2, accumulation=2)
+    large = replace(ADAM, batch_size=4, optimizer="sgd")
+    small = replace(large, batch_size=2, gradient_accumulation_steps=2)
     runs = [train(problem.model(), problem.targets, each, [1.0], seed=1) for each in (large, small)]
     assert np.allclose(flat(runs[0].cells[0].kept), flat(runs[1].cells[0].kept), rtol=1e-12)
 
 
-@pytest.mark.parametrize("settings", [DESCENT, replace(ADAM, batch_examples=5)])
+@pytest.mark.parametrize("settings", [DESCENT, replace(ADAM, batch_size=5)])
 def test_batches_that_had_to_be_cut_give_the_same_steps(settings: TrainingSettings):
     problem = LinearProblem()
     settings = replace(settings, steps=6, learning_rate=0.01)
@@ -111,7 +113,7 @@ def test_batches_that_had_to_be_cut_give_the_same_steps(settings: TrainingSettin
     ],
 )
 def test_the_learning_rate_rises_and_falls(schedule: str, rates: list[float | None]):
-    settings = replace(ADAM, schedule=schedule, warmup_steps=2, steps=6, learning_rate=1.0)
+    settings = replace(ADAM, lr_scheduler_type=schedule, warmup_steps=2, steps=6, learning_rate=1.0)
     for step, rate in enumerate(rates):
         if rate is not None:
             assert learning_rate(settings, step) == pytest.approx(rate)
@@ -119,12 +121,14 @@ def test_the_learning_rate_rises_and_falls(schedule: str, rates: list[float | No
 
 def test_a_clipped_gradient_makes_a_step_of_at_most_the_norm():
     problem = LinearProblem()
-    settings = replace(DESCENT, learning_rate=1.0, steps=1, clip_norm=1e-3)
+    settings = replace(DESCENT, learning_rate=1.0, steps=1, max_grad_norm=1e-3)
     run = train(problem.model(), problem.targets, settings, [1.0], seed=0)
     assert np.linalg.norm(flat(run.cells[0].kept)) == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("settings", [ADAM, replace(ADAM, optimiser="sgd", momentum=0.9), replace(ADAM, patience=1)])
+@pytest.mark.parametrize(
+    "settings", [ADAM, replace(ADAM, optimizer="sgd", momentum=0.9), replace(ADAM, early_stopping_patience=1)]
+)
 @pytest.mark.parametrize("stop_after", [1, 4, 7])
 def test_a_killed_run_goes_on_with_the_same_bits(settings: TrainingSettings, stop_after: int):
     problem = LinearProblem()
@@ -135,7 +139,11 @@ def test_a_killed_run_goes_on_with_the_same_bits(settings: TrainingSettings, sto
     again = train(problem.model(2), problem.targets, settings, LAMBDAS[:2], seed=3, checkpoint=kept)
     for one, other in zip(whole.cells, again.cells, strict=True):
         assert np.array_equal(flat(one.kept), flat(other.kept))
-        assert (one.status, one.kept_record, one.looks) == (other.status, other.kept_record, other.looks)
+        assert (one.status, one.kept_evaluation, one.evaluations) == (
+            other.status,
+            other.kept_evaluation,
+            other.evaluations,
+        )
         assert (one.updates, one.pulled, one.pulled_tensors) == (other.updates, other.pulled, other.pulled_tensors)
     assert whole.trajectory.steps == again.trajectory.steps
     for name in SEEN:
@@ -146,7 +154,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(settings: TrainingSettings, sto
 def test_a_cell_that_diverges_ends_with_what_was_last_seen_and_the_others_go_on():
     problem = LinearProblem()
     rate = 1.9 * stable_rate(problem, 0.0)
-    settings = replace(DESCENT, learning_rate=rate, steps=400, record_every=5)
+    settings = replace(DESCENT, learning_rate=rate, steps=400, eval_steps=5)
     # The pull of the first is so strong that descent with this step overshoots more and more.
     run = train(problem.model(2), problem.targets, settings, [1e3, 0.0], seed=0)
     wild, tame = run.cells
@@ -154,7 +162,7 @@ def test_a_cell_that_diverges_ends_with_what_was_last_seen_and_the_others_go_on(
     assert wild.failed_step is not None
     assert 0 < wild.failed_step < 400
     assert np.isfinite(flat(wild.kept)).all()
-    assert run.trajectory.steps[wild.kept_record] <= wild.failed_step
+    assert run.trajectory.steps[wild.kept_evaluation] <= wild.failed_step
     alone = train(problem.model(), problem.targets, settings, [0.0], seed=0)
     assert np.allclose(flat(tame.kept), flat(alone.cells[0].kept), rtol=1e-9)
 
@@ -173,18 +181,18 @@ def test_early_stopping_keeps_the_best_weights():
     # Evaluation targets that the first outputs meet exactly: every step makes them worse.
     initial = problem.__dict__["eval"][1]
     targets = Targets(problem.targets.train, torch.from_numpy(initial.copy()))
-    settings = replace(DESCENT, learning_rate=stable_rate(problem, 1.0), patience=2, record_every=3)
+    settings = replace(DESCENT, learning_rate=stable_rate(problem, 1.0), early_stopping_patience=2, eval_steps=3)
     run = train(problem.model(), targets, settings, [1.0], seed=0)
     assert run.cells[0].status is CellStatus.STOPPED_EARLY
     assert run.trajectory.steps == [0, 3, 6]
-    assert run.cells[0].kept_record == 0
+    assert run.cells[0].kept_evaluation == 0
     assert not flat(run.cells[0].kept).any()
 
 
 def test_what_is_recorded_is_what_the_model_says():
     problem = LinearProblem()
     model = problem.model(2)
-    run = train(model, problem.targets, replace(ADAM, steps=4, record_every=4), [1.0, 2.0], seed=0)
+    run = train(model, problem.targets, replace(ADAM, steps=4, eval_steps=4), [1.0, 2.0], seed=0)
     J, f, _ = problem.__dict__["eval"]
     for cell in range(2):
         d = flat(model.displacements[cell])

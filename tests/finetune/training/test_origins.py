@@ -35,7 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def seed_of(folder: Path, kind: Kind, seed: int) -> tuple[Scorer, dict[str, TokenizedTexts], Targets]:
     """Return model, examples and targets of a seed; adapters are random throughout, so that all of them matter."""
-    scorer = scorer_of(folder, targets=TARGETS[kind], seed=seed, initialisation="random")
+    scorer = scorer_of(folder, target_modules=TARGETS[kind], seed=seed, initialization="random")
     texts, targets = texts_of(folder), coded_targets()
     if seed:
         order = np.arange(len(texts["train"]))[::-1]
@@ -82,7 +82,10 @@ def together(folder: Path, kind: Kind, *, cached: bool) -> tuple[StackedModel, l
 @pytest.mark.parametrize("kind", list(TARGETS))
 @pytest.mark.parametrize(
     "settings",
-    [replace(DESCENT, steps=6), replace(ADAM, accumulation=2, warmup_steps=2, schedule="cosine", clip_norm=1.0)],
+    [
+        replace(DESCENT, steps=6),
+        replace(ADAM, gradient_accumulation_steps=2, warmup_steps=2, lr_scheduler_type="cosine", max_grad_norm=1.0),
+    ],
     ids=["descent", "adamw"],
 )
 def test_every_cell_is_trained_as_in_the_model_of_its_seed(

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(minilm() is None, reason="the demo model gt-all-
 
 
 def test_trained_long_enough_it_is_the_ridge_solution():
-    scorer, targets = scorer_of(minilm(), rank=8, alpha=16.0), coded_targets()
+    scorer, targets = scorer_of(minilm(), rank=8, lora_alpha=16.0), coded_targets()
     products, rows = both(minilm(), scorer, ["4.query", "4.value", "5.query", "5.value", "head"], 2, cached_from=4)
     J = rows._rows["train"].jacobian.flatten(0, 1).numpy()
     residual = (targets.train - rows._rows["train"].initial).reshape(-1, 1).numpy()
@@ -24,7 +24,7 @@ def test_trained_long_enough_it_is_the_ridge_solution():
     strengths = [unit, 4 * unit]
     # Descent contracts every mode by 1 - lambda / (sigma_max + lambda), or more: less than 14/15, for 14 rows.
     rate = n / (np.linalg.norm(kernel, 2) + strengths[0])
-    settings = replace(DESCENT, learning_rate=rate, steps=400, record_every=400)
+    settings = replace(DESCENT, learning_rate=rate, steps=400, eval_steps=400)
     run = train(rows, targets, settings, strengths, seed=0)
     for cell, strength in enumerate(strengths):
         solution = J.T @ np.linalg.solve(kernel + strength * np.eye(len(kernel)), residual)[:, 0]

@@ -35,7 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("adapter", ["lora", "none"])
 def test_each_cells_outputs_are_those_of_a_model_with_its_weights(folders: dict[str, Path], kind: Kind, adapter: str):
-    scorer = scorer_of(folders[kind], targets=ALL_TARGETS[kind][1:], kind=adapter)
+    scorer = scorer_of(folders[kind], target_modules=ALL_TARGETS[kind][1:], kind=adapter)
     groups = list(scorer.groups)
     model = stacked_of(folders[kind], scorer, 3, groups)
     draw = torch.Generator().manual_seed(1)
@@ -46,7 +46,7 @@ def test_each_cells_outputs_are_those_of_a_model_with_its_weights(folders: dict[
     stacked = model.outputs("train", [positions], [2, 0]).detach()
     batch = texts_of(folders[kind])["train"].batch(positions)
     for place, cell in enumerate((2, 0)):
-        other = scorer_of(folders[kind], targets=ALL_TARGETS[kind][1:], kind=adapter)
+        other = scorer_of(folders[kind], target_modules=ALL_TARGETS[kind][1:], kind=adapter)
         for group in groups:
             for linear in other.trained[group]:
                 for part, parameter in linear.named_parameters():
@@ -75,13 +75,13 @@ def reference(folder: Path, strength: float, steps: int, rate: float) -> dict[st
     start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     for parameter in parameters.values():
         parameter.requires_grad_()
-    optimiser = torch.optim.SGD(parameters.values(), lr=rate)
+    optimizer = torch.optim.SGD(parameters.values(), lr=rate)
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         losses = [0.5 * ((scorer.logits(texts.batch([i]))[0] - targets[i]) ** 2).sum() for i in range(len(texts))]
         distance = sum(((parameters[name] - start[name]) ** 2).sum() for name in parameters)
         ((sum(losses) + strength / 2 * distance) / len(texts)).backward()
-        optimiser.step()
+        optimizer.step()
     return {name: (parameters[name] - start[name]).detach() for name in parameters}
 
 
@@ -99,11 +99,11 @@ def test_descent_is_that_of_plain_autograd_one_example_at_a_time(folders: dict[s
 
 @pytest.mark.parametrize("regularizer", ["l2sp", "selective", "spd", "decoupled"])
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-9), ("float32", 2e-3)])
-def test_cells_side_by_side_are_trained_as_each_by_itself(
+def test_stacked_cells_are_trained_as_each_by_itself(
     folders: dict[str, Path], regularizer: str, dtype: str, limit: float
 ):
     folder = folders["bert"]
-    settings = replace(ADAM, regularizer=regularizer, clip_norm=1.0, batch_examples=3)
+    settings = replace(ADAM, regularizer=regularizer, max_grad_norm=1.0, batch_size=3)
     strengths = (0.1, 0.5, 1.0)
     targets = coded_targets(getattr(torch, dtype))
     scorer = scorer_of(folder, dtype=dtype)
@@ -138,7 +138,7 @@ def test_far_from_nothing_the_model_follows_its_linearization(folders: dict[str,
         rows[split] = LinearRows(scores, torch.cat([found[group] for group in GROUPS], dim=2))
     linears = [linear for group in GROUPS for linear in tracked[group]]
     strengths, differences = (1e2, 1e3, 1e4), []
-    settings = replace(DESCENT, learning_rate=5e-4, steps=80, record_every=80)
+    settings = replace(DESCENT, learning_rate=5e-4, steps=80, eval_steps=80)
     model = train(stacked_of(folder, scorer, 3), coded_targets(), settings, strengths, seed=0)
     linear = train(LinearizedModel(rows, linears, 3), coded_targets(), settings, strengths, seed=0)
     for cell in range(3):

@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests: capture their share of a case, die, fail."""
+"""Work of the processes of a group in tests: they capture their share of a case, die, fail."""
 
 import os
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Case:
     adapter: str = "lora"
     head: str = "random"
     outputs: int = 2
-    batch_examples: int = 2
+    batch_size: int = 2
     checkpointing: bool = False
     alone: bool = False
 
@@ -53,7 +53,7 @@ class Case:
 
     def batches(self) -> list[list[int]]:
         lengths = self.tokens().lengths
-        buckets = length_buckets(lengths, batch_tokens=10_000, batch_examples=self.batch_examples)
+        buckets = length_buckets(lengths, batch_tokens=10_000, batch_size=self.batch_size)
         return [bucket.tolist() for bucket in buckets]
 
 
@@ -101,7 +101,7 @@ def refusal(model: ModelSettings, group: ProcessGroup) -> str:
 
 
 def held(scorer: Scorer) -> dict[str, int]:
-    """Return the numbers that this process has of the divided weights, and those that there are."""
-    divided = [parameter for parameter in scorer.model.parameters() if is_sharded(parameter)]
-    own = sum(parameter.numel() + local_part(parameter).numel() for parameter in divided)
-    return {"own": own, "all": sum(parameter.ds_numel for parameter in divided)}
+    """Return the numbers that this process has of the sharded weights, and those that there are."""
+    sharded = [parameter for parameter in scorer.model.parameters() if is_sharded(parameter)]
+    own = sum(parameter.numel() + local_part(parameter).numel() for parameter in sharded)
+    return {"own": own, "all": sum(parameter.ds_numel for parameter in sharded)}

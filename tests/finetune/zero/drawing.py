@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests of random weights."""
+"""Work of the processes of a group in tests of random weights."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What the processes of a process group do in tests of its end: die, fail. No models are loaded for that."""
+"""Work of the processes of a group in tests of its end: they die or fail. No models are loaded for that."""
 
 import os
 import signal

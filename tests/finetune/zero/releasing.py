@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests of memory: build models, use and drop them, and count what stays."""
+"""Work of the processes of a group in tests of memory: they build models, use and drop them, and count what stays."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,10 +22,10 @@ Parts = list[tuple[StorageWeakRef, int]]
 
 @dataclass(frozen=True)
 class Seen:
-    """What one process saw.
+    """Observations of one process.
 
     Attributes:
-        living: bytes of divided weights that lived after each model was dropped.
+        living: bytes of sharded weights that lived after each model was dropped.
         same_rows: whether the last of the models had the rows of the first, bit for bit.
         held: bytes that lived of a model that was held, and all that it had.
         dropped: bytes that lived of the one beside it.
@@ -106,10 +106,10 @@ def break_off(sharded: Scorer, case: Case) -> None:
 
 
 def parts_of(sharded: Scorer) -> Parts:
-    """Return what this process has of the divided weights, without keeping it, and how many bytes each takes."""
-    divided = [local_part(weight).untyped_storage() for weight in sharded.model.parameters() if is_sharded(weight)]
-    assert divided
-    return [(StorageWeakRef(storage), storage.nbytes()) for storage in divided]
+    """Return what this process has of the sharded weights, without keeping it, and how many bytes each takes."""
+    parts = [local_part(weight).untyped_storage() for weight in sharded.model.parameters() if is_sharded(weight)]
+    assert parts
+    return [(StorageWeakRef(storage), storage.nbytes()) for storage in parts]
 
 
 def living_bytes(parts: Parts) -> int:

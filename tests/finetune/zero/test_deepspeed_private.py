@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.parallel import deepspeed_private as private
 from tests.root import ROOT
 
 WHERE = "finetune/parallel/deepspeed_private.py"
 PUBLIC = {"initialize", "init_distributed", "zero", "zero.Init", "zero.GatheredParameters"}
-"""What DeepSpeed's documentation describes of that which is used here."""
+"""Names used here that DeepSpeed's documentation describes."""
 
 
 def deepspeed_file(module: str) -> Path:
@@ -105,5 +105,7 @@ def test_private_names_in_other_files_would_be_seen():
 
 def test_a_version_without_one_of_them_is_named_with_the_one_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(private, "NAMES", {"json.decoder": ("JSONDecoder.decode", "no_such_name")})
-    with pytest.raises(GroupError, match=r"DeepSpeed .* has no json\.decoder\.no_such_name.*install deepspeed==0"):
+    with pytest.raises(
+        ProcessGroupError, match=r"DeepSpeed .* has no json\.decoder\.no_such_name.*install deepspeed==0"
+    ):
         private.check_names()

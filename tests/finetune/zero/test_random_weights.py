@@ -1,4 +1,4 @@
-"""Random weights are the same whole and divided."""
+"""Random weights are the same whole and sharded."""
 
 from pathlib import Path
 

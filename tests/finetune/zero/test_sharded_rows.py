@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from benchmarks.capture import demo_model
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.model.loading import load_model
 from finetune.parallel.launching import run_group
 from finetune.parallel.process_group import ProcessGroup
@@ -83,7 +83,7 @@ def saved_again(case: Case, folder: Path, *, pickled: bool = False) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """What a group has left: rows in a folder, and what each process held of each model."""
+    """Results of a process group: rows in a folder, and the part of each model that each process held."""
 
     folder: Path
     held: list[dict[str, dict[str, int]]]
@@ -238,7 +238,7 @@ def test_a_process_that_ends_alone_ends_its_group_by_name(
     # pytest keeps what the launcher logs, with the traceback in which the launcher lives and listens
     logging.disable()
     try:
-        with pytest.raises(GroupError, match=said):
+        with pytest.raises(ProcessGroupError, match=said):
             start(2, work, 1)
     finally:
         logging.disable(logging.NOTSET)
@@ -272,7 +272,7 @@ def listening() -> set[int]:
 
 
 def test_a_process_that_nobody_started_as_a_member_says_how():
-    with pytest.raises(GroupError, match="torchrun --nproc-per-node"), joined_group():
+    with pytest.raises(ProcessGroupError, match="torchrun --nproc-per-node"), joined_group():
         pass
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.training.run import CellStatus
 from tests.finetune.training.problems import ADAM, DESCENT
 from tests.finetune.zero.capturing import Case
@@ -26,14 +26,18 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
     folder = tmp_path_factory.mktemp("models")
     targets = {"bert": ("query", "value"), "llama": ("q_proj", "down_proj"), "t5": ("q", "wo")}
     bert, llama, t5 = (Case(str(save_tiny(kind, folder / kind)), targets[kind], ()) for kind in targets)
-    momentum = replace(ADAM, optimiser="sgd", momentum=0.9, accumulation=2, schedule="linear", steps=6)
+    momentum = replace(
+        ADAM, optimizer="sgd", momentum=0.9, gradient_accumulation_steps=2, lr_scheduler_type="linear", steps=6
+    )
     return {
         "momentum": Training(bert, momentum, followed=3),
         "alone": Training(replace(bert, alone=True), momentum, lowest=1, followed=3),
-        "all weights": Training(replace(bert, adapter="none"), replace(momentum, batch_examples=1, steps=9)),
-        "seeds": Training(llama, replace(ADAM, clip_norm=1.0), lowest=1, seeds=(1, 2)),
+        "all weights": Training(replace(bert, adapter="none"), replace(momentum, batch_size=1, steps=9)),
+        "seeds": Training(llama, replace(ADAM, max_grad_norm=1.0), lowest=1, seeds=(1, 2)),
         "kept states of T5": Training(t5, replace(ADAM, regularizer="selective", steps=4), lowest=1),
-        "ends": Training(llama, replace(DESCENT, steps=8, record_every=1, patience=2), rates=(0.5, 0.02, 1e4)),
+        "ends": Training(
+            llama, replace(DESCENT, steps=8, eval_steps=1, early_stopping_patience=2), rates=(0.5, 0.02, 1e4)
+        ),
     }
 
 
@@ -41,7 +45,7 @@ def trainings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Training]:
 def left(trainings: dict[str, Training], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder with what two processes found until one of them was killed."""
     folder = tmp_path_factory.mktemp("found")
-    with pytest.raises(GroupError, match="process 1 of a process group of 2 was killed by SIGKILL"):
+    with pytest.raises(ProcessGroupError, match="process 1 of a process group of 2 was killed by SIGKILL"):
         run_forked_group(2, train_all, trainings, "seeds", folder)
     return folder
 

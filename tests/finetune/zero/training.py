@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests of training: train cells, stop, go on, die."""
+"""Work of the processes of a group in tests of training: they train cells, stop, go on, die."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from finetune.analysis.updates import group_updates
-from finetune.errors import GroupError
+from finetune.errors import ProcessGroupError
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer
 from finetune.parallel.process_group import ProcessGroup
@@ -23,11 +23,11 @@ from finetune.parallel.processes import joined_group
 from finetune.scorers import build_scorer
 from finetune.settings import ShardingSettings
 from finetune.training.data_parallel import DataParallelModel
-from finetune.training.group_checkpoint import GroupCheckpoint
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import train_cells
 from finetune.training.origins import Origin, differing_weights, starting_from
+from finetune.training.process_group_checkpoint import ProcessGroupCheckpoint
 from finetune.training.run import Arrays, CellStatus, Checkpoint, Observer, TrainingRun
 from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.stacked import StackedModel
@@ -121,7 +121,7 @@ def found_in(training: Training, scorer: Scorer, run: TrainingRun) -> Found:
         "eval outputs": np.stack(seen.eval_outputs),
         "distances": np.stack(seen.distances),
         "ended": np.array(
-            [[statuses.index(cell.status), cell.kept_record, cell.failed_step or 0] for cell in run.cells]
+            [[statuses.index(cell.status), cell.kept_evaluation, cell.failed_step or 0] for cell in run.cells]
         ),
         "updates": np.array(updates),
         **{name: np.stack(values) for name, values in seen.observed.items()},
@@ -148,7 +148,7 @@ class FileKept:
         save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, self.path)
 
 
-class EndingCheckpoint(GroupCheckpoint):
+class EndingCheckpoint(ProcessGroupCheckpoint):
     """The checkpoint of a group that does something else after the fifth time that it is saved."""
 
     def __init__(self, group: ProcessGroup, path: Path, then: Callable[[], None]) -> None:
@@ -179,7 +179,7 @@ def train_all(trainings: Mapping[str, Training], one: str, folder: Path) -> None
         train("again")
         with pytest.raises(KeyboardInterrupt):
             train("", EndingCheckpoint(group, folder / "kept", stop))
-        train("stopped", GroupCheckpoint(group, FileKept(folder / "kept") if group.leads else None))
+        train("stopped", ProcessGroupCheckpoint(group, FileKept(folder / "kept") if group.leads else None))
         for name, refused in (("apart", move_apart), ("products", take_products)):
             said = refused(training, sharded[0], group)
             (folder / f"{name}-{group.rank}.json").write_text(json.dumps(said))
@@ -192,14 +192,14 @@ def move_apart(training: Training, sharded: Scorer, group: ProcessGroup) -> str:
     model = DataParallelModel(sharded, ["head"], starts, "full", [0, 0], process_group=group)
     if group.rank == 1:
         next(iter(model.displacements[1].values())).data.view(-1)[-1] = 1e-30
-    with pytest.raises(GroupError) as raised:
+    with pytest.raises(ProcessGroupError) as raised:
         model.outputs("eval", [np.array([0])], [0, 1])
     return str(raised.value)
 
 
 def take_products(_training: Training, sharded: Scorer, _group: ProcessGroup) -> str:
     """Return what is said where products with the Jacobian are asked for."""
-    with pytest.raises(GroupError) as raised:
+    with pytest.raises(ProcessGroupError) as raised:
         LinearizedProducts(sharded, ["head"], {}, "full", 1, initial={})
     return str(raised.value)
 

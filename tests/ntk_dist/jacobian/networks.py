@@ -59,7 +59,7 @@ def draw(groups: Groups, seed: int = 1) -> dict[str, Tensor]:
 
 
 def kept(network: nn.Module) -> Callable[[], bool]:
-    """Whether the network still holds the very same parameters in the same order, bit by bit."""
+    """Tell whether the network still holds the same parameters in the same order, bit by bit."""
     before = [(name, parameter, parameter.clone()) for name, parameter in network.named_parameters()]
 
     def unchanged() -> bool:

@@ -65,6 +65,6 @@ def test_an_empty_sequence_cannot_be_padded():
 
 @given(st.lists(st.integers(1, 40), max_size=50), st.integers(1, 9))
 def test_a_bound_on_examples_is_kept_and_nothing_is_lost(lengths, most):
-    batches = length_buckets(lengths, batch_tokens=64, batch_examples=most)
+    batches = length_buckets(lengths, batch_tokens=64, batch_size=most)
     assert all(len(batch) <= most for batch in batches)
     assert sorted(position for batch in batches for position in batch) == list(range(len(lengths)))

@@ -185,7 +185,7 @@ def test_hooks_are_removed_even_after_an_error():
 def test_a_non_finite_score_names_its_example():
     network, groups, x = make(2)
     x[4, 1, 2] = torch.nan
-    told = "a score is NaN or infinite for example 4 of the batch; look at its text, or use dtype "
+    told = "a score is NaN or infinite for example 4 of the batch; check its text, or use dtype "
     with pytest.raises(NonFiniteError, match=told + "float32 if"):
         jacobian_rows(lambda: network(x), groups)
     with pytest.raises(NonFiniteError, match=told + "float64 if"):

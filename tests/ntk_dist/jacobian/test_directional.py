@@ -39,7 +39,7 @@ def product(rows: dict[str, Tensor], direction: dict[str, Tensor]) -> Tensor:
 def scores_and_slope(
     score: Callable[[], Tensor], groups: Groups, direction: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """What comes beside the second derivative."""
+    """The scores and first derivatives that come with the second derivative."""
     scores, first, _ = second_directional_derivative(score, groups, direction)
     return scores, first
 

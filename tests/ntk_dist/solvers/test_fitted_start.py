@@ -90,7 +90,7 @@ class Regression:
 
 
 def probe(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The ridge fit with an unpenalised intercept, by its normal equations."""
+    """The ridge fit with an unpenalized intercept, by its normal equations."""
     one = np.column_stack([x, np.ones(len(x))])
     penalty = PENALTY * np.diag([1.0] * x.shape[1] + [0.0])
     weights = np.linalg.solve(one.T @ one + penalty, one.T @ y)

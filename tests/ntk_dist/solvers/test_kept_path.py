@@ -1,4 +1,4 @@
-"""What is kept of a decomposition, against the decomposition itself and dense solves, for unforeseen lambdas."""
+"""Kept parts of a decomposition, against the decomposition itself and dense solves, for unforeseen lambdas."""
 
 from collections.abc import Callable
 from functools import partial

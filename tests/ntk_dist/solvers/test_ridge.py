@@ -45,7 +45,7 @@ def test_weyl(case, other):
 
 
 @given(cases)
-def test_minimises_the_regularised_loss(case):
+def test_minimizes_the_regularised_loss(case):
     """No other weights do better: the gradient of the objective vanishes at d = J^T alpha."""
     path = TridiagonalDecomposition(case.kernel).ridge_path(case.r, LAMBDAS)
     J = case.jacobian

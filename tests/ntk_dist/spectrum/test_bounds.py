@@ -67,11 +67,11 @@ def test_the_ridge_distance_is_reached_where_every_eigenvalue_is_lambda(M, k, sc
 
 
 @given(st.lists(st.tuples(st.floats(-100, 100), st.floats(0, 100)), max_size=30), st.floats(0, 100), lambdas)
-def test_minimisers_of_any_loss_keep_to_their_bound(points, initial_loss, shift):
+def test_minimizers_of_any_loss_keep_to_their_bound(points, initial_loss, shift):
     theta, loss = np.array([(0.0, initial_loss), *points]).T
-    minimiser = theta[np.argmin(loss + shift / 2 * theta**2)]
+    minimizer = theta[np.argmin(loss + shift / 2 * theta**2)]
     bound = minimizer_distance_bound(initial_loss, np.array([shift]))
-    assert violation(np.abs(minimiser), bound, bound) == 0
+    assert violation(np.abs(minimizer), bound, bound) == 0
 
 
 @given(st.floats(0.1, 100), lambdas)
@@ -100,11 +100,11 @@ def test_the_linearization_error_of_a_parabola_is_its_bound():
 
 
 @given(st.floats(-3, 3), lambdas)
-def test_minimisers_of_a_smooth_model_keep_to_both_bounds(target, shift):
+def test_minimizers_of_a_smooth_model_keep_to_both_bounds(target, shift):
     theta = np.linspace(-10, 10, 2001)
-    minimiser = theta[np.argmin((np.sin(theta) - target) ** 2 / 2 + shift / 2 * theta**2)]
-    error = np.abs(np.sin(minimiser) - minimiser)
-    nearer = linearization_bound(1.0, minimiser**2)
+    minimizer = theta[np.argmin((np.sin(theta) - target) ** 2 / 2 + shift / 2 * theta**2)]
+    error = np.abs(np.sin(minimizer) - minimizer)
+    nearer = linearization_bound(1.0, minimizer**2)
     farther = minimizer_linearization_bound(1.0, target**2 / 2, np.array([shift]))
     assert violation(error, nearer, 1.0) == 0
     assert violation(nearer, farther, 1.0) == 0
@@ -222,7 +222,7 @@ def test_first_order_extremes_do_not_depend_on_the_basis_of_an_eigenspace():
 
 
 def test_multiples_of_the_identity_up_to_rounding_have_first_order_extremes():
-    """Where all eigenvalues agree to rounding, LAPACK's choice of one eigenpair by its place may find none."""
+    """With eigenvalues that agree to rounding, LAPACK's choice of one eigenpair by its place may find none."""
     for seed in range(100):
         K, S = added(Case(seed=seed, M=13, p=13, rank=13, k=1, decay=0), 13, 1.0)
         s, U = np.linalg.eigh(K)

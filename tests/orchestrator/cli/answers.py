@@ -1,4 +1,4 @@
-"""What tests of the command read of its answers."""
+"""Helpers of tests that read the command's answers."""
 
 import json
 from pathlib import Path

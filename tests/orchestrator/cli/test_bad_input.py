@@ -88,7 +88,7 @@ def test_a_group_that_does_not_exist(make: Make):
 
 
 def test_a_target_module_that_matches_nothing_is_told_with_what_exists(make: Make):
-    message = refused(make({"adapter.targets": ["query", "vlaue"]}))
+    message = refused(make({"adapter.target_modules": ["query", "vlaue"]}))
     assert "vlaue" in message
     for existing in ("query", "key", "value", "dense"):
         assert existing in message

@@ -143,7 +143,7 @@ def test_run_ends_with_the_best_lambdas_and_where_the_results_are(tmp_path: Path
     assert answer.status == 0
     for name in ("layers:0", "layers:1", "layers:0-1"):
         assert name in answer.output
-    assert "always saying the commonest class: 0." in answer.output
+    assert "majority baseline: 0." in answer.output
     assert f"6 of 6 cells in {tmp_path / 'results' / 'tables'}/cells" in answer.output
     assert "finished already" not in answer.output
 
@@ -211,7 +211,7 @@ def test_an_interrupted_run_has_its_own_status_and_goes_on(
         patch.setattr(InlineExecutor, "next_outcome", interrupted)
         answer = ntksweep("run", spec)
     assert answer.status == 130
-    assert "interrupted; what is finished is kept. Run the same command again to go on." in answer.errors
+    assert "interrupted; finished stages are kept. Run the same command again to go on." in answer.errors
     unfinished = ntksweep("status", tmp_path / "results", "--json")
     assert unfinished.status == ExitCode.UNFINISHED
     assert sum(kind["finished"] for kind in strict_json(unfinished.output)["kinds"]) == 8
@@ -234,7 +234,7 @@ def test_failed_stages_are_told_and_run_again_when_mended(
     assert answer.status == ExitCode.FAILED_STAGES
     assert "failed (code): solve" in answer.output
     assert "a solver with a bug" in answer.output
-    assert "3 stages failed and 0 wait for them; when the cause is mended, run the same command again" in " ".join(
+    assert "3 stages failed and 0 wait for them; when the cause is corrected, run the same command again" in " ".join(
         answer.output.split()
     )
     assert [failure["failure"] for failure in facts["failures"]] == ["code"] * 3

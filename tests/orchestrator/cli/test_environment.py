@@ -1,4 +1,4 @@
-"""What is installed: too old is told with what to install, missing with what it is missing for."""
+"""Installed packages: messages say what to install in place of an old one, and which feature needs a missing one."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_the_lowest_versions_are_those_of_the_tests_with_the_lowest_versions():
         assert pinned[needed.name] in needed.specifier, needed.name
 
 
-def test_divided_models_need_deepspeed():
+def test_sharded_models_need_deepspeed():
     refuse_missing_deepspeed()
     with pytest.raises(OutdatedError, match=r"pip install 'ntksweep\[sharded\]'"):
         refuse_missing_deepspeed(installed(deepspeed="0.10"))

@@ -1,4 +1,4 @@
-"""What users named stands on the terminal as they wrote it: not as markup, not as emoji, not as a control sequence."""
+"""Names of users are printed as they wrote them: not as markup, not as emoji, not as a control sequence."""
 
 import contextlib
 from pathlib import Path
@@ -21,7 +21,13 @@ TRAINED = {
     "task.label": LABEL,
     "grid.n_train": [8],
     "grid.layer_sets": ["all_layers"],
-    "finetune": {"optimiser": "gradient_descent", "learning_rate": 0.05, "epochs": 2, "looks": 1, "kernel_examples": 3},
+    "finetune": {
+        "optimizer": "gradient_descent",
+        "learning_rate": 0.05,
+        "epochs": 2,
+        "num_evaluations": 1,
+        "kernel_examples": 3,
+    },
 }
 
 

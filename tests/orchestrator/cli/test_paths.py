@@ -101,7 +101,7 @@ def test_a_report_goes_where_a_folder_can_be(path: str, finished_training: Path)
 @pytest.fixture(scope="module")
 def finished_training(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The results of a sweep that was trained, as briefly as can be."""
-    training = {"learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, "kernel_examples": 0}
+    training = {"learning_rate": 0.05, "epochs": 1, "batch_size": 4, "num_evaluations": 1, "kernel_examples": 0}
     spec = make_sweep(
         tmp_path_factory.mktemp("trained"), {"finetune": training, "grid.layer_sets": ["all_layers"]}, model=tiny_model
     )

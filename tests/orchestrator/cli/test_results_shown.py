@@ -1,4 +1,4 @@
-"""What status, show and export tell of a sweep, to people and to scripts."""
+"""Answers of status, show and export, for people and for scripts."""
 
 import json
 import shutil

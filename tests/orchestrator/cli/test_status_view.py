@@ -1,4 +1,4 @@
-"""What `ntksweep status` prints: what is not finished before what is, little unless every row is asked for."""
+"""Output of `ntksweep status`: unfinished rows first, few rows unless all are asked for."""
 
 import io
 from collections.abc import Mapping

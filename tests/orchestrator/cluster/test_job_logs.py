@@ -1,4 +1,4 @@
-"""What the logs of jobs say of why they ended."""
+"""Reasons of their end in the logs of jobs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What an allocation leaves to the next: claims given back, and which stages ran out of memory."""
+"""State that an allocation leaves to the next: claims given back, and which stages ran out of memory."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the executor on Ray does with stages that take no time, that take long, and that end their worker."""
+"""The executor on Ray, with stages that take no time, that take long, and that end their worker."""
 
 import time
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def executor(folder: ResultsFolder) -> Iterator[RayExecutor]:
         yield started
 
 
-def work_off(executor: RayExecutor, stages: list[Stage]) -> list[tuple[Stage, Outcome]]:
+def compute_missing(executor: RayExecutor, stages: list[Stage]) -> list[tuple[Stage, Outcome]]:
     """Give stages to an executor as a schedule does: never more than it has room for."""
     waiting, ended, in_flight = list(stages), [], 0
     while waiting or in_flight:
@@ -58,7 +58,7 @@ def test_every_stage_is_computed_once_and_several_at_once_where_they_take_no_tim
 ) -> None:
     monkeypatch.setattr(ray_workers, "SHORT_SECONDS", 5.0)  # whatever else this machine is doing
     monkeypatch.setattr(ray_workers, "LONG_SECONDS", 60.0)
-    ended = work_off(executor, stages(QUICK, 200))
+    ended = compute_missing(executor, stages(QUICK, 200))
     assert sorted(stage.parameters["number"] for stage, _ in ended) == list(range(200))
     assert {outcome.status for _, outcome in ended} == {Status.FINISHED}
     finished = [event["stage"] for event in read_journals(folder.journals) if event["event"] == "finished"]
@@ -71,7 +71,7 @@ def test_every_stage_is_computed_once_and_several_at_once_where_they_take_no_tim
 
 
 def test_stages_that_take_long_are_handed_out_one_by_one(executor: RayExecutor) -> None:
-    ended = work_off(executor, stages(SLOW, 8))
+    ended = compute_missing(executor, stages(SLOW, 8))
     assert {outcome.status for _, outcome in ended} == {Status.FINISHED}
     assert executor.capacity == 2
 
@@ -79,13 +79,13 @@ def test_stages_that_take_long_are_handed_out_one_by_one(executor: RayExecutor) 
 def test_a_dead_workers_stages_are_lost_its_claims_are_free_and_another_takes_its_place(
     executor: RayExecutor, folder: ResultsFolder
 ) -> None:
-    work_off(executor, stages(QUICK, 100))
-    ((_, outcome),) = work_off(executor, stages(DEADLY, 1))
+    compute_missing(executor, stages(QUICK, 100))
+    ((_, outcome),) = compute_missing(executor, stages(DEADLY, 1))
     assert (outcome.status, outcome.failure) == (Status.FAILED, FailureClass.WORKER)
     assert list(folder.claims().root.iterdir()) == []
     while executor.capacity < 2:
         executor.next_outcome(None)
-    assert {outcome.status for _, outcome in work_off(executor, stages(SLOW, 4))} == {Status.FINISHED}
+    assert {outcome.status for _, outcome in compute_missing(executor, stages(SLOW, 4))} == {Status.FINISHED}
 
 
 def test_what_is_in_flight_at_the_end_is_killed_and_its_claim_given_back(folder: ResultsFolder) -> None:
@@ -120,17 +120,17 @@ def test_workers_share_gpus_and_one_that_breaks_is_used_no_more(
     with RayExecutor(sweep_of(), folder, LocalRay(6, gpus=3, workers_per_gpu=2)) as executor:
         while executor.capacity < 4:
             executor.next_outcome(None)
-        before = seen(work_off(executor, stages(SLOW, 20)))
+        before = seen(compute_missing(executor, stages(SLOW, 20)))
         assert sorted(before.values()) == sorted([*SLICES, *SLICES])
 
         (tmp_path / "to break 1").touch()
         breaking = Stage(BREAKING, {"gpus": str(tmp_path)})
-        ((_, outcome),) = work_off(executor, [breaking])
+        ((_, outcome),) = compute_missing(executor, [breaking])
         assert outcome.broken_gpu
         assert outcome.message.endswith(" failed: CUDA error: uncorrectable ECC error encountered")
         (broken,) = tmp_path.glob("* broke *")
-        seen(work_off(executor, [breaking]))  # elsewhere
-        after = seen(work_off(executor, [Stage(SLOW, {"again": number}) for number in range(9)]))
+        seen(compute_missing(executor, [breaking]))  # elsewhere
+        after = seen(compute_missing(executor, [Stage(SLOW, {"again": number}) for number in range(9)]))
         assert executor.capacity == 3
         assert after.items() < before.items()
         assert before.keys() - after.keys() == {int(broken.name.split()[0])}
@@ -140,4 +140,6 @@ def test_workers_share_gpus_and_one_that_breaks_is_used_no_more(
         with pytest.raises(
             GpuFailedError, match=r"no GPU is left: the GPU of .* ECC error .* by the profile's `exclude`"
         ):
-            work_off(executor, [Stage(BREAKING, {"gpus": str(tmp_path), "number": number}) for number in range(12)])
+            compute_missing(
+                executor, [Stage(BREAKING, {"gpus": str(tmp_path), "number": number}) for number in range(12)]
+            )

@@ -1,4 +1,4 @@
-"""What workers do after failures: smaller batches after too little memory, nothing after wrong input or code."""
+"""Workers after failures: smaller batches after too little memory, nothing after wrong input or code."""
 
 import errno
 import threading
@@ -241,7 +241,7 @@ def fail_with(error: Exception) -> Callable[[Stage, Work], Product]:
     return compute
 
 
-def work_off(plan: Plan) -> Report:
+def compute_missing(plan: Plan) -> Report:
     """Work a plan off as one of several allocations does that share its results folder."""
     store = folder_of(plan).artifacts()
     with InlineExecutor(plan.sweep, folder_of(plan)) as executor:
@@ -257,7 +257,7 @@ def test_what_is_wrong_for_good_is_tried_once_by_all_runs_together(
     error: Exception, failure: FailureClass, ready: Plan, spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computes(monkeypatch, fail_with(error))
-    first, second = work_off(ready), work_off(ready)
+    first, second = compute_missing(ready), compute_missing(ready)
     datasets = [stage for stage in ready.stages if stage.kind == "dataset"]
     for report in (first, second):
         assert [each.stage for each in report.failures] == datasets
@@ -273,7 +273,7 @@ def test_a_run_that_the_user_starts_tries_again_what_was_wrong(
 ) -> None:
     with monkeypatch.context() as patched:
         computes(patched, fail_with(KeyError("a library is missing")))
-        assert work_off(ready).failures
+        assert compute_missing(ready).failures
     ending = run_spec(spec)
     assert ending.report.failures == []
     assert ending.n_cells == ending.plan.n_cells

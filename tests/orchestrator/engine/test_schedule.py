@@ -1,4 +1,4 @@
-"""How a plan is worked off; an executor that only says how stages end stands in for workers, and counts the seconds."""
+"""Execution of a plan; an executor that only says how stages end stands in for workers, and counts the seconds."""
 
 import signal
 from collections import deque

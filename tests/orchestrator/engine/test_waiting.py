@@ -1,4 +1,4 @@
-"""What executors do while there is nothing to compute: a run that waits for others must not use a processor for it."""
+"""Executors with nothing to compute: a run that waits for others must not use a processor for it."""
 
 import time
 from collections.abc import Callable

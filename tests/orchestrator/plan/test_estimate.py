@@ -1,4 +1,4 @@
-"""What a sweep costs is told before it runs, and what cannot fit is refused with what would make it fit."""
+"""Costs are estimated before a sweep runs; a sweep that cannot fit is refused, with changes that would make it fit."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Which finished solve stage a plan takes, where kernels are multiplied with and its lowest lambda is another one."""
+"""The choice of a finished solve stage by a plan, where its lowest lambda is another one and kernels are multiplied."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -10,7 +10,7 @@ from orchestrator.plan import limits as plan_limits
 from tests.orchestrator.sweeps import groups_of, ntksweep, plan_of, survey_of, write_data, write_spec
 
 MANY_LAYERS = survey_of(groups=groups_of(48, ("query", "value"), n_parameters=10**8), pool=10**9)
-TRAINED = {"learning_rate": 0.1, "epochs": 1, "side_by_side": 2}
+TRAINED = {"learning_rate": 0.1, "epochs": 1, "stacked_cells": 2}
 
 
 @pytest.mark.parametrize(

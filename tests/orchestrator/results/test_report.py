@@ -17,7 +17,7 @@ from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 TRAINING: dict[str, Any] = {
-    "optimiser": "gradient_descent", "learning_rate": 0.05, "epochs": 60, "looks": 1, "kernel_examples": 3,
+    "optimizer": "gradient_descent", "learning_rate": 0.05, "epochs": 60, "num_evaluations": 1, "kernel_examples": 3,
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def test_a_report_holds_a_page_and_the_tables_that_it_is_made_of(trained: Path, 
     folder = read_spec(trained).folder
     answer = ntksweep("report", folder, "--output", tmp_path / "found")
     assert (answer.status, answer.errors) == (0, "")
-    assert answer.output.strip().endswith("README.md says what was found")
+    assert answer.output.strip().endswith("README.md has the findings")
     names = {path.name for path in (tmp_path / "found").iterdir()}
     assert names == {
         "README.md", "spec.yaml", "cells.parquet", "correlations.parquet", "linearity.csv", "regimes.csv",

@@ -1,4 +1,4 @@
-"""How a sweep stands: every stage and every cell counted once, and what is told of those that are not finished."""
+"""Status of a sweep: every stage and every cell counted once, with facts about unfinished ones."""
 
 import json
 import time

@@ -293,7 +293,7 @@ def test_spectra_name_the_groups_of_their_set(finished: Path):
 # --- predictions
 
 
-def labelled_predictions(spec: Path, label: str) -> pd.DataFrame:
+def labeled_predictions(spec: Path, label: str) -> pd.DataFrame:
     """Return the predictions beside the label that the data have for their example."""
     labels = pq.read_table(spec.parent / "data.parquet")[label].to_numpy()
     rows = results_of(spec).predictions.to_pandas()
@@ -301,7 +301,7 @@ def labelled_predictions(spec: Path, label: str) -> pd.DataFrame:
 
 
 def test_losses_and_accuracy_follow_from_the_predictions(finished: Path):
-    rows = labelled_predictions(finished, "label")
+    rows = labeled_predictions(finished, "label")
     assert len(rows) == 12 * 6 * 2
     rows["target"] = np.where(rows["output"] == rows["label"], 1.0, -1.0)
     columns = cells(finished).set_index("cell_id")
@@ -326,7 +326,7 @@ def _mcc(labels: pd.Series, chosen: pd.Series) -> float:
 
 
 def test_losses_and_correlations_follow_from_the_predictions(finished_regression: Path):
-    rows = labelled_predictions(finished_regression, "rating")
+    rows = labeled_predictions(finished_regression, "rating")
     columns = cells(finished_regression).set_index("cell_id")
     assert set(rows["output"]) == {0}
     for cell, of_cell in rows.groupby("cell_id"):
@@ -355,7 +355,7 @@ def test_predictions_name_rows_of_the_data_even_where_a_cut_leaves_some_out(tmp_
     }  # fmt: skip
     spec = make_sweep(tmp_path, changes, model=tiny_model)
     run_spec(spec)
-    rows = labelled_predictions(spec, "rating")
+    rows = labeled_predictions(spec, "rating")
     assert (rows["label"].abs() > 1.0).all()
     columns = cells(spec).set_index("cell_id")
     for cell, of_cell in rows.groupby("cell_id"):

@@ -86,7 +86,7 @@ def test_a_logspace_has_both_ends_and_its_count(start: float, stop: float, count
         ("modle", "model"),
         ("model.dtpye", "dtype"),
         ("task.lable", "label"),
-        ("adapter.target", "targets"),
+        ("adapter.target", "target_modules"),
         ("head.inkernel", "in_kernel"),
         ("kernel.eigenvector", "eigenvectors"),
         ("grid.layersets", "layer_sets"),
@@ -107,7 +107,7 @@ def test_an_unknown_key_names_its_line_and_the_nearest_valid_key(place: str, nea
 
 
 @given(st.sampled_from([(s, k) for s, k in KEYS if len(k) > 4]), st.data())
-def test_a_key_with_a_letter_missing_is_recognised_wherever_it_stands(place: tuple[str, str], data: st.DataObject):
+def test_a_key_with_a_letter_missing_is_recognized_wherever_it_stands(place: tuple[str, str], data: st.DataObject):
     section, key = place
     position = data.draw(st.integers(1, len(key) - 1))
     typo = key[:position] + key[position + 1 :]
@@ -170,7 +170,8 @@ def test_a_key_that_stands_twice_is_an_error_with_its_line():
 
 
 @pytest.mark.parametrize(
-    "key", ["name", "model", "task", "adapter", "grid", "model.path", "task.n_eval", "adapter.targets", "grid.n_train"]
+    "key",
+    ["name", "model", "task", "adapter", "grid", "model.path", "task.n_eval", "adapter.target_modules", "grid.n_train"],
 )
 def test_a_missing_key_is_named(key: str):
     message = fault({key: None})
@@ -191,7 +192,7 @@ def test_a_missing_key_is_named(key: str):
         ("grid.layer_sets", ["each_layr"], "each_layer"),
     ],
 )
-def test_a_misspelt_choice_names_the_nearest_one(key: str, typo: Any, nearest: str):
+def test_a_misspelled_choice_names_the_nearest_one(key: str, typo: Any, nearest: str):
     message = fault({key: typo})
     word = typo if isinstance(typo, str) else typo[0]
     assert f"`{word}` should be" in message
@@ -250,7 +251,7 @@ def test_a_logspace_of_lambdas_must_be_positive(end: str):
         ("grid.layer_sets", [{"groups": [[]]}], "the list is empty; give at least one value"),
         ("grid.seeds", [], "the list is empty; give at least one value"),
         ("grid.n_train", [], "the list is empty; give at least one value"),
-        ("adapter.targets", [], "the list is empty; give at least one value"),
+        ("adapter.target_modules", [], "the list is empty; give at least one value"),
     ],
 )
 def test_an_empty_axis_of_the_grid_is_named(key: str, value: Any, expected: str):
@@ -283,7 +284,7 @@ WORDS_HEAD = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": Fals
         ({"grid.lambdas": TWO_STRENGTHS}, "give either `values` or `logspace`"),
         ({"kernel.outputs": "margin", "task.kind": "regression"}, "needs two classes"),
         ({"kernel.outputs": "margin", "task.classes": 3}, "needs two classes"),
-        ({"compute.workers_per_gpu": 2}, "workers_per_gpu divides GPUs: set `compute.device: cuda`"),
+        ({"compute.workers_per_gpu": 2}, "workers_per_gpu shares GPUs among workers: set `compute.device: cuda`"),
         (
             {
                 "compute.workers_per_gpu": 2,
@@ -350,14 +351,14 @@ def test_seeds_that_would_all_compute_the_same_are_refused():
     [
         ({"sharding": {"group_size": 4}, "compute.workers": 6, "model.dtype": "float32"}, "give a multiple of 4"),
         ({"sharding": {"group_size": 0}}, "sharding.group_size"),
-        ({"sharding": {"group_size": 2, "stage": 2}}, "set 3, which divides the weights, or 0"),
+        ({"sharding": {"group_size": 2, "stage": 2}}, "set 3, which shards the weights, or 0"),
         ({"sharding": {"group_size": 2, "offload": "cpu"}}, "set `compute.device: cuda`"),
         ({"sharding": {"group_size": 2}, "model.dtype": "float16"}, "DeepSpeed has no float16 on CPUs"),
         ({"sharding": {"group_size": 2}, "model.dtype": "float64"}, "DeepSpeed has no float64"),
         ({"compute.tf32": True}, "is a precision of GPUs"),
         ({"model.weights_seed": 3}, "set `model.weights: random`"),
         (
-            {"model.dtype": "bfloat16", "finetune": {"optimiser": "adamw", "epochs": 1, "learning_rate": 0.1}},
+            {"model.dtype": "bfloat16", "finetune": {"optimizer": "adamw", "epochs": 1, "learning_rate": 0.1}},
             "set `model.dtype: float32`",
         ),
         ({"kernel.decomposition": "iterative", "kernel.eigenvectors": True}, "needs every eigenvector"),

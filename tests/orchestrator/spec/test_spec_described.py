@@ -1,4 +1,4 @@
-"""What describes the spec: the one to start from, the meanings of its keys, the reference page."""
+"""Descriptions of the spec: the spec to start from, the meanings of its keys, the reference page."""
 
 import re
 from typing import Annotated
@@ -28,7 +28,7 @@ def test_the_starting_spec_is_a_valid_spec_with_every_default():
     assert spec.name == "begin"
     required = {"name": "begin", "model": {"path": spec.model.path}}
     required["task"] = {key: getattr(spec.task, key) for key in ("data", "kind", "n_eval")}
-    required["adapter"] = {"targets": spec.adapter.targets}
+    required["adapter"] = {"target_modules": spec.adapter.target_modules}
     required["grid"] = {key: getattr(spec.grid, key) for key in ("lambdas", "layer_sets", "n_train")}
     assert spec == Spec.model_validate(required)
 

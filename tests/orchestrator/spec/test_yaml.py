@@ -153,7 +153,7 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path):
         ("adapter.rank", "8.5", "`8.5` is not a whole number"),
         ("head.in_kernel", "maybe", "`maybe` is not true or false"),
         ("adapter", "3", "`3` cannot stand here; give keys of its own"),
-        ("adapter.targets", "query", "`query` cannot stand here; give a list, as in [a, b]"),
+        ("adapter.target_modules", "query", "`query` cannot stand here; give a list, as in [a, b]"),
         ("compute.memory_budget", "lots", "`lots` is no size; write the number and the unit, as in 64GB"),
     ],
 )  # fmt: skip
@@ -184,7 +184,7 @@ def test_words_that_are_logical_values_to_other_readers_are_words():
         ("grid.lambdas", {"values": [1e-310]}, "must lie between 1e-100 and 1e+100"),
         ("grid.lambdas", {"values": [1e300]}, "must lie between 1e-100 and 1e+100"),
         ("grid.layer_sets", [{"subsets": 10**9}], "must be at most 1,000"),
-        ("head.penalty", 1e-320, "must lie between"),
+        ("head.l2_penalty", 1e-320, "must lie between"),
         ("compute.memory_budget", "9" * 15 + "GB", "must lie between 1KB and 1PB"),
         ("grid.seeds", list(range(60_000)) + list(range(60_000, 120_000)), "make more than 100,000 combinations"),
         ("results.folder", "~nosuchuser/x", "`~nosuchuser` is the home of a user that this machine does not know"),
@@ -208,7 +208,7 @@ def test_what_lies_beyond_the_bounds_is_told_by_name(key: str, value: Any, said:
         ({"grid.layer_sets": ["all_layer"]}, "'each_target'; did you mean `all_layers`? Or a mapping with one of the "
          "keys subsets, layers, groups"),
         ({"grid.layer_sets": [3]}, "pairs, all_layers, each_target; or a mapping with one of the keys subsets"),
-        ({"adapter.TARGETS": ["x"]}, "unknown key `TARGETS`; did you mean `targets`?"),
+        ({"adapter.TARGET_MODULES": ["x"]}, "unknown key `TARGET_MODULES`; did you mean `target_modules`?"),
         ({"task.n\u00a0_eval": 1}, "unknown key `n\\xa0_eval`; did you mean `n_eval`?"),
         ({"adapter.kind": "\nlora\x1b"}, "adapter.kind: `\\nlora\\x1b` should be 'lora' or 'none'"),
     ],
@@ -231,7 +231,7 @@ WRITTEN = {
     "a brace in a word": ("path: model", "path: mo}del", None),
     "a character without a face": ("path: model", 'path: "\\x00"', "line 3: a text holds U+0000"),
     "a plus": ("name: tiny", "name: +", "a name has letters"),
-    "brackets": ("targets:", f"targets: {'[' * 1000}", "more than 30 deep"),
+    "brackets": ("target_modules:", f"target_modules: {'[' * 1000}", "more than 30 deep"),
     "a list that ends early": ("path: model", "path: [model", "not YAML"),
     "a comment for a value": ("rank: 2", "rank: #2", "nothing stands here; give a whole number"),
 }  # fmt: skip

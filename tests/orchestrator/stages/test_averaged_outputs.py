@@ -21,7 +21,7 @@ from tests.single_example import reference_rows
 
 LAMBDA, FOLLOWED = 20.0, 3
 DESCENT: dict[str, Any] = {
-    "optimiser": "gradient_descent", "learning_rate": 0.14, "epochs": 60, "batch_examples": 10, "looks": 1,
+    "optimizer": "gradient_descent", "learning_rate": 0.14, "epochs": 60, "batch_size": 10, "num_evaluations": 1,
     "kernel_examples": FOLLOWED,
 }  # fmt: skip
 TRACE: dict[str, Any] = {

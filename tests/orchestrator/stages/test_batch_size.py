@@ -48,7 +48,7 @@ AUTO: dict[str, Any] = {
     "grid.seeds": [0, 1],
     "grid.layer_sets": ["all_layers", {"layers": [[1]]}],
     "head": {"kind": "ridge", "in_kernel": False},
-    "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_examples": 4},
+    "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_size": 4},
 }
 """A head is fitted and the upper layer is trained above a frozen one, so that every kind of stage reads the batches."""
 
@@ -273,7 +273,7 @@ def test_only_auto_plans_a_search():
 
 def test_what_is_trained_together_or_combined_reads_the_batches_of_each_part(tmp_path: Path, tiny_model: Path):
     together = {
-        "learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "side_by_side": 4, "side_by_side_across": ["seeds"],
+        "learning_rate": 0.05, "epochs": 1, "batch_size": 4, "stacked_cells": 4, "stacked_across": ["seeds"],
         "combinations": {"coefficients": [0.5]},
     }  # fmt: skip
     changes = {

@@ -26,7 +26,7 @@ SMALL = {
     "max_position_embeddings": 64, "pad_token_id": 0, "initializer_range": 0.3,
 }  # fmt: skip
 N_TRAIN, N_EVAL = 8, 4
-TRAINING = {"epochs": 1, "batch_examples": 3, "learning_rate": 0.01, "optimiser": "sgd", "momentum": 0.0}
+TRAINING = {"epochs": 1, "batch_size": 3, "learning_rate": 0.01, "optimizer": "sgd", "momentum": 0.0}
 SHARED = {
     "task.max_length": 64, "task.sampling": "first", "task.n_eval": N_EVAL, "grid.n_train": [N_TRAIN],
     "adapter.kind": "none", "adapter.rank": None, "head.kind": "pretrained", "head.in_kernel": False,
@@ -41,7 +41,7 @@ def make(folder: Path, model: PreTrainedModel, target: str, changes: dict[str, A
     draw = np.random.default_rng(0)
     texts = [" ".join(draw.choice(WORDS, size)) for size in draw.integers(1, 30, 20)]
     write_data(folder / "data.parquet", n=len(texts), text=texts)
-    return write_spec(folder, SHARED | {"adapter.targets": [target]} | changes)
+    return write_spec(folder, SHARED | {"adapter.target_modules": [target]} | changes)
 
 
 def fnet() -> PreTrainedModel:
@@ -96,7 +96,7 @@ def test_plan_refuses_it_by_its_mechanism_and_it_is_right_where_every_example_go
     spec = write_spec(
         tmp_path,
         SHARED
-        | {"adapter.targets": [target], "compute.batching": "alone", "finetune": products}
+        | {"adapter.target_modules": [target], "compute.batching": "alone", "finetune": products}
         | {"results.folder": str(tmp_path / "alone")},
     )
     assert run_spec(spec).report.failures == []
@@ -121,7 +121,7 @@ def test_what_plan_cannot_see_is_refused_before_anything_is_captured(tmp_path: P
 
 def test_alone_changes_no_number_of_a_model_whose_examples_stay_apart(tmp_path: Path):
     """Heads, rows, cells that train, linearizations and kernels that are followed, with a cache of frozen layers."""
-    training = {**TRAINING, "kernel_examples": 3, "side_by_side": 2, "looks": 2}
+    training = {**TRAINING, "kernel_examples": 3, "stacked_cells": 2, "num_evaluations": 2}
     changes = {"head.kind": "ridge", "grid.layer_sets": ["each_layer"], "finetune": training}
     found = {}
     for batching in ("together", "alone"):

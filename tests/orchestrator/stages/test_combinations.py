@@ -1,4 +1,4 @@
-"""What was trained on two tasks, combined: the numbers of plain forwards, in a table, planned with the rest."""
+"""Combinations of weights trained on two tasks: the numbers of plain forwards, in a table, planned with the rest."""
 
 import copy
 import json
@@ -37,7 +37,7 @@ from tests.orchestrator.sweeps import (
 )
 
 TRAINING: dict[str, Any] = {
-    "learning_rate": 0.05, "epochs": 3, "batch_examples": 4, "looks": 1, "side_by_side": 2, "kernel_examples": 0,
+    "learning_rate": 0.05, "epochs": 3, "batch_size": 4, "num_evaluations": 1, "stacked_cells": 2, "kernel_examples": 0,
     "combinations": {"coefficients": [0.25, 1.0]},
 }  # fmt: skip
 TASKS = {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}

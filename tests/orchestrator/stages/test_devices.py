@@ -161,7 +161,7 @@ def test_without_a_gpu_facts_of_a_solve_stage_are_empty_as_they_were(finished: P
 TWICE = [
     {"model.dtype": "float32", "compute.batch_tokens": 64, "head": {"kind": "ridge", "in_kernel": False}},
     {"model.dtype": "bfloat16", "kernel.eigenvectors": True, "compute.tf32": True, "compute.gram_dtype": "float32"},
-    {"model.dtype": "float32", "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_examples": 4}},
+    {"model.dtype": "float32", "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_size": 4}},
 ]
 
 

@@ -25,7 +25,7 @@ PENALTY = 0.3
 CHANGES: dict[str, Any] = {
     "head.kind": "ridge",
     "head.in_kernel": False,
-    "head.penalty": PENALTY,
+    "head.l2_penalty": PENALTY,
     "kernel.eigenvectors": True,
     "adapter.rank": 1,
     "grid.lambdas": {"values": [0.01, 1.0, 1e12], "scale": "trace"},
@@ -38,7 +38,7 @@ LOGISTIC = {"head.kind": "logistic"}
 
 @dataclass(frozen=True)
 class Examples:
-    """What a stage solves, one example at a time: features x, labels, Jacobian rows (n, R, p) and outputs (n, C)."""
+    """The problem of a stage, one example at a time: features x, labels, Jacobian rows (n, R, p) and outputs (n, C)."""
 
     x: np.ndarray
     labels: np.ndarray
@@ -113,7 +113,7 @@ class Reference:
 
     @cache  # noqa: B019 -- as short-lived as the test
     def residual(self, without: Callable[[np.ndarray], np.ndarray], i: int) -> np.ndarray:
-        """What the head leaves of the targets when it is fitted without example i."""
+        """Return the residuals of the head when it is fitted without example i."""
         return self.rows(self.t - without(np.arange(self.n) != i))
 
     def ridge(self, rest: np.ndarray) -> np.ndarray:

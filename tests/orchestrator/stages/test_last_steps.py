@@ -17,7 +17,7 @@ from tests.orchestrator.sweeps import make_sweep, run_spec
 
 STEPS = 6
 TRAINING: dict[str, Any] = {
-    "optimiser": "gradient_descent", "learning_rate": 0.05, "epochs": STEPS, "looks": 2, "kernel_examples": 2,
+    "optimizer": "gradient_descent", "learning_rate": 0.05, "epochs": STEPS, "num_evaluations": 2, "kernel_examples": 2,
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ LAST_STEPS: tuple[tuple[Any, str, BaseException], ...] = (
     (Work, "write_arrays", Killed()),
     (compare, "output_difference", Killed()),
 )
-"""What is done once the last update is made, in this order, and how it fails."""
+"""Actions after the last update, in this order, and their failures."""
 
 
 def swept(folder: Path, model: Path, **changes: Any) -> Path:
@@ -44,7 +44,9 @@ def swept(folder: Path, model: Path, **changes: Any) -> Path:
 def test_what_fails_after_training_costs_no_step(
     patience: int | None, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    whole, broken = (swept(tmp_path / name, tiny_model, patience=patience) for name in ("whole", "broken"))
+    whole, broken = (
+        swept(tmp_path / name, tiny_model, early_stopping_patience=patience) for name in ("whole", "broken")
+    )
     made: list[int] = []
     batches = loop.step_batches
 

@@ -15,12 +15,12 @@ from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import make_sweep, plan_of, results_of, run_spec, write_data
 from tests.tiny_models import WORDS
 
-TRAINING = {"learning_rate": 0.01, "epochs": 4, "batch_examples": 4, "looks": 1, "kernel_examples": 4}
+TRAINING = {"learning_rate": 0.01, "epochs": 4, "batch_size": 4, "num_evaluations": 1, "kernel_examples": 4}
 
 
 @pytest.mark.parametrize("kind", ["ridge", "logistic"])
 def test_training_begins_at_the_probe_and_changes_it(kind: Any, tmp_path: Path, tiny_model: Path):
-    head = {"kind": kind, "in_kernel": True, "penalty": 0.1}
+    head = {"kind": kind, "in_kernel": True, "l2_penalty": 0.1}
     spec = make_sweep(
         tmp_path, {"head": head, "finetune": TRAINING, "grid.layer_sets": ["all_layers"]}, model=tiny_model
     )
@@ -66,7 +66,7 @@ def losses_of_the_probe(spec: Path, kind: Any) -> dict[str, float]:
 @pytest.mark.parametrize("outputs", ["full", "trace", "margin"])
 def test_a_perfect_ridge_probe_leaves_no_residual(outputs: str, tmp_path: Path, tiny_model: Path):
     """Fewer examples than features, so that nearly no penalty leaves nearly nothing of the kernel's targets."""
-    head = {"kind": "ridge", "in_kernel": False, "penalty": 1e-10}
+    head = {"kind": "ridge", "in_kernel": False, "l2_penalty": 1e-10}
     changes = {"head": head, "kernel.outputs": outputs, "grid.layer_sets": ["all_layers"]}
     spec = make_sweep(tmp_path, changes, model=tiny_model)
     different = [f"{first} {second}" for first in WORDS[:4] for second in WORDS[:10]]

@@ -1,4 +1,4 @@
-"""What a sweep writes of Jacobian rows: one piece a batch, read back by example, and two waits for the disk a stage."""
+"""Jacobian rows as a sweep writes them: one piece a batch, read back by example, and two waits for the disk a stage."""
 
 import os
 from collections import Counter
@@ -74,7 +74,7 @@ def batches_of(watched: Watched, stage: Stage) -> list[list[int]]:
     p = stage.parameters
     dataset = ResultsFolder(watched.spec.parent / "results").artifacts().open(*stage.inputs["dataset"][0])
     tokens = read_tokens(dataset, p.split, p.start, p.stop)
-    return [batch.tolist() for batch in length_buckets(tokens.lengths, batch_tokens=16, batch_examples=None)]
+    return [batch.tolist() for batch in length_buckets(tokens.lengths, batch_tokens=16, batch_size=None)]
 
 
 def test_rows_are_written_in_one_piece_a_batch(watched: Watched) -> None:

@@ -1,4 +1,4 @@
-"""What the split in head and features leaves out, and the rank threshold that stands beside it in `cells`."""
+"""Cells without a split into head and features, and the column of the rank threshold."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Cells that are trained: the numbers of plain autograd, in tables, through kills, failures and changes of mind."""
+"""Cells that are trained: the numbers of plain autograd, in tables, plans and through changes of mind."""
 
 import json
 import shutil
@@ -15,34 +15,15 @@ import torch
 from finetune.data.targets import code_targets
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
-from finetune.training import loop
 from orchestrator.errors import ChangedError, ResultsError, SpecError
 from orchestrator.results.tables.schema import TABLES, arrow_schema
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.tokenized import read_tokens
-from orchestrator.store import checkpoints
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.on_change import OnChange
-from tests.faults.tables import assert_same_tables, numbers
+from tests.faults.tables import numbers
+from tests.orchestrator.stages.trained_sweeps import DESCENT, TRAINING, training
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of
-
-TRAINING: dict[str, Any] = {
-    "learning_rate": 0.05, "epochs": 6, "batch_examples": 4, "looks": 3, "side_by_side": 2, "kernel_examples": 4,
-}  # fmt: skip
-DESCENT = TRAINING | {"optimiser": "gradient_descent", "learning_rate": 0.02, "epochs": 12}
-
-
-def training(folder: Path, model: Path, settings: dict[str, Any] = TRAINING, **changes: Any) -> Path:
-    return make_sweep(folder, {"finetune": settings} | changes, model=model)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """The spec of a finished sweep whose cells were trained; nobody changes its results."""
-    path = training(tmp_path_factory.mktemp("trained"), tiny_model)
-    assert not run_spec(path).report.failures
-    return path
-
 
 # --- numbers
 
@@ -89,13 +70,13 @@ def reference(spec: Path, groups: list[str], strength: float) -> tuple[dict[str,
     start = [parameter.detach().clone() for parameter in parameters]
     for parameter in parameters:
         parameter.requires_grad_()
-    optimiser = torch.optim.SGD(parameters, lr=DESCENT["learning_rate"])
+    optimizer = torch.optim.SGD(parameters, lr=DESCENT["learning_rate"])
     n = len(targets["train"])
     for _ in range(DESCENT["epochs"]):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         squares = sum(((p - p0) ** 2).sum() for p, p0 in zip(parameters, start, strict=True))
         ((loss("train") + strength / 2 * squares) / n).backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         squares = sum(((p - p0) ** 2).sum() for p, p0 in zip(parameters, start, strict=True))
         return {
@@ -128,7 +109,7 @@ def test_every_cell_is_trained_as_plain_autograd_trains_it(tmp_path: Path, tiny_
 
 def test_long_descent_of_the_linearization_is_the_ridge_solution_of_the_same_cell(tmp_path: Path, tiny_model: Path):
     # The pull of lambda alone takes a sixth off every error at each step, so that 1e-12 of it is left.
-    settings = DESCENT | {"learning_rate": 0.2, "epochs": 150, "batch_examples": 10, "kernel_examples": 0}
+    settings = DESCENT | {"learning_rate": 0.2, "epochs": 150, "batch_size": 10, "kernel_examples": 0}
     spec = training(tmp_path, tiny_model, settings, **{"grid.lambdas": {"values": [1.0], "scale": "trace"}})
     run_spec(spec)
     for row in results_of(spec).cells.to_arrow().to_pylist():
@@ -139,7 +120,7 @@ def test_long_descent_of_the_linearization_is_the_ridge_solution_of_the_same_cel
 
 @pytest.mark.parametrize(
     "change",
-    [{"prefix_cache": False}, {"side_by_side": 1}],
+    [{"prefix_cache": False}, {"stacked_cells": 1}],
     ids=["all layers run at every step", "each lambda by itself"],
 )
 def test_how_cells_are_trained_together_changes_nothing_but_rounding(
@@ -159,7 +140,7 @@ def test_how_cells_are_trained_together_changes_nothing_but_rounding(
 def test_trajectories_begin_at_the_pretrained_model_and_end_at_the_cell(trained: Path):
     cells = {row["cell_id"]: row for row in results_of(trained).cells.to_arrow().to_pylist()}
     rows = results_of(trained).trajectories.to_arrow().to_pylist()
-    assert len(rows) == len(cells) * (TRAINING["looks"] + 1)
+    assert len(rows) == len(cells) * (TRAINING["num_evaluations"] + 1)
     for row in rows:
         cell = cells[row["cell_id"]]
         if row["step"] == 0:
@@ -205,110 +186,6 @@ def test_a_sweep_without_training_says_how_to_get_its_tables(finished: Path):
             results_of(finished).table(name)
 
 
-# --- kills and failures
-
-
-class Killed(BaseException):
-    """The process dies; nothing in it may tidy up."""
-
-
-def test_a_killed_stage_goes_on_from_its_checkpoint_with_the_same_bits(
-    tmp_path: Path, tiny_model: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
-):
-    spec = training(tmp_path, tiny_model)
-    updates = count_updates(monkeypatch)
-    monkeypatch.setattr(checkpoints, "SAVED_EVERY", 0.0)
-    save, saves = checkpoints.FileCheckpoint.save, [0]
-
-    def die_at_the_seventh(self: checkpoints.FileCheckpoint, arrays: Any) -> None:
-        save(self, arrays)
-        saves[0] += 1
-        if saves[0] == 7:
-            raise Killed
-
-    monkeypatch.setattr(checkpoints.FileCheckpoint, "save", die_at_the_seventh)
-    with pytest.raises(Killed):
-        run_spec(spec)
-    kept = ResultsFolder(read_spec(spec).folder).checkpoints
-    assert len(list(kept.iterdir())) == 1
-    monkeypatch.setattr(checkpoints.FileCheckpoint, "save", save)
-    assert not run_spec(spec).report.failures
-    assert_same_tables(spec.parent / "results", numbers(trained.parent / "results"))
-    assert list(kept.iterdir()) == []
-    stages = sum(stage.kind == "finetune" for stage in run_spec(spec).plan.stages)
-    assert len(updates) == stages * TRAINING["epochs"] * 3
-
-
-def test_a_damaged_checkpoint_counts_as_none(
-    tmp_path: Path, tiny_model: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
-):
-    spec = training(tmp_path, tiny_model)
-    monkeypatch.setattr(checkpoints, "SAVED_EVERY", 0.0)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        batches = loop.step_batches
-        patch.setattr(loop, "step_batches", lambda *arguments: die() if arguments[2] == 5 else batches(*arguments))
-        run_spec(spec)
-    (kept,) = ResultsFolder(read_spec(spec).folder).checkpoints.iterdir()
-    content = bytearray(kept.read_bytes())
-    content[len(content) // 2] ^= 1
-    kept.write_bytes(content)
-    assert not run_spec(spec).report.failures
-    assert_same_tables(spec.parent / "results", numbers(trained.parent / "results"))
-
-
-def die() -> Any:
-    raise Killed
-
-
-def count_updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that grows with every update of a training run."""
-    updates: list[int] = []
-    batches = loop.step_batches
-
-    def counted(settings: Any, lengths: Any, step: int, *others: Any) -> Any:
-        updates.append(step)
-        return batches(settings, lengths, step, *others)
-
-    monkeypatch.setattr(loop, "step_batches", counted)
-    return updates
-
-
-def test_a_cell_that_diverges_says_where_and_the_sweep_goes_on(tmp_path: Path, tiny_model: Path):
-    # The step of 0.02 is far too long for the pull of the second lambda, and fine for that of the first.
-    settings = DESCENT | {"epochs": 40, "kernel_examples": 0}
-    lambdas = {"values": [1e-3, 1e5], "scale": "absolute"}
-    spec = training(tmp_path, tiny_model, settings, **{"grid.lambdas": lambdas})
-    ending = run_spec(spec)
-    assert not ending.report.failures
-    assert ending.n_cells == ending.plan.n_cells
-    rows = results_of(spec).cells.to_arrow().to_pylist()
-    wild = [row for row in rows if row["lambda_given"] == 1e5]
-    assert {row["linearized_status"] for row in wild} == {"diverged"}
-    for row in wild:
-        assert 0 < row["linearized_failed_step"] < 40
-        assert np.isfinite(row["linearized_train_loss"])
-        assert row["linearized_steps"] <= row["linearized_failed_step"]
-    assert "diverged" not in {row["linearized_status"] for row in rows if row["lambda_given"] == 1e-3}
-
-
-def test_memory_that_runs_out_in_training_is_met_with_smaller_batches(
-    tmp_path: Path, tiny_model: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
-):
-    spec = training(tmp_path, tiny_model)
-    losses = loop.example_losses
-
-    def limited(loss: Any, outputs: torch.Tensor, targets: Any) -> torch.Tensor:
-        if outputs.requires_grad and outputs.shape[1] > 2:
-            raise MemoryError("no room for so many examples")
-        return losses(loss, outputs, targets)
-
-    monkeypatch.setattr(loop, "example_losses", limited)
-    assert not run_spec(spec).report.failures
-    found, expected = (results_of(each).cells.to_pandas() for each in (spec, trained))
-    assert np.allclose(found["finetune_train_loss"], expected["finetune_train_loss"], rtol=1e-8)
-    assert set(found["halvings"]) == {1}
-
-
 @pytest.mark.parametrize("part", ["artifacts/finetune", "artifacts/compare", "tables/trajectories", "tables/updates"])
 def test_a_flipped_byte_in_what_training_left_is_found(part: str, trained: Path, tmp_path: Path):
     results = shutil.copytree(trained.parent / "results", tmp_path / "results")
@@ -347,7 +224,7 @@ def test_training_joins_a_finished_sweep_and_other_training_is_refused(tmp_path:
 
 
 def test_a_cell_is_finished_once_it_is_trained_and_counted_by_lambda(tmp_path: Path, tiny_model: Path):
-    settings = TRAINING | {"side_by_side": 1}
+    settings = TRAINING | {"stacked_cells": 1}
     spec = training(tmp_path, tiny_model, settings)
     ending = run_spec(spec)
     (some, *_) = ending.plan.solves[0].comparisons
@@ -400,10 +277,14 @@ def test_only_the_layers_below_the_lowest_trained_one_are_frozen():
         ({"loss": "cross_entropy"}, {"task.kind": "regression"}, "cross_entropy needs a classification task"),
         ({}, {"kernel.kind": "sign"}, "finetune compares training with the sgd kernel"),
         ({"regularizer": "spd"}, {}, "spd takes lambda as a share of the way back"),
-        ({"optimiser": "gradient_descent", "accumulation": 2}, {}, "accumulation belongs to sgd and adamw"),
-        ({"momentum": 0.9}, {}, "momentum belongs to `optimiser: sgd`"),
+        (
+            {"optimizer": "gradient_descent", "gradient_accumulation_steps": 2},
+            {},
+            "gradient_accumulation_steps belongs to sgd and adamw",
+        ),
+        ({"momentum": 0.9}, {}, "momentum belongs to `optimizer: sgd`"),
         ({"learning_rate": 0}, {}, "greater than 0"),
-        ({"optimizer": "sgd"}, {}, "optimizer"),
+        ({"optim": "sgd"}, {}, "finetune.optim"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], changes: dict[str, Any], said: str):

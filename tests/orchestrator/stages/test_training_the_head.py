@@ -29,7 +29,7 @@ from tests.orchestrator.sweeps import (
 )
 
 DESCENT: dict[str, Any] = {
-    "optimiser": "gradient_descent", "learning_rate": 0.02, "epochs": 8, "batch_examples": 4, "looks": 2,
+    "optimizer": "gradient_descent", "learning_rate": 0.02, "epochs": 8, "batch_size": 4, "num_evaluations": 2,
     "kernel_examples": 3, "train_head": True,
 }  # fmt: skip
 OUTSIDE = {"head.in_kernel": False}
@@ -73,12 +73,12 @@ def reference(spec: Path, groups: list[str], strength: float) -> dict[str, float
     start = [parameter.detach().clone() for parameter in parameters]
     for parameter in parameters:
         parameter.requires_grad_()
-    optimiser = torch.optim.SGD(parameters, lr=DESCENT["learning_rate"])
+    optimizer = torch.optim.SGD(parameters, lr=DESCENT["learning_rate"])
     for _ in range(DESCENT["epochs"]):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         squares = sum(((p - p0) ** 2).sum() for p, p0 in zip(parameters, start, strict=True))
         ((loss() + strength / 2 * squares) / len(labels)).backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         squares = [float(((p - p0) ** 2).sum()) for p, p0 in zip(parameters, start, strict=True)]
         return {

@@ -15,7 +15,7 @@ from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import groups_of, make_sweep, ntksweep, plan_of, results_of, run_spec, spec_of, survey_of
 
 TRAINING: dict[str, Any] = {
-    "learning_rate": 0.05, "epochs": 4, "batch_examples": 4, "looks": 2, "kernel_examples": 0,
+    "learning_rate": 0.05, "epochs": 4, "batch_size": 4, "num_evaluations": 2, "kernel_examples": 0,
 }  # fmt: skip
 
 
@@ -56,16 +56,16 @@ def test_the_spec_may_say_how():
         spec_of({"finetune": TRAINING | {"linearization": "dense"}})
 
 
-def test_divided_models_have_rows_alone(tmp_path: Path):
-    divided = {"sharding.group_size": 2, "model.dtype": "float32"}
+def test_sharded_models_have_rows_alone(tmp_path: Path):
+    sharded = {"sharding.group_size": 2, "model.dtype": "float32"}
     survey = survey_of(groups=groups_of(2, ("query", "value"), n_parameters=120_000))
-    plan = plan_of({"finetune": TRAINING} | divided, survey=survey)
+    plan = plan_of({"finetune": TRAINING} | sharded, survey=survey)
     assert all(stage.parameters.runs[0].linearization == "rows" for stage in linearized(plan).values())
-    with pytest.raises(BudgetError, match="unless the model is divided by"):
+    with pytest.raises(BudgetError, match="unless the model is sharded"):
         refuse_what_cannot_fit(plan, ResultsFolder(tmp_path / "results"))
     with pytest.raises(ValueError, match="which DeepSpeed's ZeRO-3 cannot"):
-        spec_of({"finetune": TRAINING | {"linearization": "products"}} | divided)
-    spec_of({"finetune": TRAINING | {"linearization": "products"}, "sharding.stage": 0} | divided)
+        spec_of({"finetune": TRAINING | {"linearization": "products"}} | sharded)
+    spec_of({"finetune": TRAINING | {"linearization": "products"}, "sharding.stage": 0} | sharded)
 
 
 def test_only_the_stages_of_linearizations_by_products_are_other_stages():

@@ -12,8 +12,8 @@ from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 EPOCHS, EVERY, PATIENCE = 20, 2, 2
 STOPPING: dict[str, Any] = {
-    "optimiser": "gradient_descent", "learning_rate": 0.3, "epochs": EPOCHS, "batch_examples": 5,
-    "looks": EPOCHS // EVERY, "patience": PATIENCE, "kernel_examples": 2,
+    "optimizer": "gradient_descent", "learning_rate": 0.3, "epochs": EPOCHS, "batch_size": 5,
+    "num_evaluations": EPOCHS // EVERY, "early_stopping_patience": PATIENCE, "kernel_examples": 2,
 }  # fmt: skip
 GRID: dict[str, Any] = {
     # The step is far too long for the pull of the last one, so that it diverges; the others stop at different looks.
@@ -31,7 +31,7 @@ def swept(folder: Path, model: Path, settings: dict[str, Any], **changes: Any) -
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The spec of a finished sweep, each of whose cells was trained by itself; nobody changes its results."""
-    return swept(tmp_path_factory.mktemp("alone"), tiny_model, STOPPING | {"side_by_side": 1})
+    return swept(tmp_path_factory.mktemp("alone"), tiny_model, STOPPING | {"stacked_cells": 1})
 
 
 def trajectories(spec: Path) -> pd.DataFrame:
@@ -39,7 +39,7 @@ def trajectories(spec: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    "grouping", [{"side_by_side": 2}, {"side_by_side": 8, "side_by_side_across": ["seeds"]}], ids=["two", "all"]
+    "grouping", [{"stacked_cells": 2}, {"stacked_cells": 8, "stacked_across": ["seeds"]}], ids=["two", "all"]
 )
 def test_rows_are_the_same_however_cells_are_grouped(
     grouping: dict[str, Any], tmp_path: Path, tiny_model: Path, alone: Path
@@ -88,7 +88,12 @@ def test_the_share_of_updates_is_that_of_the_rows(alone: Path):
 
 
 def test_a_cell_in_which_lambda_never_acts_says_so(tmp_path: Path, tiny_model: Path):
-    settings = STOPPING | {"regularizer": "selective", "learning_rate": 0.02, "patience": None, "kernel_examples": 0}
+    settings = STOPPING | {
+        "regularizer": "selective",
+        "learning_rate": 0.02,
+        "early_stopping_patience": None,
+        "kernel_examples": 0,
+    }
     spec = swept(tmp_path, tiny_model, settings, **{"grid.lambdas": {"values": [0.02, 40.0], "scale": "absolute"}})
     cells = results_of(spec).cells.to_pandas()
     assert (cells[["linearized_pulled", "linearized_pulled_tensors", "finetune_pulled"]] == 0).all(axis=None)

@@ -1,4 +1,4 @@
-"""What is read of the journals: every event once, whoever writes meanwhile."""
+"""Reading of the journals: every event once, whoever writes meanwhile."""
 
 from pathlib import Path
 from typing import Any

@@ -230,10 +230,10 @@ def test_writing_predictions_is_no_part_of_a_cell():
         {"task.sample_seed": 3},
         {"task.n_eval": 7},
         {"adapter.rank": 3},
-        {"adapter.alpha": 3.0},
+        {"adapter.lora_alpha": 3.0},
         {"adapter.kind": "none"},
-        {"adapter.initialisation": "random"},
-        {"adapter.targets": ["query"]},
+        {"adapter.initialization": "random"},
+        {"adapter.target_modules": ["query"]},
         {"adapter.seed": 3},
         {"head.kind": "pretrained"},
         {"head.kind": "ridge"},
@@ -259,7 +259,7 @@ def test_whatever_changes_numbers_changes_every_cell(change: dict[str, Any]):
 
 
 def test_a_fitted_heads_penalty_changes_every_cell():
-    before, after = (cells(plan_of({"head.kind": "ridge", "head.penalty": penalty})) for penalty in (1.0, 2.0))
+    before, after = (cells(plan_of({"head.kind": "ridge", "head.l2_penalty": penalty})) for penalty in (1.0, 2.0))
     assert not set(before.values()) & set(after.values())
 
 

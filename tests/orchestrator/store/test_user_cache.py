@@ -1,4 +1,4 @@
-"""What is kept for the user's next commands: it saves work, and is never taken for something that it is not."""
+"""The cache for the user's next commands: it saves work, and is never taken for something that it is not."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_only_what_is_kept_of_the_same_spec_model_and_data_is_taken(cache: Path,
 
 
 def test_a_spec_that_was_refused_is_looked_at_again(cache: Path, tmp_path: Path, tiny_model: Path):
-    path = make_sweep(tmp_path / "sweep", {"adapter.targets": ["nowhere"]}, model=tiny_model)
+    path = make_sweep(tmp_path / "sweep", {"adapter.target_modules": ["nowhere"]}, model=tiny_model)
     for _ in range(2):
         with pytest.raises(SourceError, match="nowhere"):
             look(path)

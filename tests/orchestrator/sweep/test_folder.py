@@ -116,7 +116,7 @@ def test_a_folder_of_another_sweep_is_not_taken(place: Path):
 def test_a_spec_that_is_refused_leaves_no_folder_behind(place: Path):
     elsewhere = {"results.folder": str(place / "new")}
     with pytest.raises(SweepError):
-        again(place, elsewhere | {"adapter.targets": ["xyzzy"]})
+        again(place, elsewhere | {"adapter.target_modules": ["xyzzy"]})
     assert not (place / "new").exists()
     assert again(place, elsewhere).n_cells == 6
 
@@ -124,7 +124,7 @@ def test_a_spec_that_is_refused_leaves_no_folder_behind(place: Path):
 # --- the same sweep again
 
 
-def test_a_finished_sweep_is_recognised_and_nothing_is_computed(place: Path):
+def test_a_finished_sweep_is_recognized_and_nothing_is_computed(place: Path):
     before = finished_stages(place)
     tables = (place / "results" / "tables" / "cells" / "part-0.parquet").read_bytes()
     ending = again(place)
@@ -207,11 +207,11 @@ def test_hidden_files_of_others_in_the_results_are_left_alone(place: Path):
 
 def test_other_numbers_are_refused_with_every_difference_and_both_ways_out(place: Path):
     with pytest.raises(ChangedError) as raised:
-        again(place, {"adapter.rank": 4, "kernel.sigma": 0.5, "adapter.targets": ["query"]})
+        again(place, {"adapter.rank": 4, "kernel.sigma": 0.5, "adapter.target_modules": ["query"]})
     message = str(raised.value)
     assert "adapter.rank: 2 in the folder, 4 now" in message
     assert "kernel.sigma: 0.0001 in the folder, 0.5 now" in message
-    assert 'adapter.targets: ["query", "value"] in the folder, ["query"] now' in message
+    assert 'adapter.target_modules: ["query", "value"] in the folder, ["query"] now' in message
     assert message.count(" in the folder, ") == 3
     assert "--on-change stored" in message
     assert "--on-change given" in message

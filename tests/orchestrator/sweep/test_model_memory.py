@@ -1,4 +1,4 @@
-"""What a plan says of models that fit or do not: weights of each process, activations, and what would fit."""
+"""Sentences of a plan about models that fit or do not: weights of each process, activations, and what would fit."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ def survey(**facts: Any) -> Survey:
     return Survey(**{**vars(found), "model": found.model | EIGHT_BILLION | {"linear_width": 2_000_000} | facts})
 
 
-def test_a_model_that_is_divided_leaves_each_process_its_part_and_one_layer():
+def test_a_sharded_model_leaves_each_process_its_part_and_one_layer():
     whole = model_memory(spec_of({"model.dtype": "float32"}), survey())
     assert (whole.own, whole.gathered, whole.on_device) == (32 * GB, 0, 32 * GB + 2048 * 2_000_000 * 4)
-    divided = model_memory(spec_of({"model.dtype": "float32", "sharding.group_size": 4}), survey())
-    assert (divided.own, divided.gathered) == (8 * GB, 2 * GB)
+    sharded = model_memory(spec_of({"model.dtype": "float32", "sharding.group_size": 4}), survey())
+    assert (sharded.own, sharded.gathered) == (8 * GB, 2 * GB)
     left = model_memory(spec_of({"sharding.group_size": 4, "sharding.stage": 0}), survey())
     assert left.own == 32 * GB
     offloaded = model_memory(
@@ -69,9 +69,9 @@ def test_nothing_that_is_set_is_advised():
     with pytest.raises(BudgetError) as error:
         refuse_model_that_cannot_fit(sweep, survey(), Device(GB, "GPU"))
     assert "checkpointing" not in str(error.value)
-    divided = sweep_of({"model.dtype": "bfloat16", "sharding.group_size": 4, "compute.checkpointing": True})
+    sharded = sweep_of({"model.dtype": "bfloat16", "sharding.group_size": 4, "compute.checkpointing": True})
     facts = survey(weight_bytes=16 * GB, largest_layer_bytes=GB)
-    assert fitting_notes(divided, facts, Device(5 * GB + 1, "GPU"))[1].endswith("lower compute.batch_tokens")
+    assert fitting_notes(sharded, facts, Device(5 * GB + 1, "GPU"))[1].endswith("lower compute.batch_tokens")
 
 
 def test_a_plan_says_what_each_process_holds():

@@ -100,7 +100,7 @@ def test_a_plan_divides_the_memory_of_a_gpu_among_those_that_share_it(monkeypatc
 
 
 class Card:
-    """What torch says of a GPU with 80 GB, of which others hold something."""
+    """A stand-in for torch's view of a GPU with 80 GB, a part of which others hold."""
 
     def __init__(self, *, others: int = 0, reserved: int = 0, allocated: int = 0) -> None:
         self.fraction, self.others, self.reserved, self.allocated = 1.0, others, reserved, allocated

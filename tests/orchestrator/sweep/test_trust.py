@@ -49,7 +49,7 @@ CHANGES = {
     "kernel.eigenvectors": True,
     "grid.layer_sets": [{"subsets": 2}],
     # a report is about training
-    "finetune": {"learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, "kernel_examples": 4},
+    "finetune": {"learning_rate": 0.05, "epochs": 1, "batch_size": 4, "num_evaluations": 1, "kernel_examples": 4},
     "compute.executor": "ray",
     "compute.workers": 1,
 }
@@ -200,7 +200,7 @@ def test_without_a_survey_resume_needs_the_option_and_select_looks_at_no_model(f
     finished.refused("resume", copy, "--dry-run")
     answer = ntksweep("select", copy, "--greedy", "1", ALLOWED)
     assert answer.status == ExitCode.WRONG_INPUT
-    assert "commands that only look load no model" in answer.errors
+    assert "commands that only read load no model" in answer.errors
     assert not finished.ran()
 
 

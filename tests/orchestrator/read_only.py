@@ -1,6 +1,6 @@
-"""Looks at a results folder with every command that only looks, and prints as JSON what they did; run by a test.
+"""Runs every command that only reads a results folder, and prints their actions as JSON; run by a test.
 
-    python -m tests.orchestrator.looks RESULTS CELL WRITTEN OUTSIDE
+    python -m tests.orchestrator.read_only RESULTS CELL WRITTEN OUTSIDE
 
 One place of the folder after the other is moved to OUTSIDE, where a link leads in its place.
 """
@@ -23,15 +23,15 @@ HEAVY = ("torch", "transformers", "peft", "ray", "datasets")
 
 
 def commands(results: Path, cell: str, written: Path) -> list[list[str]]:
-    looks = [
+    reading = [
         ["status", "--verify"], ["show"], ["logs"], ["logs", "--job", "12"], ["logs", "--cell", cell],
         ["export", "--output", f"{written}/x.csv"], ["report", "--output", f"{written}/page"],
         ["select", "--greedy", "1"],
     ]  # fmt: skip
-    return [[name, str(results), *options] for name, *options in looks]
+    return [[name, str(results), *options] for name, *options in reading]
 
 
-def look(command: list[str]) -> tuple[int, str]:
+def answer(command: list[str]) -> tuple[int, str]:
     """Return the exit status of a command, and what it said."""
     said = io.StringIO()
     with (
@@ -80,10 +80,10 @@ def moved_out(found: list[Path], outside: Path) -> Iterator[None]:
 def main_of_test(results: Path, cell: str, written: Path, outside: Path) -> None:
     unpickled: list[str] = []
     sys.addaudithook(lambda event, _: unpickled.append(event) if event == "pickle.find_class" else None)
-    looks = commands(results, cell, written)
+    reading = commands(results, cell, written)
     plain: dict[str, Any] = {}
-    for command in looks:
-        status, said = look(command)
+    for command in reading:
+        status, said = answer(command)
         plain[" ".join(command[:1] + command[2:])] = {
             "status": status, "said": said, "loaded": [name for name in HEAVY if name in sys.modules],
         }  # fmt: skip
@@ -93,10 +93,10 @@ def main_of_test(results: Path, cell: str, written: Path, outside: Path) -> None
     for found in places(results):
         with moved_out(found, outside):
             opened = Opened(outside)
-            for command in looks:
+            for command in reading:
                 if command[0] == "report" and len(found) < len(spared) and set(found) <= spared:
                     continue
-                status, said = look(command)
+                status, said = answer(command)
                 for path in opened.taken():
                     linked.append([str(found[0]), command[0], f"opened {path}"])
                 if "Traceback" in said or status not in (0, 1, 2, 3):

@@ -1,4 +1,4 @@
-"""The commands that look at results and at the installation: show, export, report, doctor."""
+"""The commands that show results and check the installation: show, export, report, doctor."""
 
 import json
 from dataclasses import asdict
@@ -37,14 +37,14 @@ def show(
 
     Example: ntksweep show results/quickstart --layer-set layers:4-5 --sort eval_accuracy
     """
-    from orchestrator.cli.summary import summarise
+    from orchestrator.cli.summary import summarize
     from orchestrator.results.loading import load
 
     results = load(sweep_folder(path).root)
     if layer_set is not None:
         _show_cells(results.cells, layer_set, sort, limit, as_json)
         return
-    summary = summarise(results)
+    summary = summarize(results)
     if as_json:
         print(standard_json(asdict(summary), indent=1))
         return
@@ -122,7 +122,7 @@ def report(
     from orchestrator.results.loading import load
     from orchestrator.results.report.write import write_report
 
-    say(f"{as_typed(write_report(load(sweep_folder(path).root), output))} says what was found")
+    say(f"{as_typed(write_report(load(sweep_folder(path).root), output))} has the findings")
 
 
 def doctor(

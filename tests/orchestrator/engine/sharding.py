@@ -1,4 +1,4 @@
-"""What the processes of a group do in tests of whole sweeps: run one after the other."""
+"""Work of the processes of a group in tests of sweeps: they run one after the other."""
 
 from collections.abc import Sequence
 from pathlib import Path

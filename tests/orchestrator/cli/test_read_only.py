@@ -1,4 +1,4 @@
-"""Commands that only look: in a folder of somebody else they follow no link, and load no model and no pickle."""
+"""Commands that only read: in a folder of somebody else they follow no link, and load no model and no pickle."""
 
 import json
 import pickle
@@ -30,13 +30,13 @@ CHANGES = {
     "adapter.rank": 3,
     "kernel.eigenvectors": True,
     "grid.layer_sets": [{"subsets": 2}],
-    "finetune": {"learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, "kernel_examples": 4},
+    "finetune": {"learning_rate": 0.05, "epochs": 1, "batch_size": 4, "num_evaluations": 1, "kernel_examples": 4},
     "results.predictions": True,
 }
 
 
 class Evil:
-    """What leaves a file when it is unpickled."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -71,37 +71,37 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def looked(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the commands did in a process of their own."""
+def answers(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the effects of the commands in a process of their own."""
     folders = [tmp_path_factory.mktemp(name) for name in ("written", "outside")]
     cell = load(trained).cells.to_arrow(["cell_id"])["cell_id"][0].as_py()
-    command = [sys.executable, "-m", "tests.orchestrator.looks", str(trained), cell, *map(str, folders)]
+    command = [sys.executable, "-m", "tests.orchestrator.read_only", str(trained), cell, *map(str, folders)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
 
 
-def test_looks_need_neither_model_nor_data(looked: dict[str, Any]):
-    said = {command: (each["status"], each["said"]) for command, each in looked["plain"].items()}
+def test_commands_that_read_need_neither_model_nor_data(answers: dict[str, Any]):
+    said = {command: (each["status"], each["said"]) for command, each in answers["plain"].items()}
     assert [each for each in said.items() if each[1][0] != 0] == []
     assert "a line" in said["logs"][1]
     assert "ray-n1.log" in said["logs --job 12"][1]
     assert "no longer at" in said["select --greedy 1"][1]  # why there are no baselines by weights
 
 
-def test_looks_load_no_library_that_loads_models_and_no_pickle(looked: dict[str, Any], trained: Path):
-    assert looked["unpickled"] == []
-    assert looked["modules"] == []
+def test_commands_that_read_load_no_library_that_loads_models_and_no_pickle(answers: dict[str, Any], trained: Path):
+    assert answers["unpickled"] == []
+    assert answers["modules"] == []
     assert not (trained.parent / "unpickled").exists()
     # choosing greedily computes kernels' spectra
-    assert {command: each["loaded"] for command, each in looked["plain"].items() if each["loaded"]}.keys() <= {
+    assert {command: each["loaded"] for command, each in answers["plain"].items() if each["loaded"]}.keys() <= {
         "select --greedy 1"
     }
 
 
-def test_looks_follow_no_link_out_of_the_folder(looked: dict[str, Any]):
-    assert looked["linked"] == []
+def test_commands_that_read_follow_no_link_out_of_the_folder(answers: dict[str, Any]):
+    assert answers["linked"] == []
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ LOOKS = [["status"], ["select", "--greedy", "1"], ["logs", "--cell", "x"]]
 
 @pytest.mark.parametrize("command", LOOKS, ids=" ".join)
 @pytest.mark.parametrize("spoil", ["gone", "damaged", "another"])
-def test_where_no_survey_is_kept_a_look_says_so_and_looks_at_no_model(copy: Path, command: list[str], spoil: str):
+def test_without_a_kept_survey_a_command_says_so_and_loads_no_model(copy: Path, command: list[str], spoil: str):
     (copy / "plan.json").unlink()
     (survey,) = (copy / "artifacts/survey").iterdir()
     if spoil == "gone":
@@ -190,7 +190,7 @@ def test_no_name_in_a_file_of_the_folder_leads_out_of_it(copy: Path, tmp_path: P
     opened.close()
 
 
-def test_weights_that_are_pickled_are_no_baseline_of_a_look(copy: Path, tmp_path: Path, tiny_model: Path):
+def test_weights_that_are_pickled_are_no_baseline(copy: Path, tmp_path: Path, tiny_model: Path):
     pickled = shutil.copytree(tiny_model, tmp_path / "model")
     torch.save(load_file(pickled / "model.safetensors"), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
@@ -204,7 +204,7 @@ def test_weights_that_are_pickled_are_no_baseline_of_a_look(copy: Path, tmp_path
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What would be offered, and then submitted, as there is no cluster here."""
+    """An offer of a submission, as there is no cluster here."""
     found: list[Any] = []
     monkeypatch.setattr(submitting, "prepare", lambda *arguments: found.append(arguments) or None)
     monkeypatch.setattr("orchestrator.cli.clusters._offer", lambda *_, **options: found.append(options))

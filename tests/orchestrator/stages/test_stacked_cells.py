@@ -24,13 +24,13 @@ from tests.orchestrator.sweeps import (
 )
 
 TRAINING: dict[str, Any] = {
-    "learning_rate": 0.05, "epochs": 3, "batch_examples": 4, "looks": 2, "side_by_side": 8, "kernel_examples": 4,
+    "learning_rate": 0.05, "epochs": 3, "batch_size": 4, "num_evaluations": 2, "stacked_cells": 8, "kernel_examples": 4,
 }  # fmt: skip
 AXES: dict[str, Any] = {
     "grid.seeds": [0, 1], "grid.learning_rates": [0.01, 0.05], "grid.layer_sets": [{"layers": [[1]]}],
-    "adapter.initialisation": "random",
+    "adapter.initialization": "random",
 }  # fmt: skip
-BOTH = TRAINING | {"side_by_side_across": ["learning_rates", "seeds"]}
+BOTH = TRAINING | {"stacked_across": ["learning_rates", "seeds"]}
 
 
 def sweep(folder: Path, model: Path, settings: dict[str, Any], **changes: Any) -> Path:
@@ -71,7 +71,7 @@ def test_cells_have_the_numbers_that_they_have_apart(
     if head == "ridge":
         expected = sweep(tmp_path / "apart", tiny_model, TRAINING, **changes)
         run_spec(expected)
-    spec = sweep(tmp_path / "together", tiny_model, TRAINING | {"side_by_side_across": across}, **changes)
+    spec = sweep(tmp_path / "together", tiny_model, TRAINING | {"stacked_across": across}, **changes)
     ending = run_spec(spec)
     assert not ending.report.failures
     stages = [runs_of(stage) for stage in ending.plan.stages if stage.of is FINETUNE]
@@ -88,9 +88,9 @@ def test_other_seeds_have_other_numbers(apart: Path):
     assert cells["finetune_kernel_change"].nunique() == len(cells)
 
 
-def test_combinations_read_cells_that_stood_side_by_side(tmp_path: Path, tiny_model: Path):
+def test_combinations_read_stacked_cells(tmp_path: Path, tiny_model: Path):
     tasks = {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}
-    both = {"task.data": None, "grid.tasks": tasks, "adapter.initialisation": None}
+    both = {"task.data": None, "grid.tasks": tasks, "adapter.initialization": None}
     specs = []
     for settings in (TRAINING, BOTH):
         combined = settings | {"combinations": {"coefficients": [0.25]}}
@@ -146,7 +146,7 @@ def trained_together(plan: Plan) -> list[list[Part]]:
     return [runs for runs in stages if runs[0].parameters.model == "nonlinear"]
 
 
-def test_as_many_cells_stand_side_by_side_as_the_spec_says():
+def test_as_many_cells_are_stacked_as_the_spec_says():
     plan = planned({})
     assert members(plan) == [[0, 1, 2, 3], [4, 5]]  # two lambdas each
     order = [stage.stage_id for stage in plan.stages]
@@ -182,8 +182,8 @@ def test_plan_and_logs_know_the_stage(tmp_path: Path, tiny_model: Path):
     )
 
 
-def test_a_misspelt_axis_names_those_that_there_are(tmp_path: Path, tiny_model: Path):
-    spec = sweep(tmp_path, tiny_model, TRAINING | {"side_by_side_across": ["seed"]})
+def test_a_misspelled_axis_names_those_that_there_are(tmp_path: Path, tiny_model: Path):
+    spec = sweep(tmp_path, tiny_model, TRAINING | {"stacked_across": ["seed"]})
     answer = ntksweep("plan", spec)
     assert answer.status == 2
     assert "should be 'learning_rates' or 'seeds'; did you mean `seeds`?" in answer.errors

@@ -7,11 +7,11 @@ from finetune.parallel.process_group import ProcessGroup
 from finetune.training.run import Arrays, Checkpoint, NoCheckpoint
 
 
-class GroupCheckpoint:
+class ProcessGroupCheckpoint:
     """A checkpoint that the first process keeps for all: it alone reads, writes and looks at the clock.
 
     Args:
-        process_group: the group.
+        process_group: the process group.
         kept: where the first process keeps it; the others need none.
     """
 

@@ -14,30 +14,30 @@ from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import surveys
 from tests.faults.tables import numbers
 from tests.forked_group import run_forked_group
-from tests.orchestrator.engine.dividing import run_sweeps
+from tests.orchestrator.engine.sharding import run_sweeps
 from tests.orchestrator.sweeps import make_sweep, run_spec, write_data
 from tests.tiny_models import ALL_TARGETS, save_tiny
 
 LIMIT = 2e-5
 
-FLOAT32: dict[str, Any] = {"model.dtype": "float32", "results.predictions": True, "adapter.initialisation": "random"}
+FLOAT32: dict[str, Any] = {"model.dtype": "float32", "results.predictions": True, "adapter.initialization": "random"}
 WORDS: dict[str, Any] = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": False}
 TWO_TASKS: dict[str, Any] = {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}
 TRAINED: dict[str, Any] = {
-    "learning_rate": 0.05, "epochs": 1, "batch_examples": 4, "looks": 1, "side_by_side": 4, "kernel_examples": 0,
-    "side_by_side_across": ["seeds"], "combinations": {"coefficients": [0.5]},
+    "learning_rate": 0.05, "epochs": 1, "batch_size": 4, "num_evaluations": 1, "stacked_cells": 4, "kernel_examples": 0,
+    "stacked_across": ["seeds"], "combinations": {"coefficients": [0.5]},
 }  # fmt: skip
 
 SWEEPS: dict[str, dict[str, Any]] = {
-    "minilm": {"adapter.targets": ["query", "value", "output.dense"], "adapter.initialisation": "zero"},
-    "llama": {"adapter.targets": list(ALL_TARGETS["llama"]), "compute.checkpointing": True},
+    "minilm": {"adapter.target_modules": ["query", "value", "output.dense"], "adapter.initialization": "zero"},
+    "llama": {"adapter.target_modules": list(ALL_TARGETS["llama"]), "compute.checkpointing": True},
     "qwen2": {
-        "adapter.targets": ["q_proj", "down_proj"], "compute.batch_tokens": "auto", "head": WORDS,
+        "adapter.target_modules": ["q_proj", "down_proj"], "compute.batch_tokens": "auto", "head": WORDS,
         "task.template": "{text} it was", "kernel.outputs": "margin",
     },
     "roberta": {"head": WORDS, "task.template": "{text} it was {mask}"},
     "gpt2": {
-        "adapter.targets": ["c_attn", "c_fc"], "kernel.decomposition": "iterative", "grid.n_train": [60],
+        "adapter.target_modules": ["c_attn", "c_fc"], "kernel.decomposition": "iterative", "grid.n_train": [60],
         "grid.lambdas": {"values": [0.01, 1.0], "scale": "trace"}, "compute.shard_examples": 16,
         "grid.layer_sets": ["all_layers"],
     },
@@ -46,7 +46,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
         "grid.n_train": [6], "grid.layer_sets": [{"layers": [[1]]}], "grid.lambdas": {"values": [0.1]},
         "finetune": TRAINED,
     },
-    "mistral": {"adapter.targets": ["q_proj", "down_proj"], "sharding.stage": 0},
+    "mistral": {"adapter.target_modules": ["q_proj", "down_proj"], "sharding.stage": 0},
 }  # fmt: skip
 """One a model: fitted from blocks, with checkpointing, read at label words (at the end and at a mask), decomposed piece
 by piece, trained on two tasks and combined, and whole on every process."""
@@ -54,7 +54,7 @@ by piece, trained on two tasks and combined, and whole on every process."""
 # Training takes many small steps, each of which waits for all processes; a sweep of MiniLM in four takes as long as the
 # others together, and its rows in four are compared by tests of rows.
 SIZES = {kind: (2,) if "finetune" in changes or kind == "minilm" else (2, 4) for kind, changes in SWEEPS.items()}
-DIVIDED = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
+SHARDED = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 
 
 def model_of(kind: str, folder: Path) -> Path:
@@ -76,7 +76,7 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Pa
             write_data(specs[kind, size].parent / "data.parquet", n=90)
             write_data(specs[kind, size].parent / "films.parquet", n=90, seed=1)
     for size in (2, 4):
-        of_size = [specs[kind, each] for kind, each in DIVIDED if each == size]
+        of_size = [specs[kind, each] for kind, each in SHARDED if each == size]
         assert run_forked_group(size, run_sweeps, of_size) == [[]] * size
     for kind in SWEEPS:
         assert not run_spec(specs[kind, 1]).report.failures
@@ -102,7 +102,7 @@ def measured(table: pa.Table) -> dict[str, np.ndarray]:
     return {name: values for name, values in found.items() if not np.isnan(values).all()}
 
 
-@pytest.mark.parametrize(("kind", "size"), DIVIDED)
+@pytest.mark.parametrize(("kind", "size"), SHARDED)
 def test_kernel_blocks_are_those_of_the_whole_model(sweeps: dict[tuple[str, int], Path], kind: str, size: int):
     found, expected = blocks(sweeps[kind, size]), blocks(sweeps[kind, 1])
     assert found.keys() == expected.keys()
@@ -112,15 +112,15 @@ def test_kernel_blocks_are_those_of_the_whole_model(sweeps: dict[tuple[str, int]
         assert error <= LIMIT**2 * sum(np.linalg.norm(tile) ** 2 for tile in of_group.values()), group
 
 
-@pytest.mark.parametrize(("kind", "size"), DIVIDED)
+@pytest.mark.parametrize(("kind", "size"), SHARDED)
 def test_predictions_losses_and_distances_are_those_of_the_whole_model(
     sweeps: dict[tuple[str, int], Path], kind: str, size: int
 ):
-    divided, whole = (numbers(read_spec(sweeps[kind, each]).folder) for each in (size, 1))
-    assert divided.keys() == whole.keys()
+    sharded, whole = (numbers(read_spec(sweeps[kind, each]).folder) for each in (size, 1))
+    assert sharded.keys() == whole.keys()
     assert len(whole["predictions"]) > 0
     for table in ("cells", "predictions", "trajectories", "updates", "combinations"):
-        found, expected = (measured(each[table]) if table in each else {} for each in (divided, whole))
+        found, expected = (measured(each[table]) if table in each else {} for each in (sharded, whole))
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             assert np.linalg.norm(found[name] - values) <= LIMIT * np.linalg.norm(values), (table, name)
