@@ -284,7 +284,7 @@ def test_only_the_layers_below_the_lowest_trained_one_are_frozen():
         ),
         ({"momentum": 0.9}, {}, "momentum belongs to `optimizer: sgd`"),
         ({"learning_rate": 0}, {}, "greater than 0"),
-        ({"optim": "sgd"}, {}, "the key for this is `optimizer`"),
+        ({"optim": "sgd"}, {}, "finetune.optim"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], changes: dict[str, Any], said: str):
