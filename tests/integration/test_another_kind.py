@@ -120,8 +120,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_before(copy / "orchestrator/stages/registry.py", "from orchestrator.stages.solve import SOLVE",
                "from orchestrator.stages.row_norms import ROW_NORMS")  # fmt: skip
     put_before(copy / "orchestrator/stages/registry.py", "        ADDITIONS,", "        ROW_NORMS,")
-    put_before(copy / "orchestrator/spec/sections.py", "    additions: bool = Field(",
-               '    row_norms: bool = Field(False, description="Length of rows.", examples=[True])')  # fmt: skip
+    put_before(copy / "orchestrator/spec/sections.py", "    additions: Annotated[bool, Adds()] = Field(",
+               '    row_norms: Annotated[bool, Adds()] = Field(False, description="Length of rows.", examples=[True])')  # fmt: skip
     return copy
 
 
