@@ -86,9 +86,7 @@ def export(
     ],
     table: Annotated[
         str,
-        typer.Option(
-            help="cells, spectra, predictions, additions, trajectories, updates, combinations or correlations."
-        ),
+        typer.Option(help="Table to write: cells, spectra, or another one of docs/tables.md that the sweep has."),
     ] = "cells",
     file_format: Annotated[
         Format | None, typer.Option("--format", help="Format; by default told from the file's ending.")

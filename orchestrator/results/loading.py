@@ -29,7 +29,7 @@ class Table:
     """One table of a sweep. DuckDB and any other reader of Parquet can open the files in `path` as well.
 
     Attributes:
-        name: cells, spectra, predictions, densities, additions, trajectories, updates, combinations or correlations.
+        name: its name.
         path: folder of its Parquet files.
         dataset: the table as a pyarrow dataset, nothing read yet.
     """

@@ -160,7 +160,7 @@ def status_of(
     running = {stage_id: holder for stage_id, holder in held.items() if states.get(stage_id) is State.RUNNING}
     todo = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
     # Once every stage that fills a table is finished, lost inputs are no longer needed.
-    unfilled = cells_finished < cells or any(todo.get(kind) for kind in ("additions", "combine"))
+    unfilled = cells_finished < cells or any(todo.get(kind.name) for kind in KINDS.values() if kind.tables)
     left = {kind: count for kind, count in todo.items() if count and unfilled}
     manifest = _current_manifest(plan, folder)
     means = history.mean_seconds()

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from finetune.settings import Operation
 from orchestrator.spec.quantities import Count, CountOrNone, First, Number, Real, Share
-from orchestrator.spec.sections import Section
+from orchestrator.spec.sections import Adds, Section
 
 
 class CombinationsSection(Section):
@@ -119,7 +119,7 @@ class FinetuneSection(Section):
         "kernel trains it beside every layer set; the linearization has the kernel's parameters and lacks the head's.",
         examples=[True],
     )
-    combinations: CombinationsSection | None = Field(
+    combinations: Annotated[CombinationsSection | None, Adds()] = Field(
         None,
         description="Combine the weights trained on every two tasks of grid.tasks, of the model and of its "
         "linearization, and write the table `combinations`; null does not.",

@@ -21,6 +21,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class Adds:
+    """Marks a key that adds numbers to a sweep and changes no others: finished sweeps take it, or do without it."""
+
+
+def adding_keys(section: Section) -> list[str]:
+    """Return the keys of a section that are marked by `Adds`."""
+    fields = type(section).model_fields
+    return [name for name, field in fields.items() if any(isinstance(each, Adds) for each in field.metadata)]
+
+
 class ModelSection(Section):
     """The pretrained model, as transformers loads it."""
 
@@ -241,7 +251,7 @@ class KernelSection(Section):
         "than the kernel has rows are decomposed in full all the same, as large as their parameters.",
         examples=["iterative"],
     )
-    additions: bool = Field(
+    additions: Annotated[bool, Adds()] = Field(
         False,
         description="Add to every layer set each layer that it lacks, and write what that does to the spectrum, beside "
         "what bounds it, into the table `additions`. Costs a decomposition with eigenvectors for each layer set, one "

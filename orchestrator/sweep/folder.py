@@ -18,6 +18,7 @@ from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import ChangedError, ResultsError, SpecError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
+from orchestrator.spec.sections import adding_keys
 from orchestrator.store import files
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.claims import ClaimBook
@@ -70,12 +71,12 @@ class Sweep:
         if spec["compute"]["shard_examples"] is None:
             kept.append("memory_budget")  # it determines the shards, and with them the order of sums
         spec["compute"] = {key: spec["compute"][key] for key in kept}
-        # Numbers that change no others may be added to a sweep or removed.
-        del spec["kernel"]["additions"]
         parts = ["model", "task", "adapter", "head", "kernel", "compute"]
-        if training and spec["finetune"] is not None:
-            del spec["finetune"]["combinations"]
+        if training and self.spec.finetune is not None:
             parts.append("finetune")
+        for part in parts:
+            for key in adding_keys(getattr(self.spec, part)):
+                del spec[part][key]
         return dict(_flat({part: spec[part] for part in parts}))
 
     def _task_numbers(self, spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,6 +109,9 @@ def compute(stage: Stage[RowNormsParameters], work: Work) -> Product:
 '''
 
 
+KEY = '    row_norms: Annotated[bool, Adds()] = Field(False, description="Length of rows.", examples=[True])'
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with the kind: a folder, its line in the registry, its key of the spec."""
@@ -120,8 +123,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     put_before(copy / "orchestrator/stages/registry.py", "from orchestrator.stages.solve import SOLVE",
                "from orchestrator.stages.row_norms import ROW_NORMS")  # fmt: skip
     put_before(copy / "orchestrator/stages/registry.py", "        ADDITIONS,", "        ROW_NORMS,")
-    put_before(copy / "orchestrator/spec/sections.py", "    additions: bool = Field(",
-               '    row_norms: bool = Field(False, description="Length of rows.", examples=[True])')  # fmt: skip
+    put_before(copy / "orchestrator/spec/sections.py", "    additions: Annotated[bool, Adds()] = Field(", KEY)
     return copy
 
 

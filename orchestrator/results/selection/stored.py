@@ -12,8 +12,8 @@ from orchestrator.results.selection.criteria import Criterion
 from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.context.worker_state import WorkerState
-from orchestrator.stages.solve.compute import Solver
 from orchestrator.stages.solve.path import Strengths, follow
+from orchestrator.stages.solve.solver import Solver
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.layer_sets import HEAD, compress, expand_layer_sets

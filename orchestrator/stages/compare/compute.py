@@ -1,9 +1,6 @@
 """The stage `compare`: results of training, the predictions of the linearization, and the distances between them."""
 
-from collections.abc import Mapping
-
 import numpy as np
-import numpy.typing as npt
 
 from finetune.analysis.difference import output_difference
 from finetune.settings import TaskKind
@@ -11,7 +8,8 @@ from ntk_dist.arrays import FloatArray
 from ntk_dist.spectrum.bounds import minimizer_distance_bound, violation
 from orchestrator.errors import BrokenBoundError
 from orchestrator.stages.compare import CompareParameters
-from orchestrator.stages.context.problem import Problem, load_problem
+from orchestrator.stages.compare.trained_run import TrainedRun, fill
+from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.store.stage import Stage
@@ -30,8 +28,8 @@ def compute(stage: Stage[CompareParameters], work: Work) -> Product:
     """
     problem = load_problem(stage, work)
     runs = {
-        "finetune": _Run(problem, TrainedCells(work.input(stage, "trained"), stage.parameters.run)),
-        "linearized": _Run(problem, TrainedCells(work.input(stage, "linearized"), 0)),
+        "finetune": TrainedRun(problem, TrainedCells(work.input(stage, "trained"), stage.parameters.run)),
+        "linearized": TrainedRun(problem, TrainedCells(work.input(stage, "linearized"), 0)),
     }
     longest = max(runs.values(), key=lambda run: len(run.steps))
     n_evaluations = len(longest.steps)
@@ -66,92 +64,8 @@ def compute(stage: Stage[CompareParameters], work: Work) -> Product:
     return Product(facts, work.write_arrays(stage, arrays))
 
 
-class _Run:
-    """One training run, its outputs as numbers of the task."""
-
-    def __init__(self, problem: Problem, trained: TrainedCells) -> None:
-        self.problem = problem
-        self.trained = trained
-        self.steps = trained.array("steps")
-        self.kept = trained.array("kept")
-        self.evaluations = trained.array("evaluations")
-        self.updates = trained.array("update_norm")
-        self.outputs: dict[str, FloatArray] = {
-            split: np.array(trained.array(f"{split}_outputs"), dtype=np.float64) for split in ("train", "eval")
-        }
-
-    def ended(self, split: str) -> FloatArray:
-        """Return the outputs (S, n, R) of the weights that each cell ends with."""
-        return np.asarray(self.outputs[split][self.kept, np.arange(len(self.kept))])
-
-    def seen(self, evaluation: int) -> npt.NDArray[np.bool_]:
-        """Return which cells (S,) had finite outputs then; those of a cell that had ended are nan."""
-        if evaluation >= len(self.steps):
-            return np.zeros(len(self.evaluations), dtype=np.bool_)
-        finite = [np.isfinite(outputs[evaluation]).all(axis=(1, 2)) for outputs in self.outputs.values()]
-        return np.asarray(np.logical_and.reduce(finite))
-
-    def trajectory(self, n_evaluations: int) -> dict[str, FloatArray]:
-        """Return losses, metrics, distances, shares and observed values, (K, S) each; nan where a cell had ended."""
-        found: dict[str, FloatArray] = {}
-        for evaluation in range(n_evaluations):
-            seen = self.seen(evaluation)
-            if seen.any():
-                scores = self._scores(*(self.outputs[split][evaluation, seen] for split in ("train", "eval")))
-                _fill(found, scores, evaluation, seen, n_evaluations)
-        since = np.maximum(1, np.diff(self.steps, prepend=0))[:, None]
-        others = {"distance": self.trained.array("distances")} | {
-            name: np.diff(self.trained.array(name), axis=0, prepend=0) / since for name in ("pulled", "pulled_tensors")
-        }
-        missing = np.full((n_evaluations - len(self.steps), len(self.evaluations)), np.nan)
-        for name, values in (others | self._observed()).items():
-            found[name] = np.concatenate([values, missing])
-        return found
-
-    def cells(self) -> dict[str, FloatArray]:
-        """Return the numbers of each cell at its end, (S,) each."""
-        place = (self.kept, np.arange(len(self.kept)))
-        failed = [np.nan if step is None else step for step in self.trained.facts["failed_step"]]
-        found = self._scores(self.ended("train"), self.ended("eval")) | {
-            "steps": self.steps[self.kept].astype(np.float64),
-            "failed_step": np.array(failed, dtype=np.float64),
-            "distance": self.trained.array("distances")[place],
-        }
-        updates = self.trained.array("ended.updates")
-        for name in ("pulled", "pulled_tensors"):
-            counted = self.trained.array(f"ended.{name}")
-            found[name] = np.divide(counted, updates, out=np.full_like(counted, np.nan), where=updates > 0)
-        return found | {name: values[place] for name, values in self._observed().items()}
-
-    def first_losses(self) -> FloatArray:
-        """Return the training losses (S,) before training."""
-        return self._scores(*(self.outputs[split][0] for split in ("train", "eval")))["train_loss"]
-
-    def _observed(self) -> dict[str, FloatArray]:
-        """Return the observed quantities, (K, S) each."""
-        prefix = "observed."
-        return {
-            name.removeprefix(prefix): self.trained.array(name)
-            for name in self.trained.names()
-            if name.startswith(prefix)
-        }
-
-    def _scores(self, train: FloatArray, evaluation: FloatArray) -> dict[str, FloatArray]:
-        """Return losses and metrics (S,) of outputs (S, n, R) of both splits."""
-        scores: dict[str, FloatArray] = {}
-        problem = self.problem
-        for split, outputs, targets in (
-            ("train", train, problem.targets),
-            ("eval", evaluation, problem.eval_targets),
-        ):
-            residuals = outputs - targets.reshape(outputs.shape[1:])
-            scores[f"{split}_loss"] = np.einsum("snr,snr->s", residuals, residuals) / (2 * outputs.shape[1])
-            scores |= problem.metrics(split, outputs)
-        return scores
-
-
 def _differences(
-    nonlinear: _Run, linearized: _Run, split: str, kind: TaskKind, n_evaluations: int
+    nonlinear: TrainedRun, linearized: TrainedRun, split: str, kind: TaskKind, n_evaluations: int
 ) -> dict[str, FloatArray]:
     """Return the distances between the two models' outputs, (K, S) each; nan where one of them had ended."""
     found: dict[str, FloatArray] = {}
@@ -160,23 +74,11 @@ def _differences(
         if both.any():
             f, f_lin = (run.outputs[split][evaluation, both] for run in (nonlinear, linearized))
             apart = output_difference(f, f_lin, nonlinear.outputs[split][0, 0], kind=kind)
-            _fill(found, apart, evaluation, both, n_evaluations)
+            fill(found, apart, evaluation, both, n_evaluations)
     return found
 
 
-def _fill(
-    found: dict[str, FloatArray],
-    values: Mapping[str, FloatArray],
-    evaluation: int,
-    cells: npt.NDArray[np.bool_],
-    n_evaluations: int,
-) -> None:
-    """Write the values of some cells at one evaluation into arrays (K, S), which start as nan."""
-    for name, of_cells in values.items():
-        found.setdefault(name, np.full((n_evaluations, len(cells)), np.nan))[evaluation, cells] = of_cells
-
-
-def _linearization(run: _Run, distance: FloatArray) -> dict[str, FloatArray]:
+def _linearization(run: TrainedRun, distance: FloatArray) -> dict[str, FloatArray]:
     """Return the terms of Taylor's formula for the outputs of a few examples; empty where they were not followed."""
     if "curvature" not in run.trained.names():
         return {}
@@ -188,7 +90,7 @@ def _linearization(run: _Run, distance: FloatArray) -> dict[str, FloatArray]:
     }
 
 
-def _distance_bound(stage: Stage[CompareParameters], run: _Run, cells: dict[str, FloatArray]) -> FloatArray:
+def _distance_bound(stage: Stage[CompareParameters], run: TrainedRun, cells: dict[str, FloatArray]) -> FloatArray:
     """Return the bound of |theta - theta_0| (S,), nan where the training was not by the objective that has it.
 
     Raises:

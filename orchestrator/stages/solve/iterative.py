@@ -10,8 +10,8 @@ from ntk_dist.spectrum.iterative import IterativeDecomposition
 from orchestrator.stages.context.blocks import summed_tiles
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import IterativeParameters, SolveParameters
-from orchestrator.stages.solve.compute import Solver
 from orchestrator.stages.solve.path import Strengths
+from orchestrator.stages.solve.solver import Solver
 from orchestrator.stages.solve.split import operator_shares
 from orchestrator.store.stage import Stage
 

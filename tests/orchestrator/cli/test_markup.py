@@ -68,7 +68,7 @@ def looks() -> dict[str, tuple[list[str], str]]:
         "select a task": (["select", RESULTS, "--task", "t[/INST]:smile:"], "t[/INST]:smile:"),
         "export": (["export", RESULTS, "-o", "[red]/x[/INST].csv"], "rows in [red]/x[/INST].csv"),
         "export in no format": (["export", RESULTS, "-o", "x.[red] :smile:"], "cannot be told from `x.[red] :smile:`"),
-        "report": (["report", RESULTS, "-o", "page[/INST] :smile:"], "page[/INST] :smile:/README.md says"),
+        "report": (["report", RESULTS, "-o", "page[/INST] :smile:"], "page[/INST] :smile:/README.md has"),
         "logs": (["logs", RESULTS], RESULTS),
         "logs of a cell": (["logs", RESULTS, "--cell", "c[/INST]"], "c[/INST]"),
         "doctor": (["doctor", "--folder", RESULTS], RESULTS),
