@@ -23,7 +23,7 @@ def run_sweeps(specs: Sequence[Path]) -> list[str]:
             if not group.leads:
                 follow(spec, path.parent, group, trusts_code=False)
                 continue
-            ending = run(spec, path.parent, Quiet(), group=group)
+            ending = run(spec, path.parent, Quiet(), process_group=group)
             failures += [f"{path.parent.name}: {failure.message}" for failure in ending.report.failures]
             dismiss(group)
     return failures

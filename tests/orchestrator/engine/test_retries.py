@@ -90,7 +90,7 @@ def four_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     width = 16  # parameters of 0.query that are not zero by construction
-    monkeypatch.setattr("orchestrator.stages.solve.compute.BLOCK_BYTES", 3 * 8 * width * 4)
+    monkeypatch.setattr("orchestrator.stages.solve.solver.BLOCK_BYTES", 3 * 8 * width * 4)
     limited(monkeypatch, blocks, "made_features", len, 2)
 
 

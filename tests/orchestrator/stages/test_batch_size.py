@@ -179,7 +179,7 @@ def test_a_group_takes_what_fits_the_process_with_the_least_memory(automatic: Pa
     spec = read_spec(automatic)
     folder = ResultsFolder(spec.folder)
     plan = run_spec(automatic).plan
-    work = Work(WorkerState(plan.sweep, folder), group=Pair())
+    work = Work(WorkerState(plan.sweep, folder), process_group=Pair())
     facts = batches.compute(next(stage for stage in plan.stages if stage.kind == "batches"), work).facts
     assert facts["batch_tokens"] == facts["longest"]
     assert facts["limit_bytes"] == min(other, spec.compute.memory_budget)

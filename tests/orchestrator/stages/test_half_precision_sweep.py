@@ -47,7 +47,7 @@ def test_a_group_samples_each_example_once(tmp_path: Path, tiny_model: Path):
     alone = precision.compute(stage, Work(state)).facts
     found = []
     for rank in (0, 1):
-        found.append(precision.compute(stage, Work(state, group=OneOfTwo(rank, 2))).facts)
+        found.append(precision.compute(stage, Work(state, process_group=OneOfTwo(rank, 2))).facts)
     assert [facts["n_examples"] for facts in (alone, *found)] == [8, 8, 0]
     assert found[0] == alone
     assert set(found[1]["groups"]) == set(alone["groups"])
