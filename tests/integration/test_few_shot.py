@@ -44,7 +44,7 @@ def few_shot(folder: Path, model: str, **sections: Any) -> tuple[Spec, list[str]
             "data": "data.parquet", "kind": "classification", "template": case["template"], "sampling": "balanced",
             "max_length": 16, "n_eval": N_EVAL,
         },
-        "adapter": {"rank": 2, "lora_alpha": 4, "targets": case["targets"]},
+        "adapter": {"rank": 2, "lora_alpha": 4, "target_modules": case["target_modules"]},
         "head": {"kind": "label_words", "words": ["terrible", "great"], "in_kernel": False},
         "grid": {
             "lambdas": {"values": [0.01, 1.0], "scale": "trace"}, "layer_sets": ["all_layers"], "seeds": [SEED],
