@@ -38,10 +38,14 @@ def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
         lines: most lines of each.
 
     Raises:
-        ResultsError: there are none.
+        ResultsError: there are none, or none of jobs where some were submitted.
     """
     submissions = [entry.name for entry in visible(_root(folder))]
-    paths = [path for each in submissions for path in _paths(folder, each, job)] + _of_processes(folder, job)
+    of_jobs = [path for each in submissions for path in _paths(folder, each, job)]
+    if submissions and not of_jobs and job is None:
+        # That of the command that submitted them says nothing of how they fare.
+        raise ResultsError(f"there are no logs of jobs in {_root(folder)}; jobs that never began leave none")
+    paths = of_jobs + _of_processes(folder, job)
     found = [(path, facts.st_mtime) for path in paths if (facts := path.lstat()).st_size]
     if not found:
         of = f" of job {job}" if job else ""
