@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 TaskKind = Literal["classification", "regression"]
+Sampling = Literal["random", "balanced", "first"]
 Operation = Literal["interpolation", "addition", "negation"]
 ModelDType = Literal["float32", "float64", "bfloat16", "float16"]
 AdapterKind = Literal["lora", "none"]

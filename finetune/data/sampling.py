@@ -1,15 +1,13 @@
 """The choice of a cell's examples: at random, equally many of each class, or the first rows in their order."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.task import Examples
 from finetune.errors import SamplingError, TooFewExamplesError
-
-Sampling = Literal["random", "balanced", "first"]
+from finetune.settings import Sampling
 
 Positions = NDArray[np.int64]
 

@@ -217,17 +217,7 @@ def compute_missing(
         progress.begin(*_counts(plan, {stage.stage_id for stage in missing}))
         logger.info("%d of %d stages are missing", len(missing), len(plan.stages))
         if missing:
-            try:
-                began = time.perf_counter()
-                report = compute(missing)
-                logger.info(
-                    "%d stages computed here in %.1f s, %d failed",
-                    report.computed, time.perf_counter() - began, len(report.failures),
-                )  # fmt: skip
-            except (KeyboardInterrupt, RayFailedError, GpuFailedError):
-                with suppress(SweepError):
-                    collect(plan, folder)  # finished cells can be looked at before the run continues
-                raise
+            report = _computed(plan, folder, compute, missing)
             total = replace(report, computed=total.computed + report.computed)
             if total.left:
                 return total, 0
@@ -248,6 +238,22 @@ def compute_missing(
             if damaged.count(error.stage_id) > MOST_REPAIRS:
                 raise
             store.set_aside(error.kind, error.stage_id)
+
+
+def _computed(
+    plan: Plan, folder: ResultsFolder, compute: Callable[[list[Stage]], Report], missing: list[Stage]
+) -> Report:
+    """Compute stages; where that is cut short, collect what is finished, which can be looked at before it goes on."""
+    began = time.perf_counter()
+    try:
+        report = compute(missing)
+    except (KeyboardInterrupt, RayFailedError, GpuFailedError):
+        with suppress(SweepError):
+            collect(plan, folder)
+        raise
+    seconds = time.perf_counter() - began
+    logger.info("%d stages computed here in %.1f s, %d failed", report.computed, seconds, len(report.failures))
+    return report
 
 
 def _clear_claims(plan: Plan, folder: ResultsFolder) -> None:

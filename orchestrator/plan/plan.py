@@ -17,7 +17,7 @@ from orchestrator.store.stage import Stage, StageCost
 from orchestrator.sweep.balance import check_balance_against
 from orchestrator.sweep.choices import Choice, variants
 from orchestrator.sweep.folder import Sweep
-from orchestrator.sweep.layer_sets import LayerSet, expand_layer_sets
+from orchestrator.sweep.layer_sets import expand_layer_sets
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.survey import Survey
 from orchestrator.sweep.variant import Variant
@@ -76,11 +76,6 @@ class Plan:
     def n_cells(self) -> int:
         """Number of cells of the grid."""
         return sum(len(solve.layer_sets) for solve in self.solves) * len(self.lambdas)
-
-    @cached_property
-    def layer_sets_of(self) -> dict[str, tuple[LayerSet, ...]]:
-        """The layer sets of each solve stage, by its identity."""
-        return {solve.stage.stage_id: solve.layer_sets for solve in self.solves}
 
     @cached_property
     def plan_id(self) -> str:

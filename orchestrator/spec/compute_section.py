@@ -28,6 +28,11 @@ BatchTokens = Annotated[
 ]
 
 
+Device = Literal["cpu", "cuda"]
+GramDType = Literal["float64", "float32"]
+RowDType = Literal["float16", "float32", "float64"]
+
+
 class ComputeSection(Section):
     """The resources on which stages run: processes, devices, memory, precision of sums."""
 
@@ -58,16 +63,16 @@ class ComputeSection(Section):
         description="Most memory that one worker spends on Jacobians and kernel blocks, beside the model.",
         examples=["2GB"],
     )
-    gram_dtype: Literal["float64", "float32"] = Field(
+    gram_dtype: GramDType = Field(
         "float64", description="Precision in which kernel blocks are accumulated.", examples=["float64"]
     )
-    row_dtype: Literal["float16", "float32", "float64"] | None = Field(
+    row_dtype: RowDType | None = Field(
         None,
         description="Precision in which Jacobian rows are summed over positions and stored; null takes that of the "
         "model, and float32 for models in bfloat16 or float16.",
         examples=["float32"],
     )
-    device: Literal["cpu", "cuda"] = Field(
+    device: Device = Field(
         "cpu",
         description="cuda runs models, kernel tiles and decompositions with eigenvectors on a GPU, one for each "
         "process unless `workers_per_gpu` says otherwise. Part of the numbers: sums depend on it in the last bits.",

@@ -44,6 +44,9 @@ class Logspace(Section):
         return tuple(float(f"{10.0**exponent:.12g}") for exponent in exponents)
 
 
+LambdaScale = Literal["absolute", "trace"]
+
+
 class LambdaSection(Section):
     """The regularization strengths lambda > 0 of (1/2)|J d - r|^2 + (lambda/2)|d|^2."""
 
@@ -55,7 +58,7 @@ class LambdaSection(Section):
         description="The strengths as a logarithmic range.",
         examples=[{"start": 1e-6, "stop": 1.0, "count": 13}],
     )
-    scale: Literal["absolute", "trace"] = Field(
+    scale: LambdaScale = Field(
         "absolute",
         description="absolute takes them as they are; trace in units of trace(K)/M of each layer set's kernel.",
         examples=["trace"],

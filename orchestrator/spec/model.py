@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import (
     Field,
@@ -10,7 +10,7 @@ from pydantic import (
     model_validator,
 )
 
-from orchestrator.spec.compute_section import ComputeSection, ShardingSection
+from orchestrator.spec.compute_section import ComputeSection, RowDType, ShardingSection
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.spec.grid_section import GridSection
 from orchestrator.spec.sections import (
@@ -96,7 +96,7 @@ class Spec(Section):
         return self.sharding.group_size if self.sharding else 1
 
     @property
-    def row_dtype(self) -> Literal["float16", "float32", "float64"]:
+    def row_dtype(self) -> RowDType:
         """Precision in which Jacobian rows are stored."""
         if self.compute.row_dtype is not None:
             return self.compute.row_dtype

@@ -9,6 +9,7 @@ from pydantic import (
     model_validator,
 )
 
+from ntk_dist.kernel.features import KernelKind, OutputMode
 from orchestrator.spec.places import Folder, Place
 from orchestrator.spec.quantities import Count, First, Number, Rank, Real, Seed
 
@@ -218,12 +219,12 @@ class HeadSection(Section):
 class KernelSection(Section):
     """The kernel that is made of the Jacobian, and the numbers of its spectrum that are computed."""
 
-    kind: Literal["sgd", "sign", "asymmetric_sign"] = Field(
+    kind: KernelKind = Field(
         "sgd",
         description="sgd is J J'; sign is sign(J) sign(J)'; asymmetric_sign is J sign(J)' (arXiv 2210.05643).",
         examples=["sgd"],
     )
-    outputs: Literal["full", "trace", "margin"] = Field(
+    outputs: OutputMode = Field(
         "full",
         description="full keeps every pair of outputs (n C rows); trace averages over outputs (n rows); margin takes "
         "the difference of two logits (n rows).",

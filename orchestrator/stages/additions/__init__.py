@@ -1,11 +1,11 @@
 """The kind `additions`: the effect on a layer set's spectrum of adding layers that it lacks."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from finetune.settings import ModelDType
+from orchestrator.spec.compute_section import GramDType, RowDType
 from orchestrator.stages.additions.columns import ADDITIONS_TABLE
-from orchestrator.stages.base.parameters import RowDType
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.solve import first_layer_sets
 from orchestrator.store.stage import Stage, StageCost, StageKind
@@ -39,7 +39,7 @@ class AdditionsParameters:
     sigma: float
     dtype: ModelDType
     row_dtype: RowDType
-    gram_dtype: Literal["float64", "float32"]
+    gram_dtype: GramDType
     threads: int
     tf32: bool
     layer_sets: tuple[tuple[str, ...], ...]

@@ -4,12 +4,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ShardingSettings, TaskKind
-from orchestrator.spec.compute_section import ComputeSection
+from ntk_dist.kernel.features import OutputMode
+from orchestrator.spec.compute_section import ComputeSection, Device, GramDType, RowDType
 from orchestrator.spec.sections import KernelSection
-
-OutputMode = Literal["full", "trace", "margin"]
-RowDType = Literal["float16", "float32", "float64"]
-Device = Literal["cpu", "cuda"]
 
 DEVICE_BYTES = 256 << 20
 DEVICE_SHARE_OF_BUDGET = 4
@@ -116,7 +113,7 @@ class ProblemParameters:
     task_kind: TaskKind
     scorer: ScorerParameters
     kernel: KernelSection
-    gram_dtype: Literal["float64", "float32"]
+    gram_dtype: GramDType
     shard_examples: int
     kernel_device: KernelDevice
     n_train: int

@@ -58,7 +58,7 @@ class Planning:
         self.add(filled.stage, filled.variant)
         self.filled.setdefault(type(filled), []).append(filled)
 
-    def of(self, kind: type[F]) -> list[F]:
+    def filled_by(self, kind: type[F]) -> list[F]:
         """Return the stages that fill rows of one kind."""
         return self.filled.get(kind, [])
 

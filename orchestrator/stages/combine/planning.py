@@ -39,7 +39,7 @@ def plan_combinations(planning: Planning, section: CombinationsSection) -> None:
         SpecError: two tasks have different numbers of outputs.
     """
     trained: dict[int, dict[tuple[Any, ...], tuple[Solve, Comparison]]] = {}
-    for solve in planning.of(Solve):
+    for solve in planning.filled_by(Solve):
         for comparison in solve.comparisons:
             groups = solve.layer_sets[comparison.layer_set].groups
             cells = (solve.seed, solve.n_train, groups, comparison.first)

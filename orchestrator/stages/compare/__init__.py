@@ -34,7 +34,7 @@ def plan(planning: Planning) -> None:
     section = planning.sweep.spec.finetune
     if section is None:
         return
-    solves = planning.of(Solve)
+    solves = planning.filled_by(Solve)
     scopes = {(scope.position, scope.seed): scope for scope in planning.scopes}
     by_solve = [list(trained_cells(scopes[each.variant, each.seed], each)) for each in solves]
     cells = [each for of_solve in by_solve for each in of_solve]

@@ -1,9 +1,9 @@
 """The kind `dataset`: the examples that a seed draws, tokenized."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from finetune.settings import TaskSettings
+from finetune.settings import Sampling, TaskSettings
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.store.stage import Stage, StageCost, StageKind
 from orchestrator.sweep.settings import task_settings
@@ -33,7 +33,7 @@ class DatasetParameters:
     classes: int | None
     n_train: int
     n_eval: int
-    sampling: Literal["random", "balanced", "first"]
+    sampling: Sampling
     seed: int
 
 

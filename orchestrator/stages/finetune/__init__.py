@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from finetune.training.settings import TrainingSettings
+from orchestrator.spec.grid_section import LambdaScale
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.store.stage import Part, Stage, StageCost, StageKind
 
@@ -29,7 +30,7 @@ class CellsParameters:
     problem: ProblemParameters
     groups: tuple[str, ...]
     lambdas: tuple[float, ...]
-    lambda_scale: Literal["absolute", "trace"]
+    lambda_scale: LambdaScale
     training: TrainingSettings
     seed: int
     train_head: bool

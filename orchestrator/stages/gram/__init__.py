@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from ntk_dist.kernel.features import KernelKind
+from orchestrator.spec.compute_section import GramDType
 from orchestrator.stages.base.parameters import KernelDevice
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.capture import CaptureParameters, captures
@@ -27,9 +29,9 @@ class GramParameters:
         kernel_device: device that computes it.
     """
 
-    kind: Literal["sgd", "sign", "asymmetric_sign"]
+    kind: KernelKind
     outputs_per_example: int
-    gram_dtype: Literal["float64", "float32"]
+    gram_dtype: GramDType
     threads: int
     groups: tuple[str, ...]
     kernel_device: KernelDevice

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.spec.grid_section import LambdaScale
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.solve.columns import DENSITIES, PREDICTIONS, RIDGE_COLUMNS, SPECTRA, SPECTRUM_COLUMNS
@@ -27,7 +28,7 @@ class IterativeParameters:
     """
 
     lowest_lambda: float
-    lambda_scale: Literal["absolute", "trace"]
+    lambda_scale: LambdaScale
     probe_seed: int
 
 

@@ -26,7 +26,6 @@ def solve_of(plan: Plan) -> Stage:
     (solve,) = plan.solves
     assert [stage for stage in plan.stages if stage.kind == "solve"] == [solve.stage]
     assert plan.of(solve.stage).layer_sets == solve.layer_sets
-    assert plan.layer_sets_of[solve.stage.stage_id] == solve.layer_sets
     return solve.stage
 
 
