@@ -11,7 +11,7 @@ from orchestrator.stages.base.cells import Solve, cell_ids
 from orchestrator.stages.base.columns import LEARNING_RATE, RANK, TASK
 from orchestrator.stages.base.constants import solve_constants
 from orchestrator.stages.base.tables import COUNT, FLAG, NAME, REAL, TIME, Column, Rows, Table
-from orchestrator.stages.compare.rows import training_columns, training_halvings
+from orchestrator.stages.compare.rows import training_columns
 from orchestrator.stages.context.finished import Finished
 from orchestrator.stages.registry import KINDS
 from orchestrator.stages.solve.columns import RIDGE_COLUMNS, SPECTRUM_COLUMNS
@@ -134,8 +134,7 @@ def _cells_of(finished: Finished, solve: Solve, first_in_train: Mapping[str, np.
             columns[column.name] = np.concatenate([found[column.name] for found in of_sets])
         elif column.name in stored:
             columns[column.name] = np.repeat(stored[column.name], n_lambdas)
-    columns |= training_columns(finished, solve)
-    columns["halvings"] = training_halvings(finished, solve, columns["halvings"])
+    columns |= training_columns(finished, solve, columns["halvings"])
     return Rows(columns, len(sets) * n_lambdas)
 
 

@@ -19,36 +19,32 @@ if TYPE_CHECKING:
 STATUSES = ("finetune_status", "linearized_status")
 
 
-def training_columns(finished: Finished, solve: Solve) -> dict[str, Any]:
+def training_columns(finished: Finished, solve: Solve, halvings: int) -> dict[str, Any]:
     """Return the columns about training for all cells of a solve stage, layer set by layer set; empty where unfinished.
 
     Args:
         finished: finished stages of the plan.
         solve: the solve stage.
+        halvings: how often batches were halved for its own part; those of training count where they are more.
     """
     shape = (len(solve.layer_sets), len(finished.plan.lambdas))
     statuses: dict[str, npt.NDArray[np.object_]] = {name: np.full(shape, None, dtype=object) for name in STATUSES}
     numbers: dict[str, npt.NDArray[np.float64]] = {}
+    halved = np.full(shape, halvings)
     for comparison, artifact in compared_in(finished, solve):
         place = _place(comparison)
+        halved[place] = np.maximum(halved[place], artifact.provenance.get("most_halvings", 0))
         for name in STATUSES:
             statuses[name][place] = artifact.facts[name]
         for name in artifact.names():
             if name.startswith("cells."):
                 column = numbers.setdefault(name.removeprefix("cells."), np.full(shape, np.nan))
                 column[place] = artifact.array(name)
-    return {name: values.ravel() for name, values in numbers.items()} | {
-        name: values.ravel().tolist() for name, values in statuses.items()
+    return {
+        **{name: values.ravel() for name, values in numbers.items()},
+        **{name: values.ravel().tolist() for name, values in statuses.items()},
+        "halvings": halved.ravel(),
     }
-
-
-def training_halvings(finished: Finished, solve: Solve, halvings: int) -> npt.NDArray[np.int64]:
-    """Return how often batches were halved for each cell of a solve stage; `halvings` is the number of its own part."""
-    found = np.full((len(solve.layer_sets), len(finished.plan.lambdas)), halvings)
-    for comparison, artifact in compared_in(finished, solve):
-        place = _place(comparison)
-        found[place] = np.maximum(found[place], artifact.provenance.get("most_halvings", 0))
-    return found.ravel()
 
 
 def _place(comparison: Comparison) -> tuple[int, slice]:
