@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,14 +34,24 @@ from slurm.submit.allocation import NODE_LOGS
 from slurm.submit.submission import Request, submit_allocations
 from tests.orchestrator.sweeps import sweep_of
 
-NOTHING = StageKind("nothing", 1, "nothing", "benchmarks.allocation")
+
+@dataclass(frozen=True)
+class NothingParameters:
+    """Parameters of a stage that computes nothing: the cell that it stands for."""
+
+    cell: int
+
+
+NOTHING = StageKind(
+    name="nothing", parameters=NothingParameters, version=1, meaning="nothing", module="benchmarks.allocation"
+)
 WORKERS = 2
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def compute(stage: Stage, work: Work) -> Product:
     """Compute nothing."""
-    return Product({"cell": stage.parameters["cell"]})
+    return Product({"cell": stage.parameters.cell})
 
 
 class Silence:
@@ -55,7 +66,7 @@ class Silence:
 
 def drive(folder: ResultsFolder, cells: int) -> None:
     """Work the cells off on the Ray of this allocation, as the driver of a sweep does, and write how long it took."""
-    stages = [Stage(NOTHING, {"cell": cell}) for cell in range(cells)]
+    stages = [Stage(NOTHING, NothingParameters(cell)) for cell in range(cells)]
     plan: Any = SimpleNamespace(stages=stages)
     with ray_workers.RayExecutor(sweep_of(), folder, JoinedRay(Path(os.environ[NODE_LOGS]))) as executor:
         while executor.capacity < WORKERS:

@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.engine.executors import ray_teams
@@ -12,18 +12,28 @@ from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.stage import Stage, StageKind
 
+
+@dataclass(frozen=True)
+class MadeUp:
+    """Parameters of a stage that computes nothing: its number, and where GPUs are to break."""
+
+    number: int = 0
+    gpus: str = ""
+
+
 QUICK, SLOW, DEADLY, BREAKING = (
-    StageKind(name, 1, "nothing", __name__) for name in ("quick", "slow", "deadly", "breaking")
+    StageKind(name=name, parameters=MadeUp, version=1, meaning="nothing", module=__name__)
+    for name in ("quick", "slow", "deadly", "breaking")
 )
 
 
-def compute(stage: Stage, work: Work) -> Product:
+def compute(stage: Stage[MadeUp], work: Work) -> Product:
     if stage.of == SLOW:
         time.sleep(0.1)
     if stage.of == DEADLY:
         os.kill(os.getpid(), signal.SIGKILL)
     if stage.of == BREAKING:
-        _break(Path(stage.parameters["gpus"]), os.environ["CUDA_VISIBLE_DEVICES"])
+        _break(Path(stage.parameters.gpus), os.environ["CUDA_VISIBLE_DEVICES"])
     seen = {name: os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES", "PYTORCH_ALLOC_CONF")}
     return Product({"process": os.getpid(), **seen})
 

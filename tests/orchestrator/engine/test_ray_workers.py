@@ -14,7 +14,7 @@ from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.journal import read_journals
 from orchestrator.store.stage import Stage, StageKind
 from orchestrator.sweep.folder import ResultsFolder
-from tests.orchestrator.engine.made_up_stages import BREAKING, DEADLY, QUICK, SLOW, Worker
+from tests.orchestrator.engine.made_up_stages import BREAKING, DEADLY, QUICK, SLOW, MadeUp, Worker
 from tests.orchestrator.sweeps import sweep_of
 from tests.root import ROOT
 
@@ -50,7 +50,7 @@ def compute_missing(executor: RayExecutor, stages: list[Stage]) -> list[tuple[St
 
 
 def stages(kind: StageKind, count: int) -> list[Stage]:
-    return [Stage(kind, {"number": number}) for number in range(count)]
+    return [Stage(kind, MadeUp(number)) for number in range(count)]
 
 
 def test_every_stage_is_computed_once_and_several_at_once_where_they_take_no_time(
@@ -59,7 +59,7 @@ def test_every_stage_is_computed_once_and_several_at_once_where_they_take_no_tim
     monkeypatch.setattr(ray_workers, "SHORT_SECONDS", 5.0)  # whatever else this machine is doing
     monkeypatch.setattr(ray_workers, "LONG_SECONDS", 60.0)
     ended = compute_missing(executor, stages(QUICK, 200))
-    assert sorted(stage.parameters["number"] for stage, _ in ended) == list(range(200))
+    assert sorted(stage.parameters.number for stage, _ in ended) == list(range(200))
     assert {outcome.status for _, outcome in ended} == {Status.FINISHED}
     finished = [event["stage"] for event in read_journals(folder.journals) if event["event"] == "finished"]
     assert len(finished) == len(set(finished)) == 200
@@ -124,13 +124,13 @@ def test_workers_share_gpus_and_one_that_breaks_is_used_no_more(
         assert sorted(before.values()) == sorted([*SLICES, *SLICES])
 
         (tmp_path / "to break 1").touch()
-        breaking = Stage(BREAKING, {"gpus": str(tmp_path)})
+        breaking = Stage(BREAKING, MadeUp(gpus=str(tmp_path)))
         ((_, outcome),) = compute_missing(executor, [breaking])
         assert outcome.broken_gpu
         assert outcome.message.endswith(" failed: CUDA error: uncorrectable ECC error encountered")
         (broken,) = tmp_path.glob("* broke *")
         seen(compute_missing(executor, [breaking]))  # elsewhere
-        after = seen(compute_missing(executor, [Stage(SLOW, {"again": number}) for number in range(9)]))
+        after = seen(compute_missing(executor, [Stage(SLOW, MadeUp(100 + number)) for number in range(9)]))
         assert executor.capacity == 3
         assert after.items() < before.items()
         assert before.keys() - after.keys() == {int(broken.name.split()[0])}
@@ -140,6 +140,4 @@ def test_workers_share_gpus_and_one_that_breaks_is_used_no_more(
         with pytest.raises(
             GpuFailedError, match=r"no GPU is left: the GPU of .* ECC error .* by the profile's `exclude`"
         ):
-            compute_missing(
-                executor, [Stage(BREAKING, {"gpus": str(tmp_path), "number": number}) for number in range(12)]
-            )
+            compute_missing(executor, [Stage(BREAKING, MadeUp(number, str(tmp_path))) for number in range(12)])
