@@ -16,6 +16,10 @@ def test_an_example_is_valid(path: Path):
     assert read_spec(path).name == path.stem
 
 
+def test_the_spec_of_the_reference_results_is_valid():
+    assert read_spec(ROOT / "results/reference/paper-minilm/spec.yaml").name == "paper-minilm"
+
+
 def test_both_forms_of_the_published_switches_differ_in_model_and_data_alone():
     hub, local = (read_spec(FOLDER / f"{name}.yaml") for name in ("as-published", "as-published-minilm"))
     assert (hub.adapter, hub.head, hub.kernel, hub.grid) == (local.adapter, local.head, local.kernel, local.grid)
