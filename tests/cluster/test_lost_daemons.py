@@ -57,9 +57,12 @@ def test_an_allocation_that_never_starts_is_cancelled_and_the_next_outlives_slur
 
     sweep.ntksweep("resume", sweep.results, "--yes", "--profile", sweep.profile(exclude=ONLY["n2"]))
     with sweep.held("solve"):
-        sweep.wait_for_events(40)
-        cluster.kill("slurmctld")
-        sweep.wait_for_events(count_events(sweep.results) + 60)
+        # Blocks are held as well until slurmctld is gone, so that there is work left that it goes without.
+        with sweep.held("gram"):
+            sweep.wait_for_events(40)
+            cluster.kill("slurmctld")
+            before = count_events(sweep.results)
+        sweep.wait_for_events(before + 60)
         cluster.start("slurmctld")
         cluster.kill("slurmdbd")
         allocations = sweep.status()["allocations"]
