@@ -64,6 +64,9 @@ class Told:
         self.begun.append((stage.stage_id, attempt, halvings))
         self._waiting.append(stage)
 
+    def stop(self) -> None:
+        self.told_to_stop = True
+
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
         self.timeouts.append(timeout)
         self.before_waiting()
