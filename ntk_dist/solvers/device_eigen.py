@@ -18,6 +18,9 @@ MATRICES = 4
 """Matrices as large as the kernel that a device must have room for: it, its eigenvectors, and twice as a workspace."""
 
 
+COPIES = 4
+"""Matrices for each of several kernels that are decomposed together: it, its eigenvectors, and these stacked twice."""
+
 MOST_TOGETHER = 16
 """Most kernels that are decomposed together: a device is busy with fewer, and each waits in memory for its stage."""
 
@@ -66,24 +69,22 @@ class DeviceEigh:
     def together(self, kernels: Sequence[FloatArray]) -> list[tuple[FloatArray, FloatArray] | None]:
         """Return eigenvalues (M,) and eigenvectors (M, M), in Fortran order, of kernels of one size.
 
-        The kernels stay as they are. They cross to the device in one copy and back in two, however many there are. None stands for a kernel of which
-        the device gave nan or inf. Raises as a single decomposition does.
+        The kernels stay as they are. They cross to the device in one copy and back in another, however many there are. None
+        stands for a kernel of which the device gave nan or inf. Raises as a single decomposition does.
         """
-        self._check_room(len(kernels[0]), 2 * len(kernels) + 2)
+        self._check_room(len(kernels[0]), COPIES * len(kernels) + 2)
         stacked = torch.from_numpy(np.stack([K.T for K in kernels]))
         try:
             values, vectors = self._eigh_of_each(stacked.to(self.device).mT)
-            on_host = values.cpu().numpy(), vectors.mT.cpu().numpy()
+            on_host = torch.cat([vectors.mT, values[:, None, :]], dim=1).cpu().numpy()
         except RuntimeError as error:
             raise self._failure(error) from None
-        return [
-            (s, U.T) if np.isfinite(s).all() and np.isfinite(U).all() else None for s, U in zip(*on_host, strict=True)
-        ]
+        return [(each[-1], each[:-1].T) if np.isfinite(each).all() else None for each in on_host]
 
     def most_together(self, size: int) -> int:
         """Return how many kernels of `size` rows the device has room for at once."""
         there = self.free(self.device)
-        return MOST_TOGETHER if there is None else min(MOST_TOGETHER, (there // (8 * size * size) - 2) // 2)
+        return MOST_TOGETHER if there is None else min(MOST_TOGETHER, (there // (8 * size * size) - 2) // COPIES)
 
     def _eigh_of_each(self, stacked: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if not self.same_bits:
@@ -93,7 +94,7 @@ class DeviceEigh:
         return torch.stack([values for values, _ in found]), torch.stack([vectors.mT for _, vectors in found]).mT
 
     def _failure(self, error: RuntimeError) -> Exception:
-        """Return what to raise for an error of torch: LinAlgError, OutOfMemoryError, or one of cuSOLVER without class."""
+        """Return what to raise for an error of torch: LinAlgError, OutOfMemoryError, or one of cuSOLVER."""
         if is_broken_device(str(error)) or not device_answers():
             return error  # the stage belongs elsewhere, and what this process computes next too
         return DeviceFailure(f"eigh on {self.device} failed: {_first_line(error)}")

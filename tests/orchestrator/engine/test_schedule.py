@@ -47,6 +47,7 @@ class Told:
         self.timeouts: list[float | None] = []
         self.before_waiting: Callable[[], object] = lambda: None
         self.now = 0.0
+        self.told_to_stop = False
         self._waiting: deque[Stage] = deque()
 
     @property
