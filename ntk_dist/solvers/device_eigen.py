@@ -69,7 +69,7 @@ class DeviceEigh:
     def together(self, kernels: Sequence[FloatArray]) -> list[tuple[FloatArray, FloatArray] | None]:
         """Return eigenvalues (M,) and eigenvectors (M, M), in Fortran order, of kernels of one size.
 
-        The kernels stay as they are. They cross to the device in one copy and back in another, however many there are. None
+        The kernels stay as they are. They cross to the device in one copy and back in another. None
         stands for a kernel of which the device gave nan or inf. Raises as a single decomposition does.
         """
         self._check_room(len(kernels[0]), COPIES * len(kernels) + 2)
