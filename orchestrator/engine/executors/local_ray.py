@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+from orchestrator.engine.executors.ray_services import without_spare_services
 from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes, own_answer_to_sigterm
 from orchestrator.errors import RayFailedError
 from slurm.ray.gpus import allocator_settings, gpus_of_a_worker
@@ -135,7 +136,7 @@ class LocalRay:
         ray._private.worker.listen_error_messages = lambda *_: None
         self._starting = True
         try:
-            with own_answer_to_sigterm():
+            with own_answer_to_sigterm(), without_spare_services():
                 ray.init(
                     address="local",
                     num_cpus=self._workers,

@@ -46,6 +46,11 @@ def test_nobody_runs_code_without_the_token(monkeypatch):
         assert "code ran" not in guessing
         assert "code ran" in holder, "who holds the token is let in: the refusals mean it"
 
+        started = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+        assert any("gcs_server" in command for command in started)
+        # Python processes that take as long to start as a worker, and that nobody asks anything
+        assert not [each for each in started if "monitor.py" in each or "dashboard.py" in each]
+
         token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
         assert stat.S_IMODE(token.parent.stat().st_mode) == 0o700
 
