@@ -103,8 +103,8 @@ class Solver:
         held, problem = self.work.shared(DecomposedAhead), (self.stage.inputs, self.problem.size)
         if (found := held.take(problem, groups)) is not None:
             return found
-        # Half of the memory that is left, because the sums have the other half.
-        room = min(self.eigh.most_together(len(K)), self._room() // (4 * K.nbytes)) - 1
+        # A third of half of what is left: the sums have the other half, and each is there as K, stacked and decomposed.
+        room = min(self.eigh.most_together(len(K)), self._room() // (6 * K.nbytes)) - 1
         others = list(islice(coming_next(self.stage, groups, self.work.ahead), max(0, room)))
         if not others:
             return None
