@@ -118,7 +118,7 @@ def assert_logs_tell(login: Login, sweep: Submitted, first: str, second: str, la
     assert f"/{second}_nodes/ray-n" in login.must(sweep, "logs", sweep.results, "--job", second)
     of_second = json.loads(login.must(sweep, "logs", sweep.results, "--job", second, "--json"))
     assert {Path(each["path"]).name.partition("_")[0] for each in of_second if "_nodes" not in each["path"]} == {second}
-    assert "96 cells in the tables, 0 stages failed" in login.must(sweep, "logs", sweep.results, "--job", late)
+    assert "60 cells in the tables, 0 stages failed" in login.must(sweep, "logs", sweep.results, "--job", late)
     unknown = login.run(sweep, "logs", sweep.results, "--job", "999")
     assert (unknown.status, "there are no logs of job 999" in unknown.output) == (2, True)
 
