@@ -13,7 +13,7 @@ from tests.cluster.login import Login
 from tests.cluster.submitted import Submitted
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster-a")
+pytestmark = pytest.mark.xdist_group("cluster-c")
 
 HELD = {"hold": True}
 """Options of sbatch for a job that does not start by itself."""
