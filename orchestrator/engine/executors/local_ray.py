@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-from orchestrator.engine.executors.ray_services import without_spare_services
 from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes, own_answer_to_sigterm
 from orchestrator.errors import RayFailedError
 from slurm.ray.gpus import allocator_settings, gpus_of_a_worker
@@ -134,11 +133,13 @@ class LocalRay:
 
         # The last output of a raylet would go to standard output, which is for the answer of `--json`.
         ray._private.worker.listen_error_messages = lambda *_: None
-        # They would add nodes, and bring what workers print to this process: 160 MB and a second for nothing.
-        ray._private.node.Node.start_monitor = ray._private.node.Node.start_log_monitor = lambda *_: None
+        # They would add nodes, bring what workers print to this process, and count users: 240 MB, half a second each, for
+        # nothing.
+        node = ray._private.node.Node
+        node.start_monitor = node.start_log_monitor = node.start_api_server = lambda *_, **__: None
         self._starting = True
         try:
-            with own_answer_to_sigterm(), without_spare_services():
+            with own_answer_to_sigterm():
                 ray.init(
                     address="local",
                     num_cpus=self._workers,
