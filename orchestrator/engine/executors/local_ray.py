@@ -133,8 +133,8 @@ class LocalRay:
 
         # The last output of a raylet would go to standard output, which is for the answer of `--json`.
         ray._private.worker.listen_error_messages = lambda *_: None
-        # They would add nodes, bring what workers print to this process, and count users: 240 MB and two seconds in all
-        # for nothing.
+        # They would add nodes, bring what workers print to this process, and count users: 240 MB and one and a half
+        # seconds of a processor for nothing.
         node = ray._private.node.Node
         node.start_monitor = node.start_log_monitor = node.start_api_server = lambda *_, **__: None
         self._starting = True
