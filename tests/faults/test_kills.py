@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator import load
-from orchestrator.engine.executors import local_ray
+from orchestrator.engine.executors import bundles, local_ray
 from orchestrator.store.claims import ClaimBook
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, count_events, ntksweep, workers_of
@@ -93,7 +93,7 @@ def moment(kill: str, first: int, last: int) -> tuple[int, float]:
 
 def moment_with_ray(kill: str, events: int) -> tuple[int, float]:
     """Return a random moment at which Ray's workers are at work, with so much left that a loss cannot go unnoticed."""
-    return moment(kill, 2, events - 16)  # the first event is the driver's own, before it starts Ray
+    return moment(kill, 2, events - 24)  # the first event is the driver's own, before it starts Ray
 
 
 def goes_on_and_ends_as_if_nothing_had_been(spec: Path, expected: dict[str, pa.Table]) -> None:
@@ -265,6 +265,7 @@ def test_workers_and_daemons_of_ray_are_killed_and_the_run_goes_on_by_itself(
 
 def never_start_ray_again() -> None:
     local_ray.MOST_RESTARTS = 0
+    bundles.MOST_TASKS_A_CALL = 1  # the last stages one by one, so that the loss comes in between
 
 
 @pytest.mark.ray
