@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.decomposition import Decomposition
@@ -13,18 +13,13 @@ from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.ahead import Decomposed, DecomposedAhead, coming_next
+from orchestrator.stages.solve.decomposers import decomposers_of
 from orchestrator.stages.solve.fitted_start import load_start
-from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.stages.solve.split import dual_shares, primal_shares
-from orchestrator.stages.solve.sums import KernelSums, summation_order
+from orchestrator.stages.solve.stored_blocks import StoredBlocks
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.error_estimates import missing_estimates
-
-if TYPE_CHECKING:
-    from ntk_dist.solvers.device_eigen import DeviceEigh
-    from ntk_dist.solvers.symmetric import SymmetricDecomposer
-
 
 Blocks = Callable[[], Iterator[FloatArray]]
 
@@ -60,24 +55,9 @@ class Solver:
         self.tiles = work.inputs(stage, "tiles") if dual else []
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
         self.shares: dict[str, float] = {}
-        self.eigh: DeviceEigh | None = None
-        self.decomposer = self._decomposer()
+        self.decomposer, self.eigh = decomposers_of(stage, work)
+        self._blocks = StoredBlocks(stage, work, self.problem, decomposes_ahead=self.eigh is not None)
         self._form: float | None = None  # of the targets and the kernel that was decomposed last
-
-    def _decomposer(self) -> "SymmetricDecomposer":
-        from ntk_dist.solvers.symmetric import SymmetricDecomposer
-
-        device = self.stage.parameters.problem.kernel_device
-        if device.device_bytes is None:
-            return SymmetricDecomposer(self.kernel.eigenvectors)
-        from ntk_dist.solvers.device_eigen import DeviceEigh
-        from ntk_dist.solvers.faster_place import faster_place
-
-        same_bits, place = self.work.sweep.spec.compute.deterministic, None
-        self.eigh = DeviceEigh(self.work.use_device(device.device), same_bits=same_bits)
-        if not same_bits:
-            place = faster_place(self.work.device, self.kernel.eigenvectors)
-        return SymmetricDecomposer(self.kernel.eigenvectors, self.eigh, place)
 
     def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
@@ -104,12 +84,12 @@ class Solver:
         if (found := held.take(problem, groups)) is not None:
             return found
         # A third of half of what is left: the sums have the other half, and each is there as K, stacked and decomposed.
-        room = min(self.eigh.most_together(len(K)), self._room() // (6 * K.nbytes)) - 1
+        room = min(self.eigh.most_together(len(K)), self._blocks.room // (6 * K.nbytes)) - 1
         others = list(islice(coming_next(self.stage, groups, self.work.ahead), max(0, room)))
         if not others:
             return None
         with self.decomposer.timed(len(K), on_device=True, kernels=len(others) + 1):
-            return held.decompose(problem, K, others, self._square, self.eigh)
+            return held.decompose(problem, K, others, self._blocks.square, self.eigh)
 
     def decomposition_of(self, K: FloatArray, found: Decomposed | None = None) -> Decomposition:
         """Return the decomposition of K (M, M) that the spec asks for; K is overwritten.
@@ -134,38 +114,7 @@ class Solver:
             groups: of the layer set.
             borrowed: whether the second one will only be read, and no more once other blocks are asked for.
         """
-        M, M_eval, per_example = self.problem.size, self.problem.eval_size, self.problem.rows_per_example
-        K, order = self._square(groups), summation_order(groups, self.tiles[0].names())
-        return K, self._sums().rows(self.eval_tiles, order, (M_eval, M), per_example, borrowed=borrowed)
-
-    def _square(self, groups: Sequence[str]) -> FloatArray:
-        """Return K(train, train) of `kernel_blocks`."""
-        order, per_example = summation_order(groups, self.tiles[0].names()), self.problem.rows_per_example
-        return self._sums().square(self.tiles, order, self.problem.size, per_example, symmetric=self.symmetric)
-
-    def _sums(self) -> KernelSums:
-        """Return the worker's sums for the problem, limited to the memory that decompositions leave."""
-        sums, inputs, room = self.work.shared(KernelSums), self.stage.inputs, self._room()
-        if self.eigh is not None:
-            room //= 2
-        sums.use((inputs["tiles"], inputs["eval_tiles"], self.problem.n_train), room)
-        return sums
-
-    def _room(self) -> int:
-        """Return the memory that the decomposition of one kernel leaves."""
-        problem = self.problem
-        size = SolveSize(
-            self.kernel,
-            decomposed=problem.size,
-            primal=False,
-            M=problem.size,
-            M_eval=problem.eval_size,
-            targets=problem.residual.shape[1],
-            rows_per_example=problem.rows_per_example,
-        )
-        needed = size.memory_bytes(8 * problem.eval_size * problem.size)
-        # No room after memory ran out, whatever the budget is.
-        return 0 if self.work.halvings else max(0, self.work.sweep.spec.compute.memory_budget - needed)
+        return self._blocks.square(groups), self._blocks.rows(groups, borrowed=borrowed)
 
     def _decompose_primal(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         from ntk_dist.solvers.primal import PrimalDecomposition

@@ -1,14 +1,12 @@
 """Sums of stored kernel blocks, layer by layer: a worker keeps the sums of layers, and extends sums that it has."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
-from orchestrator.stages.context.blocks import tile_places
+from orchestrator.stages.solve.cuts import Cut, cut_tiles
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.layer_sets import HEAD
 
@@ -20,9 +18,6 @@ Blocks = list[FloatArray]
 
 Key = tuple[str, tuple[Term, ...]]
 """Part of the problem, and the terms that were summed in it."""
-
-STRIP_ROWS = 64
-"""Rows of a strip: few enough to leave little of the other triangle, and many enough to add them up fast."""
 
 MOST_HELD = 4
 """Sums of layers that a worker holds for each part. More would seldom be extended, and new memory costs more."""
@@ -44,49 +39,6 @@ def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[Term,
 
 def _layer(group: str) -> str:
     return group.partition(".")[0]
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """The part of a tile that lies in a matrix.
-
-    Attributes:
-        tile: the artifact.
-        rows, columns: its place in the matrix.
-        strips: whether only the strips of `parts` are summed, because the tile is its own transpose.
-    """
-
-    tile: Artifact
-    rows: slice
-    columns: slice
-    strips: bool
-
-    @property
-    def height(self) -> int:
-        return int(self.rows.stop - self.rows.start)
-
-    @property
-    def width(self) -> int:
-        return int(self.columns.stop - self.columns.start)
-
-    @cached_property
-    def parts(self) -> list[tuple[slice, slice]]:
-        """The parts that are summed: strips of rows from the diagonal on, or everything."""
-        if not self.strips:
-            return [(slice(None), slice(None))]
-        return [(slice(start, start + STRIP_ROWS), slice(start, None)) for start in range(0, self.height, STRIP_ROWS)]
-
-    def add(self, first: FloatArray, second: FloatArray, into: FloatArray) -> None:
-        """Add up two blocks of the tile; `into` may be one of them."""
-        for part in self.parts:
-            np.add(first[part], second[part], out=into[part])
-
-
-def _cut(tiles: Sequence[Artifact], shape: tuple[int, int], rows_per_example: int, *, symmetric: bool) -> list[_Cut]:
-    return [
-        _Cut(tile, rows, columns, strips=symmetric and rows == columns)
-        for tile, rows, columns in tile_places(tiles, shape, rows_per_example)
-    ]
 
 
 class KernelSums:
@@ -124,7 +76,7 @@ class KernelSums:
             symmetric: whether the kernel is; then the lower triangle alone is filled.
         """
         total = np.zeros((size, size), order="F")
-        cut = _cut(tiles, (size, size), rows_per_example, symmetric=symmetric)
+        cut = cut_tiles(tiles, (size, size), rows_per_example, symmetric=symmetric)
         for each, block in zip(cut, self._summed("train", cut, terms), strict=True):
             target = total[each.rows, each.columns]
             # A tile on the diagonal is its own transpose, and need not be transposed.
@@ -144,10 +96,10 @@ class KernelSums:
     ) -> FloatArray:
         """Return the sum of blocks K(eval, train), (M_eval, M); `tiles`, `terms` and so on are those of `square`.
 
-        `borrowed` says that it will only be read, and no more once another sum is asked for: then it may be memory of
+        `borrowed` says that it will only be read, and no more once other rows are asked for: then it may be memory of
         this object.
         """
-        cut = _cut(tiles, shape, rows_per_example, symmetric=False)
+        cut = cut_tiles(tiles, shape, rows_per_example, symmetric=False)
         blocks = self._summed("eval", cut, terms)
         if borrowed and len(blocks) == 1:
             return blocks[0]
@@ -156,7 +108,7 @@ class KernelSums:
             total[each.rows, each.columns] = block
         return total
 
-    def _summed(self, part: str, cut: Sequence["_Cut"], terms: tuple[Term, ...]) -> Blocks:
+    def _summed(self, part: str, cut: Sequence[Cut], terms: tuple[Term, ...]) -> Blocks:
         """Return for each tile in a part of the problem its sum of blocks."""
         needed = sum(8 * each.height * each.width for each in cut)
         begun = next((n for n in range(len(terms), 1, -1) if (part, terms[:n]) in self._sums), 0)
@@ -166,7 +118,7 @@ class KernelSums:
             self._hold(self._sums, (part, terms), blocks, needed)
         return blocks
 
-    def _continued(self, part: str, blocks: Blocks, rest: Sequence[Term], cut: Sequence["_Cut"], needed: int) -> Blocks:
+    def _continued(self, part: str, blocks: Blocks, rest: Sequence[Term], cut: Sequence[Cut], needed: int) -> Blocks:
         """Return the sum of blocks and those of further layers; the given blocks are not changed."""
         found = self._spare(part, blocks) or [np.empty(block.shape) for block in blocks]
         for term in rest:
@@ -177,7 +129,7 @@ class KernelSums:
             blocks = found
         return found
 
-    def _layer(self, part: str, term: Term, cut: Sequence["_Cut"], needed: int) -> Blocks:
+    def _layer(self, part: str, term: Term, cut: Sequence[Cut], needed: int) -> Blocks:
         """Return the sum over the groups of a layer; for one group it is its block in the store."""
         key = (part, (term,))
         if key in self._layers:

@@ -105,7 +105,7 @@ def test_sums_of_an_unsymmetric_kernel_and_of_rows_for_evaluation_are_whole(tmp_
 def test_of_a_symmetric_kernel_strips_from_the_diagonal_on_are_enough(
     tiles: list[Artifact], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("orchestrator.stages.solve.sums.STRIP_ROWS", 3)
+    monkeypatch.setattr("orchestrator.stages.solve.cuts.STRIP_ROWS", 3)
     sums = KernelSums()
     for terms in SETS * 2:
         sums.use("a problem", 10**9)
