@@ -191,7 +191,7 @@ class Schedule:
             self._progress.advance(stage.kind)
         ready = self._open.finish(stage)
         # a worker goes on with the model that it has loaded, before that of another seed
-        next_ones = [each for each in ready if stage.of.runs_model and each.of.runs_model]
+        next_ones = [each for each in ready if stage.runs_model and each.runs_model]
         self._ready.extendleft(reversed(next_ones))
         self._ready.extend(each for each in ready if each not in next_ones)
 

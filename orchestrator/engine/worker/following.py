@@ -56,7 +56,7 @@ class Follower:
         started = time.perf_counter()
         try:
             with fixed_sums(self._compute):
-                stage.of.compute(stage, work)
+                stage.compute(work)
                 work.met(peak_memory())
         except Exception as error:
             outcome = failed(error)
