@@ -84,6 +84,8 @@ class StageKind(Generic[P]):
         cost: returns the cost of a stage of a variant.
         label: returns a description of a stage for people; None where the name of the kind is enough.
         runs_model: whether it runs the model, in its precision, and all processes of a group compute it together.
+        reads_rows: returns why its stages read Jacobian rows of a variant from the disk, for people; empty where they
+            do not. None for a kind that never does.
         advice: what to change if a stage does not fit the memory budget; empty for a kind that always fits.
         tables: tables that its stages fill.
         cell_columns: columns of the table `cells` that they fill.
@@ -99,9 +101,18 @@ class StageKind(Generic[P]):
     cost: "Callable[[Stage[P], Variant], StageCost]" = no_cost
     label: "Callable[[Stage[P]], str] | None" = None
     runs_model: bool = False
+    reads_rows: "Callable[[Variant], str] | None" = None
     advice: str = ""
     tables: "tuple[Table, ...]" = ()
     cell_columns: "tuple[Column, ...]" = ()
+    def compute(self, stage: "Stage[P]", work: "Work") -> "Product":
+        """Compute a stage; the first stage of the kind loads the libraries that it needs."""
+        if stage.runs_model:
+            load_model_libraries()
+        with no_garbage():
+            module = import_module(self.module)
+        product: Product = module.compute(stage, work)
+        return product
 
 
 @dataclass(frozen=True)
@@ -169,15 +180,6 @@ class Stage(Generic[P]):
     def runs_model(self) -> bool:
         """True if it runs the model, or a stage within it does."""
         return self.of.runs_model or any(stage.runs_model for stage in self.within)
-
-    def compute(self, work: "Work") -> "Product":
-        """Compute it; the first stage of the kind loads the libraries that it needs."""
-        if self.runs_model:
-            load_model_libraries()
-        with no_garbage():
-            module = import_module(self.of.module)
-        product: Product = module.compute(self, work)
-        return product
 
     def to_json(self) -> dict[str, Any]:
         """Return the stage as JSON, for `orchestrator.stages.registry.stage_from_json`."""

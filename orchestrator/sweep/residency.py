@@ -1,13 +1,11 @@
 """Where Jacobian rows are kept: on the disk, or in the memory of whoever multiplies them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.sweep.folder import Sweep
-from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.model_memory import model_memory, this_device
 from orchestrator.sweep.sizes import Sizes, workspace_bytes
 from orchestrator.sweep.survey import Survey
@@ -44,7 +42,7 @@ class RowsPlace:
 
 
 def rows_place(
-    sweep: Sweep, survey: Survey, sizes: Sizes, layer_sets: Sequence[LayerSet], flops_per_example: float
+    sweep: Sweep, survey: Survey, sizes: Sizes, reads_rows: str, flops_per_example: float
 ) -> RowsPlace:
     """Return where rows are kept: what `compute.rows` says, or what costs less time if it says auto.
 
@@ -52,7 +50,7 @@ def rows_place(
         sweep: the sweep of one variant.
         survey: facts about its model and data.
         sizes: its sizes.
-        layer_sets: its layer sets.
+        reads_rows: why some stages read rows from the disk; empty where none does.
         flops_per_example: floating-point operations of the rows of one example.
 
     Raises:
@@ -61,7 +59,7 @@ def rows_place(
     wanted = sweep.spec.compute.rows
     most = _shards_in_memory(sweep.spec, survey, sizes)
     panel = max(1, most - 1)
-    stored_for = _readers(sweep, sizes, layer_sets)
+    stored_for = "the processes of a group share them by the disk" if sweep.spec.is_sharded else reads_rows
     if wanted == "resident":
         if stored_for:
             raise SpecError(f"compute.rows: resident leaves no rows on the disk, and {stored_for}: set auto or stored")
@@ -72,18 +70,6 @@ def rows_place(
         held = human_bytes(2 * sizes.shard_bytes)
         return RowsPlace(False, panel, f"two shards of rows ({held}) do not fit into memory together")
     return _cheaper(sweep, sizes, panel, flops_per_example)
-
-
-def _readers(sweep: Sweep, sizes: Sizes, layer_sets: Sequence[LayerSet]) -> str:
-    """Return what reads stored rows, beside kernel blocks; empty if nothing does."""
-    spec = sweep.spec
-    if spec.finetune is not None:
-        return "training reads them"
-    if spec.is_sharded:
-        return "the processes of a group exchange them through the disk"
-    if any(sizes.method(each, n) == "primal" for each in layer_sets for n in spec.grid.n_train):
-        return "layer sets with fewer parameters than the kernel has rows are solved from them"
-    return ""
 
 
 def _shards_in_memory(spec: Spec, survey: Survey, sizes: Sizes) -> int:

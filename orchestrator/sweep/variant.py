@@ -21,6 +21,7 @@ class Variant:
         survey: facts about its model and data.
         sizes: how many rows, shards and tiles there are.
         layer_sets: the layer sets of the grid.
+        reads_rows: why some stages read Jacobian rows from the disk; empty where none does.
     """
 
     choice: Choice
@@ -28,11 +29,12 @@ class Variant:
     survey: Survey
     sizes: Sizes
     layer_sets: tuple[LayerSet, ...]
+    reads_rows: str = ""
 
     @cached_property
     def rows_place(self) -> RowsPlace:
         """Where the Jacobian rows are kept."""
-        return rows_place(self.sweep, self.survey, self.sizes, self.layer_sets, self.row_flops(1))
+        return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, self.row_flops(1))
 
     def row_flops(self, n_examples: int) -> float:
         """Return the floating-point operations of the Jacobian rows of a number of examples."""

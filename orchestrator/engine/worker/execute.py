@@ -137,7 +137,7 @@ class StageWorker:
         try:
             if stage.runs_model:
                 lead(self.process_group, stage, work.halvings)
-            product = stage.compute(work)
+            product = stage.of.compute(stage, work)
             peak = work.met(peak_memory())
             origin = self._provenance(work, stage, attempt, time.perf_counter() - started, peak)
             computed = time.perf_counter()

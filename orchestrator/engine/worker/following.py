@@ -56,7 +56,7 @@ class Follower:
         started = time.perf_counter()
         try:
             with fixed_sums(self._compute):
-                stage.compute(work)
+                stage.of.compute(stage, work)
                 work.met(peak_memory())
         except Exception as error:
             outcome = failed(error)
