@@ -62,7 +62,12 @@ def device_gram_sum(
 
     Args:
         pairs: rows (a, p_g) and (b, p_g) of each group; everywhere the same object twice, or nowhere.
-        kind, outputs_per_example, accumulate, tf32, max_bytes, device: as in `device_gram_tile`.
+        kind: as in `device_gram_tile`, like all that follow.
+        outputs_per_example: rows of an example that make one feature row.
+        accumulate: precision of products.
+        tf32: whether factors may be rounded.
+        max_bytes: memory on the device.
+        device: where products are taken.
     """
     for left, right in pairs:
         check_same_group(left, right)

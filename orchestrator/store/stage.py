@@ -105,6 +105,7 @@ class StageKind(Generic[P]):
     advice: str = ""
     tables: "tuple[Table, ...]" = ()
     cell_columns: "tuple[Column, ...]" = ()
+
     def compute(self, stage: "Stage[P]", work: "Work") -> "Product":
         """Compute a stage; the first stage of the kind loads the libraries that it needs."""
         if stage.runs_model:

@@ -41,9 +41,7 @@ class RowsPlace:
         return [range(start, min(start + step, n_shards)) for start in range(0, n_shards, step)]
 
 
-def rows_place(
-    sweep: Sweep, survey: Survey, sizes: Sizes, reads_rows: str, flops_per_example: float
-) -> RowsPlace:
+def rows_place(sweep: Sweep, survey: Survey, sizes: Sizes, reads_rows: str, flops_per_example: float) -> RowsPlace:
     """Return where rows are kept: what `compute.rows` says, or what costs less time if it says auto.
 
     Args:

@@ -28,8 +28,8 @@ def sum_tiles(
 ) -> FloatArray:
     """Return the sum of the kernel blocks of some groups, (M, M) or (M_eval, M), in Fortran order.
 
-    Tiles are added in the order given, blocks in that of the store, so the sum has the same bits wherever it is made. For a
-    symmetric kernel only the tiles on and below the diagonal exist, and only the lower triangle is filled.
+    Tiles are added in the order given, blocks in that of the store, so the sum has the same bits wherever it is made.
+    For a symmetric kernel only the tiles on and below the diagonal exist, and only the lower triangle is filled.
 
     Args:
         tiles: artifacts of `gram` stages; rows and columns beyond `shape` are left out. Several may hold the same rows

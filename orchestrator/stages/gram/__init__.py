@@ -52,18 +52,17 @@ def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
     if stage.within:
         # A panel's rows are made once, those of the other shard for the panel.
         per_tile = 1 / variant.rows_place.panel_shards
-        flops += per_tile * sum(variant.row_flops(each.parameters.stop - each.parameters.start) for each in stage.within)
+        flops += per_tile * sum(
+            variant.row_flops(each.parameters.stop - each.parameters.start) for each in stage.within
+        )
     return StageCost(flops, kernel_rows**2 * 8 * len(p.blocks), _memory(stage, variant))
 
 
 def _memory(stage: Stage[GramParameters], variant: "Variant") -> int:
     sizes, device_bytes = variant.sizes, stage.parameters.kernel_device.device_bytes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
-    if device_bytes is None:
-        held = workspace_bytes(rows, rows)
-    else:
-        # The tile, and two chunks of rows on their way to the GPU.
-        held = 8 * rows * rows + 2 * device_bytes
+    # On a GPU: the tile, and two chunks of rows on their way there.
+    held = workspace_bytes(rows, rows) if device_bytes is None else 8 * rows * rows + 2 * device_bytes
     if not stage.within:
         return held + 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
     if device_bytes is not None:
@@ -79,7 +78,7 @@ def plan(scope: SeedScope) -> None:
     if not train:
         return
     symmetric = scope.variant.sweep.spec.kernel.kind != "asymmetric_sign"
-    blocks = kernel_blocks(scope)
+    blocks = kernel_blocks(scope.variant)
     for number, panel in enumerate(place.panels(len(train))):
         key = f"{scope.position}/{scope.seed}/{number}"
         together = Together(key, place.panel_shards + 1) if place.resident else None
@@ -93,9 +92,9 @@ def plan(scope: SeedScope) -> None:
                 scope.add(tile(scope, left, train[column], blocks, together))
 
 
-def kernel_blocks(scope: SeedScope) -> tuple[Block, ...]:
+def kernel_blocks(variant: "Variant") -> tuple[Block, ...]:
     """Return the blocks that are stored: what `kernel.blocks` says, or groups while they stay small."""
-    variant, section = scope.variant, scope.variant.sweep.spec.kernel
+    section = variant.sweep.spec.kernel
     groups = tuple((group,) for group in variant.sizes.dual_groups)
     if section.blocks == "groups" or (section.blocks == "auto" and _block_bytes(variant) * len(groups) < MOST_BYTES):
         return groups

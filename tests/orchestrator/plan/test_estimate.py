@@ -71,8 +71,8 @@ def test_what_was_measured_serves_for_what_is_missing(tmp_path: Path, tiny_model
 
 def test_workers_share_the_time_and_not_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(estimate, "_matmul_speed", lambda dtype, threads: 1e9)
-    one = by_kind(plan_of({"compute.executor": "ray", "compute.workers": 1}), tmp_path)
-    four = by_kind(plan_of({"compute.executor": "ray", "compute.workers": 4}), tmp_path)
+    changes = {"compute.executor": "ray", "compute.rows": "stored"}
+    one, four = (by_kind(plan_of(changes | {"compute.workers": workers}), tmp_path) for workers in (1, 4))
     for kind in ("capture", "gram", "solve"):
         assert four[kind].seconds == pytest.approx(one[kind].seconds / 4)
         assert four[kind].memory_bytes == one[kind].memory_bytes
@@ -146,7 +146,7 @@ def test_automatic_shards_fit_wherever_one_example_does(budget: str, n_parameter
     assume(plan.variants[0].sizes.shard_examples > 1)
     # whole shards, as a larger training set has them, without planning all of its tiles
     (variant,) = plan.variants
-    stages = [next(stage for stage in plan.stages if stage.of is kind) for kind in (CAPTURE, GRAM)]
+    stages = list({stage.kind: stage for stage in plan.stages if stage.of in (CAPTURE, GRAM)}.values())
     full = replace(
         plan,
         variants=(replace(variant, sizes=replace(variant.sizes, n_train=10_000)),),
