@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data.targets import kernel_outputs, rows_per_example
+from ntk_dist.device.transfers import sent
 from ntk_dist.jacobian.batches import length_buckets
 from ntk_dist.jacobian.row_sums import RowsToCome, in_turn
 from orchestrator.stages.capture import CaptureParameters
@@ -67,7 +68,7 @@ def resident_rows(stage: Stage[CaptureParameters], work: Work) -> ResidentRows:
     rows = {name: torch.empty((n_rows, width), dtype=dtype, device=device) for name, width in shard.widths}
     scores = torch.empty((n, shard.per_example), dtype=dtype, device=device)
     for positions in shard.batches:
-        examples = torch.from_numpy(np.asarray(positions, dtype=np.int64)).to(device)
+        examples = sent(torch.from_numpy(np.asarray(positions, dtype=np.int64)), device)
         found, by_group = shard.rows_here(positions)
         scores.index_copy_(0, examples, found)
         for name, values in by_group.items():

@@ -117,7 +117,7 @@ def test_plan_tells_cells_stages_and_cost_and_leaves_nothing(tmp_path: Path, tin
     assert answer.status == 0
     assert "6 cells = 3 layer sets x 2 lambdas x 1 seeds x 1 training-set sizes" in answer.output
     assert "4 groups have structurally zero parts, which are skipped" in " ".join(answer.output.split())
-    for kind in ("dataset", "batching", "gram", "solve"):
+    for kind in ("dataset", "batching", "capture", "gram", "solve"):
         assert kind in answer.output
     assert f"results: {tmp_path / 'results'}" in answer.output
     assert not (tmp_path / "results").exists()
@@ -129,7 +129,7 @@ def test_the_json_of_plan_has_what_the_table_has(tmp_path: Path, tiny_model: Pat
     assert [layer_set["name"] for layer_set in facts["layer_sets"]] == ["layers:0", "layers:1", "layers:0-1"]
     assert [group["name"] for group in facts["groups"]] == ["0.query", "0.value", "1.query", "1.value", "head"]
     assert {stage["kind"]: stage["missing"] for stage in facts["stages"]} == {
-        "dataset": 1, "batching": 1, "gram": 12, "solve": 3,
+        "dataset": 1, "batching": 1, "capture": 5, "gram": 12, "solve": 3,
     }  # fmt: skip
     assert facts["workers"] == 1
     assert facts["folder"] == str(tmp_path / "results")
@@ -168,7 +168,7 @@ def test_the_json_of_run_counts_what_was_computed(tmp_path: Path, tiny_model: Pa
     answer = ntksweep("run", make_sweep(tmp_path, model=tiny_model), "--json")
     facts = strict_json(answer.output)
     assert facts == {
-        "cells": 6, "cells_in_tables": 6, "computed": 17, "blocked": 0, "failures": [],
+        "cells": 6, "cells_in_tables": 6, "computed": 22, "blocked": 0, "failures": [],
         "folder": str(tmp_path / "results"),
     }  # fmt: skip
 
@@ -215,7 +215,7 @@ def test_an_interrupted_run_has_its_own_status_and_goes_on(
     unfinished = ntksweep("status", tmp_path / "results", "--json")
     assert unfinished.status == ExitCode.UNFINISHED
     assert sum(kind["finished"] for kind in strict_json(unfinished.output)["kinds"]) == 8
-    assert strict_json(ntksweep("run", spec, "--json").output)["computed"] == 17 - 8
+    assert strict_json(ntksweep("run", spec, "--json").output)["computed"] == 22 - 8
     assert ntksweep("status", tmp_path / "results").status == 0
 
 

@@ -19,7 +19,7 @@ from tests.orchestrator.sweeps import Quiet, make_sweep, run_spec
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ResultsFolder:
-    return ResultsFolder(run_spec(make_sweep(tmp_path, {"compute.rows": "stored"})).plan.sweep.spec.folder)
+    return ResultsFolder(run_spec(make_sweep(tmp_path)).plan.sweep.spec.folder)
 
 
 def claim(folder: ResultsFolder, stage_id: str, job: str, node: str) -> None:

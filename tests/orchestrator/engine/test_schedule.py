@@ -89,7 +89,7 @@ class Told:
 
 @pytest.fixture
 def plan() -> Plan:
-    return plan_of({"compute.rows": "stored"})
+    return plan_of()
 
 
 @pytest.fixture

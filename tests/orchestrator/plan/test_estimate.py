@@ -71,8 +71,8 @@ def test_what_was_measured_serves_for_what_is_missing(tmp_path: Path, tiny_model
 
 def test_workers_share_the_time_and_not_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(estimate, "_matmul_speed", lambda dtype, threads: 1e9)
-    changes = {"compute.executor": "ray", "compute.rows": "stored"}
-    one, four = (by_kind(plan_of(changes | {"compute.workers": workers}), tmp_path) for workers in (1, 4))
+    one = by_kind(plan_of({"compute.executor": "ray", "compute.workers": 1}), tmp_path)
+    four = by_kind(plan_of({"compute.executor": "ray", "compute.workers": 4}), tmp_path)
     for kind in ("capture", "gram", "solve"):
         assert four[kind].seconds == pytest.approx(one[kind].seconds / 4)
         assert four[kind].memory_bytes == one[kind].memory_bytes
@@ -135,14 +135,17 @@ def test_shards_that_do_not_fit_say_to_make_them_smaller(tmp_path: Path, shard: 
     st.integers(200, 3_000_000),  # as many as the kernel has rows at least, or no tiles are planned
     st.integers(2, 200),
     st.sampled_from(["full", "trace"]),
+    st.sampled_from(["auto", "stored"]),
 )
-def test_automatic_shards_fit_wherever_one_example_does(budget: str, n_parameters: int, classes: int, outputs: str):
+def test_automatic_shards_fit_wherever_one_example_does(
+    budget: str, n_parameters: int, classes: int, outputs: str, rows: str
+):
     changes = {
         "compute.shard_examples": None, "compute.memory_budget": budget, "kernel.outputs": outputs,
         "grid.n_train": [1], "task.n_eval": 1,
     }  # fmt: skip
     groups = groups_of(2, ("query", "value"), n_parameters=n_parameters)
-    plan = plan_of(changes, survey=survey_of(groups=groups, n_outputs=classes))
+    plan = plan_of(changes | {"compute.rows": rows}, survey=survey_of(groups=groups, n_outputs=classes))
     assume(plan.variants[0].sizes.shard_examples > 1)
     # whole shards, as a larger training set has them, without planning all of its tiles
     (variant,) = plan.variants

@@ -19,12 +19,7 @@ from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import plan_of
 
-GRID = {
-    "compute.rows": "stored",
-    "grid.seeds": [0, 1],
-    "grid.lambdas": {"values": [0.1, 1.0, 10.0]},
-    "compute.shard_examples": 16,
-}
+GRID = {"grid.seeds": [0, 1], "grid.lambdas": {"values": [0.1, 1.0, 10.0]}, "compute.shard_examples": 16}
 """2 seeds, 3 layer sets, 3 lambdas, 18 cells; per seed a dataset, a trial, two captures, two tiles, three solves."""
 
 

@@ -24,7 +24,7 @@ FLOAT = np.finfo(np.float64).eps
 CHOICES: list[Any] = ["each_layer", "pairs", {"groups": [["0.query"], ["0.value", "2.query"]]}]
 # Without the head and at rank 1 no set has as many parameters as 40 rows: singular kernels, solved without blocks.
 CHANGES: dict[str, Any] = {
-    "compute.rows": "stored", "kernel.additions": True, "grid.layer_sets": CHOICES, "grid.n_train": [6, 20],
+    "kernel.additions": True, "grid.layer_sets": CHOICES, "grid.n_train": [6, 20],
     "head.in_kernel": False, "adapter.rank": 1,
 }  # fmt: skip
 KERNELS: dict[str, dict[str, Any]] = {

@@ -20,6 +20,7 @@ from tests.orchestrator.sweeps import groups_of, make_sweep, plan_of, run_spec, 
 from tests.tiny_models import save_tiny
 
 SWEEP: dict[str, Any] = {
+    "compute.rows": "auto",
     "grid.layer_sets": ["each_layer", "prefixes", "suffixes"],
     "grid.seeds": [0, 1],
     "grid.n_train": [6, 14],
@@ -145,6 +146,6 @@ def test_what_reads_rows_has_them_on_the_disk():
 
 def test_auto_stores_rows_where_workers_would_wait_for_one():
     large = replace(MANY, model=dict(MANY.model) | {"n_parameters": 10**9})
-    few = {"compute.executor": "ray", "compute.workers": 8, "compute.memory_budget": "2GB"}
+    few = {"compute.rows": "auto", "compute.executor": "ray", "compute.workers": 8, "compute.memory_budget": "2GB"}
     assert not plan_of(few, survey=large).variants[0].rows_place.resident
     assert plan_of(few | {"grid.seeds": list(range(8))}, survey=large).variants[0].rows_place.resident
