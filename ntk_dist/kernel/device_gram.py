@@ -186,7 +186,8 @@ class _Product:
             for start in range(0, left.shape[1], width):
                 chunk = slice(start, min(start + width, left.shape[1]))
                 total += self._of_chunk(left, right, chunk, left_ends, right_ends)
-                pace.chunk_begun()
+                if not isinstance(left, torch.Tensor):
+                    pace.chunk_begun()
         # Only here, because asking earlier would make the host wait for every chunk.
         for of_group in ends:
             for side, first in zip(of_group, firsts, strict=True):

@@ -73,9 +73,12 @@ class HeldShards:
     """Shards whose rows a worker holds from tile to tile, the least recently used first.
 
     Those that are not of a panel go before others: they were multiplied with all of it.
+
+    Attributes:
+        held: the shards, by the identity of their capture.
     """
 
-    _held: dict[str, HeldShard] = field(default_factory=dict)
+    held: dict[str, HeldShard] = field(default_factory=dict)
 
     def sides(self, stage: Stage[GramParameters], work: Work) -> tuple[Shard, Shard]:
         """Return the shards of the rows and of the columns of a tile; the same one twice on the diagonal."""
@@ -87,9 +90,9 @@ class HeldShards:
         left_id, right_id = (stage.inputs[side][0][1] for side in ("left", "right"))
         # After memory ran out, nothing is held for other tiles.
         most = len(captures) if work.halvings else stage.together.held
-        for missing in captures.keys() - self._held.keys():
+        for missing in captures.keys() - self.held.keys():
             self._make_room(most - 1, keep=captures.keys())
-            self._held[missing] = self._computed(captures[missing], work)
+            self.held[missing] = self._computed(captures[missing], work)
         left, right = (self._used(each) for each in (left_id, right_id))
         right.in_panel = True
         return left, right
@@ -101,14 +104,14 @@ class HeldShards:
 
     def _used(self, stage_id: str) -> HeldShard:
         """Return a shard that is held, and make it the most recently used one."""
-        self._held[stage_id] = found = self._held.pop(stage_id)
+        self.held[stage_id] = found = self.held.pop(stage_id)
         return found
 
     def _make_room(self, most: int, keep: Collection[str]) -> None:
         """Forget shards until at most so many are held."""
-        in_turn = sorted(self._held, key=lambda held: self._held[held].in_panel)  # stable: oldest first
+        in_turn = sorted(self.held, key=lambda held: self.held[held].in_panel)  # stable: oldest first
         for each in in_turn:
-            if len(self._held) <= most:
+            if len(self.held) <= most:
                 return
             if each not in keep:
-                del self._held[each]
+                del self.held[each]

@@ -12,6 +12,7 @@ from orchestrator.engine.run import Ending
 from orchestrator.errors import SpecError
 from orchestrator.spec import read_spec
 from orchestrator.stages.capture import compute as capture
+from orchestrator.stages.gram.shards import HeldShards
 from orchestrator.store.journal import read_journals
 from orchestrator.sweep.residency import RowsPlace
 from orchestrator.sweep.variant import Variant
@@ -149,3 +150,23 @@ def test_auto_stores_rows_where_workers_would_wait_for_one():
     few = {"compute.rows": "auto", "compute.executor": "ray", "compute.workers": 8, "compute.memory_budget": "2GB"}
     assert not plan_of(few, survey=large).variants[0].rows_place.resident
     assert plan_of(few | {"grid.seeds": list(range(8))}, survey=large).variants[0].rows_place.resident
+
+
+def test_a_tile_that_runs_out_of_memory_is_made_again_from_two_shards_and_smaller_batches(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    some = {"compute.rows": "resident", "grid.seeds": [0], "grid.n_train": [14]}
+    _, expected = swept(tmp_path / "whole", model, some)
+    resident_rows, held = capture.resident_rows, []
+
+    def full(stage: Any, work: Any) -> Any:
+        if not work.halvings and stage.parameters.start == 8:
+            raise MemoryError("no room")
+        held.append((work.halvings, len(work.shared(HeldShards).held)))
+        return resident_rows(stage, work)
+
+    monkeypatch.setattr(capture, "resident_rows", full)
+    _, results = swept(tmp_path / "less", model, some)
+    assert max(count for halvings, count in held if halvings) <= 1
+    columns = [numbers(folder)["cells"]["eval_loss"].to_numpy() for folder in (results, expected)]
+    np.testing.assert_allclose(columns[0], columns[1], rtol=1e-10)
