@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.results.report.linearity import linearity
+from orchestrator.results.findings.linearity import linearity
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 EPOCHS, EVERY, PATIENCE = 20, 2, 2

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.results.report.averages import mean_over
-from orchestrator.results.report.choices import choices_made
-from orchestrator.results.report.linearity import linearity
-from orchestrator.results.report.regimes import over_tasks, sign_test
+from orchestrator.results.findings.averages import mean_over
+from orchestrator.results.findings.choices import choices_made
+from orchestrator.results.findings.linearity import linearity
+from orchestrator.results.findings.regimes import over_tasks, sign_test
 from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
