@@ -39,6 +39,7 @@ def report(
 
 def plot(
     path: FolderArgument,
+    *,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="File to write: .pdf, .svg, .eps or .png.", callback=possible_path),

@@ -25,8 +25,8 @@ HEAVY = ("torch", "transformers", "peft", "ray", "datasets")
 def commands(results: Path, cell: str, written: Path) -> list[list[str]]:
     reading = [
         ["status", "--verify"], ["show"], ["logs"], ["logs", "--job", "12"], ["logs", "--cell", cell],
-        ["export", "--output", f"{written}/x.csv"], ["report", "--output", f"{written}/page"],
-        ["select", "--greedy", "1"],
+        ["export", "--output", f"{written}/x.csv"], ["findings", "--output", f"{written}/page"],
+        ["report", "--output", f"{written}/page.html"], ["select", "--greedy", "1"],
     ]  # fmt: skip
     return [[name, str(results), *options] for name, *options in reading]
 
@@ -94,7 +94,7 @@ def main_of_test(results: Path, cell: str, written: Path, outside: Path) -> None
         with moved_out(found, outside):
             opened = Opened(outside)
             for command in reading:
-                if command[0] == "report" and len(found) < len(spared) and set(found) <= spared:
+                if command[0] == "findings" and len(found) < len(spared) and set(found) <= spared:
                     continue
                 status, said = answer(command)
                 for path in opened.taken():

@@ -11,7 +11,7 @@ from orchestrator.errors import OutdatedError, ResultsError
 from orchestrator.results.drawing.scales import ticks
 from orchestrator.results.drawing.style import CONTEXT, STYLES, color, ink_on, shades
 from orchestrator.results.pictures.picture import Axis, Form, Grid, Panel, Picture, Scale, Series, Sign
-from orchestrator.store.files import explained_output, make_folder, replace
+from orchestrator.store.files import write_output
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -66,9 +66,7 @@ def write_figure(picture: Picture, path: Path, size: Size) -> Path:
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(ending)
     with settings(size):
         drawn.savefig(content, format=ending, dpi=300, metadata=metadata)
-    make_folder(path.parent)
-    with explained_output(path):
-        replace(path, content.getvalue())
+    write_output(path, content.getvalue())
     return path
 
 
@@ -93,13 +91,14 @@ def settings(size: Size) -> "AbstractContextManager[None]":
     except ImportError:
         raise OutdatedError("a figure needs matplotlib: pip install 'ntksweep[report]'") from None
     font = _MEASURES[size].font
-    return matplotlib.rc_context({
+    found: AbstractContextManager[None] = matplotlib.rc_context({
         "font.size": font, "axes.titlesize": font + 0.5, "axes.labelsize": font, "xtick.labelsize": font - 0.5,
         "ytick.labelsize": font - 0.5, "legend.fontsize": font - 0.5, "axes.linewidth": 0.6, "xtick.major.width": 0.6,
         "ytick.major.width": 0.6, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
         # text stays text that journals can embed and readers can search
         "pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "ntksweep",
     })  # fmt: skip
+    return found
 
 
 def _figure(picture: Picture, measures: _Measures, across: int) -> "Figure":
@@ -187,9 +186,9 @@ def _scale(axes: "Axes", axis: Axis, *, across: bool) -> None:
 
 
 def _grid(axes: "Axes", grid: Grid, measures: _Measures) -> None:
+    from matplotlib.cm import ScalarMappable
     from matplotlib.collections import PatchCollection
     from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
-    from matplotlib.cm import ScalarMappable
     from matplotlib.patches import Rectangle
 
     strength = shades(grid.values, logarithmic=grid.logarithmic, small_is_good=grid.small_is_good)
@@ -217,9 +216,13 @@ def _grid(axes: "Axes", grid: Grid, measures: _Measures) -> None:
 def _rules(axes: "Axes", panel: Panel, measures: _Measures) -> None:
     for rule in panel.rules:
         if rule.to is not None:
-            (axes.axvspan if rule.upright else axes.axhspan)(rule.value, rule.to, color="#565c64", alpha=0.15, linewidth=0)
+            (axes.axvspan if rule.upright else axes.axhspan)(
+                rule.value, rule.to, color="#565c64", alpha=0.15, linewidth=0
+            )
         else:
-            (axes.axvline if rule.upright else axes.axhline)(rule.value, color="#565c64", linewidth=0.6, linestyle=(0, (3, 3)))
+            (axes.axvline if rule.upright else axes.axhline)(
+                rule.value, color="#565c64", linewidth=0.6, linestyle=(0, (3, 3))
+            )
         if rule.label and rule.upright:
             axes.text(
                 rule.value, 1.0, f" {rule.label}", transform=axes.get_xaxis_transform(), ha="left", va="bottom",
@@ -241,12 +244,15 @@ def _series(axes: "Axes", panel: Panel, series: Series, measures: _Measures) -> 
     tint = CONTEXT[0] if style is None else style.light
     if series.form is Form.LINE:
         if series.low is not None and series.high is not None:
-            axes.fill_between(series.x, series.low, series.high, color=tint, alpha=0.05 if series.faint else 0.16, linewidth=0)
+            axes.fill_between(
+                series.x, series.low, series.high, color=tint, alpha=0.05 if series.faint else 0.16, linewidth=0
+            )
         with_marks = style is not None and len(series.x) <= 30
         axes.plot(
-            series.x, series.y, color=tint, linewidth=measures.line * (1.0 if style else 0.5), alpha=1.0 if style else 0.5,
-            linestyle=_dashes(style.dashes) if style else "-", marker=style.marker if style and with_marks else None,
-            markersize=measures.line * 3, zorder=3 if style else 2,
+            series.x, series.y, color=tint, linewidth=measures.line * (1.0 if style else 0.5),
+            alpha=1.0 if style else 0.5, linestyle=_dashes(style.dashes) if style else "-",
+            marker=style.marker if style and with_marks else None, markersize=measures.line * 3,
+            zorder=3 if style else 2,
         )  # fmt: skip
         return
     if series.low is not None and series.high is not None:
@@ -264,11 +270,15 @@ def _marks(axes: "Axes", panel: Panel, measures: _Measures) -> None:
     from matplotlib.patches import Rectangle
 
     for mark in panel.marks:
+        is_best, shape = mark.sign is Sign.BEST, "s" if mark.sign is Sign.AT_EDGE else "o"
         if panel.grid is not None:
-            axes.add_patch(Rectangle((mark.x - 0.5, mark.y - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.2))
+            axes.add_patch(
+                Rectangle((mark.x - 0.5, mark.y - 0.5), 1, 1, fill=False, edgecolor="#d55e00", linewidth=1.2)
+            )
             continue
-        size = measures.line * (8 if mark.sign is Sign.BEST else 6)
+        size = measures.line * (8 if is_best else 6)
         axes.plot(
-            [mark.x], [mark.y], marker="s" if mark.sign is Sign.AT_EDGE else "o", markersize=size, markerfacecolor="none",
-            markeredgecolor="#1c1f23", markeredgewidth=1.3 if mark.sign is Sign.BEST else 0.6, linestyle="none", zorder=6,
+            [mark.x], [mark.y], marker=shape, markersize=size, markerfacecolor="none",
+            markeredgecolor="#1c1f23", markeredgewidth=1.3 if is_best else 0.6, linestyle="none",
+            zorder=6,
         )  # fmt: skip

@@ -5,9 +5,8 @@ import math
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
+from orchestrator.results.pictures.numerals import plain, power_of_ten
 from orchestrator.results.pictures.picture import Axis, Scale
-
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def places(axis: Axis, values: FloatArray, start: float, end: float) -> FloatArray:
@@ -58,18 +57,3 @@ def _of_steps(low: float, high: float, most: int) -> list[tuple[float, str]]:
     if abs(high) >= 1e5 or decimals > 5:
         return [(value, plain(value)) for value in values]
     return [(value, f"{value:.{decimals}f}".replace("-", "−")) for value in values]
-
-
-def power_of_ten(power: int) -> str:
-    """Return a power of ten as people write it: plain numbers near 1."""
-    return f"{10.0**power:g}" if -2 <= power <= 3 else "10" + str(power).translate(_SUPERSCRIPT)
-
-
-def plain(value: float) -> str:
-    """Return a number in few characters."""
-    if not math.isfinite(value):
-        return "none"
-    if value and not 1e-3 <= abs(value) < 1e5:
-        digits, _, power = f"{value:.1e}".partition("e")
-        return f"{digits.removesuffix('.0')}·10{str(int(power)).translate(_SUPERSCRIPT)}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

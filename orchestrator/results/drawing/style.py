@@ -40,7 +40,9 @@ STYLES = (
 CONTEXT = ("#8b8b8b", "#8a8f98")
 """Color of series without a style, on a light and on a dark page."""
 
-_RAMP = np.array([(0.965, 0.953, 0.902), (0.718, 0.824, 0.733), (0.337, 0.616, 0.659), (0.149, 0.376, 0.537), (0.071, 0.141, 0.318)])  # fmt: skip
+_RAMP = np.array([
+    (0.965, 0.953, 0.902), (0.718, 0.824, 0.733), (0.337, 0.616, 0.659), (0.149, 0.376, 0.537), (0.071, 0.141, 0.318),
+])  # fmt: skip
 """From pale to deep blue; lightness falls evenly, so that it is also read in grey."""
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from ntk_dist.arrays import FloatArray
-from orchestrator.results.drawing.scales import places, plain, ticks
+from orchestrator.results.drawing.scales import places, ticks
 from orchestrator.results.drawing.style import STYLES, color, ink_on, shades
+from orchestrator.results.pictures.numerals import plain
 from orchestrator.results.pictures.picture import Axis, Form, Grid, Mark, Panel, Rule, Scale, Series, Sign
 
 WIDTH = 430
@@ -138,7 +139,7 @@ def _axes(panel: Panel, frame: _Frame, y_ticks: list[tuple[float, str]]) -> Iter
     for place, (_, label) in zip(across, x_ticks, strict=True):
         if panel.grid is None:
             yield f'<path class="hair" d="M{place:.1f},{frame.top:.1f}V{frame.bottom:.1f}"/>'
-        yield f'<text class="tick" text-anchor="middle" x="{place:.1f}" y="{frame.bottom + 15:.1f}">{escape(label)}</text>'
+        yield _text("tick", "middle", place, frame.bottom + 15, label)
     up = frame.y(panel.y, np.array([value for value, _ in y_ticks]))
     for place, (_, label) in zip(up, y_ticks, strict=True):
         if panel.grid is None:
@@ -150,13 +151,17 @@ def _axes(panel: Panel, frame: _Frame, y_ticks: list[tuple[float, str]]) -> Iter
         )
     yield f'<path class="axis" d="M{frame.left:.1f},{frame.top:.1f}V{frame.bottom:.1f}H{frame.right:.1f}"/>'
     middle = (frame.left + frame.right) / 2
-    yield f'<text class="label" text-anchor="middle" x="{middle:.1f}" y="{frame.bottom + 33:.1f}">{escape(panel.x.title)}</text>'
+    yield _text("label", "middle", middle, frame.bottom + 33, panel.x.title)
     if panel.y.scale is not Scale.NAMES:
         upright = (frame.top + frame.bottom) / 2
         yield (
             f'<text class="label" text-anchor="middle" transform="translate(12,{upright:.1f}) rotate(-90)">'
             f"{escape(panel.y.title)}</text>"
         )
+
+
+def _text(look: str, anchor: str, x: float, y: float, text: str) -> str:
+    return f'<text class="{look}" text-anchor="{anchor}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
 def _fitted(title: str) -> str:
@@ -172,8 +177,9 @@ def _most_columns(axis: Axis, frame: _Frame) -> int:
 
 
 def _grid(panel: Panel, grid: Grid, frame: _Frame) -> Iterator[str]:
-    left, right = frame.x(panel.x, grid.columns - 0.5), frame.x(panel.x, grid.columns + 0.5)
-    top, bottom = frame.y(panel.y, grid.lines - 0.5), frame.y(panel.y, grid.lines + 0.5)
+    columns, lines = grid.columns.astype(np.float64), grid.lines.astype(np.float64)
+    left, right = (frame.x(panel.x, columns + side) for side in (-0.5, 0.5))
+    top, bottom = (frame.y(panel.y, lines + side) for side in (-0.5, 0.5))
     strength = shades(grid.values, logarithmic=grid.logarithmic, small_is_good=grid.small_is_good)
     with_numbers = len(strength) and bottom[0] - top[0] >= 14 and right[0] - left[0] >= 24
     for place, shade in enumerate(strength):
@@ -209,7 +215,7 @@ def _key(grid: Grid, frame: _Frame) -> Iterator[str]:
     scale = ", logarithmic" if grid.logarithmic else ""
     ends = ((left, "start", plain(float(known.min()))), (left + width, "end", plain(float(known.max()))))
     for x, anchor, text in ends:
-        yield f'<text class="tick" text-anchor="{anchor}" x="{x:.1f}" y="{top + 20:.1f}">{text}</text>'
+        yield _text("tick", anchor, x, top + 20, text)
     yield (
         f'<text class="tick" text-anchor="middle" x="{left + width / 2:.1f}" y="{top + 20:.1f}">'
         f"{escape(_fitted(grid.label + scale))}</text>"
@@ -252,7 +258,7 @@ def _rule_labels(panel: Panel, frame: _Frame) -> Iterator[str]:
         if rule.upright:
             on_the_right = first > (frame.left + frame.right) / 2
             x, y, anchor = first, frame.top - 3, "end" if on_the_right else "start"
-        yield f'<text class="said" text-anchor="{anchor}" x="{x:.1f}" y="{y:.1f}">{escape(rule.label)}</text>'
+        yield _text("said", anchor, x, y, rule.label)
 
 
 def _series(panel: Panel, series: Series, frame: _Frame) -> Iterator[str]:
@@ -307,7 +313,9 @@ def _whiskers(panel: Panel, series: Series, frame: _Frame, x: FloatArray, y: Flo
     low, high = (frame.x(panel.x, end) if lying else frame.y(panel.y, end) for end in (series.low, series.high))
     known = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & np.isfinite(low) & np.isfinite(high))
     path = "".join(
-        f"M{low[place]:.1f},{y[place]:.1f}H{high[place]:.1f}" if lying else f"M{x[place]:.1f},{low[place]:.1f}V{high[place]:.1f}"
+        f"M{low[place]:.1f},{y[place]:.1f}H{high[place]:.1f}"
+        if lying
+        else f"M{x[place]:.1f},{low[place]:.1f}V{high[place]:.1f}"
         for place in known
     )
     if path:
@@ -325,7 +333,10 @@ def _mark(panel: Panel, mark: Mark, frame: _Frame) -> Iterator[str]:
     if not (math.isfinite(x) and math.isfinite(y)):
         return
     if panel.grid is not None:
-        half = (np.diff(frame.x(panel.x, np.array([0.0, 1.0])))[0] / 2, np.diff(frame.y(panel.y, np.array([0.0, 1.0])))[0] / 2)
+        half = (
+            np.diff(frame.x(panel.x, np.array([0.0, 1.0])))[0] / 2,
+            np.diff(frame.y(panel.y, np.array([0.0, 1.0])))[0] / 2,
+        )
         yield (
             f'<rect class="sign best" x="{x - half[0]:.1f}" y="{y - half[1]:.1f}" width="{2 * half[0]:.1f}" '
             f'height="{2 * half[1]:.1f}"/>'
@@ -339,4 +350,4 @@ def _sign(sign: Sign, x: float, y: float) -> str:
         return f'<rect class="sign" x="{x - 5.5:.1f}" y="{y - 5.5:.1f}" width="11" height="11"/>'
     if sign is Sign.OWN_BEST:
         return f'<circle class="sign" cx="{x:.1f}" cy="{y:.1f}" r="5.8"/>'
-    return f'<circle class="sign best" cx="{x:.1f}" cy="{y:.1f}" r="8"/><circle class="sign best" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
+    return "".join(f'<circle class="sign best" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>' for radius in (8, 5))

@@ -7,11 +7,11 @@ import pandas as pd
 from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import ResultsError
 from orchestrator.results.export import write_table
-from orchestrator.results.loading import Results
 from orchestrator.results.findings.choices import choices_made
 from orchestrator.results.findings.linearity import linearity
 from orchestrator.results.findings.page import OUTCOME, Findings, page
 from orchestrator.results.findings.regimes import over_tasks
+from orchestrator.results.loading import Results
 from orchestrator.store.files import explained_output, make_folder
 
 PAGE = "README.md"
@@ -34,8 +34,8 @@ def write_findings(results: Results, output: Path) -> Path:
     spec = results.folder.existing().spec
     if spec.finetune is None:
         raise ResultsError(
-            "findings say how fine-tuning went, and nothing was trained: give the spec a section `finetune`; `ntksweep report` "
-            "draws every sweep"
+            "findings say how fine-tuning went, and nothing was trained: give the spec a section `finetune`; "
+            "`ntksweep report` draws every sweep"
         )
     cells = results.cells.to_pandas()
     trained = cells[cells["finetune_status"].notna()]
@@ -67,7 +67,9 @@ def write_findings(results: Results, output: Path) -> Path:
 
 def _spec_text(results: Results) -> str:
     content = results.folder.existing().spec.model_dump(mode="json", exclude={"results"}, exclude_none=True)
-    heading = "# The spec of these findings, every key resolved; paths start from the folder of the spec that was run.\n"
+    heading = (
+        "# The spec of these findings, every key resolved; paths start from the folder of the spec that was run.\n"
+    )
     return heading + to_yaml(content)
 
 

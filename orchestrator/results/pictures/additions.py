@@ -29,7 +29,9 @@ def picture(measured: Measured) -> Picture | Missing:
         *(name for bounds in _COLUMNS.values() for name in bounds if name),
     ]  # fmt: skip
     table = measured.table("additions", columns)
-    frames, panels, first_row = [], [], 0
+    frames: list[pd.DataFrame] = []
+    panels: list[Panel] = []
+    first_row = 0
     for variant in measured.variants:
         frame = _frame(variant, table)
         if len(frame):
@@ -41,12 +43,18 @@ def picture(measured: Measured) -> Picture | Missing:
     rows = pd.concat(frames, ignore_index=True)
     lowered = int((table["condition_number"] < table["kernel_condition_number"]).sum())
     says = (
-        f"{lowered} of {len(table)} additions lower the condition number. All numbers are divided by what the kernel had before "
-        "the layer was added: 1 means no change. Bars are what is proven, points what was measured, hollow points what is "
-        "predicted to first order; a bar that hardly exceeds its point is a tight bound."
+        f"{lowered} of {len(table)} additions lower the condition number. All numbers are divided by what the kernel "
+        "had before the layer was added: 1 means no change. Bars are what is proven, points what was measured, hollow "
+        "points what is predicted to first order; a bar that hardly exceeds its point is a tight bound."
     )
-    drawn = f"Drawn are the {len(rows)} additions that change the condition number most. " if len(rows) < _n_pairs(table) else ""
-    note = f"{drawn}Geometric means over seeds. Nothing bounds the condition number from below but 0. {measured.left_out}"
+    drawn = (
+        f"Drawn are the {len(rows)} additions that change the condition number most. "
+        if len(rows) < _n_pairs(table)
+        else ""
+    )
+    note = (
+        f"{drawn}Geometric means over seeds. Nothing bounds the condition number from below but 0. {measured.left_out}"
+    )
     return Picture(KIND, TITLE, says, tuple(panels), rows, across=2, note=note.strip())
 
 
@@ -66,7 +74,8 @@ def _frame(variant: Variant, table: pd.DataFrame) -> pd.DataFrame:
             ratios[column] = np.log(values.where(values > 0))
     means = ratios.groupby(["layer_set", "added_layer"], sort=False).mean()
     change = means["condition_number"].abs().sort_values(ascending=False, kind="stable")
-    found = np.exp(means.loc[change.index[:SHOWN]]).sort_values("condition_number", kind="stable").reset_index()
+    shown = means.loc[change.index[:SHOWN]].sort_values("condition_number", kind="stable")
+    found = shown.apply(np.exp).reset_index()
     return variant.put_first(found)
 
 
@@ -82,7 +91,15 @@ def _panels(variant: Variant, frame: pd.DataFrame, first_row: int) -> Iterator[P
         hollow = np.ones(len(frame), dtype=bool)
         series = (
             Series("measured, with its proven bounds", 0, measured, places, first_row, Form.POINTS, low=low, high=high),
-            Series("predicted to first order", 1, frame[str(predicted)].to_numpy(), places, first_row, Form.POINTS, hollow=hollow),
+            Series(
+                "predicted to first order",
+                1,
+                frame[str(predicted)].to_numpy(),
+                places,
+                first_row,
+                Form.POINTS,
+                hollow=hollow,
+            ),
         )
         values: list[FloatArray] = [measured, low, high, frame[str(predicted)].to_numpy(), np.array([1.0])]
         x = numbers(titles[name], "ratio to before", values, log=True)

@@ -36,9 +36,9 @@ def picture(measured: Measured) -> Picture | Missing:
     if not frames:
         return Missing(KIND, TITLE, "No λ has three layer sets that were trained with every seed.")
     says = (
-        "Above 0, layer sets with a larger number end with a larger loss; below 0, with a smaller one. A band that holds 0 "
-        f"shows nothing. Regimes are kept apart: linear is where |f − f_lin| / |f| of a layer set is at most {LINEAR_UP_TO:g} "
-        "at that λ."
+        "Above 0, layer sets with a larger number end with a larger loss; below 0, with a smaller one. A band that "
+        "holds 0 shows nothing. Regimes are kept apart: linear is where |f − f_lin| / |f| of a layer set is at most "
+        f"{LINEAR_UP_TO:g} at that λ."
     )
     note = f"Bands are 95 % intervals over layer sets and seeds; neighboring λ repeat each other. {measured.left_out}"
     rows = pd.concat(frames, ignore_index=True)

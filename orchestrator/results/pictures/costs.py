@@ -11,7 +11,9 @@ KIND, TITLE = "costs", "Where time and disk went"
 def picture(measured: Measured) -> Picture | Missing:
     """Return the picture of sweeps whose folder is there."""
     if measured.work is None or measured.work.kinds.empty:
-        return Missing(KIND, TITLE, "Only the tables of the sweep are here, not its folder with journals and artifacts.")
+        return Missing(
+            KIND, TITLE, "Only the tables of the sweep are here, not its folder with journals and artifacts."
+        )
     rows = measured.work.kinds.astype({"bytes": "float64"})
     rows = rows[(rows["seconds"] > 0) | (rows["bytes"] > 0)].reset_index(drop=True)
     if rows.empty:
@@ -21,19 +23,19 @@ def picture(measured: Measured) -> Picture | Missing:
     panels = tuple(
         Panel(
             title, _from_zero(label, of, values), y,
-            (Series(name, 0, values, np.arange(len(rows), dtype=np.float64), 0, Form.BARS),),
+            (Series(label, 0, values, np.arange(len(rows), dtype=np.float64), 0, Form.BARS),),
         )
-        for title, label, of, name, values in (
-            ("Time of one worker", "time", "s", "time", rows["seconds"].to_numpy()),
-            ("Bytes of artifacts on disk", "size", unit, "disk", rows["bytes"].to_numpy() / size),
+        for title, label, of, values in (
+            ("Time of one worker", "time", "s", rows["seconds"].to_numpy()),
+            ("Bytes of artifacts on disk", "size", unit, rows["bytes"].to_numpy() / size),
         )
     )  # fmt: skip
-    longest, largest = rows.loc[rows["seconds"].idxmax(), "stage"], rows.loc[rows["bytes"].idxmax(), "stage"]
+    longest, largest = (rows["stage"].iloc[int(rows[name].to_numpy().argmax())] for name in ("seconds", "bytes"))
     total, bytes_total = rows["seconds"].sum(), rows["bytes"].sum() / size
     says = (
         f"All finished stages took {total:,.1f} s of one worker, most of them {longest} "
-        f"({100 * rows['seconds'].max() / max(total, 1e-9):.0f} %). The artifacts have {bytes_total:,.3g} {unit}, most of them "
-        f"{largest}."
+        f"({100 * rows['seconds'].max() / max(total, 1e-9):.0f} %). The artifacts have {bytes_total:,.3g} {unit}, "
+        f"most of them {largest}."
     )
     return Picture(KIND, TITLE, says, panels, rows, across=2, note="Times include stages that were computed again.")
 

@@ -1,5 +1,7 @@
 """Where the eigenvalues of kernels lie: how many there are in each power of ten."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
@@ -33,16 +35,16 @@ def picture(measured: Measured) -> Picture | Missing:
         "A hill is a crowd of eigenvalues of about one size. λ cuts it: what lies right of λ · trace(K)/M is learned, "
         "what lies left of it is held back. What lies below the noise floor is drawn at it."
         if measured.lambda_unit != "absolute"
-        else "A hill is a crowd of eigenvalues of about one size. λ cuts it: what lies right of λ is learned, what lies "
-        "left of it is held back. What lies below the noise floor is drawn at it."
+        else "A hill is a crowd of eigenvalues of about one size. λ cuts it: what lies right of λ is learned, what "
+        "lies left of it is held back. What lies below the noise floor is drawn at it."
     )
     return Picture(KIND, TITLE, says, tuple(panels), rows, across=2, note=note(measured, rows))
 
 
 def _densities(measured: Measured, variant: Variant) -> pd.DataFrame:
     parts = [
-        _part(row.layer_set, row.seed, row.noise_floor, *density_of(np.asarray(row.eigenvalues, dtype=np.float64), row.noise_floor))
-        for row in spectra_of(measured, variant).itertuples(index=False)
+        _part(row, *density_of(np.asarray(row["eigenvalues"], dtype=np.float64), float(row["noise_floor"])))
+        for _, row in spectra_of(measured, variant).iterrows()
     ]
     parts.extend(_estimated(measured, variant, {str(part["layer_set"].iloc[0]) for part in parts}))
     return variant.put_first(pd.concat(parts, ignore_index=True)) if parts else pd.DataFrame()
@@ -56,25 +58,24 @@ def _estimated(measured: Measured, variant: Variant, known: set[str]) -> list[pd
     columns = [*VARIANT, "seed", "layer_set", "noise_floor", "grid", "density"]
     found = variant.choose(measured.table("densities", columns, where)).drop_duplicates("layer_set")
     parts = []
-    for row in found.itertuples(index=False):
-        grid, density = (np.asarray(values, dtype=np.float64) for values in (row.grid, row.density))
+    for _, row in found.iterrows():
+        grid, density = (np.asarray(row[name], dtype=np.float64) for name in ("grid", "density"))
         if len(density):
             chosen = np.unique(np.linspace(0, len(grid) - 1, _POINTS).round().astype(int))
-            parts.append(_part(row.layer_set, row.seed, row.noise_floor, grid[chosen], density[chosen]))
+            parts.append(_part(row, grid[chosen], density[chosen]))
     return parts
 
 
-def _part(name: str, seed: int, floor: float, grid: FloatArray, density: FloatArray) -> pd.DataFrame:
-    return pd.DataFrame(
-        {"layer_set": name, "seed": seed, "eigenvalue": grid, "density": density, "noise_floor": floor}
-    )
+def _part(row: "pd.Series[Any]", grid: FloatArray, density: FloatArray) -> pd.DataFrame:
+    part = pd.DataFrame({"layer_set": str(row["layer_set"]), "seed": int(row["seed"]), "eigenvalue": grid})
+    return part.assign(density=density, noise_floor=float(row["noise_floor"]))
 
 
 def density_of(eigenvalues: FloatArray, floor: float) -> tuple[FloatArray, FloatArray]:
     """Return places, and the number of eigenvalues for each power of ten there.
 
-    Each eigenvalue counts as a Gaussian of `WIDTH` powers of ten; those below the noise floor are put at it. The integral
-    over the decimal logarithm of the places is the number of eigenvalues.
+    Each eigenvalue counts as a Gaussian of `WIDTH` powers of ten; those below the noise floor are put at it. The
+    integral over the decimal logarithm of the places is the number of eigenvalues.
 
     Args:
         eigenvalues: of one kernel (M,).

@@ -23,7 +23,9 @@ def picture(measured: Measured) -> Picture | Missing:
     """Return the picture of sweeps whose cells were trained."""
     if not measured.trained or not measured.cells[_DIFFERENCE].notna().any():
         return Missing(KIND, TITLE, "Nothing was trained, so that there is nothing to hold the linearization against.")
-    frames, panels, first_row = [], [], 0
+    frames: list[pd.DataFrame] = []
+    panels: list[Panel] = []
+    first_row = 0
     for variant in measured.variants:
         frame = _frame(measured, variant)
         if len(frame):
@@ -33,15 +35,17 @@ def picture(measured: Measured) -> Picture | Missing:
     rows = pd.concat(frames, ignore_index=True)
     held = _held(measured)
     says = (
-        "f is the fine-tuned model, f_lin its linearization, trained alike. Below the dashed line they differ by a tenth at "
-        "most: there the kernel describes fine-tuning. A larger λ holds the weights nearer and brings both together."
+        "f is the fine-tuned model, f_lin its linearization, trained alike. Below the dashed line they differ by a "
+        "tenth at most: there the kernel describes fine-tuning. A larger λ holds the weights nearer and brings both "
+        "together."
     )
     if held:
         says += f" {held}"
     note = (
-        "Left: geometric means over seeds, a line a layer set. Right: the error |f(θ) − f(θ₀) − J(θ − θ₀)| of a few training "
-        "examples, geometric mean over layer sets and seeds; the band holds all of them. b is the largest curvature that was "
-        f"seen at a few places, so that the bound is an estimate. {measured.about_lines} {measured.left_out}"
+        "Left: geometric means over seeds, a line a layer set. Right: the error |f(θ) − f(θ₀) − J(θ − θ₀)| of a few "
+        "training examples, geometric mean over layer sets and seeds; the band holds all of them. b is the largest "
+        f"curvature that was seen at a few places, so that the bound is an estimate. {measured.about_lines} "
+        f"{measured.left_out}"
     )
     return Picture(KIND, TITLE, says, tuple(panels), rows, across=2, note=" ".join(note.split()))
 
@@ -71,8 +75,8 @@ def _frame(measured: Measured, variant: Variant) -> pd.DataFrame:
 
 def _geometric(cells: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:
     """Return geometric means of positive numbers, with the smallest and the largest."""
-    logs = np.log(cells[columns].where(cells[columns] > 0))
-    groups = pd.concat([cells[by], logs], axis=1).groupby(by, sort=False)[columns]
+    logs = cells[columns].where(cells[columns] > 0).apply(np.log)
+    groups = logs.assign(**{name: cells[name] for name in by}).groupby(by, sort=False)[columns]
     parts = {}
     for column in columns:
         parts[column] = np.exp(groups.mean()[column])
@@ -100,8 +104,9 @@ def _panels(measured: Measured, variant: Variant, frame: pd.DataFrame, first_row
     errors = frame[frame["layer_set"] == _ALL]
     bounds = tuple(
         Series(
-            label, style, errors["lambda_given"].to_numpy(), errors[column].to_numpy(), first_row + int(errors.index[0]),
-            low=errors[f"{column}_low"].to_numpy(), high=errors[f"{column}_high"].to_numpy(), faint=True,
+            label, style, errors["lambda_given"].to_numpy(), errors[column].to_numpy(),
+            first_row + int(errors.index[0]), low=errors[f"{column}_low"].to_numpy(),
+            high=errors[f"{column}_high"].to_numpy(), faint=True,
         )
         for column, (label, style) in _ERROR.items()
         if errors[column].notna().any()

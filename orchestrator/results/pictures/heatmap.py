@@ -7,6 +7,7 @@ import pandas as pd
 
 from orchestrator.results.pictures.lambda_path import LOSS_NAME, METRIC_NAMES, best_rows, outcomes, path_of
 from orchestrator.results.pictures.measured import Measured, Variant
+from orchestrator.results.pictures.numerals import plain
 from orchestrator.results.pictures.picture import Grid, Mark, Missing, Panel, Picture, Sign, names, spread
 
 KIND, TITLE = "heatmap", "Every layer set and λ"
@@ -27,8 +28,8 @@ def picture(measured: Measured) -> Picture | Missing:
     drawn = rows["layer_set"].nunique()
     cut = "" if drawn == len(measured.layer_sets) else f"Shown are the {drawn} best layer sets. "
     says = (
-        "Dark is good. A column that is dark from top to bottom is a λ that suits all layer sets; a dark row is a layer "
-        "set that works with many λ. The outlined cell is the best."
+        "Dark is good. A column that is dark from top to bottom is a λ that suits all layer sets; a dark row is a "
+        "layer set that works with many λ. The outlined cell is the best."
     )
     return Picture(KIND, TITLE, says, tuple(panels), rows, note=(cut + measured.left_out).strip())
 
@@ -38,7 +39,7 @@ def _panels(measured: Measured, variant: Variant, frame: pd.DataFrame, first_row
     layer_sets = [str(name) for name in frame["layer_set"].unique()]
     columns = np.searchsorted(lambdas, frame["lambda_given"])
     lines = frame["layer_set"].map({name: place for place, name in enumerate(layer_sets)}).to_numpy()
-    x = names("λ", measured.lambda_unit, [f"{value:.2g}" for value in lambdas])
+    x = names("λ", measured.lambda_unit, [plain(value) for value in lambdas])
     y = names("layer set", "name", layer_sets)
     for whose, column in outcomes(measured, variant):
         is_loss = column.endswith("loss")
@@ -47,7 +48,7 @@ def _panels(measured: Measured, variant: Variant, frame: pd.DataFrame, first_row
         grid = Grid(columns, lines, values, first_row, f"{label} ({unit})", is_loss and spread(values), is_loss)
         best = best_rows(frame, column)
         signed = best[column] if is_loss else -best[column]
-        marks = ()
+        marks: tuple[Mark, ...] = ()
         if len(best):
             place = frame.index.get_loc(signed.idxmin())
             marks = (Mark(float(columns[place]), float(lines[place]), Sign.BEST),)

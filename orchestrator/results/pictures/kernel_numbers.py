@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import pyarrow.compute as pc
 
 from ntk_dist.arrays import FloatArray
 from orchestrator.results.pictures.lambda_path import METRIC_NAMES, best_rows, outcome_axis
@@ -14,6 +13,9 @@ from orchestrator.results.tables.correlations import FEWEST, LINEAR_UP_TO, ON_LO
 from orchestrator.results.tables.statistics import bootstrap, correlations, percentile_interval
 
 KIND, TITLE = "kernel-numbers", "Does the kernel tell which layers to adapt?"
+
+MOST_WHISKERS = 60
+"""Layer sets up to which their range over seeds is drawn; more whiskers hide the points."""
 
 NAMES = {
     "condition_number_relative_sigma": ("condition number", "ratio"),
@@ -39,7 +41,9 @@ def picture(measured: Measured) -> Picture | Missing:
             found.append(coefficient)
         first_row += len(frame)
     rows = pd.concat([frame for _, frame in frames], ignore_index=True)
-    return Picture(KIND, TITLE, _says(measured), tuple(panels), rows, across=3, note=_note(measured, set(rows["regime"])))
+    return Picture(
+        KIND, TITLE, _says(measured), tuple(panels), rows, across=3, note=_note(measured, set(rows["regime"]))
+    )
 
 
 def _outcome(measured: Measured, variant: Variant) -> str:
@@ -47,11 +51,13 @@ def _outcome(measured: Measured, variant: Variant) -> str:
 
 
 def _frame(measured: Measured, variant: Variant) -> pd.DataFrame:
-    """Return a row for each layer set: its kernel's numbers and its outcome, at the lambda where its loss is smallest."""
+    """Return a row for each layer set: its kernel's numbers and its outcome, at the lambda of its smallest loss."""
     cells = variant.choose(measured.cells)
     outcome, prefix = _outcome(measured, variant), "finetune_" if measured.trained else ""
     columns = [*KERNEL, outcome, f"{prefix}eval_loss", "difference_eval_relative"]
-    logs = cells.assign(**{name: np.log(cells[name].where(cells[name] > 0)) for name in (*KERNEL, "difference_eval_relative")})
+    logs = cells.assign(
+        **{name: np.log(cells[name].where(cells[name] > 0)) for name in (*KERNEL, "difference_eval_relative")}
+    )
     found = over_seeds(logs, ["layer_set", "lambda_given"], columns)
     best = best_rows(found, f"{prefix}eval_loss")
     best = best[best["layer_set"].isin(measured.best_sets(len(measured.variants)))]
@@ -75,16 +81,21 @@ def _panel(
     label, unit = NAMES[quantity]
     axis = numbers(label, unit, [x], log=bool((x[np.isfinite(x)] > 0).all()))
     coefficient = _coefficient(measured, variant, frame, quantity, outcome)
-    ends = [frame[outcome].to_numpy(), frame[f"{outcome}_low"].to_numpy(), frame[f"{outcome}_high"].to_numpy()]
+    drawn = [each for each in series if each.low is not None and each.high is not None]
+    ends = [frame[outcome].to_numpy(), *(end for each in drawn for end in (each.low, each.high) if end is not None)]
     return Panel(variant.titled(coefficient), axis, outcome_axis(outcome, ends), series), coefficient
 
 
 def _series(frame: pd.DataFrame, quantity: str, outcome: str, first_row: int) -> Iterator[Series]:
-    names = {"": "layer set", "linear": f"linear at its best λ (difference up to {LINEAR_UP_TO:g})", "nonlinear": "nonlinear at its best λ"}
+    names = {
+        "": "layer set",
+        "linear": f"linear at its best λ (difference up to {LINEAR_UP_TO:g})",
+        "nonlinear": "nonlinear at its best λ",
+    }
     for style, (regime, name) in enumerate(names.items()):
         rows = frame[frame["regime"] == regime]
         if len(rows):
-            several = rows["n_seeds"].max() > 1
+            several = rows["n_seeds"].max() > 1 and len(frame) <= MOST_WHISKERS
             yield Series(
                 name, style, rows[quantity].to_numpy(), rows[outcome].to_numpy(), first_row + int(rows.index[0]),
                 form=Form.POINTS,
@@ -123,8 +134,9 @@ def _says(measured: Measured) -> str:
     metric = METRIC_NAMES[measured.variants[0].metric][0]
     whose = "fine-tuned model" if measured.trained else "ridge solution"
     text = (
-        f"Each point is a layer set at its best λ. If a number of the kernel told which layers to adapt, the points would "
-        f"rise or fall steadily with the {metric} of the {whose}. An interval that holds 0 says that nothing is shown."
+        "Each point is a layer set at its best λ. If a number of the kernel told which layers to adapt, the points "
+        f"would rise or fall steadily with the {metric} of the {whose}. An interval that holds 0 says that nothing is "
+        "shown."
     )
     if not measured.trained:
         text += " The outcome here is made from the same kernel; only fine-tuning can test it."
@@ -133,9 +145,10 @@ def _says(measured: Measured) -> str:
 
 def _note(measured: Measured, regimes: set[str]) -> str:
     few = "" if len(measured.layer_sets) >= 5 else "With so few layer sets the intervals mean nothing. "
-    bars = "Bars reach from the lowest to the highest seed. " if measured.n_seeds > 1 else ""
+    ranged = measured.n_seeds > 1 and len(measured.layer_sets) <= MOST_WHISKERS
+    bars = "Bars reach from the lowest to the highest seed. " if ranged else ""
     alike = f"All layer sets are in the {min(regimes)} regime there. " if len(regimes) == 1 and min(regimes) else ""
     return (
-        f"{few}{alike}{bars}Intervals hold 95 % of draws of layer sets and seeds with replacement; layer sets share layers and are "
-        f"no independent sample. {measured.left_out}"
+        f"{few}{alike}{bars}Intervals hold 95 % of draws of layer sets and seeds with replacement; layer sets share "
+        f"layers and are no independent sample. {measured.left_out}"
     ).strip()

@@ -130,7 +130,7 @@ def _marks(measured: Measured, frame: pd.DataFrame, column: str) -> Iterator[Mar
             if row["layer_set"] in measured.styles:
                 yield Mark(row["lambda_given"], row[column], Sign.AT_EDGE if edge else Sign.OWN_BEST)
     signed = best[column] if column.endswith("loss") else -best[column]
-    top = best.loc[signed.idxmin()]
+    top = best.iloc[int(signed.to_numpy().argmin())]
     yield Mark(top["lambda_given"], top[column], Sign.BEST)
 
 
@@ -143,7 +143,7 @@ def _says(measured: Measured, rows: pd.DataFrame, frames: list[tuple[Variant, pd
     _, frame = frames[0]
     if found[0].empty:
         return "Each line is a layer set."
-    top = found[0].loc[found[0][column].idxmin()]
+    top = found[0].iloc[int(found[0][column].to_numpy().argmin())]
     place = f" on {frames[0][0].title}" if frames[0][0].title else ""
     text = (
         f"The smallest loss of the {whose}{place} is {top[column]:.4g}, with {top['layer_set']} at λ = "

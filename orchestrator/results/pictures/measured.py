@@ -108,7 +108,7 @@ class Measured:
                 frame[name] = np.where(np.isinf(values), np.nan, values)
         for model in ("finetune", "linearized"):
             diverged = frame[f"{model}_status"] == "diverged"
-            columns = [name for name in frame if name.startswith(f"{model}_") and name != f"{model}_status"]
+            columns = [name for name in _COLUMNS if name.startswith(f"{model}_") and name != f"{model}_status"]
             frame.loc[diverged, columns] = np.nan
         return frame
 
@@ -157,7 +157,10 @@ class Measured:
         n, of = len(self.variants), len(self.all_variants)
         if n == of:
             return ""
-        return f"Drawn are {n} of the {of} combinations of task, rank, learning rate and training-set size; all of them are in the table."
+        return (
+            f"Drawn are {n} of the {of} combinations of task, rank, learning rate and training-set size; all of them "
+            "are in the table."
+        )
 
     @cached_property
     def layer_sets(self) -> list[str]:
@@ -176,7 +179,9 @@ class Measured:
         means = self.cells.groupby([*place, "lambda_given"], sort=False, dropna=False)[outcome].mean()
         best = means.groupby(place, sort=False, dropna=False).min().reset_index()
         best["rank"] = best.groupby(VARIANT, sort=False, dropna=False)[outcome].rank(na_option="bottom")
-        return [str(name) for name in best.groupby("layer_set", sort=False)["rank"].mean().sort_values(kind="stable").index]
+        return [
+            str(name) for name in best.groupby("layer_set", sort=False)["rank"].mean().sort_values(kind="stable").index
+        ]
 
     @cached_property
     def styles(self) -> dict[str, int]:
@@ -218,7 +223,7 @@ def over_seeds(cells: pd.DataFrame, by: list[str], columns: Sequence[str]) -> pd
     groups = cells.groupby(by, sort=False, dropna=False)
     found = groups[list(columns)].mean()
     low, high = groups[list(columns)].min(), groups[list(columns)].max()
-    ordered = {}
+    ordered: dict[str, pd.Series[float]] = {}
     for column in columns:
         ordered |= {column: found[column], f"{column}_low": low[column], f"{column}_high": high[column]}
     return pd.DataFrame({"n_seeds": groups["seed"].nunique(), **ordered}).reset_index()

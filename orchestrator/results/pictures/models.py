@@ -56,7 +56,7 @@ def _frame(measured: Measured, variant: Variant) -> pd.DataFrame:
 
 
 def _with_ends(part: pd.DataFrame) -> pd.DataFrame:
-    """Return rows with `low` and `high`: a 95 % Student interval of the mean where there are enough seeds, or the range."""
+    """Return rows with `low` and `high`: a 95 % Student interval of the mean of enough seeds, or the range."""
     n = part["n_seeds"].to_numpy()
     half = student.ppf(0.975, np.maximum(n - 1, 1)) * part["deviation"] / np.sqrt(n)
     enough = n >= ENOUGH_SEEDS
@@ -99,15 +99,18 @@ def _panel(measured: Measured, variant: Variant, frame: pd.DataFrame, first_row:
 def _apart(rules: list[Rule]) -> list[Rule]:
     """Return rules whose labels do not hide each other: of two that nearly coincide one label says both."""
     if len(rules) == 2 and abs(rules[0].value - rules[1].value) < 0.04:
-        return [Rule(rules[0].value, " / ".join(rule.label for rule in rules), upright=True), Rule(rules[1].value, "", upright=True)]
+        return [
+            Rule(rules[0].value, " / ".join(rule.label for rule in rules), upright=True),
+            Rule(rules[1].value, "", upright=True),
+        ]
     return rules
 
 
 def _says(measured: Measured) -> str:
     if not measured.trained:
         return (
-            "Nothing was trained: the points are ridge solutions, each at the λ with the smallest loss. Points left of the "
-            "dashed lines do no better than no fine-tuning, or than always saying the most frequent class."
+            "Nothing was trained: the points are ridge solutions, each at the λ with the smallest loss. Points left of "
+            "the dashed lines do no better than no fine-tuning, or than always saying the most frequent class."
         )
     return (
         "Where the three points of a layer set lie together, the linearized model tells what fine-tuning ends with. A "
@@ -120,12 +123,14 @@ def _note(measured: Measured, rows: pd.DataFrame) -> str:
     seeds = f"{most}" if least == most else f"{least} to {most}"
     n_train = ", ".join(f"{int(n):,}" for n in rows["n_train"].unique())
     ends = (
-        f"bars are 95 % intervals of the mean (Student's t), or the range where fewer than {ENOUGH_SEEDS} seeds are there."
+        f"bars are 95 % intervals of the mean (Student's t), or the range of fewer than {ENOUGH_SEEDS} seeds."
         if most >= ENOUGH_SEEDS
         else "there is one seed, and so no bar."
         if most == 1
-        else f"bars reach from the lowest to the highest seed: fewer than {ENOUGH_SEEDS} seeds give no interval worth its name."
+        else f"bars reach from the lowest to the highest seed; fewer than {ENOUGH_SEEDS} give no interval worth its "
+        "name."
     )
     drawn = rows["layer_set"].nunique()
     cut = f"The {drawn} best of {len(measured.layer_sets)} layer sets. " if drawn < len(measured.layer_sets) else ""
-    return f"{cut}n = {n_train} training examples, {seeds} seed(s); {ends} Each model at its own best λ. {measured.left_out}".strip()
+    counted = f"n = {n_train} training examples, {seeds} seed{'' if most == 1 else 's'}"
+    return f"{cut}{counted}; {ends} Each model at its own best λ. {measured.left_out}".strip()

@@ -45,7 +45,9 @@ def note(measured: Measured, rows: pd.DataFrame) -> str:
     """Return what of the spectra is drawn."""
     drawn, of = rows["layer_set"].nunique(), len(measured.layer_sets)
     parts = [
-        f"Kernels of seed {int(rows['seed'].iloc[0])}; those of other seeds are in the table." if measured.n_seeds > 1 else "",
+        f"Kernels of seed {int(rows['seed'].iloc[0])}; those of other seeds are in the table."
+        if measured.n_seeds > 1
+        else "",
         f"Drawn are the {drawn} best of {of} layer sets." if drawn < of else "",
         measured.about_lines,
         measured.left_out,
@@ -59,7 +61,11 @@ def spectra_of(measured: Measured, variant: Variant) -> pd.DataFrame:
     columns = [*VARIANT, "seed", "layer_set", "eigenvalues"]
     if cells.empty:
         return pd.DataFrame(columns=[*columns, "noise_floor"])
-    shown = [name for name in measured.best_sets(_POINTS * len(measured.variants)) if name in set(measured.ranking[:MOST_SETS])]
+    shown = [
+        name
+        for name in measured.best_sets(_POINTS * len(measured.variants))
+        if name in set(measured.ranking[:MOST_SETS])
+    ]
     where = pc.field("layer_set").isin(shown) & (pc.field("seed") == int(cells["seed"].iloc[0]))
     found = variant.choose(measured.table("spectra", columns, where))
     found = found[found["eigenvalues"].notna()].drop_duplicates("layer_set")
@@ -87,7 +93,13 @@ def _thinned(variant: Variant, spectra: pd.DataFrame) -> pd.DataFrame:
 
 def _panel(measured: Measured, variant: Variant, frame: pd.DataFrame, first_row: int) -> Panel:
     series = tuple(
-        Series(name, style, rows["place"].to_numpy(dtype=np.float64), rows["eigenvalue"].to_numpy(), first_row + int(rows.index[0]))
+        Series(
+            name,
+            style,
+            rows["place"].to_numpy(dtype=np.float64),
+            rows["eigenvalue"].to_numpy(),
+            first_row + int(rows.index[0]),
+        )
         for name, style, rows in measured.lines_of(frame)
     )
     values = frame["eigenvalue"].to_numpy()

@@ -1,5 +1,6 @@
 """The tables that pictures are made of: those of a results folder, or files that `ntksweep findings` has written."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -50,12 +51,12 @@ class WrittenTables:
 
     def __init__(self, folder: Path) -> None:
         self.spec = read_spec(folder / SPEC)
-        self.paths = {name: folder / f"{name}.parquet" for name in TABLES if (folder / f"{name}.parquet").is_file()}
+        self.paths = {name: folder / f"{name}.parquet" for name in TABLES if _is_plain(folder / f"{name}.parquet")}
 
     @staticmethod
     def are_in(folder: Path) -> bool:
         """Return whether a folder holds such files."""
-        return (folder / "cells.parquet").is_file() and (folder / SPEC).is_file()
+        return all(_is_plain(folder / name) for name in ("cells.parquet", SPEC))
 
     def read(self, name: str, columns: list[str] | None = None, where: "pc.Expression | None" = None) -> pa.Table:
         """Return rows of a table; columns that it lacks are left out.
@@ -68,6 +69,11 @@ class WrittenTables:
             return dataset.to_table(columns=_present(dataset, columns), filter=where)
         except (OSError, pa.ArrowInvalid) as error:
             raise ResultsError(f"{self.paths[name]} cannot be read ({error})") from error
+
+
+def _is_plain(path: Path) -> bool:
+    # of a folder that comes from somebody else no link is followed; it may be one that may not be entered
+    return os.path.isfile(path) and not os.path.islink(path)  # noqa: PTH113, PTH114
 
 
 def _present(dataset: ds.Dataset, columns: list[str] | None) -> list[str] | None:

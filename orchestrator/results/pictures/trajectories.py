@@ -41,8 +41,8 @@ def picture(measured: Measured) -> Picture | Missing:
         "where they part, it left it. An evaluation loss that turns up while the training loss falls is overfitting."
     )
     note = (
-        "Left the cell with the smallest fine-tuned loss, then the same layer set at the smallest and the largest λ; means "
-        f"over seeds, bands from the lowest to the highest. {measured.left_out}"
+        "Left the cell with the smallest fine-tuned loss, then the same layer set at the smallest and the largest λ; "
+        f"means over seeds, bands from the lowest to the highest. {measured.left_out}"
     )
     rows = pd.concat(frames, ignore_index=True)
     return Picture(KIND, TITLE, says, tuple(panels), rows, across=3, note=note.strip())
@@ -54,7 +54,7 @@ def _shown(measured: Measured, variant: Variant) -> list[tuple[str, float]]:
     best = best_rows(found, "finetune_eval_loss")
     if best.empty:
         return []
-    top = best.loc[best["finetune_eval_loss"].idxmin()]
+    top = best.iloc[int(best["finetune_eval_loss"].to_numpy().argmin())]
     lambdas = found.loc[found["layer_set"] == top["layer_set"], "lambda_given"]
     chosen = dict.fromkeys((float(top["lambda_given"]), float(lambdas.min()), float(lambdas.max())))
     return [(str(top["layer_set"]), strength) for strength in chosen]
@@ -67,7 +67,9 @@ def _frame(measured: Measured, variant: Variant, layer_set: str, strength: float
     means = over_seeds(found, ["layer_set", "lambda_given", "step"], [name for name in _LINES if name in found])
     means = means.sort_values("step", kind="stable", ignore_index=True)
     most = MOST_ROWS // (3 * len(measured.variants))
-    chosen = np.unique(np.linspace(0, len(means) - 1, min(len(means), most)).round().astype(int)) if len(means) else []
+    if means.empty:
+        return means
+    chosen = np.unique(np.linspace(0, len(means) - 1, min(len(means), most)).round().astype(int))
     return variant.put_first(means.iloc[chosen].reset_index(drop=True))
 
 

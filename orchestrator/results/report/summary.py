@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -72,7 +73,10 @@ def _lead(measured: Measured) -> str:
 def _facts(measured: Measured) -> Iterator[tuple[str, str]]:
     cells = measured.cells
     status = measured.work.status if measured.work else None
-    yield "cells", f"{len(cells):,}" if status is None or status.cells == len(cells) else f"{len(cells):,} of {status.cells:,}"
+    yield (
+        "cells",
+        f"{len(cells):,}" if status is None or status.cells == len(cells) else f"{len(cells):,} of {status.cells:,}",
+    )
     if measured.trained:
         yield "trained", f"{int(cells['finetune_status'].notna().sum()):,}"
     if len(cells):
@@ -95,14 +99,19 @@ def _answer(measured: Measured) -> str:
         if measured.trained
         else "ridge solutions, which is what fine-tuning the linearized model with squared loss would end at"
     )
+    loss = "evaluation loss of the fine-tuned model" if measured.trained else "evaluation loss"
     return (
-        f"Below are the numbers of {whose}. Each layer set stands at the λ with its smallest mean evaluation loss, "
+        f"Below are the numbers of {whose}. Each layer set stands at the λ with its smallest mean {loss}, "
         "best first. λ was chosen on the same evaluation examples, so the best numbers are a little too good."
     )
 
 
 def _best(measured: Measured, variant: Variant) -> Table:
-    models = {"ridge": "", "linearized": "linearized_", "fine-tuned": "finetune_"} if measured.trained else {"ridge": ""}
+    models = (
+        {"ridge": ""}
+    if measured.trained:
+        models = {"fine-tuned": "finetune_", "linearized": "linearized_", "ridge": ""}
+    )
     cells = variant.choose(measured.cells)
     columns = [f"{prefix}eval_{what}" for prefix in models.values() for what in (variant.metric, "loss")]
     frame = over_seeds(cells, ["layer_set", "lambda_given"], columns)
@@ -112,7 +121,9 @@ def _best(measured: Measured, variant: Variant) -> Table:
     sizes = cells.groupby("layer_set", sort=False)["n_parameters"].first()
     best = best.assign(edge=edge).sort_values(by, kind="stable")[:SHOWN]
     metric = METRIC_NAMES[variant.metric][0]
-    headings = ["layer set", "parameters", "best λ"] + [f"{whose} {what}" for whose in models for what in (metric, "loss")]
+    headings = ["layer set", "parameters", "best λ"] + [
+        f"{whose} {what}" for whose in models for what in (metric, "loss")
+    ]
     rows = [
         [
             str(row["layer_set"]),
@@ -129,7 +140,7 @@ def _best(measured: Measured, variant: Variant) -> Table:
     return Table(title, headings, rows)
 
 
-def with_spread(row: "pd.Series[float]", column: str) -> str:
+def with_spread(row: "pd.Series[Any]", column: str) -> str:
     """Return a mean, with half the range of the seeds where there are several."""
     value, half = row[column], (row[f"{column}_high"] - row[f"{column}_low"]) / 2
     if pd.isna(value):
@@ -142,15 +153,16 @@ def _cautions(measured: Measured) -> Iterator[str]:
     status = measured.work.status if measured.work else None
     if status is not None and len(cells) < status.cells:
         yield (
-            f"{len(cells):,} of {status.cells:,} cells are in the tables. What is missing may be better than what is here; "
-            "`ntksweep run` goes on."
+            f"{len(cells):,} of {status.cells:,} cells are in the tables. What is missing may be better than what is "
+            "here; `ntksweep run` goes on."
         )
     if cells.empty:
         return
     if measured.n_seeds < FEW_SEEDS:
         several = f"{measured.n_seeds} seeds" if measured.n_seeds > 1 else "One seed"
         yield (
-            f"{several}: a range over fewer than {FEW_SEEDS} says how far these seeds lie apart, not where others would be."
+            f"{several}: a range over fewer than {FEW_SEEDS} says how far these seeds lie apart, not where others "
+            "would be."
         )
     if len(measured.layer_sets) < FEW_SETS:
         yield f"{len(measured.layer_sets)} layer set(s): a correlation over fewer than {FEW_SETS} means nothing."

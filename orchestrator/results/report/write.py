@@ -14,7 +14,7 @@ from orchestrator.results.pictures.kinds import all_pictures
 from orchestrator.results.pictures.measured import Measured
 from orchestrator.results.pictures.picture import Missing, Picture, Sign
 from orchestrator.results.report.summary import summarize
-from orchestrator.store.files import explained_output, make_folder, replace
+from orchestrator.store.files import explained_output, write_output
 from orchestrator.version import VERSION
 
 PAGE = "report.html"
@@ -42,20 +42,13 @@ def write_report(measured: Measured, path: Path, *, overwrite: bool = False) -> 
         StorageError: the file cannot be written.
         OutdatedError: Jinja2 is not installed.
     """
-    refuse_other_file(path, overwrite=overwrite)
+    _refuse_other_file(path, overwrite=overwrite)
     content = page(measured).encode()
-    make_folder(path.parent)
-    with explained_output(path):
-        replace(path, content)
+    write_output(path, content)
     return path
 
 
-def refuse_other_file(path: Path, *, overwrite: bool) -> None:
-    """Raise an error if a file that is no report of this tool lies at `path`.
-
-    Raises:
-        ResultsError: says how to replace it.
-    """
+def _refuse_other_file(path: Path, *, overwrite: bool) -> None:
     if overwrite or not path.is_file():
         return
     with explained_output(path), path.open("rb") as stream:

@@ -44,7 +44,8 @@ _READ = """
       if (element.tagName === "polyline") {
         [...element.points].forEach((point, place) => add(element, point.x, point.y, row + place));
       } else if (element.tagName === "rect") {
-        add(element, of("x") + of("width") / (element.classList.contains("bar") ? 1 : 2), of("y") + of("height") / 2, row);
+        const part = element.classList.contains("bar") ? 1 : 2;
+        add(element, of("x") + of("width") / part, of("y") + of("height") / 2, row);
       } else {
         add(element, of("x"), of("y"), row);
       }
@@ -114,7 +115,9 @@ class Page:
 def _picture(found: dict[str, Any]) -> ShownPicture:
     text = base64.b64decode(found["csv"].partition("base64,")[2]).decode()
     columns = ["x", "y", "row", "series", "seen"]
-    panels = [ShownPanel(**(each | {"marks": pd.DataFrame(each["marks"], columns=columns)})) for each in found["panels"]]
+    panels = [
+        ShownPanel(**(each | {"marks": pd.DataFrame(each["marks"], columns=columns)})) for each in found["panels"]
+    ]
     return ShownPicture(found["kind"], pd.read_csv(io.StringIO(text)), panels)
 
 

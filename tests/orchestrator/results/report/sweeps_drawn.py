@@ -15,7 +15,8 @@ HOSTILE = "<script>document.title='taken'</script>[/b]"
 
 TRAINED: dict[str, Any] = {
     "finetune": {
-        "optimizer": "gradient_descent", "learning_rate": 0.05, "epochs": 12, "num_evaluations": 4, "kernel_examples": 3,
+        "optimizer": "gradient_descent", "learning_rate": 0.05, "epochs": 12, "num_evaluations": 4,
+        "kernel_examples": 3,
     },
     "grid.seeds": [0, 1],
     "grid.lambdas": {"values": [0.5, 2.0, 8.0, 32.0], "scale": "trace"},

@@ -87,7 +87,8 @@ DRAWN: dict[str, list[dict[str, tuple[str, str]]]] = {
             "linearized, training examples": ("step", "linearized_train_loss"),
             "linearized, evaluation examples": ("step", "linearized_eval_loss"),
         }
-    ] * 3,
+    ]
+    * 3,
     "spectra": [{"": ("place", "eigenvalue")}],
     "densities": [{"": ("eigenvalue", "density")}],
 }
