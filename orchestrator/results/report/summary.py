@@ -107,11 +107,9 @@ def _answer(measured: Measured) -> str:
 
 
 def _best(measured: Measured, variant: Variant) -> Table:
-    models = (
-        {"ridge": ""}
+    models = {"ridge": ""}
     if measured.trained:
         models = {"fine-tuned": "finetune_", "linearized": "linearized_", "ridge": ""}
-    )
     cells = variant.choose(measured.cells)
     columns = [f"{prefix}eval_{what}" for prefix in models.values() for what in (variant.metric, "loss")]
     frame = over_seeds(cells, ["layer_set", "lambda_given"], columns)
