@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from orchestrator.results.pictures.lambda_path import LOSS_NAME, METRIC_NAMES, best_rows, outcomes, path_of
+from orchestrator.results.pictures.lambda_path import LOSS_NAME, METRIC_NAMES, best_of_all, best_rows, outcomes, path_of
 from orchestrator.results.pictures.measured import Measured, Variant
 from orchestrator.results.pictures.numerals import plain
 from orchestrator.results.pictures.picture import Grid, Mark, Missing, Panel, Picture, Sign, names, spread
@@ -47,10 +47,9 @@ def _panels(measured: Measured, variant: Variant, frame: pd.DataFrame, first_row
         values = frame[column].to_numpy()
         grid = Grid(columns, lines, values, first_row, f"{label} ({unit})", is_loss and spread(values), is_loss)
         best = best_rows(frame, column)
-        signed = best[column] if is_loss else -best[column]
         marks: tuple[Mark, ...] = ()
         if len(best):
-            place = frame.index.get_loc(signed.idxmin())
+            place = frame.index.get_loc(best_of_all(frame, best, column).name)
             marks = (Mark(float(columns[place]), float(lines[place]), Sign.BEST),)
         what = "loss" if is_loss else label
         title = variant.titled(f"{whose}, {what}")

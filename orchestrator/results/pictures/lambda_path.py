@@ -1,6 +1,7 @@
 """Loss and metric against lambda, a line a layer set."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,6 +117,14 @@ def best_rows(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame.loc[found]
 
 
+def best_of_all(frame: pd.DataFrame, best: pd.DataFrame, column: str) -> "pd.Series[Any]":
+    """Return the best of the best rows of a frame; where some lack seeds, of those that have all that others have."""
+    whole = best[best["n_seeds"] == frame["n_seeds"].max()]
+    usable = whole if len(whole) else best
+    signed = usable[column] if column.endswith("loss") else -usable[column]
+    return usable.iloc[int(signed.to_numpy().argmin())]
+
+
 def at_edge(frame: pd.DataFrame, best: pd.DataFrame) -> "pd.Series[bool]":
     """Return which of the best rows lie at the smallest or largest lambda of a frame."""
     return best["lambda_given"].isin([frame["lambda_given"].min(), frame["lambda_given"].max()])
@@ -129,8 +138,7 @@ def _marks(measured: Measured, frame: pd.DataFrame, column: str) -> Iterator[Mar
         for (_, row), edge in zip(best.iterrows(), at_edge(frame, best), strict=True):
             if row["layer_set"] in measured.styles:
                 yield Mark(row["lambda_given"], row[column], Sign.AT_EDGE if edge else Sign.OWN_BEST)
-    signed = best[column] if column.endswith("loss") else -best[column]
-    top = best.iloc[int(signed.to_numpy().argmin())]
+    top = best_of_all(frame, best, column)
     yield Mark(top["lambda_given"], top[column], Sign.BEST)
 
 
@@ -143,7 +151,7 @@ def _says(measured: Measured, rows: pd.DataFrame, frames: list[tuple[Variant, pd
     _, frame = frames[0]
     if found[0].empty:
         return "Each line is a layer set."
-    top = found[0].iloc[int(found[0][column].to_numpy().argmin())]
+    top = best_of_all(frame, found[0], column)
     place = f" on {frames[0][0].title}" if frames[0][0].title else ""
     text = (
         f"The smallest loss of the {whose}{place} is {top[column]:.4g}, with {top['layer_set']} at λ = "

@@ -172,16 +172,28 @@ class Measured:
         """Names of the layer sets, first the one with the smallest loss at its best lambda.
 
         The loss is that of the fine-tuned model if there is one, averaged over seeds; several variants count with the
-        sets' ranks.
+        sets' ranks. Layer sets that lack seeds come last: seeds differ more than layer sets do.
         """
         outcome = "finetune_eval_loss" if self.trained else "eval_loss"
         place = [*VARIANT, "layer_set"]
         means = self.cells.groupby([*place, "lambda_given"], sort=False, dropna=False)[outcome].mean()
         best = means.groupby(place, sort=False, dropna=False).min().reset_index()
         best["rank"] = best.groupby(VARIANT, sort=False, dropna=False)[outcome].rank(na_option="bottom")
-        return [
-            str(name) for name in best.groupby("layer_set", sort=False)["rank"].mean().sort_values(kind="stable").index
-        ]
+        ranks = best.groupby("layer_set", sort=False)["rank"].mean()
+        lacking = {name: name in self.lacking_seeds for name in map(str, ranks.index)}
+        ordered = ranks.sort_values(kind="stable").index
+        return sorted(map(str, ordered), key=lambda name: lacking[name])
+
+    @cached_property
+    def lacking_seeds(self) -> set[str]:
+        """Names of the layer sets that have fewer seeds than others, in any variant."""
+        outcome = "finetune_eval_loss" if self.trained else "eval_loss"
+        known = self.cells[self.cells[outcome].notna()]
+        place = [*VARIANT, "layer_set"]
+        seeds = known.groupby([*place, "lambda_given"], sort=False, dropna=False)["seed"].nunique()
+        least = seeds.groupby(place, sort=False, dropna=False).min().reset_index()
+        most = least.groupby(VARIANT, sort=False, dropna=False)["seed"].transform("max")
+        return set(map(str, least.loc[least["seed"] < most, "layer_set"]))
 
     @cached_property
     def styles(self) -> dict[str, int]:

@@ -117,21 +117,23 @@ def _best(measured: Measured, variant: Variant) -> Table:
     best = best_rows(frame, by)
     edge = at_edge(frame, best) & (frame["lambda_given"].nunique() > 1)
     sizes = cells.groupby("layer_set", sort=False)["n_parameters"].first()
-    best = best.assign(edge=edge).sort_values(by, kind="stable")[:SHOWN]
+    n_seeds = int(frame["n_seeds"].max())
+    best = best.assign(edge=edge, lacking=best["n_seeds"] < n_seeds)
+    best = best.sort_values(["lacking", by], kind="stable")[:SHOWN]
     metric = METRIC_NAMES[variant.metric][0]
     headings = ["layer set", "parameters", "best λ"] + [
         f"{whose} {what}" for whose in models for what in (metric, "loss")
     ]
     rows = [
         [
-            str(row["layer_set"]),
+            str(row["layer_set"]) + (f" ({row['n_seeds']} of {n_seeds} seeds)" if row["lacking"] else ""),
             f"{int(sizes[row['layer_set']]):,}",
             f"{row['lambda_given']:.3g}" + (" (edge)" if row["edge"] else ""),
             *(with_spread(row, column) for column in columns),
         ]
         for _, row in best.iterrows()
     ]
-    seeds = f"mean over {int(frame['n_seeds'].max())} seeds, ± half the range" if measured.n_seeds > 1 else "one seed"
+    seeds = f"mean over {n_seeds} seeds, ± half the range" if measured.n_seeds > 1 else "one seed"
     majority = cells["majority_accuracy"].mean()
     baseline = "" if pd.isna(majority) else f"; always saying the most frequent class has accuracy {majority:.3f}"
     title = f"{variant.title or 'Best layer sets'} ({seeds}{baseline})"
@@ -156,6 +158,11 @@ def _cautions(measured: Measured) -> Iterator[str]:
         )
     if cells.empty:
         return
+    if lacking := measured.lacking_seeds:
+        yield (
+            f"{len(lacking)} of {len(measured.layer_sets)} layer sets lack seeds: seeds differ in data and head, so "
+            "do not compare means over different ones. Such layer sets stand behind the others, and none is called the best."
+        )
     if measured.n_seeds < FEW_SEEDS:
         several = f"{measured.n_seeds} seeds" if measured.n_seeds > 1 else "One seed"
         yield (

@@ -1,12 +1,14 @@
 """Writing the report of a sweep: one HTML file."""
 
 import base64
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup, escape
 
 from orchestrator.errors import OutdatedError, ResultsError
 from orchestrator.literal import printable
@@ -67,8 +69,6 @@ def page(measured: Measured) -> str:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise OutdatedError("a report needs Jinja2: pip install 'ntksweep[report]'") from None
-    from markupsafe import Markup
-
     from orchestrator.results.drawing.style import CONTEXT, STYLES
     from orchestrator.results.drawing.svg import shapes
 
@@ -76,6 +76,7 @@ def page(measured: Measured) -> str:
         loader=PackageLoader("orchestrator.results.report", "."), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    templates.filters["coded"] = _coded
     found = list(all_pictures(measured))
     failures = measured.work.failures if measured.work else ()
     return templates.get_template("page.html").render(
@@ -110,6 +111,11 @@ def _shown(picture: Picture, sweep: str) -> dict[str, Any]:
         "n_rows": f"{len(picture.rows):,}",
         "file": f"{sweep}-{picture.kind}.csv",
     }
+
+
+def _coded(text: str) -> Markup:
+    """Return a text with what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _as_link(rows: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ from orchestrator.results.pictures.kinds import MAKERS, picture_named
 from orchestrator.results.pictures.measured import Measured
 from orchestrator.results.pictures.picture import MOST_ROWS, Form, Missing, Picture
 from orchestrator.results.pictures.tables import WrittenTables
+from orchestrator.results.report.summary import summarize
 from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import ntksweep
 from tests.root import ROOT
@@ -165,3 +166,19 @@ def test_one_seed_one_layer_set_and_one_lambda_give_pictures_and_reasons():
     for each in found.values():
         if isinstance(each, Picture):
             draw(each, Size.COLUMN)
+
+
+def test_a_layer_set_that_lacks_seeds_is_not_called_the_best():
+    partial = Measured(WrittenTables(REFERENCE), task="amazon")
+    cells = partial.cells
+    best = partial.ranking[0]
+    seeds = cells[cells["layer_set"] == best].groupby("seed")["finetune_eval_loss"].min()
+    lucky = (cells["layer_set"] == best) & (cells["seed"] != seeds.idxmin())
+    partial = Measured(WrittenTables(REFERENCE), task="amazon")
+    partial.__dict__["cells"] = cells[~lucky].reset_index(drop=True)
+    assert partial.ranking[-1] == best
+    summary = summarize(partial)
+    assert summary.best[0].rows[0][0] != best
+    assert any("1 of 9 layer sets lack seeds" in line for line in summary.cautions)
+    path = picture_named("lambda-path", partial)
+    assert f"with {best} at" not in path.says
