@@ -161,7 +161,8 @@ def _cautions(measured: Measured) -> Iterator[str]:
     if lacking := measured.lacking_seeds:
         yield (
             f"{len(lacking)} of {len(measured.layer_sets)} layer sets lack seeds: seeds differ in data and head, so "
-            "do not compare means over different ones. Such layer sets stand behind the others, and none is called the best."
+            "do not compare means over different ones. Such layer sets stand behind the others, and none is called the "
+            "best."
         )
     if measured.n_seeds < FEW_SEEDS:
         several = f"{measured.n_seeds} seeds" if measured.n_seeds > 1 else "One seed"
