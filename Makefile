@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= demo,test,lint
-# Two processes of the whole suite wait for jobs of a Slurm cluster rather than compute, where there can be one.
+# Three processes of the whole suite wait for jobs of Slurm clusters rather than compute, where there can be such.
 PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Folders of tests that take minutes: of whole sweeps, of every architecture, of groups of processes.
 WHOLE := integration devices architectures finetune/zero
