@@ -13,6 +13,9 @@ from orchestrator.sweep.survey import kept_surveys
 HOSTILE = "<script>document.title='taken'</script>[/b]"
 """A name that a page must show as it is."""
 
+DATA = HOSTILE.replace("/", "") + ".parquet"
+"""A name of a file, which is that of the task."""
+
 TRAINED: dict[str, Any] = {
     "finetune": {
         "optimizer": "gradient_descent", "learning_rate": 0.05, "epochs": 12, "num_evaluations": 4,
