@@ -85,7 +85,7 @@ class InlineExecutor:
             self._computing = None
 
     def _refuse_to_go_on_after(self, stage: Stage, outcome: Outcome) -> None:
-        if outcome.status is Status.FAILED and stage.of.runs_model and self._worker.process_group.size > 1:
+        if outcome.status is Status.FAILED and stage.runs_model and self._worker.process_group.size > 1:
             # The others of the process group wait in the middle of the stage, and only their end frees them.
             raise WorkerStartError(f"{stage.label} failed ({outcome.failure}): {outcome.message}")
         if outcome.spent:

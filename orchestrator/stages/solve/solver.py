@@ -49,9 +49,9 @@ class Solver:
         self.missing = missing_estimates(head, self.kernel, decomposed=stage.parameters.iterative is None)
         if why:
             self.missing["leave_one_out_loss"] = why
-        self.train = work.inputs(stage, "train")
-        self.eval = work.inputs(stage, "eval")
         dual = stage.parameters.method == "dual"
+        self.train = [] if dual else work.inputs(stage, "train")
+        self.eval = [] if dual else work.inputs(stage, "eval")
         self.tiles = work.inputs(stage, "tiles") if dual else []
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
         self.shares: dict[str, float] = {}

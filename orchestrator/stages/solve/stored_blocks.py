@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from ntk_dist.arrays import FloatArray
+from orchestrator.stages.context.blocks import kernel_blocks
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
@@ -31,13 +32,13 @@ class StoredBlocks:
     def square(self, groups: Sequence[str]) -> FloatArray:
         """Return K(train, train), (M, M), in Fortran order; of a symmetric kernel the lower triangle alone."""
         tiles, problem = self._tiles, self._problem
-        order = summation_order(groups, tiles[0].names())
+        order = summation_order(groups, kernel_blocks(tiles[0]))
         return self._sums.square(tiles, order, problem.size, problem.rows_per_example, symmetric=self._symmetric)
 
     def rows(self, groups: Sequence[str], *, borrowed: bool) -> FloatArray:
         """Return K(eval, train), (M_eval, M), `borrowed` as in `KernelSums.rows`."""
         tiles, problem = self._work.inputs(self._stage, "eval_tiles"), self._problem
-        order, shape = summation_order(groups, self._tiles[0].names()), (problem.eval_size, problem.size)
+        order, shape = summation_order(groups, kernel_blocks(self._tiles[0])), (problem.eval_size, problem.size)
         return self._sums.rows(tiles, order, shape, problem.rows_per_example, borrowed=borrowed)
 
     @cached_property
