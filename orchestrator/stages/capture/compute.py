@@ -30,7 +30,9 @@ def compute(stage: Stage[CaptureParameters], work: Work) -> Product:
     tokens = read_tokens(work.input(stage, "dataset"), stage.parameters.split, start, stop)
     per_example = rows_per_example(p.scorer.n_outputs, p.outputs)
     batch_tokens, batch_size = work.batch_tokens(stage, p.scorer), work.halved(p.batch_size)
-    batches = length_buckets(tokens.lengths, batch_tokens=batch_tokens, batch_size=batch_size)
+    batches = length_buckets(
+        tokens.lengths, batch_tokens=batch_tokens, batch_size=batch_size, pass_tokens=scorer.pass_tokens
+    )
     dtype = p.scorer.row_dtype
     widths = {group: sum(linear.n_parameters for linear in scorer.groups[group]) for group in p.groups}
     arrays = {SCORES: (1, per_example)} | {group: (per_example, width) for group, width in widths.items()}

@@ -107,7 +107,7 @@ def _label(stage: Stage[FinetuneParameters]) -> str:
 FINETUNE = StageKind(
     name="finetune",
     parameters=FinetuneParameters,
-    version=5,
+    version=6,
     meaning="trains the model, or its linearization, with some lambdas of a layer set",
     module="orchestrator.stages.finetune.compute",
     cost=cost,
