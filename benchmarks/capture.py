@@ -3,8 +3,8 @@
     python -m benchmarks.capture [--models minilm llama] [--targets query-value all] [--outputs 1 2 6] [--start zero]
         [--data FILE] [--rounds 20] [--examples 32] [--batch-tokens 1024] [--others 3] [--threads 1]
 
-LoRA, r = 8. Every round runs all passes in turn, batch by batch, on the same batches, so that what else the machine does
-falls on all of them. Printed are ratios of the rounds: median, the span of their middle half, smallest and largest.
+LoRA, r = 8. Every round runs all passes in turn, batch by batch, on the same batches, so that what else the machine
+does falls on all of them. Printed are ratios of the rounds: median, middle half, smallest and largest.
 
 - capture: every example's own rows.
 - training: a forward and C backward passes with the adapter, to the matrices of LoRA that have a gradient (B at the

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -80,8 +81,9 @@ def _branch(model: PreTrainedModel, target: Target) -> Branch | None:
     """Return the branch of an adapted module; None where peft has a layer of another kind, which is run as it is."""
     from peft.tuners.lora import Linear
 
-    module = model.get_submodule(target.path)
-    if type(module) is not Linear or module.lora_variant or module.merged or module.disable_adapters:
+    module: Any = model.get_submodule(target.path)
+    is_plain = type(module).forward is Linear.forward
+    if not is_plain or module.lora_variant or module.merged or module.disable_adapters:
         return None
     a, b = lora_pair(model, target)
     if a.bias is not None or b.bias is not None:

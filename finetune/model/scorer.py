@@ -30,7 +30,6 @@ from ntk_dist.jacobian.capture import begin_rows
 from ntk_dist.jacobian.row_sums import BatchRows, RowsToCome
 from ntk_dist.jacobian.tracked import TrackedLinear
 
-
 _PASS_TOKENS = 64
 """On a processor: what a pass of a small model takes beside its products is that of a few tens of tokens."""
 

@@ -110,7 +110,7 @@ def _full(widest: NDArray[np.int64]) -> list[int]:
 
 
 def _cheapest(ascending: NDArray[np.int64], widest: NDArray[np.int64], pass_tokens: int) -> list[int]:
-    """Return where the batches end whose tokens, padding included, and passes cost least, the cheapest of every start."""
+    """Return where the batches end whose tokens, padding included, and passes cost least together."""
     n = len(ascending)
     costs, starts = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
     for end in range(1, n + 1):
