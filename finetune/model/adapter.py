@@ -86,7 +86,7 @@ def _branch(model: PreTrainedModel, target: Target) -> Branch | None:
     if not is_plain or module.lora_variant or module.merged or module.disable_adapters:
         return None
     a, b = lora_pair(model, target)
-    if a.bias is not None or b.bias is not None:
+    if any(name == "bias" for linear in (a, b) for name, _ in linear.named_parameters()):
         return None
     return Branch(module, module.base_layer, a, b, float(module.scaling[_ADAPTER]))
 
