@@ -87,6 +87,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     Example: ntksweep plan examples/quickstart.yaml
     """
     from orchestrator.cli.data_notes import data_notes
+    from orchestrator.cli.product_notes import product_notes
     from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.engine.run import resolve
     from orchestrator.plan.estimate import costs, kernels, refuse_what_cannot_fit
@@ -111,7 +112,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     fitting = fitting_notes(sweep, made.variants[0].survey, device)
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
-    notes = [*fitting, *kernel_notes(made), *training_notes(made), *data_notes(made)]
+    products = product_notes(made, found, folder)
+    notes = [*fitting, *products, *kernel_notes(made), *training_notes(made), *data_notes(made)]
     if as_json:
         facts = {
             "cells": made.n_cells,

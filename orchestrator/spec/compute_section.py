@@ -64,7 +64,10 @@ class ComputeSection(Section):
         examples=["2GB"],
     )
     gram_dtype: GramDType = Field(
-        "float64", description="Precision in which kernel blocks are accumulated.", examples=["float64"]
+        "float64",
+        description="Precision of the products of which kernel blocks are made; they are added up in float64. float32 "
+        "is for GPUs whose float64 units are slow (`plan` says so); H100 and H200 take both at the same speed.",
+        examples=["float64"],
     )
     row_dtype: RowDType | None = Field(
         None,
