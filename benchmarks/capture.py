@@ -1,7 +1,7 @@
 """Processor time of capture against plain passes that do no less, and against other ways to single examples' gradients.
 
     python -m benchmarks.capture [--models minilm llama] [--targets query-value all] [--outputs 1 2 6] [--start zero]
-        [--data FILE] [--rounds 20] [--examples 32] [--batch-tokens 1024] [--others 3] [--threads 1]
+        [--data FILE] [--rounds 20] [--examples 768] [--batches 1] [--batch-tokens 1024] [--others 3] [--threads 1]
 
 LoRA, r = 8. Every round runs all passes in turn, batch by batch, on the same batches, so that what else the machine
 does falls on all of them. Printed are ratios of the rounds: median, middle half, smallest and largest.
@@ -69,7 +69,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="Parquet file with a column text; made-up texts if left out")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--others", type=int, default=3, help="rounds in which vmap and BackPACK run too")
-    parser.add_argument("--examples", type=int, default=32)
+    parser.add_argument("--examples", type=int, default=768)
+    parser.add_argument("--batches", type=int, default=1, help="that are taken of all, from the middle of equal parts")
     parser.add_argument("--batch-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
@@ -84,7 +85,7 @@ def main() -> None:
                 for n_outputs in chosen.outputs:
                     case = Case.of(model, TARGETS[name][targets], n_outputs, chosen.start)
                     print(f" {targets}, C = {n_outputs}, B {chosen.start}", flush=True)
-                    compare(case, tokens, chosen.batch_tokens, chosen.rounds, chosen.others)
+                    compare(case, some_batches(case, tokens, chosen.batch_tokens, chosen.batches), chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,16 +185,22 @@ class Case:
         with differentiable(weights):
             logits = self.extended.logits(batch)
             for output in range(logits.shape[1]):
-                with backpack(BatchGrad()):
+                with backpack(BatchGrad(), retain_graph=True):
                     logits[:, output].sum().backward(retain_graph=output < logits.shape[1] - 1)
                 for weight in weights:
                     del weight.grad_batch  # type: ignore[attr-defined]
                     weight.grad = None
 
 
-def compare(case: Case, tokens: TokenizedTexts, batch_tokens: int, rounds: int, others: int) -> None:
+def some_batches(case: Case, tokens: TokenizedTexts, batch_tokens: int, count: int) -> list[Batch]:
+    """Return some of the batches in which a sweep captures the examples."""
     parts = length_buckets(tokens.lengths, batch_tokens=batch_tokens, pass_tokens=case.scorer.pass_tokens)
-    batches = [tokens.batch(part) for part in parts]
+    places = (np.arange(count) + 0.5) / count * len(parts)
+    return [tokens.batch(parts[int(place)]) for place in places]
+
+
+def compare(case: Case, batches: list[Batch], chosen: argparse.Namespace) -> None:
+    rounds, others = chosen.rounds, chosen.others
     passes: dict[str, Pass] = {"capture": case.capture, "training": case.training}
     if case.at_zero:
         passes["without branches"] = case.without_branches
@@ -212,7 +219,9 @@ def compare(case: Case, tokens: TokenizedTexts, batch_tokens: int, rounds: int, 
                 spent[name] += seconds(lambda one=run[name], batch=batch: one(batch), time.process_time)
         for name, value in spent.items() if number else ():
             taken.setdefault(name, []).append(value)
-    print(f"  capture {1e3 * statistics.median(taken['capture']) / len(tokens):.2f} ms an example")
+    shapes = ", ".join(f"{len(batch)} x {batch.input_ids.shape[1]}" for batch in batches)
+    each = 1e3 * statistics.median(taken["capture"]) / sum(map(len, batches))
+    print(f"  batches of {shapes} tokens; capture {each:.2f} ms an example")
     for name, values in taken.items():
         if name != "capture":
             report(f"  capture / {name}", taken["capture"][: len(values)], values)
