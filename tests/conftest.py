@@ -1,6 +1,7 @@
 """Settings for every test process and the processes that it starts, and the model of most sweeps."""
 
 import os
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +14,9 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # nothing is fetched from the network
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Hundreds of processes are started, each of which would compile the modules that it loads.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # no test may rest on what another one found out
 os.environ["NTKSWEEP_CACHE"] = ""
 

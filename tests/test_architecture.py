@@ -37,6 +37,13 @@ HEAVY = ("ray", "submitit", "deepspeed")
 """Libraries without which the lower packages must work."""
 
 
+LONGEST = 400
+"""Lines of a module."""
+
+LONGEST_OF_A_KIND = 200
+"""Lines of a module of a kind of stage: what somebody reads who adds one like it."""
+
+
 def sources(package: str) -> list[Path]:
     found = sorted((ROOT / package).rglob("*.py"))
     assert found, package
@@ -150,6 +157,14 @@ def test_lower_rooms_know_nothing_of_clusters_and_specs(package: str):
         if name.partition(".")[0] in foreign - ({"deepspeed"} if path.parent in SHARDED else set())
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("folder", [*PACKAGES, "tests", "benchmarks"])
+def test_modules_are_short(folder: str):
+    kinds = ROOT / "orchestrator/stages"
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources(folder)}
+    limits = {path: LONGEST_OF_A_KIND if kinds in path.parents else LONGEST for path in lines}
+    assert {str(path.relative_to(ROOT)): lines[path] for path in lines if lines[path] > limits[path]} == {}
 
 
 IMPORT_ALL_WITHOUT = """

@@ -86,9 +86,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
 
     Example: ntksweep plan examples/quickstart.yaml
     """
-    from orchestrator.cli.data_notes import data_notes
+    from orchestrator.cli.notes import notes_of
     from orchestrator.cli.product_notes import product_notes
-    from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.engine.run import resolve
     from orchestrator.plan.estimate import costs, kernels, refuse_what_cannot_fit
     from orchestrator.plan.plan import make_plan, missing_stages
@@ -112,8 +111,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     fitting = fitting_notes(sweep, made.variants[0].survey, device)
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
-    products = product_notes(made, found, folder)
-    notes = [*fitting, *products, *kernel_notes(made), *training_notes(made), *data_notes(made)]
+    notes = [*fitting, *product_notes(made, found, folder), *notes_of(made)]
     if as_json:
         facts = {
             "cells": made.n_cells,
@@ -261,9 +259,8 @@ def _of_tasks(values: dict[str, float]) -> str:
 
 
 def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> None:
-    from orchestrator.cli.data_notes import data_notes
+    from orchestrator.cli.notes import notes_of
     from orchestrator.cli.summary import summarize
-    from orchestrator.cli.training_notes import kernel_notes, training_notes
     from orchestrator.results.loading import Results
 
     console = Terminal()
@@ -273,7 +270,7 @@ def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> 
         if summary.majority_accuracy:
             console.print(f"majority baseline: {_of_tasks(summary.majority_accuracy)}")
         console.print()
-    for note in (*kernel_notes(ending.plan), *training_notes(ending.plan), *data_notes(ending.plan)):
+    for note in notes_of(ending.plan):
         console.print(note)
     if ending.was_finished:
         console.print("the sweep was finished already; nothing to do")

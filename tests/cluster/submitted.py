@@ -29,12 +29,12 @@ SWEEP = {
     "model.dtype": "float32",
     "grid.lambdas": {"values": [0.01, 0.1, 1.0]},
     "grid.layer_sets": ["each_layer", "all_layers", {"groups": [["head"]]}],
-    "grid.seeds": list(range(8)),
+    "grid.seeds": list(range(5)),
     "grid.n_train": [12],
     "results.predictions": True,
     "compute.executor": "ray",
 }
-"""Some two hundred stages, so that there is time to disturb them."""
+"""Some hundred stages, so that there is time to disturb them."""
 
 PROFILE = {
     "partition": "main", "nodes": 1, "tasks_per_node": 1, "cpus_per_task": 1, "memory": "1500MB",

@@ -21,7 +21,7 @@ from tests.cluster.clients import login_node, submit
 from tests.cluster.waiting import wait_until
 from tests.slurm.programs import Programs
 
-pytestmark = pytest.mark.xdist_group("cluster-b")
+pytestmark = pytest.mark.xdist_group("cluster-c")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.cluster.ray_jobs import kill, pids_of
 from tests.cluster.waiting import wait_until
 from tests.faults.tables import numbers
 
-pytestmark = pytest.mark.xdist_group("cluster-a")
+pytestmark = pytest.mark.xdist_group("cluster-c")
 
 SHARDED = {"sharding": {"group_size": 2}, "grid.seeds": [0, 1], "model.dtype": "float32"}
 

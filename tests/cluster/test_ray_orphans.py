@@ -8,7 +8,7 @@ from slurm.devcluster import DevCluster
 from tests.cluster.ray_jobs import RayJob, pids_of, short_folder
 from tests.cluster.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("cluster-b")
+pytestmark = pytest.mark.xdist_group("cluster-c")
 
 
 def test_a_node_whose_slurmd_died_is_given_up_and_its_ray_ends_there(cluster: DevCluster, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from tests.cluster.login import Login
 from tests.cluster.submitted import Submitted
 from tests.faults.driving import Answer
 
-pytestmark = pytest.mark.xdist_group("cluster-a")
+pytestmark = pytest.mark.xdist_group("cluster-c")
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"partition": "mian"}, {}, "partition: there is no partition `mian`; did you mean `main`?"),

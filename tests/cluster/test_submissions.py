@@ -16,7 +16,7 @@ from tests.cluster.submitted import Submitted
 from tests.cluster.waiting import wait_until
 from tests.faults.tables import assert_same_tables
 
-pytestmark = pytest.mark.xdist_group("cluster-a")
+pytestmark = pytest.mark.xdist_group("cluster-c")
 
 HELD = {"hold": True}
 """Options of sbatch for a job that does not start by itself."""

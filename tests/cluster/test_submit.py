@@ -26,12 +26,16 @@ EXAMPLES = ROOT / "examples"
 
 
 def quickstart(folder: Path) -> Path:
-    """Write the quickstart's spec into a folder, its results beside it; return its path."""
+    """Write the quickstart's spec, with a third of its examples, into a folder; return its path."""
     folder.mkdir(exist_ok=True)
     (folder / "data").symlink_to(EXAMPLES / "data")
     spec = yaml.safe_load((EXAMPLES / "quickstart.yaml").read_text())
     path = folder / "quickstart.yaml"
-    path.write_text(yaml.safe_dump(spec | {"results": {"folder": str(folder / "results")}}))
+    spec["task"]["n_eval"], spec["grid"]["n_train"] = 80, [160]
+    # two allocations fit on a node, and each finds a part that nobody is at
+    spec["compute"] = {"memory_budget": "1GB", "shard_examples": 40}
+    spec["results"] = {"folder": str(folder / "results")}
+    path.write_text(yaml.safe_dump(spec))
     return path
 
 
@@ -47,29 +51,24 @@ def finishers(sweep: Submitted) -> dict[str, set[str]]:
 @pytest.mark.skipif(
     not (EXAMPLES / "data/minilm").is_dir(), reason="needs examples/data: python examples/fetch_quickstart.py"
 )
-def test_the_quickstart_gives_the_same_tables_on_two_nodes_and_in_three_allocations(
-    login: Login, tmp_path: Path, new_sweep: NewSubmitted, nothing_left: Callable[[], None]
+def test_the_quickstart_gives_the_same_tables_on_two_nodes_and_two_further_allocations_at_once(
+    login: Login, cluster: DevCluster, tmp_path: Path, new_sweep: NewSubmitted, nothing_left: Callable[[], None]
 ) -> None:
     local = quickstart(tmp_path / "local")
-    answer = ntksweep("run", local, folder=local.parent)
+    answer = ntksweep("run", local, "--executor", "inline", folder=local.parent)
     assert answer.status == 0, answer.output
-    expected = numbers(local.parent / "results")
 
-    two_nodes, three_allocations = new_sweep(name="nodes"), new_sweep(name="allocations")
-    for sweep in (two_nodes, three_allocations):
-        sweep.spec = quickstart(sweep.folder)
-    answer = login.submit(two_nodes, nodes=2, memory="3GB")
-    assert answer.status == 0, answer.output
-    assert login.must(two_nodes, "wait", two_nodes.results).count("COMPLETED") == 1
-    two_nodes.ended_as_if_nothing_had_been(expected)
-    (workers,) = finishers(two_nodes).values()
-    assert len(workers) == 2
-
-    answer = login.submit(three_allocations, "--allocations=3", memory="3GB")
-    assert answer.status == 0, answer.output
-    assert login.must(three_allocations, "wait", three_allocations.results).count("COMPLETED") == 3
-    three_allocations.ended_as_if_nothing_had_been(expected)
-    assert len(finishers(three_allocations)) == 3
+    sweep = new_sweep()
+    sweep.spec = quickstart(sweep.folder)
+    asked = {"memory": "1900MB", "sbatch": {"hold": True}}
+    two_nodes = job_of(login.submit(sweep, nodes=2, **asked).output)
+    array = job_of(login.submit(sweep, "--add", "--allocations=2", **asked).output, "2 allocations")
+    cluster.run(["scontrol", "release", f"{two_nodes},{array}"])
+    assert login.must(sweep, "wait", sweep.results).count("COMPLETED") == 3
+    sweep.ended_as_if_nothing_had_been(numbers(local.parent / "results"))
+    found = finishers(sweep)
+    assert len(found[two_nodes]) == 2
+    assert found.keys() == {two_nodes, f"{array}_0", f"{array}_1"}
     nothing_left()
 
 
@@ -118,7 +117,7 @@ def assert_logs_tell(login: Login, sweep: Submitted, first: str, second: str, la
     assert f"/{second}_nodes/ray-n" in login.must(sweep, "logs", sweep.results, "--job", second)
     of_second = json.loads(login.must(sweep, "logs", sweep.results, "--job", second, "--json"))
     assert {Path(each["path"]).name.partition("_")[0] for each in of_second if "_nodes" not in each["path"]} == {second}
-    assert "96 cells in the tables, 0 stages failed" in login.must(sweep, "logs", sweep.results, "--job", late)
+    assert "60 cells in the tables, 0 stages failed" in login.must(sweep, "logs", sweep.results, "--job", late)
     unknown = login.run(sweep, "logs", sweep.results, "--job", "999")
     assert (unknown.status, "there are no logs of job 999" in unknown.output) == (2, True)
 
@@ -128,8 +127,8 @@ def assert_logs_tell(login: Login, sweep: Submitted, first: str, second: str, la
     assert {re.sub(".*, job ", "", line) for line in told} <= {first, second}
 
 
-def job_of(output: str) -> str:
-    """Return the number of the job that `submit` says that it has submitted."""
-    found = re.search(r"submitted job (\d+): 1 allocation\n", output)
+def job_of(output: str, allocations: str = "1 allocation") -> str:
+    """Return the number of the job that `submit` says that it has submitted, for so many allocations."""
+    found = re.search(rf"submitted job (\d+): {allocations}\n", output)
     assert found is not None, output
     return found[1]

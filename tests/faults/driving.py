@@ -101,12 +101,12 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.apply(function, arguments)
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait until something is true, looking often."""
+def wait_until(true: Callable[[], bool], *, pause: float = 0.002) -> None:
+    """Wait until something is true, looking often; `pause` is the time between two looks, in seconds."""
     deadline = time.monotonic() + SECONDS
     while not true():
         assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.002)
+        time.sleep(pause)
 
 
 def count_events(results: Path) -> int:

@@ -66,7 +66,7 @@ def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on
         time.sleep(0.1)
         return False
 
-    wait_until(following)
+    wait_until(following, pause=0.1)  # each look goes through all processes, which takes a processor's time
     # The first two are measured before more are handed out.
     wait_until(lambda: captures(tmp_path / "results") >= 3)
     wait_until(suspended_in_a_stage)
@@ -74,7 +74,11 @@ def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on
     listening = {c.laddr.port for each in workers for c in each.net_connections("tcp") if c.status == "LISTEN"}
     followers[0].kill()
     killed = time.time()
-    wait_until(lambda: any(event["event"] == "started" and event["time"] > killed for event in events(tmp_path)))
+
+    def going_on() -> bool:
+        return any(event["event"] == "started" and event["time"] > killed for event in events(tmp_path))
+
+    wait_until(going_on, pause=0.1)
     assert time.time() - killed < 60
     answer = command.wait()
     assert answer.status == 0, answer.output

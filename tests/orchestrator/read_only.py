@@ -25,8 +25,8 @@ HEAVY = ("torch", "transformers", "peft", "ray", "datasets")
 def commands(results: Path, cell: str, written: Path) -> list[list[str]]:
     reading = [
         ["status", "--verify"], ["show"], ["logs"], ["logs", "--job", "12"], ["logs", "--cell", cell],
-        ["export", "--output", f"{written}/x.csv"], ["report", "--output", f"{written}/page"],
-        ["select", "--greedy", "1"],
+        ["export", "--output", f"{written}/x.csv"], ["findings", "--output", f"{written}/page"],
+        ["report", "--output", f"{written}/page.html"], ["select", "--greedy", "1"],
     ]  # fmt: skip
     return [[name, str(results), *options] for name, *options in reading]
 
@@ -55,12 +55,6 @@ def places(root: Path) -> Iterator[list[Path]]:
         if path.is_file():
             alike.setdefault((path.parent, path.name if path.parent == root else path.suffix), []).append(path)
     yield from alike.values()
-    yield unreported(inside)
-
-
-def unreported(inside: list[Path]) -> list[Path]:
-    """Return the files that a report does not need, which are replaced all at once for it, as it takes longest."""
-    return [path for path in inside if path.is_file() and "tables" not in path.parts and path.name != "spec.yaml"]
 
 
 @contextlib.contextmanager
@@ -82,20 +76,23 @@ def main_of_test(results: Path, cell: str, written: Path, outside: Path) -> None
     sys.addaudithook(lambda event, _: unpickled.append(event) if event == "pickle.find_class" else None)
     reading = commands(results, cell, written)
     plain: dict[str, Any] = {}
+    opens: list[list[Path]] = []
     for command in reading:
+        opened = Opened(results)
         status, said = answer(command)
+        opens.append(opened.taken())
+        opened.close()
         plain[" ".join(command[:1] + command[2:])] = {
             "status": status, "said": said, "loaded": [name for name in HEAVY if name in sys.modules],
         }  # fmt: skip
     plain_unpickled = list(unpickled)
     linked = []
-    spared = set(unreported(sorted(results.rglob("*"))))
     for found in places(results):
         with moved_out(found, outside):
             opened = Opened(outside)
-            for command in reading:
-                if command[0] == "report" and len(found) < len(spared) and set(found) <= spared:
-                    continue
+            for command, taken in zip(reading, opens, strict=True):
+                if not any(path.is_relative_to(place) for place in found for path in taken):
+                    continue  # a command that opens nothing there follows no link there either
                 status, said = answer(command)
                 for path in opened.taken():
                     linked.append([str(found[0]), command[0], f"opened {path}"])

@@ -133,6 +133,8 @@ class LocalRay:
 
         # The last output of a raylet would go to standard output, which is for the answer of `--json`.
         ray._private.worker.listen_error_messages = lambda *_: None
+        # They would add nodes, and bring what workers print to this process: 160 MB and a second for nothing.
+        ray._private.node.Node.start_monitor = ray._private.node.Node.start_log_monitor = lambda *_: None
         self._starting = True
         try:
             with own_answer_to_sigterm():

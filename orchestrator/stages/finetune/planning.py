@@ -18,7 +18,7 @@ from orchestrator.stages.finetune import (
     RunParameters,
     finetune_stage,
 )
-from orchestrator.stages.finetune.memory import training_memory
+from orchestrator.stages.finetune.costs import training_memory
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Inputs, Part, Stage
 from orchestrator.sweep.layer_sets import HEAD, LayerSet

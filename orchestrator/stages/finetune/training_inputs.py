@@ -14,7 +14,7 @@ from finetune.errors import UnsupportedModelError
 from finetune.model.prefix import PrefixCache
 from finetune.training.data_parallel import DataParallelModel
 from finetune.training.kernel_change import KernelChange
-from finetune.training.linearized import LinearizedModel, LinearRows
+from finetune.training.linearized import LinearizedModel
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets
 from finetune.training.losses import as_targets
@@ -27,8 +27,7 @@ from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.finetune import RunParameters
-from orchestrator.store.artifacts import Artifact
-from orchestrator.store.batched import Array
+from orchestrator.stages.finetune.captured_rows import CapturedRows
 from orchestrator.store.stage import Reads
 from orchestrator.sweep.layer_sets import HEAD
 
@@ -70,7 +69,7 @@ class TrainingInputs:
         self._problem = problem
         self._splits = splits
         self._dataset = work.input(run, "dataset")
-        self._shards = {split: work.inputs(run, split) for split in SPLITS}
+        self._captured = CapturedRows({split: work.inputs(run, split) for split in SPLITS}, problem)
         self._outputs = parameters.problem.kernel.outputs
         self._counts: dict[Split, int] = {"train": problem.n_train, "eval": problem.n_eval}
 
@@ -79,10 +78,7 @@ class TrainingInputs:
         given = list(self._parameters.cells.lambdas)
         if self._parameters.cells.lambda_scale != "trace":
             return given
-        blocks = (self._rows("train", group) for group in self.groups)
-        squares = sum(float(np.einsum("ij,ij->", rows, rows, dtype=np.float64)) for rows in blocks)
-        # The trace-averaged kernel is the mean over an example's outputs, and has one row for each example.
-        unit = squares / self._problem.outputs_per_example / self._problem.size
+        unit = self._captured.mean_diagonal(self.groups)
         return [strength * unit for strength in given]
 
     def targets(self) -> Targets:
@@ -131,7 +127,7 @@ class TrainingInputs:
         return self._by_rows(n_cells)
 
     def _by_products(self, n_cells: int) -> LinearizedProducts:
-        initial = {split: torch.from_numpy(self._scores(split)) for split in SPLITS}
+        initial = {split: torch.from_numpy(self._captured.scores(split)) for split in SPLITS}
         return LinearizedProducts(
             self.scorer, self.groups, self._texts, self._outputs, n_cells, initial=initial, prefixes=self._prefixes
         )
@@ -155,7 +151,7 @@ class TrainingInputs:
         return caches
 
     def _by_rows(self, n_cells: int) -> LinearizedModel:
-        rows = {split: self._linear_rows(split) for split in SPLITS}
+        rows = {split: self._captured.linear(split, self.groups) for split in SPLITS}
         return LinearizedModel(rows, [linear for group in self.groups for linear in self.scorer.groups[group]], n_cells)
 
     def kernel_change(self, n_examples: int) -> KernelChange:
@@ -192,20 +188,3 @@ class TrainingInputs:
                 return kernel_outputs(self.scorer.logits(batch), self._outputs)
 
         return score
-
-    def _scores(self, split: Split) -> Array:
-        """Return the outputs f_0 (n, R) of all examples of the problem."""
-        scores = np.concatenate([shard.array("scores") for shard in self._shards[split]])
-        return scores[: self._counts[split]]
-
-    def _linear_rows(self, split: Split) -> LinearRows:
-        scores = self._scores(split)
-        jacobian = np.concatenate([self._rows(split, group) for group in self.groups], axis=1)
-        return LinearRows(torch.from_numpy(scores), torch.from_numpy(jacobian).view(len(scores), scores.shape[1], -1))
-
-    def _rows(self, split: Split, group: str) -> Array:
-        """Return the Jacobian rows of a group for all examples of the problem, (rows, p_g)."""
-        shards: Sequence[Artifact] = self._shards[split]
-        rows = np.concatenate([shard.array(group) for shard in shards])
-        n_rows = len(rows) if split == "eval" else self._problem.n_train * shards[0].array("scores").shape[1]
-        return rows[:n_rows]

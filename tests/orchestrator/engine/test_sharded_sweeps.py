@@ -51,9 +51,9 @@ SWEEPS: dict[str, dict[str, Any]] = {
 """One a model: fitted from blocks, with checkpointing, read at label words (at the end and at a mask), decomposed piece
 by piece, trained on two tasks and combined, and whole on every process."""
 
-# Training takes many small steps, each of which waits for all processes; a sweep of MiniLM in four takes as long as the
-# others together, and its rows in four are compared by tests of rows.
-SIZES = {kind: (2,) if "finetune" in changes or kind == "minilm" else (2, 4) for kind, changes in SWEEPS.items()}
+# Four processes on what a group decides or divides beyond rows, which tests of rows compare in four: how large batches
+# are, where texts end, and pieces of a kernel.
+SIZES = {kind: (2, 4) if kind in ("qwen2", "gpt2") else (2,) for kind in SWEEPS}
 SHARDED = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 
 

@@ -11,7 +11,7 @@ from finetune.data.targets import code_targets
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.capture import jacobian_rows
-from orchestrator.cli.training_notes import HEAD_OUTSIDE
+from orchestrator.cli.notes import HEAD_OUTSIDE
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.finetune import runs_of

@@ -1,9 +1,10 @@
-"""Notes about the training of a plan and about its kernel, which are shown beside its costs."""
+"""Notes about the kernel, the training and the examples of a plan, which are shown beside its costs."""
 
 from orchestrator.plan.plan import Plan
 from orchestrator.stages.finetune import FINETUNE, runs_of
-from orchestrator.stages.finetune.memory import by_rows
+from orchestrator.stages.finetune.costs import by_rows
 from orchestrator.sweep.error_estimates import FITTED_HEADS, missing_estimates
+from orchestrator.sweep.variant import Variant
 
 HEAD_OUTSIDE = "the head is trained but not in the kernel: the linearization lacks it"
 
@@ -15,6 +16,11 @@ NORM_OF_THE_KERNEL = (
     "{keys}: parameter_distance is a norm in the kernel's space, not a distance of parameters as finetune_distance and "
     "linearized_distance are"
 )
+
+
+def notes_of(plan: Plan) -> list[str]:
+    """Return a sentence for each thing about a plan that its user might not expect."""
+    return [*kernel_notes(plan), *training_notes(plan), *_data_notes(plan)]
 
 
 def kernel_notes(plan: Plan) -> list[str]:
@@ -55,4 +61,39 @@ def training_notes(plan: Plan) -> list[str]:
             f"{without_rows} of {len(linearized)} linearizations are trained by products with the Jacobian, for their "
             "rows do not fit compute.memory_budget"
         )
+    return notes
+
+
+def _data_notes(plan: Plan) -> list[str]:
+    """Return a sentence for repeated texts and for classes without examples, of each task."""
+    found = (f"{variant.choice.task}: {note}" if variant.choice.task else note
+             for variant in plan.variants for note in _notes_of_variant(variant))  # fmt: skip
+    return list(dict.fromkeys(found))
+
+
+def _notes_of_variant(variant: Variant) -> list[str]:
+    survey, notes = variant.survey, []
+    if survey.repeats_train:
+        notes.append(
+            f"{survey.repeats_train} of {survey.pool_train} examples of split {variant.sweep.spec.task.train_split} "
+            "have a text that an earlier one has"
+            + (
+                ", so that held-out evaluation examples may stand among the training examples (column eval_in_train); "
+                "task.distinct_texts: true keeps each text once"
+                if survey.shared_pool
+                else "; task.distinct_texts: true keeps each text once"
+            )
+        )
+    if survey.repeats_eval:
+        notes.append(
+            f"{survey.repeats_eval} of {survey.pool_eval} evaluation examples have a text that an earlier one has"
+        )
+    if survey.shared_texts:
+        notes.append(
+            f"{survey.shared_texts} of {survey.pool_eval} evaluation examples have a text of the training split "
+            "(column eval_in_train says how many were trained on); task.distinct_texts: true takes those out of it"
+        )
+    if empty := [label for label, size in enumerate(survey.class_sizes) if not size]:
+        listed = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
+        notes.append(f"no training example has label {listed}: nothing is learned of it")
     return notes
