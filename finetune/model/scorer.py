@@ -27,7 +27,7 @@ from finetune.model.trials import try_out
 from ntk_dist.device.transfers import sent
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.capture import begin_rows
-from ntk_dist.jacobian.row_sums import BatchRows, RowsToCome
+from ntk_dist.jacobian.row_sums import BatchRows, RowsToCome, joined
 from ntk_dist.jacobian.tracked import TrackedLinear
 
 
@@ -134,7 +134,17 @@ class Scorer(ABC):
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
             row_dtype: precision of both; None takes the model's, and single precision for one in half precision.
         """
+        return RowsToCome(self._rows_of_parts(batch, outputs, row_dtype))
 
+    def rows_here(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group on the model's device; see `begin_rows`."""
+        return joined([part.here() for part in self._rows_of_parts(batch, outputs, row_dtype)])
+
+    def _rows_of_parts(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], row_dtype: torch.dtype | None
+    ) -> Iterator[BatchRows]:
         @contextmanager
         def around() -> Iterator[None]:
             with self._exactly(), self._around_layers():
@@ -152,7 +162,7 @@ class Scorer(ABC):
                     unused=self._unused,
                 )
 
-        return RowsToCome(map(begun, batch.apart() if self.alone else [batch]))
+        return map(begun, batch.apart() if self.alone else [batch])
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:

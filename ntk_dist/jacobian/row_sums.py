@@ -1,6 +1,6 @@
 """Jacobian rows that are being summed over positions and calls, in a precision of their own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +141,9 @@ class BatchRows:
             NonFiniteError: a score or a gradient is NaN or infinite, or too large for the precision of the rows; names
                 group and position in the batch.
         """
-        self._check(torch.stack(self._sums))
+        sums = torch.stack(self._sums)
+        if not torch.isfinite(sums).all():
+            self._check(sums)
         values = dict(self._values)
         return values.pop(""), values
 
@@ -186,12 +188,16 @@ class RowsToCome:
 
     def wait(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scores (B, R) and the rows (B, R, p_g) by group on the host. Raises as `BatchRows.here`."""
-        found = [part.arrived(arriving) for part, arriving in self._parts]
-        if len(found) == 1:
-            return found[0]
-        return torch.cat([scores for scores, _ in found]), {
-            name: torch.cat([rows[name] for _, rows in found]) for name in found[0][1]
-        }
+        return joined([part.arrived(arriving) for part, arriving in self._parts])
+
+
+def joined(found: Sequence[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the scores and rows of the parts of a batch, one after the other, as those of the batch."""
+    if len(found) == 1:
+        return found[0]
+    return torch.cat([scores for scores, _ in found]), {
+        name: torch.cat([rows[name] for _, rows in found]) for name in found[0][1]
+    }
 
 
 def in_turn(begun: Iterable[RowsToCome]) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:

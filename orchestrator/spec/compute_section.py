@@ -125,6 +125,15 @@ class ComputeSection(Section):
         "holds.",
         examples=[256],
     )
+    rows: Literal["auto", "resident", "stored"] = Field(
+        "auto",
+        description="Where Jacobian rows are kept. stored writes them to the disk, once. resident never does: a stage "
+        "that makes kernel blocks computes the rows that it needs, keeps as many as memory holds for the next ones, "
+        "and computes the others again for each panel of those. auto takes what costs less, and stored where something "
+        "reads rows later: training, and layer sets with fewer parameters than the kernel has rows. `plan` says which "
+        "it is, and why. The numbers are the same.",
+        examples=["resident"],
+    )
 
     @property
     def tokens_at_once(self) -> int | Literal["auto"]:
