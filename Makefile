@@ -1,4 +1,4 @@
-# make demo   sets up what is missing and runs the quickstart
+# make demo   sets up what is missing, runs the quickstart and writes its report
 # make test   sets up what is missing and runs the tests
 # make test-fast  runs those that run no sweep, start no Ray, kill nothing and need no cluster: minutes, for every change
 # make test-lowest  runs them with the lowest versions that pyproject.toml allows, in an environment of its own
@@ -23,6 +23,7 @@ WHOLE := integration devices architectures finetune/zero
 
 demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
+	$(BIN)/ntksweep report results/quickstart
 
 test: data
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_OPTIONS)

@@ -27,8 +27,14 @@ from finetune.model.trials import try_out
 from ntk_dist.device.transfers import sent
 from ntk_dist.jacobian.batches import Batch
 from ntk_dist.jacobian.capture import begin_rows
-from ntk_dist.jacobian.row_sums import BatchRows, RowsToCome
+from ntk_dist.jacobian.row_sums import BatchRows, RowsToCome, joined
 from ntk_dist.jacobian.tracked import TrackedLinear
+
+_PASS_TOKENS = 64
+"""On a processor: what a pass of a small model takes beside its products is that of a few tens of tokens."""
+
+_PASS_TOKENS_ON_A_GPU = 512
+"""On a GPU kernels have to be started one by one, and few tokens do not fill it."""
 
 
 class Scorer(ABC):
@@ -99,6 +105,14 @@ class Scorer(ABC):
         """The device on which the model computes."""
         return self.final.weight.device
 
+    @property
+    def pass_tokens(self) -> int | None:
+        """What one more pass costs, in tokens, see `ntk_dist.jacobian.batches.length_buckets`.
+
+        It is by the kind of device, not by a measurement, so that batches and their numbers stay the same.
+        """
+        return _PASS_TOKENS if self.device.type == "cpu" else _PASS_TOKENS_ON_A_GPU
+
     def at_once(self, positions: Sequence[int] | NDArray[np.integer]) -> list[NDArray[np.int64]]:
         """Return which of some examples go through the model together: all of them, or each alone."""
         chosen = np.asarray(positions, dtype=np.int64)
@@ -134,7 +148,17 @@ class Scorer(ABC):
             outputs: what is taken of the logits (B, C): the R outputs of the kernel.
             row_dtype: precision of both; None takes the model's, and single precision for one in half precision.
         """
+        return RowsToCome(self._rows_of_parts(batch, outputs, row_dtype))
 
+    def rows_here(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group on the model's device; see `begin_rows`."""
+        return joined([part.here() for part in self._rows_of_parts(batch, outputs, row_dtype)])
+
+    def _rows_of_parts(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], row_dtype: torch.dtype | None
+    ) -> Iterator[BatchRows]:
         @contextmanager
         def around() -> Iterator[None]:
             with self._exactly(), self._around_layers():
@@ -152,7 +176,7 @@ class Scorer(ABC):
                     unused=self._unused,
                 )
 
-        return RowsToCome(map(begun, batch.apart() if self.alone else [batch]))
+        return map(begun, batch.apart() if self.alone else [batch])
 
     @torch.no_grad()
     def features(self, batch: Batch) -> Tensor:

@@ -1,6 +1,6 @@
 """Tiles of Gram matrices on a device of torch, in a bounded part of its memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -12,12 +12,12 @@ from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.kernel.features import KernelKind
 from ntk_dist.kernel.gram import check_same_group, not_finite
-from ntk_dist.kernel.rows import Rows, read_columns
+from ntk_dist.kernel.rows import AnyRows, read_columns
 
 
 def device_gram_tile(
-    left: Rows,
-    right: Rows,
+    left: AnyRows,
+    right: AnyRows,
     *,
     kind: KernelKind,
     outputs_per_example: int,
@@ -28,34 +28,70 @@ def device_gram_tile(
 ) -> FloatArray:
     """Return the tile (a/R, b/R) that `gram_tile` does of rows (a, p) and (b, p), its products taken on `device`.
 
-    Rows travel as they are stored and are cast, checked and multiplied there; `tf32` says whether a GPU may round
-    the factors of float32 products to TF32. Products of chunks of columns are added up in float64, on the device.
-    The data on the device fit into `max_bytes`, which `DeviceChunks` divides among columns and, where the tile
-    itself is too large, among its blocks; the context and the workspaces of CUDA's libraries come on top. When
-    `left is right` and the kernel is symmetric, the tile is exactly symmetric.
+    Rows travel as they are stored and are cast, checked and multiplied there; those that are there already were checked
+    when they were made. `tf32` says whether a GPU may round the factors of float32 products to TF32. Products of chunks
+    of columns are added up in float64, on the device. The data on the device, but for rows that are there already, fit
+    into `max_bytes`, which `DeviceChunks` divides among columns and, where the tile itself is too large, among its
+    blocks; the context and the workspaces of CUDA's libraries come on top. When `left is right` and the kernel is
+    symmetric, the tile is exactly symmetric.
 
     Raises NonFiniteError, KernelShapeError as `gram_tile` does, torch.OutOfMemoryError if the device is full.
     """
-    check_same_group(left, right)
-    R = outputs_per_example
-    mirrored = left is right and kind != "asymmetric_sign"
+    return device_gram_sum(
+        [(left, right)],
+        kind=kind,
+        outputs_per_example=outputs_per_example,
+        accumulate=accumulate,
+        tf32=tf32,
+        max_bytes=max_bytes,
+        device=device,
+    )
+
+
+def device_gram_sum(
+    pairs: Sequence[tuple[AnyRows, AnyRows]],
+    *,
+    kind: KernelKind,
+    outputs_per_example: int,
+    accumulate: Literal["float64", "float32"],
+    tf32: bool,
+    max_bytes: int,
+    device: torch.device,
+) -> FloatArray:
+    """Return the sum of the tiles of several groups, as `device_gram_tile` makes them; it alone comes to the host.
+
+    Args:
+        pairs: rows (a, p_g) and (b, p_g) of each group; everywhere the same object twice, or nowhere.
+        kind: as in `device_gram_tile`, like all that follow.
+        outputs_per_example: rows of an example that make one feature row.
+        accumulate: precision of products.
+        tf32: whether factors may be rounded.
+        max_bytes: memory on the device.
+        device: where products are taken.
+    """
+    for left, right in pairs:
+        check_same_group(left, right)
+    R, (first, second) = outputs_per_example, pairs[0]
+    height, width = first.shape[0], second.shape[0]
+    mirrored = first is second and kind != "asymmetric_sign"
     chunks = DeviceChunks.of(
-        left.shape[0], right.shape[0], left.shape[1],
+        height, width, max(left.shape[1] for left, _ in pairs),
         outputs_per_example=R,
-        stored_bytes=max(left.dtype.itemsize, right.dtype.itemsize),
+        stored_bytes=max(rows.dtype.itemsize for pair in pairs for rows in pair),
         product_bytes=8 if accumulate == "float64" else 4,
         square=mirrored,
         max_bytes=max_bytes,
     )  # fmt: skip
     product = _Product(kind, R, torch.float64 if accumulate == "float64" else torch.float32, device)
-    tile = np.empty((left.shape[0] // R, right.shape[0] // R))
+    tile = np.empty((height // R, width // R))
     with tf32_products(tf32):
-        for i in range(0, left.shape[0], chunks.left_rows):
-            for j in range(0, i + 1 if mirrored else right.shape[0], chunks.right_rows):
+        for i in range(0, height, chunks.left_rows):
+            for j in range(0, i + 1 if mirrored else width, chunks.right_rows):
                 rows, columns = slice(i, i + chunks.left_rows), slice(j, j + chunks.right_rows)
-                same = left is right and rows == columns
+                same = first is second and rows == columns
                 place = tile[i // R : rows.stop // R, j // R : columns.stop // R]
-                product.write(left[rows], None if same else right[columns], chunks.columns, (i, j), place)
+                here = [(left[rows], None if same else right[columns]) for left, right in pairs]
+                product.write(here, chunks.columns, (i, j), place)
     if mirrored:
         _mirror(tile)
     return tile
@@ -136,25 +172,36 @@ class _Product:
     dtype: torch.dtype
     device: torch.device
 
-    def write(self, left: Rows, right: Rows | None, width: int, firsts: tuple[int, int], block: FloatArray) -> None:
-        """Write the block of the tile that `left` and `right` make; that of `left` alone where `right` is None.
+    def write(
+        self, pairs: Sequence[tuple[AnyRows, AnyRows | None]], width: int, firsts: tuple[int, int], block: FloatArray
+    ) -> None:
+        """Write the block of the tile that rows of both sides make, summed over groups; None stands for the same rows.
 
-        `firsts` are the places of the first rows of both in the whole tile.
+        `firsts` are the places of the first rows of both sides in the whole tile.
         """
         total = torch.zeros(block.shape, dtype=torch.float64, device=self.device)
-        left_ends, right_ends = self._no_ends(left), self._no_ends(left if right is None else right)
+        ends = [(self._no_ends(left), self._no_ends(left if right is None else right)) for left, right in pairs]
         pace = _Pace(self.device)
-        for start in range(0, left.shape[1], width):
-            chunk = slice(start, min(start + width, left.shape[1]))
-            total += self._of_chunk(left, right, chunk, left_ends, right_ends)
-            pace.chunk_begun()
+        for (left, right), (left_ends, right_ends) in zip(pairs, ends, strict=True):
+            for start in range(0, left.shape[1], width):
+                chunk = slice(start, min(start + width, left.shape[1]))
+                total += self._of_chunk(left, right, chunk, left_ends, right_ends)
+                if not isinstance(left, torch.Tensor):
+                    pace.chunk_begun()
         # Only here, because asking earlier would make the host wait for every chunk.
-        for ends, first in zip((left_ends, right_ends), firsts, strict=True):
-            _check_finite(ends, first)
+        for of_group in ends:
+            for side, first in zip(of_group, firsts, strict=True):
+                if side is not None:
+                    _check_finite(side, first)
         block[...] = total.cpu().numpy()
 
     def _of_chunk(
-        self, left: Rows, right: Rows | None, chunk: slice, left_ends: torch.Tensor, right_ends: torch.Tensor
+        self,
+        left: AnyRows,
+        right: AnyRows | None,
+        chunk: slice,
+        left_ends: torch.Tensor | None,
+        right_ends: torch.Tensor | None,
     ) -> torch.Tensor:
         """Return the product of a chunk of columns; of `left` with itself where `right` is None."""
         raw = self._moved(left, chunk)
@@ -167,8 +214,10 @@ class _Product:
             return phi @ phi.T
         return phi @ self._features(raw, sign=self.kind != "sgd").T
 
-    def _moved(self, rows: Rows, chunk: slice) -> torch.Tensor:
+    def _moved(self, rows: AnyRows, chunk: slice) -> torch.Tensor:
         """Copy columns to the device as they are stored, through pinned memory where that is a GPU."""
+        if isinstance(rows, torch.Tensor):
+            return rows[:, chunk]
         on_gpu = self.device.type != "cpu"
         # A new block of pinned memory each time: torch reuses a block only after its copy is done.
         shape = rows.shape[0], chunk.stop - chunk.start
@@ -187,7 +236,10 @@ class _Product:
             phi.div_(torch.full((), R, dtype=self.dtype, device=self.device).sqrt())
         return phi.reshape(raw.shape[0] // R, R * raw.shape[1])
 
-    def _no_ends(self, rows: Rows) -> torch.Tensor:
+    def _no_ends(self, rows: AnyRows) -> torch.Tensor | None:
+        """Return what becomes the least and largest number of each row; None for rows that were checked before."""
+        if isinstance(rows, torch.Tensor):
+            return None
         return torch.zeros((2, rows.shape[0]), dtype=_TORCH[rows.dtype.name], device=self.device)
 
 
@@ -216,11 +268,13 @@ _ENDS_BYTES = 32
 _TORCH = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
 
 
-def _widen(ends: torch.Tensor, raw: torch.Tensor) -> None:
+def _widen(ends: torch.Tensor | None, raw: torch.Tensor) -> None:
     """Take each row's least and largest number into `ends` (2, rows): finite if and only if all of them are.
 
     Taken from the rows as stored: the sign would hide an infinity. `torch.isfinite` would make a copy of them.
     """
+    if ends is None:
+        return
     least, largest = torch.aminmax(raw, dim=1)
     torch.minimum(ends[0], least, out=ends[0])
     torch.maximum(ends[1], largest, out=ends[1])

@@ -11,7 +11,7 @@ from ntk_dist.arrays import FloatArray
 from ntk_dist.errors import NonFiniteError
 from ntk_dist.kernel.features import FloatDType, KernelKind, KindSide, made_features
 from ntk_dist.kernel.kernel_matrix import KernelShapeError
-from ntk_dist.kernel.rows import Rows, read_columns
+from ntk_dist.kernel.rows import AnyRows, Rows, read_columns
 
 
 def gram_tile(
@@ -55,7 +55,7 @@ def column_chunk(left_rows: int, right_rows: int, *, result_size: int, max_bytes
     return max(1, (max_bytes - 16 * result_size) // (9 * (left_rows + right_rows)))
 
 
-def check_same_group(left: Rows, right: Rows) -> None:
+def check_same_group(left: AnyRows, right: AnyRows) -> None:
     """Raise KernelShapeError if the rows of the two sides of a tile have different lengths."""
     if left.shape[1] != right.shape[1]:
         raise KernelShapeError(

@@ -1,9 +1,12 @@
 """Jacobian rows (m, p) wherever they lie: in an array, or in a file of which only what is asked for is read."""
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Union
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torch import Tensor  # products on the host do without torch
 
 
 class StoredRows(Protocol):
@@ -20,6 +23,9 @@ class StoredRows(Protocol):
 
 
 Rows = npt.NDArray[np.floating] | StoredRows
+
+AnyRows = Union[Rows, "Tensor"]
+"""Rows on the host, or on the device that multiplies them."""
 
 
 def read_columns(rows: Rows, columns: slice, out: npt.NDArray[Any]) -> None:

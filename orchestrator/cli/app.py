@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli import clusters, devcluster, selecting, showing, sweeping, watching
+from orchestrator.cli import clusters, devcluster, picturing, selecting, showing, sweeping, watching
 from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
 from orchestrator.cli.terminal import Terminal, log_on_terminal, say
@@ -111,7 +111,9 @@ app.command("status")(watching.status)
 app.command("show")(showing.show)
 app.command("select")(selecting.select)
 app.command("export")(showing.export)
-app.command("report")(showing.report)
+app.command("report")(picturing.report)
+app.command("plot")(picturing.plot)
+app.command("findings")(picturing.findings)
 app.command("doctor")(showing.doctor)
 
 

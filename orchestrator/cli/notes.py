@@ -26,11 +26,17 @@ def notes_of(plan: Plan) -> list[str]:
 def kernel_notes(plan: Plan) -> list[str]:
     """Return a sentence for each column about the kernel whose content differs from what its name suggests."""
     kernel = plan.sweep.spec.kernel
-    notes = _empty_estimates(plan)
+    notes = [*rows_notes(plan), *_empty_estimates(plan)]
     keys = {"kernel.kind: sign": kernel.kind == "sign", "kernel.outputs: trace": kernel.outputs == "trace"}
     if kernel.kind == "asymmetric_sign" or not any(keys.values()):
         return notes  # without symmetry there is no such norm, and the column is empty
     return [*notes, NORM_OF_THE_KERNEL.format(keys=", ".join(key for key, is_set in keys.items() if is_set))]
+
+
+def rows_notes(plan: Plan) -> list[str]:
+    """Return a sentence for each place in which Jacobian rows are kept: which it is, and why."""
+    places = {variant.rows_place.resident: variant.rows_place for variant in plan.variants}
+    return [f"rows {'stay in memory' if each.resident else 'go to the disk'}: {each.why}" for each in places.values()]
 
 
 def _empty_estimates(plan: Plan) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commands that show results and check the installation: show, export, report, doctor."""
+"""The commands that show results and check the installation: show, export, doctor."""
 
 import json
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.arguments import FolderArgument, JsonOption, as_typed, possible_path, sweep_folder
+from orchestrator.cli.arguments import FolderArgument, JsonOption, possible_path, sweep_folder
 from orchestrator.cli.render import cells_table, checks_table, summary_table
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
@@ -105,22 +105,6 @@ def export(
                            "or give --format")  # fmt: skip
     count = write_table(load(sweep_folder(path).root).table(table), output, (file_format or Format(ending)).value)
     say(f"{count} rows in {output}")
-
-
-def report(
-    path: FolderArgument,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write to.", show_default=False, callback=possible_path)
-    ],
-) -> None:
-    """Write a page of what a trained sweep found, with intervals, and the tables that it is made of.
-
-    Example: ntksweep report results/paper-minilm --output findings
-    """
-    from orchestrator.results.loading import load
-    from orchestrator.results.report.write import write_report
-
-    say(f"{as_typed(write_report(load(sweep_folder(path).root), output))} has the findings")
 
 
 def doctor(

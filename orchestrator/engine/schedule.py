@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 from orchestrator.engine.elsewhere import SHORTEST_PAUSE, Elsewhere
 from orchestrator.engine.executors.base import Executor
 from orchestrator.engine.open_stages import OpenStages
+from orchestrator.engine.ready_stages import ReadyStages
 from orchestrator.engine.retries import Retries
 from orchestrator.errors import StorageError
 from orchestrator.plan.plan import Plan
@@ -99,7 +99,7 @@ class Schedule:
         self._leave_after = leave_after
         self._stages = {stage.stage_id: stage for stage in plan.stages}
         self._open = OpenStages()
-        self._ready = deque(self._open.add(missing))
+        self._ready = ReadyStages(self._open.add(missing))
         self._elsewhere = Elsewhere()
         self._retries = Retries(out_of_memory or {})
         self._repairs: dict[tuple[str, str], int] = {}
@@ -125,7 +125,7 @@ class Schedule:
             if ended is not None:
                 self._ended(*ended)
             if self._in_flight + len(self._ready) < self._executor.capacity:
-                self._ready.extend(self._elsewhere.take())
+                self._ready.add(self._elsewhere.take())
         given_up = self._given_up()
         self._report.blocked = len(given_up) - len(self._report.failures)
         self._report.open = len(self._open) - len(given_up)
@@ -164,13 +164,15 @@ class Schedule:
     def _fill(self) -> None:
         self._most_workers = max(self._most_workers, self._executor.capacity)
         while self._ready and self._in_flight < self._executor.capacity and not self._report.stopped:
-            stage = self._ready.popleft()
+            if (stage := self._ready.take()) is None:
+                return
             attempt, halvings = self._retries.attempt(stage.stage_id), self._retries.halvings(stage.stage_id)
             self._executor.submit(stage, attempt, halvings)
             self._in_flight += 1
 
     def _ended(self, stage: Stage, outcome: Outcome) -> None:
         self._in_flight -= 1
+        self._ready.ended(stage, elsewhere=outcome.status is Status.BUSY)
         if outcome.status is not Status.BUSY:
             self._elsewhere.ended(stage.stage_id)
         if outcome.status not in (Status.BUSY, Status.EXISTING):
@@ -191,9 +193,9 @@ class Schedule:
             self._progress.advance(stage.kind)
         ready = self._open.finish(stage)
         # a worker goes on with the model that it has loaded, before that of another seed
-        next_ones = [each for each in ready if stage.of.runs_model and each.of.runs_model]
-        self._ready.extendleft(reversed(next_ones))
-        self._ready.extend(each for each in ready if each not in next_ones)
+        next_ones = [each for each in ready if stage.runs_model and each.runs_model]
+        self._ready.add_first(next_ones)
+        self._ready.add(each for each in ready if each not in next_ones)
 
     def _failed(self, stage: Stage, outcome: Outcome) -> None:
         failure = outcome.failure or FailureClass.CODE
@@ -203,7 +205,7 @@ class Schedule:
             how = " with half the batch" if failure is FailureClass.MEMORY else ""
             self._progress.note(f"{stage.kind} {stage.stage_id}: {failure}; trying again{how}")
             logger.info("%s %s: %s; trying again%s: %s", stage.kind, stage.stage_id, failure, how, outcome.message)
-            self._ready.append(stage)
+            self._ready.add([stage])
         else:
             logger.info("%s %s is given up: %s: %s", stage.kind, stage.stage_id, failure, outcome.message)
             self._report.failures.append(Failure(stage, failure, outcome.message, outcome.trace))
@@ -227,8 +229,8 @@ class Schedule:
                 self._store.set_aside(kind, stage_id)
             again = self._lost(self._stages[stage_id])
             self._counted |= {each.stage_id for each in again}  # they were when they were first finished
-            self._ready.extend(self._open.add(again))
-        self._ready.extend(self._open.reopen(stage))
+            self._ready.add(self._open.add(again))
+        self._ready.add(self._open.reopen(stage))
 
     def _lost(self, stage: Stage) -> list[Stage]:
         """Return a stage and everything below it that is not on disk, inputs first."""

@@ -1,7 +1,7 @@
 """The plan: from a sweep to the stages that all its cells need, each stage once."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -158,7 +158,9 @@ def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
         sets = tuple(expand_layer_sets(spec.grid.layer_sets, survey.groups, head_in_kernel=spec.head.in_kernel))
     except SpecError as error:
         raise SpecError(f"{choice}: {error}" if choice.task else str(error)) from None
-    return Variant(choice, sweep, survey, Sizes.of(sweep, survey, sets), sets)
+    variant = Variant(choice, sweep, survey, Sizes.of(sweep, survey, sets), sets)
+    reasons = (kind.reads_rows(variant) for kind in KINDS.values() if kind.reads_rows)
+    return replace(variant, reads_rows=next(filter(None, reasons), ""))
 
 
 def _check_against(sweep: Sweep, survey: Survey) -> None:

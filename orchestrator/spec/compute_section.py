@@ -64,7 +64,10 @@ class ComputeSection(Section):
         examples=["2GB"],
     )
     gram_dtype: GramDType = Field(
-        "float64", description="Precision in which kernel blocks are accumulated.", examples=["float64"]
+        "float64",
+        description="Precision of the products of which kernel blocks are made; they are added up in float64. float32 "
+        "is for GPUs whose float64 units are slow (`plan` says so); H100 and H200 take both at the same speed.",
+        examples=["float64"],
     )
     row_dtype: RowDType | None = Field(
         None,
@@ -105,10 +108,10 @@ class ComputeSection(Section):
     )
     batch_tokens: BatchTokens = Field(
         2048,
-        description="Tokens (padding included) that go through the model at once. auto measures on each seed's longest "
-        "texts how many fit: a power of two up to 65,536, within 80 % of a GPU's free memory, or `memory_budget` on a "
-        "CPU. The folder keeps the number that was found, so that its results stay; in another folder they agree to "
-        "rounding.",
+        description="Most tokens (padding included) that go through the model at once; batches of `capture` have fewer "
+        "where that saves more padding than it costs. auto measures on each seed's longest texts how many fit: a power "
+        "of two up to 65,536, within 80 % of a GPU's free memory, or `memory_budget` on a CPU. The folder keeps the "
+        "number that was found, so that its results stay; in another folder they agree to rounding.",
         examples=[2048, "auto"],
     )
     batching: Literal["together", "alone"] = Field(
@@ -124,6 +127,15 @@ class ComputeSection(Section):
         description="Examples captured by one stage; null takes the most, up to 256, that a share of the memory budget "
         "holds.",
         examples=[256],
+    )
+    rows: Literal["auto", "resident", "stored"] = Field(
+        "auto",
+        description="Where Jacobian rows are kept. stored writes them to the disk, once. resident never does: a stage "
+        "that makes kernel blocks computes the rows that it needs, keeps as many as memory holds for the next ones, "
+        "and computes the others again for each panel of those. auto takes what costs less, and stored where something "
+        "reads rows later: training, and layer sets with fewer parameters than the kernel has rows. `plan` says which "
+        "it is, and why. The numbers are the same.",
+        examples=["resident"],
     )
 
     @property

@@ -252,6 +252,14 @@ class KernelSection(Section):
         "than the kernel has rows are decomposed in full all the same, as large as their parameters.",
         examples=["iterative"],
     )
+    blocks: Annotated[Literal["auto", "groups", "atoms"], Adds()] = Field(
+        "auto",
+        description="What each stored block of the kernel sums. groups stores one for every group of parameters, from "
+        "which any layer set can be made later. atoms stores one for all groups that stand in exactly the same layer "
+        "sets: less to write and to read, while further layer sets and `select --greedy` may need blocks that are not "
+        "there. auto takes groups while their blocks stay below 10 GB a seed. The numbers are the same to rounding.",
+        examples=["atoms"],
+    )
     additions: Annotated[bool, Adds()] = Field(
         False,
         description="Add to every layer set each layer that it lacks, and write what that does to the spectrum, beside "

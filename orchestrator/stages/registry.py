@@ -19,7 +19,7 @@ from orchestrator.stages.head import HEAD
 from orchestrator.stages.head_refits import HEAD_REFITS
 from orchestrator.stages.precision import PRECISION
 from orchestrator.stages.solve import SOLVE
-from orchestrator.store.stage import Stage, StageKind
+from orchestrator.store.stage import Stage, StageKind, Together
 
 KINDS: dict[str, StageKind] = {
     kind.name: kind
@@ -46,7 +46,9 @@ def stage_from_json(data: Mapping[str, Any]) -> Stage:
     """Return the stage that `Stage.to_json` wrote."""
     inputs = {role: tuple((kind, stage_id) for kind, stage_id in ids) for role, ids in data["inputs"].items()}
     kind = KINDS[data["kind"]]
-    return Stage(kind, _reader(kind).validate_python(data["parameters"]), inputs)
+    within = tuple(stage_from_json(each) for each in data["within"])
+    together = Together(**data["together"]) if data["together"] else None
+    return Stage(kind, _reader(kind).validate_python(data["parameters"]), inputs, within, together)
 
 
 @cache

@@ -124,6 +124,21 @@ def explained_output(path: Path) -> Iterator[None]:
             raise nothing_above(path) from error
 
 
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that a user named, in one step; only a file is replaced, no folder, link or device.
+
+    Raises:
+        StorageError: something else lies there, or the disk is full.
+    """
+    with explained(path):
+        state = os.lstat(path) if os.path.lexists(path) else None
+    if state is not None and not stat.S_ISREG(state.st_mode):
+        raise in_the_way(path)
+    make_folder(path.parent)
+    with explained_output(path):
+        replace(path, content)
+
+
 def make_folder(path: Path) -> None:
     """Create a folder, and those above it, unless it exists.
 

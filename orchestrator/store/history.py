@@ -43,6 +43,10 @@ class History:
         """Return the mean time of the finished stages of each kind, in seconds of one worker."""
         return {kind: seconds / count for kind, (seconds, count) in self._times.items()}
 
+    def total_seconds(self) -> dict[str, float]:
+        """Return the time of all finished stages of each kind together, in seconds of one worker."""
+        return {kind: seconds for kind, (seconds, _) in self._times.items()}
+
     def failures(self) -> dict[str, Mapping[str, Any]]:
         """Return the failure of every stage whose last attempt failed, oldest first."""
         failed = [event for event in self._last.values() if event["event"] == "failed" and event.get("failure")]

@@ -84,6 +84,8 @@ class StageKind(Generic[P]):
         cost: returns the cost of a stage of a variant.
         label: returns a description of a stage for people; None where the name of the kind is enough.
         runs_model: whether it runs the model, in its precision, and all processes of a group compute it together.
+        reads_rows: returns why its stages read Jacobian rows of a variant from the disk, for people; empty where they
+            do not. None for a kind that never does.
         advice: what to change if a stage does not fit the memory budget; empty for a kind that always fits.
         tables: tables that its stages fill.
         cell_columns: columns of the table `cells` that they fill.
@@ -99,18 +101,32 @@ class StageKind(Generic[P]):
     cost: "Callable[[Stage[P], Variant], StageCost]" = no_cost
     label: "Callable[[Stage[P]], str] | None" = None
     runs_model: bool = False
+    reads_rows: "Callable[[Variant], str] | None" = None
     advice: str = ""
     tables: "tuple[Table, ...]" = ()
     cell_columns: "tuple[Column, ...]" = ()
 
     def compute(self, stage: "Stage[P]", work: "Work") -> "Product":
         """Compute a stage; the first stage of the kind loads the libraries that it needs."""
-        if self.runs_model:
+        if stage.runs_model:
             load_model_libraries()
         with no_garbage():
             module = import_module(self.module)
         product: Product = module.compute(stage, work)
         return product
+
+
+@dataclass(frozen=True)
+class Together:
+    """Stages that one worker computes one after the other, because they share what it holds in memory.
+
+    Attributes:
+        key: the same for all of them.
+        held: most of their inputs that the worker holds at once.
+    """
+
+    key: str
+    held: int
 
 
 @dataclass(frozen=True)
@@ -121,11 +137,16 @@ class Stage(Generic[P]):
         of: its kind.
         parameters: everything that fixes its numbers.
         inputs: identities of the stages whose artifacts it reads, by role, as (kind, stage_id).
+        within: those of its inputs that leave no artifact: whoever computes it computes them too, in memory.
+        together: the stages with which it shares what a worker holds; None for a stage that shares nothing. Neither of
+            the two is part of the identity.
     """
 
     of: StageKind[P]
     parameters: P
     inputs: Inputs = field(default_factory=dict)
+    within: "tuple[Stage[Any], ...]" = ()
+    together: Together | None = None
 
     @property
     def kind(self) -> str:
@@ -156,9 +177,20 @@ class Stage(Generic[P]):
             "inputs": {role: _inputs_digest(ids) for role, ids in self.inputs.items()},
         }
 
+    @property
+    def runs_model(self) -> bool:
+        """True if it runs the model, or a stage within it does."""
+        return self.of.runs_model or any(stage.runs_model for stage in self.within)
+
     def to_json(self) -> dict[str, Any]:
         """Return the stage as JSON, for `orchestrator.stages.registry.stage_from_json`."""
-        return {"kind": self.kind, "parameters": as_json(self.parameters), "inputs": dict(self.inputs)}
+        return {
+            "kind": self.kind,
+            "parameters": as_json(self.parameters),
+            "inputs": dict(self.inputs),
+            "within": [stage.to_json() for stage in self.within],
+            "together": as_json(self.together),
+        }
 
     def inputs_of(self, part: str) -> Inputs:
         """Return by role the inputs of one of its parts, here `<role>.<part>`."""
@@ -167,7 +199,11 @@ class Stage(Generic[P]):
 
     def needs(self) -> set[tuple[str, str]]:
         """Return (kind, stage_id) of every stage that must be finished before this one can start."""
-        return {needed for listed in self.inputs.values() for needed in listed}
+        needed = {each for listed in self.inputs.values() for each in listed}
+        for stage in self.within:
+            needed.discard(stage.ref)
+            needed |= stage.needs()
+        return needed
 
 
 def as_json(parameters: Any) -> Any:

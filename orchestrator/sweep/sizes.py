@@ -8,7 +8,7 @@ from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.survey import Survey
 
 LARGEST_SHARD = 256
-SHARD_SHARE_OF_BUDGET = 8
+SHARD_SHARE_OF_BUDGET = 4
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
@@ -103,6 +103,20 @@ class Sizes:
     def n_parameters(self) -> int:
         """Parameters of all captured groups."""
         return sum(self.group_parameters)
+
+    @property
+    def shard_bytes(self) -> int:
+        """Bytes of the rows of a shard, of all captured groups."""
+        return self.row_bytes_of(self.shard_examples * self.rows_per_example)
+
+    def row_bytes_of(self, rows: int) -> int:
+        """Return the bytes of a number of rows, of all captured groups."""
+        return rows * self.n_parameters * self.row_bytes
+
+    @property
+    def batch_bytes(self) -> int:
+        """Bytes of the rows of a batch, and of the copy that is made of them."""
+        return 2 * self.row_bytes_of(self.batch_size * self.rows_per_example)
 
     def shards_of(self, n_train: int) -> int:
         """Return how many train shards hold the first `n_train` examples."""

@@ -1,10 +1,12 @@
 """A variant of a sweep, with the facts that planning needs."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from orchestrator.sweep.choices import Choice
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import LayerSet
+from orchestrator.sweep.residency import RowsPlace, rows_place
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.survey import Survey
 
@@ -19,6 +21,7 @@ class Variant:
         survey: facts about its model and data.
         sizes: how many rows, shards and tiles there are.
         layer_sets: the layer sets of the grid.
+        reads_rows: why some stages read Jacobian rows from the disk; empty where none does.
     """
 
     choice: Choice
@@ -26,12 +29,12 @@ class Variant:
     survey: Survey
     sizes: Sizes
     layer_sets: tuple[LayerSet, ...]
+    reads_rows: str = ""
 
-    @property
-    def rows_memory(self) -> int:
-        """Bytes of the rows of a batch, and of their copy on the way to the file."""
-        sizes = self.sizes
-        return 2 * sizes.batch_size * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes
+    @cached_property
+    def rows_place(self) -> RowsPlace:
+        """Where the Jacobian rows are kept."""
+        return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, self.row_flops(1))
 
     def row_flops(self, n_examples: int) -> float:
         """Return the floating-point operations of the Jacobian rows of a number of examples."""

@@ -9,9 +9,12 @@ from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import tokenize
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
+from orchestrator.spec import read_spec
+from orchestrator.stages.context.blocks import SCORES, kernel_blocks
+from orchestrator.sweep.folder import ResultsFolder
 from tests.devices.conftest import Pretending
 from tests.devices.rows import TEXTS
-from tests.devices.runs import waited_in
+from tests.devices.runs import moved_by, waited_in
 from tests.orchestrator.sweeps import make_sweep
 from tests.pretended_device import COUNTED, WAITED_AT
 from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
@@ -64,3 +67,29 @@ def test_a_step_of_training_waits_twice_however_many_cells_it_trains(
         waits.append(pretending(waited_in, spec, "finetune/training"))
     n_steps = 2
     assert len(waits[1]) - len(waits[0]) <= 2 * n_steps, "\n".join(sorted(set(waits[1])))
+
+
+@pytest.mark.parametrize("blocks", ["groups", "atoms"])
+def test_resident_rows_bring_back_blocks_scores_and_a_flag_a_batch(
+    blocks: str, pretending: Pretending, tmp_path: Path, tiny_model: Path
+):
+    changes = {
+        "compute.device": "cuda", "compute.rows": "resident", "kernel.blocks": blocks,
+        "grid.layer_sets": ["each_layer", "prefixes"], "grid.n_train": [10], "adapter.rank": 8,
+        "kernel.outputs": "margin",
+    }  # fmt: skip
+    spec = make_sweep(tmp_path, changes, model=tiny_model)
+    moved = pretending(moved_by, spec, "gram")
+    results = ResultsFolder(read_spec(spec).folder)
+    store = results.artifacts()
+    tiles = [store.open("gram", stage_id) for stage_id in store.finished("gram")]
+    blocks_bytes = sum(array.nbytes for tile in tiles for array in tile.arrays(kernel_blocks(tile)).values())
+    shards = {tuple(tile.facts["rows"]): tile.array(SCORES).nbytes for tile in tiles}
+    train, evaluation = 10, 6
+    scores_bytes = 8 * (train + evaluation)  # the shards of both splits begin with example 0
+    assert sum(shards.values()) <= scores_bytes
+    assert moved["bytes to the host"] <= blocks_bytes + scores_bytes + moved["batches"]
+    n_blocks = sum(len(kernel_blocks(tile)) for tile in tiles)
+    n_shards = 3 + 2
+    assert moved["waits"] <= moved["batches"] + n_blocks + n_shards
+    assert not (results.root / "artifacts" / "capture").exists()

@@ -87,6 +87,7 @@ ROW_NORMS = StageKind(
     module="orchestrator.stages.row_norms.compute",
     plan=plan,
     cost=cost,
+    reads_rows=lambda variant: "rows are measured" if variant.sweep.spec.kernel.row_norms else "",
     tables=(TABLE,),
 )
 '''

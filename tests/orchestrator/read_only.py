@@ -25,8 +25,8 @@ HEAVY = ("torch", "transformers", "peft", "ray", "datasets")
 def commands(results: Path, cell: str, written: Path) -> list[list[str]]:
     reading = [
         ["status", "--verify"], ["show"], ["logs"], ["logs", "--job", "12"], ["logs", "--cell", cell],
-        ["export", "--output", f"{written}/x.csv"], ["report", "--output", f"{written}/page"],
-        ["select", "--greedy", "1"],
+        ["export", "--output", f"{written}/x.csv"], ["findings", "--output", f"{written}/page"],
+        ["report", "--output", f"{written}/page.html"], ["select", "--greedy", "1"],
     ]  # fmt: skip
     return [[name, str(results), *options] for name, *options in reading]
 

@@ -40,9 +40,9 @@ SPEC: Mapping[str, Any] = {
         "seeds": [0],
         "n_train": [10],
     },
-    "compute": {"executor": "inline", "shard_examples": 4, "memory_budget": "100MB"},
+    "compute": {"executor": "inline", "shard_examples": 4, "memory_budget": "100MB", "rows": "stored"},
 }
-"""A valid spec; tests name what they change."""
+"""A valid spec; tests name what they change. Rows go to the disk, so that there are stages of every kind."""
 
 
 class Quiet:

@@ -39,7 +39,7 @@ class InlineExecutor:
             return None
         stage, attempt, halvings = self._waiting.popleft()
         outcome = self._worker.execute(stage, attempt, halvings)
-        if outcome.status is Status.FAILED and stage.of.runs_model and self._worker.process_group.size > 1:
+        if outcome.status is Status.FAILED and stage.runs_model and self._worker.process_group.size > 1:
             # The others of the process group wait in the middle of the stage, and only their end frees them.
             raise WorkerStartError(f"{stage.label} failed ({outcome.failure}): {outcome.message}")
         if outcome.spent:

@@ -48,11 +48,13 @@ class Member:
         actor: Ray's handle.
         team: its team.
         introduction: the facts that it reported about itself; None until it is up.
+        holds: key of the stages whose common inputs it holds; None if it holds none.
     """
 
     actor: Any
     team: Team
     introduction: Introduction | None = None
+    holds: str | None = None
 
     @property
     def up(self) -> Introduction:

@@ -226,8 +226,20 @@ class RayExecutor:
             most = min(self._tasks_a_call.get(kind, 1), -(-len(self._waiting) // len(self._idle)))
             alike = takewhile(lambda task: task[0].of == kind, islice(self._waiting, most))  # noqa: B023 - used up now
             tasks = [self._waiting.popleft() for _ in list(alike)]
-            worker = self._idle.pop()
+            worker = self._idle.pop(self._suited(tasks[0][0]))
             self._in_flight[worker.actor.execute.remote(tasks)] = (worker, tasks)
+
+    def _suited(self, stage: Stage) -> int:
+        """Return the position among idle workers of the one that holds what a stage shares with others, else the last.
+
+        From now on it holds that.
+        """
+        key = stage.together.key if stage.together else None
+        found = len(self._idle) - 1
+        if key is not None:
+            found = next((n for n, worker in enumerate(self._idle) if worker.holds == key), found)
+        self._idle[found].holds = key
+        return found
 
     def _give_to_team(self) -> bool:
         """Give the first waiting stage to a team that is idle; return whether there is one."""

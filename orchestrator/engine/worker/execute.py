@@ -110,7 +110,7 @@ class StageWorker:
     def _claimed(self, stage: Stage, attempt: int, halvings: int) -> Outcome:
         facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id, "halvings": halvings}
         self._journal.write("started", **facts, attempt=attempt)
-        work = Work(self._state, stage.of, halvings, self.process_group if stage.of.runs_model else None)
+        work = Work(self._state, stage.of, halvings, self.process_group if stage.runs_model else None)
         logger.debug("%s begun, attempt %d, batches halved %d times", stage.label, attempt, halvings)
         outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()
@@ -135,7 +135,7 @@ class StageWorker:
     def _attempt(self, work: Work, stage: Stage, attempt: int, started: float) -> Outcome:
         reset_peak_memory()
         try:
-            if stage.of.runs_model:
+            if stage.runs_model:
                 lead(self.process_group, stage, work.halvings)
             product = stage.of.compute(stage, work)
             peak = work.met(peak_memory())
@@ -152,7 +152,7 @@ class StageWorker:
 
     def _provenance(self, work: Work, stage: Stage, attempt: int, seconds: float, peak: int) -> dict[str, Any]:
         process_group = (
-            {"group_size": self.process_group.size} if stage.of.runs_model and self.process_group.size > 1 else {}
+            {"group_size": self.process_group.size} if stage.runs_model and self.process_group.size > 1 else {}
         )
         found = provenance(stage, attempt, seconds, device=work.device, peak=peak) | process_group
         if work.device != "cpu":

@@ -1,1 +1,1 @@
-"""A page with the findings of a trained sweep and their intervals, and small tables beside it."""
+"""The report of a sweep: one HTML file with its pictures."""

@@ -12,9 +12,11 @@ from orchestrator.results.selection.criteria import Criterion
 from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.context.worker_state import WorkerState
+from orchestrator.stages.gram import kernel_blocks
 from orchestrator.stages.solve.path import Strengths, follow
 from orchestrator.stages.solve.solver import Solver
 from orchestrator.store.stage import Stage
+from orchestrator.sweep.blocks import block_name, lacking
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.layer_sets import HEAD, compress, expand_layer_sets
 from orchestrator.sweep.variant import Variant
@@ -112,7 +114,6 @@ class StoredKernels:
             blocks = f"part of the kernel blocks of layers {compress(self.layers)}"
             what = {
                 "gram": blocks,
-                "capture": "outputs before training",
                 "head": "the fitted head",
                 "head_refits": "the head without each example",
             }.get(error.kind, "labels")
@@ -145,9 +146,10 @@ def _check_stored(variant: Variant, solves: Sequence[Solve], by_layer: Mapping[i
     stored = sizes.dual_groups if dual else ()
     missing = {layer: [g for g in groups if g not in stored] for layer, groups in by_layer.items()}
     names = [name for groups in missing.values() for name in groups]
-    if not names:
-        return
     layers = compress(sorted(by_layer))
+    if not names:
+        _refuse_blocks_of_several_layers(variant, by_layer)
+        return
     in_kernel = variant.sweep.spec.head.in_kernel
     (whole,) = expand_layer_sets(["all_layers"], variant.survey.groups, head_in_kernel=in_kernel)
     rows = sizes.kernel_rows(sizes.n_train)
@@ -165,6 +167,17 @@ def _check_stored(variant: Variant, solves: Sequence[Solve], by_layer: Mapping[i
         f"to choose among layers {layers} the kernel blocks of all their groups are needed; not stored are "
         f"{', '.join(names)}: {how}"
     )
+
+
+def _refuse_blocks_of_several_layers(variant: Variant, by_layer: Mapping[int, tuple[str, ...]]) -> None:
+    """Raise an error if a layer's groups share a block with those of another."""
+    blocks = [block_name(block) for block in kernel_blocks(variant)]
+    for layer, groups in by_layer.items():
+        if lacking(groups, blocks):
+            raise ResultsError(
+                f"to choose among layers {compress(sorted(by_layer))} each needs kernel blocks of its own, and layer "
+                f"{layer} shares a block with others: set kernel.blocks: groups and run again"
+            )
 
 
 def _dual_stage(variant: Variant, solves: Sequence[Solve], seed: int) -> Stage:

@@ -94,7 +94,7 @@ def _tiles(scope: SeedScope) -> Tiles:
         left, right = (positions.get(stage.inputs[side][0][1]) for side in ("left", "right"))
         if left is not None and right is not None:
             found[left, right] = stage
-    return found
+    return dict(sorted(found.items()))
 
 
 def _further_tiles(scope: SeedScope, added: Sequence[Sequence[Addition]], tiles: Tiles) -> Tiles:
@@ -113,7 +113,7 @@ def _further_tiles(scope: SeedScope, added: Sequence[Sequence[Addition]], tiles:
             there = sizes.dual_groups if (row, column) in tiles else ()
             lacking = [name for name in needed if name not in there]
             if lacking:
-                found[row, column] = scope.add(tile(scope, left, right, lacking))
+                found[row, column] = scope.add(tile(scope, left, right, [(name,) for name in lacking]))
     return found
 
 

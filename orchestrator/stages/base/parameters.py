@@ -102,7 +102,7 @@ class ProblemParameters:
         dataset: identity of the stage `dataset`.
         task_kind: classification or regression.
         scorer: the model.
-        kernel: the section of the spec, without additions, which have stages of their own.
+        kernel: the section of the spec, without keys that other stages have.
         gram_dtype: precision of products.
         shard_examples: examples of a shard, which decide the order of sums.
         kernel_device: device of kernel blocks.

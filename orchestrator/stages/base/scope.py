@@ -1,6 +1,6 @@
 """A sweep while it is planned: each kind of stage adds its own, for a seed or for all of them together."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -79,6 +79,14 @@ class SeedScope:
     position: int
     seed: int
     _stages: dict[str, list[Stage[Any]]] = field(default_factory=dict)
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what `make` returns, which is called once for a key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
 
     def add(self, stage: Stage[P]) -> Stage[P]:
         """Add a stage, and return it."""
@@ -140,7 +148,7 @@ class SeedScope:
             dataset=dataset.stage_id,
             task_kind=spec.task.kind,
             scorer=self.scorer,
-            kernel=spec.kernel.model_copy(update={"additions": False}),
+            kernel=spec.kernel.model_copy(update={"additions": False, "blocks": "auto"}),
             gram_dtype=spec.compute.gram_dtype,
             shard_examples=self.variant.sizes.shard_examples,
             kernel_device=KernelDevice.of(spec.compute),

@@ -17,7 +17,7 @@ SEVERAL = 4
 def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
     """Return the cost of the small batches and of the largest possible one, with the most examples of a batch."""
     flops = variant.row_flops(SEVERAL + stage.parameters.batch_size)
-    return StageCost(flops, memory_bytes=variant.rows_memory)
+    return StageCost(flops, memory_bytes=variant.sizes.batch_bytes)
 
 
 def plan(scope: SeedScope) -> None:

@@ -1,6 +1,5 @@
 """The kind `capture`: the Jacobian rows of a shard of examples."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -39,7 +38,7 @@ def cost(stage: Stage[CaptureParameters], variant: "Variant") -> StageCost:
     sizes = variant.sizes
     n = stage.parameters.stop - stage.parameters.start
     disk_bytes = n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
-    return StageCost(variant.row_flops(n), disk_bytes, variant.rows_memory)
+    return StageCost(variant.row_flops(n), disk_bytes, variant.sizes.batch_bytes)
 
 
 def _label(stage: Stage[CaptureParameters]) -> str:
@@ -48,27 +47,28 @@ def _label(stage: Stage[CaptureParameters]) -> str:
 
 
 def plan(scope: SeedScope) -> None:
-    """Add a stage for each shard of training and evaluation examples."""
-    sizes = scope.variant.sizes
-    inputs = {**model_inputs(scope), **scope.inputs(BATCHING)}
-    shards: tuple[tuple[Split, Sequence[tuple[int, int]]], ...] = (
-        ("train", sizes.train_shards),
-        ("eval", sizes.eval_shards),
-    )
-    for split, ranges in shards:
-        for start, stop in ranges:
-            scope.add(Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs))
+    """Add a stage for each shard of training and evaluation examples, unless rows stay in memory."""
+    if not scope.variant.rows_place.resident:
+        for stage in (*captures(scope, "train"), *captures(scope, "eval")):
+            scope.add(stage)
 
 
 def captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
-    """Return the captures of a split, shard by shard."""
-    return [stage for stage in scope.stages(CAPTURE) if stage.parameters.split == split]
+    """Return the captures of a split, shard by shard, whether or not they leave artifacts."""
+    return scope.kept((CAPTURE.name, split), lambda: _captures(scope, split))
+
+
+def _captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
+    sizes = scope.variant.sizes
+    inputs = {**model_inputs(scope), **scope.inputs(BATCHING)}
+    ranges = sizes.train_shards if split == "train" else sizes.eval_shards
+    return [Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs) for start, stop in ranges]
 
 
 CAPTURE = StageKind(
     name="capture",
     parameters=CaptureParameters,
-    version=2,
+    version=3,
     meaning="computes the Jacobian rows of a shard of examples",
     module="orchestrator.stages.capture.compute",
     plan=plan,

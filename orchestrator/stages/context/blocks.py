@@ -1,6 +1,6 @@
 """From artifacts to the matrices of one layer set: sums of stored tiles, and streams of feature rows."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,9 +11,13 @@ from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.features import KernelKind, made_features
 from ntk_dist.kernel.rows import Rows, read_columns
 from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.blocks import blocks_within, groups_of
 
 if TYPE_CHECKING:
     from ntk_dist.kernel.tile_operator import Tile  # loads scipy, which estimates do without
+
+SCORES = "scores"
+"""Array of initial outputs f_0, (examples, rows per example): of the examples of a capture, of the rows of a tile."""
 
 BLOCK_BYTES = 32 << 20
 """Memory of a block of feature rows; fixed, because it is part of the order of sums."""
@@ -22,14 +26,14 @@ BLOCK_BYTES = 32 << 20
 def sum_tiles(
     tiles: Sequence[Artifact], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
 ) -> FloatArray:
-    """Return the sum over groups of their kernel blocks, (M, M) or (M_eval, M), in Fortran order.
+    """Return the sum of the kernel blocks of some groups, (M, M) or (M_eval, M), in Fortran order.
 
-    Tiles are added in the order given, groups in theirs, so the sum has the same bits wherever it is made. For a
-    symmetric kernel only the tiles on and below the diagonal exist, and only the lower triangle is filled.
+    Tiles are added in the order given, blocks in that of the store, so the sum has the same bits wherever it is made.
+    For a symmetric kernel only the tiles on and below the diagonal exist, and only the lower triangle is filled.
 
     Args:
         tiles: artifacts of `gram` stages; rows and columns beyond `shape` are left out. Several may hold the same rows
-            and columns for different groups.
+            and columns for different blocks.
         groups: names of the groups of the layer set.
         shape: rows and columns of the result.
         rows_per_example: rows of the kernel that an example gives.
@@ -54,28 +58,32 @@ def summed_tiles(
     The arguments are those of `sum_tiles`.
     """
     found: list[Tile] = []
-    held: Counter[tuple[int, int]] = Counter()
+    held: defaultdict[tuple[int, int], Counter[str]] = defaultdict(Counter)
     for tile, rows, columns in tile_places(tiles, shape, rows_per_example):
-        stored = frozenset(tile.names())
-        here = [group for group in groups if group in stored]
-        held[rows.start, columns.start] += len(here)
+        here = blocks_within(groups, kernel_blocks(tile))
+        held[rows.start, columns.start].update(group for block in here for group in groups_of(block))
         if here:
             read = partial(_read_sum, tile, here, rows.stop - rows.start, columns.stop - columns.start)
             found.append((rows, columns, read))
-    if any(count != len(groups) for count in held.values()):
+    if any(counts != Counter(groups) for counts in held.values()):
         raise AssertionError("some tile holds none of the blocks that are asked for, or one that another holds too")
     return found
 
 
-def _read_sum(tile: Artifact, groups: Sequence[str], height: int, width: int) -> FloatArray:
-    first: FloatArray = tile.array(groups[0])[:height, :width]
-    if len(groups) == 1:
+def _read_sum(tile: Artifact, blocks: Sequence[str], height: int, width: int) -> FloatArray:
+    first: FloatArray = tile.array(blocks[0])[:height, :width]
+    if len(blocks) == 1:
         return first
     # Added up in the tile's own memory order; only the sum is turned into Fortran order, once.
     block = np.array(first)
-    for group in groups[1:]:
-        block += tile.array(group)[:height, :width]
+    for name in blocks[1:]:
+        block += tile.array(name)[:height, :width]
     return block
+
+
+def kernel_blocks(tile: Artifact) -> list[str]:
+    """Return the names of the blocks that a tile holds, in the order of the store."""
+    return [name for name in tile.names() if name != SCORES]
 
 
 def tile_places(

@@ -1,6 +1,5 @@
 """The regression problem of a solve stage: targets, initial outputs and metrics, as the kernel's rows need them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ from finetune.data.metrics import classification_metrics, majority_accuracy, reg
 from finetune.data.targets import arrange, code_targets
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.base.parameters import WithProblem
+from orchestrator.stages.context.blocks import SCORES
 from orchestrator.stages.context.work import Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Reads
@@ -106,7 +106,7 @@ class Problem:
 
 def load_problem(stage: Reads[WithProblem], work: Work) -> Problem:
     """Return the problem of a solve stage, read from the store once for successive stages that share it."""
-    inputs = [stage.inputs[role] for role in ("dataset", "train", "eval")]
+    inputs = [stage.inputs.get(role) for role in ("dataset", "train", "eval", "tiles", "eval_tiles")]
     of = stage.parameters.problem, inputs
     last = work.shared(_LastProblem)
     if last.problem is None or last.of != of:
@@ -126,16 +126,20 @@ def _read_problem(stage: Reads[WithProblem], work: Work) -> Problem:
     parameters = stage.parameters.problem
     dataset = work.input(stage, "dataset")
 
-    def initial(shards: Sequence[Artifact], n_examples: int) -> FloatArray:
-        scores = np.concatenate([shard.array("scores") for shard in shards])[:n_examples]
+    def initial(split: str, n_examples: int) -> FloatArray:
+        scores = np.concatenate([found.array(SCORES) for found in _with_scores(stage, work, split)])[:n_examples]
         return arrange(scores, parameters.kernel.outputs)
 
-    return problem_of(
-        stage,
-        dataset,
-        initial(work.inputs(stage, "train"), parameters.n_train),
-        initial(work.inputs(stage, "eval"), len(dataset.array("eval.labels"))),
-    )
+    n_eval = len(dataset.array("eval.labels"))
+    return problem_of(stage, dataset, initial("train", parameters.n_train), initial("eval", n_eval))
+
+
+def _with_scores(stage: Reads[WithProblem], work: Work, split: str) -> list[Artifact]:
+    """Return the artifacts with the initial outputs of a split, in order: captures, or the first column of tiles."""
+    if split in stage.inputs:
+        return work.inputs(stage, split)
+    tiles = work.inputs(stage, "tiles" if split == "train" else "eval_tiles")
+    return [tile for tile in tiles if tile.facts["columns"][0] == 0]
 
 
 def problem_of(stage: Reads[WithProblem], dataset: Artifact, initial: FloatArray, eval_initial: FloatArray) -> Problem:

@@ -104,15 +104,20 @@ def _label(stage: Stage[FinetuneParameters]) -> str:
     return f"finetune ({first.model}) of {cells_label(first.cells)}{seeds}"
 
 
+def _reads_rows(variant: "Variant") -> str:
+    return "training reads them" if variant.sweep.spec.finetune is not None else ""
+
+
 FINETUNE = StageKind(
     name="finetune",
     parameters=FinetuneParameters,
-    version=5,
+    version=6,
     meaning="trains the model, or its linearization, with some lambdas of a layer set",
     module="orchestrator.stages.finetune.compute",
     cost=cost,
     label=_label,
     runs_model=True,
+    reads_rows=_reads_rows,
     advice="raise the budget, ask for fewer examples or layers, or set finetune.prefix_cache: false or, unless the "
     "model is sharded (`sharding`), finetune.linearization: products",
 )

@@ -1,4 +1,4 @@
-"""The kind `gram`: the tiles of all groups' kernel blocks for one pair of shards."""
+"""The kind `gram`: the tiles of all kernel blocks for one pair of shards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,15 @@ from orchestrator.spec.compute_section import GramDType
 from orchestrator.stages.base.parameters import KernelDevice
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.capture import CaptureParameters, captures
-from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.store.stage import Stage, StageCost, StageKind, Together
+from orchestrator.sweep.blocks import Block, atoms
 from orchestrator.sweep.sizes import workspace_bytes
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
+
+MOST_BYTES = 10 * 10**9
+"""Most bytes of a seed's blocks of single groups, where `kernel.blocks` is auto."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class GramParameters:
         outputs_per_example: rows of the Jacobian that make one row of the kernel.
         gram_dtype: precision of products.
         threads: processors that compute it.
-        groups: groups of parameters, each with a tile of its own.
+        blocks: groups of parameters of each block of the tile.
         kernel_device: device that computes it.
     """
 
@@ -33,75 +37,120 @@ class GramParameters:
     outputs_per_example: int
     gram_dtype: GramDType
     threads: int
-    groups: tuple[str, ...]
+    blocks: tuple[Block, ...]
     kernel_device: KernelDevice
 
 
 def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
-    """Return the cost of the products of two shards' rows, of all groups."""
+    """Return the cost of the products of two shards' rows, of all blocks, and of rows that are made for them."""
     sizes, p = variant.sizes, stage.parameters
     rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
-    parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in p.groups)
+    groups = {group for block in p.blocks for group in block}
+    parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
     kernel_rows = rows // p.outputs_per_example
-    return StageCost(2.0 * rows * rows * parameters, kernel_rows**2 * 8 * len(p.groups), _memory(stage, variant))
+    flops = 2.0 * rows * rows * parameters
+    if stage.within:
+        # A panel's rows are made once, those of the other shard for the panel.
+        per_tile = 1 / variant.rows_place.panel_shards
+        flops += per_tile * sum(
+            variant.row_flops(each.parameters.stop - each.parameters.start) for each in stage.within
+        )
+    return StageCost(flops, kernel_rows**2 * 8 * len(p.blocks), _memory(stage, variant))
 
 
 def _memory(stage: Stage[GramParameters], variant: "Variant") -> int:
     sizes, device_bytes = variant.sizes, stage.parameters.kernel_device.device_bytes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
-    mapped = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
+    # On a GPU: the tile, and two chunks of rows on their way there.
+    held = workspace_bytes(rows, rows) if device_bytes is None else 8 * rows * rows + 2 * device_bytes
+    if not stage.within:
+        return held + 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
     if device_bytes is not None:
-        # The tile, and two chunks of rows on their way to the GPU.
-        return mapped + 8 * rows * rows + 2 * device_bytes
-    return mapped + workspace_bytes(rows, rows)
+        return held  # the rows are on the GPU
+    most = stage.together.held if stage.together else len(stage.within)
+    return held + min(most, len(sizes.train_shards) + 1) * sizes.row_bytes_of(rows) + sizes.batch_bytes
 
 
 def plan(scope: SeedScope) -> None:
-    """Add the tiles that some layer set needs: of pairs of training shards, then of evaluation and training shards."""
-    sizes = scope.variant.sizes
-    needed = captures(scope, "train")[: sizes.dual_train_shards]
+    """Add the tiles that some layer set needs, panel by panel: of training shards, then of evaluation shards."""
+    sizes, place = scope.variant.sizes, scope.variant.rows_place
+    train, evaluation = captures(scope, "train")[: sizes.dual_train_shards], captures(scope, "eval")
+    if not train:
+        return
     symmetric = scope.variant.sweep.spec.kernel.kind != "asymmetric_sign"
-    for row, left in enumerate(needed):
-        for right in needed[: row + 1] if symmetric else needed:
-            scope.add(tile(scope, left, right, sizes.dual_groups))
-    for left in captures(scope, "eval") if needed else []:
-        for right in needed:
-            scope.add(tile(scope, left, right, sizes.dual_groups))
+    blocks = kernel_blocks(scope.variant)
+    for number, panel in enumerate(place.panels(len(train))):
+        key = f"{scope.position}/{scope.seed}/{number}"
+        together = Together(key, place.panel_shards + 1) if place.resident else None
+        after = range(panel.stop, len(train))
+        for row in (*panel, *after) if symmetric else (*panel, *range(panel.start), *after):
+            for column in panel:
+                if column <= row or not symmetric:
+                    scope.add(tile(scope, train[row], train[column], blocks, together))
+        for left in evaluation:
+            for column in panel:
+                scope.add(tile(scope, left, train[column], blocks, together))
+
+
+def kernel_blocks(variant: "Variant") -> tuple[Block, ...]:
+    """Return the blocks that are stored: what `kernel.blocks` says, or groups while they stay small."""
+    section = variant.sweep.spec.kernel
+    groups = tuple((group,) for group in variant.sizes.dual_groups)
+    if section.blocks == "groups" or (section.blocks == "auto" and _block_bytes(variant) * len(groups) < MOST_BYTES):
+        return groups
+    sets = [each.groups for each in variant.layer_sets]
+    if section.additions:
+        # Each layer is added to sets that lack it, so that no block may span several.
+        layers = {group.layer for group in variant.survey.groups}
+        sets += [tuple(group.name for group in variant.survey.groups if group.layer == layer) for layer in layers]
+    return atoms(variant.sizes.dual_groups, ([g for g in each if g in variant.sizes.dual_groups] for each in sets))
+
+
+def _block_bytes(variant: "Variant") -> int:
+    """Return the bytes of one block of all tiles."""
+    M, M_eval = variant.sizes.kernel_rows(variant.sizes.n_train), variant.sizes.kernel_rows(variant.sizes.n_eval)
+    return 8 * (M * (M + 1) // 2 + M_eval * M)
 
 
 def tile(
-    scope: SeedScope, left: Stage[CaptureParameters], right: Stage[CaptureParameters], groups: Sequence[str]
+    scope: SeedScope,
+    left: Stage[CaptureParameters],
+    right: Stage[CaptureParameters],
+    blocks: Sequence[Block],
+    together: Together | None = None,
 ) -> Stage[GramParameters]:
-    """Return the stage that makes the kernel blocks of some groups for a pair of shards."""
+    """Return the stage that makes some kernel blocks for a pair of shards; rows that stay in memory are made in it."""
     spec = scope.variant.sweep.spec
     parameters = GramParameters(
         kind=spec.kernel.kind,
         outputs_per_example=scope.variant.survey.n_outputs if spec.kernel.outputs == "trace" else 1,
         gram_dtype=spec.compute.gram_dtype,
         threads=spec.compute.threads,
-        groups=tuple(groups),
+        blocks=tuple(blocks),
         kernel_device=KernelDevice.of(spec.compute),
     )
-    return Stage(GRAM, parameters, {"left": (left.ref,), "right": (right.ref,)})
+    within = () if together is None else (left,) if left is right else (left, right)
+    return Stage(GRAM, parameters, {"left": (left.ref,), "right": (right.ref,)}, within, together)
 
 
 def tiles_between(
     scope: SeedScope, left: Sequence[Stage[CaptureParameters]], right: Sequence[Stage[CaptureParameters]]
 ) -> list[Stage[GramParameters]]:
-    """Return the tiles whose rows are of some shards, and whose columns of some others."""
-    rows, columns = ({stage.stage_id for stage in shards} for shards in (left, right))
-    return [
-        stage
-        for stage in scope.stages(GRAM)
-        if stage.inputs["left"][0][1] in rows and stage.inputs["right"][0][1] in columns
-    ]
+    """Return the tiles whose rows are of some shards, and whose columns of some others, row by row."""
+    rows, columns = ({stage.stage_id: number for number, stage in enumerate(shards)} for shards in (left, right))
+    found: dict[tuple[int, int], Stage[GramParameters]] = {}
+    for stage in scope.stages(GRAM):
+        row, column = rows.get(stage.inputs["left"][0][1]), columns.get(stage.inputs["right"][0][1])
+        if row is not None and column is not None:
+            found[row, column] = stage
+    return [found[place] for place in sorted(found)]
 
 
 GRAM = StageKind(
     name="gram",
     parameters=GramParameters,
-    version=1,
-    meaning="multiplies the rows of two shards: a tile of each group's kernel block",
+    version=3,
+    meaning="multiplies the rows of two shards: a tile of each kernel block",
     module="orchestrator.stages.gram.compute",
     plan=plan,
     cost=cost,

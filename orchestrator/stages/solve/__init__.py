@@ -63,6 +63,12 @@ def plan(scope: SeedScope) -> None:
     plan_solves(scope)
 
 
+def _reads_rows(variant: "Variant") -> str:
+    spec, method = variant.sweep.spec, variant.sizes.method
+    primal = any(method(each, n) == "primal" for each in variant.layer_sets for n in spec.grid.n_train)
+    return "layer sets with fewer parameters than the kernel has rows are solved from them" if primal else ""
+
+
 def first_layer_sets(layer_sets: Sequence[Sequence[str]]) -> str:
     """Return the first of some layer sets, and whether there are others, for people."""
     named = ", ".join("+".join(groups) for groups in layer_sets[:3])
@@ -82,6 +88,7 @@ SOLVE = StageKind(
     plan=plan,
     cost=cost,
     label=_label,
+    reads_rows=_reads_rows,
     advice="raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for layer "
     "sets with more parameters than kernel rows, kernel.decomposition: iterative",
     tables=(SPECTRA, PREDICTIONS, DENSITIES),

@@ -56,13 +56,15 @@ def _kept_solves(planning: Planning) -> KeptSolves | None:
 
 def _inputs(scope: SeedScope, method: Method, n_train: int) -> Inputs:
     train, evaluation = captures(scope, "train")[: scope.variant.sizes.shards_of(n_train)], captures(scope, "eval")
-    inputs = {**scope.inputs(DATASET, PRECISION), "train": refs(train), "eval": refs(evaluation)}
+    inputs = scope.inputs(DATASET, PRECISION)
     left_out = _left_out(scope)
     if left_out and (method == "primal" or scope.variant.sweep.spec.kernel.decomposition == "full"):
         inputs["left_out"] = (left_out.ref,)
     if method == "dual":
         inputs["tiles"] = refs(tiles_between(scope, train, train))
         inputs["eval_tiles"] = refs(tiles_between(scope, evaluation, train))
+    else:
+        inputs |= {"train": refs(train), "eval": refs(evaluation)}
     return inputs
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.kept_path import KeptPath
-from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
+from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks, kernel_blocks
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
@@ -51,9 +51,9 @@ class Solver:
         self.missing = missing_estimates(head, self.kernel, decomposed=stage.parameters.iterative is None)
         if why:
             self.missing["leave_one_out_loss"] = why
-        self.train = work.inputs(stage, "train")
-        self.eval = work.inputs(stage, "eval")
         dual = stage.parameters.method == "dual"
+        self.train = [] if dual else work.inputs(stage, "train")
+        self.eval = [] if dual else work.inputs(stage, "eval")
         self.tiles = work.inputs(stage, "tiles") if dual else []
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
         self.shares: dict[str, float] = {}
@@ -101,7 +101,7 @@ class Solver:
         Of a symmetric kernel only the lower triangle is filled. The stage's method must be `dual`.
         """
         M, M_eval, per_example = self.problem.size, self.problem.eval_size, self.problem.rows_per_example
-        sums, order = self._sums(), summation_order(groups, self.tiles[0].names())
+        sums, order = self._sums(), summation_order(groups, kernel_blocks(self.tiles[0]))
         K = sums.square(self.tiles, order, M, per_example, symmetric=self.symmetric)
         return K, sums.rows(self.eval_tiles, order, (M_eval, M), per_example)
 

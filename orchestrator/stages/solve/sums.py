@@ -8,10 +8,11 @@ import numpy as np
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.blocks import tile_places
 from orchestrator.store.artifacts import Artifact
+from orchestrator.sweep.blocks import blocks_within, groups_of, lacking
 from orchestrator.sweep.layer_sets import HEAD
 
 Term = tuple[str, ...]
-"""Groups of one layer; their blocks are added up before the layers are."""
+"""Names of the blocks of one layer, which are added up before the layers are."""
 
 Blocks = list[FloatArray]
 """One array for each tile."""
@@ -24,21 +25,29 @@ MOST_HELD = 4
 
 
 def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[Term, ...]:
-    """Return the groups of a layer set, layer by layer, in the order in which their blocks are added.
+    """Return the blocks of a layer set, layer by layer, in the order in which they are added.
 
-    It is fixed by the layer set and by the groups that are `stored`, in the model's order, so that a sum has the same
+    It is fixed by the layer set and by the blocks that are `stored`, in the model's order, so that a sum has the same
     bits whatever was summed before. Prefixes begin at the first layer and suffixes at the last one, each with the head
     if it is in the kernel: every one of them begins with the one before it.
+
+    Raises:
+        AssertionError: the stored blocks do not add up to the layer set.
     """
-    head = [(group,) for group in groups if group == HEAD]
-    below, stored_below = ([group for group in names if group != HEAD] for names in (groups, stored))
+    blocks = blocks_within(groups, stored)
+    if lacking(groups, blocks):
+        raise AssertionError("the stored blocks do not add up to the layer set")
+    head = [(block,) for block in blocks if block == HEAD]
+    below, stored_below = ([block for block in names if block != HEAD] for names in (blocks, stored))
     is_suffix = bool(below) and below[-1] == stored_below[-1] and below[0] != stored_below[0]
     layers = [tuple(members) for _, members in groupby(below, _layer)]
     return (*head, *(reversed(layers) if is_suffix else layers))
 
 
-def _layer(group: str) -> str:
-    return group.partition(".")[0]
+def _layer(block: str) -> str:
+    """Return the layer of a block; of one that spans several its name, by which it is added up apart."""
+    layers = {group.partition(".")[0] for group in groups_of(block)}
+    return layers.pop() if len(layers) == 1 else block
 
 
 class KernelSums:
@@ -68,9 +77,9 @@ class KernelSums:
         """Return the sum of blocks K(train, train), (M, M), in Fortran order, to be overwritten.
 
         Args:
-            tiles: artifacts of `gram` stages, each of which holds all groups; of a symmetric kernel on and below the
+            tiles: artifacts of `gram` stages, each of which holds all blocks; of a symmetric kernel on and below the
                 diagonal.
-            terms: names of the groups, in the order of `summation_order`.
+            terms: names of the blocks, in the order of `summation_order`.
             size: M.
             rows_per_example: rows of the kernel that an example gives.
             symmetric: whether the kernel is; then the lower triangle alone is filled.
@@ -121,13 +130,13 @@ class KernelSums:
         return found
 
     def _layer(self, part: str, term: Term, cut: Sequence[tuple[Artifact, int, int]], needed: int) -> Blocks:
-        """Return the sum over the groups of a layer; for one group it is its block in the store."""
+        """Return the sum over the blocks of a layer; one block is as it is in the store."""
         key = (part, (term,))
         if key in self._layers:
             return self._layers[key]
         found = []
         for tile, height, width in cut:
-            first, *others = (tile.array(group)[:height, :width] for group in term)
+            first, *others = (tile.array(block)[:height, :width] for block in term)
             total = first + others[0] if others else first
             for block in others[1:]:
                 total += block

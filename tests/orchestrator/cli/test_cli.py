@@ -21,7 +21,7 @@ from tests.root import ROOT
 
 COMMANDS = [
     "init", "schema", "plan", "run", "submit", "resume", "wait", "cancel", "logs", "status", "show", "select", "export",
-    "report", "doctor",
+    "report", "plot", "findings", "doctor",
 ]  # fmt: skip
 
 

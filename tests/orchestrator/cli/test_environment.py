@@ -74,7 +74,7 @@ def test_the_lowest_versions_are_those_of_the_tests_with_the_lowest_versions():
     lines = (root / "constraints-lowest.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     extras = project["optional-dependencies"]
-    for text in [*project["dependencies"], *extras["test"], *extras["polars"], *extras["sharded"]]:
+    for text in [*project["dependencies"], *extras["test"], *extras["polars"], *extras["report"], *extras["sharded"]]:
         needed = Requirement(text)
         lowest = next(part.version for part in needed.specifier if part.operator == ">=")
         if needed.name != "torch":

@@ -68,7 +68,10 @@ def looks() -> dict[str, tuple[list[str], str]]:
         "select a task": (["select", RESULTS, "--task", "t[/INST]:smile:"], "t[/INST]:smile:"),
         "export": (["export", RESULTS, "-o", "[red]/x[/INST].csv"], "rows in [red]/x[/INST].csv"),
         "export in no format": (["export", RESULTS, "-o", "x.[red] :smile:"], "cannot be told from `x.[red] :smile:`"),
-        "report": (["report", RESULTS, "-o", "page[/INST] :smile:"], "page[/INST] :smile:/README.md has"),
+        "report": (["report", RESULTS, "-o", "page[/INST] :smile:.html"], "page[/INST] :smile:.html has the report"),
+        "plot": (["plot", RESULTS, "-o", "[red]/x[/INST].pdf", "--force"], "[red]/x[/INST].pdf has the figure"),
+        "plot of no kind": (["plot", RESULTS, "-o", "x.pdf", "--kind", "k[/INST]"], "no picture `k[/INST]`"),
+        "findings": (["findings", RESULTS, "-o", "page[/INST] :smile:"], "page[/INST] :smile:/README.md has"),
         "logs": (["logs", RESULTS], RESULTS),
         "logs of a cell": (["logs", RESULTS, "--cell", "c[/INST]"], "c[/INST]"),
         "doctor": (["doctor", "--folder", RESULTS], RESULTS),
@@ -139,15 +142,18 @@ def test_only_what_a_terminal_would_obey_is_escaped(text: str, shown: str):
         ["export", RESULTS, "-o", "file/x.csv"],
         ["export", RESULTS, "-o", "folder.csv"],
         ["export", RESULTS, "-o", "folder.parquet"],
-        ["report", RESULTS, "-o", "file"],
-        ["report", RESULTS, "-o", "file/page"],
+        ["findings", RESULTS, "-o", "file"],
+        ["findings", RESULTS, "-o", "file/page"],
+        ["report", RESULTS, "-o", "file/page.html"],
+        ["report", RESULTS, "-o", "folder.csv", "--force"],
+        ["plot", RESULTS, "-o", "folder.pdf", "--force"],
         ["init", "file/x.yaml"],
         ["init", "folder.csv", "--force"],
     ],
 )
 def test_a_place_that_cannot_be_written_is_one_message(arguments: list[str]):
     Path("file").touch()
-    for folder in ("folder.csv", "folder.parquet"):
+    for folder in ("folder.csv", "folder.parquet", "folder.pdf"):
         Path(folder).mkdir(exist_ok=True)
     answer = ntksweep(*arguments)
     assert answer.status == 4

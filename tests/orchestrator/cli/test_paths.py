@@ -35,7 +35,7 @@ SAID = {
     "nul\0": ("null",) * 3,
 }
 
-LOOKS = ("status", "show", "select", "report", "export", "logs", "wait", "cancel", "resume")
+LOOKS = ("status", "show", "select", "report", "plot", "findings", "export", "logs", "wait", "cancel", "resume")
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def told(answer: Answer, said: str) -> None:
 def test_a_path_that_cannot_be_used_is_one_message_with_every_command(path: str, place: Path):
     as_results, as_input, as_output = SAID[path]
     for command in LOOKS:
-        options = ["-o", "out.csv"] if command in ("report", "export") else []
+        options = ["-o", "out.csv"] if command in ("report", "plot", "findings", "export") else []
         said = "is empty or not a mapping" if path == "file" else as_results or "there are no results at"
         told(ntksweep(command, path, *options), said)
     told(ntksweep("plan", path), as_input)
@@ -94,8 +94,15 @@ def test_plan_and_run_refuse_a_place_that_is_none_for_results(path: str, place: 
 
 
 @pytest.mark.parametrize("path", ["file", "dangling", "loop", "/proc/x"])
-def test_a_report_goes_where_a_folder_can_be(path: str, finished_training: Path):
-    told(ntksweep("report", finished_training, "-o", path), "cannot be written")
+def test_findings_go_where_a_folder_can_be(path: str, finished_training: Path):
+    told(ntksweep("findings", finished_training, "-o", path), "cannot be written")
+
+
+@pytest.mark.parametrize("path", ["folder", "dangling", "loop", "pipe", "/dev/null", "/proc/x"])
+def test_a_report_replaces_nothing_but_a_file(path: str, finished_training: Path):
+    before = Path(path).lstat() if path != "/proc/x" else None
+    told(ntksweep("report", finished_training, "-o", path, "--force"), "cannot be written")
+    assert before is None or Path(path).lstat().st_ino == before.st_ino
 
 
 @pytest.fixture(scope="module")

@@ -135,18 +135,21 @@ def test_shards_that_do_not_fit_say_to_make_them_smaller(tmp_path: Path, shard: 
     st.integers(200, 3_000_000),  # as many as the kernel has rows at least, or no tiles are planned
     st.integers(2, 200),
     st.sampled_from(["full", "trace"]),
+    st.sampled_from(["auto", "stored"]),
 )
-def test_automatic_shards_fit_wherever_one_example_does(budget: str, n_parameters: int, classes: int, outputs: str):
+def test_automatic_shards_fit_wherever_one_example_does(
+    budget: str, n_parameters: int, classes: int, outputs: str, rows: str
+):
     changes = {
         "compute.shard_examples": None, "compute.memory_budget": budget, "kernel.outputs": outputs,
         "grid.n_train": [1], "task.n_eval": 1,
     }  # fmt: skip
     groups = groups_of(2, ("query", "value"), n_parameters=n_parameters)
-    plan = plan_of(changes, survey=survey_of(groups=groups, n_outputs=classes))
+    plan = plan_of(changes | {"compute.rows": rows}, survey=survey_of(groups=groups, n_outputs=classes))
     assume(plan.variants[0].sizes.shard_examples > 1)
     # whole shards, as a larger training set has them, without planning all of its tiles
     (variant,) = plan.variants
-    stages = [next(stage for stage in plan.stages if stage.of is kind) for kind in (CAPTURE, GRAM)]
+    stages = list({stage.kind: stage for stage in plan.stages if stage.of in (CAPTURE, GRAM)}.values())
     full = replace(
         plan,
         variants=(replace(variant, sizes=replace(variant.sizes, n_train=10_000)),),

@@ -295,7 +295,7 @@ def test_blocks_that_are_there_are_not_made_in_another_form(n_train: list[int], 
     tiles: dict[tuple[Any, ...], list[str]] = {}
     for stage in with_additions:
         place = (*stage.inputs["left"], *stage.inputs["right"])
-        tiles.setdefault(place, []).extend(stage.parameters.groups)
+        tiles.setdefault(place, []).extend(group for block in stage.parameters.blocks for group in block)
     assert all(len(groups) == len(set(groups)) for groups in tiles.values())
 
 

@@ -10,7 +10,7 @@ import pytest
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.cli.notes import AVERAGED, kernel_notes, training_notes
-from orchestrator.results.report.linearity import linearity
+from orchestrator.results.findings.linearity import linearity
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.finetune import runs_of

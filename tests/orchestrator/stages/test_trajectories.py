@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.results.report.linearity import linearity
+from orchestrator.results.findings.linearity import linearity
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 EPOCHS, EVERY, PATIENCE = 20, 2, 2
@@ -100,6 +100,6 @@ def test_a_cell_in_which_lambda_never_acts_says_so(tmp_path: Path, tiny_model: P
     for _, of_seed in cells.groupby("seed"):
         assert np.ptp(of_seed["linearized_distance"]) < 1e-14
     assert linearity(cells)["n_never_pulled"].tolist() == [2, 2]
-    answer = ntksweep("report", tmp_path / "results", "--output", tmp_path / "found")
+    answer = ntksweep("findings", tmp_path / "results", "--output", tmp_path / "found")
     assert answer.status == 0, answer.errors
     assert "In 4 of the trained cells λ never acted" in (tmp_path / "found" / "README.md").read_text()

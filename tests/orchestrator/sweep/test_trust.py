@@ -159,6 +159,7 @@ def test_the_option_alone_runs_no_code_that_the_spec_does_not_ask_for(trap: Trap
         ["status", "--verify"],
         ["show"],
         ["report"],
+        ["plot", "--force"],
         ["export"],
         ["select"],
         ["plan"],
@@ -168,8 +169,9 @@ def test_the_option_alone_runs_no_code_that_the_spec_does_not_ask_for(trap: Trap
 )
 def test_looking_at_somebodys_results_runs_none_of_their_code(finished: Trap, command: list[str], tmp_path: Path):
     name, *options = command
-    if name in ("export", "report"):
-        options = [*options, "--output", str(tmp_path / "written.csv")]
+    if name in ("export", "report", "plot"):
+        written = tmp_path / ("written.csv" if name == "export" else "written.pdf")
+        options = [*options, "--output", str(written)]
     path = finished.spec if name in ("plan", "run") else finished.results.root
     answer = ntksweep(name, path, *options)
     assert answer.status == 0, answer.errors

@@ -118,7 +118,7 @@ def test_a_sweep_without_any_block_says_what_would_give_some(tmp_path: Path, dee
 
 
 @pytest.mark.parametrize(("kind", "what"), [
-    ("gram", "part of the kernel blocks of layers 0-3"), ("capture", "outputs before training"), ("dataset", "labels"),
+    ("gram", "part of the kernel blocks of layers 0-3"), ("dataset", "labels"),
 ])  # fmt: skip
 @pytest.mark.parametrize("fault", ["deleted", "damaged"])
 def test_what_is_gone_comes_back_by_what_the_message_says(

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from orchestrator.results.report.averages import mean_over
-from orchestrator.results.report.linearity import VARIANT
+from orchestrator.results.findings.averages import mean_over
+from orchestrator.results.findings.linearity import VARIANT
 from orchestrator.results.selection.criteria import CRITERIA
 
 OUTCOME = "finetune_eval_loss"

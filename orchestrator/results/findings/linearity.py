@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ntk_dist.arrays import FloatArray
-from orchestrator.results.report.averages import Mean, mean_over
+from orchestrator.results.findings.averages import Mean, mean_over
 from orchestrator.results.tables.correlations import LINEAR_UP_TO
 
 VARIANT = ["task", "adapter_rank", "learning_rate", "n_train"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.results.report.linearity import VARIANT
+from orchestrator.results.findings.linearity import VARIANT
 from orchestrator.results.tables.correlations import LINEAR_UP_TO
 from orchestrator.results.tables.statistics import BOOTSTRAP_DRAWS
 from orchestrator.spec import Spec
@@ -28,10 +28,10 @@ class Findings:
         spec: the spec of the sweep.
         n_cells, n_diverged: trained cells, and how many of them diverged.
         n_never_pulled: those in which lambda never acted on the trained model.
-        linearity: see `orchestrator.results.report.linearity`.
+        linearity: see `orchestrator.results.findings.linearity`.
         correlations: the table `correlations`.
-        regimes: see `orchestrator.results.report.regimes`.
-        choices: see `orchestrator.results.report.choices`.
+        regimes: see `orchestrator.results.findings.regimes`.
+        choices: see `orchestrator.results.findings.choices`.
         provenance: lines about code and machine.
     """
 

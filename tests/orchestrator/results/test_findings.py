@@ -1,4 +1,4 @@
-"""The report of a trained sweep: means, intervals and choices as they follow from the table `cells`."""
+"""The findings of a trained sweep: means, intervals and choices as they follow from the table `cells`."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.results.report.averages import mean_over
-from orchestrator.results.report.choices import choices_made
-from orchestrator.results.report.linearity import linearity
-from orchestrator.results.report.regimes import over_tasks, sign_test
+from orchestrator.results.findings.averages import mean_over
+from orchestrator.results.findings.choices import choices_made
+from orchestrator.results.findings.linearity import linearity
+from orchestrator.results.findings.regimes import over_tasks, sign_test
 from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
@@ -30,9 +30,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     return path
 
 
-def test_a_report_holds_a_page_and_the_tables_that_it_is_made_of(trained: Path, tmp_path: Path):
+def test_findings_are_a_page_and_the_tables_that_it_is_made_of(trained: Path, tmp_path: Path):
     folder = read_spec(trained).folder
-    answer = ntksweep("report", folder, "--output", tmp_path / "found")
+    answer = ntksweep("findings", folder, "--output", tmp_path / "found")
     assert (answer.status, answer.errors) == (0, "")
     assert answer.output.strip().endswith("README.md has the findings")
     names = {path.name for path in (tmp_path / "found").iterdir()}
@@ -49,7 +49,7 @@ def test_a_report_holds_a_page_and_the_tables_that_it_is_made_of(trained: Path, 
         mean = cells.loc[cells["lambda_given"] == strength, "finetune_eval_accuracy"].mean()
         row = next(line for line in page.splitlines() if line.startswith(f"| {strength:.3g} |"))
         assert f" {mean:.3g} [" in row
-    again = ntksweep("report", folder, "--output", tmp_path / "again")
+    again = ntksweep("findings", folder, "--output", tmp_path / "again")
     assert again.status == 0
     for name in names:
         assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
@@ -164,8 +164,8 @@ def test_a_sign_test_leaves_out_zeros_and_is_that_of_the_binomial_distribution()
     assert np.isnan(sign_test(np.zeros(2)))
 
 
-def test_there_is_nothing_to_report_where_nothing_was_trained(finished: Path, tmp_path: Path):
-    answer = ntksweep("report", read_spec(finished).folder, "--output", tmp_path / "found")
+def test_there_are_no_findings_where_nothing_was_trained(finished: Path, tmp_path: Path):
+    answer = ntksweep("findings", read_spec(finished).folder, "--output", tmp_path / "found")
     assert answer.status == 2
     assert "nothing was trained: give the spec a section `finetune`" in answer.errors
     assert not (tmp_path / "found").exists()

@@ -1,0 +1,108 @@
+"""The commands that draw results: report, plot, findings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.arguments import FolderArgument, as_typed, possible_path, sweep_folder
+from orchestrator.cli.terminal import say
+
+if TYPE_CHECKING:
+    from orchestrator.results.pictures.measured import Measured
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is none of ntksweep's.")]
+
+
+def report(
+    path: FolderArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="HTML file to write; by default report.html in the folder.", callback=possible_path
+        ),
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Write one HTML file with pictures of what a sweep found, which loads nothing from the network.
+
+    FOLDER may also be one that `ntksweep findings` has written. An earlier report is replaced.
+
+    Example: ntksweep report results/quickstart
+    """
+    from orchestrator.results.report.write import PAGE, write_report
+
+    measured, root = _measured(path)
+    written = write_report(measured, output or root / PAGE, overwrite=force)
+    say(f"{as_typed(written)} has the report")
+
+
+def plot(
+    path: FolderArgument,
+    *,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File to write: .pdf, .svg, .eps or .png.", callback=possible_path),
+    ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="lambda-path, heatmap, models, kernel-numbers, correlations, difference, trajectories, spectra, "
+            "densities, additions or costs.",
+            metavar="KIND",
+        ),
+    ] = "lambda-path",
+    size: Annotated[
+        str, typer.Option(help="column or page of a paper with two columns, or slide.", metavar="SIZE")
+    ] = "page",
+    task: Annotated[
+        str | None, typer.Option(help="The task to draw, where the grid has several.", metavar="NAME")
+    ] = None,
+    force: ForceOption = False,
+) -> None:
+    """Draw one picture of the report as a figure for a paper.
+
+    A file that exists is replaced with --force only.
+
+    Example: ntksweep plot results/quickstart --kind lambda-path -o figure.pdf
+    """
+    from orchestrator.errors import ResultsError
+    from orchestrator.results.drawing.paper import Size, write_figure
+    from orchestrator.results.pictures.kinds import picture_named
+
+    if size not in list(Size):
+        raise ResultsError(f"there is no size `{size}`; there are: {', '.join(Size)}")
+    if output.exists() and not force:
+        raise ResultsError(f"{output} exists; name another file, or give --force")
+    measured, _ = _measured(path, task)
+    written = write_figure(picture_named(kind, measured), output, Size(size))
+    say(f"{as_typed(written)} has the figure")
+
+
+def findings(
+    path: FolderArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write to.", show_default=False, callback=possible_path)
+    ],
+) -> None:
+    """Write the numbers of a trained sweep, with intervals, as a page of Markdown and small tables.
+
+    Example: ntksweep findings results/paper-minilm --output findings
+    """
+    from orchestrator.results.findings.write import write_findings
+    from orchestrator.results.loading import load
+
+    say(f"{as_typed(write_findings(load(sweep_folder(path).root), output))} has the findings")
+
+
+def _measured(path: Path, task: str | None = None) -> "tuple[Measured, Path]":
+    """Return what a sweep measured, and the folder in which its tables are."""
+    from orchestrator.results.loading import Results
+    from orchestrator.results.pictures.measured import Measured
+    from orchestrator.results.pictures.tables import TablesOfResults, WrittenTables
+    from orchestrator.results.pictures.work import work_of
+
+    if WrittenTables.are_in(path):
+        return Measured(WrittenTables(path), task=task), path
+    folder = sweep_folder(path)
+    return Measured(TablesOfResults(Results(folder)), work_of(folder), task), folder.root

@@ -1,0 +1,1 @@
+"""Pictures drawn: as SVG in a page, and by matplotlib for papers."""

@@ -1,0 +1,22 @@
+"""Numbers as people write them on axes."""
+
+import math
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power_of_ten(power: int) -> str:
+    """Return a power of ten: plain numbers near 1."""
+    return f"{10.0**power:g}" if -2 <= power <= 3 else "10" + str(power).translate(_SUPERSCRIPT)
+
+
+def plain(value: float) -> str:
+    """Return a number in few characters."""
+    if not math.isfinite(value):
+        return "none"
+    if value and not 1e-3 <= abs(value) < 1e5:
+        digits, _, power = f"{value:.1e}".partition("e")
+        digits = digits.removesuffix(".0")
+        of_ten = "10" + str(int(power)).translate(_SUPERSCRIPT)
+        return of_ten if digits == "1" else f"{digits}·{of_ten}"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
