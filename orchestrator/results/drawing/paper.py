@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.errors import OutdatedError, ResultsError
-from orchestrator.results.drawing.scales import ticks
+from orchestrator.results.drawing.scales import places, ticks
 from orchestrator.results.drawing.style import CONTEXT, STYLES, color, ink_on, shades
 from orchestrator.results.pictures.picture import Axis, Form, Grid, Panel, Picture, Scale, Series, Sign
 from orchestrator.store.files import write_output
@@ -224,8 +224,10 @@ def _rules(axes: "Axes", panel: Panel, measures: _Measures) -> None:
                 rule.value, color="#565c64", linewidth=0.6, linestyle=(0, (3, 3))
             )
         if rule.label and rule.upright:
+            on_the_right = places(panel.x, np.array([rule.value]), 0.0, 1.0)[0] > 0.5
             axes.text(
-                rule.value, 1.0, f" {rule.label}", transform=axes.get_xaxis_transform(), ha="left", va="bottom",
+                rule.value, 1.0, rule.label, transform=axes.get_xaxis_transform(),
+                ha="right" if on_the_right else "left", va="bottom",
                 fontsize=measures.font * 0.85, color="#565c64",
             )  # fmt: skip
         elif rule.label:

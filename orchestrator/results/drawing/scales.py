@@ -49,7 +49,9 @@ def _of_decades(axis: Axis, most: int) -> list[tuple[float, str]]:
 def _of_steps(low: float, high: float, most: int) -> list[tuple[float, str]]:
     least = (high - low) / max(1, most)
     size = 10.0 ** math.floor(math.log10(least))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10, 20) if size * factor >= least)
+    # halves of whole numbers, such as 2.5 steps, read badly
+    factors = (1, 2, 5, 10, 20) if size >= 1 else (1, 2, 2.5, 5, 10, 20)
+    step = next(size * factor for factor in factors if size * factor >= least)
     first = math.ceil(low / step - 1e-9)
     values = [place * step + 0.0 for place in range(first, math.floor(high / step + 1e-9) + 1)]
     exponent = math.floor(math.log10(step) + 1e-9)

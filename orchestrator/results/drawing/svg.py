@@ -92,7 +92,8 @@ def swatch(series: Series) -> Markup:
         content = f'<rect class="bar s{series.style}" x="4" y="2" width="18" height="10"/>'
     else:
         line = f'<path class="line s{series.style}" d="M0,7H26"/>'
-        point = f'<use class="point s{series.style}" href="#shape{series.style}" x="13" y="7"/>'
+        hollow = " hollow" if series.hollow is not None and series.hollow.all() else ""
+        point = f'<use class="point{hollow} s{series.style}" href="#shape{series.style}" x="13" y="7"/>'
         content = (line if series.form is Form.LINE else "") + point
     return Markup(f'<svg viewBox="0 0 26 14" width="26" height="14" aria-hidden="true">{content}</svg>')
 

@@ -79,7 +79,7 @@ def _panel(variant: Variant, frame: pd.DataFrame, first_row: int) -> Panel:
     x = numbers("updates", "steps", [frame["step"].to_numpy(dtype=np.float64)])
     y = numbers(*LOSS_NAME, values, log=spread(np.concatenate(values)))
     place = f"{frame['layer_set'].iloc[0]}, λ = {frame['lambda_given'].iloc[0]:.3g}"
-    return Panel(variant.titled(place), x, y, series)
+    return Panel(f"{variant.title}: {place}" if variant.title else place, x, y, series)
 
 
 def _lines(frame: pd.DataFrame, first_row: int) -> Iterator[Series]:

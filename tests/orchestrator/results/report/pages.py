@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ CHROMIUM = shutil.which("chromium")
 
 def needs_chromium() -> None:
     """Skip the test where there is no browser; fail where a change is judged."""
-    if CHROMIUM is None and os.environ.get("CI"):
-        pytest.fail("pages of reports are looked at in chromium: apt-get install chromium")
-    if CHROMIUM is None:
-        pytest.skip("needs chromium: apt-get install chromium")
+    missing = "apt-get install chromium" if CHROMIUM is None else ""
+    if find_spec("playwright") is None or find_spec("axe_playwright_python") is None:
+        missing = "pip install 'ntksweep[test]'"
+    if missing and os.environ.get("CI"):
+        pytest.fail(f"pages of reports are looked at in chromium: {missing}")
+    if missing:
+        pytest.skip(f"needs chromium and playwright: {missing}")
 
 
 _READ = """
