@@ -258,7 +258,7 @@ def _of_tasks(values: dict[str, float]) -> str:
 
 
 def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> None:
-    from orchestrator.cli.notes import notes_of, rows_notes
+    from orchestrator.cli.notes import notes_of
     from orchestrator.cli.summary import summarize
     from orchestrator.results.loading import Results
 
