@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from finetune.errors import TargetError
 from finetune.model.architecture import Target
 from finetune.model.draws import draw_fan_in
 from finetune.settings import AdapterSettings
+from ntk_dist.jacobian.branches import Branch
 from ntk_dist.jacobian.tracked import TrackedLinear
 
 _ADAPTER = "default"
@@ -67,12 +69,26 @@ def lora_parts(model: PreTrainedModel, target: Target) -> GroupParts:
     """A and B of one module: the gradient for A is zero where B is zero, and the other way round."""
     a, b = lora_pair(model, target)
     linears = {
-        name: TrackedLinear(module, f"{target.path}.{name}", adapter=True)
-        for name, module in (("lora_A", a), ("lora_B", b))
+        "lora_A": TrackedLinear(a, f"{target.path}.lora_A", adapter=True),
+        "lora_B": TrackedLinear(b, f"{target.path}.lora_B", adapter=True, branch=_branch(model, target)),
     }
     zero = ["lora_A"] * is_zero(b) + ["lora_B"] * is_zero(a)
     tracked = [linear for name, linear in linears.items() if name not in zero]
     return GroupParts(tracked, zero, list(linears.values()))
+
+
+def _branch(model: PreTrainedModel, target: Target) -> Branch | None:
+    """Return the branch of an adapted module; None where peft has a layer of another kind, which is run as it is."""
+    from peft.tuners.lora import Linear
+
+    module: Any = model.get_submodule(target.path)
+    is_plain = type(module).forward is Linear.forward
+    if not is_plain or module.lora_variant or module.merged or module.disable_adapters:
+        return None
+    a, b = lora_pair(model, target)
+    if any(name == "bias" for linear in (a, b) for name, _ in linear.named_parameters()):
+        return None
+    return Branch(module, module.base_layer, a, b, float(module.scaling[_ADAPTER]))
 
 
 def dense_parts(target: Target) -> GroupParts:

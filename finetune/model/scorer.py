@@ -30,6 +30,12 @@ from ntk_dist.jacobian.capture import begin_rows
 from ntk_dist.jacobian.row_sums import BatchRows, RowsToCome, joined
 from ntk_dist.jacobian.tracked import TrackedLinear
 
+_PASS_TOKENS = 64
+"""On a processor: what a pass of a small model takes beside its products is that of a few tens of tokens."""
+
+_PASS_TOKENS_ON_A_GPU = 512
+"""On a GPU kernels have to be started one by one, and few tokens do not fill it."""
+
 
 class Scorer(ABC):
     """A model in eval mode, dropout off, with the modules whose parameters are tracked.
@@ -98,6 +104,14 @@ class Scorer(ABC):
     def device(self) -> torch.device:
         """The device on which the model computes."""
         return self.final.weight.device
+
+    @property
+    def pass_tokens(self) -> int | None:
+        """What one more pass costs, in tokens, see `ntk_dist.jacobian.batches.length_buckets`.
+
+        It is by the kind of device, not by a measurement, so that batches and their numbers stay the same.
+        """
+        return _PASS_TOKENS if self.device.type == "cpu" else _PASS_TOKENS_ON_A_GPU
 
     def at_once(self, positions: Sequence[int] | NDArray[np.integer]) -> list[NDArray[np.int64]]:
         """Return which of some examples go through the model together: all of them, or each alone."""

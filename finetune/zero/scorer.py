@@ -58,6 +58,11 @@ class ShardedScorer(Scorer):
             deepspeed.initialize(model=self._root, config=config)
         self._backward = _BackwardAgain(self._root)
 
+    @property
+    def pass_tokens(self) -> None:
+        """See `Scorer.pass_tokens`: each pass fetches all weights, so that there are as few as possible."""
+        return None
+
     def begin_rows(
         self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
     ) -> RowsToCome:

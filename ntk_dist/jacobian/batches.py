@@ -62,21 +62,27 @@ class Batch:
 
 
 def length_buckets(
-    lengths: Sequence[int] | NDArray[np.integer], *, batch_tokens: int, batch_size: int | None = None
+    lengths: Sequence[int] | NDArray[np.integer],
+    *,
+    batch_tokens: int,
+    batch_size: int | None = None,
+    pass_tokens: int | None = None,
 ) -> list[NDArray[np.int64]]:
     """Split examples into batches of similar length.
 
-    Examples are sorted by length (ties keep their order) and taken greedily while the padded batch has at
-    most `batch_tokens` tokens; a longer example makes a batch of its own. Only the lengths decide, so
-    that batches are the same wherever they are made.
+    Examples are sorted by length (ties keep their order) and cut into batches that have at most `batch_tokens` tokens
+    with their padding; a longer example makes a batch of its own. Only the lengths decide, so that batches are the same
+    wherever they are made.
 
     Args:
         lengths: (n,) tokens of each example.
         batch_tokens: most tokens of a batch, padding included.
         batch_size: most examples of a batch, which bounds the rows that it gives; None sets no bound.
+        pass_tokens: tokens that cost as much as what a batch costs beside its tokens: then the batches are those of the
+            smallest cost, padding included. None makes each as full as it can be, the shortest examples first.
 
     Returns:
-        Positions of the examples of each batch; together each of 0..n-1 once.
+        Positions of the examples of each batch, in the order of length; together each of 0..n-1 once.
 
     Raises:
         NtkError: a length, `batch_tokens` or `batch_size` is below 1.
@@ -86,14 +92,37 @@ def length_buckets(
     if batch_tokens < 1 or (sizes < 1).any() or (len(sizes) and most < 1):
         raise NtkError("every example needs a token; batch_tokens and batch_size must be at least 1")
     order = np.argsort(sizes, kind="stable")
-    batches: list[NDArray[np.int64]] = []
-    start = 0
-    for end in range(1, len(order) + 1):
-        full = end - start >= most
-        if end == len(order) or full or (end + 1 - start) * sizes[order[end]] > batch_tokens:
-            batches.append(order[start:end])
+    ascending = sizes[order]
+    # the most examples of a batch that ends with each
+    widest = np.minimum(np.maximum(batch_tokens // np.maximum(ascending, 1), 1), most)
+    ends = _full(widest) if pass_tokens is None else _cheapest(ascending, widest, pass_tokens)
+    return np.split(order, ends[:-1]) if ends else []
+
+
+def _full(widest: NDArray[np.int64]) -> list[int]:
+    """Return where batches end that take as many examples as they can, from the first on."""
+    ends, start = [], 0
+    for end in range(1, len(widest) + 1):
+        if end == len(widest) or end + 1 - start > widest[end]:
+            ends.append(end)
             start = end
-    return batches
+    return ends
+
+
+def _cheapest(ascending: NDArray[np.int64], widest: NDArray[np.int64], pass_tokens: int) -> list[int]:
+    """Return where the batches end whose tokens, padding included, and passes cost least together."""
+    n = len(ascending)
+    costs, starts = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
+    for end in range(1, n + 1):
+        first = max(0, end - int(widest[end - 1]))
+        with_last = costs[first:end] + ascending[end - 1] * np.arange(end - first, 0, -1)
+        best = int(with_last.argmin())
+        costs[end], starts[end] = with_last[best] + pass_tokens, first + best
+    ends, end = [], n
+    while end:
+        ends.append(end)
+        end = int(starts[end])
+    return ends[::-1]
 
 
 def pad(

@@ -79,7 +79,7 @@ class LayerByLayer:
         self._inside: dict[nn.Module, list[Recorder]] = {}
         for layer in layers:
             modules = set(layer.modules())
-            self._inside[layer] = [recorder for recorder in recorders if recorder.linear.module in modules]
+            self._inside[layer] = [recorder for recorder in recorders if recorder.watched in modules]
         within = {recorder for group in self._inside.values() for recorder in group}
         self.outside = [recorder for recorder in recorders if recorder not in within]
         self._around = around

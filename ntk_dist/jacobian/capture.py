@@ -3,7 +3,8 @@
 For y_t = W a_t + c the gradient of a score with respect to W is sum_t b_t a_t^T and with respect to c is
 sum_t b_t, where b_t is the gradient with respect to y_t and t runs over the positions of one example
 (Goodfellow, arXiv 1510.01799; Rochette et al., arXiv 1912.06015 for sequences). So a backward pass that stops
-at the outputs y gives every example's own gradient by one batched matrix product a module.
+at the outputs y gives every example's own gradient by one batched matrix product a module. LoRA's branches do not run
+while they add nothing: see `ntk_dist.jacobian.branches`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ntk_dist.errors import NtkError
+from ntk_dist.jacobian.branches import without_branches
 from ntk_dist.jacobian.by_layer import LayerByLayer
+from ntk_dist.jacobian.forwards import replaced_forwards
 from ntk_dist.jacobian.recording import (
     Recorder,
     check_recorded,
@@ -105,19 +108,25 @@ def begin_rows(
     known = set() if unused is None or layers else unused
     watched = [recorder.linear for recorder in recorders if recorder.linear.module in known]
     inside = hooked(recorders if again is None else again.outside)
-    with torch.enable_grad(), differentiable(watched), inside:
-        scores = score() if again is None else again.run(score)
-    if scores.ndim != 2:
-        raise NtkError(f"the scores must be (examples, outputs), not of shape {tuple(scores.shape)}")
-    called = {recorder.linear for recorder in recorders if recorder.called}
-    named = in_graph([linear for linear in watched if linear not in called], scores)
-    sums = RowSums(groups, scores, row_dtype)
-    if again is None:
-        _backward(scores, recorders, sums, ready)
-    else:
-        again.backward(scores, sums)
+    with _skipped(recorders):
+        with torch.enable_grad(), differentiable(watched), inside:
+            scores = score() if again is None else again.run(score)
+        if scores.ndim != 2:
+            raise NtkError(f"the scores must be (examples, outputs), not of shape {tuple(scores.shape)}")
+        called = {recorder.linear for recorder in recorders if recorder.called}
+        named = in_graph([linear for linear in watched if linear not in called], scores)
+        sums = RowSums(groups, recorders, scores, row_dtype)
+        if again is None:
+            _backward(scores, recorders, sums, ready)
+        else:
+            again.backward(scores, sums)
     check_recorded(recorders if again is None else again.recorders, score, known, named)
     return sums.finished(scores.detach())
+
+
+def _skipped(recorders: Sequence[Recorder]) -> AbstractContextManager[None]:
+    """Return the context in which the model runs without the branches that its recorders do not need."""
+    return replaced_forwards(without_branches(each.branch for each in recorders if each.branch is not None))
 
 
 def _backward(scores: Tensor, recorders: list[Recorder], sums: RowSums, ready: Callable[[int], None]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntk_dist.errors import NotRecordedError
+from ntk_dist.jacobian.branches import Branch
 from ntk_dist.jacobian.tracked import Groups, TrackedLinear
 
 _ADVICE = "leave it out of the targets, and compute.checkpointing out if that is set"
@@ -24,7 +25,7 @@ class Call:
     """One call of a tracked module.
 
     Attributes:
-        inputs: what it was called with.
+        inputs: what it was called with, or would be if its branch ran.
         version: of `inputs` at that time; another one later means that they were overwritten.
         edge: where its output stands in the graph.
     """
@@ -42,6 +43,8 @@ class Recorder:
         linear: the module.
         group: its group.
         start: its first column in the rows of the group.
+        branch: the one at whose end the module stands, if it does not run: then what is recorded is the call of the
+            adapted module.
         calls: its calls so far.
         called: whether it was ever called with a graph.
         hidden: whether it was ever called without one.
@@ -50,6 +53,7 @@ class Recorder:
     linear: TrackedLinear
     group: str
     start: int
+    branch: Branch | None = None
     calls: list[Call] = field(default_factory=list)
     called: bool = False
     hidden: bool = False
@@ -68,17 +72,36 @@ class Recorder:
         # to another place in the graph. An unsafe view is a node of its own that stays where it is, and it
         # copies nothing.
         outputs = torch.ops.aten._unsafe_view(outputs, outputs.shape)
-        self.calls.append(Call(args[0].detach(), args[0]._version, get_gradient_edge(outputs)))
+        inputs = args[0].detach()
+        if self.branch is not None:
+            inputs = self.branch.inputs_of_last(inputs)
+        self.calls.append(Call(inputs, inputs._version, get_gradient_edge(outputs)))
         return outputs
+
+    @property
+    def watched(self) -> nn.Module:
+        """The module whose calls are recorded."""
+        return self.linear.module if self.branch is None else self.branch.adapted
+
+    @property
+    def scale(self) -> float:
+        """What the product of recorded inputs and gradients is multiplied by."""
+        return 1.0 if self.branch is None else self.branch.scale
 
 
 def recorders_of(groups: Groups) -> list[Recorder]:
-    """Return a recorder for each tracked module, in the order of the groups."""
+    """Return a recorder for each tracked module, in the order of the groups.
+
+    Branches that add nothing, and of which B alone is tracked, have recorders with which they need not run.
+    """
+    modules = {linear.module for linears in groups.values() for linear in linears}
     recorders = []
     for group, linears in groups.items():
         start = 0
         for linear in linears:
-            recorders.append(Recorder(linear, group, start))
+            branch = linear.branch
+            skipped = branch is not None and branch.first not in modules and branch.is_idle()
+            recorders.append(Recorder(linear, group, start, branch if skipped else None))
             start += linear.n_parameters
     return recorders
 
@@ -86,7 +109,7 @@ def recorders_of(groups: Groups) -> list[Recorder]:
 @contextmanager
 def hooked(recorders: Sequence[Recorder]) -> Iterator[None]:
     """Let the recorders record inside this context."""
-    handles = [recorder.linear.module.register_forward_hook(recorder) for recorder in recorders]
+    handles = [recorder.watched.register_forward_hook(recorder) for recorder in recorders]
     try:
         yield
     finally:

@@ -3,37 +3,41 @@
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntk_dist.device.transfers import Arriving
 from ntk_dist.errors import NonFiniteError, NtkError
-from ntk_dist.jacobian.example_axes import by_example
+from ntk_dist.jacobian.call_sums import add_call
 from ntk_dist.jacobian.recording import Call, Recorder
-from ntk_dist.jacobian.tracked import Groups, TrackedLinear
+from ntk_dist.jacobian.tracked import Groups
 
 
 class RowSums:
-    """Rows (B, R, p_g) by group, zero at first.
+    """Rows (B, R, p_g) by group, to which nothing was added at first.
 
     Sums are made in at least single precision, and in that of the scores and that of the rows if these have more; they
     are rounded to that of the rows at the end.
 
     Args:
         groups: the tracked modules by group.
+        recorders: of all of them.
         scores: (B, R).
         row_dtype: precision of the finished rows; None takes that of the scores, and at least single precision.
     """
 
-    def __init__(self, groups: Groups, scores: Tensor, row_dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, groups: Groups, recorders: Iterable[Recorder], scores: Tensor, row_dtype: torch.dtype | None
+    ) -> None:
         least = torch.promote_types(scores.dtype, torch.float32)
         self.row_dtype = least if row_dtype is None else row_dtype
         dtype = torch.promote_types(least, self.row_dtype)
         self._rows = {
-            name: torch.zeros(
+            name: torch.empty(
                 *scores.shape, sum(linear.n_parameters for linear in group), dtype=dtype, device=scores.device
             )
             for name, group in groups.items()
         }
+        self._recorders = recorders
         self._begun: set[tuple[Recorder, int]] = set()
 
     @torch.no_grad()
@@ -60,11 +64,15 @@ class RowSums:
             return
         first = (recorder, output) not in self._begun
         self._begun.add((recorder, output))
-        columns = self._rows[recorder.group][:, output, recorder.start : recorder.start + linear.n_parameters]
-        _add_call(columns, linear, call.inputs, gradient, first=first)
+        add_call(self._columns(recorder, output), linear, call.inputs, gradient, first=first, scale=recorder.scale)
 
     def finished(self, scores: Tensor) -> "BatchRows":
         """Return the scores (B, R) and the rows in the precision of the rows; nothing can be added any more."""
+        # not filled with zeros before: most of them are written at once
+        for recorder in self._recorders:
+            for output in range(scores.shape[1]):
+                if (recorder, output) not in self._begun:
+                    self._columns(recorder, output).zero_()
         found = BatchRows()
         found.add("", scores, self.row_dtype, "a score")
         # released group by group, so that at most one group is in memory in both precisions
@@ -72,39 +80,9 @@ class RowSums:
             found.add(name, self._rows.pop(name), self.row_dtype, f"the gradient of group {name}")
         return found
 
-
-def _add_call(columns: Tensor, linear: TrackedLinear, inputs: Tensor, gradient: Tensor, *, first: bool) -> None:
-    """Add the gradients of one call, (B, its parameters), to columns that are still zero at the first."""
-    a, b = (by_example(values, len(columns), linear.example_axis, linear.name) for values in (inputs, gradient))
-    n_weights = 0
-    if linear.weight:
-        left, right = (b, a) if isinstance(linear.module, nn.Linear) else (a, b)
-        n_weights = linear.module.weight.numel()
-        weights = columns[:, :n_weights].view(len(columns), *linear.module.weight.shape)
-        _add_products(weights, left.transpose(1, 2), right, first=first)
-    if linear.bias:
-        columns[:, n_weights:] += b.sum(dim=1, dtype=columns.dtype)
-
-
-def _add_products(weights: Tensor, left: Tensor, right: Tensor, *, first: bool) -> None:
-    """Add left @ right to weights (B, m, n), summed in the precision of the weights."""
-    if _keeps_sums(weights, left, right):
-        products = torch.bmm(left, right, out_dtype=torch.float32)
-        weights.copy_(products) if first else weights.add_(products)
-        return
-    left, right = left.to(weights.dtype), right.to(weights.dtype)
-    # written in place: a product that is copied afterwards costs as much again for short examples
-    if first:
-        torch.bmm(left, right, out=weights)
-    else:
-        weights.baddbmm_(left, right)
-
-
-def _keeps_sums(weights: Tensor, left: Tensor, right: Tensor) -> bool:
-    """Tell whether factors can stay in half precision, because the GPU sums their products in single precision."""
-    halves = left.dtype == right.dtype and left.dtype in (torch.float16, torch.bfloat16)
-    # before torch 2.8, sums in single precision were not available without rounding
-    return weights.is_cuda and weights.dtype == torch.float32 and halves and hasattr(torch.ops.aten.bmm, "dtype")
+    def _columns(self, recorder: Recorder, output: int) -> Tensor:
+        """Return the columns (B, parameters of the module) of one output."""
+        return self._rows[recorder.group][:, output, recorder.start : recorder.start + recorder.linear.n_parameters]
 
 
 class BatchRows:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ntk_dist.errors import NotRecordedError, TiedWeightsError
+from ntk_dist.jacobian.branches import Branch
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class TrackedLinear:
         example_axis: axis of its input on which the examples of a batch stand, see `ntk_dist.jacobian.example_axes`;
             None where there is none, so that examples have to go through it alone.
         adapter: whether it is part of an adapter, which does nothing where it is not called.
+        branch: the branch at whose end it stands, where it is LoRA's B; rows come without running that while it adds
+            nothing.
     """
 
     module: nn.Linear | Conv1D
@@ -35,6 +38,7 @@ class TrackedLinear:
     bias: bool = False
     example_axis: int | None = 0
     adapter: bool = False
+    branch: Branch | None = None
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -87,6 +87,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     Example: ntksweep plan examples/quickstart.yaml
     """
     from orchestrator.cli.notes import notes_of, rows_notes
+    from orchestrator.cli.product_notes import product_notes
     from orchestrator.engine.run import resolve
     from orchestrator.plan.estimate import costs, kernels, refuse_what_cannot_fit
     from orchestrator.plan.plan import make_plan, missing_stages
@@ -110,7 +111,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     fitting = [*fitting_notes(sweep, made.variants[0].survey, device), *rows_notes(made)]
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
-    notes = [*fitting, *notes_of(made)]
+    notes = [*fitting, *product_notes(made, found, folder), *notes_of(made)]
     if as_json:
         facts = {
             "cells": made.n_cells,

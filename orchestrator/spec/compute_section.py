@@ -64,7 +64,10 @@ class ComputeSection(Section):
         examples=["2GB"],
     )
     gram_dtype: GramDType = Field(
-        "float64", description="Precision in which kernel blocks are accumulated.", examples=["float64"]
+        "float64",
+        description="Precision of the products of which kernel blocks are made; they are added up in float64. float32 "
+        "is for GPUs whose float64 units are slow (`plan` says so); H100 and H200 take both at the same speed.",
+        examples=["float64"],
     )
     row_dtype: RowDType | None = Field(
         None,
@@ -105,10 +108,10 @@ class ComputeSection(Section):
     )
     batch_tokens: BatchTokens = Field(
         2048,
-        description="Tokens (padding included) that go through the model at once. auto measures on each seed's longest "
-        "texts how many fit: a power of two up to 65,536, within 80 % of a GPU's free memory, or `memory_budget` on a "
-        "CPU. The folder keeps the number that was found, so that its results stay; in another folder they agree to "
-        "rounding.",
+        description="Most tokens (padding included) that go through the model at once; batches of `capture` have fewer "
+        "where that saves more padding than it costs. auto measures on each seed's longest texts how many fit: a power "
+        "of two up to 65,536, within 80 % of a GPU's free memory, or `memory_budget` on a CPU. The folder keeps the "
+        "number that was found, so that its results stay; in another folder they agree to rounding.",
         examples=[2048, "auto"],
     )
     batching: Literal["together", "alone"] = Field(

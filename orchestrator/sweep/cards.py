@@ -52,7 +52,7 @@ def refuse_other_card(folder: ResultsFolder, card: Card) -> None:
         StorageError: the folder cannot be written.
     """
     files.make_folder(folder.root)
-    before = card if files.publish_new(folder.gpu_path, sealed(asdict(card))) else _noted(folder)
+    before = card if files.publish_new(folder.gpu_path, sealed(asdict(card))) else noted_card(folder)
     if before is not None and before.kind != card.kind:
         raise OtherGpuError(
             f"the GPU of {files.host_name()} is {card.kind}, and the numbers in {folder.root} come from {before.kind}, "
@@ -61,7 +61,8 @@ def refuse_other_card(folder: ResultsFolder, card: Card) -> None:
         )
 
 
-def _noted(folder: ResultsFolder) -> Card | None:
+def noted_card(folder: ResultsFolder) -> Card | None:
+    """Return the GPU from which the numbers of a results folder come; None if it has none, or none that can be read."""
     try:
         return Card(**unsealed(files.read_plain(folder.gpu_path)))
     except (OSError, ValueError, TypeError):

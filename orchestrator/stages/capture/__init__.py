@@ -68,7 +68,7 @@ def _captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
 CAPTURE = StageKind(
     name="capture",
     parameters=CaptureParameters,
-    version=2,
+    version=3,
     meaning="computes the Jacobian rows of a shard of examples",
     module="orchestrator.stages.capture.compute",
     plan=plan,

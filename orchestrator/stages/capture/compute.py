@@ -92,7 +92,12 @@ class _Shard:
         )
         batch_tokens, batch_size = work.batch_tokens(stage, p.scorer), work.halved(p.batch_size)
         self._outputs = partial(kernel_outputs, outputs=p.outputs)
-        self.batches = length_buckets(self._tokens.lengths, batch_tokens=batch_tokens, batch_size=batch_size)
+        self.batches = length_buckets(
+            self._tokens.lengths,
+            batch_tokens=batch_tokens,
+            batch_size=batch_size,
+            pass_tokens=self._scorer.pass_tokens,
+        )
         self.per_example = rows_per_example(p.scorer.n_outputs, p.outputs)
         self.dtype = p.scorer.row_dtype
         self.device = self._scorer.device

@@ -152,7 +152,7 @@ def tiles_between(
 GRAM = StageKind(
     name="gram",
     parameters=GramParameters,
-    version=2,
+    version=3,
     meaning="multiplies the rows of two shards: a tile of each kernel block",
     module="orchestrator.stages.gram.compute",
     plan=plan,

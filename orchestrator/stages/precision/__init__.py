@@ -49,7 +49,7 @@ def plan(scope: SeedScope) -> None:
 PRECISION = StageKind(
     name="precision",
     parameters=PrecisionParameters,
-    version=3,
+    version=4,
     meaning="compares rows of the model in half precision with those in float32",
     module="orchestrator.stages.precision.compute",
     plan=plan,

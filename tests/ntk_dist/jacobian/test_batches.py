@@ -1,4 +1,4 @@
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from ntk_dist.jacobian.batches import length_buckets, pad
 lengths_lists = st.lists(st.integers(1, 60), min_size=1, max_size=60)
 
 
-@given(lengths_lists, st.integers(1, 200))
-def test_every_example_stands_in_one_batch_within_the_limit(lengths, batch_tokens):
-    batches = length_buckets(lengths, batch_tokens=batch_tokens)
+@given(lengths_lists, st.integers(1, 200), st.sampled_from([None, 0, 20]))
+def test_every_example_stands_in_one_batch_within_the_limit(lengths, batch_tokens, pass_tokens):
+    batches = length_buckets(lengths, batch_tokens=batch_tokens, pass_tokens=pass_tokens)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     for batch in batches:
         padded = len(batch) * max(lengths[i] for i in batch)
@@ -25,6 +25,29 @@ def test_batches_are_as_full_as_greed_makes_them(lengths, batch_tokens):
     batches = length_buckets(lengths, batch_tokens=batch_tokens)
     for batch, following in pairwise(batches):
         assert (len(batch) + 1) * lengths[following[0]] > batch_tokens
+
+
+def cost(lengths, cuts, pass_tokens):
+    return sum(pass_tokens + (stop - start) * max(lengths[start:stop]) for start, stop in cuts)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 90), st.integers(0, 60), st.integers(1, 8))
+def test_no_other_batches_cost_less(lengths, batch_tokens, pass_tokens, most):
+    """All ways to cut the sorted examples are tried."""
+    batches = length_buckets(lengths, batch_tokens=batch_tokens, batch_size=most, pass_tokens=pass_tokens)
+    ordered, n = sorted(lengths), len(lengths)
+    ways = ([0, *inner, n] for size in range(n) for inner in combinations(range(1, n), size))
+    allowed = [
+        cuts
+        for cuts in map(list, map(pairwise, ways))
+        if all(
+            stop - start == 1 or (stop - start <= most and (stop - start) * ordered[stop - 1] <= batch_tokens)
+            for start, stop in cuts
+        )
+    ]
+    ends = np.cumsum([0, *map(len, batches)]).tolist()
+    assert [lengths[position] for batch in batches for position in batch] == ordered
+    assert cost(ordered, pairwise(ends), pass_tokens) == min(cost(ordered, cuts, pass_tokens) for cuts in allowed)
 
 
 def test_ties_keep_their_order():
@@ -39,7 +62,7 @@ def test_many_ties_keep_their_order():
 
 
 def test_no_examples_make_no_batches():
-    assert length_buckets([], batch_tokens=10) == []
+    assert length_buckets([], batch_tokens=10) == length_buckets([], batch_tokens=10, pass_tokens=5) == []
 
 
 @pytest.mark.parametrize(("lengths", "batch_tokens"), [([3, 0], 10), ([3], 0)])

@@ -1,0 +1,108 @@
+"""What products in float64 cost on a GPU, by its compute capability.
+
+The numbers are those of results a clock that a multiprocessor gives, from NVIDIA's CUDA C++ Programming Guide
+(throughput of native arithmetic instructions), with the float64 matrix units of capabilities 8.0 and 9.0 from the white
+papers of A100 and H100.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from orchestrator.sweep.cards import Card
+
+if TYPE_CHECKING:
+    import torch
+
+_RESULTS_A_CLOCK = {
+    "6.0": (64, 32), "6.1": (128, 4), "7.0": (64, 32), "7.5": (64, 2), "8.0": (64, 64), "8.6": (128, 2),
+    "8.9": (128, 2), "9.0": (128, 128), "10.0": (128, 64), "12.0": (128, 2),
+}  # fmt: skip
+"""By compute capability, of products in float32 and in float64."""
+
+_CLOCK = 1.5e9
+"""Clocks a second of a GPU at work, about."""
+
+_FAST_ENOUGH = 0.4
+"""Share of the speed of float32 from which float64 is no more than a factor that blocks are worth."""
+
+_MEASURED_SIZE = 2048
+
+
+@dataclass(frozen=True)
+class ProductSpeed:
+    """Speed of matrix products on a GPU.
+
+    Attributes:
+        single: floating-point operations a second in float32, about.
+        double: the same in float64.
+        measured: whether they were measured, for want of published numbers.
+    """
+
+    single: float
+    double: float
+    measured: bool = False
+
+    @property
+    def is_slow(self) -> bool:
+        """Tell whether products in float64 take several times as long as in float32."""
+        return self.double < _FAST_ENOUGH * self.single
+
+
+def product_speed(card: Card, device: "torch.device | None" = None) -> ProductSpeed | None:
+    """Return the speed of products on a GPU; None where nothing was published and there is none to measure.
+
+    Args:
+        card: the GPU.
+        device: where it is, if it is here.
+    """
+    if card.capability in _RESULTS_A_CLOCK:
+        single, double = (
+            2.0 * results * card.multiprocessors * _CLOCK for results in _RESULTS_A_CLOCK[card.capability]
+        )
+        return ProductSpeed(single, double)
+    return None if device is None else _measured(device)
+
+
+def product_note(card: Card, flops: float, device: "torch.device | None" = None) -> str | None:
+    """Return what products of float64 cost on a GPU whose float64 units are slow, and the way out; None elsewhere.
+
+    Args:
+        card: the GPU.
+        flops: floating-point operations of the products to be taken.
+        device: where it is, if it is here.
+    """
+    speed = product_speed(card, device)
+    if speed is None or not speed.is_slow or not flops:
+        return None
+    source = "measured" if speed.measured else "published"
+    return (
+        f"{card.name} takes products in float64 at 1/{speed.single / speed.double:.0f} of its speed in float32 "
+        f"({source}): kernel blocks take about {_duration(flops / speed.double)} of GPU time, and would take "
+        f"{_duration(flops / speed.single)} with compute.gram_dtype: float32, which takes products in float32 and adds "
+        "them in float64; noise_floor is then that of float32"
+    )
+
+
+def _duration(seconds: float) -> str:
+    return "less than a second" if seconds < 1 else f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 3600:.1f} h"
+
+
+@lru_cache(maxsize=1)
+def _measured(device: "torch.device") -> ProductSpeed:
+    """Measure a product in both precisions, the faster of two."""
+    import time
+
+    import torch
+
+    def speed(dtype: torch.dtype) -> float:
+        matrix = torch.ones(_MEASURED_SIZE, _MEASURED_SIZE, dtype=dtype, device=device)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            # reading one number waits for the product
+            float((matrix @ matrix)[0, 0])
+            times.append(time.perf_counter() - start)
+        return 2.0 * _MEASURED_SIZE**3 / min(times)
+
+    return ProductSpeed(speed(torch.float32), speed(torch.float64), measured=True)
