@@ -7,6 +7,7 @@ alike.
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 ID_LENGTH = 24
@@ -34,6 +35,17 @@ def canonical_json(value: Any) -> str:
 def digest(text: str) -> str:
     """Return the identity of a text: the first digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def digests(beginning: str, ends: Sequence[str]) -> list[str]:
+    """Return the identities of texts with one beginning, which is hashed once."""
+    begun = hashlib.sha256(beginning.encode())
+    found = []
+    for end in ends:
+        each = begun.copy()
+        each.update(end.encode())
+        found.append(each.hexdigest()[:ID_LENGTH])
+    return found
 
 
 def identity(value: Any) -> str:

@@ -2,11 +2,14 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from orchestrator.loading import no_garbage
 
 # Tests run in several processes on few processors; tiny products on contended threads take twenty times as long.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -34,6 +37,13 @@ os.environ.setdefault("NTKSWEEP_KILL_SEED", date.today().isoformat())
 def pytest_report_header() -> str:
     """Say what makes the kills of this run happen again."""
     return f"moments of kills: NTKSWEEP_KILL_SEED={os.environ['NTKSWEEP_KILL_SEED']}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Load the files of tests, and the libraries that they use, without garbage collection."""
+    with no_garbage():
+        return (yield)
 
 
 RUNS_SWEEPS = {"run_spec", "ntksweep"}

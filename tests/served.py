@@ -8,11 +8,4 @@ takes these away from everybody. What is in the environment when the server star
 import multiprocessing
 
 SERVED = multiprocessing.get_context("forkserver")
-SERVED.set_forkserver_preload([
-    "tests.served", "datasets", "peft", "scipy.stats", "sklearn.linear_model", "transformers",
-    "transformers.models.bert.modeling_bert", "finetune.scorers", "orchestrator.cli",
-    "orchestrator.cli.summary", "orchestrator.plan.estimate", "orchestrator.sweep.model_memory",
-    "orchestrator.engine.run", "orchestrator.stages.capture.compute", "orchestrator.stages.dataset.compute",
-    "orchestrator.stages.gram.compute", "orchestrator.stages.solve.compute", "orchestrator.engine.executors.inline",
-    "orchestrator.engine.executors.local_ray",
-])  # fmt: skip
+SERVED.set_forkserver_preload(["tests.served", "tests.served_libraries"])

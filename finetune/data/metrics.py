@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from ntk_dist.arrays import FloatArray, IntArray
 
+FEW_CLASSES = 8
+"""Classes up to which predictions are faster counted class by class."""
+
 
 def classification_metrics(scores: FloatArray, labels: IntArray) -> dict[str, FloatArray]:
     """Return accuracy, Matthews correlation ("mcc") and macro F1 ("f1"), each (L,), of scores (L, n, C).
@@ -26,8 +29,7 @@ def classification_metrics(scores: FloatArray, labels: IntArray) -> dict[str, Fl
     n = len(labels)
     right = predicted == labels
     true = np.bincount(labels, minlength=n_classes).astype(np.float64)
-    said = _counts(predicted, np.ones(right.shape), n_classes)
-    hits = _counts(predicted, right, n_classes)
+    said, hits = _counts(predicted, right, n_classes)
     metrics = {
         "accuracy": right.mean(axis=1),
         "mcc": _mcc(hits.sum(axis=1), true, said, n),
@@ -66,13 +68,19 @@ def majority_accuracy(train_labels: IntArray, eval_labels: IntArray) -> float:
     return float(np.mean(eval_labels == values[counts.argmax()]))
 
 
-def _counts(classes: IntArray, weights: npt.NDArray[np.generic], n_classes: int) -> FloatArray:
-    """Return the sums of weights (L, n) of each class (L, C), for classes (L, n)."""
-    L = len(classes)
-    places = classes + n_classes * np.arange(L)[:, None]
-    sums = np.bincount(places.ravel(), weights.ravel(), minlength=L * n_classes).astype(np.float64)
-    counts: FloatArray = sums.reshape(L, n_classes)
-    return counts
+def _counts(predicted: IntArray, right: npt.NDArray[np.bool_], n_classes: int) -> tuple[FloatArray, FloatArray]:
+    """Return how often each class was predicted, and rightly, (L, C) each, for predictions (L, n)."""
+    said, hits = np.empty((2, len(predicted), n_classes))
+    if n_classes > FEW_CLASSES:
+        places = predicted + n_classes * np.arange(len(predicted))[:, None]
+        for counts, weights in ((said, None), (hits, right.ravel())):
+            counts[:] = np.bincount(places.ravel(), weights, minlength=said.size).reshape(said.shape)
+        return said, hits
+    for each in range(n_classes):
+        chosen = predicted == each
+        said[:, each] = np.count_nonzero(chosen, axis=1)
+        hits[:, each] = np.count_nonzero(chosen & right, axis=1)
+    return said, hits
 
 
 def _mcc(right: FloatArray, true: FloatArray, said: FloatArray, n: int) -> FloatArray:

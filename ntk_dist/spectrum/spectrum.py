@@ -115,14 +115,16 @@ def decay_exponent(eigenvalues: FloatArray, floor: float) -> float:
     return -float(rank @ np.log(s) / (rank @ rank))
 
 
-def label_alignment(decomposition: Decomposition, targets: FloatArray) -> float:
+def label_alignment(decomposition: Decomposition, targets: FloatArray, quadratic: float | None = None) -> float:
     """Return <K, Y Y^T> / (|K|_F |Y Y^T|_F) for targets Y (M, k), nan if either is zero.
 
     Cristianini et al., On kernel-target alignment, NIPS 2001, definition 1. |K|_F comes from the eigenvalues
-    (singular values of an unsymmetric kernel).
+    (singular values of an unsymmetric kernel). `quadratic` is tr Y^T K Y where that is known, as from K itself, which
+    costs less than from its decomposition.
     """
     kernel_norm = float(np.linalg.norm(decomposition.eigenvalues))
-    return alignment(decomposition.quadratic_form(targets), kernel_norm, targets)
+    known = decomposition.quadratic_form(targets) if quadratic is None else quadratic
+    return alignment(known, kernel_norm, targets)
 
 
 def alignment(quadratic: float, kernel_norm: float, targets: FloatArray) -> float:

@@ -26,7 +26,7 @@ def notes_of(plan: Plan) -> list[str]:
 def kernel_notes(plan: Plan) -> list[str]:
     """Return a sentence for each column about the kernel whose content differs from what its name suggests."""
     kernel = plan.sweep.spec.kernel
-    notes = [*rows_notes(plan), *_empty_estimates(plan)]
+    notes = _empty_estimates(plan)
     keys = {"kernel.kind: sign": kernel.kind == "sign", "kernel.outputs: trace": kernel.outputs == "trace"}
     if kernel.kind == "asymmetric_sign" or not any(keys.values()):
         return notes  # without symmetry there is no such norm, and the column is empty

@@ -86,7 +86,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
 
     Example: ntksweep plan examples/quickstart.yaml
     """
-    from orchestrator.cli.notes import notes_of
+    from orchestrator.cli.notes import notes_of, rows_notes
     from orchestrator.cli.product_notes import product_notes
     from orchestrator.engine.run import resolve
     from orchestrator.plan.estimate import costs, kernels, refuse_what_cannot_fit
@@ -108,7 +108,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     decomposed, multiplied = (kernels(made, missing, iterative=iterative) for iterative in (False, True))
     workers = worker_count(sweep)
     device = this_device(checked, workers)
-    fitting = fitting_notes(sweep, made.variants[0].survey, device)
+    fitting = [*fitting_notes(sweep, made.variants[0].survey, device), *rows_notes(made)]
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
     notes = [*fitting, *product_notes(made, found, folder), *notes_of(made)]

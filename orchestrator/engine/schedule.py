@@ -112,6 +112,7 @@ class Schedule:
     def stop(self) -> None:
         """Begin no further stage; `run` returns once what is in flight has ended. Signal handlers may call it."""
         self._report.stopped = True
+        self._executor.stop()
 
     def run(self) -> Report:
         """Compute until every stage is finished, given up or blocked by one that was, or until told to stop or leave.
@@ -181,6 +182,7 @@ class Schedule:
             Status.FINISHED: self._finished,
             Status.EXISTING: self._finished,
             Status.BUSY: lambda stage, _: self._elsewhere.add(stage),
+            Status.LEFT: lambda stage, _: self._ready.add([stage]),
             Status.DAMAGED_INPUT: self._repair,
             Status.FAILED: self._failed,
         }

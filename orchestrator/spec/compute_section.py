@@ -90,8 +90,8 @@ class ComputeSection(Section):
     deterministic: bool = Field(
         True,
         description="Whether a GPU has to give the same bits each time: all GPUs of the sweep are then of one kind, "
-        "and slower algorithms are taken where faster ones add in any order. With false numbers agree to rounding, and "
-        "what was finished with true is kept.",
+        "and slower algorithms are taken where faster ones add in any order. With false numbers agree to rounding, "
+        "kernels are decomposed where that takes less time, and what was finished with true is kept.",
         examples=[True],
     )
     tf32: bool = Field(

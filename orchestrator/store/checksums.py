@@ -1,17 +1,18 @@
 """Checksums that name their algorithm, so that records with different algorithms can be verified.
 
-BLAKE3 takes a quarter to a sixth of the time of SHA-256, on one thread: a stage uses no more than it was given.
+They find damage, and are no protection against people who mean harm. XXH128 takes a tenth of the time of BLAKE3 on one
+thread, less than copying the bytes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from blake3 import blake3
+from xxhash import xxh3_128
 
-ALGORITHM = "blake3"
+ALGORITHM = "xxh128"
 """Algorithm of new records."""
 
-DIGEST_BYTES: int = blake3.digest_size
+DIGEST_BYTES = 16
 """Bytes of a checksum; twice as many hexadecimal digits."""
 
 
@@ -25,7 +26,7 @@ class Hash(Protocol):
         """Return the checksum of all bytes so far."""
 
 
-_KNOWN: Mapping[str, Callable[[], Hash]] = {"blake3": blake3}
+_KNOWN: Mapping[str, Callable[[], Hash]] = {"xxh128": xxh3_128}
 
 
 def checksum_of(pieces: Iterable[bytes | memoryview], algorithm: str = ALGORITHM) -> str:

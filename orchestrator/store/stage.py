@@ -84,6 +84,8 @@ class StageKind(Generic[P]):
         cost: returns the cost of a stage of a variant.
         label: returns a description of a stage for people; None where the name of the kind is enough.
         runs_model: whether it runs the model, in its precision, and all processes of a group compute it together.
+        bundled: whether its stages are short beside what handing them to a worker costs, or share work: a worker is
+            then given several at once, each of which is still claimed and published, and fails, by itself.
         reads_rows: returns why its stages read Jacobian rows of a variant from the disk, for people; empty where they
             do not. None for a kind that never does.
         advice: what to change if a stage does not fit the memory budget; empty for a kind that always fits.
@@ -101,6 +103,7 @@ class StageKind(Generic[P]):
     cost: "Callable[[Stage[P], Variant], StageCost]" = no_cost
     label: "Callable[[Stage[P]], str] | None" = None
     runs_model: bool = False
+    bundled: bool = False
     reads_rows: "Callable[[Variant], str] | None" = None
     advice: str = ""
     tables: "tuple[Table, ...]" = ()

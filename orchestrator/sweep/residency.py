@@ -92,8 +92,12 @@ def _cheaper(sweep: Sweep, sizes: Sizes, panel: int, flops_per_example: float) -
     workers = worker_count(sweep)
     resident = times * capture / min(workers, len(bands) * seeds)
     stored = capture / workers + (2 + times) * n_bytes / DISK_BYTES_PER_SECOND
-    amounts = f"each is captured {times:.3g} times, and {human_bytes(n_bytes)} need not go to the disk and back"
+    amounts = f"each is captured {_often(times)}, and {human_bytes(n_bytes)} need not go to the disk and back"
     if resident <= stored:
         return RowsPlace(True, panel, amounts)
     few = f", by at most {len(bands) * seeds} of {workers} workers" if len(bands) * seeds < workers else ""
-    return RowsPlace(False, panel, f"in memory each would be captured {times:.3g} times{few}")
+    return RowsPlace(False, panel, f"in memory each would be captured {_often(times)}{few}")
+
+
+def _often(times: float) -> str:
+    return "once" if times == 1 else f"{times:.3g} times"

@@ -9,13 +9,15 @@ from finetune.data.targets import kernel_outputs
 from finetune.data.tokens import tokenize
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
+from orchestrator.engine.executors.bundles import BundleSizes
 from orchestrator.spec import read_spec
 from orchestrator.stages.context.blocks import SCORES, kernel_blocks
 from orchestrator.sweep.folder import ResultsFolder
 from tests.devices.conftest import Pretending
 from tests.devices.rows import TEXTS
 from tests.devices.runs import moved_by, waited_in
-from tests.orchestrator.sweeps import make_sweep
+from tests.faults.tables import checksums
+from tests.orchestrator.sweeps import make_sweep, run_spec
 from tests.pretended_device import COUNTED, WAITED_AT
 from tests.tiny_models import ALL_TARGETS, FAMILIES, Kind, save_tiny
 
@@ -67,6 +69,35 @@ def test_a_step_of_training_waits_twice_however_many_cells_it_trains(
         waits.append(pretending(waited_in, spec, "finetune/training"))
     n_steps = 2
     assert len(waits[1]) - len(waits[0]) <= 2 * n_steps, "\n".join(sorted(set(waits[1])))
+
+
+def decomposing(spec: Path, together: int) -> tuple[dict[str, int], dict[str, str]]:
+    """Run a spec with so many stages in a bundle; return its waits and copies for decompositions, and its bits."""
+    of, BundleSizes.of = BundleSizes.of, lambda self, kind: together if kind.bundled else 1  # type: ignore[method-assign]
+    COUNTED.clear()
+    WAITED_AT.clear()
+    try:
+        run_spec(spec)
+    finally:
+        BundleSizes.of = of  # type: ignore[method-assign]
+    waits = sum("solvers/device_eigen" in place for place in WAITED_AT)
+    copies = COUNTED["copies to the host"] + COUNTED["copies to the device"]
+    return {"waits": waits, "copies": copies}, checksums(spec.parent / "results")
+
+
+def test_a_bundle_of_stages_waits_for_its_decompositions_once_and_has_the_bits_of_single_stages(
+    pretending: Pretending, tmp_path: Path, tiny_model: Path
+):
+    changes = {"compute.device": "cuda", "kernel.outputs": "margin", "grid.layer_sets": ["each_layer", "prefixes"]}
+    found, bits = {}, {}
+    for together in (1, 8):
+        spec = make_sweep(tmp_path / str(together), changes, model=tiny_model)
+        found[together], bits[together] = pretending(decomposing, spec, together)
+    n_stages = len(list((tmp_path / "1/results/artifacts/solve").glob("*.json")))
+    assert n_stages >= 3
+    assert found[8]["waits"] <= 2 < 2 * n_stages <= found[1]["waits"]
+    assert found[8]["copies"] <= found[1]["copies"] - 3 * (n_stages - 1)
+    assert bits[8] == bits[1]
 
 
 @pytest.mark.parametrize("blocks", ["groups", "atoms"])

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 
 from orchestrator import load
-from orchestrator.engine.executors import local_ray
+from orchestrator.engine.executors import bundles, local_ray
 from orchestrator.store.claims import ClaimBook
 from tests.faults.conftest import NewSweep
 from tests.faults.driving import Command, count_events, ntksweep, workers_of
@@ -93,7 +93,7 @@ def moment(kill: str, first: int, last: int) -> tuple[int, float]:
 
 def moment_with_ray(kill: str, events: int) -> tuple[int, float]:
     """Return a random moment at which Ray's workers are at work, with so much left that a loss cannot go unnoticed."""
-    return moment(kill, 2, events - 16)  # the first event is the driver's own, before it starts Ray
+    return moment(kill, 2, events - 24)  # the first event is the driver's own, before it starts Ray
 
 
 def goes_on_and_ends_as_if_nothing_had_been(spec: Path, expected: dict[str, pa.Table]) -> None:
@@ -135,6 +135,18 @@ def die_before_a_finished_stage_is_given_back() -> None:
     ClaimBook.release = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_in_the_middle_of_a_bundle() -> None:
+    release, of_bundles = ClaimBook.release, []
+
+    def die_at_the_second(self, claim):
+        of_bundles.extend([claim] if len(self._held) > 1 else [])
+        if len(of_bundles) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        release(self, claim)
+
+    ClaimBook.release = die_at_the_second
+
+
 def die_before_the_written_tables_are_given_back() -> None:
     release = ClaimBook.release
     ClaimBook.release = lambda self, claim: (
@@ -152,6 +164,20 @@ def test_a_driver_is_killed_between_finishing_something_and_giving_its_claim_bac
     killed = Command("run", spec, "--executor", "inline", folder=spec.parent, prepare=prepare)
     assert killed.wait().status == -signal.SIGKILL
     assert len(list((killed.results / "claims").iterdir())) == 1
+    goes_on_and_ends_as_if_nothing_had_been(spec, expected)
+
+
+def test_a_driver_is_killed_in_the_middle_of_a_bundle_and_what_was_published_of_it_stays(
+    new_sweep: NewSweep, expected: dict[str, pa.Table]
+) -> None:
+    spec = new_sweep()
+    killed = Command("run", spec, "--executor", "inline", folder=spec.parent, prepare=die_in_the_middle_of_a_bundle)
+    assert killed.wait().status == -signal.SIGKILL
+    claimed = {path.stem for path in (killed.results / "claims").iterdir()}
+    published = {path.stem for path in (killed.results / "artifacts" / "solve").glob("*.json")}
+    assert len(published) >= 2
+    assert len(claimed) >= 2
+    assert len(claimed & published) == 1  # the one whose claim was to be given back
     goes_on_and_ends_as_if_nothing_had_been(spec, expected)
 
 
@@ -239,6 +265,7 @@ def test_workers_and_daemons_of_ray_are_killed_and_the_run_goes_on_by_itself(
 
 def never_start_ray_again() -> None:
     local_ray.MOST_RESTARTS = 0
+    bundles.MOST_TASKS_A_CALL = 1  # the last stages one by one, so that the loss comes in between
 
 
 @pytest.mark.ray

@@ -23,6 +23,9 @@ class Executor(Protocol):
             halvings: how often its batches are halved, so that it takes less memory.
         """
 
+    def stop(self) -> None:
+        """Begin none of the stages that were submitted and not begun: they end as left. Signal handlers may call it."""
+
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
         """Wait until a stage in flight ends, and return it with how it ended.
 

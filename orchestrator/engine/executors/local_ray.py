@@ -133,8 +133,10 @@ class LocalRay:
 
         # The last output of a raylet would go to standard output, which is for the answer of `--json`.
         ray._private.worker.listen_error_messages = lambda *_: None
-        # They would add nodes, and bring what workers print to this process: 160 MB and a second for nothing.
-        ray._private.node.Node.start_monitor = ray._private.node.Node.start_log_monitor = lambda *_: None
+        # They would add nodes, bring what workers print to this process, and count users: 240 MB and one and a half
+        # seconds of a processor for nothing.
+        node = ray._private.node.Node
+        node.start_monitor = node.start_log_monitor = node.start_api_server = lambda *_, **__: None
         self._starting = True
         try:
             with own_answer_to_sigterm():

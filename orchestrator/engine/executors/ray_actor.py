@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.engine.worker.execute import StageWorker
+from orchestrator.engine.worker.execute import StageWorker, Task
 from orchestrator.engine.worker.following import Follower, dismiss
 from orchestrator.installation import Installation, difference, installation
 from orchestrator.process_log import own_process, process_log
 from orchestrator.spec import Spec
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status, failed
-from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.sources import Sources
 
 logger = logging.getLogger(__name__)
-
-Task = tuple[Stage, int, int]
-"""A stage, the number of the attempt, and how often its batches are halved."""
 
 
 @dataclass(frozen=True)
@@ -111,10 +107,11 @@ class Worker:
     def execute(self, tasks: list[Task]) -> list[Outcome]:
         """Compute stages that need no other process."""
         outcomes: list[Outcome] = []
-        for task in tasks:
-            outcomes.append(self._worker.execute(*task))
-            if outcomes[-1].spent:
-                break
+        with contextlib.closing(self._worker.execute_all(tasks)) as computing:
+            for outcome in computing:
+                outcomes.append(outcome)
+                if outcome.spent:
+                    break
         rest = Outcome(Status.FAILED, FailureClass.WORKER, "the worker's GPU took no more orders from it")
         return outcomes + [rest] * (len(tasks) - len(outcomes))
 

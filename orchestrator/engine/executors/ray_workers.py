@@ -9,10 +9,11 @@ from itertools import islice, takewhile
 from types import TracebackType
 from typing import Any, Protocol
 
-from orchestrator.engine.executors.ray_actor import Task
+from orchestrator.engine.executors.bundles import BundleSizes
 from orchestrator.engine.executors.ray_endings import Ending, cause, ending_of, is_alive
 from orchestrator.engine.executors.ray_teams import Member, Team, start_team
 from orchestrator.engine.executors.ray_watch import ADVICE
+from orchestrator.engine.worker.execute import Task
 from orchestrator.errors import GpuFailedError, OtherInstallationError, RayFailedError, WorkerStartError
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.stage import Stage, StageKind
@@ -26,20 +27,11 @@ SECONDS_TO_DIE = 10.0
 MOST_FAILED_STARTS = 4
 """Consecutive workers that may end before they are up, until the run gives up."""
 
-SHORT_SECONDS = 0.02
-"""Stages that take less are given out several at once: a call to a worker itself takes a good part of that time."""
-
-LONG_SECONDS = 1.0
-"""A call that took longer is followed by calls with one stage."""
-
 LOOK_SECONDS = 0.5
 """Pause between checks that Ray is still running; calls to workers of a lost Ray never end."""
 
 UP_SECONDS = 300.0
 """Seconds without any worker while some are being started; Python can load slowly from a shared file system."""
-
-MOST_TASKS_A_CALL = 16
-"""Most stages that a worker is given at once; if it dies, all of them are begun again."""
 
 
 class RayConnection(Protocol):
@@ -89,7 +81,8 @@ class RayExecutor:
         self._in_flight: dict[Any, tuple[Member, list[Task]]] = {}
         self._following: dict[Any, Member] = {}
         self._ended: deque[tuple[Stage, Outcome]] = deque()
-        self._tasks_a_call: dict[StageKind, int] = {}
+        self._bundles = BundleSizes()
+        self._stopped = False
         self._n_teams = 0
         self._aside: list[tuple[Team, Outcome]] = []
         self._kind: StageKind | None = None
@@ -102,7 +95,7 @@ class RayExecutor:
         up = len(self._idle) + len(self._in_flight) + len(self._following)
         if self._kind is None:
             return up
-        return up // self._team_size if self._needs_team(self._kind) else up * self._tasks_a_call.get(self._kind, 1)
+        return up // self._team_size if self._needs_team(self._kind) else up * self._bundles.of(self._kind)
 
     def __enter__(self) -> "RayExecutor":
         workers = self._connection.__enter__()
@@ -132,6 +125,10 @@ class RayExecutor:
         """Accept a stage, which the next idle worker gets."""
         self._kind = stage.of
         self._waiting.append((stage, attempt, halvings))
+
+    def stop(self) -> None:
+        """Give out no further stage."""
+        self._stopped = True
 
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
         """Wait for the first worker that is done, or lost; return None after `timeout` seconds, or if one is up."""
@@ -209,13 +206,16 @@ class RayExecutor:
         for member in calls:
             self._folder.claims().release_all(member.up.process)
         self._idle, self._in_flight, self._following, self._starting = [], {}, {}, {}
-        self._tasks_a_call.clear()
+        self._bundles.clear()
 
     def _needs_team(self, kind: StageKind) -> bool:
         return self._team_size > 1 and kind.runs_model
 
     def _give_out(self) -> None:
         """Share the waiting stages among idle workers, once the schedule knows of all ended stages."""
+        if self._stopped:
+            self._ended.extend((stage, Outcome(Status.LEFT)) for stage, _, _ in self._waiting)
+            self._waiting.clear()
         while self._waiting and self._idle and not self._ended:
             kind = self._waiting[0][0].of
             if self._needs_team(kind):
@@ -223,7 +223,9 @@ class RayExecutor:
                 if not self._give_to_team():
                     return
                 continue
-            most = min(self._tasks_a_call.get(kind, 1), -(-len(self._waiting) // len(self._idle)))
+            # All workers share what shares work, so that none has the last of it while others wait.
+            workers = len(self._idle) + (len(self._in_flight) if kind.bundled else 0)
+            most = min(self._bundles.of(kind), -(-len(self._waiting) // workers))
             alike = takewhile(lambda task: task[0].of == kind, islice(self._waiting, most))  # noqa: B023 - used up now
             tasks = [self._waiting.popleft() for _ in list(alike)]
             worker = self._idle.pop(self._suited(tasks[0][0]))
@@ -264,7 +266,7 @@ class RayExecutor:
             return
         del self._in_flight[done]
         outcomes = ending.outcomes if len(ending.outcomes) == len(tasks) else ending.outcomes * len(tasks)
-        self._adapt(tasks[0][0].of, outcomes)
+        self._bundles.took(tasks[0][0].of, outcomes)
         self._idle.append(worker)
         self._ended.extend(zip((stage for stage, _, _ in tasks), outcomes, strict=True))
         if spent := next((outcome for outcome in outcomes if outcome.spent), None):
@@ -292,15 +294,6 @@ class RayExecutor:
     def _calls_to(self, team: Team) -> dict[Any, Member]:
         calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
         return {call: member for call, member in calls.items() if member.team is team}
-
-    def _adapt(self, kind: StageKind, outcomes: Sequence[Outcome]) -> None:
-        """Give out more stages of a kind at once while they take no longer than a call, and else one at a time."""
-        before = self._tasks_a_call.get(kind, 1)
-        seconds = sum(outcome.seconds for outcome in outcomes)
-        factor = 2.0 if seconds < SHORT_SECONDS * len(outcomes) else 0.5
-        # However many stages there are, a run that is told to stop must not wait for long.
-        most = 1 if seconds > LONG_SECONDS else MOST_TASKS_A_CALL
-        self._tasks_a_call[kind] = max(1, min(int(factor * before), most))
 
     def _start_team(self) -> None:
         team = start_team(self._sweep, self._folder, self._team_size, self._connection.gpus_per_worker)
@@ -333,7 +326,7 @@ class RayExecutor:
         A team that was ended by a broken GPU is not replaced, so that no other worker gets the GPU.
         """
         logger.warning("workers are ended: %s: %s", outcome.failure, outcome.message)
-        self._tasks_a_call.clear()  # one stage for each call identifies a stage that kills workers
+        self._bundles.clear()  # one stage for each call identifies a stage that kills workers
         if broken_gpu is not None:
             team.set_aside()
             self._aside.append((team, broken_gpu))

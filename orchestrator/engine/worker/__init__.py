@@ -1,1 +1,1 @@
-"""One stage in a worker: claimed, computed, published."""
+"""Stages in a worker: claimed, computed, published."""

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from finetune.parallel.process_group import ProcessGroup
@@ -15,6 +15,7 @@ from orchestrator.process_log import at_stage
 from orchestrator.stages.context.failures import LASTING, FailureClass, Outcome, Status, failed
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.context.worker_state import WorkerState
+from orchestrator.store.claims import Claim
 from orchestrator.store.files import host_name, slurm_job
 from orchestrator.store.journal import Journal
 from orchestrator.store.stage import Stage
@@ -29,6 +30,11 @@ _EVENTS = {
     Status.DAMAGED_INPUT: "damaged",
     Status.FAILED: "failed",
 }
+
+
+Task = tuple[Stage, int, int]
+"""A stage, how often its run has begun it, this time included, and how often to halve its batches. The numbers of
+halved batches agree with those of whole ones to rounding, not bitwise; artifact, journal and tables say so."""
 
 
 class StageWorker:
@@ -74,25 +80,50 @@ class StageWorker:
         self._claims.release_all()
 
     def execute(self, stage: Stage, attempt: int = 1, halvings: int = 0) -> Outcome:
-        """Compute a stage unless it is finished, a living process is computing it, or it failed for good elsewhere.
+        """Compute one stage, as `execute_all` does."""
+        (outcome,) = self.execute_all([(stage, attempt, halvings)])
+        return outcome
 
-        Args:
-            stage: the stage.
-            attempt: how often its run has begun it, this time included.
-            halvings: how often to halve its batches. The numbers then agree with those of whole batches to rounding,
-                not bitwise; artifact, journal and tables say so.
+    def execute_all(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
+        """Yield the outcome of each stage, which is computed when it is asked for.
+
+        A stage that is finished, that a living process is computing, or that failed for good elsewhere is not computed.
+        All others are claimed before the first begins, so that it may do some of their work with its own; each is
+        published, and its claim given back, when its outcome is yielded. Close the iterator to go no further.
         """
+        held: dict[str, Claim] = {}
+        try:
+            settled = [self._claim(stage, held) for stage, _, _ in tasks]
+            for number, (task, outcome) in enumerate(zip(tasks, settled, strict=True), 1):
+                later = zip(tasks[number:], settled[number:], strict=True)
+                ahead = [stage for (stage, _, halvings), ended in later if ended is None and not halvings]
+                yield outcome or self._release_after(task, ahead, held)
+        finally:
+            for claim in held.values():
+                self._claims.release(claim)
+
+    def _claim(self, stage: Stage, held: dict[str, Claim]) -> Outcome | None:
+        """Claim a stage and return None, or return why it is not to be computed."""
         store = self._state.store
         try:
             if store.has(stage.kind, stage.stage_id):
                 return Outcome(Status.EXISTING)
             claim = self._claims.take(stage.stage_id)
-            if claim is None:
-                logger.debug("%s %s: another process is computing it", stage.kind, stage.stage_id)
-                return Outcome(Status.BUSY)
+        except StorageError as error:
+            return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
+        if claim is None:
+            logger.debug("%s %s: another process is computing it", stage.kind, stage.stage_id)
+            return Outcome(Status.BUSY)
+        held[stage.stage_id] = claim
+        return None
+
+    def _release_after(self, task: Task, ahead: Sequence[Stage], held: dict[str, Claim]) -> Outcome:
+        """Compute a stage that is claimed, and give back its claim."""
+        stage, attempt, halvings = task
+        try:
             try:
-                # Between the first look and the claim another process may have finished it.
-                if store.has(stage.kind, stage.stage_id):
+                # Before the claim another process may have finished it.
+                if self._state.store.has(stage.kind, stage.stage_id):
                     return Outcome(Status.EXISTING)
                 # A process refuses a stage before it gives back the claim, so that no other tries it in between.
                 refusal = self._refusals.of(stage.stage_id)
@@ -101,16 +132,17 @@ class StageWorker:
                     logger.info("%s %s: not tried, it failed elsewhere (%s)", stage.kind, stage.stage_id, failure)
                     return Outcome(Status.FAILED, FailureClass(failure), message)
                 with at_stage(f"{stage.kind}/{stage.stage_id}"):
-                    return self._claimed(stage, attempt, halvings)
+                    return self._claimed(stage, attempt, halvings, ahead)
             finally:
-                self._claims.release(claim)
+                self._claims.release(held.pop(stage.stage_id))
         except StorageError as error:
             return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
 
-    def _claimed(self, stage: Stage, attempt: int, halvings: int) -> Outcome:
+    def _claimed(self, stage: Stage, attempt: int, halvings: int, ahead: Sequence[Stage]) -> Outcome:
         facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id, "halvings": halvings}
         self._journal.write("started", **facts, attempt=attempt)
-        work = Work(self._state, stage.of, halvings, self.process_group if stage.runs_model else None)
+        group = self.process_group if stage.runs_model else None
+        work = Work(self._state, stage.of, halvings, group, ahead)
         logger.debug("%s begun, attempt %d, batches halved %d times", stage.label, attempt, halvings)
         outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()

@@ -10,6 +10,7 @@ import numpy as np
 from orchestrator.errors import OutdatedError, ResultsError
 from orchestrator.results.drawing.scales import places, ticks
 from orchestrator.results.drawing.style import CONTEXT, STYLES, color, ink_on, shades
+from orchestrator.results.pictures.numerals import shortest
 from orchestrator.results.pictures.picture import Axis, Form, Grid, Panel, Picture, Scale, Series, Sign
 from orchestrator.store.files import write_output
 
@@ -201,7 +202,7 @@ def _grid(axes: "Axes", grid: Grid, measures: _Measures) -> None:
     if len(known) <= 320 and measures.width > 4:
         for place in known:
             axes.text(
-                grid.columns[place], grid.lines[place], f"{grid.values[place]:.2f}".removeprefix("0"), ha="center",
+                grid.columns[place], grid.lines[place], shortest(float(grid.values[place])), ha="center",
                 va="center", fontsize=measures.font * 0.66, color=ink_on(strength[place]),
             )  # fmt: skip
     steps = np.linspace(1, 0, 64) if grid.small_is_good else np.linspace(0, 1, 64)

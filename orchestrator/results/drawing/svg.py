@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from ntk_dist.arrays import FloatArray
 from orchestrator.results.drawing.scales import places, ticks
 from orchestrator.results.drawing.style import STYLES, color, ink_on, shades
-from orchestrator.results.pictures.numerals import plain
+from orchestrator.results.pictures.numerals import plain, shortest
 from orchestrator.results.pictures.picture import Axis, Form, Grid, Mark, Panel, Rule, Scale, Series, Sign
 
 WIDTH = 430
@@ -192,10 +192,9 @@ def _grid(panel: Panel, grid: Grid, frame: _Frame) -> Iterator[str]:
         )
         if with_numbers:
             middle = (left[place] + right[place]) / 2, (top[place] + bottom[place]) / 2 + 3
-            text = f"{grid.values[place]:.2f}" if 0.01 <= abs(grid.values[place]) < 10 else f"{grid.values[place]:.0e}"
             yield (
                 f'<text class="number" text-anchor="middle" x="{middle[0]:.1f}" y="{middle[1]:.1f}" '
-                f'fill="{ink_on(shade)}">{text.removeprefix("0") or "0"}</text>'
+                f'fill="{ink_on(shade)}">{shortest(float(grid.values[place]))}</text>'
             )
     yield from _key(grid, frame)
 

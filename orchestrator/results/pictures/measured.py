@@ -158,8 +158,8 @@ class Measured:
         if n == of:
             return ""
         return (
-            f"Drawn are {n} of the {of} combinations of task, rank, learning rate and training-set size; all of them "
-            "are in the table."
+            f"Of {of} combinations of task, rank, learning rate and training-set size {n} can be seen here; all of "
+            "them are in the table."
         )
 
     @cached_property

@@ -20,3 +20,12 @@ def plain(value: float) -> str:
         of_ten = "10" + str(int(power)).translate(_SUPERSCRIPT)
         return of_ten if digits == "1" else f"{digits}·{of_ten}"
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def shortest(value: float) -> str:
+    """Return a number in four characters or so, for the cells of a grid."""
+    if 0.005 <= abs(value) < 10:
+        return f"{value:.2f}".removeprefix("0")
+    if value == 0 or 10 <= abs(value) < 1000:
+        return f"{value:.0f}"
+    return f"{value:.0e}".replace("e+0", "e").replace("e-0", "e-")

@@ -164,14 +164,22 @@ def _cautions(measured: Measured) -> Iterator[str]:
             "do not compare means over different ones. Such layer sets stand behind the others, and none is called the "
             "best."
         )
-    if measured.n_seeds < FEW_SEEDS:
-        several = f"{measured.n_seeds} seeds" if measured.n_seeds > 1 else "One seed"
+    if measured.n_seeds == 1:
+        yield "One seed: nothing here says how far from it another one would end."
+    elif measured.n_seeds < FEW_SEEDS:
         yield (
-            f"{several}: a range over fewer than {FEW_SEEDS} says how far these seeds lie apart, not where others "
-            "would be."
+            f"{measured.n_seeds} seeds: a range over fewer than {FEW_SEEDS} says how far these lie apart, not where "
+            "others would be."
         )
-    if len(measured.layer_sets) < FEW_SETS:
-        yield f"{len(measured.layer_sets)} layer set(s): a correlation over fewer than {FEW_SETS} means nothing."
+    n_sets = len(measured.layer_sets)
+    if n_sets < FEW_SETS:
+        counted = f"{n_sets} layer sets" if n_sets > 1 else "One layer set"
+        yield f"{counted}: a correlation over fewer than {FEW_SETS} means nothing."
+    if measured.trained and (cells["outputs"] == "trace").any():
+        yield (
+            "kernel.outputs is trace: the ridge solution has the kernel that is averaged over outputs, the trained "
+            "linearization the full one, so that the two need not agree."
+        )
     n_eval = int(cells["n_eval"].min())
     if (cells["eval_accuracy"].notna().any()) and n_eval:
         yield (

@@ -107,7 +107,9 @@ def _cells_of(finished: Finished, solve: Solve, first_in_train: Mapping[str, np.
         solve: the solve stage.
         first_in_train: for each example of a split the position of the first training example with its text, or -1.
     """
-    from orchestrator.stages.solve.rows import dataset_of, paths_of  # load much that `plan` and `status` do without
+    # They load much that `plan` and `status` do without.
+    from orchestrator.stages.solve.rows import dataset_of, paths_of
+    from orchestrator.stages.solve.scalars import scalars_of
 
     plan, artifact, sets = finished.plan, finished.artifact(solve.stage), solve.layer_sets
     lambdas, scale = plan.lambdas, plan.sweep.spec.grid.lambdas.scale
@@ -121,14 +123,13 @@ def _cells_of(finished: Finished, solve: Solve, first_in_train: Mapping[str, np.
         **_copies(first_in_train, solve.n_train),
     }
     for name, values in _layer_set_columns(sets).items():
-        columns[name] = [value for value in values for _ in range(n_lambdas)]
+        columns[name] = _for_cells(values, n_lambdas)
     fallbacks = artifact.facts.get("fallbacks", {})
-    columns["fallback"] = [fallbacks.get(str(position)) for position in range(len(sets)) for _ in range(n_lambdas)]
+    columns["fallback"] = _for_cells([fallbacks.get(str(position)) for position in range(len(sets))], n_lambdas)
     missing = artifact.facts.get("missing_estimates", {})
     columns["missing_estimates"] = "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
     of_sets = [path.columns for path in paths_of(plan, solve, artifact, dataset_of(finished, solve))]
-    own = {column.name for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS)}.difference(of_sets[0])
-    stored = artifact.arrays([name for name in artifact.names() if name in own])
+    stored = scalars_of(artifact)
     for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
         if column.name in of_sets[0]:
             columns[column.name] = np.concatenate([found[column.name] for found in of_sets])
@@ -136,6 +137,11 @@ def _cells_of(finished: Finished, solve: Solve, first_in_train: Mapping[str, np.
             columns[column.name] = np.repeat(stored[column.name], n_lambdas)
     columns |= training_columns(finished, solve, columns["halvings"])
     return Rows(columns, len(sets) * n_lambdas)
+
+
+def _for_cells(values: Sequence[Any], n_lambdas: int) -> Any:
+    """Return values of layer sets for each of their cells: one value where there is one layer set."""
+    return values[0] if len(values) == 1 else [value for value in values for _ in range(n_lambdas)]
 
 
 def _first_in_train(dataset: Artifact) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,12 +77,17 @@ def record_batch(schema: pa.Schema, rows: Rows) -> pa.RecordBatch:
 
 def _array(values: Any, kind: pa.DataType, n_rows: int) -> pa.Array:
     if values is None or isinstance(values, (str, int, float, datetime)):
-        return pa.repeat(pa.scalar(values, kind), n_rows)
+        return _repeated(values, kind, n_rows)
     if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         # A quantity that does not exist for a cell is nan in the arrays and null in the tables.
         array = pa.array(np.ascontiguousarray(values), from_pandas=True)
-        return array.cast(kind)
+        return array if array.type == kind else array.cast(kind)
     return pa.array(values, kind)
+
+
+@lru_cache(maxsize=1024, typed=True)  # most are the same in all stages
+def _repeated(value: str | float | datetime | None, kind: pa.DataType, n_rows: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, kind), n_rows)
 
 
 def _derived(new: NewTables) -> Iterator[pa.RecordBatch]:

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.identity import canonical_json, digest
+from orchestrator.identity import canonical_json, digests
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.layer_sets import LayerSet
 
@@ -87,4 +88,9 @@ def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale:
     before = f'{{"groups":{canonical_json(layer_set.groups)},"lambda":'
     rate = "" if solve.learning_rate is None else f'"learning_rate":{json.dumps(solve.learning_rate)},'
     after = f',{rate}"problem":"{solve.problem_id}","scale":"{scale}"}}'
-    return [digest(f"{before}{json.dumps(strength)}{after}") for strength in lambdas]
+    return digests(before, [f"{strength}{after}" for strength in _texts(tuple(lambdas))])
+
+
+@lru_cache(maxsize=16)
+def _texts(numbers: tuple[float, ...]) -> list[str]:
+    return [json.dumps(number) for number in numbers]

@@ -23,6 +23,7 @@ class Status(StrEnum):
     FINISHED = "finished"
     EXISTING = "existing"
     BUSY = "busy"
+    LEFT = "left"
     DAMAGED_INPUT = "damaged input"
     FAILED = "failed"
 

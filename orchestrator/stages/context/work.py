@@ -46,6 +46,7 @@ class Work:
         halvings: how often its batches are to be halved, after it ran out of memory.
         process_group: the processes that compute it together; all do the same, each for its share of the examples, and
             the results of the first one are published.
+        ahead: stages of the kind that this worker has claimed and computes next.
 
     Attributes:
         sweep: the sweep that is worked on.
@@ -53,6 +54,7 @@ class Work:
         store: its artifacts.
         halvings: as given.
         process_group: as given.
+        ahead: as given; some of their work may be done with that of the current stage, and kept in `shared`.
         device: name of the processor or GPU that computes the stage, for provenance.
     """
 
@@ -62,9 +64,11 @@ class Work:
         kind: StageKind | None = None,
         halvings: int = 0,
         process_group: ProcessGroup | None = None,
+        ahead: Sequence[Stage] = (),
     ) -> None:
         self.sweep, self.folder, self.store = state.sweep, state.folder, state.store
         self.halvings = halvings
+        self.ahead = ahead
         self.process_group = process_group or ProcessGroup()
         self.device = "cpu"
         self._state = state

@@ -49,13 +49,16 @@ def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
     parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
     kernel_rows = rows // p.outputs_per_example
     flops = 2.0 * rows * rows * parameters
-    if stage.within:
-        # A panel's rows are made once, those of the other shard for the panel.
-        per_tile = 1 / variant.rows_place.panel_shards
-        flops += per_tile * sum(
-            variant.row_flops(each.parameters.stop - each.parameters.start) for each in stage.within
-        )
+    if stage.within and _makes_left_rows(stage, variant):
+        left = stage.within[0].parameters
+        flops += variant.row_flops(left.stop - left.start)
     return StageCost(flops, kernel_rows**2 * 8 * len(p.blocks), _memory(stage, variant))
+
+
+def _makes_left_rows(stage: Stage[GramParameters], variant: "Variant") -> bool:
+    """Tell whether it is the first tile of its panel that has these rows, which are then held for the others."""
+    column = int(stage.within[-1].parameters.start) // variant.sizes.shard_examples
+    return column % variant.rows_place.panel_shards == 0
 
 
 def _memory(stage: Stage[GramParameters], variant: "Variant") -> int:

@@ -82,12 +82,13 @@ def _label(stage: Stage[SolveParameters]) -> str:
 SOLVE = StageKind(
     name="solve",
     parameters=SolveParameters,
-    version=8,
+    version=9,
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
     plan=plan,
     cost=cost,
     label=_label,
+    bundled=True,
     reads_rows=_reads_rows,
     advice="raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for layer "
     "sets with more parameters than kernel rows, kernel.decomposition: iterative",

@@ -5,28 +5,24 @@ any lambda follow from them (`orchestrator.stages.solve.path`), so that a stage 
 nothing is decomposed, it depends on the lowest one only.
 """
 
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.solve import SolveParameters
+from orchestrator.stages.solve.scalars import packed
 from orchestrator.stages.solve.solver import Solver
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage
-
-if TYPE_CHECKING:
-    pass
 
 
 def compute(stage: Stage[SolveParameters], work: Work) -> Product:
     """Decompose the kernel of each layer set once; keep its spectrum and the arrays that give the path of any lambda.
 
-    The artifact holds, for S layer sets, the arrays of `spectrum_scalars` (S,), those of `KeptPath` as `<name>.<set>`,
-    `eigenvalues.<set>` among them, and the outputs before training, `initial` and `eval_initial`. A kernel that
-    `kernel.decomposition: iterative` does not decompose has the arrays of `IterativeSolver.numbers` in their place, and
-    the facts of `IterativeSolver.facts`. Facts say under `fallbacks` why a set was decomposed on the processor although
-    a GPU was asked for, and under `missing_estimates` why columns are nan.
+    The artifact holds, for S layer sets, the `spectrum_scalars` (S,) as `packed` stores them, the arrays of `KeptPath`
+    as `<name>.<set>`, `eigenvalues.<set>` among them, and the outputs before training, `initial` and `eval_initial`. A
+    kernel that `kernel.decomposition: iterative` does not decompose has the arrays of `IterativeSolver.numbers` in
+    their place, and the facts of `IterativeSolver.facts`. Facts say under `fallbacks` why a set was decomposed on the
+    processor although a GPU was asked for, and under `missing_estimates` why columns are nan.
     """
     solver = _solver(stage, work)
     columns: dict[str, list[Any]] = {}
@@ -41,8 +37,9 @@ def compute(stage: Stage[SolveParameters], work: Work) -> Product:
         arrays |= {f"{name}.{position}": values for name, values in lists.items()}
     facts |= solver.facts()
     columns |= _precision_errors(stage, work)
-    arrays |= {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
-    arrays |= {"initial": solver.problem.initial, "eval_initial": solver.problem.eval_initial}
+    named, scalars = packed(columns)
+    facts |= named
+    arrays |= scalars | {"initial": solver.problem.initial, "eval_initial": solver.problem.eval_initial}
     return Product(facts, work.write_arrays(stage, arrays))
 
 

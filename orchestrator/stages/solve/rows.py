@@ -12,6 +12,7 @@ from orchestrator.stages.context.finished import Finished
 from orchestrator.stages.context.problem import problem_of
 from orchestrator.stages.solve.columns import DENSITIES
 from orchestrator.stages.solve.path import LambdaPath, Strengths, follow, read_kept
+from orchestrator.stages.solve.scalars import scalars_of
 from orchestrator.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def paths_of(plan: "Plan", solve: Solve, artifact: Artifact, dataset: Artifact) 
     problem = problem_of(solve.stage, dataset, initial, eval_initial)
     strengths = Strengths(plan.lambdas, plan.sweep.spec.grid.lambdas.scale)
     missing = artifact.facts.get("missing_estimates", {})
-    for position, trace in enumerate(np.array(artifact.array("trace")).tolist()):
+    for position, trace in enumerate(scalars_of(artifact)["trace"].tolist()):
         kept = read_kept(solve.stage, artifact, position, size=problem.size)
         yield follow(kept, trace, problem, strengths, missing)
 
@@ -66,7 +67,7 @@ def spectra_rows(finished: Finished) -> Iterator[Rows]:
         columns = solve_constants(finished.plan.variants[solve.variant], solve) | {
             "layer_set": [layer_set.name for layer_set in sets],
             "groups": [list(layer_set.groups) for layer_set in sets],
-            "kernel_size": np.array(artifact.array("kernel_size")),
+            "kernel_size": scalars_of(artifact)["kernel_size"],
             "eigenvalues": [np.array(artifact.array(name)[::-1]) if name in stored else None for name in names],
         }
         yield Rows(columns, len(sets))
@@ -87,9 +88,10 @@ def densities_rows(finished: Finished) -> Iterator[Rows]:
             "groups": [list(layer_set.groups) for layer_set in sets],
             "probe_seed": iterative.probe_seed if iterative else None,
         }
+        scalars = scalars_of(artifact)
         for column in DENSITIES.columns:
-            if sets and column.name in stored:
-                columns[column.name] = np.array(artifact.array(column.name))
+            if sets and column.name in scalars:
+                columns[column.name] = scalars[column.name]
             elif f"{column.name}.0" in stored:
                 columns[column.name] = [np.array(artifact.array(f"{column.name}.{i}")) for i in range(len(sets))]
         yield Rows(columns, len(sets))

@@ -2,27 +2,24 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import Any
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.kept_path import KeptPath
-from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks, kernel_blocks
+from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
+from orchestrator.stages.solve.ahead import Decomposed, DecomposedAhead, coming_next
+from orchestrator.stages.solve.decomposers import decomposers_of
 from orchestrator.stages.solve.fitted_start import load_start
-from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.stages.solve.split import dual_shares, primal_shares
-from orchestrator.stages.solve.sums import KernelSums, summation_order
+from orchestrator.stages.solve.stored_blocks import StoredBlocks
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.error_estimates import missing_estimates
-
-if TYPE_CHECKING:
-    from ntk_dist.solvers.eigen import Eigh
-    from ntk_dist.solvers.symmetric import SymmetricDecomposer
-
 
 Blocks = Callable[[], Iterator[FloatArray]]
 
@@ -37,6 +34,7 @@ class Solver:
         start: how the initial outputs change without an example, where a head was fitted to its label.
         missing: reasons why `gcv` or `leave_one_out_loss` is nan, by column.
         shares: columns about the split of the kernel that was decomposed last; empty without the head.
+        eigh: decomposes on a GPU; None where that is not asked for.
         decomposer: decomposes symmetric kernels, and records why a GPU did not.
     """
 
@@ -57,24 +55,15 @@ class Solver:
         self.tiles = work.inputs(stage, "tiles") if dual else []
         self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
         self.shares: dict[str, float] = {}
-        self.decomposer = self._decomposer()
-
-    def _decomposer(self) -> "SymmetricDecomposer":
-        from ntk_dist.solvers.symmetric import SymmetricDecomposer
-
-        device_eigh: Eigh | None = None
-        device = self.stage.parameters.problem.kernel_device
-        if device.device_bytes is not None:
-            from ntk_dist.solvers.device_eigen import DeviceEigh
-
-            device_eigh = DeviceEigh(self.work.use_device(device.device))
-        return SymmetricDecomposer(self.kernel.eigenvectors, device_eigh)
+        self.decomposer, self.eigh = decomposers_of(stage, work)
+        self._blocks = StoredBlocks(stage, work, self.problem, decomposes_ahead=self.eigh is not None)
+        self._form: float | None = None  # of the targets and the kernel that was decomposed last
 
     def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
         if self.stage.parameters.method == "primal":
             return self._decompose_primal(groups)
-        K, rows = self.kernel_blocks(groups)
+        K, rows = self.kernel_blocks(groups, borrowed=True)
         self.shares = dual_shares(  # before K is overwritten
             groups,
             K,
@@ -85,44 +74,47 @@ class Solver:
             rows_per_example=self.problem.rows_per_example,
             symmetric=self.symmetric,
         )
-        return self.decomposition_of(K), iter([rows])
+        return self.decomposition_of(K, self._with_those_ahead(K, groups)), iter([rows])
 
-    def decomposition_of(self, K: FloatArray) -> Decomposition:
-        """Return the decomposition of K (M, M) that the spec asks for; K is overwritten."""
+    def _with_those_ahead(self, K: FloatArray, groups: Sequence[str]) -> Decomposed | None:
+        """Return eigenvalues and eigenvectors of K (M, M) if a GPU decomposes several kernels together; else None."""
+        if self.eigh is None or not self.symmetric or self.work.halvings or not self.decomposer.goes_to_device(len(K)):
+            return None
+        held, problem = self.work.shared(DecomposedAhead), (self.stage.inputs, self.problem.size)
+        if (found := held.take(problem, groups)) is not None:
+            return found
+        # A third of half of what is left: the sums have the other half, and each is there as K, stacked and decomposed.
+        room = min(self.eigh.most_together(len(K)), self._blocks.room // (6 * K.nbytes)) - 1
+        others = list(islice(coming_next(self.stage, groups, self.work.ahead), max(0, room)))
+        if not others:
+            return None
+        with self.decomposer.timed(len(K), on_device=True, kernels=len(others) + 1):
+            return held.decompose(problem, K, others, self._blocks.square, self.eigh)
+
+    def decomposition_of(self, K: FloatArray, found: Decomposed | None = None) -> Decomposition:
+        """Return the decomposition of K (M, M) that the spec asks for; K is overwritten.
+
+        `found` are its eigenvalues and eigenvectors where they are known already.
+        """
         if not self.symmetric:
             from ntk_dist.solvers.schur import SchurDecomposition
 
             return SchurDecomposition(K)
-        return self.decomposer(K)
+        from ntk_dist.solvers.symmetric import quadratic_form
 
-    def kernel_blocks(self, groups: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+        self._form = quadratic_form(K, self.problem.targets)
+        return self.decomposer(K, found)
+
+    def kernel_blocks(self, groups: Sequence[str], *, borrowed: bool = False) -> tuple[FloatArray, FloatArray]:
         """Return the sums of the stored blocks of `groups`: K(train, train) (M, M) and K(eval, train) (M_eval, M).
 
         Of a symmetric kernel only the lower triangle is filled. The stage's method must be `dual`.
-        """
-        M, M_eval, per_example = self.problem.size, self.problem.eval_size, self.problem.rows_per_example
-        sums, order = self._sums(), summation_order(groups, kernel_blocks(self.tiles[0]))
-        K = sums.square(self.tiles, order, M, per_example, symmetric=self.symmetric)
-        return K, sums.rows(self.eval_tiles, order, (M_eval, M), per_example)
 
-    def _sums(self) -> KernelSums:
-        """Return the worker's sums for the problem, limited to the memory that the decomposition leaves."""
-        problem, inputs = self.problem, self.stage.inputs
-        size = SolveSize(
-            self.kernel,
-            decomposed=problem.size,
-            primal=False,
-            M=problem.size,
-            M_eval=problem.eval_size,
-            targets=problem.residual.shape[1],
-            rows_per_example=problem.rows_per_example,
-        )
-        needed = size.memory_bytes(8 * problem.eval_size * problem.size)
-        # No room after memory ran out, whatever the budget is.
-        room = 0 if self.work.halvings else self.work.sweep.spec.compute.memory_budget - needed
-        sums = self.work.shared(KernelSums)
-        sums.use((inputs["tiles"], inputs["eval_tiles"], problem.n_train), max(0, room))
-        return sums
+        Args:
+            groups: of the layer set.
+            borrowed: whether the second one will only be read, and no more once other blocks are asked for.
+        """
+        return self._blocks.square(groups), self._blocks.rows(groups, borrowed=borrowed)
 
     def _decompose_primal(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
         from ntk_dist.solvers.primal import PrimalDecomposition
@@ -180,7 +172,7 @@ class Solver:
         return {
             **asdict(summary),
             "kernel_size": decomposition.size,
-            "label_alignment": label_alignment(decomposition, self.problem.targets),
+            "label_alignment": label_alignment(decomposition, self.problem.targets, self._form),
             **self.problem.initial_scalars,
         }
 

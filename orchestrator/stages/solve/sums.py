@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
-from orchestrator.stages.context.blocks import tile_places
+from orchestrator.stages.solve.cuts import Cut, cut_tiles
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.blocks import blocks_within, groups_of, lacking
 from orchestrator.sweep.layer_sets import HEAD
@@ -85,61 +85,71 @@ class KernelSums:
             symmetric: whether the kernel is; then the lower triangle alone is filled.
         """
         total = np.zeros((size, size), order="F")
-        for rows, columns, block in self._summed("train", tiles, terms, (size, size), rows_per_example):
+        cut = cut_tiles(tiles, (size, size), rows_per_example, symmetric=symmetric)
+        for each, block in zip(cut, self._summed("train", cut, terms), strict=True):
+            target = total[each.rows, each.columns]
             # A tile on the diagonal is its own transpose, and need not be transposed.
-            total[rows, columns] = block.T if symmetric and rows == columns else block
+            target = target.T if each.strips else target
+            for part in each.parts:
+                target[part] = block[part]
         return total
 
     def rows(
-        self, tiles: Sequence[Artifact], terms: tuple[Term, ...], shape: tuple[int, int], rows_per_example: int
-    ) -> FloatArray:
-        """Return the sum of blocks K(eval, train), (M_eval, M); the other arguments are those of `square`."""
-        total = np.empty(shape)
-        for rows, columns, block in self._summed("eval", tiles, terms, shape, rows_per_example):
-            total[rows, columns] = block
-        return total
-
-    def _summed(
         self,
-        part: str,
         tiles: Sequence[Artifact],
         terms: tuple[Term, ...],
         shape: tuple[int, int],
         rows_per_example: int,
-    ) -> list[tuple[slice, slice, FloatArray]]:
-        """Return the rows and columns of each tile in a part of the problem, and its sum of blocks."""
-        places = list(tile_places(tiles, shape, rows_per_example))
-        cut = [(tile, rows.stop - rows.start, columns.stop - columns.start) for tile, rows, columns in places]
-        needed = sum(8 * height * width for _, height, width in cut)
+        *,
+        borrowed: bool = False,
+    ) -> FloatArray:
+        """Return the sum of blocks K(eval, train), (M_eval, M); `tiles`, `terms` and so on are those of `square`.
+
+        `borrowed` says that it will only be read, and no more once other rows are asked for: then it may be memory of
+        this object.
+        """
+        cut = cut_tiles(tiles, shape, rows_per_example, symmetric=False)
+        blocks = self._summed("eval", cut, terms)
+        if borrowed and len(blocks) == 1:
+            return blocks[0]
+        total = np.empty(shape)
+        for each, block in zip(cut, blocks, strict=True):
+            total[each.rows, each.columns] = block
+        return total
+
+    def _summed(self, part: str, cut: Sequence[Cut], terms: tuple[Term, ...]) -> Blocks:
+        """Return for each tile in a part of the problem its sum of blocks."""
+        needed = sum(8 * each.height * each.width for each in cut)
         begun = next((n for n in range(len(terms), 1, -1) if (part, terms[:n]) in self._sums), 0)
         blocks = self._sums[part, terms[:begun]] if begun else self._layer(part, terms[0], cut, needed)
         if rest := terms[max(begun, 1) :]:
             blocks = self._continued(part, blocks, rest, cut, needed)
             self._hold(self._sums, (part, terms), blocks, needed)
-        return [(rows, columns, block) for (_, rows, columns), block in zip(places, blocks, strict=True)]
+        return blocks
 
-    def _continued(
-        self, part: str, blocks: Blocks, rest: Sequence[Term], cut: Sequence[tuple[Artifact, int, int]], needed: int
-    ) -> Blocks:
+    def _continued(self, part: str, blocks: Blocks, rest: Sequence[Term], cut: Sequence[Cut], needed: int) -> Blocks:
         """Return the sum of blocks and those of further layers; the given blocks are not changed."""
         found = self._spare(part, blocks) or [np.empty(block.shape) for block in blocks]
         for term in rest:
-            for into, before, addend in zip(found, blocks, self._layer(part, term, cut, needed), strict=True):
-                np.add(before, addend, out=into)
+            for each, into, before, addend in zip(
+                cut, found, blocks, self._layer(part, term, cut, needed), strict=True
+            ):
+                each.add(before, addend, into)
             blocks = found
         return found
 
-    def _layer(self, part: str, term: Term, cut: Sequence[tuple[Artifact, int, int]], needed: int) -> Blocks:
+    def _layer(self, part: str, term: Term, cut: Sequence[Cut], needed: int) -> Blocks:
         """Return the sum over the blocks of a layer; one block is as it is in the store."""
         key = (part, (term,))
         if key in self._layers:
             return self._layers[key]
         found = []
-        for tile, height, width in cut:
-            first, *others = (tile.array(block)[:height, :width] for block in term)
-            total = first + others[0] if others else first
-            for block in others[1:]:
-                total += block
+        for each in cut:
+            total, *others = (each.tile.array(block)[: each.height, : each.width] for block in term)
+            into = np.empty(total.shape) if others else total
+            for block in others:
+                each.add(total, block, into)
+                total = into
             found.append(total)
         if len(term) > 1:
             self._hold(self._layers, key, found, needed)

@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.solvers import device_eigen, eigen
+from ntk_dist.solvers import device_eigen, eigen, symmetric
 from ntk_dist.solvers.device_eigen import DeviceEigh
 from ntk_dist.solvers.eigen import SYEVD_LIMIT, EigenDecomposition, driver_of
+from ntk_dist.solvers.faster_place import FasterPlace, faster_place
 from ntk_dist.solvers.primal import PrimalDecomposition
 from ntk_dist.solvers.symmetric import DeviceFailure, SymmetricDecomposer
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
@@ -149,3 +150,86 @@ def test_torch_is_not_asked_for_more_rows_on_a_processor(monkeypatch):
     decomposer = SymmetricDecomposer(True, DeviceEigh(CPU, fails(AssertionError("it was asked"))))
     decomposer(CASE.kernel)
     assert decomposer.fallbacks == ["torch's eigh on a processor overflows above 8 rows, and there are 9"]
+
+
+# --- several kernels together, and the choice between the device and the processor
+
+
+KERNELS = [Case(seed=seed, M=9, p=12, rank=9, k=1, decay=0.5).kernel for seed in range(3)]
+
+
+@pytest.mark.parametrize("same_bits", [True, False])
+def test_kernels_that_are_decomposed_together_have_the_numbers_of_each_alone(same_bits):
+    eigh = DeviceEigh(CPU, same_bits=same_bits)
+    given = [np.asfortranarray(np.tril(K) + np.triu(np.full(K.shape, 1e3), 1)) for K in KERNELS]  # the lower triangle
+    before = [K.copy() for K in given]
+    for K, kept, found in zip(given, before, eigh.together(given), strict=True):
+        np.testing.assert_array_equal(K, kept)
+        assert found is not None
+        values, vectors = found
+        alone = eigh(K.copy(order="F"))
+        if same_bits:
+            np.testing.assert_array_equal(values, alone[0])
+            np.testing.assert_array_equal(vectors, alone[1])
+        np.testing.assert_allclose(values, alone[0], atol=1e-13)
+        symmetric = np.tril(kept) + np.tril(kept, -1).T
+        np.testing.assert_allclose((vectors * values) @ vectors.T, symmetric, atol=1e-13)
+        assert vectors.flags.f_contiguous
+
+
+def test_a_kernel_for_which_the_device_gives_nan_leaves_the_others_as_they_are():
+    def eigh(matrix):
+        values, vectors = torch.linalg.eigh(matrix)
+        if torch.equal(matrix, torch.from_numpy(KERNELS[1].T).mT):
+            vectors[0, 0] = np.nan
+        return values, vectors
+
+    found = DeviceEigh(CPU, eigh).together(KERNELS)
+    assert [each is not None for each in found] == [True, False, True]
+
+
+def test_kernels_that_a_device_refuses_or_has_no_room_for_are_not_decomposed_together():
+    with pytest.raises(DeviceFailure, match="out of memory"):
+        DeviceEigh(CPU, fails(torch.OutOfMemoryError("out of memory"))).together(KERNELS)
+    matrix = 8 * 9 * 9
+    small = DeviceEigh(CPU, free=lambda _: 14 * matrix)
+    assert small.most_together(9) == 3
+    assert len(small.together(KERNELS)) == 3
+    with pytest.raises(DeviceFailure, match=r"cpu has 8\.42e-06 GB free"):
+        DeviceEigh(CPU, free=lambda _: 13 * matrix).together(KERNELS)
+
+
+def decomposed_by(place, seconds, monkeypatch, *, n_kernels):
+    """Return what decomposes kernels one after the other where device and processor take so many seconds, and why."""
+    clock = iter(np.cumsum([step for each in seconds for step in (0.0, each)]))
+    monkeypatch.setattr(symmetric.time, "perf_counter", lambda: float(next(clock)))
+    decomposer = SymmetricDecomposer(eigenvectors=False, device_eigh=DeviceEigh(CPU), place=place)
+    found = [type(decomposer(KERNELS[0].copy(order="F"))) for _ in range(n_kernels)]
+    return found, decomposer.fallbacks
+
+
+DEVICE, HOST = EigenDecomposition, TridiagonalDecomposition
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([9.0, 0.2, 0.1, 0.1, 0.1], [DEVICE, DEVICE, HOST, HOST, HOST]),
+        ([0.1, 0.2, 0.3, 0.2, 0.2], [DEVICE, DEVICE, HOST, DEVICE, DEVICE]),
+    ],
+)
+def test_whoever_was_faster_decomposes_the_kernels_of_a_size(seconds, expected, monkeypatch):
+    found, why = decomposed_by(FasterPlace(), seconds, monkeypatch, n_kernels=5)
+    assert found == expected
+    assert why[0] == "decomposed on the processor once, to learn which is faster"
+    assert why[1:] == ["9 rows took 0.1 s on the processor and 0.2 s on the GPU"] * (expected.count(HOST) - 1)
+
+
+def test_what_was_measured_of_one_size_says_nothing_of_another_and_a_process_measures_once():
+    place = FasterPlace()
+    for on_device, seconds in ((True, 1.0), (True, 1.0), (False, 0.5)):
+        place.took(9, seconds, on_device=on_device)
+    assert not place.on_device(9)
+    assert place.on_device(500)
+    assert faster_place("a card", False) is faster_place("a card", False)
+    assert faster_place("a card", False) is not faster_place("a card", True)

@@ -65,7 +65,8 @@ def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_
         assert not killed.exists()
         started = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
         assert [words for words in started if "gcs_server" in words]
-        assert not [words for words in started if "monitor.py" in words], "nobody asks for an autoscaler or for logs"
+        spare = [words for words in started if "monitor.py" in words or "dashboard.py" in words]
+        assert not spare, "nobody asks for an autoscaler, for logs or for a dashboard"
     assert not session.parent.exists()
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ, "a process started later would look for a token that is gone"
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.engine.executors import ray_teams, ray_workers
+from orchestrator.engine.executors import bundles, ray_teams
+from orchestrator.engine.executors.bundles import MOST_TASKS_A_CALL
 from orchestrator.engine.executors.local_ray import LocalRay
-from orchestrator.engine.executors.ray_workers import MOST_TASKS_A_CALL, RayExecutor
+from orchestrator.engine.executors.ray_workers import RayExecutor
 from orchestrator.errors import GpuFailedError
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.journal import read_journals
@@ -56,8 +57,8 @@ def stages(kind: StageKind, count: int) -> list[Stage]:
 def test_every_stage_is_computed_once_and_several_at_once_where_they_take_no_time(
     executor: RayExecutor, folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ray_workers, "SHORT_SECONDS", 5.0)  # whatever else this machine is doing
-    monkeypatch.setattr(ray_workers, "LONG_SECONDS", 60.0)
+    monkeypatch.setattr(bundles, "SHORT_SECONDS", 5.0)  # whatever else this machine is doing
+    monkeypatch.setattr(bundles, "LONG_SECONDS", 60.0)
     ended = compute_missing(executor, stages(QUICK, 200))
     assert sorted(stage.parameters.number for stage, _ in ended) == list(range(200))
     assert {outcome.status for _, outcome in ended} == {Status.FINISHED}

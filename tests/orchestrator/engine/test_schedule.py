@@ -47,6 +47,7 @@ class Told:
         self.timeouts: list[float | None] = []
         self.before_waiting: Callable[[], object] = lambda: None
         self.now = 0.0
+        self.told_to_stop = False
         self._waiting: deque[Stage] = deque()
 
     @property
@@ -63,6 +64,9 @@ class Told:
         assert len(self._waiting) < self.capacity
         self.begun.append((stage.stage_id, attempt, halvings))
         self._waiting.append(stage)
+
+    def stop(self) -> None:
+        self.told_to_stop = True
 
     def next_outcome(self, timeout: float | None) -> tuple[Stage, Outcome] | None:
         self.timeouts.append(timeout)

@@ -138,7 +138,7 @@ def test_the_fallback_is_null_without_a_gpu_and_in_the_artifact_where_one_failed
         """Stand for a GPU that is out of memory, which cannot be had here."""
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(device_eigen.DeviceEigh.__init__, "__defaults__", (full, device_eigen.free_bytes))
+    monkeypatch.setattr(device_eigen.DeviceEigh.__init__, "__defaults__", (full, device_eigen.free_bytes, True))
     failing = make_sweep(tmp_path / "failing", model=tiny_model)
     plan = run_spec(failing).plan
     assert set(results_of(failing).cells.to_arrow()["fallback"].to_pylist()) == {
@@ -149,10 +149,10 @@ def test_the_fallback_is_null_without_a_gpu_and_in_the_artifact_where_one_failed
     assert kinds_of(plan)["solve"] == {path.stem for path in (tmp_path / "good/results/artifacts/solve").glob("*.json")}
 
 
-def test_without_a_gpu_facts_of_a_solve_stage_are_empty_as_they_were(finished: Path):
+def test_without_a_gpu_facts_of_a_solve_stage_tell_of_no_fallback(finished: Path):
     paths = list((finished.parent / "results/artifacts/solve").glob("*.json"))
     assert paths
-    assert all(json.loads(path.read_text(encoding="utf-8"))["facts"] == {} for path in paths)
+    assert all(set(json.loads(path.read_text(encoding="utf-8"))["facts"]) == {"scalars"} for path in paths)
 
 
 # --- what a GPU alone can show

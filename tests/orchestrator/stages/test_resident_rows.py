@@ -170,3 +170,14 @@ def test_a_tile_that_runs_out_of_memory_is_made_again_from_two_shards_and_smalle
     assert max(count for halvings, count in held if halvings) <= 1
     columns = [numbers(folder)["cells"]["eval_loss"].to_numpy() for folder in (results, expected)]
     np.testing.assert_allclose(columns[0], columns[1], rtol=1e-10)
+
+
+@pytest.mark.parametrize("panel", [1, 2, 100])
+def test_the_plan_counts_what_is_captured(panel: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Variant, "rows_place", RowsPlace(True, panel, "of a test"))
+    plan = plan_of({"grid.n_train": [16], "task.n_eval": 8}, survey=MANY)
+    variant = plan.variants[0]
+    tiles = [stage for stage in plan.stages if stage.kind == "gram"]
+    products = 2.0 * (4 * 2) ** 2 * variant.sizes.n_parameters * len(tiles)
+    captured = 4 * sum(4 - start + 2 for start in range(0, 4, panel))
+    assert sum(plan.cost_of(tile).flops for tile in tiles) == pytest.approx(products + variant.row_flops(captured))

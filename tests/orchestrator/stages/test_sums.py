@@ -102,6 +102,24 @@ def test_sums_of_an_unsymmetric_kernel_and_of_rows_for_evaluation_are_whole(tmp_
         rows[:] = np.nan  # whoever asked for them may keep them, while others are summed
 
 
+def test_of_a_symmetric_kernel_strips_from_the_diagonal_on_are_enough(
+    tiles: list[Artifact], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("orchestrator.stages.solve.cuts.STRIP_ROWS", 3)
+    sums = KernelSums()
+    for terms in SETS * 2:
+        sums.use("a problem", 10**9)
+        np.testing.assert_array_equal(np.tril(summed(sums, tiles, terms)), np.tril(one_by_one(tiles, terms)))
+
+
+def test_rows_that_are_borrowed_are_those_that_are_kept(tmp_path: Path):
+    tiles, sums = made_tiles(tmp_path, symmetric=False)[:1], KernelSums()
+    sums.use("a problem", 10**9)
+    for terms in SETS:
+        kept = sums.rows(tiles, terms, (8, 8), 2)
+        np.testing.assert_array_equal(sums.rows(tiles, terms, (8, 8), 2, borrowed=True), kept)
+
+
 def test_sums_of_another_problem_are_not_continued(tiles: list[Artifact]):
     sums = KernelSums()
     for problem, shown in (("one", tiles), ("other", tiles[:1])):

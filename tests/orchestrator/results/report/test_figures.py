@@ -9,10 +9,12 @@ import pytest
 
 from orchestrator.cli.app import app
 from orchestrator.results.drawing.paper import Size, draw
+from orchestrator.results.loading import load
 from orchestrator.results.pictures.kinds import MAKERS, picture_named
 from orchestrator.results.pictures.measured import Measured
+from orchestrator.results.pictures.numerals import shortest
 from orchestrator.results.pictures.picture import MOST_ROWS, Form, Missing, Picture
-from orchestrator.results.pictures.tables import WrittenTables
+from orchestrator.results.pictures.tables import TablesOfResults, WrittenTables
 from orchestrator.results.report.summary import summarize
 from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import ntksweep
@@ -182,3 +184,22 @@ def test_a_layer_set_that_lacks_seeds_is_not_called_the_best():
     assert any("1 of 9 layer sets lack seeds" in line for line in summary.cautions)
     path = picture_named("lambda-path", partial)
     assert f"with {best} at" not in path.says
+
+
+def test_of_several_training_sets_the_largest_is_drawn_and_a_regression_has_correlations(finished_regression: Path):
+    measured = Measured(TablesOfResults(load(read_spec(finished_regression).folder)))
+    path = picture_named("lambda-path", measured)
+    assert set(path.rows["n_train"]) == {24}
+    assert "Of 2 combinations of task, rank, learning rate and training-set size 1 can be seen here" in path.note
+    assert [panel.y.label for panel in path.panels] == ["loss", "Pearson correlation"]
+    assert [panel.title for panel in path.panels] == [
+        "n = 24: ridge solution, loss", "n = 24: ridge solution, Pearson correlation",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.317, ".32"), (-0.317, "-0.32"), (1.5, "1.50"), (13.6, "14"), (2510.0, "3e3"), (0.0004, "4e-4"), (0.0, "0")],
+)
+def test_numbers_of_colored_cells_fit_them(value: float, shown: str):
+    assert shortest(value) == shown
