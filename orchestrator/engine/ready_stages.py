@@ -49,12 +49,23 @@ class ReadyStages:
         """Return the next stage; None if every one shares something with a stage that is handed out."""
         if not self._order:
             return None
-        self._count -= 1
         first = self._order.popleft()
         if isinstance(first, Stage):
+            self._count -= 1
             return first
-        self._handed_out.add(first)
-        return self._of[first].popleft()
+        return self._hand_out(first)
+
+    def take_with_key(self, key: str) -> Stage | None:
+        """Return the next stage of a key, before all others; None if there is none, or one of it is handed out."""
+        if not self._of.get(key) or key in self._handed_out:
+            return None
+        self._order.remove(key)
+        return self._hand_out(key)
+
+    def _hand_out(self, key: str) -> Stage:
+        self._count -= 1
+        self._handed_out.add(key)
+        return self._of[key].popleft()
 
     def ended(self, stage: Stage, *, elsewhere: bool = False) -> None:
         """Let the next stage of its key be taken: before all others, or behind them if it is computed elsewhere.

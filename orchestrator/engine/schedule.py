@@ -167,9 +167,17 @@ class Schedule:
         while self._ready and self._in_flight < self._executor.capacity and not self._report.stopped:
             if (stage := self._ready.take()) is None:
                 return
-            attempt, halvings = self._retries.attempt(stage.stage_id), self._retries.halvings(stage.stage_id)
-            self._executor.submit(stage, attempt, halvings)
-            self._in_flight += 1
+            self._begin(stage)
+
+    def _begin(self, stage: Stage) -> None:
+        attempt, halvings = self._retries.attempt(stage.stage_id), self._retries.halvings(stage.stage_id)
+        self._executor.submit(stage, attempt, halvings)
+        self._in_flight += 1
+
+    def _go_on_with(self, key: str) -> None:
+        """Begin the next stage of a key in the place of one that has ended, before its worker gets another kind."""
+        if not self._report.stopped and (stage := self._ready.take_with_key(key)) is not None:
+            self._begin(stage)
 
     def _ended(self, stage: Stage, outcome: Outcome) -> None:
         self._in_flight -= 1
@@ -187,6 +195,8 @@ class Schedule:
             Status.FAILED: self._failed,
         }
         handlers[outcome.status](stage, outcome)
+        if stage.together is not None and outcome.status is not Status.BUSY:
+            self._go_on_with(stage.together.key)
 
     def _finished(self, stage: Stage, outcome: Outcome) -> None:
         self._report.computed += outcome.status is Status.FINISHED

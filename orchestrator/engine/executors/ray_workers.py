@@ -217,29 +217,46 @@ class RayExecutor:
             self._ended.extend((stage, Outcome(Status.LEFT)) for stage, _, _ in self._waiting)
             self._waiting.clear()
         while self._waiting and self._idle and not self._ended:
+            self._put_first_what_is_held()
             kind = self._waiting[0][0].of
             if self._needs_team(kind):
                 # Stages behind it wait too, so that the members of a team become idle together.
                 if not self._give_to_team():
                     return
                 continue
-            # All workers share what shares work, so that none has the last of it while others wait.
-            workers = len(self._idle) + (len(self._in_flight) if kind.bundled else 0)
-            most = min(self._bundles.of(kind), -(-len(self._waiting) // workers))
-            alike = takewhile(lambda task: task[0].of == kind, islice(self._waiting, most))  # noqa: B023 - used up now
-            tasks = [self._waiting.popleft() for _ in list(alike)]
+            tasks = [self._waiting.popleft() for _ in range(self._count_alike())]
             worker = self._idle.pop(self._suited(tasks[0][0]))
             self._in_flight[worker.actor.execute.remote(tasks)] = (worker, tasks)
 
-    def _suited(self, stage: Stage) -> int:
-        """Return the position among idle workers of the one that holds what a stage shares with others, else the last.
+    def _put_first_what_is_held(self) -> None:
+        """Let a stage go first that shares something with what an idle worker holds, which other stages would drop."""
+        held = {worker.holds for worker in self._idle} - {None}
+        for number, (stage, _, _) in enumerate(self._waiting):
+            if stage.together is not None and stage.together.key in held:
+                task = self._waiting[number]
+                del self._waiting[number]
+                self._waiting.appendleft(task)
+                return
 
-        From now on it holds that.
+    def _count_alike(self) -> int:
+        """Return how many of the stages that wait first go to one worker in one call."""
+        first = self._waiting[0][0]
+        if first.together is not None:
+            return 1  # the next one may share something with what another worker holds
+        # All workers share what shares work, so that none has the last of it while others wait.
+        workers = len(self._idle) + (len(self._in_flight) if first.of.bundled else 0)
+        most = min(self._bundles.of(first.of), -(-len(self._waiting) // workers))
+        alike = takewhile(lambda task: task[0].of == first.of and task[0].together is None, self._waiting)
+        return len(list(islice(alike, most)))
+
+    def _suited(self, stage: Stage) -> int:
+        """Return the position among idle workers of the one that holds what a stage shares with others.
+
+        Where there is none, one that holds nothing, else the last. From now on it holds that.
         """
         key = stage.together.key if stage.together else None
-        found = len(self._idle) - 1
-        if key is not None:
-            found = next((n for n, worker in enumerate(self._idle) if worker.holds == key), found)
+        held = [worker.holds for worker in self._idle]
+        found = next((held.index(each) for each in (key, None) if each in held), len(held) - 1)
         self._idle[found].holds = key
         return found
 
@@ -266,7 +283,8 @@ class RayExecutor:
             return
         del self._in_flight[done]
         outcomes = ending.outcomes if len(ending.outcomes) == len(tasks) else ending.outcomes * len(tasks)
-        self._bundles.took(tasks[0][0].of, outcomes)
+        if tasks[0][0].together is None:
+            self._bundles.took(tasks[0][0].of, outcomes)
         self._idle.append(worker)
         self._ended.extend(zip((stage for stage, _, _ in tasks), outcomes, strict=True))
         if spent := next((outcome for outcome in outcomes if outcome.spent), None):

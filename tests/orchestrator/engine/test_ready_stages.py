@@ -59,3 +59,13 @@ def test_what_comes_first_keeps_its_order():
     assert names(taken, ready.take()) == ["a0", "y"]
     ready.ended(taken)
     assert names(ready.take(), ready.take()) == ["a1", "x"]
+
+
+def test_the_next_of_a_key_goes_before_all_others():
+    a = [stage(f"a{n}", "a") for n in range(2)]
+    ready = ReadyStages([stage("x"), *a])
+    assert names(ready.take_with_key("a"), ready.take_with_key("a"), ready.take_with_key("b")) == ["a0", None, None]
+    ready.add_first([stage("y")])
+    ready.ended(a[0])
+    assert names(ready.take_with_key("a"), ready.take(), ready.take(), ready.take()) == ["a1", "y", "x", None]
+    assert len(ready) == 0
