@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,7 @@ from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.results.tables.write import collect
 from orchestrator.spec import read_spec
 from orchestrator.stages.solve.columns import SPECTRUM_COLUMNS
+from orchestrator.stages.solve.scalars import packed
 from orchestrator.store.artifacts import layout_of
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import keep_surveys, surveys
@@ -97,15 +99,16 @@ def publish_made_up(path: Path) -> Plan:
         if count is None and stage.kind != "dataset":
             store.publish(stage, {}, provenance(stage, 1, 0.01))
             continue
+        facts: dict[str, Any] = {}
         arrays = {f"{split}.first_in_train": np.arange(ROWS) for split in ("train", "eval")}
         arrays |= {f"{split}.labels": np.arange(n) % 2 for split, n in (("train", ROWS), ("eval", N_EVAL))}
         if count is not None:
-            arrays = {column.name: np.ones(count) for column in SPECTRUM_COLUMNS}
+            facts, arrays = packed({column.name: np.ones(count).tolist() for column in SPECTRUM_COLUMNS})
             arrays |= {"initial": np.ones((ROWS, 1)), "eval_initial": np.ones((N_EVAL, 1))}
             arrays |= {f"{name}.{i}": array for i in range(count) for name, array in kept.arrays().items()}
         with store.new_arrays(stage, layout_of(arrays)) as file:
             file.write(arrays)
-            store.publish(stage, {}, provenance(stage, 1, 0.01), file)
+            store.publish(stage, facts, provenance(stage, 1, 0.01), file)
     collect(plan, folder)
     return plan
 

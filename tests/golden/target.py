@@ -57,6 +57,8 @@ def planned(path: str) -> None:
     results = found("ResultsFolder")(spec.folder)
     sweep = found("resolve")(spec, folder, results)
     plan = found("make_plan")(sweep, found("surveys")(sweep, results.artifacts()))
+    # With those that leave no artifact, which older checkouts do not have.
+    every = {each.stage_id: each for stage in plan.stages for each in (*getattr(stage, "within", ()), stage)}
     stages = [
         {
             "label": stage.stage_id,
@@ -64,7 +66,7 @@ def planned(path: str) -> None:
             "parameters": stage.to_json()["parameters"],
             "inputs": {role: [label for _, label in inputs] for role, inputs in stage.inputs.items()},
         }
-        for stage in plan.stages
+        for stage in every.values()
     ]
     print(json.dumps({"cells": plan.n_cells, "stages": stages}))
 

@@ -22,6 +22,7 @@ from orchestrator.results.loading import load
 from orchestrator.results.status import Status, status_of
 from orchestrator.results.tables.write import collect
 from orchestrator.stages.solve.columns import SPECTRUM_COLUMNS
+from orchestrator.stages.solve.scalars import packed
 from orchestrator.store import files
 from orchestrator.store.artifacts import layout_of
 from orchestrator.store.stage import _inputs_digest
@@ -70,19 +71,20 @@ def made_up(plan: Plan, folder: ResultsFolder) -> None:
             store.publish(stage, {}, origin)
             continue
         n_train, n_eval = plan.solves[0].n_train, plan.sweep.spec.task.n_eval
+        facts: dict[str, Any] = {}
         arrays: dict[str, np.ndarray] = {
             f"{split}.first_in_train": np.arange(n_train) for split in ("train", "eval")
         } | {f"{split}.labels": np.arange(n) % 2 for split, n in (("train", n_train), ("eval", n_eval))}
         if stage.stage_id in sets:
             n_sets = sets[stage.stage_id]
-            arrays = {column.name: np.ones(n_sets) for column in SPECTRUM_COLUMNS}
+            facts, arrays = packed({column.name: np.ones(n_sets).tolist() for column in SPECTRUM_COLUMNS})
             arrays |= {"initial": np.ones((2 * n_train, 1)), "eval_initial": np.ones((2 * n_eval, 1))}
             r, rows = np.ones((2 * n_train, 1)), np.ones((2 * n_eval, 2 * n_train))
             kept = TridiagonalDecomposition(np.eye(2 * n_train)).keep(r, [rows])
             arrays |= {f"{name}.{i}": array for i in range(n_sets) for name, array in kept.arrays().items()}
         with store.new_arrays(stage, layout_of(arrays)) as file:
             file.write(arrays)
-            store.publish(stage, {}, origin, file)
+            store.publish(stage, facts, origin, file)
 
 
 def status(_: Plan, folder: ResultsFolder) -> Status:
