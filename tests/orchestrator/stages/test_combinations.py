@@ -75,7 +75,11 @@ class Reference:
         self.labels = np.array(store.open(*dataset).array("eval.labels"))
         self.tokens = read_tokens(store.open(*dataset), "eval", 0, len(self.labels))
         self.targets = code_targets(self.labels, kind="classification", n_outputs=2, outputs="full").reshape(-1, 2)
-        self.captured = [store.open(*each) for each in solves[0].stage.inputs["eval"]]
+        self.captured = [
+            store.open(stage.kind, stage.stage_id)
+            for stage in plan.stages
+            if stage.kind == "capture" and stage.parameters.split == "eval" and dataset in stage.needs()
+        ]
         self.pretrained = build_scorer(
             ModelSettings(self.spec.model.path, dtype="float64"),
             AdapterSettings(**self.spec.adapter.model_dump(exclude={"seed"})),

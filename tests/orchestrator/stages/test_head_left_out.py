@@ -51,10 +51,12 @@ def examples_of(spec: Path, plan: Plan, solve: Solve, groups: tuple[str, ...]) -
     read = read_spec(spec)
     store = ResultsFolder(read.folder).artifacts()
     dataset = store.open(*solve.stage.inputs["dataset"][0])
-    capture = next(s for s in plan.stages if (s.kind, s.stage_id) == solve.stage.inputs["train"][0])
+    seed = solve.stage.parameters.problem.scorer.adapter_seed
+    capture = next(
+        stage for stage in plan.stages if stage.kind == "capture" and stage.parameters.rows.scorer.adapter_seed == seed
+    )
     head = store.open(*capture.inputs["head"][0])
     labels = np.array(dataset.array("train.labels"))
-    seed = solve.stage.parameters.problem.scorer.adapter_seed
     scorer = build_scorer(
         ModelSettings(read.model.path, dtype="float64"),
         AdapterSettings(**read.adapter.model_dump(exclude={"seed"})),
