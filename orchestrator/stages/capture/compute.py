@@ -54,11 +54,6 @@ class ResidentRows:
     scores: Array
     rows: Mapping[str, Array | Tensor]
 
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the rows."""
-        return sum(values.nbytes for values in self.rows.values())
-
 
 def resident_rows(stage: Stage[CaptureParameters], work: Work) -> ResidentRows:
     """Return the rows that the stage would write to disk, the same bits, without writing any."""

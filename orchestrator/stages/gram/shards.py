@@ -76,9 +76,11 @@ class HeldShards:
 
     Attributes:
         held: the shards, by the identity of their capture.
+        halvings: how often the batches were halved in which they were computed.
     """
 
     held: dict[str, HeldShard] = field(default_factory=dict)
+    halvings: int = 0
 
     def sides(self, stage: Stage[GramParameters], work: Work) -> tuple[Shard, Shard]:
         """Return the shards of the rows and of the columns of a tile; the same one twice on the diagonal."""
@@ -88,6 +90,10 @@ class HeldShards:
             return stored, stored if same else StoredShard(work.input(stage, "right"))
         captures = {each.stage_id: each for each in stage.within}
         left_id, right_id = (stage.inputs[side][0][1] for side in ("left", "right"))
+        if self.halvings != work.halvings:
+            # Their bits are those of other batches, and provenance says by a tile's own halvings which it has.
+            self.held.clear()
+            self.halvings = work.halvings
         # After memory ran out, nothing is held for other tiles.
         most = len(captures) if work.halvings else stage.together.held
         for missing in captures.keys() - self.held.keys():
