@@ -44,6 +44,14 @@ SpecArgument = Annotated[
     Path,
     typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False, callback=possible_path),
 ]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Values for keys of the spec, as grid.seeds=[0,1]; they are checked and recorded as those of the file.",
+        show_default=False,
+    ),
+]
 FolderArgument = Annotated[
     Path,
     typer.Argument(

@@ -13,6 +13,7 @@ import typer
 from orchestrator.cli.arguments import (
     JsonOption,
     OnChangeOption,
+    OverridesArgument,
     SpecArgument,
     TrustOption,
     as_typed,
@@ -81,10 +82,16 @@ def schema() -> None:
     print(json_schema(), end="")
 
 
-def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: JsonOption = False) -> None:
+def plan(
+    spec: SpecArgument,
+    overrides: OverridesArgument = None,
+    *,
+    trust_remote_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Say what a sweep would compute, what is there already, and what it costs; computes nothing.
 
-    Example: ntksweep plan examples/quickstart.yaml
+    Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
     """
     from orchestrator.cli.notes import notes_of, rows_notes
     from orchestrator.cli.product_notes import product_notes
@@ -99,7 +106,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.sweep.survey import surveys
     from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
-    checked = read_spec(spec)
+    checked = read_spec(spec, overrides=overrides or ())
     folder = ResultsFolder(checked.folder)
     sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
@@ -184,6 +191,7 @@ def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: l
 
 def run(
     spec: SpecArgument,
+    overrides: OverridesArgument = None,
     *,
     executor: Annotated[
         str | None, typer.Option(help="ray or inline; overrides the spec.", metavar="ray|inline")
@@ -197,7 +205,7 @@ def run(
 
     Finished stages are never computed again; a finished sweep is left alone. Several runs of one sweep share the work.
 
-    Example: ntksweep run examples/quickstart.yaml --workers 4
+    Example: ntksweep run examples/quickstart.yaml grid.seeds=[0,1] --workers 4
     """
     from orchestrator.cli.progress import Bars
     from orchestrator.engine.run import run as run_sweep
@@ -206,7 +214,7 @@ def run(
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
-    checked = _override(read_spec(spec), executor, workers)
+    checked = _override(read_spec(spec, overrides=overrides or ()), executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
     with launched_group(checked) as process_group:

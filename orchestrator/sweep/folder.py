@@ -26,6 +26,7 @@ from orchestrator.store.journal import Journal
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.sealed import unsealed
 from orchestrator.sweep.on_change import OnChange
+from orchestrator.sweep.overrides import overrides_apart
 from orchestrator.sweep.sources import Source, Sources, find_again
 from orchestrator.version import VERSION
 
@@ -157,7 +158,8 @@ class ResultsFolder:
             return None
         try:
             data = self._stored_content()
-            sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]))
+            spec = Spec.model_validate(data["spec"]).with_overrides(map(str, data.get("overrides", ())))
+            sweep = Sweep(spec, Sources.from_json(data["sources"]))
             # Compare the text as it was written, not the parsed spec: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
@@ -233,6 +235,7 @@ class ResultsFolder:
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"
             + "\n".join(f"  {change}" for change in changes)
+            + "".join(f"\n  {line}" for line in overrides_apart(stored.spec.overrides, given.spec.overrides))
             + "\nKeep the folder's with `--on-change stored`, the spec's with `--on-change given` (its stages are "
             "computed anew where they differ), or name another results.folder."
         )
@@ -248,16 +251,20 @@ class ResultsFolder:
         artifacts = self.root / "artifacts"
         return any(path.parent.name != "survey" for path in artifacts.glob("*/*.json"))
 
-    def version_changes(self) -> list[str]:
-        """Return a line for each library whose version differs from the one that the folder was last run with."""
+    def changes_since(self, sweep: Sweep) -> list[str]:
+        """Return a line for each library of another version than when the folder was last run, and of overrides."""
         try:
-            before = dict(self._stored_content()["versions"])
+            stored = self._stored_content()
+            before = dict(stored["versions"])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError):
             return []
         return [
-            f"{name} was {before[name]} when this sweep was last run and is {now} now; last bits may differ"
-            for name, now in versions().items()
-            if before.get(name, now) != now
+            *overrides_apart(tuple(stored.get("overrides", ())), sweep.spec.overrides),
+            *(
+                f"{name} was {before[name]} when this sweep was last run and is {now} now; last bits may differ"
+                for name, now in versions().items()
+                if before.get(name, now) != now
+            ),
         ]
 
     def write(self, sweep: Sweep) -> None:
@@ -281,6 +288,7 @@ def stored_text(sweep: Sweep) -> str:
         "spec_hash": _spec_hash(sweep),
         "versions": versions(),
         "sources": sweep.sources.to_json(),
+        **({"overrides": list(sweep.spec.overrides)} if sweep.spec.overrides else {}),
         "spec": sweep.spec.model_dump(mode="json"),
     }
     heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
