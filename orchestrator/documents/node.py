@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-
 NOWHERE = 0
 """The line of what stands in no file: it was given by a program, or beside the file."""
 
