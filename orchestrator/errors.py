@@ -47,6 +47,10 @@ class ResultsError(SweepError):
     """A folder is not a results folder, or its tables cannot be read."""
 
 
+class NotExportedError(SweepError):
+    """A trained cell cannot be written as an adapter of peft."""
+
+
 class BudgetError(SweepError):
     """A stage cannot fit the memory budget, or the results cannot fit the disk."""
 

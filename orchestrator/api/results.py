@@ -28,6 +28,23 @@ class Results(StoredTables):
 
         return Plots(self)
 
+    def save_adapter(self, cell: str, folder: str | Path, *, trust_remote_code: bool = False) -> Path:
+        """Write the trained weights of a cell as a folder that peft loads, as `ntksweep export --adapter`; return it.
+
+        Args:
+            cell: identity of the cell, column `cell_id`; its beginning is enough.
+            folder: folder to write, which must not exist or be empty.
+            trust_remote_code: whether code that comes with the model may run.
+
+        Raises:
+            SweepError: there is no such cell, it was not trained, or no adapter of peft holds it; says why.
+        """
+        from orchestrator.results.adapter_folder import export_adapter
+
+        output = Path(folder).expanduser()
+        export_adapter(self.folder, cell, output, trusts_code=trust_remote_code)
+        return output
+
     def _repr_html_(self) -> str:
         from orchestrator.api.page import summary_html
 

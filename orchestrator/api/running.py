@@ -1,12 +1,14 @@
 """Sweeps from a program: planned and run by their spec, as the command does it."""
 
+import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.api.progress import shown_progress
+from orchestrator.api.progress import in_notebook, shown_progress
 from orchestrator.api.results import Run
 from orchestrator.documents import Overrides, overrides_of
 from orchestrator.environment import refuse_what_is_too_old
@@ -141,8 +143,15 @@ def _changed(spec: Spec, overrides: Overrides) -> Spec:
 def _silent_libraries() -> Iterator[None]:
     added = {name: value for name, value in _SILENT.items() if name not in os.environ}
     os.environ.update(added)
+    ray = logging.getLogger("ray.widgets")
+    level = ray.level
     try:
-        yield
+        with warnings.catch_warnings():
+            if in_notebook():  # both miss ipywidgets, which nothing here needs
+                warnings.filterwarnings("ignore", message="IProgress not found")
+                ray.setLevel(logging.WARNING)
+            yield
     finally:
+        ray.setLevel(level)
         for name in added:
             os.environ.pop(name, None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.arguments import FolderArgument, JsonOption, possible_path, sweep_folder
+from orchestrator.cli.arguments import FolderArgument, JsonOption, TrustOption, as_typed, possible_path, sweep_folder
 from orchestrator.cli.render import cells_table, checks_table, summary_table
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
@@ -82,8 +82,16 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
 def export(
     path: FolderArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write.", show_default=False, callback=possible_path)
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; with --adapter a folder.",
+            show_default=False,
+            callback=possible_path,
+        ),
     ],
+    *,
     table: Annotated[
         str,
         typer.Option(help="Table to write: cells, spectra, or another one of docs/tables.md that the sweep has."),
@@ -91,11 +99,22 @@ def export(
     file_format: Annotated[
         Format | None, typer.Option("--format", help="Format; by default told from the file's ending.")
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the trained weights of this cell (column cell_id) as a folder that peft loads, not a table.",
+            metavar="CELL",
+        ),
+    ] = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
-    """Write a table as CSV, JSON lines, or one Parquet file.
+    """Write a table as CSV, JSON lines, or one Parquet file; or a trained cell as an adapter of peft.
 
     Example: ntksweep export results/quickstart --output cells.csv
     """
+    if adapter is not None:
+        _export_adapter(path, adapter, output, trusts_code=trust_remote_code)
+        return
     from orchestrator.results.export import write_table
     from orchestrator.results.loading import load
 
@@ -105,6 +124,20 @@ def export(
                            "or give --format")  # fmt: skip
     count = write_table(load(sweep_folder(path).root).table(table), output, (file_format or Format(ending)).value)
     say(f"{count} rows in {output}")
+
+
+def _export_adapter(path: Path, cell: str, output: Path, *, trusts_code: bool) -> None:
+    from orchestrator.results.adapter_folder import export_adapter
+
+    with Terminal(stderr=True).status("loading the model"):
+        written = export_adapter(sweep_folder(path), cell, output, trusts_code=trusts_code)
+    say(f"{as_typed(output)} has the adapter, and README.md says how peft loads it")
+    say(
+        f"loaded with peft, its logits on {written.n_examples} evaluation examples differ from the cell's by "
+        f"{written.difference:.1e} at most"
+    )
+    if written.head_bias:
+        say("the fitted head has biases, which peft does not load: README.md has the lines that do")
 
 
 def doctor(
