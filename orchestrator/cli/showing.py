@@ -45,10 +45,14 @@ def show(
         _show_cells(results.cells, layer_set, sort, limit, as_json)
         return
     summary = summarize(results)
+    stored = results.folder.stored()
+    overrides = list(stored.spec.overrides) if stored else []
     if as_json:
-        print(standard_json(asdict(summary), indent=1))
+        print(standard_json(asdict(summary) | {"overrides": overrides}, indent=1))
         return
     Terminal().print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
+    if overrides:
+        Terminal().print(f"given beside the spec: {' '.join(overrides)}", soft_wrap=True)
 
 
 _SHOWN = ("seed", "n_train", "lambda_given", "train_loss", "eval_loss", "eval_accuracy", "eval_pearson", "gcv")
