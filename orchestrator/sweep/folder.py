@@ -3,9 +3,9 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,11 +50,14 @@ class Sweep:
         spec: the spec.
         sources: where its model and its data were found.
         trusts_code: whether the user of this command allows code that comes with the model to run; never stored.
+        drawn_before: training sets that its results folder was run with, each larger than the one before; what was made
+            of their examples stays.
     """
 
     spec: Spec
     sources: Sources
     trusts_code: bool = False
+    drawn_before: tuple[int, ...] = ()
 
     def numbers(self, *, training: bool = False) -> dict[str, Any]:
         """Return all values outside the grid that fix the numbers, by dotted name.
@@ -87,6 +90,11 @@ class Sweep:
             name: {**task, "data": None, "content": self.sources.tasks[name].content_id}
             for name, task in spec["grid"]["tasks"].items()
         }
+
+
+def drawn_sets(largest: int, before: Sequence[int]) -> tuple[int, ...]:
+    """Return the training sets that are drawn for a largest one: those that were drawn before it, and itself."""
+    return (*(size for size in before if size < largest), largest)
 
 
 class ResultsFolder:
@@ -157,7 +165,8 @@ class ResultsFolder:
             return None
         try:
             data = self._stored_content()
-            sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]))
+            drawn = tuple(int(size) for size in data.get("drawn_sets", ()))
+            sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]), drawn_before=drawn)
             # Compare the text as it was written, not the parsed spec: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
@@ -229,7 +238,7 @@ class ResultsFolder:
         if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
             return given
         if on_change is OnChange.STORED:
-            return Sweep(stored.spec, _unchanged_sources(stored, given), given.trusts_code)
+            return replace(given, spec=stored.spec, sources=_unchanged_sources(stored, given))
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"
             + "\n".join(f"  {change}" for change in changes)
@@ -281,10 +290,17 @@ def stored_text(sweep: Sweep) -> str:
         "spec_hash": _spec_hash(sweep),
         "versions": versions(),
         "sources": sweep.sources.to_json(),
+        "drawn_sets": _all_drawn(sweep),
         "spec": sweep.spec.model_dump(mode="json"),
     }
     heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
     return heading + to_yaml(content)
+
+
+def _all_drawn(sweep: Sweep) -> list[int]:
+    """Return the training sets that were drawn before, and the largest of the sweep if it exceeds them."""
+    largest, before = max(sweep.spec.grid.n_train), list(sweep.drawn_before)
+    return before if before and before[-1] >= largest else [*before, largest]
 
 
 @cache

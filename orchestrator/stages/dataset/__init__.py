@@ -39,24 +39,25 @@ class DatasetParameters:
 
 def cost(stage: Stage[DatasetParameters], variant: "Variant") -> StageCost:
     """Return the bytes of the tokens and labels of all examples."""
-    sizes = variant.sizes
-    return StageCost(disk_bytes=int((sizes.n_train + sizes.n_eval) * (variant.survey.mean_tokens * 8 + 24)))
+    examples = stage.parameters.n_train + stage.parameters.n_eval
+    return StageCost(disk_bytes=int(examples * (variant.survey.mean_tokens * 8 + 24)))
 
 
 def plan(scope: SeedScope) -> None:
-    """Add the stage that draws the examples of a seed."""
+    """Add a stage for each training set of a seed that is drawn: the examples of the one before, and further ones."""
     sweep, task = scope.variant.sweep, scope.variant.sweep.spec.task
-    parameters = DatasetParameters(
-        tokenizer=sweep.sources.model.content_id,
-        task=task_settings(task, sweep.sources.data.content_id, None),
-        n_outputs=scope.variant.survey.n_outputs,
-        classes=task.classes,
-        n_train=max(sweep.spec.grid.n_train),
-        n_eval=task.n_eval,
-        sampling=task.sampling,
-        seed=scope.seed if task.sample_seed is None else task.sample_seed,
-    )
-    scope.add(Stage(DATASET, parameters))
+    for n_train in scope.drawn_sets:
+        parameters = DatasetParameters(
+            tokenizer=sweep.sources.model.content_id,
+            task=task_settings(task, sweep.sources.data.content_id, None),
+            n_outputs=scope.variant.survey.n_outputs,
+            classes=task.classes,
+            n_train=n_train,
+            n_eval=task.n_eval,
+            sampling=task.sampling,
+            seed=scope.seed if task.sample_seed is None else task.sample_seed,
+        )
+        scope.add(Stage(DATASET, parameters), n_train)
 
 
 DATASET = StageKind(
