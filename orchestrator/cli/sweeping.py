@@ -86,6 +86,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
 
     Example: ntksweep plan examples/quickstart.yaml
     """
+    from orchestrator.cli.classes_view import classes_facts
     from orchestrator.cli.notes import notes_of, rows_notes
     from orchestrator.cli.product_notes import product_notes
     from orchestrator.engine.run import resolve
@@ -118,6 +119,7 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
             "variants": [asdict(variant.choice) for variant in made.variants],
             "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
+            "classes": {each.choice.task or checked.name: classes_facts(each.survey) for each in made.variants},
             "stages": [asdict(cost) for cost in found],
             "decompositions": decomposed.missing,
             "iterative_solves": multiplied.missing,
@@ -152,6 +154,8 @@ def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") ->
 
 
 def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: list[str]) -> None:
+    from orchestrator.cli.classes_view import classes_said
+
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)
@@ -168,6 +172,8 @@ def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: l
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
         + (f"; {zero} groups have structurally zero parts, which are skipped" if zero else ""),
     )
+    for line in classes_said(made):
+        console.print(line, soft_wrap=True)
     console.print()
     console.print(costs_table(found))
     console.print()

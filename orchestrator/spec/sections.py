@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from ntk_dist.kernel.features import KernelKind, OutputMode
+from orchestrator.spec.labels import LabelClasses
 from orchestrator.spec.places import Folder, Place
 from orchestrator.spec.quantities import Count, First, Number, Rank, Real, Seed
 
@@ -104,6 +105,13 @@ class TaskSection(Section):
         description="Number of classes C; null takes the largest label plus one, and every label up to it must occur.",
         examples=[2],
     )
+    labels: LabelClasses | None = Field(
+        None,
+        description="Class of each label, by its name in the data; null leaves out the rows of a label, and '' names a "
+        "missing one. Several labels may be one class. Without it whole numbers are classes, and names get classes in "
+        "alphabetical order (`plan` lists them). A list names classes 0, 1, 2, ...",
+        examples=[{"Business": 0, "Sport": 1, "unsure": None}],
+    )
     sign_cut: Annotated[float, Number, Field(ge=0)] | None = Field(
         None,
         description="Make two classes of ratings: above the cut is 1, below minus the cut is 0, between is left out "
@@ -144,6 +152,13 @@ class TaskSection(Section):
             raise ValueError("sign_cut makes classes of ratings: set `kind: classification` or remove it")
         if self.classes is not None and self.kind != "classification":
             raise ValueError("classes belongs to classification: set `kind: classification` or remove it")
+        if self.labels is not None and self.kind != "classification":
+            raise ValueError("labels are of classes: set `kind: classification` or remove them")
+        if self.labels is not None and self.sign_cut is not None:
+            raise ValueError("labels and sign_cut both make classes: remove one of them")
+        found = {of for of in (self.labels or {}).values() if of is not None}
+        if self.labels is not None and self.classes not in (None, len(found)):
+            raise ValueError(f"labels name {len(found)} classes, and classes says {self.classes}: remove `classes`")
         if self.sign_cut is not None and self.classes not in (None, 2):
             raise ValueError("sign_cut makes exactly two classes: set `classes: 2` or remove it")
         if self.template is not None and "{text}" not in self.template:

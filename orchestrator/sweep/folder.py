@@ -165,7 +165,7 @@ class ResultsFolder:
             return None
         try:
             data = self._stored_content()
-            drawn = tuple(int(size) for size in data.get("drawn_sets", ()))
+            drawn = tuple(int(size) for size in data["drawn_sets"])
             sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]), drawn_before=drawn)
             # Compare the text as it was written, not the parsed spec: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
