@@ -79,9 +79,7 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]]) -> Labels:
     return tuple((name, number) for number, name in enumerate(names))
 
 
-def classes_of(
-    values: Sequence[Any], place: Place, labels: Labels
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def classes_of(values: Sequence[Any], place: Place, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows that are kept and their classes.
 
     Args:

@@ -89,8 +89,8 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
 
     Args:
         task: what to read.
-        n_outputs: number of classes; None takes those of `task.labels`, as many as there are names, or the largest label
-            plus one, and then every class up to it must occur.
+        n_outputs: number of classes; None takes those of `task.labels`, as many as there are names, or the largest
+            label plus one, and then every class up to it must occur.
 
     Raises:
         DataLoadError, SplitError: no such data or split, or no rows there.
@@ -206,8 +206,8 @@ def _pool(task: TaskSettings, split: _Split, labels_by_name: Labels) -> Pool:
         rows, labels = sign_labels(values, place, task.sign_cut)
         if not len(rows):
             raise LabelError(
-                f"{task.data}: no rating of split {split.name} is beyond task.sign_cut {task.sign_cut:g} on either side; "
-                "lower it"
+                f"{task.data}: no rating of split {split.name} is beyond task.sign_cut {task.sign_cut:g} on either "
+                "side; lower it"
             )
     else:
         rows, labels = classes_of(values, place, labels_by_name)

@@ -57,6 +57,6 @@ def _of_variant(variant: Variant) -> Iterator[str]:
     if task.sampling == "random" and n_train * smallest < total:
         rare = titled(survey, sizes.index(smallest))
         yield (
-            f"{n_train} training examples have {n_train * smallest / total:.1g} of class {rare} on average, so that a seed "
-            "may draw none; task.sampling: balanced draws as many of each class"
+            f"{n_train} training examples have {n_train * smallest / total:.1g} of class {rare} on average, so that a "
+            "seed may draw none; task.sampling: balanced draws as many of each class"
         )

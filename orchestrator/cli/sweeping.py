@@ -1,11 +1,9 @@
-"""The commands that make and run a sweep: init, plan, run."""
+"""The commands that plan and run a sweep: schema, plan, run."""
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,12 +14,11 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
-    possible_path,
     traceback_wanted,
 )
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.cli.stopping import end_at_once
-from orchestrator.cli.terminal import Terminal, say
+from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.sweep.on_change import OnChange
 
@@ -30,45 +27,6 @@ if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
-
-
-def init(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE", help="File to write; sweep.yaml or cluster.yaml if not given.", callback=possible_path
-        ),
-    ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Write a cluster profile instead of a spec.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-) -> None:
-    """Write a commented spec, or a cluster profile, to start from.
-
-    Example: ntksweep init my-sweep.yaml
-    """
-    from orchestrator.store.files import explained_output, make_folder
-
-    path = path or Path("cluster.yaml" if profile else "sweep.yaml")
-    make_folder(path.parent)
-    if os.path.exists(path) and not force:  # noqa: PTH110 - a folder of others may not be entered
-        raise SpecError(f"{path} exists; name another file, or replace it with --force")
-    if profile:
-        from orchestrator.cluster.profiles import starting_profile
-
-        with explained_output(path):
-            path.write_text(starting_profile(), encoding="utf-8")
-        say(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
-        return
-    from orchestrator.spec.describe import starting_spec
-    from orchestrator.spec.schema import FILE_NAME, json_schema
-
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
-    with explained_output(path):
-        path.write_text(starting_spec(name), encoding="utf-8")
-    schema_path = path.with_name(FILE_NAME)
-    with explained_output(schema_path):
-        schema_path.write_text(json_schema(), encoding="utf-8")
-    say(f"{path} is a spec to start from, and editors complete it by {schema_path}; then: ntksweep plan {path}")
 
 
 def schema() -> None:

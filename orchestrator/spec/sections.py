@@ -1,6 +1,6 @@
 """The sections of a spec: what is computed (model, task, adapter, head, kernel) and where it goes (results)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,7 @@ from ntk_dist.kernel.features import KernelKind, OutputMode
 from orchestrator.spec.labels import LabelClasses
 from orchestrator.spec.places import Folder, Place
 from orchestrator.spec.quantities import Count, First, Number, Rank, Real, Seed
+from orchestrator.spec.shorthand import ONE_OR_MORE, renamed
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -172,6 +173,10 @@ class TaskSection(Section):
         return self
 
 
+SHORT_NAMES = {"targets": "target_modules"}
+"""Keys of the section `adapter` by shorter names."""
+
+
 class AdapterSection(Section):
     """The parameters that may be fine-tuned: LoRA matrices, or the weights of named modules themselves."""
 
@@ -183,8 +188,9 @@ class AdapterSection(Section):
     )
     rank: Rank = Field(8, description="Rank r of LoRA.", examples=[8])
     lora_alpha: Real = Field(16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16])
-    target_modules: Annotated[tuple[Name, ...], First] = Field(
-        description="Names, or ends of names, of the linear modules to adapt in every layer.",
+    target_modules: Annotated[tuple[Name, ...], First, ONE_OR_MORE] = Field(
+        description="Names, or ends of names, of the linear modules to adapt in every layer; `targets` is another name "
+        "of this key.",
         examples=[["query", "value"]],
         min_length=1,
     )
@@ -196,6 +202,11 @@ class AdapterSection(Section):
     seed: Seed | None = Field(
         None, description="Seed of LoRA's A (and B); null takes the seed of the grid.", examples=[0]
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _full_names(cls, data: Any) -> Any:
+        return renamed(data, SHORT_NAMES)
 
 
 class HeadSection(Section):

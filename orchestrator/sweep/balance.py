@@ -29,6 +29,6 @@ def check_balance_against(spec: Spec, survey: Survey) -> None:
         if size < each:
             names = [name for name, of in survey.labels if of == label]
             raise SpecError(
-                f"the data has too few examples of class {' '.join([str(label), *names])}: task.sampling: balanced and grid.n_train "
-                f"{max(spec.grid.n_train)} ask for {each}, {size} are there; ask for fewer"
+                f"the data has too few examples of class {' '.join([str(label), *names])}: task.sampling: balanced and "
+                f"grid.n_train {max(spec.grid.n_train)} ask for {each}, {size} are there; ask for fewer"
             )

@@ -27,7 +27,7 @@ def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
 
 
 def plan(scope: SeedScope) -> None:
-    """Add for each drawn training set the trial of the batches of captures and, where cells are trained, of training."""
+    """Add for each drawn training set the trial of the batches of captures, and of those in which cells are trained."""
     for n_train in scope.drawn_sets:
         scope.add(Stage(BATCHING, scope.rows, model_inputs(scope, n_train)), n_train)
     if scope.variant.sweep.spec.finetune is not None:
