@@ -54,7 +54,7 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]]) -> Labels:
             "whose rows are left out"
         )
     for name, value, place, row in named:
-        if name.lower() in _STAND_FOR_NOTHING:
+        if stands_for_nothing(name):
             others = [(each, number) for number, each in enumerate(each for each in names if each != name)]
             raise LabelError(
                 f"{place(row)} has label {shown(value)}, which often stands for a missing one; remove the row, or "
@@ -77,6 +77,11 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]]) -> Labels:
     if len(names) == 1:
         raise LabelError(f"every label is {shown(named[0][1])}; give rows of two classes")
     return tuple((name, number) for number, name in enumerate(names))
+
+
+def stands_for_nothing(name: str) -> bool:
+    """Tell whether a label is missing, or has a name that other programs write for a missing one."""
+    return name == MISSING or name.lower() in _STAND_FOR_NOTHING
 
 
 def classes_of(values: Sequence[Any], place: Place, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

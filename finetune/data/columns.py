@@ -35,7 +35,9 @@ def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place
             how = "remove the row, or name another column"
             if isinstance(text, int | float) and not isinstance(text, bool):
                 how = "a number: write it as a text, or name another column"
-            raise EmptyTextError(f"{place(row)} has no text in column {name!r} (it holds {shown(text)}); {how}")
+            count = sum(not isinstance(column[each], str) or not column[each].strip() for each in rows.tolist())
+            others = f"; {count} rows are so" if count > 1 else ""
+            raise EmptyTextError(f"{place(row)} has no text in column {name!r} (it holds {shown(text)}{others}); {how}")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.data.classes import stands_for_nothing
 from finetune.data.columns import number_in
 from finetune.data.data_folder import is_data, split_files, split_names
 from finetune.data.label_names import MISSING, name_of
@@ -13,7 +14,7 @@ from finetune.data.reading.json_file import json_names
 from finetune.data.reading.parquet import parquet_names
 from finetune.data.source import hub_splits, read_file
 from finetune.errors import DataLoadError
-from finetune.settings import TaskSettings
+from finetune.settings import Labels, TaskSettings
 
 _EVALUATION = ("validation", "valid", "val", "dev", "eval", "evaluation", "test")
 """Names of splits for evaluation; the first that is there is taken."""
@@ -145,10 +146,35 @@ def label_columns(columns: Mapping[str, Sequence[Any]], texts: Iterable[str]) ->
     """Return the columns that may hold the labels: one with a usual name, else all with values that come again."""
     others = {name: values for name, values in columns.items() if name not in texts}
     several = {name: values for name, values in others.items() if len({name_of(value) for value in values}) > 1}
-    if named := _called(_LABELS, several):
+    if named := _called(_LABELS, several) or _called(_LABELS, others):
         return named[:1]
     found = {name: len({name_of(value) for value in values} - {MISSING}) for name, values in several.items()}
     return [name for name, count in found.items() if name.lower() not in _NUMBERS and 2 * count <= len(several[name])]
+
+
+def suggested_labels(values: Sequence[Any]) -> Labels:
+    """Return classes for labels that do not say them: numbers but 0, 1, 2, ..., or with some missing or misspelt.
+
+    Names that differ in capital letters alone are one class. Rows without a label, or with a word among numbers, are
+    left out. Nothing is returned for labels that need no such map.
+    """
+    names = {name: number_in(name) for name in map(name_of, values)}
+    numbers = {name: number for name, number in names.items() if number is not None}
+    nothing = [name for name in names if stands_for_nothing(name)]
+    if numbers:
+        ordered = sorted(numbers, key=lambda name: numbers[name])
+        if [numbers[name] for name in ordered] == list(range(len(ordered))) and len(numbers) == len(names):
+            return ()
+        return (*_one_each(ordered), *((name, None) for name in names if name not in numbers))
+    there = sorted(names.keys() - nothing, key=lambda name: (name.casefold(), name))
+    classes = {small: number for number, small in enumerate(dict.fromkeys(name.casefold() for name in there))}
+    if not nothing and len(classes) == len(there):
+        return ()
+    return (*((name, classes[name.casefold()]) for name in there), *((name, None) for name in nothing))
+
+
+def _one_each(names: Sequence[str]) -> Labels:
+    return tuple((name, number) for number, name in enumerate(names))
 
 
 def are_ratings(values: Sequence[Any]) -> bool:

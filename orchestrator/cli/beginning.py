@@ -167,7 +167,7 @@ def _choose(question: str, answers: Sequence[str]) -> str:
         SpecError: there is no terminal.
     """
     if not _can_ask():
-        raise SpecError(f"{question}? It may be {', '.join(answers)}, {NOBODY}: name it")
+        raise SpecError(f"{question}? {', '.join(answers)}? There is no terminal here to ask on: give the option")
     return _asked(question, answers)
 
 

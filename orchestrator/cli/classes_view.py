@@ -26,6 +26,8 @@ def names_of(survey: Survey, of: int) -> list[str]:
 
 def titled(survey: Survey, of: int) -> str:
     """Return a class for people: its number, and its labels if they are names."""
+    if names_of(survey, of) == [str(of)]:
+        return str(of)
     names = [repr(name) if not name or name != name.strip() else name for name in names_of(survey, of)]
     return " ".join([str(of), " or ".join(names)]) if names else str(of)
 
@@ -43,7 +45,7 @@ def _of_variant(variant: Variant) -> Iterator[str]:
     if not total:
         return
     where = f"split {task.train_split}, {total:,} examples"
-    counted = [f"{titled(survey, of)} {size:,} ({size / total:.0%})" for of, size in enumerate(sizes)]
+    counted = [f"{titled(survey, of)} {size:,} ({100 * size / total:.0f} %)" for of, size in enumerate(sizes)]
     if len(sizes) > MOST_LISTED:
         ascending = sorted(range(len(sizes)), key=sizes.__getitem__)
         few, many = (", ".join(counted[of] for of in part) for part in (ascending[:3], ascending[:-4:-1]))
@@ -56,7 +58,9 @@ def _of_variant(variant: Variant) -> Iterator[str]:
     n_train = min(variant.sweep.spec.grid.n_train)
     if task.sampling == "random" and n_train * smallest < total:
         rare = titled(survey, sizes.index(smallest))
+        enough = smallest * len(sizes) >= n_train
         yield (
             f"{n_train} training examples have {n_train * smallest / total:.1g} of class {rare} on average, so that a "
-            "seed may draw none; task.sampling: balanced draws as many of each class"
+            "seed may draw none; "
+            + ("task.sampling: balanced draws as many of each class" if enough else "raise grid.n_train")
         )

@@ -78,7 +78,7 @@ def start_from(given: Given, path: Path, name: str, ask: Ask) -> Start:
 
 
 def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
-    from finetune.data.looking import are_ratings, look_at, second_text
+    from finetune.data.looking import are_ratings, look_at, second_text, suggested_labels
     from finetune.data.task import read_examples
     from finetune.model.suggestion import suggest
     from finetune.settings import ModelSettings, TaskSettings
@@ -88,6 +88,7 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
     look = look_at(given.data, given.config)
     text, label = _columns(given, look, ask)
     pair = _existing(given.text_pair, look, "--text-pair") if given.text_pair else second_text(look.columns, text)
+    _refuse_row_as_names(given.data, look, label)
     ratings = are_ratings(look.columns[label])
     settings = TaskSettings(
         given.data,
@@ -98,7 +99,7 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
         text=text,
         text_pair=pair,
         label=label,
-        labels=() if ratings else _numbered(look.columns[label]),
+        labels=() if ratings else suggested_labels(look.columns[label]),
     )
     examples = read_examples(settings)
     load_model_libraries()
@@ -129,6 +130,17 @@ def _check_model(model: str) -> None:
         raise SourceError(f"there is nothing at {path}; name the folder of a model, or its id on the hub")
 
 
+def _refuse_row_as_names(data: str, look: "Look", label: str) -> None:
+    """Raise an error if the first line of a file of delimited fields seems to be an example."""
+    from finetune.data.label_names import name_of
+
+    if Path(data).suffix.lower() in (".csv", ".tsv") and name_of(label) in map(name_of, look.columns[label]):
+        raise SourceError(
+            f"the first line of {data} should name its columns, and seems to be an example: `{label}` stands there and "
+            "below it; write a line with names, such as text,label, above it"
+        )
+
+
 def _columns(given: Given, look: "Look", ask: Ask) -> tuple[str, str]:
     """Return the columns of texts and labels: those that are given, that have usual names, or that are asked for."""
     from finetune.data.looking import label_columns, text_columns
@@ -149,7 +161,8 @@ def _only(candidates: list[str], columns: Mapping[str, Any], what: str, option: 
         return candidates[0]
     if not columns:
         raise SpecError(f"the data have no further column, which could hold the {what}; bring both together")
-    return ask(f"which column holds the {what} ({option})", candidates or list(columns))
+    unlike = "" if candidates else f"no column looks like {what}; "
+    return ask(f"{unlike}which column holds the {what} ({option} COLUMN)", candidates or list(columns))
 
 
 def _existing(name: str, look: "Look", option: str) -> str:
@@ -158,26 +171,6 @@ def _existing(name: str, look: "Look", option: str) -> str:
     nearest = difflib.get_close_matches(name, look.columns, n=1, cutoff=0.5)
     hint = f"did you mean `{nearest[0]}`? " if nearest else ""
     raise SpecError(f"{option}: there is no column `{name}`; {hint}there are: {', '.join(look.columns)}")
-
-
-def _numbered(values: Sequence[Any]) -> tuple[tuple[str, int | None], ...]:
-    """Return classes for labels that are whole numbers but not 0, 1, 2, ..., or of which some are missing."""
-    from finetune.data.columns import number_in
-    from finetune.data.label_names import MISSING, name_of
-
-    names = Counter(map(name_of, values))
-    missing = names.pop(MISSING, 0)
-    numbers = {name: number_in(name) for name in names}
-    if all(number is not None for number in numbers.values()):
-        ordered = sorted(names, key=lambda name: numbers[name] or 0)
-        if not missing and [numbers[name] for name in ordered] == list(range(len(ordered))):
-            return ()
-    elif missing and not any(number is not None for number in numbers.values()):
-        ordered = sorted(names)
-    else:
-        return ()
-    classes = [(name, number) for number, name in enumerate(ordered)]
-    return (*classes, (MISSING, None)) if missing else tuple(classes)
 
 
 def _length(model: Any, examples: "Examples", room: int | None) -> tuple[int, str]:
@@ -197,7 +190,7 @@ def _sizes(examples: "Examples") -> tuple[int, int]:
     """Return numbers of training and evaluation examples that are there and are computed in minutes."""
     there = len(examples.train)
     if there + (0 if examples.held_out else len(examples.evaluation)) < 4:
-        raise SourceError(f"there are {there} examples to train on and evaluate; give more")
+        raise SourceError(f"there are {there} examples to train on and evaluate; give at least 4")
     n_eval = min(MOST_EVALUATED, max(1, there // 4) if examples.held_out else len(examples.evaluation))
     n_train = min(MOST_ROWS, there - n_eval if examples.held_out else there)
     return n_train - n_train % 10 if n_train > 20 else n_train, n_eval
@@ -229,12 +222,11 @@ def _task(
     if settings.kind == "regression":
         numbers = [number for value in look.columns[settings.label] if (number := number_in(value)) is not None]
         about["label"] = f"numbers from {min(numbers):g} to {max(numbers):g}"
-        about["kind"] = "sign_cut: 0 with kind: classification would make two classes of their signs"
     else:
         about["kind"] = _balance(examples)
         if settings.labels or (examples.labels and len(examples.labels) <= MOST_WRITTEN):
             keys["labels"] = dict(examples.labels)
-            about["labels"] = "null leaves rows out" if any(of is None for _, of in examples.labels) else ""
+            about["labels"] = _left_out(look, examples, settings.label)
     n_train, n_eval = _sizes(examples)
     keys["max_length"] = settings.max_length
     keys["n_eval"] = n_eval
@@ -257,6 +249,14 @@ def _balance(examples: "Examples") -> str:
             titles[of] = name
     sizes = [f"{titles[of]} {size:,}" for of, size in enumerate(examples.class_sizes)]
     return f"{examples.n_outputs} classes: {_some(sizes)}"
+
+
+def _left_out(look: "Look", examples: "Examples", label: str) -> str:
+    from finetune.data.label_names import name_of
+
+    counts = Counter(map(name_of, look.columns[label]))
+    rows = sum(counts[name] for name, of in examples.labels if of is None)
+    return f"null leaves {rows:,} rows out" if rows else ""
 
 
 def _some(names: Sequence[str]) -> str:

@@ -48,8 +48,8 @@ def _choices(value: Any) -> Any:
     for each in listed or ():
         if any(type(number) is int for number in (each if isinstance(each, list | tuple) else [each])):
             raise ValueError(
-                f"{_shown(each)} may be a set of layers or a number of them: write {{layers: "
-                f"[{_shown(_listed(each))}]}} for these layers together, or {{subsets: k}} for all sets of up to k layers"
+                f"{_shown(each)} may be a set of layers or a number of them: for these layers together write {{layers: "
+                f"[{_shown(_listed(each))}]}}, for all sets of up to k layers {{subsets: k}}"
             )
     return listed
 

@@ -69,6 +69,8 @@ def _lines(start: Start) -> Iterator[str]:
 
 
 def _flow(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(each)}" for key, each in value.items()) + "}"
     return to_yaml(value, on_one_line=True).strip().removesuffix("...").strip()
 
 
