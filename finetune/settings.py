@@ -119,6 +119,7 @@ class TaskSettings:
             are left out.
         template: prompt with {text} (and {text_pair}, {mask}) in it, or None.
         max_length: tokens kept of an example.
+        skip_blank_texts: whether rows without a text are left out; otherwise they are an error.
         distinct_texts: whether each text is kept once, and no training text that an evaluation split has.
     """
 
@@ -135,4 +136,5 @@ class TaskSettings:
     sign_cut: float | None = None
     template: str | None = None
     max_length: int = 128
+    skip_blank_texts: bool = False
     distinct_texts: bool = False

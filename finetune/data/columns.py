@@ -1,7 +1,7 @@
 """Texts and labels of columns, checked row by row."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -32,7 +32,7 @@ def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place
     for row in rows.tolist():
         text = column[row]
         if not isinstance(text, str) or not text.strip():
-            how = "remove the row, or name another column"
+            how = "remove the row, name another column, or leave such rows out with task.skip_blank_texts: true"
             if isinstance(text, int | float) and not isinstance(text, bool):
                 how = "a number: write it as a text, or name another column"
             count = sum(not isinstance(column[each], str) or not column[each].strip() for each in rows.tolist())
@@ -47,6 +47,12 @@ def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place
             ) from error
         texts.append(text)
     return texts
+
+
+def rows_with_text(columns: Sequence[list[Any]], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of some rows whose texts in all columns are there and not blank."""
+    kept = [row for row in rows.tolist() if all(name_of(column[row]) != MISSING for column in columns)]
+    return np.array(kept, dtype=np.int64)
 
 
 def integer_labels(values: Iterable[Any], place: Place) -> NDArray[np.int64]:

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.classes import classes_of, labels_of
-from finetune.data.columns import MOST_LISTED, real_labels, sign_labels, texts_of
+from finetune.data.columns import MOST_LISTED, real_labels, rows_with_text, sign_labels, texts_of
 from finetune.data.label_names import written
 from finetune.data.reading.table import Table
 from finetune.data.repeats import first_places
 from finetune.data.source import read_split
-from finetune.errors import DataLoadError, LabelError
+from finetune.errors import DataLoadError, EmptyTextError, LabelError
 from finetune.settings import Labels, TaskSettings
 
 _LISTED = 8
@@ -213,6 +213,12 @@ def _pool(task: TaskSettings, split: _Split, labels_by_name: Labels) -> Pool:
         rows, labels = classes_of(values, place, labels_by_name)
         if not len(rows):
             raise LabelError(f"task.labels leaves out every row of split {split.name}; give one of its labels a class")
+    if task.skip_blank_texts:
+        of_texts = [table.columns[name] for name in (task.text, task.text_pair) if name is not None]
+        kept = np.isin(rows, rows_with_text(of_texts, rows))
+        rows, labels = rows[kept], labels[kept]
+        if not len(rows):
+            raise EmptyTextError(f"{task.data}: no row of split {split.name} has a text in column {task.text!r}")
     return Pool(
         texts=texts_of(table.columns[task.text], rows, task.text, place),
         pairs=None if task.text_pair is None else texts_of(table.columns[task.text_pair], rows, task.text_pair, place),

@@ -80,6 +80,7 @@ def start_from(given: Given, path: Path, name: str, ask: Ask) -> Start:
 def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
     from finetune.data.looking import are_ratings, look_at, second_text, suggested_labels
     from finetune.data.task import read_examples
+    from finetune.errors import EmptyTextError
     from finetune.model.suggestion import suggest
     from finetune.settings import ModelSettings, TaskSettings
     from orchestrator.loading import load_model_libraries
@@ -101,7 +102,11 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
         label=label,
         labels=() if ratings else suggested_labels(look.columns[label]),
     )
-    examples = read_examples(settings)
+    try:
+        examples = read_examples(settings)
+    except EmptyTextError:
+        settings = replace(settings, skip_blank_texts=True)
+        examples = read_examples(settings)
     load_model_libraries()
     model = ModelSettings(given.model)
     found = suggest(model)
@@ -201,6 +206,7 @@ def _task(
 ) -> tuple[dict[str, object], dict[str, str]]:
     """Return the keys of the section `task`, and comments on them."""
     from finetune.data.columns import number_in
+    from finetune.data.label_names import MISSING, name_of
 
     used = [name for name in (settings.text, settings.text_pair, settings.label) if name is not None]
     others = [name for name in look.columns if name not in used]
@@ -227,6 +233,10 @@ def _task(
         if settings.labels or (examples.labels and len(examples.labels) <= MOST_WRITTEN):
             keys["labels"] = dict(examples.labels)
             about["labels"] = _left_out(look, examples, settings.label)
+    if settings.skip_blank_texts:
+        keys["skip_blank_texts"] = True
+        blank = [name_of(value) for value in look.columns[settings.text]].count(MISSING)
+        about["skip_blank_texts"] = f"leaves {blank:,} rows out" if blank else ""
     n_train, n_eval = _sizes(examples)
     keys["max_length"] = settings.max_length
     keys["n_eval"] = n_eval

@@ -14,6 +14,7 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
+    given_spec,
     traceback_wanted,
 )
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
@@ -50,7 +51,6 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.engine.run import resolve
     from orchestrator.plan.estimate import costs, kernels, refuse_what_cannot_fit
     from orchestrator.plan.plan import make_plan, missing_stages
-    from orchestrator.spec import read_spec
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
@@ -58,9 +58,9 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.sweep.survey import surveys
     from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
-    checked = read_spec(spec)
+    checked, base = given_spec(spec)
     folder = ResultsFolder(checked.folder)
-    sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
+    sweep = resolve(checked, base, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     found = costs(made, folder)
     missing = missing_stages(made, folder.artifacts())
@@ -166,22 +166,22 @@ def run(
     from orchestrator.cli.progress import Bars
     from orchestrator.engine.run import run as run_sweep
     from orchestrator.engine.torchrun import follow, launched_group
-    from orchestrator.spec import read_spec
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
-    checked = _override(read_spec(spec), executor, workers)
+    given, base = given_spec(spec)
+    checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
     with launched_group(checked) as process_group:
         if not process_group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
-            follow(checked, spec.parent, process_group, trusts_code=trust_remote_code)
+            follow(checked, base, process_group, trusts_code=trust_remote_code)
             return
         with Bars(Terminal(stderr=True)) as bars:
             ending = run_sweep(
                 checked,
-                spec.parent,
+                base,
                 bars,
                 on_change=on_change,
                 process_group=process_group,

@@ -134,6 +134,11 @@ class TaskSection(Section):
         "examples are held out, the split's last rows for them.",
         examples=["balanced"],
     )
+    skip_blank_texts: bool = Field(
+        False,
+        description="Leave out rows whose text is missing or blank; otherwise the first of them is an error.",
+        examples=[True],
+    )
     distinct_texts: bool = Field(
         False,
         description="Keep each text once, in every kind of sampling: of rows with the same text the first, and none of "

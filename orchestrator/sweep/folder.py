@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,6 +25,7 @@ from orchestrator.store.claims import ClaimBook
 from orchestrator.store.journal import Journal
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.sealed import unsealed
+from orchestrator.sweep.drawn_sets import with_drawn
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import Source, Sources, find_again
 from orchestrator.version import VERSION
@@ -90,11 +91,6 @@ class Sweep:
             name: {**task, "data": None, "content": self.sources.tasks[name].content_id}
             for name, task in spec["grid"]["tasks"].items()
         }
-
-
-def drawn_sets(largest: int, before: Sequence[int]) -> tuple[int, ...]:
-    """Return the training sets that are drawn for a largest one: those that were drawn before it, and itself."""
-    return (*(size for size in before if size < largest), largest)
 
 
 class ResultsFolder:
@@ -290,17 +286,13 @@ def stored_text(sweep: Sweep) -> str:
         "spec_hash": _spec_hash(sweep),
         "versions": versions(),
         "sources": sweep.sources.to_json(),
-        "drawn_sets": _all_drawn(sweep),
+        "drawn_sets": with_drawn(sweep.drawn_before, max(sweep.spec.grid.n_train)),
         "spec": sweep.spec.model_dump(mode="json"),
     }
-    heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
-    return heading + to_yaml(content)
+    return HEADING + to_yaml(content)
 
 
-def _all_drawn(sweep: Sweep) -> list[int]:
-    """Return the training sets that were drawn before, and the largest of the sweep if it exceeds them."""
-    largest, before = max(sweep.spec.grid.n_train), list(sweep.drawn_before)
-    return before if before and before[-1] >= largest else [*before, largest]
+HEADING = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
 
 
 @cache

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.sweep.folder import Sweep, drawn_sets
+from orchestrator.sweep.drawn_sets import drawn_sets
+from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.survey import Survey
 
