@@ -110,8 +110,11 @@ def _holds_sweep(root: Path) -> bool:
     """Tell whether a folder has the spec of a sweep that was run in it, whatever else is wrong with it."""
     from orchestrator.sweep.folder import HEADING
 
+    kept = root / "spec.yaml"
     try:
-        with (root / "spec.yaml").open("rb") as stream:
+        if not kept.is_file():  # opening a pipe would wait for somebody to write to it
+            return False
+        with kept.open("rb") as stream:
             return stream.read(len(HEADING)) == HEADING.encode()
     except OSError:
         return False

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from orchestrator.errors import ResultsError, SpecError
 from orchestrator.results.usual_names import CRITERIA as USUAL_NAMES
+from orchestrator.results.usual_names import simplified
 from orchestrator.spec import Spec
 from orchestrator.sweep.error_estimates import ESTIMATES, NEEDS_EIGENVECTORS, missing_estimates
 
