@@ -128,9 +128,13 @@ def text_columns(columns: Mapping[str, Sequence[Any]]) -> list[str]:
     if named := _called(_TEXTS, texts):
         return named[:1]
     candidates = [name for name in texts if name.lower() not in _NUMBERS and name.lower() not in _LABELS]
+    # texts differ from row to row, and labels come again
+    candidates = [
+        name for name in candidates if 2 * len(set(map(name_of, columns[name]))) > len(texts[name])
+    ] or candidates
     lengths = {name: sum(len(str(value)) for value in columns[name] if value is not None) for name in candidates}
     ordered = sorted(candidates, key=lambda name: -lengths[name])
-    # one that is several times as long as the next is the text, and the others are labels or names
+    # one that is several times as long as the next is the text, and the others are titles or names
     return ordered[:1] if len(ordered) > 1 and lengths[ordered[0]] > 3 * lengths[ordered[1]] else ordered
 
 
