@@ -42,7 +42,7 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]]) -> Labels:
                 f"{place(row)} has label {shown(value)}, which is several values, and an example has one label; write "
                 "one into a column of its own"
             )
-    named = [each for each in found if number_in(each[1]) is None]
+    named = [each for each in found if number_in(each[1]) is None and not isinstance(each[1], float)]
     if not named:
         return ()
     names = sorted({name for name, *_ in named})

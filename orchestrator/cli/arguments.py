@@ -90,8 +90,8 @@ def given_spec(path: Path) -> "tuple[Spec, Path]":
     if os.path.isdir(path):  # noqa: PTH112 - a folder of others may not be entered
         specs = [as_typed(each) for each in sorted(path.glob("*.yaml"))[:5]]
         raise SpecError(
-            f"{path} is a folder, and no results folder of a sweep; name a spec"
-            + (f": {' or '.join(specs)}" if specs else ", or a results folder")
+            f"the spec {path} cannot be read: it is a folder, and no results folder of a sweep; name a file"
+            + (f": {' or '.join(specs)}" if specs else "")
         )
     if not os.path.lexists(path) and (near := _meant(path)):
         raise SpecError(f"there is nothing at {path}; did you mean {as_typed(near)}?")
@@ -112,7 +112,7 @@ def _holds_sweep(root: Path) -> bool:
 
     kept = root / "spec.yaml"
     try:
-        if not kept.is_file():  # opening a pipe would wait for somebody to write to it
+        if kept.is_symlink() or not kept.is_file():  # opening a pipe would wait for somebody to write to it
             return False
         with kept.open("rb") as stream:
             return stream.read(len(HEADING)) == HEADING.encode()
@@ -123,7 +123,7 @@ def _holds_sweep(root: Path) -> bool:
 def _meant(path: Path) -> Path | None:
     """Return what is there instead of a path that is not: results or a spec of that name."""
     others = (Path("results") / path, path.with_name(f"{path.name}.yaml"), path.with_suffix(".yaml"))
-    return next((each for each in others if each.exists()), None)
+    return next((each for each in others if os.path.exists(each)), None)  # noqa: PTH110 - folders may be closed
 
 
 def results_folder(path: Path) -> "ResultsFolder":

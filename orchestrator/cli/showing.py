@@ -113,9 +113,10 @@ def export(
     if file_format is None and ending not in list(Format):
         raise ResultsError(f"the format cannot be told from `{output.name}`; end it in .csv, .jsonl or .parquet, "
                            "or give --format")  # fmt: skip
+    results = load(sweep_folder(path).root).table(table)
     if output.is_file() and not force:
         raise ResultsError(f"{output} exists; name another file, or give --force")
-    count = write_table(load(sweep_folder(path).root).table(table), output, (file_format or Format(ending)).value)
+    count = write_table(results, output, (file_format or Format(ending)).value)
     say(f"{count} rows in {output}")
 
 

@@ -46,7 +46,8 @@ def picture_named(kind: str, measured: Measured) -> Picture:
     Raises:
         ResultsError: there is no such kind, or the sweep has no such picture; says why.
     """
-    kind = kind if kind in MAKERS else simplified(kind).replace("_", "-")
+    plain = simplified(kind).replace("_", "-")
+    kind = plain if plain in MAKERS else kind
     if kind not in MAKERS:
         nearest = difflib.get_close_matches(kind, MAKERS, n=1)
         guess = f"; did you mean `{nearest[0]}`?" if nearest else ""

@@ -80,7 +80,7 @@ def test_a_path_that_cannot_be_used_is_one_message_with_every_command(path: str,
         return
     told(ntksweep("export", "results", "-o", path, "--format", "csv"), as_output)
     told(ntksweep("export", "results", "-o", path, "--format", "parquet"), as_output)
-    told(ntksweep("init", path, "--force"), as_output)
+    told(ntksweep("init", path, "--full", "--force"), as_output)
     told(ntksweep("init", path, "--profile", "--force"), as_output)
 
 
