@@ -1,6 +1,7 @@
 """Shorter ways of writing a spec: each gives the sweep of the longer one, and what may mean two things is refused."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -11,7 +12,7 @@ from orchestrator.documents import faults
 from orchestrator.errors import SpecError
 from orchestrator.spec import parse_spec
 from orchestrator.spec.schema import json_schema
-from tests.orchestrator.sweeps import SPEC, changed, plan_of, spec_of
+from tests.orchestrator.sweeps import SPEC, changed, plan_of, spec_of, survey_of
 
 LONGER: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"grid.n_train": 20}, {"grid.n_train": [20]}),
@@ -39,6 +40,16 @@ def test_a_shorter_way_gives_the_same_sweep(shorter: dict[str, Any], longer: dic
     short, long = plan_of(shorter), plan_of(longer)
     assert [stage.stage_id for stage in short.stages] == [stage.stage_id for stage in long.stages]
     assert short.plan_id == long.plan_id
+
+
+def test_a_map_that_says_what_the_data_say_gives_the_same_stages():
+    survey = replace(survey_of(), labels=(("no", 0), ("yes", 1)))
+    plans = [
+        plan_of(changes, survey=survey) for changes in ({}, {"task.labels": {"yes": 1, "no": 0}, "task.classes": 2})
+    ]
+    assert [stage.stage_id for stage in plans[0].stages] == [stage.stage_id for stage in plans[1].stages]
+    other = plan_of({}, survey=replace(survey, labels=(("yes", 0), ("no", 1))))
+    assert other.stages[0].stage_id != plans[0].stages[0].stage_id
 
 
 @pytest.mark.parametrize(("shorter", "longer"), LONGER, ids=lambda changes: str(changes)[:50])
