@@ -100,10 +100,14 @@ def given_spec(path: Path) -> "tuple[Spec, Path]":
 
 def _sweep_at(path: Path) -> Path | None:
     """Return the results folder that a path names: the folder, one of its parts, or the spec that it keeps."""
+    from orchestrator.sweep.folder import FOLDERS
+
     folder = path if os.path.isdir(path) else path.parent  # noqa: PTH112
-    if path.name == "spec.yaml" or folder is path:
-        return next((each for each in (folder, folder.parent) if _holds_sweep(each)), None)
-    return None
+    if folder is path and path.name in FOLDERS:
+        folder = path.parent
+    elif folder is not path and path.name != "spec.yaml":
+        return None
+    return folder if _holds_sweep(folder) else None
 
 
 def _holds_sweep(root: Path) -> bool:

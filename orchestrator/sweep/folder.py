@@ -36,7 +36,7 @@ LARGEST_STORED = 256 * 2**20
 """Bytes of a stored spec, which names every file of the model and the data."""
 
 
-_FOLDERS = ("artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints")
+FOLDERS = ("artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints")
 """Folders of a results folder."""
 
 _LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
@@ -123,7 +123,7 @@ class ResultsFolder:
             )
         for part in _LISTED:
             for entry in files.visible(self.root / part):
-                if entry.is_symlink() and (part or entry.name in _FOLDERS) and entry.is_dir():
+                if entry.is_symlink() and (part or entry.name in FOLDERS) and entry.is_dir():
                     raise ResultsError(
                         f"{entry.path} is a link, and ntksweep follows none within a results folder, which may come "
                         "from somebody else: put what it leads to in its place"

@@ -47,10 +47,11 @@ def test_a_spec_for_ones_own_data_says_what_was_found_and_runs(
     monkeypatch.chdir(tmp_path)
     topics = ["<script>", "[/b]", "Business"]
     rows = [[n, text(), topics[n % 3], "x"] for n in range(24)]
-    data = write_csv(tmp_path / "news.csv", ["", "headline", "category", "source"], rows, delimiter=";")
-    written = begun(tmp_path, Path(data.name), tiny_model)
+    (tmp_path / "[").mkdir()
+    write_csv(tmp_path / "[" / "b].csv", ["", "headline", "category", "source"], rows, delimiter=";")
+    written = begun(tmp_path, Path("[/b].csv"), tiny_model)
     for said in (
-        "  data: news.csv # 24 rows; other columns: source",
+        "  data: '[/b].csv' # 24 rows; other columns: source",
         "  text: headline",
         "  label: category",
         "  kind: classification # 3 classes: <script> 8, Business 8, [/b] 8",
@@ -116,7 +117,7 @@ def test_splits_of_a_folder_are_taken_by_their_names(tmp_path: Path, tiny_model:
          "which column holds the labels (--label COLUMN)? a, b? There is no terminal here"),
         (["text", "n"], [["a film", n] for n in range(12)], "no column looks like labels"),
         (["good film", "good"], [[f"a film {n}", ["good", "bad"][n % 2]] for n in range(12)],
-         "should name its columns, and seems to be an example: `good` stands there and below it too"),
+         "should name its columns, and seems to be an example: `good` stands there and below it"),
         (["text", "label"], [["a film", "same"]] * 6, "every label is 'same'"),
         (["text", "label"], [["a film", "ab"[n % 2]] for n in range(3)], "there are 3 examples"),
     ],
