@@ -21,11 +21,12 @@ _STAND_FOR_NOTHING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "?",
 """Names, in small letters, that other programs write for a missing value."""
 
 
-def labels_of(columns: Sequence[tuple[Sequence[Any], Place]]) -> Labels:
+def labels_of(columns: Sequence[tuple[Sequence[Any], Place]], where: str) -> Labels:
     """Return the class of each label that has a name, in the order of the names; nothing where labels are numbers.
 
     Args:
         columns: the labels of each split, and the place of each.
+        where: the data and the column, for messages.
 
     Raises:
         LabelError: numbers and names are mixed, a name seems to be that of a missing label, two names differ in capital
@@ -66,16 +67,16 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]]) -> Labels:
         classes = {name: number for number, name in enumerate(alike)}
         both = [(name, classes[name.casefold()]) for name in names]
         raise LabelError(
-            f"the labels {' and '.join(map(repr, pair))} differ in capital letters alone; write them alike, or say in "
-            f"task.labels which classes they are: {_some(both)}"
+            f"{where}: the labels {' and '.join(map(repr, pair))} differ in capital letters alone; write them alike, or say "
+            f"in task.labels which classes they are: {_some(both)}"
         )
     if len(names) > MOST_NAMES and 2 * len(names) > len(named):
         raise LabelError(
-            f"there are {len(names):,} different labels in {len(named):,} rows, such as {shown(named[0][1])}: is "
-            "task.label the column of the classes? If it is, list them in task.labels"
+            f"{where}: there are {len(names):,} different labels in {len(named):,} rows, such as {shown(named[0][1])}: "
+            "is task.label the column of the classes? If it is, list them in task.labels"
         )
     if len(names) == 1:
-        raise LabelError(f"every label is {shown(named[0][1])}; give rows of two classes")
+        raise LabelError(f"{where}: every label is {shown(named[0][1])}; give rows of two classes")
     return tuple((name, number) for number, name in enumerate(names))
 
 

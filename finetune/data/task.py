@@ -103,7 +103,8 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
     splits = [_Split(name, read_split(task, name)) for name in names]
     labels = task.labels
     if task.kind == "classification" and task.sign_cut is None and not labels:
-        labels = labels_of([(split.table.columns[task.label], split.place) for split in splits])
+        columns = [(split.table.columns[task.label], split.place) for split in splits]
+        labels = labels_of(columns, f"{task.data}, column {task.label!r}")
     train, *others = [_pool(task, split, labels) for split in splits]
     evaluation = others[0] if others else train
     if task.kind == "regression":
