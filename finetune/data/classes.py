@@ -67,8 +67,8 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]], where: str) -> Lab
         classes = {name: number for number, name in enumerate(alike)}
         both = [(name, classes[name.casefold()]) for name in names]
         raise LabelError(
-            f"{where}: the labels {' and '.join(map(repr, pair))} differ in capital letters alone; write them alike, or say "
-            f"in task.labels which classes they are: {_some(both)}"
+            f"{where}: the labels {' and '.join(map(repr, pair))} differ in capital letters alone; write them alike, or "
+            f"say in task.labels which classes they are: {_some(both)}"
         )
     if len(names) > MOST_NAMES and 2 * len(names) > len(named):
         raise LabelError(
