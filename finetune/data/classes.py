@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,24 @@ _STAND_FOR_NOTHING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "?",
 """Names, in small letters, that other programs write for a missing value."""
 
 
+@dataclass(frozen=True)
+class _Label:
+    """A label that is there, as a file has it, with its name and its place."""
+
+    name: str
+    value: Any
+    row: int
+    place: Place
+
+    @property
+    def said(self) -> str:
+        return f"{self.place(self.row)} has label {shown(self.value)}"
+
+    @property
+    def is_name(self) -> bool:
+        return number_in(self.value) is None and not isinstance(self.value, float)
+
+
 def labels_of(columns: Sequence[tuple[Sequence[Any], Place]], where: str) -> Labels:
     """Return the class of each label that has a name, in the order of the names; nothing where labels are numbers.
 
@@ -34,50 +53,63 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]], where: str) -> Lab
     """
     if all(type(value) is int for values, _ in columns for value in values):
         return ()
-    rows = [(value, place, row) for values, place in columns for row, value in enumerate(values)]
-    found = [(name_of(value), value, place, row) for value, place, row in rows]
-    found = [each for each in found if each[0] != MISSING]
-    for _, value, place, row in found:
-        if isinstance(value, list | dict):
-            raise LabelError(
-                f"{place(row)} has label {shown(value)}, which is several values, and an example has one label; write "
-                "one into a column of its own"
-            )
-    named = [each for each in found if number_in(each[1]) is None and not isinstance(each[1], float)]
+    found = [
+        _Label(name, value, row, place)
+        for values, place in columns
+        for row, value in enumerate(values)
+        if (name := name_of(value)) != MISSING
+    ]
+    named = [label for label in found if label.is_name]
     if not named:
         return ()
-    names = sorted({name for name, *_ in named})
-    _, value, place, row = named[0]
-    if len(named) < len(found):
-        raise LabelError(
-            f"{place(row)} has label {shown(value)}, where {len(found) - len(named)} of {len(found)} labels are "
-            "numbers; correct or remove the row, or give the class of each label in task.labels, or null for those "
-            "whose rows are left out"
-        )
-    for name, value, place, row in named:
-        if stands_for_nothing(name):
-            others = [(each, number) for number, each in enumerate(each for each in names if each != name)]
-            raise LabelError(
-                f"{place(row)} has label {shown(value)}, which often stands for a missing one; remove the row, or "
-                f"leave such rows out: task.labels: {_some([*others, (name, None)])}; or give it a class there"
-            )
-    alike = Counter(name.casefold() for name in names)
-    if twice := [name for name in names if alike[name.casefold()] > 1]:
-        pair = [name for name in twice if name.casefold() == twice[0].casefold()]
-        classes = {name: number for number, name in enumerate(alike)}
-        both = [(name, classes[name.casefold()]) for name in names]
-        raise LabelError(
-            f"{where}: the labels {' and '.join(map(repr, pair))} differ in capital letters alone; write them alike, or "
-            f"say in task.labels which classes they are: {_some(both)}"
-        )
+    _refuse_mixed(found, named)
+    names = sorted({label.name for label in named})
+    _refuse_nothing(named, names)
+    _refuse_alike(names, where)
     if len(names) > MOST_NAMES and 2 * len(names) > len(named):
         raise LabelError(
-            f"{where}: there are {len(names):,} different labels in {len(named):,} rows, such as {shown(named[0][1])}: "
-            "is task.label the column of the classes? If it is, list them in task.labels"
+            f"{where}: there are {len(names):,} different labels in {len(named):,} rows, such as "
+            f"{shown(named[0].value)}: is task.label the column of the classes? If it is, list them in task.labels"
         )
     if len(names) == 1:
-        raise LabelError(f"{where}: every label is {shown(named[0][1])}; give rows of two classes")
+        raise LabelError(f"{where}: every label is {shown(named[0].value)}; give rows of two classes")
     return tuple((name, number) for number, name in enumerate(names))
+
+
+def _refuse_mixed(found: Sequence[_Label], named: Sequence[_Label]) -> None:
+    for label in named:
+        if isinstance(label.value, list | dict):
+            raise LabelError(
+                f"{label.said}, which is several values, and an example has one label; write one of them alone"
+            )
+    if len(named) < len(found):
+        raise LabelError(
+            f"{named[0].said}, where {len(found) - len(named)} of {len(found)} labels are numbers; correct or remove "
+            "the row, or give the class of each label in task.labels, or null for those whose rows are left out"
+        )
+
+
+def _refuse_nothing(named: Sequence[_Label], names: Sequence[str]) -> None:
+    for label in named:
+        if stands_for_nothing(label.name):
+            classes = [(name, number) for number, name in enumerate(name for name in names if name != label.name)]
+            raise LabelError(
+                f"{label.said}, which often stands for a missing one; remove the row, or leave such rows out: "
+                f"task.labels: {_some([*classes, (label.name, None)])}; or give it a class there"
+            )
+
+
+def _refuse_alike(names: Sequence[str], where: str) -> None:
+    counts = Counter(name.casefold() for name in names)
+    first = next((name for name in names if counts[name.casefold()] > 1), None)
+    if first is None:
+        return
+    alike = " and ".join(repr(name) for name in names if name.casefold() == first.casefold())
+    classes = {small: number for number, small in enumerate(sorted(counts))}
+    raise LabelError(
+        f"{where}: the labels {alike} differ in capital letters alone; write them alike, or say in task.labels which "
+        f"classes they are: {_some((name, classes[name.casefold()]) for name in names)}"
+    )
 
 
 def stands_for_nothing(name: str) -> bool:
