@@ -16,6 +16,7 @@ from orchestrator.spec.starting import Start
 if TYPE_CHECKING:
     from finetune.data.looking import Look
     from finetune.data.task import Examples
+    from finetune.settings import Labels, TaskSettings
 
 MOST_WRITTEN = 20
 """Labels up to which their classes are written out where the data say them too."""
@@ -27,6 +28,10 @@ MOST_ROWS = 200
 """Training examples of a spec to start from, so that a first run takes minutes."""
 
 MOST_EVALUATED = 300
+
+FEWEST_OF_A_CLASS = 3
+"""Training examples of the smallest class, on average, below which examples are not drawn at random."""
+
 MEASURED_TEXTS = 1000
 _LISTED = 6
 _LENGTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -78,15 +83,40 @@ def start_from(given: Given, path: Path, name: str, ask: Ask) -> Start:
 
 
 def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
-    from finetune.data.looking import are_ratings, look_at, second_text, suggested_labels
-    from finetune.data.task import read_examples
-    from finetune.errors import EmptyTextError
+    from finetune.data.looking import look_at
     from finetune.model.suggestion import suggest
-    from finetune.settings import ModelSettings, TaskSettings
+    from finetune.settings import ModelSettings
     from orchestrator.loading import load_model_libraries
 
     _check_model(given.model)
     look = look_at(given.data, given.config)
+    settings, examples = _read(given, look, ask)
+    load_model_libraries()
+    model = ModelSettings(given.model)
+    found = suggest(model)
+    length, about_length = _length(model, examples, found.room)
+    task = _task(given, path, look, examples, replace(settings, max_length=length))
+    task.about["max_length"] = about_length
+    return Start(
+        name=name,
+        model=_relative(given.model, path),
+        about_model=f"{found.model_type}, {found.n_layers} layers",
+        task=task.values,
+        about_task=task.about,
+        targets=found.targets,
+        about_targets=f"also there: {', '.join(found.others)}" if found.others else "",
+        n_train=_Sizes.of(examples).n_train,
+        kernel={"outputs": "trace"} if examples.n_outputs > MANY_CLASSES else {},
+    )
+
+
+def _read(given: Given, look: "Look", ask: Ask) -> "tuple[TaskSettings, Examples]":
+    """Return how the data are to be read so that all of them can be used, and what is then there."""
+    from finetune.data.looking import are_ratings, second_text, suggested_labels
+    from finetune.data.task import read_examples
+    from finetune.errors import EmptyTextError
+    from finetune.settings import TaskSettings
+
     text, label = _columns(given, look, ask)
     pair = _existing(given.text_pair, look, "--text-pair") if given.text_pair else second_text(look.columns, text)
     _refuse_row_as_names(given.data, look, label)
@@ -103,28 +133,10 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
         labels=() if ratings else suggested_labels(look.columns[label]),
     )
     try:
-        examples = read_examples(settings)
+        return settings, read_examples(settings)
     except EmptyTextError:
         settings = replace(settings, skip_blank_texts=True)
-        examples = read_examples(settings)
-    load_model_libraries()
-    model = ModelSettings(given.model)
-    found = suggest(model)
-    length, about_length = _length(model, examples, found.room)
-    task, about = _task(given, path, look, examples, replace(settings, max_length=length))
-    about["max_length"] = about_length
-    n_outputs = examples.n_outputs
-    return Start(
-        name=name,
-        model=_relative(given.model, path),
-        about_model=f"{found.model_type}, {found.n_layers} layers",
-        task=task,
-        about_task=about,
-        targets=found.targets,
-        about_targets=f"also there: {', '.join(found.others)}" if found.others else "",
-        n_train=_sizes(examples)[0],
-        kernel={"outputs": "trace"} if n_outputs > MANY_CLASSES else {},
-    )
+        return settings, read_examples(settings)
 
 
 def _check_model(model: str) -> None:
@@ -191,64 +203,80 @@ def _length(model: Any, examples: "Examples", room: int | None) -> tuple[int, st
     return length, f"95 % of the texts have {most} tokens or fewer"
 
 
-def _sizes(examples: "Examples") -> tuple[int, int]:
-    """Return numbers of training and evaluation examples that are there and are computed in minutes."""
-    there = len(examples.train)
-    if there + (0 if examples.held_out else len(examples.evaluation)) < 4:
-        raise SourceError(f"there are {there} examples to train on and evaluate; give at least 4")
-    n_eval = min(MOST_EVALUATED, max(1, there // 4) if examples.held_out else len(examples.evaluation))
-    n_train = min(MOST_ROWS, there - n_eval if examples.held_out else there)
-    return n_train - n_train % 10 if n_train > 20 else n_train, n_eval
+@dataclass(frozen=True)
+class _Sizes:
+    """Numbers of examples that are there and are computed in minutes, and whether classes are drawn equally often."""
+
+    n_train: int
+    n_eval: int
+    balanced: bool
+
+    @classmethod
+    def of(cls, examples: "Examples") -> "_Sizes":
+        there = len(examples.train)
+        if there + (0 if examples.held_out else len(examples.evaluation)) < 4:
+            raise SourceError(f"there are {there} examples to train on and evaluate; give at least 4")
+        n_eval = min(MOST_EVALUATED, max(1, there // 4) if examples.held_out else len(examples.evaluation))
+        n_train = min(MOST_ROWS, there - n_eval if examples.held_out else there)
+        equal, smallest = n_train // examples.n_outputs, min(examples.class_sizes, default=0)
+        # Held-out examples are drawn first, and may take some of the smallest class.
+        if 0 < smallest * n_train < FEWEST_OF_A_CLASS * there and smallest >= 2 * equal > 0:
+            return cls(equal * examples.n_outputs, n_eval, balanced=True)
+        return cls(n_train - n_train % 10 if n_train > 20 else n_train, n_eval, balanced=False)
 
 
-def _task(
-    given: Given, path: Path, look: "Look", examples: "Examples", settings: Any
-) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the keys of the section `task`, and comments on them."""
+class _Keys:
+    """Keys of the section `task` in their order, with comments on some."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, object] = {}
+        self.about: dict[str, str] = {}
+
+    def add(self, key: str, value: object, about: str = "") -> None:
+        """Add a key, unless its value is None."""
+        if value is not None:
+            self.values[key], self.about[key] = value, about
+
+
+def _task(given: Given, path: Path, look: "Look", examples: "Examples", settings: "TaskSettings") -> _Keys:
+    """Return the keys of the section `task`."""
+    used = (settings.text, settings.text_pair, settings.label)
+    others = [name for name in look.columns if name not in used]
+    keys = _Keys()
+    said = f"{look.n_rows:,} rows" + (f"; other columns: {_some(others)}" if others else "")
+    keys.add("data", _relative(given.data, path), said)
+    keys.add("config", given.config)
+    keys.add("train_split", look.train_split if look.train_split != "train" else None)
+    keys.add("eval_split", look.eval_split, f"{look.n_eval:,} rows")
+    keys.add("text", settings.text)
+    keys.add("text_pair", settings.text_pair, "the second of each pair")
+    _add_labels(keys, look, examples, settings)
+    sizes = _Sizes.of(examples)
+    keys.add("max_length", settings.max_length)
+    held = "held out: they are never trained on" if examples.held_out else f"of split {look.eval_split}"
+    keys.add("n_eval", sizes.n_eval, f"examples to evaluate on, {held}")
+    if sizes.balanced:
+        keys.add("sampling", "balanced", "as many training examples of each class, for some are rare")
+    return keys
+
+
+def _add_labels(keys: _Keys, look: "Look", examples: "Examples", settings: "TaskSettings") -> None:
     from finetune.data.columns import number_in
     from finetune.data.label_names import MISSING, name_of
 
-    used = [name for name in (settings.text, settings.text_pair, settings.label) if name is not None]
-    others = [name for name in look.columns if name not in used]
-    keys: dict[str, object] = {"data": _relative(given.data, path)}
-    about = {"data": f"{look.n_rows:,} rows" + (f"; other columns: {_some(others)}" if others else "")}
-    if given.config is not None:
-        keys["config"] = given.config
-    if look.train_split != "train":
-        keys["train_split"] = look.train_split
-    if look.eval_split is not None:
-        keys["eval_split"] = look.eval_split
-        about["eval_split"] = f"{look.n_eval:,} rows"
-    keys["text"] = settings.text
-    if settings.text_pair is not None:
-        keys["text_pair"] = settings.text_pair
-        about["text_pair"] = "the second of each pair"
-    keys["label"] = settings.label
-    keys["kind"] = settings.kind
+    values = look.columns[settings.label]
     if settings.kind == "regression":
-        numbers = [number for value in look.columns[settings.label] if (number := number_in(value)) is not None]
-        about["label"] = f"numbers from {min(numbers):g} to {max(numbers):g}"
+        numbers = [number for value in values if (number := number_in(value)) is not None]
+        keys.add("label", settings.label, f"numbers from {min(numbers):g} to {max(numbers):g}")
+        keys.add("kind", settings.kind)
     else:
-        about["kind"] = _balance(examples)
-        if settings.labels or (examples.labels and len(examples.labels) <= MOST_WRITTEN):
-            keys["labels"] = dict(examples.labels)
-            about["labels"] = _left_out(look, examples, settings.label)
+        keys.add("label", settings.label)
+        keys.add("kind", settings.kind, _balance(examples))
+        if settings.labels or 0 < len(examples.labels) <= MOST_WRITTEN:
+            keys.add("labels", dict(examples.labels), _left_out(values, examples.labels))
     if settings.skip_blank_texts:
-        keys["skip_blank_texts"] = True
         blank = [name_of(value) for value in look.columns[settings.text]].count(MISSING)
-        about["skip_blank_texts"] = f"leaves {blank:,} rows out" if blank else ""
-    n_train, n_eval = _sizes(examples)
-    keys["max_length"] = settings.max_length
-    keys["n_eval"] = n_eval
-    about["n_eval"] = "examples to evaluate on, " + (
-        "held out: they are never trained on" if examples.held_out else f"of split {look.eval_split}"
-    )
-    smallest = min(examples.class_sizes, default=0)
-    rare = smallest * n_train < 3 * len(examples.train)
-    if rare and smallest and n_train % examples.n_outputs == 0 and smallest >= 2 * n_train // examples.n_outputs:
-        keys["sampling"] = "balanced"
-        about["sampling"] = "as many training examples of each class, for some are rare"
-    return keys, about
+        keys.add("skip_blank_texts", True, f"leaves {blank:,} rows out" if blank else "")
 
 
 def _balance(examples: "Examples") -> str:
@@ -261,11 +289,11 @@ def _balance(examples: "Examples") -> str:
     return f"{examples.n_outputs} classes: {_some(sizes)}"
 
 
-def _left_out(look: "Look", examples: "Examples", label: str) -> str:
+def _left_out(values: Sequence[Any], labels: "Labels") -> str:
     from finetune.data.label_names import name_of
 
-    counts = Counter(map(name_of, look.columns[label]))
-    rows = sum(counts[name] for name, of in examples.labels if of is None)
+    counts = Counter(map(name_of, values))
+    rows = sum(counts[name] for name, of in labels if of is None)
     return f"null leaves {rows:,} rows out" if rows else ""
 
 
