@@ -188,7 +188,7 @@ def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: lis
     )
     console.print(
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
-        + (f"; {zero} groups have structurally zero parts, which are skipped" if zero else ""),
+        + (f"; {zero} groups lack parameters whose gradient is always zero at the start" if zero else ""),
     )
     console.print()
     console.print(costs_table(found))
