@@ -40,7 +40,7 @@ class DatasetParameters:
 def cost(stage: Stage[DatasetParameters], variant: "Variant") -> StageCost:
     """Return the bytes of the tokens and labels of all examples."""
     examples = stage.parameters.n_train + stage.parameters.n_eval
-    return StageCost(disk_bytes=int(examples * (variant.survey.mean_tokens * 8 + 24)))
+    return StageCost(written_bytes=int(examples * (variant.survey.mean_tokens * 8 + 24)))
 
 
 def plan(scope: SeedScope) -> None:
