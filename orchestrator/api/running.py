@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.api.progress import in_notebook, shown_progress
 from orchestrator.api.results import Run
-from orchestrator.documents import Overrides, overrides_of
+from orchestrator.cli.arguments import given_spec
+from orchestrator.documents import Overrides
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import SpecError
-from orchestrator.spec import Spec, make_spec, read_spec
+from orchestrator.spec import Spec, change_spec, make_spec
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.on_change import OnChange
 from slurm.ray.gpus import allocator_settings
@@ -40,8 +41,8 @@ def plan_sweep(spec: SpecGiven, *, overrides: Overrides = (), trust_remote_code:
     """Return the plan of a sweep: its cells, and the stages that fill them. Nothing is computed.
 
     Args:
-        spec: the spec's file, in whose folder relative paths start; of a dictionary or a `Spec` they start in the
-            current folder.
+        spec: the spec's file, in whose folder relative paths start, or the results folder of a sweep; of a dictionary
+            or a `Spec` they start in the current folder.
         overrides: values that take the place of the spec's: `{"grid.seeds": [0, 1]}`, or `["grid.seeds=[0,1]"]`.
         trust_remote_code: whether code that comes with the model may run, where the spec asks for it.
 
@@ -121,22 +122,14 @@ def _on_change(given: OnChange | str) -> OnChange:
 def _read(spec: SpecGiven, overrides: Overrides) -> tuple[Spec, Path]:
     """Return a checked spec, and the folder in which its relative paths start."""
     if isinstance(spec, Spec):
-        return _changed(spec, overrides), Path.cwd()
+        return change_spec(spec, overrides), Path.cwd()
     if isinstance(spec, Mapping):
         return make_spec(spec, name="the dictionary", overrides=overrides), Path.cwd()
     if not isinstance(spec, str | Path):
         raise SpecError(f"a spec is a path, a dictionary or a Spec, not of the type {type(spec).__name__}")
     if "\n" in str(spec):
         raise SpecError("this is the text of a spec, not its path; ntksweep.parse_spec(text) reads it")
-    path = Path(spec).expanduser()
-    return read_spec(path, overrides=overrides), path.parent
-
-
-def _changed(spec: Spec, overrides: Overrides) -> Spec:
-    if not overrides:
-        return spec
-    changed = make_spec(spec.model_dump(mode="json"), name="the spec", overrides=overrides)
-    return changed.with_overrides([*spec.overrides, *(each.text for each in overrides_of(overrides))])
+    return given_spec(Path(spec).expanduser(), overrides)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
+    given_spec,
     possible_path,
     sweep_folder,
 )
@@ -71,13 +72,12 @@ def submit(
     from orchestrator.cluster.submitting import prepare
     from orchestrator.engine.run import resolve
     from orchestrator.plan.plan import make_plan
-    from orchestrator.spec import read_spec
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.survey import surveys
 
-    checked, wanted = read_spec(spec, overrides=overrides or ()), read_profile(profile)
+    (checked, base), wanted = given_spec(spec, overrides), read_profile(profile)
     folder = ResultsFolder(checked.folder)
-    given = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
+    given = resolve(checked, base, folder, trusts_code=trust_remote_code)
     sweep = folder.settle(given, on_change)
     plan = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     if _nothing_is_missing(plan, folder, as_json=as_json):
@@ -191,7 +191,7 @@ def _print_offer(console: Terminal, offer: Any) -> None:
     guessed = "" if all(cost.measured for cost in offer.costs if cost.missing) else ", by the speed of this machine"
     console.print(
         f"about {human_seconds(offer.estimated_hours * 3600)} once they all run{guessed}; "
-        f"{human_bytes(sum(cost.disk_bytes for cost in offer.costs))} on disk",
+        f"{human_bytes(sum(cost.written_bytes for cost in offer.costs))} on disk",
     )
     if offer.count < offer.wanted:
         console.print(f"{offer.wanted} were asked for; you may queue no more", style="yellow")

@@ -1,11 +1,9 @@
-"""The commands that make and run a sweep: init, plan, run."""
+"""The commands that plan and run a sweep: schema, plan, run."""
 
 import json
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,59 +15,21 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
-    possible_path,
+    given_spec,
     traceback_wanted,
 )
 from orchestrator.cli.render import costs_table, human_seconds, summary_table
 from orchestrator.cli.stopping import end_at_once
-from orchestrator.cli.terminal import Terminal, say
+from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
-    from orchestrator.plan.estimate import Kernels
+    from orchestrator.plan.estimate import Cost, Kernels
     from orchestrator.plan.plan import Plan
+    from orchestrator.plan.speeds import Speeds
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
-
-
-def init(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE", help="File to write; sweep.yaml or cluster.yaml if not given.", callback=possible_path
-        ),
-    ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Write a cluster profile instead of a spec.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-) -> None:
-    """Write a commented spec, or a cluster profile, to start from.
-
-    Example: ntksweep init my-sweep.yaml
-    """
-    from orchestrator.store.files import explained_output, make_folder
-
-    path = path or Path("cluster.yaml" if profile else "sweep.yaml")
-    make_folder(path.parent)
-    if os.path.exists(path) and not force:  # noqa: PTH110 - a folder of others may not be entered
-        raise SpecError(f"{path} exists; name another file, or replace it with --force")
-    if profile:
-        from orchestrator.cluster.profiles import starting_profile
-
-        with explained_output(path):
-            path.write_text(starting_profile(), encoding="utf-8")
-        say(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
-        return
-    from orchestrator.spec.describe import starting_spec
-    from orchestrator.spec.schema import FILE_NAME, json_schema
-
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
-    with explained_output(path):
-        path.write_text(starting_spec(name), encoding="utf-8")
-    schema_path = path.with_name(FILE_NAME)
-    with explained_output(schema_path):
-        schema_path.write_text(json_schema(), encoding="utf-8")
-    say(f"{path} is a spec to start from, and editors complete it by {schema_path}; then: ntksweep plan {path}")
 
 
 def schema() -> None:
@@ -86,6 +46,9 @@ def plan(
     spec: SpecArgument,
     overrides: OverridesArgument = None,
     *,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure this machine for some seconds, with the model, for the times.")
+    ] = False,
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -93,12 +56,14 @@ def plan(
 
     Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
     """
+    from orchestrator.cli.classes_view import classes_facts
     from orchestrator.cli.notes import notes_of, rows_notes
     from orchestrator.cli.product_notes import product_notes
     from orchestrator.engine.run import resolve
     from orchestrator.plan.estimate import costs, kernels, refuse_what_cannot_fit
     from orchestrator.plan.plan import make_plan, missing_stages
-    from orchestrator.spec import read_spec
+    from orchestrator.plan.probe import probed_speeds
+    from orchestrator.plan.speeds import speeds_of
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
@@ -106,11 +71,12 @@ def plan(
     from orchestrator.sweep.survey import surveys
     from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
-    checked = read_spec(spec, overrides=overrides or ())
+    checked, base = given_spec(spec, overrides)
     folder = ResultsFolder(checked.folder)
-    sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
+    sweep = resolve(checked, base, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
-    found = costs(made, folder)
+    speeds = probed_speeds(made, folder) if probe else speeds_of(checked, folder)
+    found = costs(made, folder, speeds)
     missing = missing_stages(made, folder.artifacts())
     decomposed, multiplied = (kernels(made, missing, iterative=iterative) for iterative in (False, True))
     workers = worker_count(sweep)
@@ -125,6 +91,7 @@ def plan(
             "variants": [asdict(variant.choice) for variant in made.variants],
             "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
+            "classes": {each.choice.task or checked.name: classes_facts(each.survey) for each in made.variants},
             "stages": [asdict(cost) for cost in found],
             "decompositions": decomposed.missing,
             "iterative_solves": multiplied.missing,
@@ -135,13 +102,23 @@ def plan(
         print(json.dumps(facts, indent=1))
     else:
         console = Terminal()
-        _print_plan(console, made, found, workers, [*_kernels_said(made, decomposed, multiplied), *notes])
+        times = _times_said(found, speeds, workers)
+        _print_plan(console, made, found, times, [*_kernels_said(made, decomposed, multiplied), *notes])
         console.print(f"results: {folder.root}", soft_wrap=True)
     if any(cost.missing for cost in found):
         refuse_untrusted_code(sweep)
         refuse_unwritable(folder.root)
     refuse_what_cannot_fit(made, folder)
     refuse_model_that_cannot_fit(sweep, made.variants[0].survey, device)
+
+
+def _times_said(found: "Sequence[Cost]", speeds: "Speeds | None", workers: int) -> str:
+    known = [cost.seconds for cost in found if cost.seconds is not None]
+    guessed = any(cost.missing and not cost.measured for cost in found)
+    said = f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
+    if speeds is None and guessed:
+        return f"{said}, where times are known: those of a GPU that is not here come with --probe, where it is"
+    return said + (f", estimated from {speeds.source} (~)" if guessed and speeds else "")
 
 
 def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") -> Iterator[str]:
@@ -158,7 +135,9 @@ def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") ->
         )
 
 
-def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: list[str]) -> None:
+def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: list[str]) -> None:
+    from orchestrator.cli.classes_view import classes_said
+
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)
@@ -173,17 +152,14 @@ def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: l
     )
     console.print(
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
-        + (f"; {zero} groups have structurally zero parts, which are skipped" if zero else ""),
+        + (f"; {zero} groups lack parameters whose gradient is always zero at the start" if zero else ""),
     )
+    for line in classes_said(made):
+        console.print(line, soft_wrap=True)
     console.print()
     console.print(costs_table(found))
     console.print()
-    known = [cost.seconds for cost in found if cost.seconds is not None]
-    guessed = any(cost.missing and not cost.measured for cost in found)
-    console.print(
-        f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
-        + (", estimated from the speed of this machine's matrix product (~)" if guessed else ""),
-    )
+    console.print(times)
     console.print("memory is that of one worker for Jacobians and kernels, beside the model and its activations")
     for note in notes:
         console.print(note)
@@ -210,22 +186,22 @@ def run(
     from orchestrator.cli.progress import Bars
     from orchestrator.engine.run import run as run_sweep
     from orchestrator.engine.torchrun import follow, launched_group
-    from orchestrator.spec import read_spec
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
-    checked = _override(read_spec(spec, overrides=overrides or ()), executor, workers)
+    given, base = given_spec(spec, overrides)
+    checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
     with launched_group(checked) as process_group:
         if not process_group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
-            follow(checked, spec.parent, process_group, trusts_code=trust_remote_code)
+            follow(checked, base, process_group, trusts_code=trust_remote_code)
             return
         with Bars(Terminal(stderr=True)) as bars:
             ending = run_sweep(
                 checked,
-                spec.parent,
+                base,
                 bars,
                 on_change=on_change,
                 process_group=process_group,

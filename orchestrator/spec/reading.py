@@ -57,6 +57,18 @@ def make_spec(tree: Mapping[str, Any], *, name: str = "spec", overrides: Overrid
     return _recorded(document.check(tree, name=name, overrides=overrides), overrides)
 
 
+def change_spec(spec: Spec, overrides: Overrides) -> Spec:
+    """Return a spec with other values for some keys, recorded beside those that it was given before.
+
+    Raises:
+        SpecError: as `read_spec`.
+    """
+    if not overrides:
+        return spec
+    changed = make_spec(spec.model_dump(mode="json"), name="the spec", overrides=overrides)
+    return changed.with_overrides([*spec.overrides, *changed.overrides])
+
+
 def _recorded(spec: Spec, overrides: Overrides) -> Spec:
     given = [each.text for each in overrides_of(overrides)]
     return spec.with_overrides(given) if given else spec

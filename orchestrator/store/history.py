@@ -47,6 +47,14 @@ class History:
         """Return the time of all finished stages of each kind together, in seconds of one worker."""
         return {kind: seconds for kind, (seconds, _) in self._times.items()}
 
+    def stage_seconds(self) -> dict[str, float]:
+        """Return the time of each finished stage, by its identity, in seconds of one worker."""
+        return {
+            stage: event["seconds"]
+            for stage, event in self._last.items()
+            if event["event"] == "finished" and "seconds" in event
+        }
+
     def failures(self) -> dict[str, Mapping[str, Any]]:
         """Return the failure of every stage whose last attempt failed, oldest first."""
         failed = [event for event in self._last.values() if event["event"] == "failed" and event.get("failure")]

@@ -6,6 +6,7 @@ from orchestrator.stages.base.parameters import RowsParameters
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.dataset import DATASET
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.passes import rows
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -16,15 +17,16 @@ SEVERAL = 4
 
 def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
     """Return the cost of the small batches and of the largest possible one, with the most examples of a batch."""
-    flops = variant.row_flops(SEVERAL + stage.parameters.batch_size)
-    return StageCost(flops, memory_bytes=variant.sizes.batch_bytes)
+    passed = rows(variant, SEVERAL + stage.parameters.batch_size)
+    return passed + StageCost(memory_bytes=variant.sizes.batch_bytes)
 
 
 def plan(scope: SeedScope) -> None:
-    """Add the stage that finds the most tokens of a batch, unless the spec sets them."""
+    """Add for each drawn training set the stage that finds the most tokens of a batch, unless the spec sets them."""
     # Memory is not a parameter: a batch size that was found once stays, even if the memory changes later.
     if scope.scorer.batch_tokens == "auto":
-        scope.add(Stage(BATCHES, scope.rows, scope.inputs(DATASET)))
+        for n_train in scope.drawn_sets:
+            scope.add(Stage(BATCHES, scope.rows, scope.inputs(n_train, DATASET)), n_train)
 
 
 BATCHES = StageKind(

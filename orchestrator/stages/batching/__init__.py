@@ -7,6 +7,7 @@ from orchestrator.stages.base.parameters import RowsParameters
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.passes import forward
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -16,21 +17,28 @@ CROWD = 8
 
 
 def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
-    """Return the cost of forward and backward passes for one output: a few for two texts, and one for a batch."""
-    p, sizes, survey = stage.parameters, variant.sizes, variant.survey
+    """Return the cost of forward and backward passes for one output of the longest text, a few times and in a batch."""
+    p, sizes = stage.parameters, variant.sizes
     together = 1 if p.scorer.batching == "alone" else min(CROWD, p.batch_size)
-    return StageCost(
-        flops=4.0 * int(survey.model["n_parameters"]) * survey.mean_tokens * (8 + together),
+    longest = variant.sweep.spec.task.max_length / variant.survey.mean_tokens
+    return 2 * forward(variant, (8 + together) * longest, at_once=longest) + StageCost(
         # One row of each text of a batch, and those of three texts that are compared.
         memory_bytes=(together + 3) * sizes.n_parameters * sizes.row_bytes,
     )
 
 
 def plan(scope: SeedScope) -> None:
-    """Add the trial of the batches of captures and, where cells are trained, that of training batches after it."""
-    scope.add(Stage(BATCHING, scope.rows, model_inputs(scope)))
+    """Add for each drawn training set the trial of the batches of captures, and of those in which cells are trained."""
+    for n_train in scope.drawn_sets:
+        scope.add(Stage(BATCHING, scope.rows, model_inputs(scope, n_train)), n_train)
     if scope.variant.sweep.spec.finetune is not None:
-        scope.add(Stage(BATCHING, _training_batches(scope), model_inputs(scope)))
+        for n_train in scope.drawn_sets:
+            scope.add(training_trial(scope, n_train))
+
+
+def training_trial(scope: SeedScope, n_train: int) -> Stage[RowsParameters]:
+    """Return the stage that tries the batches in which cells of a training-set size are trained."""
+    return Stage(BATCHING, _training_batches(scope), model_inputs(scope, n_train))
 
 
 def _training_batches(scope: SeedScope) -> RowsParameters:

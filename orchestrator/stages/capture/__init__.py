@@ -8,6 +8,7 @@ from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.batching import BATCHING
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.passes import rows
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -37,8 +38,14 @@ def cost(stage: Stage[CaptureParameters], variant: "Variant") -> StageCost:
     """Return the cost of the rows of the shard's examples."""
     sizes = variant.sizes
     n = stage.parameters.stop - stage.parameters.start
-    disk_bytes = n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
-    return StageCost(variant.row_flops(n), disk_bytes, variant.sizes.batch_bytes)
+    written = n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
+    on_gpu = variant.sweep.spec.compute.device == "cuda"
+    return rows(variant, n) + StageCost(
+        written_bytes=written,
+        moved_bytes=written if on_gpu else 0,
+        memory_bytes=sizes.batch_bytes,
+        device_bytes=sizes.batch_bytes if on_gpu else 0,
+    )
 
 
 def _label(stage: Stage[CaptureParameters]) -> str:
@@ -60,9 +67,13 @@ def captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
 
 def _captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
     sizes = scope.variant.sizes
-    inputs = {**model_inputs(scope), **scope.inputs(BATCHING)}
     ranges = sizes.train_shards if split == "train" else sizes.eval_shards
-    return [Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs) for start, stop in ranges]
+    found = []
+    for start, stop in ranges:
+        n_train = stop if split == "train" else scope.drawn_sets[0]  # all of them have the evaluation examples
+        inputs = {**model_inputs(scope, n_train), **scope.inputs(n_train, BATCHING)}
+        found.append(Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs))
+    return found
 
 
 CAPTURE = StageKind(

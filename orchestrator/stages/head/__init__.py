@@ -9,6 +9,7 @@ from orchestrator.stages.batches import BATCHES
 from orchestrator.stages.dataset import DATASET
 from orchestrator.store.stage import Inputs, Stage, StageCost, StageKind
 from orchestrator.sweep.error_estimates import FITTED_HEADS
+from orchestrator.sweep.passes import forward
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -31,9 +32,10 @@ def cost(stage: Stage[HeadParameters], variant: "Variant") -> StageCost:
     """Return the cost of the hidden states of all training examples, and of the fit."""
     sizes, survey = variant.sizes, variant.survey
     n, d = sizes.n_train, int(survey.model["hidden_size"])
-    features = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n
     # The singular value decomposition of the features takes about 6 n d^2 (Golub and Van Loan, figure 8.6.1).
-    return StageCost(features + 6.0 * max(n, d) * min(n, d) ** 2, 8 * (n + survey.n_outputs) * (d + 1))
+    fit = 6.0 * max(n, d) * min(n, d) ** 2
+    written = 8 * (n + survey.n_outputs) * (d + 1)
+    return forward(variant, n) + StageCost(memory_flops=fit, written_bytes=written)
 
 
 def plan(scope: SeedScope) -> None:
@@ -42,12 +44,16 @@ def plan(scope: SeedScope) -> None:
         return
     # Only `kernel.outputs: margin` changes the targets of a ridge probe, and nothing those of a logistic one.
     margin = scope.scorer.head.kind == "ridge" and scope.rows.outputs == "margin"
-    scope.add(Stage(HEAD, HeadParameters(scope.scorer, "margin" if margin else "full"), scope.inputs(DATASET, BATCHES)))
+    inputs = scope.inputs(scope.drawn_sets[-1], DATASET, BATCHES)  # a spec that fits a head has one training-set size
+    scope.add(Stage(HEAD, HeadParameters(scope.scorer, "margin" if margin else "full"), inputs))
 
 
-def model_inputs(scope: SeedScope) -> Inputs:
-    """Return the inputs of every stage that runs the model: examples, size of batches, and a fitted head."""
-    return scope.inputs(DATASET, BATCHES, HEAD)
+def model_inputs(scope: SeedScope, n_train: int) -> Inputs:
+    """Return the inputs of every stage that runs the model on examples of a training-set size, or evaluation examples.
+
+    They are the examples, the size of batches, and a fitted head.
+    """
+    return scope.inputs(n_train, DATASET, BATCHES, HEAD)
 
 
 HEAD = StageKind(

@@ -27,14 +27,16 @@ def cost(stage: Stage[HeadRefitsParameters], variant: "Variant") -> StageCost:
     """
     n, C = variant.sizes.n_train, variant.survey.n_outputs
     q = min(n, int(variant.survey.model["hidden_size"])) + 1
-    return StageCost(40 * 4.0 * n * n * q * C, 8 * n * q * (C + 1))
+    return StageCost(memory_flops=40 * 4.0 * n * n * q * C, written_bytes=8 * n * q * (C + 1))
 
 
 def plan(scope: SeedScope) -> None:
     """Add the stage that fits a logistic head again without each example, where leave-one-out needs it."""
     head, kernel = scope.scorer.head, scope.variant.sweep.spec.kernel
     if head.kind == "logistic" and "leave_one_out_loss" not in missing_estimates(head.kind, kernel):
-        scope.add(Stage(HEAD_REFITS, HeadRefitsParameters(head.l2_penalty), scope.inputs(DATASET, HEAD)))
+        scope.add(
+            Stage(HEAD_REFITS, HeadRefitsParameters(head.l2_penalty), scope.inputs(scope.drawn_sets[-1], DATASET, HEAD))
+        )
 
 
 HEAD_REFITS = StageKind(
