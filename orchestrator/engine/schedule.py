@@ -9,6 +9,7 @@ from typing import Protocol
 from orchestrator.engine.elsewhere import SHORTEST_PAUSE, Elsewhere
 from orchestrator.engine.executors.base import Executor
 from orchestrator.engine.open_stages import OpenStages
+from orchestrator.engine.order import places
 from orchestrator.engine.ready_stages import ReadyStages
 from orchestrator.engine.retries import Retries
 from orchestrator.errors import StorageError
@@ -99,7 +100,7 @@ class Schedule:
         self._leave_after = leave_after
         self._stages = {stage.stage_id: stage for stage in plan.stages}
         self._open = OpenStages()
-        self._ready = ReadyStages(self._open.add(missing))
+        self._ready = ReadyStages(self._open.add(missing), places(plan, missing))
         self._elsewhere = Elsewhere()
         self._retries = Retries(out_of_memory or {})
         self._repairs: dict[tuple[str, str], int] = {}
@@ -203,11 +204,7 @@ class Schedule:
         if stage.stage_id not in self._counted:
             self._counted.add(stage.stage_id)
             self._progress.advance(stage.kind)
-        ready = self._open.finish(stage)
-        # a worker goes on with the model that it has loaded, before that of another seed
-        next_ones = [each for each in ready if stage.runs_model and each.runs_model]
-        self._ready.add_first(next_ones)
-        self._ready.add(each for each in ready if each not in next_ones)
+        self._ready.add(self._open.finish(stage))
 
     def _failed(self, stage: Stage, outcome: Outcome) -> None:
         failure = outcome.failure or FailureClass.CODE
