@@ -16,6 +16,7 @@ from types import FrameType
 
 from orchestrator.cluster.log import LogLines
 from orchestrator.cluster.release import ran_out_of_memory
+from orchestrator.engine.early_tables import EarlyTables
 from orchestrator.engine.executors.joined_ray import JoinedRay
 from orchestrator.engine.executors.ray_workers import RayExecutor
 from orchestrator.engine.run import compute_missing, noted_damage
@@ -85,8 +86,9 @@ class Pilot:
         def compute(missing: list[Stage]) -> Report:
             before = ran_out_of_memory(self.folder)
             self._schedule = Schedule(
-                plan, store, executor, lines, missing, leave_after=LEAVE_AFTER, out_of_memory=before
-            )
+                plan, store, executor, lines, missing, leave_after=LEAVE_AFTER, out_of_memory=before,
+                tables=EarlyTables(plan, self.folder),
+            )  # fmt: skip
             if self._told_to_stop:
                 self._schedule.stop()
             return self._schedule.run()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.parallel.process_group import ProcessGroup
+from orchestrator.engine.early_tables import EarlyTables
 from orchestrator.engine.executors.choose import make_executor
 from orchestrator.engine.schedule import MOST_REPAIRS, Progress, Report, Schedule
 from orchestrator.environment import refuse_missing_deepspeed
@@ -134,7 +135,7 @@ def _run_logged(
 
     def compute(missing: list[Stage]) -> Report:
         with make_executor(sweep, folder, process_group) as executor:
-            return Schedule(plan, store, executor, progress, missing).run()
+            return Schedule(plan, store, executor, progress, missing, tables=EarlyTables(plan, folder)).run()
 
     try:
         report, n_cells = compute_missing(plan, folder, progress, journal, compute, also=damaged)

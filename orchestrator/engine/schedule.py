@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from orchestrator.engine.early_tables import EarlyTables
 from orchestrator.engine.elsewhere import SHORTEST_PAUSE, Elsewhere
 from orchestrator.engine.executors.base import Executor
 from orchestrator.engine.open_stages import OpenStages
@@ -81,6 +82,7 @@ class Schedule:
             nothing else to do or to wait for. More than `STALE_AFTER`, so that what the dead held is taken over before.
             None waits for as long as it takes.
         out_of_memory: how often stages have run out of memory before, elsewhere.
+        tables: writes tables on the way; None leaves them to the end.
     """
 
     def __init__(
@@ -93,11 +95,13 @@ class Schedule:
         *,
         leave_after: float | None = None,
         out_of_memory: Mapping[str, int] | None = None,
+        tables: EarlyTables | None = None,
     ) -> None:
         self._store = store
         self._executor = executor
         self._progress = progress
         self._leave_after = leave_after
+        self._tables = tables
         self._stages = {stage.stage_id: stage for stage in plan.stages}
         self._open = OpenStages()
         self._ready = ReadyStages(self._open.add(missing), places(plan, missing))
@@ -123,7 +127,7 @@ class Schedule:
         """
         while self._goes_on():
             self._fill()
-            ended = self._executor.next_outcome(self._patience())
+            ended = self._next_outcome()
             if ended is not None:
                 self._ended(*ended)
             if self._in_flight + len(self._ready) < self._executor.capacity:
@@ -132,6 +136,13 @@ class Schedule:
         self._report.blocked = len(given_up) - len(self._report.failures)
         self._report.open = len(self._open) - len(given_up)
         return self._report
+
+    def _next_outcome(self) -> tuple[Stage, Outcome] | None:
+        if self._tables is None or not self._tables.are_due():
+            return self._executor.next_outcome(self._patience())
+        ended = self._executor.next_outcome(0.0)  # workers that are idle get something to do first
+        self._tables.write()
+        return ended
 
     def _goes_on(self) -> bool:
         if self._in_flight:
@@ -201,6 +212,8 @@ class Schedule:
 
     def _finished(self, stage: Stage, outcome: Outcome) -> None:
         self._report.computed += outcome.status is Status.FINISHED
+        if self._tables is not None:
+            self._tables.finished(stage)
         if stage.stage_id not in self._counted:
             self._counted.add(stage.stage_id)
             self._progress.advance(stage.kind)

@@ -52,6 +52,14 @@ def read_manifest(folder: ResultsFolder) -> dict[str, Any] | None:
     return manifest
 
 
+def written_at(folder: ResultsFolder) -> float:
+    """Return when the tables were last written, in seconds since 1970; 0 if there are none."""
+    try:
+        return (folder.tables / MANIFEST).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _manifest(folder: ResultsFolder) -> dict[str, Any] | None:
     try:
         manifest = unsealed(read_plain(folder.tables / MANIFEST))

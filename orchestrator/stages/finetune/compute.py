@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from finetune.training.loop import train_cells
 from finetune.training.origins import starting_from
 from finetune.training.run import Observer
-from finetune.training.settings import Cell
+from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.trainable import Displacement
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
-from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of
+from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of, training_label
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
 from orchestrator.store.batched import Array
@@ -50,6 +50,7 @@ def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
         checkpoint=work.checkpoint(stage),
         observer=_observer(inputs, slices, n_examples) if n_examples else None,
         at_once=work.halved(settings.batch_size),
+        watcher=work.watcher(stage, training_label(stage), settings.steps, _epochs(settings, runs[0])),
     )
     arrays: dict[str, Array] = {}
     facts = []
@@ -59,6 +60,14 @@ def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
         arrays |= {f"{number}.{name}": values for name, values in of_run.items()}
         facts.append(facts_of(part, rate))
     return Product({"runs": facts}, work.write_arrays(stage, arrays))
+
+
+def _epochs(settings: TrainingSettings, run: Run) -> float:
+    """Return how often training sees every example; a step of gradient descent sees all of them."""
+    if settings.optimizer == "gradient_descent":
+        return settings.steps
+    of_a_step = settings.batch_size * settings.gradient_accumulation_steps
+    return settings.steps / -(-run.parameters.problem.n_train // of_a_step)
 
 
 def _inputs(runs: Sequence[Run], work: Work) -> list[TrainingInputs]:
