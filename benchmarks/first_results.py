@@ -84,9 +84,7 @@ def measured(checkout: Path, sweep: str, executor: str, folder: Path) -> Measure
     begun = min(event["time"] for event in events if event["event"] == "started")
     last = max(event["time"] for event in events if event["event"] == "run")
     times = sorted(cell_times(folder / "results", events))
-    return Measured(
-        last - begun, times[0] - begun, times[len(times) // 10] - begun, (seen[0] or ended) - begun
-    )
+    return Measured(last - begun, times[0] - begun, times[len(times) // 10] - begun, (seen[0] or ended) - begun)
 
 
 def journal_of(results: Path) -> Iterator[dict[str, Any]]:

@@ -200,6 +200,7 @@ def run(
     Example: ntksweep run examples/quickstart.yaml --workers 4
     """
     from orchestrator.cli.progress import Bars
+    from orchestrator.cli.watching import looking_at
     from orchestrator.engine.run import run as run_sweep
     from orchestrator.engine.torchrun import follow, launched_group
     from orchestrator.spec import read_spec
@@ -214,7 +215,8 @@ def run(
             end_at_once()  # it waits for the first one, in calls that answer no signal
             follow(checked, spec.parent, process_group, trusts_code=trust_remote_code)
             return
-        with Bars(Terminal(stderr=True)) as bars:
+        folder = ResultsFolder(checked.folder)
+        with Bars(Terminal(stderr=True), looking_at(folder)) as bars:
             ending = run_sweep(
                 checked,
                 spec.parent,
@@ -223,7 +225,6 @@ def run(
                 process_group=process_group,
                 trusts_code=trust_remote_code,
             )
-    folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report
     if as_json:
         facts = {

@@ -29,9 +29,8 @@ class EarlyTables:
 
     def __init__(self, plan: Plan, folder: ResultsFolder) -> None:
         self._plan, self._folder = plan, folder
-        self._completing = {
-            stage.stage_id for solve in plan.solves for stage in (solve.filling[1:] if solve.comparisons else solve.filling)
-        }
+        completing = (solve.filling[1:] if solve.comparisons else solve.filling for solve in plan.solves)
+        self._completing = {stage.stage_id for stages in completing for stage in stages}
         self._began = time.monotonic()
         self._spent, self._last = 0.0, EXPECTED_SECONDS
         self._has_new = False

@@ -13,8 +13,7 @@ def places(plan: Plan, missing: Sequence[Stage]) -> dict[str, int]:
     """Return the place in line of each missing stage, by its identity.
 
     Stages that fill tables stand in the order of `_filling`, each behind those of its inputs that no earlier one needs,
-    which stand as in the plan: cheap inputs such as datasets do not wait for each other, and a worker finds the model of
-    a seed loaded for as long as that seed has stages.
+    which stand as in the plan. A worker then finds the model of a seed loaded for as long as that seed has stages.
 
     Args:
         plan: the plan.

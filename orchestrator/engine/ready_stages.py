@@ -19,7 +19,7 @@ class ReadyStages:
 
     Args:
         stages: the stages that are ready now.
-        places: places in line, by identity; whatever has none, as what has to be computed again, goes before all that do.
+        places: places in line, by identity; what has none, as it has to be computed again, goes before all that do.
     """
 
     def __init__(self, stages: Iterable[Stage], places: Mapping[str, int]) -> None:

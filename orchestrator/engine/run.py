@@ -127,8 +127,11 @@ def run(
 def _run_logged(
     plan: Plan, folder: ResultsFolder, progress: Progress, process_group: ProcessGroup, damaged: Sequence[str]
 ) -> Ending:
+    from orchestrator.plan.estimate import seconds_of_stages
+
     sweep, store, journal = plan.sweep, folder.artifacts(), folder.journal()
-    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
+    estimates = seconds_of_stages(plan, folder)
+    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells, estimates=estimates)
     logger.info("%s", installation_and_libraries())
     logger.info("%s: plan %s of %d cells in %s", sweep.spec.name, plan.plan_id, plan.n_cells, folder.root)
     logger.debug("compute: %s", sweep.spec.compute)

@@ -83,6 +83,15 @@ def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> l
     return found
 
 
+def seconds_of_stages(plan: Plan, folder: ResultsFolder) -> dict[str, float]:
+    """Return the seconds that one stage of each kind takes a worker; kinds whose time cannot be told are left out."""
+    return {
+        cost.kind: round(cost.seconds / cost.missing, 6)
+        for cost in costs(plan, folder, workers=1)
+        if cost.missing and cost.seconds is not None
+    }
+
+
 def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
     """Raise an error if a missing stage exceeds the memory budget, or its results exceed the free disk space.
 
