@@ -2,7 +2,7 @@
 
     python benchmarks/first_results.py [--repeats 3] [--checkouts . ../other] [--executor ray] [--only trained]
 
-Three sweeps of MiniLM: kernels alone on the README's grid (`kernels`), the same of ten seeds and fewer sentences (`seeds`), and one
+Three sweeps of MiniLM: the grid of the README (`kernels`), one of ten seeds and fewer sentences (`seeds`), and one
 whose cells are trained (`trained`). Needs what `make demo` fetches. The checkouts take turns. Times are shares of the
 run, from the first stage begun to the run's end as the journals have them, so that the start of Python does not count.
 """

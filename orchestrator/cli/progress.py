@@ -41,11 +41,11 @@ class Bars:
             TextColumn("{task.description:<8}", markup=False), BarColumn(), MofNCompleteColumn(), console=console
         )
         self._tasks: dict[str, TaskID] = {}
-        self._live = Live(console=console, get_renderable=self._view, refresh_per_second=2)
         self._began = time.monotonic()
         self._found: Status | None = None
         self._workers = 0
         self._over = threading.Event()
+        self._live = Live(console=console, get_renderable=self._view, refresh_per_second=2)
         self._looking = threading.Thread(target=self._keep_looking, name="progress", daemon=True)
 
     def begin(self, totals: dict[str, int], finished: dict[str, int]) -> None:
@@ -111,3 +111,5 @@ class Bars:
             self._looking.join()
         if self._live.is_started:  # otherwise nothing was shown, and stopping would print an empty line
             self._live.stop()
+            if not self._console.is_interactive:
+                self._console.print()  # the last line is then left open

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.arguments import FolderArgument, JsonOption, possible_path, sweep_folder
-from orchestrator.cli.render import cells_table, checks_table, summary_table
+from orchestrator.cli.render import cells_table, checks_table
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
 from orchestrator.standard_json import standard_json
@@ -38,7 +38,9 @@ def show(
     Example: ntksweep show results/quickstart --layer-set layers:4-5 --sort eval_accuracy
     """
     from orchestrator.cli.summary import summarize
+    from orchestrator.cli.summary_view import summary_view
     from orchestrator.results.loading import load
+    from orchestrator.results.tables.manifest import tables_are_complete
 
     results = load(sweep_folder(path).root)
     if layer_set is not None:
@@ -46,9 +48,15 @@ def show(
         return
     summary = summarize(results)
     if as_json:
-        print(standard_json(asdict(summary), indent=1))
+        print(standard_json(summary.to_json(), indent=1))
         return
-    Terminal().print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
+    console = Terminal()
+    for part in summary_view(summary, console.width):
+        console.print(part)
+    if not tables_are_complete(results.folder):
+        console.print(
+            "these are the cells so far, and what is missing may be better: `ntksweep status` says how the sweep stands"
+        )
 
 
 _SHOWN = ("seed", "n_train", "lambda_given", "train_loss", "eval_loss", "eval_accuracy", "eval_pearson", "gcv")

@@ -19,7 +19,7 @@ from orchestrator.cli.arguments import (
     possible_path,
     traceback_wanted,
 )
-from orchestrator.cli.render import costs_table, human_seconds, summary_table
+from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.cli.stopping import end_at_once
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, SpecError
@@ -252,24 +252,16 @@ def _override(spec: "Spec", executor: str | None, workers: int | None) -> "Spec"
     return spec.model_copy(update={"compute": spec.compute.model_copy(update=changes)})
 
 
-def _of_tasks(values: dict[str, float]) -> str:
-    """Write a number, or one for each of several tasks."""
-    if len(values) == 1:
-        return f"{next(iter(values.values())):.4g}"
-    return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
-
-
 def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> None:
     from orchestrator.cli.notes import notes_of
     from orchestrator.cli.summary import summarize
+    from orchestrator.cli.summary_view import summary_view
     from orchestrator.results.loading import Results
 
     console = Terminal()
     if ending.n_cells:
-        summary = summarize(Results(folder))
-        console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
-        if summary.majority_accuracy:
-            console.print(f"majority baseline: {_of_tasks(summary.majority_accuracy)}")
+        for part in summary_view(summarize(Results(folder)), console.width):
+            console.print(part)
         console.print()
     for note in notes_of(ending.plan):
         console.print(note)
@@ -290,3 +282,5 @@ def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> 
         f"{ending.n_cells} of {ending.plan.n_cells} cells in {as_typed(folder.tables)}/cells",
         soft_wrap=True,
     )
+    if ending.n_cells:
+        console.print(f"`ntksweep report {as_typed(folder.root)}` makes a page of them", soft_wrap=True)

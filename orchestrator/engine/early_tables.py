@@ -20,7 +20,7 @@ EXPECTED_SECONDS = 0.1
 
 
 class EarlyTables:
-    """Writes the tables of the cells that are complete, now and then.
+    """Writes the tables of what is finished, now and then.
 
     Args:
         plan: the plan.
@@ -29,18 +29,17 @@ class EarlyTables:
 
     def __init__(self, plan: Plan, folder: ResultsFolder) -> None:
         self._plan, self._folder = plan, folder
-        completing = (solve.filling[1:] if solve.comparisons else solve.filling for solve in plan.solves)
-        self._completing = {stage.stage_id for stages in completing for stage in stages}
+        self._filling = {stage.stage_id for stage in plan.filling}
         self._began = time.monotonic()
         self._spent, self._last = 0.0, EXPECTED_SECONDS
         self._has_new = False
 
     def finished(self, stage: Stage) -> None:
-        """Note that a stage is finished, which may have completed cells."""
-        self._has_new |= stage.stage_id in self._completing
+        """Note that a stage is finished, which may fill cells, or the columns of cells about training."""
+        self._has_new |= stage.stage_id in self._filling
 
     def are_due(self) -> bool:
-        """Tell whether there are complete cells that are in no table, and the next tables take no more than `SHARE`."""
+        """Tell whether something is finished that is in no table, and the next tables take no more than `SHARE`."""
         return self._has_new and self._spent + self._last <= SHARE * (time.monotonic() - self._began)
 
     def write(self) -> None:

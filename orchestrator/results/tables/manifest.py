@@ -78,6 +78,12 @@ def cells_in_complete_tables(plan: "Plan", folder: ResultsFolder) -> int | None:
     return cells_in(manifest)
 
 
+def tables_are_complete(folder: ResultsFolder) -> bool:
+    """Tell whether the tables have every row of the plan that they were written for."""
+    manifest = _manifest(folder)
+    return manifest is not None and bool(manifest["complete"])
+
+
 def cells_in(manifest: dict[str, Any]) -> int:
     """Return how many cells have all their numbers in the tables of a manifest."""
     # Before there was training, every row was such a cell.
