@@ -97,7 +97,7 @@ def _fitting(columns: list[Column], sets: Sequence[LayerSetSummary], width: int)
 
 def _width(columns: Sequence[Column], sets: Sequence[LayerSetSummary]) -> int:
     widths = [max(map(len, [*each.heading.split("\n"), *map(each.text, sets)])) for each in columns]
-    return sum(widths) + len(columns) - 1
+    return sum(widths) + 2 * (len(columns) - 1)
 
 
 def _mean(found: Mean | None) -> str:
@@ -118,8 +118,8 @@ def _below(summary: Summary) -> Iterator[str]:
         yield f"majority baseline: accuracy {_of_tasks(summary.majority_accuracy)}"
     if edges := sum(each.at_edge for each in summary.layer_sets):
         yield (
-            f"(edge): in {edges} of {len(summary.layer_sets)} rows the best lambda is the smallest or largest of the grid; "
-            "one beyond it may be better"
+            f"(edge): in {edges} of {len(summary.layer_sets)} rows the best lambda is the smallest or largest of the "
+            "grid; one beyond it may be better"
         )
     if summary.trained and any(each.chosen_by == "eval_loss" for each in summary.layer_sets):
         yield "layer sets that are not trained yet stand at the best lambda of the ridge solution"
