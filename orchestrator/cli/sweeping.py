@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +29,7 @@ from orchestrator.sweep.on_change import OnChange
 if TYPE_CHECKING:
     from orchestrator.plan.estimate import Kernels
     from orchestrator.plan.plan import Plan
+    from orchestrator.results.status import Status
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
 
@@ -191,6 +193,15 @@ def run(
     workers: Annotated[int | None, typer.Option(help="Worker processes; overrides the spec.", min=1)] = None,
     on_change: OnChangeOption = OnChange.REFUSE,
     trust_remote_code: TrustOption = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write each trained cell as a run of TensorBoard into this folder, while it is trained.",
+            metavar="FOLDER",
+            show_default=False,
+            callback=possible_path,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a sweep, or go on with one that was interrupted.
@@ -200,7 +211,6 @@ def run(
     Example: ntksweep run examples/quickstart.yaml --workers 4
     """
     from orchestrator.cli.progress import Bars
-    from orchestrator.cli.watching import looking_at
     from orchestrator.engine.run import run as run_sweep
     from orchestrator.engine.torchrun import follow, launched_group
     from orchestrator.spec import read_spec
@@ -216,7 +226,7 @@ def run(
             follow(checked, spec.parent, process_group, trusts_code=trust_remote_code)
             return
         folder = ResultsFolder(checked.folder)
-        with Bars(Terminal(stderr=True), looking_at(folder)) as bars:
+        with _boarded(checked, folder, tensorboard) as look, Bars(Terminal(stderr=True), look) as bars:
             ending = run_sweep(
                 checked,
                 spec.parent,
@@ -243,6 +253,37 @@ def run(
         _print_ending(ending, folder, show_trace=traceback_wanted())
     if report.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)
+
+
+@contextmanager
+def _boarded(spec: "Spec", folder: "ResultsFolder", into: Path | None) -> "Iterator[Callable[[], Status]]":
+    """Return a function that reads how the sweep stands, and writes what is new for TensorBoard, if that is asked for.
+
+    Raises:
+        SweepError: TensorBoard is not there, its folder cannot be written, or the sweep trains nothing.
+    """
+    from orchestrator.cli.watching import looking_at
+
+    look = looking_at(folder)
+    if into is None:
+        yield look
+        return
+    if spec.finetune is None:
+        raise SpecError("--tensorboard writes trained cells, and this spec trains none: it has no section `finetune`")
+    from orchestrator.results.tensorboard import TensorBoard
+
+    board = TensorBoard(folder, into)
+
+    def look_and_write() -> "Status":
+        found = look()
+        board.update(found)
+        return found
+
+    try:
+        yield look_and_write
+        look_and_write()
+    finally:
+        board.close()
 
 
 def _override(spec: "Spec", executor: str | None, workers: int | None) -> "Spec":
