@@ -1,7 +1,7 @@
 """The best lambda of each layer set, with whose numbers they are: what `run` and `show` say of a sweep."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class LayerSetSummary:
         best_lambda: the lambda, as the spec gives it, with the lowest mean of `chosen_by`.
         chosen_by: the column that chose it: finetune_eval_loss, or eval_loss where nothing is trained yet.
         at_edge: whether it is the smallest or the largest lambda of the grid.
-        numbers: by column of `cells`, the mean over seeds there.
+        numbers: by column of `cells`, the mean over seeds there; None where no seed has a number.
         condition_number_relative_sigma: geometric mean over all lambdas and seeds; nan where a cell has none.
         effective_rank: mean over those.
     """
@@ -68,7 +68,7 @@ class LayerSetSummary:
     best_lambda: float
     chosen_by: str
     at_edge: bool
-    numbers: dict[str, Mean]
+    numbers: dict[str, Mean | None]
     condition_number_relative_sigma: float
     effective_rank: float
 
@@ -99,7 +99,7 @@ class Summary:
         """Return everything as JSON, each number under the name of its column of `cells`."""
         facts = vars(self) | {"layer_sets": [], "metric": f"eval_{self.metric}"}
         for each in self.layer_sets:
-            numbers = {name: vars(found) for name, found in each.numbers.items()}
+            numbers = {name: found and vars(found) for name, found in each.numbers.items()}
             about = {name: value for name, value in vars(each).items() if name != "numbers"}
             facts["layer_sets"].append(about | numbers)
         return facts
@@ -115,9 +115,11 @@ def summarize(results: Results) -> Summary:
     lambdas = cells["lambda_given"].unique().to_pylist()
     edges = {min(lambdas), max(lambdas)} if len(lambdas) > 1 else set()
     classification = "classification" in cells["task_kind"].unique().to_pylist()
+    metric = "accuracy" if classification else "pearson"
+    named = [name for name in _OUTCOMES if cells[name].null_count < len(cells) or name == f"eval_{metric}"]
     return Summary(
-        layer_sets=[_best(rows, edges) for rows in _by_layer_set(cells)],
-        metric="accuracy" if classification else "pearson",
+        layer_sets=[_best(rows, edges, named) for rows in _by_layer_set(cells)],
+        metric=metric,
         trained=trained,
         n_seeds=pc.count_distinct(cells["seed"]).as_py(),
         least_seeds=LEAST_SEEDS,
@@ -175,7 +177,7 @@ def _by_layer_set(cells: pa.Table) -> Iterable[list[dict[str, Any]]]:
     return found.values()
 
 
-def _best(rows: Sequence[Mapping[str, Any]], edges: set[float]) -> LayerSetSummary:
+def _best(rows: Sequence[Mapping[str, Any]], edges: set[float], named: Sequence[str]) -> LayerSetSummary:
     first = rows[0]
     judge = "finetune_eval_loss" if any(row["finetune_eval_loss_count"] for row in rows) else "eval_loss"
     most = max(row[f"{judge}_count"] for row in rows)
@@ -197,17 +199,17 @@ def _best(rows: Sequence[Mapping[str, Any]], edges: set[float]) -> LayerSetSumma
         best_lambda=float(chosen["lambda_given"]),
         chosen_by=judge,
         at_edge=chosen["lambda_given"] in edges,
-        numbers=dict(_numbers(chosen)),
+        numbers={name: _mean_of(chosen, name) for name in named},
         condition_number_relative_sigma=math.exp(_mean(rows, "log_condition")) if known else math.nan,
         effective_rank=_mean(rows, "effective_rank"),
     )
 
 
-def _numbers(row: Mapping[str, Any]) -> Iterator[tuple[str, Mean]]:
-    for name in _OUTCOMES:
-        if count := row[f"{name}_count"]:
-            spread = row[f"{name}_stddev"]
-            yield name, Mean(row[f"{name}_mean"], None if spread is None else spread / math.sqrt(count), count)
+def _mean_of(row: Mapping[str, Any], name: str) -> Mean | None:
+    count, spread = row[f"{name}_count"], row[f"{name}_stddev"]
+    if not count:
+        return None
+    return Mean(row[f"{name}_mean"], None if spread is None else spread / math.sqrt(count), count)
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:
