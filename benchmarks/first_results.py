@@ -102,7 +102,7 @@ def cell_times(results: Path, events: list[dict[str, Any]]) -> Iterator[float]:
         for solve, sets, each in zip(problem["stages"], division, compared, strict=True):
             if not each:
                 yield from [finished[solve]] * (len(plan["lambdas"]) * len(sets))
-            for stage, _, _, count in each:
+            for stage, _, _, count, *_ in each:
                 yield from [max(finished[solve], finished[stage])] * count
 
 

@@ -16,13 +16,12 @@ from orchestrator.store.artifacts import Artifact, layout_of
 from orchestrator.store.batched import Array, BatchedLayout
 from orchestrator.store.checkpoints import FileCheckpoint
 from orchestrator.store.stage import Reads, Stage, StageKind
-from orchestrator.store.training_progress import ProgressFile
 
 if TYPE_CHECKING:
     import torch
 
     from finetune.model.scorer import Scorer
-    from finetune.training.run import Checkpoint, Watcher
+    from finetune.training.run import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +75,6 @@ class Work:
         self._shared = state.shared(kind)
         self._unpublished: list[ArrayFile] = []
         self._checkpoints: list[FileCheckpoint] = []
-        self._progress: list[ProgressFile] = []
 
     def shared(self, make: Callable[[], T]) -> T:
         """Return an object that consecutive stages of one kind share; the first one creates it.
@@ -166,20 +164,6 @@ class Work:
 
         return ProcessGroupCheckpoint(self.process_group, checkpoint)
 
-    def watcher(self, stage: Stage, label: str, steps: int, epochs: float) -> "Watcher | None":
-        """Return who tells people how far a training is; None but in the first process of a group.
-
-        Args:
-            stage: the stage.
-            label: what is trained, for people.
-            steps: updates that it makes.
-            epochs: passes over the training examples that these are.
-        """
-        if not self.process_group.leads:
-            return None
-        self._progress.append(ProgressFile(self.folder.training / f"{stage.stage_id}.json", label, steps, epochs))
-        return self._progress[-1]
-
     def met(self, peak_memory: int) -> int:
         """Wait until every process of the group has written its share; return the largest of their peaks of memory."""
         if self.process_group.size == 1:
@@ -203,8 +187,6 @@ class Work:
         while self._unpublished:
             self._unpublished.pop().discard()
         self._checkpoints.clear()
-        while self._progress:
-            self._progress.pop().remove()
 
     def scorer(self, parameters: ScorerParameters, head: Artifact | None, groups: Sequence[str]) -> "Scorer":
         """Return the model with its adapter and head, as `ModelCache.scorer`."""

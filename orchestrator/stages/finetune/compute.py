@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 from finetune.training.loop import train_cells
 from finetune.training.origins import starting_from
 from finetune.training.run import Observer
-from finetune.training.settings import Cell, TrainingSettings
+from finetune.training.settings import Cell
 from finetune.training.trainable import Displacement
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
-from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of, training_label
+from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
+from orchestrator.stages.finetune.watching import watching
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage
 
@@ -41,17 +42,18 @@ def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
     else:
         origins = [starts.index(own) for own in inputs for _ in lambdas[own]]
         model = starts[0].model_of([start.origin() for start in starts], origins)
-    trained = train_cells(
-        model,
-        [start.targets() for start in starts],
-        settings,
-        cells,
-        seeds=[start.seed for start in starts],
-        checkpoint=work.checkpoint(stage),
-        observer=_observer(inputs, slices, n_examples) if n_examples else None,
-        at_once=work.halved(settings.batch_size),
-        watcher=work.watcher(stage, training_label(stage), settings.steps, _epochs(settings, runs[0])),
-    )
+    with watching(stage, work, settings) as watcher:
+        trained = train_cells(
+            model,
+            [start.targets() for start in starts],
+            settings,
+            cells,
+            seeds=[start.seed for start in starts],
+            checkpoint=work.checkpoint(stage),
+            observer=_observer(inputs, slices, n_examples) if n_examples else None,
+            at_once=work.halved(settings.batch_size),
+            watcher=watcher,
+        )
     arrays: dict[str, Array] = {}
     facts = []
     for number, (own, chosen, rate) in enumerate(zip(inputs, slices, rates, strict=True)):
@@ -60,14 +62,6 @@ def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
         arrays |= {f"{number}.{name}": values for name, values in of_run.items()}
         facts.append(facts_of(part, rate))
     return Product({"runs": facts}, work.write_arrays(stage, arrays))
-
-
-def _epochs(settings: TrainingSettings, run: Run) -> float:
-    """Return how often training sees every example; a step of gradient descent sees all of them."""
-    if settings.optimizer == "gradient_descent":
-        return settings.steps
-    of_a_step = settings.batch_size * settings.gradient_accumulation_steps
-    return settings.steps / -(-run.parameters.problem.n_train // of_a_step)
 
 
 def _inputs(runs: Sequence[Run], work: Work) -> list[TrainingInputs]:
