@@ -49,7 +49,8 @@ def _heading(summary: Summary) -> Iterator[str]:
     else:
         yield "Ridge solutions: the linearized model, solved exactly; nothing was trained"
         yield "Each layer set at its best lambda, by evaluation loss"
-    yield f"mean±standard error over {summary.n_seeds} seeds" if summary.n_seeds > 1 else "one seed"
+    seeds = f"mean±standard error over {summary.n_seeds} seeds" if summary.n_seeds > 1 else "one seed"
+    yield seeds + ("; lambda in units of trace/M" if summary.lambda_scale == "trace" else "")
 
 
 def _columns(summary: Summary) -> Iterator[Column]:

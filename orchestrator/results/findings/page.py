@@ -60,7 +60,7 @@ def _head(found: Findings) -> Iterator[str]:
     yield ""
     yield (
         f"{found.n_cells} trained cells of {spec.model.path}, {found.n_diverged} of which diverged. Means are over "
-        f"layer sets and seeds, {_brackets(found)}. The spec is in `spec.yaml`, all numbers in the tables beside this "
+        f"layer sets and seeds{_brackets(found)} The spec is in `spec.yaml`, all numbers in the tables beside this "
         "page."
     )
     yield ""
@@ -76,10 +76,10 @@ def _brackets(found: Findings) -> str:
     counts = found.linearity
     seeds, sets = (int(counts[name].max()) if len(counts) else 0 for name in ("n_seeds", "n_layer_sets"))
     if few := too_few(seeds=seeds, layer_sets=sets):
-        return f"without intervals, and nothing is in bold: {few.rstrip('.')}"
+        return f". {few} So there are none here, and nothing is in bold."
     return (
-        f"brackets hold 95 % intervals: percentiles of {BOOTSTRAP_DRAWS:,} draws of layer sets and seeds with "
-        f"replacement, where there are at least {LEAST_SETS} layer sets and {LEAST_SEEDS} seeds"
+        f", brackets hold 95 % intervals: percentiles of {BOOTSTRAP_DRAWS:,} draws of layer sets and seeds with "
+        f"replacement, where there are at least {LEAST_SETS} layer sets and {LEAST_SEEDS} seeds."
     )
 
 
@@ -129,7 +129,9 @@ def _linearity_columns(rows: pd.DataFrame) -> dict[str, tuple[str, bool]]:
 
 
 def _threshold(rows: pd.DataFrame) -> str:
-    close = rows["difference_eval_relative_high"] <= LINEAR_UP_TO
+    few = _are_few(rows["n_seeds"].max(), rows["n_layer_sets"].max())
+    close = rows[f"difference_eval_relative{'' if few else '_high'}"] <= LINEAR_UP_TO
+    whole, included = ("", "on average") if few else (" with its whole interval", "interval included")
     majority = rows["majority_accuracy"].iloc[0] if "majority_accuracy" in rows else None
     always = "" if majority is None or pd.isna(majority) else f" Majority baseline: {majority:.3f}."
     before = rows["initial_eval_accuracy"].iloc[0] if "initial_eval_accuracy" in rows else None
@@ -138,12 +140,12 @@ def _threshold(rows: pd.DataFrame) -> str:
         above, n_seeds = rows["n_seeds_above_majority"].iloc[0], rows["n_seeds"].iloc[0]
         started = f" Before fine-tuning: {before:.3f}, better than the majority baseline in {above} of {n_seeds} seeds."
     if not close.any():
-        says = f"At no λ of the grid is |f − f_lin| / |f| below {LINEAR_UP_TO:g} with its whole interval."
+        says = f"At no λ of the grid is |f − f_lin| / |f| below {LINEAR_UP_TO:g}{whole}."
     else:
         # The smallest lambda from which on it holds for every larger one as well.
         from_here = rows["lambda_given"][close[::-1].cummin()[::-1]]
         says = (
-            f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g}, interval included, from λ = {from_here.min():.3g} on."
+            f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g}, {included}, from λ = {from_here.min():.3g} on."
             if len(from_here)
             else f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g} at some λ, but not at the largest."
         )

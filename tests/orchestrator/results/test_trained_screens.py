@@ -85,7 +85,7 @@ def test_a_screen_says_whose_numbers_and_how_far_to_trust_them(trained: Path):
     wide, narrow = printed(trained, 200), printed(trained, 80)
     for lines in (wide, narrow):
         assert lines[0].startswith("Each layer set at its best lambda, by evaluation loss of the fine-tuned model")
-        assert "mean±standard error over 3 seeds" in lines
+        assert "mean±standard error over 3 seeds; lambda in units of trace/M" in lines
         (place,) = (number for number, line in enumerate(lines) if line.startswith("n_train"))
         assert lines[place - 1].split()[:3] == ["ridge", "linearized", "fine-tuned"]
         assert any(line.startswith("majority baseline: accuracy 0.") for line in lines)
