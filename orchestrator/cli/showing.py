@@ -76,9 +76,12 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
         known = cells.to_arrow(["layer_set"])["layer_set"].unique().to_pylist()
         raise ResultsError(f"there is no layer set `{layer_set}`; there are: {', '.join(known[:20])}")
     if rows[sort].null_count == len(rows):
+        from orchestrator.results.tables.cells import stage_of
+
+        filled = f", which a stage `{kind}` fills" if (kind := stage_of(sort)) else ""
         raise ResultsError(
-            f"no cell of {layer_set} has `{sort}`: metrics are those of the kind of task, and what training left is "
-            "there where something was trained"
+            f"no cell of {layer_set} has `{sort}`{filled}: metrics are those of the kind of task, and what training "
+            "left is there where something was trained"
         )
     if as_json:
         print(standard_json(rows.to_pylist(), indent=1))

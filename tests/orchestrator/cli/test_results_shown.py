@@ -123,7 +123,12 @@ def test_show_suggests_the_nearest_column_and_lists_layer_sets(finished: Path):
 def test_show_says_that_a_metric_is_none_of_the_task(finished: Path):
     answer = ntksweep("show", finished, "--layer-set", "layers:0", "--sort", "eval_pearson")
     assert answer.status == 2
-    assert "no cell of layers:0 has `eval_pearson`: metrics are those of the kind of task" in answer.errors
+    assert (
+        "no cell of layers:0 has `eval_pearson`, which a stage `solve` fills: metrics are those of the kind of task"
+        in answer.errors
+    )
+    answer = ntksweep("show", finished, "--layer-set", "layers:0", "--sort", "finetune_eval_loss")
+    assert "has `finetune_eval_loss`, which a stage `compare` fills" in answer.errors
 
 
 # --- export
