@@ -65,7 +65,9 @@ class Meter:
             for name in ("fsync", "fdatasync"):
                 stack.enter_context(mock.patch.object(os, name, self._syncing(getattr(os, name))))
             stack.enter_context(mock.patch.object(Scorer, "begin_rows", self._passing(Scorer.begin_rows)))
-            stack.enter_context(mock.patch.object(StageWorker, "execute", self._executing(StageWorker.execute)))
+            stack.enter_context(
+                mock.patch.object(StageWorker, "_release_after", self._executing(StageWorker._release_after))
+            )
             stack.enter_context(mock.patch("orchestrator.engine.run.collect", self._as_kind("tables", tables.collect)))
             begun = time.process_time()
             yield
@@ -73,8 +75,8 @@ class Meter:
             self.costs["between stages"].seconds += rest
 
     def _executing(self, execute: Callable[..., Any]) -> Callable[..., Any]:
-        def measured(worker: Any, stage: Any, *arguments: Any) -> Any:
-            return self._as_kind(stage.kind, execute)(worker, stage, *arguments)
+        def measured(worker: Any, task: Any, *arguments: Any) -> Any:
+            return self._as_kind(task[0].kind, execute)(worker, task, *arguments)
 
         return measured
 

@@ -73,7 +73,7 @@ def dry_run(
         own = _Trial(
             _text(config), model, adapter, head, _short_batch(texts, batch_tokens), n_outputs, config, together
         )
-        if _size(own) > _SMALL and (shallow := _shallow(config)) is not None:
+        if _size(own) > _SMALL and (shallow := shallow_config(config)) is not None:
             cut = replace(own, config=shallow, text=_text(shallow))
             # a failure of this copy may come from the layers that it lacks
             if _size(cut) <= _LARGE and _passes(cut):
@@ -118,7 +118,7 @@ def _short_batch(texts: TokenizedTexts, tokens: int | None) -> Batch:
     return texts.batch(chosen[:1] if alone else chosen)
 
 
-def _shallow(config: PreTrainedConfig) -> PreTrainedConfig | None:
+def shallow_config(config: PreTrainedConfig) -> PreTrainedConfig | None:
     """Return the configuration of the model's first layers alone; None where it does not say how many there are."""
     cut = deepcopy(config)
     part: Any = cut.get_text_config()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from finetune.model.adapter import dense_parts
 from finetune.model.architecture import (
@@ -53,6 +53,7 @@ class ModelFacts:
         n_layers: layers that have linear modules of their own.
         hidden_size: width d of the hidden states.
         n_parameters: scalars of the model, head included, adapter not.
+        linear_parameters: those of linear modules with which a token is multiplied; the head's not.
         weight_bytes: their size in memory.
         largest_layer_bytes: that of the largest layer, or of the embeddings if those are larger.
         linear_width: inputs and outputs of all linear modules together: about the numbers that are kept of a token for
@@ -65,6 +66,7 @@ class ModelFacts:
     n_layers: int
     hidden_size: int
     n_parameters: int
+    linear_parameters: int
     weight_bytes: int
     largest_layer_bytes: int
     linear_width: int
@@ -103,6 +105,7 @@ def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSett
         n_layers=n_layers(network),
         hidden_size=int(network.config.get_text_config().hidden_size),
         n_parameters=sum(p.numel() for p in parameters),
+        linear_parameters=linear_parameters(network),
         weight_bytes=_bytes(network),
         largest_layer_bytes=_largest_layer_bytes(network),
         linear_width=sum(sum(module.weight.shape) for module in linears(base_model(network)).values()),
@@ -113,6 +116,26 @@ def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSett
 
 def _bytes(module: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in module.parameters())
+
+
+def linear_parameters(network: PreTrainedModel) -> int:
+    """Return the scalars of linear modules with which a token is multiplied: of experts, of those that it goes to."""
+    base, config = base_model(network), network.config.get_text_config()
+    chosen = getattr(config, "num_experts_per_tok", None)
+    # Experts are kept together, (experts, out, in), or as a list of linear modules.
+    together = sum(p.numel() / len(p) for p in base.parameters() if p.dim() == 3) * (chosen or 1)
+    experts, rest = 0.0, 0
+    for name, module in linears(base).items():
+        if ".experts." in name and chosen:
+            experts += module.weight.numel() * chosen / _n_experts(config)
+        else:
+            rest += module.weight.numel()
+    return int(together + experts + rest)
+
+
+def _n_experts(config: PreTrainedConfig) -> int:
+    names = ("num_local_experts", "num_experts", "n_routed_experts")
+    return next((int(found) for name in names if (found := getattr(config, name, None))), 1)
 
 
 def _largest_layer_bytes(network: PreTrainedModel) -> int:

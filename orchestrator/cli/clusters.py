@@ -189,7 +189,7 @@ def _print_offer(console: Terminal, offer: Any) -> None:
     guessed = "" if all(cost.measured for cost in offer.costs if cost.missing) else ", by the speed of this machine"
     console.print(
         f"about {human_seconds(offer.estimated_hours * 3600)} once they all run{guessed}; "
-        f"{human_bytes(sum(cost.disk_bytes for cost in offer.costs))} on disk",
+        f"{human_bytes(sum(cost.written_bytes for cost in offer.costs))} on disk",
     )
     if offer.count < offer.wanted:
         console.print(f"{offer.wanted} were asked for; you may queue no more", style="yellow")

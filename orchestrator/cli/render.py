@@ -1,6 +1,6 @@
 """Tables on the terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -23,24 +23,34 @@ def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: st
 
 
 def costs_table(costs: "Sequence[Cost]") -> Table:
-    """Return a table of the missing stages and their costs."""
+    """Return a table of the missing stages and their costs; what concerns a GPU only where there is one."""
+    columns: dict[str, Callable[[Cost], str]] = {
+        "stage": lambda cost: cost.kind,
+        "planned": lambda cost: str(cost.stages),
+        "there": lambda cost: str(cost.stages - cost.missing),
+        "FLOPs": lambda cost: f"{cost.flops:.1e}" if cost.flops else "-",
+        "read": lambda cost: _bytes_or_none(cost.read_bytes),
+        "written": lambda cost: _bytes_or_none(cost.written_bytes),
+        "memory": lambda cost: _bytes_or_none(cost.memory_bytes),
+        "moved": lambda cost: _bytes_or_none(cost.moved_bytes),
+        "on the GPU": lambda cost: _bytes_or_none(cost.device_bytes),
+        "time": _time_of,
+    }
+    if not any(cost.device_bytes for cost in costs):
+        del columns["moved"], columns["on the GPU"]
+    return rows_table(list(columns), ([of(cost) for of in columns.values()] for cost in costs))
+
+
+def _bytes_or_none(n_bytes: int) -> str:
     from orchestrator.spec.quantities import human_bytes
 
-    rows = [
-        (
-            cost.kind,
-            str(cost.stages),
-            str(cost.stages - cost.missing),
-            f"{cost.flops:.1e}" if cost.flops else "-",
-            human_bytes(cost.disk_bytes),
-            human_bytes(cost.memory_bytes) if cost.memory_bytes else "-",
-            "-"
-            if cost.seconds is None
-            else human_seconds(cost.seconds) + ("" if cost.measured or not cost.missing else " ~"),
-        )
-        for cost in costs
-    ]
-    return rows_table(("stage", "planned", "there", "FLOPs", "disk", "memory", "time"), rows)
+    return human_bytes(n_bytes) if n_bytes else "-"
+
+
+def _time_of(cost: "Cost") -> str:
+    if cost.seconds is None:
+        return "-"
+    return human_seconds(cost.seconds) + ("" if cost.measured or not cost.missing else " ~")
 
 
 def checks_table(checks: "Sequence[Check]") -> Table:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,8 +27,9 @@ from orchestrator.errors import ExitCode, SpecError
 from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
-    from orchestrator.plan.estimate import Kernels
+    from orchestrator.plan.estimate import Cost, Kernels
     from orchestrator.plan.plan import Plan
+    from orchestrator.plan.speeds import Speeds
     from orchestrator.results.status import Status
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
@@ -83,7 +84,15 @@ def schema() -> None:
     print(json_schema(), end="")
 
 
-def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: JsonOption = False) -> None:
+def plan(
+    spec: SpecArgument,
+    *,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure this machine for some seconds, with the model, for the times.")
+    ] = False,
+    trust_remote_code: TrustOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Say what a sweep would compute, what is there already, and what it costs; computes nothing.
 
     Example: ntksweep plan examples/quickstart.yaml
@@ -93,6 +102,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     from orchestrator.engine.run import resolve
     from orchestrator.plan.estimate import costs, kernels, refuse_what_cannot_fit
     from orchestrator.plan.plan import make_plan, missing_stages
+    from orchestrator.plan.probe import probed_speeds
+    from orchestrator.plan.speeds import speeds_of
     from orchestrator.spec import read_spec
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.sweep.folder import ResultsFolder
@@ -105,7 +116,8 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
     folder = ResultsFolder(checked.folder)
     sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
-    found = costs(made, folder)
+    speeds = probed_speeds(made, folder) if probe else speeds_of(checked, folder)
+    found = costs(made, folder, speeds)
     missing = missing_stages(made, folder.artifacts())
     decomposed, multiplied = (kernels(made, missing, iterative=iterative) for iterative in (False, True))
     workers = worker_count(sweep)
@@ -130,13 +142,23 @@ def plan(spec: SpecArgument, trust_remote_code: TrustOption = False, as_json: Js
         print(json.dumps(facts, indent=1))
     else:
         console = Terminal()
-        _print_plan(console, made, found, workers, [*_kernels_said(made, decomposed, multiplied), *notes])
+        times = _times_said(found, speeds, workers)
+        _print_plan(console, made, found, times, [*_kernels_said(made, decomposed, multiplied), *notes])
         console.print(f"results: {folder.root}", soft_wrap=True)
     if any(cost.missing for cost in found):
         refuse_untrusted_code(sweep)
         refuse_unwritable(folder.root)
     refuse_what_cannot_fit(made, folder)
     refuse_model_that_cannot_fit(sweep, made.variants[0].survey, device)
+
+
+def _times_said(found: "Sequence[Cost]", speeds: "Speeds | None", workers: int) -> str:
+    known = [cost.seconds for cost in found if cost.seconds is not None]
+    guessed = any(cost.missing and not cost.measured for cost in found)
+    said = f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
+    if speeds is None and guessed:
+        return f"{said}, where times are known: those of a GPU that is not here come with --probe, where it is"
+    return said + (f", estimated from {speeds.source} (~)" if guessed and speeds else "")
 
 
 def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") -> Iterator[str]:
@@ -153,7 +175,7 @@ def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") ->
         )
 
 
-def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: list[str]) -> None:
+def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: list[str]) -> None:
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)
@@ -168,17 +190,12 @@ def _print_plan(console: Terminal, made: Any, found: Any, workers: int, notes: l
     )
     console.print(
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
-        + (f"; {zero} groups have structurally zero parts, which are skipped" if zero else ""),
+        + (f"; {zero} groups lack parameters whose gradient is always zero at the start" if zero else ""),
     )
     console.print()
     console.print(costs_table(found))
     console.print()
-    known = [cost.seconds for cost in found if cost.seconds is not None]
-    guessed = any(cost.missing and not cost.measured for cost in found)
-    console.print(
-        f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
-        + (", estimated from the speed of this machine's matrix product (~)" if guessed else ""),
-    )
+    console.print(times)
     console.print("memory is that of one worker for Jacobians and kernels, beside the model and its activations")
     for note in notes:
         console.print(note)

@@ -25,6 +25,7 @@ from orchestrator.installation import check_command
 from orchestrator.plan.estimate import Cost, costs, refuse_what_cannot_fit
 from orchestrator.plan.index import keep_plan
 from orchestrator.plan.plan import Plan
+from orchestrator.plan.speeds import speeds_of
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.store.files import make_folder, refuse_unwritable
 from orchestrator.sweep.folder import ResultsFolder
@@ -141,7 +142,8 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         check=check_command(),
     )
     workers = sum(sizes) * profile.nodes * profile.tasks_per_node
-    offer = Offer(plan, costs(plan, folder, workers=workers), profile, count, sizes, request, submission, left_out)
+    offered = costs(plan, folder, speeds_of(plan.sweep.spec, folder), workers=workers)
+    offer = Offer(plan, offered, profile, count, sizes, request, submission, left_out)
     for text in offer.scripts:
         try_script(text)
     return offer

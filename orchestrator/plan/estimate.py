@@ -1,23 +1,20 @@
-"""Costs of a sweep, estimated before anything runs: FLOPs, bytes on disk, memory of a worker, time."""
+"""Costs of a sweep, estimated before anything runs: operations, bytes, memory of a worker, time."""
 
 import shutil
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import BudgetError
 from orchestrator.plan.plan import Plan, missing_stages
+from orchestrator.plan.speeds import Speeds, processor_speeds, speeds_of
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.stages.registry import KINDS
 from orchestrator.stages.solve import SOLVE, SolveParameters
 from orchestrator.store.history import History
-from orchestrator.store.stage import Stage
+from orchestrator.store.stage import Stage, StageCost
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.workers import worker_count
-
-EFFICIENCY = 0.5
-"""Share of the speed of one large matrix product that a stage reaches, where nothing was measured yet."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +26,11 @@ class Cost:
         stages: stages in the plan.
         missing: stages that are to be computed.
         flops: floating-point operations of those.
-        disk_bytes: bytes that they leave.
-        memory_bytes: most memory that one of them takes for Jacobians and blocks, beside the model.
+        read_bytes: bytes that they read from the disk, at most.
+        written_bytes: bytes that they leave there.
+        moved_bytes: bytes that they bring to a GPU and back.
+        memory_bytes: most memory that one of them takes for Jacobians and blocks on the host, beside the model.
+        device_bytes: most memory that one of them takes for them on a GPU.
         seconds: time of those on all workers together; None where it cannot be told.
         measured: whether the time comes from finished stages of this sweep.
     """
@@ -39,57 +39,90 @@ class Cost:
     stages: int
     missing: int
     flops: float
-    disk_bytes: int
+    read_bytes: int
+    written_bytes: int
+    moved_bytes: int
     memory_bytes: int
+    device_bytes: int
     seconds: float | None
     measured: bool
 
 
-def costs(plan: Plan, folder: ResultsFolder, *, workers: int | None = None) -> list[Cost]:
+def costs(plan: Plan, folder: ResultsFolder, speeds: Speeds | None, *, workers: int | None = None) -> list[Cost]:
     """Return the cost of each kind of stage that a plan has, in the order in which they run.
+
+    The time of a kind whose stages have run in this folder is what they took, in proportion to the costs of those that
+    are missing.
 
     Args:
         plan: the plan.
         folder: its results folder.
+        speeds: speeds of a worker; None where they are unknown.
         workers: workers that share the time; None takes those of this machine.
     """
     workers = workers or worker_count(plan.sweep)
     missing = missing_stages(plan, folder.artifacts())
-    measured = _measured_seconds(folder)
-    speed: dict[str, float] = {}
+    history = History(folder.journals)
+    history.update()
+    taken, means = history.stage_seconds(), history.mean_seconds()
     found = []
     for name, kind in KINDS.items():
         of_kind = [stage for stage in plan.stages if stage.of is kind]
-        todo = [stage for stage in missing if stage.of is kind]
         if not of_kind:
             continue
-        each = [plan.cost_of(stage) for stage in todo]
-        flops, disk = sum(cost.flops for cost in each), sum(cost.disk_bytes for cost in each)
-        seconds: float | None
-        if name in measured:
-            seconds = measured[name] * len(todo)
-        else:
-            dtype = plan.sweep.spec.row_dtype if kind.runs_model else "float64"
-            if todo and dtype not in speed:
-                speed[dtype] = _matmul_speed(dtype, plan.sweep.spec.compute.threads)
-            seconds = flops / (EFFICIENCY * speed[dtype]) if todo and flops else 0.0 if not todo else None
-        memory = max((plan.cost_of(stage).memory_bytes for stage in of_kind), default=0)
+        todo = [plan.cost_of(stage) for stage in missing if stage.of is kind]
+        done = [(taken[stage.stage_id], plan.cost_of(stage)) for stage in of_kind if stage.stage_id in taken]
+        seconds = _seconds(todo, done, means.get(name), speeds)
+        largest = [plan.cost_of(stage) for stage in of_kind]
         found.append(
             Cost(
-                name, len(of_kind), len(todo), flops, disk, memory,
-                None if seconds is None else seconds / workers, name in measured,
+                kind=name,
+                stages=len(of_kind),
+                missing=len(todo),
+                flops=sum(cost.flops for cost in todo),
+                read_bytes=sum(cost.read_bytes for cost in todo),
+                written_bytes=sum(cost.written_bytes for cost in todo),
+                moved_bytes=sum(cost.moved_bytes for cost in todo),
+                memory_bytes=max(cost.memory_bytes for cost in largest),
+                device_bytes=max(cost.device_bytes for cost in largest),
+                seconds=None if seconds is None else seconds / workers,
+                measured=name in means,
             )
-        )  # fmt: skip
+        )
     return found
 
 
 def seconds_of_stages(plan: Plan, folder: ResultsFolder) -> dict[str, float]:
-    """Return the seconds that one stage of each kind takes a worker; kinds whose time cannot be told are left out."""
+    """Return the seconds that one stage of each missing kind takes a worker, as far as they can be told.
+
+    Where a GPU is not known they are those of a processor, which still say how kinds compare.
+    """
+    spec = plan.sweep.spec
+    found = costs(plan, folder, speeds_of(spec, folder) or processor_speeds(spec), workers=1)
     return {
-        cost.kind: round(cost.seconds / cost.missing, 6)
-        for cost in costs(plan, folder, workers=1)
-        if cost.missing and cost.seconds is not None
+        cost.kind: round(cost.seconds / cost.missing, 6) for cost in found if cost.missing and cost.seconds is not None
     }
+
+
+def _seconds(
+    todo: Sequence[StageCost], done: Sequence[tuple[float, StageCost]], mean: float | None, speeds: Speeds | None
+) -> float | None:
+    """Return the time of stages on one worker; None where it cannot be told.
+
+    Args:
+        todo: their costs.
+        done: times and costs of finished stages of the kind that the plan has.
+        mean: mean time of all finished stages of the kind; None where there is none.
+        speeds: speeds of a worker; None where they are unknown.
+    """
+    if not todo:
+        return 0.0
+    if speeds is None or (mean is not None and not done):
+        return None if mean is None else mean * len(todo)
+    predicted = sum(map(speeds.seconds, todo))
+    if not done:
+        return predicted
+    return predicted * sum(seconds for seconds, _ in done) / sum(speeds.seconds(cost) for _, cost in done)
 
 
 def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
@@ -108,7 +141,7 @@ def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
                 f"a {kind.name} stage needs {human_bytes(needed)} and compute.memory_budget is {human_bytes(budget)}; "
                 f"{kind.advice}"
             )
-    disk = sum(cost.disk_bytes for _, cost in each)
+    disk = sum(cost.written_bytes for _, cost in each)
     free = shutil.disk_usage(_existing(folder.root)).free
     if disk > free:
         raise BudgetError(
@@ -138,30 +171,6 @@ def kernels(plan: Plan, missing: Sequence[Stage], *, iterative: bool) -> Kernels
         return sum(len(p.layer_sets) for p in solves.values() if (p.iterative is not None) == iterative)
 
     return Kernels(count(plan.stages), count(missing))
-
-
-def _measured_seconds(folder: ResultsFolder) -> dict[str, float]:
-    """Return the mean time of the finished stages of each kind, from the journals."""
-    history = History(folder.journals)
-    history.update()
-    return history.mean_seconds()
-
-
-def _matmul_speed(dtype: str, threads: int) -> float:
-    """Return the FLOPs per second of a matrix product on this machine, from the fastest of five."""
-    import numpy as np
-    from threadpoolctl import threadpool_limits
-
-    size = 512  # large enough to reach it, and 0.01 s on one processor
-    matrix = np.ones((size, size), dtype)
-    with threadpool_limits(limits=threads):
-        matrix @ matrix
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            matrix @ matrix
-            times.append(time.perf_counter() - started)
-    return 2.0 * size**3 / min(times)
 
 
 def _existing(path: Path) -> Path:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 CALIBRATED_FROM = 1.0
 """Seconds of finished stages from which on they correct the estimates of other kinds."""
 
+TRIVIAL = 0.05
+"""Share of the sweep's estimated time below which a kind of stage says nothing of the speed of others."""
+
 SHARE_DONE = 0.02
 """Share of a training that must be done before its own speed counts."""
 
@@ -48,7 +51,7 @@ def time_left(
 
     A stage counts with the mean time of the finished ones of its kind; where there is none, with what a training that
     runs needs at its present speed; else with the plan's estimate, times the ratio of the measured times of other kinds
-    to their estimates. Kinds without an estimate, such as the drawing of examples, take next to no time.
+    to their estimates. Kinds that take next to no time do not count in that ratio; those without an estimate are such.
 
     Args:
         unfinished: stages of each kind that are not finished and still needed, those that run included.
@@ -57,7 +60,7 @@ def time_left(
         going: the stages that run.
     """
     running = list(going)
-    correction = _correction(means, estimates)
+    correction = _correction(unfinished, means, estimates)
     each: dict[str, float] = {}
     unknown = []
     for kind, count in unfinished.items():
@@ -91,8 +94,13 @@ def _at_present_speed(kind: str, running: Iterable[Going]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def _correction(means: Mapping[str, tuple[float, int]], estimates: Mapping[str, float]) -> float:
-    """Return the ratio of measured to estimated seconds over all kinds that have both; 1 where that is too little."""
-    both = [(mean * count, estimates[kind] * count) for kind, (mean, count) in means.items() if kind in estimates]
-    measured, estimated = (sum(parts) for parts in zip(*both, strict=True)) if both else (0.0, 0.0)
+def _correction(
+    unfinished: Mapping[str, int], means: Mapping[str, tuple[float, int]], estimates: Mapping[str, float]
+) -> float:
+    """Return the ratio of measured to estimated seconds over kinds that have both; 1 where that is too little."""
+    finished = {kind: count for kind, (_, count) in means.items()}
+    totals = {kind: each * (finished.get(kind, 0) + unfinished.get(kind, 0)) for kind, each in estimates.items()}
+    counted = [kind for kind in means if totals.get(kind, 0.0) > TRIVIAL * sum(totals.values())]
+    measured = sum(means[kind][0] * finished[kind] for kind in counted)
+    estimated = sum(estimates[kind] * finished[kind] for kind in counted)
     return measured / estimated if measured >= CALIBRATED_FROM and estimated > 0 else 1.0

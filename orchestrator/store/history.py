@@ -50,6 +50,14 @@ class History:
         """Return the time of all finished stages of each kind together, in seconds of one worker."""
         return {kind: seconds for kind, (seconds, _) in self._times.items()}
 
+    def stage_seconds(self) -> dict[str, float]:
+        """Return the time of each finished stage, by its identity, in seconds of one worker."""
+        return {
+            stage: event["seconds"]
+            for stage, event in self._last.items()
+            if event["event"] == "finished" and "seconds" in event
+        }
+
     def times(self) -> dict[str, tuple[float, int]]:
         """Return the mean time of the finished stages of each kind, in seconds of one worker, and their number."""
         return {kind: (seconds / count, count) for kind, (seconds, count) in self._times.items()}

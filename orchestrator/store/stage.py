@@ -29,15 +29,46 @@ P_co = TypeVar("P_co", covariant=True, default=Any)
 class StageCost:
     """Cost of a stage, as far as the plan knows it.
 
+    Operations are told apart by what they wait for, because a machine's speed at each differs.
+
     Attributes:
-        flops: floating-point operations.
-        disk_bytes: bytes that it leaves.
-        memory_bytes: most memory that it takes for Jacobians and blocks, beside the model and its activations.
+        model_flops: floating-point operations of passes through the model.
+        layer_passes: passes of a batch through a layer, forward or backward: each takes a time that no batch is too
+            small for.
+        product_flops: floating-point operations of products of large matrices.
+        memory_flops: floating-point operations that wait for memory: of reductions to tridiagonal form, and of products
+            with few vectors.
+        read_bytes: bytes that it reads from the disk, at most: a worker keeps some of what it read before.
+        written_bytes: bytes that it leaves there.
+        moved_bytes: bytes that go to a GPU and back.
+        memory_bytes: most memory that it takes on the host for Jacobians and blocks, beside the model and its
+            activations.
+        device_bytes: most memory that it takes for them on a GPU.
     """
 
-    flops: float = 0.0
-    disk_bytes: int = 0
+    model_flops: float = 0.0
+    layer_passes: float = 0.0
+    product_flops: float = 0.0
+    memory_flops: float = 0.0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    moved_bytes: int = 0
     memory_bytes: int = 0
+    device_bytes: int = 0
+
+    @property
+    def flops(self) -> float:
+        """All floating-point operations."""
+        return self.model_flops + self.product_flops + self.memory_flops
+
+    def __add__(self, other: "StageCost") -> "StageCost":
+        """Return the cost of two parts that are computed one after the other, whose memory is taken at once."""
+        return StageCost(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    def __rmul__(self, times: int) -> "StageCost":
+        """Return the cost of doing it several times, one after the other, in the same memory."""
+        amounts = {each.name: times * getattr(self, each.name) for each in fields(self)}
+        return StageCost(**amounts | {"memory_bytes": self.memory_bytes, "device_bytes": self.device_bytes})
 
 
 def no_cost(_stage: "Stage", _variant: "Variant") -> StageCost:

@@ -44,6 +44,13 @@ def card_of(device: "torch.device") -> Card:
     return Card(found.name, capability, found.multi_processor_count, found.total_memory)
 
 
+def likely_card(folder: ResultsFolder) -> Card | None:
+    """Return the GPU of this machine, or where it has none that of a results folder; None if neither is known."""
+    import torch
+
+    return card_of(torch.device("cuda")) if torch.cuda.is_available() else noted_card(folder)
+
+
 def refuse_other_card(folder: ResultsFolder, card: Card) -> None:
     """Raise an error if the numbers of a results folder come from another kind of GPU; the folder records the first.
 

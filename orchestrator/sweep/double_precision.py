@@ -1,8 +1,8 @@
 """What products in float64 cost on a GPU, by its compute capability.
 
 The numbers are those of results a clock that a multiprocessor gives, from NVIDIA's CUDA C++ Programming Guide
-(throughput of native arithmetic instructions), with the float64 matrix units of capabilities 8.0 and 9.0 from the white
-papers of A100 and H100.
+(throughput of native arithmetic instructions), with the matrix units, of float64 for capabilities 8.0 and 9.0 and of
+half precision, from the white papers of V100, T4, A100, A10, L40S, H100 and B200.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 _RESULTS_A_CLOCK = {
-    "6.0": (64, 32), "6.1": (128, 4), "7.0": (64, 32), "7.5": (64, 2), "8.0": (64, 64), "8.6": (128, 2),
-    "8.9": (128, 2), "9.0": (128, 128), "10.0": (128, 64), "12.0": (128, 2),
+    "6.0": (64, 32, 128), "6.1": (128, 4, 2), "7.0": (64, 32, 512), "7.5": (64, 2, 512), "8.0": (64, 64, 1024),
+    "8.6": (128, 2, 512), "8.9": (128, 2, 512), "9.0": (128, 128, 2048), "10.0": (128, 64, 4096),
+    "12.0": (128, 2, 512),
 }  # fmt: skip
-"""By compute capability, of products in float32 and in float64."""
+"""By compute capability, of products in float32, in float64 and in half precision, added up in float32."""
 
 _CLOCK = 1.5e9
 """Clocks a second of a GPU at work, about."""
@@ -36,11 +37,13 @@ class ProductSpeed:
     Attributes:
         single: floating-point operations a second in float32, about.
         double: the same in float64.
+        half: the same in half precision.
         measured: whether they were measured, for want of published numbers.
     """
 
     single: float
     double: float
+    half: float
     measured: bool = False
 
     @property
@@ -57,10 +60,10 @@ def product_speed(card: Card, device: "torch.device | None" = None) -> ProductSp
         device: where it is, if it is here.
     """
     if card.capability in _RESULTS_A_CLOCK:
-        single, double = (
+        single, double, half = (
             2.0 * results * card.multiprocessors * _CLOCK for results in _RESULTS_A_CLOCK[card.capability]
         )
-        return ProductSpeed(single, double)
+        return ProductSpeed(single, double, half)
     return None if device is None else _measured(device)
 
 
@@ -105,4 +108,4 @@ def _measured(device: "torch.device") -> ProductSpeed:
             times.append(time.perf_counter() - start)
         return 2.0 * _MEASURED_SIZE**3 / min(times)
 
-    return ProductSpeed(speed(torch.float32), speed(torch.float64), measured=True)
+    return ProductSpeed(speed(torch.float32), speed(torch.float64), speed(torch.float16), measured=True)

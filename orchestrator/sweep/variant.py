@@ -34,9 +34,11 @@ class Variant:
     @cached_property
     def rows_place(self) -> RowsPlace:
         """Where the Jacobian rows are kept."""
-        return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, self.row_flops(1))
+        from orchestrator.sweep.passes import rows
 
-    def row_flops(self, n_examples: int) -> float:
-        """Return the floating-point operations of the Jacobian rows of a number of examples."""
-        rows = 1 + self.sizes.rows_per_example
-        return 2.0 * int(self.survey.model["n_parameters"]) * self.survey.mean_tokens * n_examples * rows
+        return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, rows(self, 1).model_flops)
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of the model."""
+        return int(self.survey.model["n_layers"])

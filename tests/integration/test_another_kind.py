@@ -59,7 +59,7 @@ def plan(scope: SeedScope) -> None:
 
 def cost(stage: Stage[RowNormsParameters], variant: "Variant") -> StageCost:
     """Return the bytes of one number a group."""
-    return StageCost(disk_bytes=8 * len(stage.parameters.groups))
+    return StageCost(written_bytes=8 * len(stage.parameters.groups))
 
 
 def rows(finished: "Finished") -> Iterator[Rows]:

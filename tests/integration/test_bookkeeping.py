@@ -28,7 +28,7 @@ from orchestrator.store.artifacts import layout_of
 from orchestrator.store.stage import _inputs_digest
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import keep_surveys
-from tests.orchestrator.sweeps import groups_of, plan_of, survey_of
+from tests.orchestrator.sweeps import SPEEDS, groups_of, plan_of, survey_of
 
 N_LAMBDAS = 20
 GRID = {
@@ -142,16 +142,14 @@ def test_more_lambdas_do_not_make_more_stages_and_hardly_more_calls() -> None:
     [
         lambda plan, folder: missing_stages(plan, folder.artifacts()),
         lambda plan, folder: status_of(index_of(plan), folder),
-        costs,
+        lambda plan, folder: costs(plan, folder, SPEEDS),
         refuse_what_cannot_fit,
     ],
     ids=["what is missing", "status", "costs", "what cannot fit"],
 )
 def test_looking_at_a_sweep_that_has_just_begun_grows_as_the_grid(
-    work: Callable[[Plan, ResultsFolder], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: Callable[[Plan, ResultsFolder], Any], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("orchestrator.plan.estimate._matmul_speed", lambda *_: 1e9)
-
     def counted(seeds: int) -> int:
         plan = plan_with(seeds)
         return calls(lambda: work(plan, ResultsFolder(tmp_path / "results")))

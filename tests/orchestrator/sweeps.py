@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from orchestrator.cli import main
-from orchestrator.engine.run import Ending, run
+from orchestrator.engine.run import Ending, resolve, run
 from orchestrator.plan.plan import Plan, make_plan
+from orchestrator.plan.speeds import Speeds
 from orchestrator.results.loading import Results, load
 from orchestrator.results.tables.manifest import PART, facts_of, read_manifest, write_manifest
 from orchestrator.spec import Spec, read_spec
@@ -25,7 +26,7 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.layer_sets import HEAD, GroupFacts
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import FileFingerprint, Source, Sources
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey import Survey, surveys
 from tests.tiny_models import WORDS, save_tiny
 
 SPEC: Mapping[str, Any] = {
@@ -112,9 +113,21 @@ def make_sweep(folder: Path, changes: Mapping[str, Any] | None = None, *, model:
     return write_spec(folder, ({"model.path": str(model)} if model else {}) | dict(changes or {}))
 
 
+SPEEDS = Speeds(model=1e9, layer_pass=1e-3, products=1e9, memory=1e9, disk=1e9, transfer=1e9, source="a test")
+"""Speeds of a machine that is nowhere."""
+
+
 def run_spec(path: Path, *, on_change: OnChange = OnChange.REFUSE) -> Ending:
     """Run the spec at `path` without a command line."""
     return run(read_spec(path), path.parent, Quiet(), on_change=on_change)
+
+
+def plan_spec(path: Path) -> Plan:
+    """Return the plan of the spec at `path`."""
+    spec = read_spec(path)
+    folder = ResultsFolder(spec.folder)
+    sweep = resolve(spec, path.parent, folder, trusts_code=False)
+    return make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
 
 
 def results_of(path: Path) -> Results:
@@ -154,6 +167,7 @@ def survey_of(
         "n_layers": 2,
         "hidden_size": 16,
         "n_parameters": 10_000,
+        "linear_parameters": 4_000,
         "weight_bytes": 80_000,
         "is_decoder": False,
     }

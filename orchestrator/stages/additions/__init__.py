@@ -60,8 +60,9 @@ def cost(stage: Stage[AdditionsParameters], variant: "Variant") -> StageCost:
     # Eigenvectors take about 9 M^3, eigenvalues alone 4/3 M^3, as in the estimate of a stage `solve`.
     decompositions = 9.0 * len(p.layer_sets) + 4 / 3 * (len(blocks) + len(sums))
     return StageCost(
-        flops=float(decompositions * M**3 + 4.0 * len(pairs) * M**2),
-        disk_bytes=8 * NUMBERS * len(pairs),
+        memory_flops=float(decompositions * M**3 + 4.0 * len(pairs) * M**2),
+        read_bytes=8 * M * M * len(p.layer_sets),
+        written_bytes=8 * NUMBERS * len(pairs),
         # Five matrices as large as the kernel, also while eigenvectors are computed.
         memory_bytes=5 * 8 * M * M,
     )

@@ -6,6 +6,7 @@ from orchestrator.stages.base.parameters import RowsParameters
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.dataset import DATASET
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.passes import rows
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -16,8 +17,8 @@ SEVERAL = 4
 
 def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
     """Return the cost of the small batches and of the largest possible one, with the most examples of a batch."""
-    flops = variant.row_flops(SEVERAL + stage.parameters.batch_size)
-    return StageCost(flops, memory_bytes=variant.sizes.batch_bytes)
+    passed = rows(variant, SEVERAL + stage.parameters.batch_size)
+    return passed + StageCost(memory_bytes=variant.sizes.batch_bytes)
 
 
 def plan(scope: SeedScope) -> None:

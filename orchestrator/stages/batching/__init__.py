@@ -7,6 +7,7 @@ from orchestrator.stages.base.parameters import RowsParameters
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.passes import forward
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -16,11 +17,11 @@ CROWD = 8
 
 
 def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
-    """Return the cost of forward and backward passes for one output: a few for two texts, and one for a batch."""
-    p, sizes, survey = stage.parameters, variant.sizes, variant.survey
+    """Return the cost of forward and backward passes for one output of the longest text, a few times and in a batch."""
+    p, sizes = stage.parameters, variant.sizes
     together = 1 if p.scorer.batching == "alone" else min(CROWD, p.batch_size)
-    return StageCost(
-        flops=4.0 * int(survey.model["n_parameters"]) * survey.mean_tokens * (8 + together),
+    longest = variant.sweep.spec.task.max_length / variant.survey.mean_tokens
+    return 2 * forward(variant, (8 + together) * longest, at_once=longest) + StageCost(
         # One row of each text of a batch, and those of three texts that are compared.
         memory_bytes=(together + 3) * sizes.n_parameters * sizes.row_bytes,
     )

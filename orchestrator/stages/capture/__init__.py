@@ -8,6 +8,7 @@ from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.batching import BATCHING
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.passes import rows
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -37,8 +38,14 @@ def cost(stage: Stage[CaptureParameters], variant: "Variant") -> StageCost:
     """Return the cost of the rows of the shard's examples."""
     sizes = variant.sizes
     n = stage.parameters.stop - stage.parameters.start
-    disk_bytes = n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
-    return StageCost(variant.row_flops(n), disk_bytes, variant.sizes.batch_bytes)
+    written = n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
+    on_gpu = variant.sweep.spec.compute.device == "cuda"
+    return rows(variant, n) + StageCost(
+        written_bytes=written,
+        moved_bytes=written if on_gpu else 0,
+        memory_bytes=sizes.batch_bytes,
+        device_bytes=sizes.batch_bytes if on_gpu else 0,
+    )
 
 
 def _label(stage: Stage[CaptureParameters]) -> str:

@@ -9,6 +9,7 @@ from orchestrator.stages.combine.columns import COMBINATIONS
 from orchestrator.stages.combine.combinations import SIDES, Combined, Side, combinations_of
 from orchestrator.stages.compare import CompareParameters
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.passes import forward
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -41,15 +42,13 @@ class CombineParameters:
 
 def cost(stage: Stage[CombineParameters], variant: "Variant") -> StageCost:
     """Return the cost of a forward pass over both tasks' evaluation examples for each set of weights, with caches."""
-    p, sizes, survey = stage.parameters, variant.sizes, variant.survey
+    p, sizes, layers = stage.parameters, variant.sizes, variant.n_layers
     cells, combinations = len(p.a.cells.lambdas), len(planned(stage))
-    layers = survey.model["n_layers"]
     frozen = layers if p.frozen_layers is None else p.frozen_layers
     share = 1 - frozen / layers if layers else 1.0
     forwards = len(SIDES) * cells * (combinations + len(SIDES)) * sizes.n_eval
-    return StageCost(
-        flops=float(2.0 * survey.model["n_parameters"] * survey.mean_tokens * share * forwards),
-        disk_bytes=8 * _COLUMNS * len(SIDES) * cells * combinations,
+    return forward(variant, forwards, share=share) + StageCost(
+        written_bytes=8 * _COLUMNS * len(SIDES) * cells * combinations,
         memory_bytes=_memory(stage, variant),
     )
 

@@ -40,7 +40,7 @@ class DatasetParameters:
 def cost(stage: Stage[DatasetParameters], variant: "Variant") -> StageCost:
     """Return the bytes of the tokens and labels of all examples."""
     sizes = variant.sizes
-    return StageCost(disk_bytes=int((sizes.n_train + sizes.n_eval) * (variant.survey.mean_tokens * 8 + 24)))
+    return StageCost(written_bytes=int((sizes.n_train + sizes.n_eval) * (variant.survey.mean_tokens * 8 + 24)))
 
 
 def plan(scope: SeedScope) -> None:

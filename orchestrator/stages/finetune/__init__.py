@@ -85,12 +85,7 @@ def cost(stage: Stage[FinetuneParameters], variant: "Variant") -> StageCost:
     """Return the cost of all its runs."""
     from orchestrator.stages.finetune.costs import run_cost
 
-    each = [run_cost(run, variant) for run in runs_of(stage)]
-    return StageCost(
-        flops=sum(run.flops for run in each),
-        disk_bytes=sum(run.disk_bytes for run in each),
-        memory_bytes=sum(run.memory_bytes for run in each),
-    )
+    return sum((run_cost(run, variant) for run in runs_of(stage)), StageCost())
 
 
 def cells_label(cells: CellsParameters) -> str:

@@ -2,41 +2,70 @@
 
 from orchestrator.stages.finetune import Run
 from orchestrator.store.stage import StageCost
+from orchestrator.sweep.passes import forward
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.survey import Survey
 from orchestrator.sweep.variant import Variant
 
 
 def run_cost(run: Run, variant: Variant) -> StageCost:
-    """Return what one training run takes: forward and backward of every step, evaluations left out.
+    """Return what one training run takes: forward and backward of every step, and the outputs at every evaluation.
 
-    A forward pass takes two operations for each parameter and token, a backward pass to the activations as many, and
-    one to the trained weights few (Kaplan et al., arXiv 2001.08361, section 2.1). Layers whose outputs are cached cost
-    nothing. A linearization without rows takes a forward and a backward pass for all cells, and products that cost as
-    much for each. On disk a run leaves the outputs at every evaluation, and the displacement of each cell.
+    A backward pass to the trained weights adds little to one to the activations. Layers whose outputs are cached are
+    passed once. A linearization without rows takes a forward and a backward pass for all cells, and products that cost
+    as much for each. On disk a run leaves the outputs at every evaluation, and the displacement of each cell.
     """
-    sizes, survey = variant.sizes, variant.survey
-    displacements = len(run.parameters.cells.lambdas) * _trained_parameters(sizes, survey, run) * sizes.row_bytes
+    sizes, survey, p = variant.sizes, variant.survey, run.parameters
+    parameters, cells = _trained_parameters(sizes, survey, run), len(p.cells.lambdas)
+    memory = training_memory(sizes, survey, run)
+    # Of the gradient, its norm, two moments and the step.
+    updates = 10.0 * p.cells.training.steps * parameters * cells
+    kept = StageCost(
+        memory_flops=updates,
+        written_bytes=_outputs_bytes(sizes, run) + cells * parameters * sizes.row_bytes,
+        memory_bytes=memory,
+        device_bytes=memory if variant.sweep.spec.compute.device == "cuda" else 0,
+    )
+    return kept + (_products(run, variant, parameters) if by_rows(run) else _passes(run, variant))
+
+
+def _products(run: Run, variant: Variant, parameters: int) -> StageCost:
+    """Return the cost of products with the rows: two of a batch in each step, one of all examples an evaluation."""
+    sizes, cells = variant.sizes, len(run.parameters.cells.lambdas)
+    seen = 2 * _seen(run) + _evaluations(run) * _examples(sizes, run)
     return StageCost(
-        flops=_flops(run, variant),
-        disk_bytes=_outputs_bytes(sizes, run) + displacements,
-        memory_bytes=training_memory(sizes, survey, run),
+        memory_flops=2.0 * seen * sizes.rows_per_example * parameters * cells, read_bytes=_rows_bytes(sizes, run) // 2
     )
 
 
-def _flops(run: Run, variant: Variant) -> float:
-    p, sizes, survey = run.parameters, variant.sizes, variant.survey
-    cells, training, n_train = len(p.cells.lambdas), p.cells.training, p.problem.n_train
-    batch = training.batch_size * training.gradient_accumulation_steps
-    seen = training.steps * (n_train if training.optimizer == "gradient_descent" else min(batch, n_train))
-    if by_rows(run):
-        parameters = _trained_parameters(sizes, survey, run)
-        return float(4.0 * seen * sizes.rows_per_example * parameters * cells)
-    layers = survey.model["n_layers"]
+def _passes(run: Run, variant: Variant) -> StageCost:
+    """Return the cost of passes through the layers that are not cached, and of filling the cache."""
+    p, layers, cells = run.parameters, variant.n_layers, len(run.parameters.cells.lambdas)
     frozen = layers if p.frozen_layers is None else p.frozen_layers
     share = 1 - frozen / layers if layers else 1.0
-    passes = cells + (p.model == "linearized")
-    return float(4.0 * survey.model["n_parameters"] * survey.mean_tokens * seen * passes * share)
+    examples, batch = _examples(variant.sizes, run), _batch(run)
+    linearized = p.model == "linearized"
+    trained = 2 * forward(variant, _seen(run) * (cells + linearized), at_once=batch * cells, share=share)
+    evaluated = _evaluations(run) * forward(variant, examples * cells * (1 + linearized), share=share)
+    return forward(variant, examples, share=1 - share) + trained + evaluated
+
+
+def _batch(run: Run) -> int:
+    """Return the examples of a step."""
+    training, n_train = run.parameters.cells.training, run.parameters.problem.n_train
+    batch = training.batch_size * training.gradient_accumulation_steps
+    return int(n_train if training.optimizer == "gradient_descent" else min(batch, n_train))
+
+
+def _seen(run: Run) -> int:
+    """Return the examples of all steps."""
+    return int(run.parameters.cells.training.steps * _batch(run))
+
+
+def _evaluations(run: Run) -> int:
+    """Return how often outputs are evaluated, before the first step included."""
+    training = run.parameters.cells.training
+    return int(training.steps // training.eval_steps + 2)
 
 
 def training_memory(sizes: Sizes, survey: Survey, run: Run) -> int:
@@ -55,9 +84,8 @@ def by_rows(run: Run) -> bool:
 
 def _outputs_bytes(sizes: Sizes, run: Run) -> int:
     """Return the bytes of the outputs at every evaluation."""
-    p = run.parameters
-    evaluations = p.cells.training.steps // p.cells.training.eval_steps + 2
-    return int(evaluations * len(p.cells.lambdas) * _examples(sizes, run) * sizes.rows_per_example * 8)
+    cells = len(run.parameters.cells.lambdas)
+    return int(_evaluations(run) * cells * _examples(sizes, run) * sizes.rows_per_example * 8)
 
 
 def _trained_parameters(sizes: Sizes, survey: Survey, run: Run) -> int:

@@ -10,6 +10,7 @@ from orchestrator.stages.base.parameters import KernelDevice
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.capture import CaptureParameters, captures
 from orchestrator.store.stage import Stage, StageCost, StageKind, Together
+from orchestrator.sweep import passes
 from orchestrator.sweep.blocks import Block, atoms
 from orchestrator.sweep.sizes import workspace_bytes
 
@@ -29,6 +30,7 @@ class GramParameters:
         outputs_per_example: rows of the Jacobian that make one row of the kernel.
         gram_dtype: precision of products.
         threads: processors that compute it.
+        rows, columns: examples of the rows of the tile, and of its columns.
         blocks: groups of parameters of each block of the tile.
         kernel_device: device that computes it.
     """
@@ -37,6 +39,8 @@ class GramParameters:
     outputs_per_example: int
     gram_dtype: GramDType
     threads: int
+    rows: int
+    columns: int
     blocks: tuple[Block, ...]
     kernel_device: KernelDevice
 
@@ -44,15 +48,24 @@ class GramParameters:
 def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
     """Return the cost of the products of two shards' rows, of all blocks, and of rows that are made for them."""
     sizes, p = variant.sizes, stage.parameters
-    rows = min(sizes.shard_examples, sizes.n_train) * sizes.rows_per_example
+    left, right = p.rows * sizes.rows_per_example, p.columns * sizes.rows_per_example
     groups = {group for block in p.blocks for group in block}
     parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
-    kernel_rows = rows // p.outputs_per_example
-    flops = 2.0 * rows * rows * parameters
+    written = left * right // p.outputs_per_example**2 * 8 * len(p.blocks)
+    once = left if stage.inputs["left"] == stage.inputs["right"] else left + right
+    read = 0 if stage.within else once * parameters * sizes.row_bytes
+    memory, device = _memory(stage, variant)
+    products = StageCost(
+        product_flops=2.0 * left * right * parameters,
+        read_bytes=read,
+        written_bytes=written,
+        moved_bytes=0 if p.kernel_device.device_bytes is None else read + written,
+        memory_bytes=memory,
+        device_bytes=device,
+    )
     if stage.within and _makes_left_rows(stage, variant):
-        left = stage.within[0].parameters
-        flops += variant.row_flops(left.stop - left.start)
-    return StageCost(flops, kernel_rows**2 * 8 * len(p.blocks), _memory(stage, variant))
+        return products + passes.rows(variant, p.rows)
+    return products
 
 
 def _makes_left_rows(stage: Stage[GramParameters], variant: "Variant") -> bool:
@@ -61,17 +74,18 @@ def _makes_left_rows(stage: Stage[GramParameters], variant: "Variant") -> bool:
     return column % variant.rows_place.panel_shards == 0
 
 
-def _memory(stage: Stage[GramParameters], variant: "Variant") -> int:
+def _memory(stage: Stage[GramParameters], variant: "Variant") -> tuple[int, int]:
+    """Return the most bytes on the host and on a GPU."""
     sizes, device_bytes = variant.sizes, stage.parameters.kernel_device.device_bytes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
-    # On a GPU: the tile, and two chunks of rows on their way there.
-    held = workspace_bytes(rows, rows) if device_bytes is None else 8 * rows * rows + 2 * device_bytes
-    if not stage.within:
-        return held + 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
-    if device_bytes is not None:
-        return held  # the rows are on the GPU
     most = stage.together.held if stage.together else len(stage.within)
-    return held + min(most, len(sizes.train_shards) + 1) * sizes.row_bytes_of(rows) + sizes.batch_bytes
+    resident = min(most, len(sizes.train_shards) + 1) * sizes.row_bytes_of(rows) + sizes.batch_bytes
+    read = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
+    if device_bytes is None:
+        return workspace_bytes(rows, rows) + (resident if stage.within else read), 0
+    # On the host: the tile, and two chunks of rows on their way to the GPU.
+    host = 8 * rows * rows + 2 * device_bytes
+    return (host, device_bytes + resident) if stage.within else (host + read, device_bytes)
 
 
 def plan(scope: SeedScope) -> None:
@@ -129,6 +143,8 @@ def tile(
         outputs_per_example=scope.variant.survey.n_outputs if spec.kernel.outputs == "trace" else 1,
         gram_dtype=spec.compute.gram_dtype,
         threads=spec.compute.threads,
+        rows=left.parameters.stop - left.parameters.start,
+        columns=right.parameters.stop - right.parameters.start,
         blocks=tuple(blocks),
         kernel_device=KernelDevice.of(spec.compute),
     )

@@ -9,6 +9,7 @@ from orchestrator.stages.batches import BATCHES
 from orchestrator.stages.dataset import DATASET
 from orchestrator.store.stage import Inputs, Stage, StageCost, StageKind
 from orchestrator.sweep.error_estimates import FITTED_HEADS
+from orchestrator.sweep.passes import forward
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -31,9 +32,10 @@ def cost(stage: Stage[HeadParameters], variant: "Variant") -> StageCost:
     """Return the cost of the hidden states of all training examples, and of the fit."""
     sizes, survey = variant.sizes, variant.survey
     n, d = sizes.n_train, int(survey.model["hidden_size"])
-    features = 2.0 * survey.model["n_parameters"] * survey.mean_tokens * n
     # The singular value decomposition of the features takes about 6 n d^2 (Golub and Van Loan, figure 8.6.1).
-    return StageCost(features + 6.0 * max(n, d) * min(n, d) ** 2, 8 * (n + survey.n_outputs) * (d + 1))
+    fit = 6.0 * max(n, d) * min(n, d) ** 2
+    written = 8 * (n + survey.n_outputs) * (d + 1)
+    return forward(variant, n) + StageCost(memory_flops=fit, written_bytes=written)
 
 
 def plan(scope: SeedScope) -> None:

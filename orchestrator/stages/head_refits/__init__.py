@@ -27,7 +27,7 @@ def cost(stage: Stage[HeadRefitsParameters], variant: "Variant") -> StageCost:
     """
     n, C = variant.sizes.n_train, variant.survey.n_outputs
     q = min(n, int(variant.survey.model["hidden_size"])) + 1
-    return StageCost(40 * 4.0 * n * n * q * C, 8 * n * q * (C + 1))
+    return StageCost(memory_flops=40 * 4.0 * n * n * q * C, written_bytes=8 * n * q * (C + 1))
 
 
 def plan(scope: SeedScope) -> None:

@@ -7,6 +7,7 @@ from orchestrator.stages.base.parameters import RowsParameters
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
+from orchestrator.sweep.passes import rows
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -32,8 +33,7 @@ class PrecisionParameters:
 def cost(stage: Stage[PrecisionParameters], variant: "Variant") -> StageCost:
     """Return the cost of rows in both precisions."""
     sizes, n = variant.sizes, stage.parameters.examples
-    return StageCost(
-        flops=2 * variant.row_flops(n),
+    return 2 * rows(variant, n) + StageCost(
         # Rows in both precisions, and those of a group in float64.
         memory_bytes=4 * n * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes,
     )

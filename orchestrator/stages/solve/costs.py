@@ -1,9 +1,11 @@
 """Costs of solve stages: a factorization of the kernel, or some vectors and many passes over its tiles."""
 
 from orchestrator.stages.context.blocks import BLOCK_BYTES
+from orchestrator.stages.gram import kernel_blocks
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.store.stage import Stage, StageCost
+from orchestrator.sweep.blocks import block_name, blocks_within
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.variant import Variant
@@ -13,10 +15,8 @@ def solve_cost(stage: Stage[SolveParameters], variant: Variant) -> StageCost:
     """Return the cost of a stage: FLOPs and bytes of all its layer sets, and the memory of the largest."""
     by_groups = {layer_set.groups: layer_set for layer_set in variant.layer_sets}
     layer_sets = [by_groups[groups] for groups in stage.parameters.layer_sets]
-    each = [_layer_set_cost(stage, variant, layer_set) for layer_set in layer_sets]
-    return StageCost(
-        flops=sum(flops for flops, _ in each),
-        disk_bytes=sum(disk_bytes for _, disk_bytes in each),
+    each = sum((_layer_set_cost(stage, variant, layer_set) for layer_set in layer_sets), StageCost())
+    return each + StageCost(
         memory_bytes=max(_layer_set_memory(stage, variant, layer_set) for layer_set in layer_sets),
     )
 
@@ -60,17 +60,32 @@ def _start_memory(stage: Stage[SolveParameters], variant: Variant, layer_set: La
     return 8 * q * int(n * (1 + survey.n_outputs) + 3 * R * size)
 
 
-def _layer_set_cost(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> tuple[float, int]:
+def _layer_set_cost(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> StageCost:
     sizes = variant.sizes
     M = sizes.kernel_rows(stage.parameters.problem.n_train)
     if stage.parameters.iterative is not None:
-        return _iterative_cost(sizes, M)
+        return _iterative_cost(stage, variant, layer_set)
     solve = _solve_size(stage, variant, layer_set)
     size = solve.decomposed
     # sytrd takes 4/3 n^3; eigenvectors about 9 n^3 (Golub and Van Loan, table 8.3.1 and section 8.3.5).
     decomposition = (9.0 if variant.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
-    products = 2.0 * M * size * size if solve.primal else 0.0
-    return decomposition + 4.0 * size * size * solve.vectors + products, solve.kept_bytes
+    return StageCost(
+        memory_flops=decomposition,
+        product_flops=4.0 * size * size * solve.vectors + (2.0 * M * size * size if solve.primal else 0.0),
+        read_bytes=_read_bytes(stage, variant, layer_set),
+        written_bytes=solve.kept_bytes,
+    )
+
+
+def _read_bytes(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> int:
+    """Return the bytes of the blocks of a layer set, or of its rows, that are read once."""
+    sizes, n_train = variant.sizes, stage.parameters.problem.n_train
+    if stage.parameters.method == "primal":
+        rows = (n_train + sizes.n_eval) * sizes.rows_per_example
+        return rows * layer_set.n_parameters * sizes.row_bytes
+    M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
+    blocks = blocks_within(layer_set.groups, [block_name(each) for each in kernel_blocks(variant)])
+    return 8 * len(blocks) * (M * (M + 1) // 2 + M_eval * M)
 
 
 def _iterative_memory(sizes: Sizes, M: int, M_eval: int, n_sets: int) -> int:
@@ -113,8 +128,8 @@ def _spanning(M: int) -> int:
     return min(M, RIDGE_STEPS, MOST_NODES + 1)
 
 
-def _iterative_cost(sizes: Sizes, M: int) -> tuple[float, int]:
-    """Return the most FLOPs, and the bytes on disk, of a kernel of M rows.
+def _iterative_cost(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> StageCost:
+    """Return the most that the multiplications with a kernel take.
 
     Steps end early once the path of the lowest lambda or an eigenvalue has converged, which cannot be predicted.
     """
@@ -122,12 +137,18 @@ def _iterative_cost(sizes: Sizes, M: int) -> tuple[float, int]:
     from ntk_dist.spectrum.extremes import COUNT, EXTREMES_STEPS
     from ntk_dist.spectrum.spectral_density import DENSITY_STEPS, PROBES
 
+    sizes = variant.sizes
+    M = sizes.kernel_rows(stage.parameters.problem.n_train)
     targets, nodes = _targets(sizes), PROBES * min(M, DENSITY_STEPS)
     products = targets * (min(M, RIDGE_STEPS) + _spanning(M) + 1) + nodes + min(M, EXTREMES_STEPS) + 2 * COUNT
     predicted = 2.0 * M * sizes.kernel_rows(sizes.n_eval) * targets * _spanning(M)
     # The grid has 20 points for each power of ten; double precision spans about 16 of them above a noise floor.
     disk = 8 * (2 * nodes + 2 * 20 * 20 + 4 * COUNT + 45)
-    return 2.0 * M * M * products + predicted, disk + _iterative_kept(sizes, M)
+    return StageCost(
+        memory_flops=2.0 * M * M * products + predicted,
+        read_bytes=_read_bytes(stage, variant, layer_set),
+        written_bytes=disk + _iterative_kept(sizes, M),
+    )
 
 
 def _targets(sizes: Sizes) -> int:

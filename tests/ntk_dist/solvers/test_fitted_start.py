@@ -169,6 +169,19 @@ def test_leave_one_out_is_as_exact_as_rounding_the_kernel_allows(case: Regressio
         assert np.abs(path.leave_one_out[0] - expected).max() < largest * np.abs(expected).max()
 
 
+@pytest.mark.skipif(np.finfo(Extended).eps > 1e-18, reason="numpy has no extended precision here")
+@pytest.mark.parametrize("case", REGRESSIONS, ids=str)
+def test_leave_one_out_of_a_well_conditioned_kernel_has_no_error_but_rounding(case: Regression):
+    value = float(np.linalg.eigvalsh(case.kernel)[-1])  # the condition number is at most 2
+    expected = refitted_exactly(case, value)
+    for decomposition in (EigenDecomposition(case.kernel), case.primal(eigenvectors=True)):
+        path = decomposition.ridge_path(
+            case.residual, np.array([value]), leave_one_out=True, rows_per_example=case.R, start=case.start()
+        )
+        assert path.leave_one_out is not None
+        assert np.abs(path.leave_one_out[0] - expected).max() < 1e-14 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("case", REGRESSIONS, ids=str)
 def test_a_large_lambda_leaves_the_starts_own_leave_one_out(case: Regression):
     f = without(case)

@@ -22,9 +22,15 @@ def test_it_is_there_from_the_first_stage_on_and_trivial_kinds_do_not_count():
 
 def test_measured_kinds_correct_the_estimates_of_others():
     estimates = {"capture": 2.0, "gram": 10.0, "finetune": 60.0}
-    means = {"capture": (4.0, 2), "gram": (30.0, 1)}  # 38 s instead of 14
+    means = {"capture": (8.0, 10), "gram": (30.0, 1)}  # 110 s instead of 30
     found = time_left({"gram": 1, "finetune": 3}, means, estimates)
-    assert found.seconds == pytest.approx(30.0 + 180.0 * 38 / 14)
+    assert found.seconds == pytest.approx(30.0 + 180.0 * 110 / 30)
+
+
+def test_trivial_kinds_do_not_correct_the_estimates_of_others():
+    estimates = {"batching": 0.1, "gram": 10.0, "finetune": 60.0}
+    found = time_left({"gram": 2, "finetune": 3}, {"batching": (7.0, 2)}, estimates)
+    assert found.seconds == pytest.approx(20.0 + 180.0)
 
 
 def test_what_runs_counts_as_far_as_it_is_and_its_speed_tells_of_its_kind():

@@ -14,6 +14,7 @@ from orchestrator.spec import read_spec
 from orchestrator.stages.capture import compute as capture
 from orchestrator.stages.gram.shards import HeldShards
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep import passes
 from orchestrator.sweep.residency import RowsPlace
 from orchestrator.sweep.variant import Variant
 from tests.faults.tables import assert_same_tables, checksums, numbers
@@ -146,7 +147,7 @@ def test_what_reads_rows_has_them_on_the_disk():
 
 
 def test_auto_stores_rows_where_workers_would_wait_for_one():
-    large = replace(MANY, model=dict(MANY.model) | {"n_parameters": 10**9})
+    large = replace(MANY, model=dict(MANY.model) | {"linear_parameters": 10**9})
     few = {"compute.rows": "auto", "compute.executor": "ray", "compute.workers": 8, "compute.memory_budget": "2GB"}
     assert not plan_of(few, survey=large).variants[0].rows_place.resident
     assert plan_of(few | {"grid.seeds": list(range(8))}, survey=large).variants[0].rows_place.resident
@@ -180,4 +181,6 @@ def test_the_plan_counts_what_is_captured(panel: int, monkeypatch: pytest.Monkey
     tiles = [stage for stage in plan.stages if stage.kind == "gram"]
     products = 2.0 * (4 * 2) ** 2 * variant.sizes.n_parameters * len(tiles)
     captured = 4 * sum(4 - start + 2 for start in range(0, 4, panel))
-    assert sum(plan.cost_of(tile).flops for tile in tiles) == pytest.approx(products + variant.row_flops(captured))
+    assert sum(plan.cost_of(tile).flops for tile in tiles) == pytest.approx(
+        products + passes.rows(variant, captured).flops
+    )

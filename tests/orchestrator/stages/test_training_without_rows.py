@@ -87,14 +87,15 @@ def test_products_take_no_memory_for_rows_and_more_operations(tmp_path: Path):
         assert products.cost_of(stage).memory_bytes < by_rows.cost_of(linearized(by_rows)[groups]).memory_bytes / 2
     small = planned(10, linearization="products")
     (nonlinear,) = {
-        small.cost_of(stage).flops
+        small.cost_of(stage).model_flops
         for stage in small.stages
         if stage.kind == "finetune"
         and stage.parameters.runs[0].model == "nonlinear"
         and not stage.parameters.runs[0].frozen_layers
     }
     both_layers = linearized(small)["0.query", "0.value", "1.query", "1.value", "head"]
-    assert small.cost_of(both_layers).flops == pytest.approx(1.5 * nonlinear)  # two cells, and the graph they share
+    # Training takes 1.5 times as much, for two cells and the graph they share, and an evaluation twice as much.
+    assert 1.5 * nonlinear < small.cost_of(both_layers).model_flops < 2 * nonlinear
 
 
 @pytest.mark.parametrize("change", [{}, {"kernel.outputs": "margin", "head.in_kernel": False}], ids=["full", "margin"])

@@ -64,7 +64,7 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_gpu")
 def test_the_gpu_is_that_of_the_results_folder_where_there_is_none_here(tmp_path: Path):
-    folder, gram = ResultsFolder(tmp_path / "results"), Cost("gram", 1, 1, 1e15, 0, 0, None, measured=False)
+    folder, gram = ResultsFolder(tmp_path / "results"), Cost("gram", 1, 1, 1e15, 0, 0, 0, 0, 0, None, measured=False)
     plans = {
         dtype: plan_of({"compute.device": "cuda", "compute.gram_dtype": dtype}) for dtype in ("float64", "float32")
     }
