@@ -1,8 +1,7 @@
-"""The commands that make and run a sweep: init, plan, run."""
+"""The commands that plan and run a sweep: schema, plan, run."""
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,12 +16,13 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
+    given_spec,
     possible_path,
     traceback_wanted,
 )
 from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.cli.stopping import end_at_once
-from orchestrator.cli.terminal import Terminal, say
+from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.sweep.on_change import OnChange
 
@@ -33,45 +33,6 @@ if TYPE_CHECKING:
     from orchestrator.results.status import Status
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
-
-
-def init(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE", help="File to write; sweep.yaml or cluster.yaml if not given.", callback=possible_path
-        ),
-    ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Write a cluster profile instead of a spec.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-) -> None:
-    """Write a commented spec, or a cluster profile, to start from.
-
-    Example: ntksweep init my-sweep.yaml
-    """
-    from orchestrator.store.files import explained_output, make_folder
-
-    path = path or Path("cluster.yaml" if profile else "sweep.yaml")
-    make_folder(path.parent)
-    if os.path.exists(path) and not force:  # noqa: PTH110 - a folder of others may not be entered
-        raise SpecError(f"{path} exists; name another file, or replace it with --force")
-    if profile:
-        from orchestrator.cluster.profiles import starting_profile
-
-        with explained_output(path):
-            path.write_text(starting_profile(), encoding="utf-8")
-        say(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
-        return
-    from orchestrator.spec.describe import starting_spec
-    from orchestrator.spec.schema import FILE_NAME, json_schema
-
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
-    with explained_output(path):
-        path.write_text(starting_spec(name), encoding="utf-8")
-    schema_path = path.with_name(FILE_NAME)
-    with explained_output(schema_path):
-        schema_path.write_text(json_schema(), encoding="utf-8")
-    say(f"{path} is a spec to start from, and editors complete it by {schema_path}; then: ntksweep plan {path}")
 
 
 def schema() -> None:
@@ -97,6 +58,7 @@ def plan(
 
     Example: ntksweep plan examples/quickstart.yaml
     """
+    from orchestrator.cli.classes_view import classes_facts
     from orchestrator.cli.notes import notes_of, rows_notes
     from orchestrator.cli.product_notes import product_notes
     from orchestrator.engine.run import resolve
@@ -104,7 +66,6 @@ def plan(
     from orchestrator.plan.plan import make_plan, missing_stages
     from orchestrator.plan.probe import probed_speeds
     from orchestrator.plan.speeds import speeds_of
-    from orchestrator.spec import read_spec
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
@@ -112,9 +73,9 @@ def plan(
     from orchestrator.sweep.survey import surveys
     from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
-    checked = read_spec(spec)
+    checked, base = given_spec(spec)
     folder = ResultsFolder(checked.folder)
-    sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
+    sweep = resolve(checked, base, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     speeds = probed_speeds(made, folder) if probe else speeds_of(checked, folder)
     found = costs(made, folder, speeds)
@@ -132,6 +93,7 @@ def plan(
             "variants": [asdict(variant.choice) for variant in made.variants],
             "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
+            "classes": {each.choice.task or checked.name: classes_facts(each.survey) for each in made.variants},
             "stages": [asdict(cost) for cost in found],
             "decompositions": decomposed.missing,
             "iterative_solves": multiplied.missing,
@@ -176,6 +138,8 @@ def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") ->
 
 
 def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: list[str]) -> None:
+    from orchestrator.cli.classes_view import classes_said
+
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)
@@ -192,6 +156,8 @@ def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: lis
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
         + (f"; {zero} groups lack parameters whose gradient is always zero at the start" if zero else ""),
     )
+    for line in classes_said(made):
+        console.print(line, soft_wrap=True)
     console.print()
     console.print(costs_table(found))
     console.print()
@@ -230,23 +196,23 @@ def run(
     from orchestrator.cli.progress import Bars
     from orchestrator.engine.run import run as run_sweep
     from orchestrator.engine.torchrun import follow, launched_group
-    from orchestrator.spec import read_spec
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
-    checked = _override(read_spec(spec), executor, workers)
+    given, base = given_spec(spec)
+    checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
     with launched_group(checked) as process_group:
         if not process_group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
-            follow(checked, spec.parent, process_group, trusts_code=trust_remote_code)
+            follow(checked, base, process_group, trusts_code=trust_remote_code)
             return
         folder = ResultsFolder(checked.folder)
         with _boarded(checked, folder, tensorboard) as look, Bars(Terminal(stderr=True), look) as bars:
             ending = run_sweep(
                 checked,
-                spec.parent,
+                base,
                 bars,
                 on_change=on_change,
                 process_group=process_group,

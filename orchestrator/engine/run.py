@@ -66,7 +66,9 @@ def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder, *, trusts_code
         ResultsError: the folder holds something that is not a sweep.
     """
     stored = folder.stored()
-    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources if stored else None), trusts_code)
+    if stored is None:
+        return Sweep(spec, find_sources(spec, spec_folder), trusts_code)
+    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources), trusts_code, stored.drawn_before)
 
 
 def run(

@@ -41,6 +41,18 @@ def read_json(path: Path, wanted: Sequence[str]) -> Table:
     return _table(path, ((f"element {number}", row) for number, row in enumerate(listed)), wanted)
 
 
+def json_names(path: Path) -> list[str]:
+    """Return the keys of the objects of a file, as `read_json` finds them."""
+    with opened(path, newline="\n") as stream:
+        first = next((line for line in stream if line.strip()), "")
+        stream.seek(0)
+        if first.lstrip().startswith("["):
+            rows = _parsed(str(path), stream.read())
+        else:
+            rows = [_parsed(f"{path}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip()]
+    return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+
+
 def _table(path: Path, rows: Iterator[tuple[str, Any]], wanted: Sequence[str]) -> Table:
     names: dict[str, None] = {}
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
