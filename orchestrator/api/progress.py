@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.literal import printable
+from orchestrator.sweep.folder import ResultsFolder
 
 if TYPE_CHECKING:
     from orchestrator.engine.schedule import Progress
@@ -96,8 +97,13 @@ def in_notebook() -> bool:
 
 
 @contextmanager
-def shown_progress(wanted: "bool | Progress") -> "Iterator[Progress]":
-    """Yield who is told about a run: what a program gives itself, or what fits the place where it runs."""
+def shown_progress(wanted: "bool | Progress", folder: ResultsFolder) -> "Iterator[Progress]":
+    """Yield who is told about a run: what a program gives itself, or what fits the place where it runs.
+
+    Args:
+        wanted: whether to show it; or who is told instead.
+        folder: the results folder of the run.
+    """
     if not isinstance(wanted, bool):
         yield wanted
     elif not wanted:
@@ -111,6 +117,7 @@ def shown_progress(wanted: "bool | Progress") -> "Iterator[Progress]":
     else:
         from orchestrator.cli.progress import Bars
         from orchestrator.cli.terminal import Terminal
+        from orchestrator.cli.watching import looking_at
 
-        with Bars(Terminal(stderr=True)) as bars:
+        with Bars(Terminal(stderr=True), looking_at(folder)) as bars:
             yield bars

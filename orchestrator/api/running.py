@@ -102,7 +102,7 @@ def run_sweep(
     try:
         from orchestrator.engine.run import run
 
-        with _silent_libraries(), shown_progress(progress) as told:
+        with _silent_libraries(), shown_progress(progress, ResultsFolder(checked.folder)) as told:
             ending = run(checked, place, told, on_change=change, trusts_code=trust_remote_code)
     except KeyboardInterrupt:
         stopped = KeyboardInterrupt(STOPPED)

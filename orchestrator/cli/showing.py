@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.arguments import FolderArgument, JsonOption, TrustOption, as_typed, possible_path, sweep_folder
-from orchestrator.cli.render import cells_table, checks_table, summary_table
+from orchestrator.cli.render import cells_table, checks_table
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
 from orchestrator.standard_json import standard_json
@@ -41,7 +41,9 @@ def show(
     Example: ntksweep show results/quickstart --layer-set 4-5 --sort accuracy
     """
     from orchestrator.cli.summary import summarize
+    from orchestrator.cli.summary_view import summary_view
     from orchestrator.results.loading import load
+    from orchestrator.results.tables.manifest import tables_are_complete
 
     results = load(sweep_folder(path).root)
     if layer_set is not None:
@@ -51,11 +53,17 @@ def show(
     stored = results.folder.stored()
     overrides = list(stored.spec.overrides) if stored else []
     if as_json:
-        print(standard_json(asdict(summary) | {"overrides": overrides}, indent=1))
+        print(standard_json(summary.to_json() | {"overrides": overrides}, indent=1))
         return
-    Terminal().print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
+    console = Terminal()
+    for part in summary_view(summary, console.width):
+        console.print(part)
     if overrides:
-        Terminal().print(f"given beside the spec: {' '.join(overrides)}", soft_wrap=True)
+        console.print(f"given beside the spec: {' '.join(overrides)}", soft_wrap=True)
+    if not tables_are_complete(results.folder):
+        console.print(
+            "these are the cells so far, and what is missing may be better: `ntksweep status` says how the sweep stands"
+        )
 
 
 _SHOWN = ("seed", "n_train", "lambda_given", "train_loss", "eval_loss", "eval_accuracy", "eval_pearson", "gcv")
@@ -79,9 +87,12 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
     if not len(rows):
         raise ResultsError(f"there is no layer set `{layer_set}`; there are: {', '.join(known[:20])}")
     if rows[sort].null_count == len(rows):
+        from orchestrator.results.tables.cells import stage_of
+
+        filled = f", which a stage `{kind}` fills" if (kind := stage_of(sort)) else ""
         raise ResultsError(
-            f"no cell of {layer_set} has `{sort}`: metrics are those of the kind of task, and what training left is "
-            "there where something was trained"
+            f"no cell of {layer_set} has `{sort}`{filled}: metrics are those of the kind of task, and what training "
+            "left is there where something was trained"
         )
     if as_json:
         print(standard_json(rows.to_pylist(), indent=1))

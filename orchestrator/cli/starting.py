@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli.classes_view import short
 from orchestrator.errors import SourceError, SpecError
 from orchestrator.literal import printable
 from orchestrator.spec.starting import Start
@@ -28,6 +29,9 @@ MOST_ROWS = 200
 """Training examples of a spec to start from, so that a first run takes minutes."""
 
 MOST_EVALUATED = 300
+
+MOST_DISTINCT = 0.9
+"""Share of different texts from which on repeated ones are left out."""
 
 FEWEST_OF_A_CLASS = 3
 """Training examples of the smallest class, on average, below which examples are not drawn at random."""
@@ -133,10 +137,16 @@ def _read(given: Given, look: "Look", ask: Ask) -> "tuple[TaskSettings, Examples
         labels=() if ratings else suggested_labels(look.columns[label]),
     )
     try:
-        return settings, read_examples(settings)
+        examples = read_examples(settings)
     except EmptyTextError:
         settings = replace(settings, skip_blank_texts=True)
-        return settings, read_examples(settings)
+        examples = read_examples(settings)
+    once = replace(settings, distinct_texts=True)
+    distinct = read_examples(once)
+    # Where most texts stand several times they are what was measured, not copies.
+    if MOST_DISTINCT * len(examples.train) <= len(distinct.train) < len(examples.train):
+        return once, distinct
+    return settings, examples
 
 
 def _check_model(model: str) -> None:
@@ -277,6 +287,8 @@ def _add_labels(keys: _Keys, look: "Look", examples: "Examples", settings: "Task
     if settings.skip_blank_texts:
         blank = [name_of(value) for value in look.columns[settings.text]].count(MISSING)
         keys.add("skip_blank_texts", True, f"leaves {blank:,} rows out" if blank else "")
+    if settings.distinct_texts:
+        keys.add("distinct_texts", True, "takes each text once, for some stand several times")
 
 
 def _balance(examples: "Examples") -> str:
@@ -284,7 +296,7 @@ def _balance(examples: "Examples") -> str:
     titles = {of: str(of) for of in range(examples.n_outputs)}
     for name, of in reversed(examples.labels):
         if of is not None:
-            titles[of] = name
+            titles[of] = short(name)
     sizes = [f"{titles[of]} {size:,}" for of, size in enumerate(examples.class_sizes)]
     return f"{examples.n_outputs} classes: {_some(sizes)}"
 

@@ -2,8 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,9 +18,10 @@ from orchestrator.cli.arguments import (
     TrustOption,
     as_typed,
     given_spec,
+    possible_path,
     traceback_wanted,
 )
-from orchestrator.cli.render import costs_table, human_seconds, summary_table
+from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.cli.stopping import end_at_once
 from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import ExitCode, SpecError
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.estimate import Cost, Kernels
     from orchestrator.plan.plan import Plan
     from orchestrator.plan.speeds import Speeds
+    from orchestrator.results.status import Status
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
 
@@ -175,6 +179,15 @@ def run(
     workers: Annotated[int | None, typer.Option(help="Worker processes; overrides the spec.", min=1)] = None,
     on_change: OnChangeOption = OnChange.REFUSE,
     trust_remote_code: TrustOption = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write each trained cell as a run of TensorBoard into this folder, while it is trained.",
+            metavar="FOLDER",
+            show_default=False,
+            callback=possible_path,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a sweep, or go on with one that was interrupted.
@@ -198,7 +211,8 @@ def run(
             end_at_once()  # it waits for the first one, in calls that answer no signal
             follow(checked, base, process_group, trusts_code=trust_remote_code)
             return
-        with Bars(Terminal(stderr=True)) as bars:
+        folder = ResultsFolder(checked.folder)
+        with _boarded(checked, folder, tensorboard) as look, Bars(Terminal(stderr=True), look) as bars:
             ending = run_sweep(
                 checked,
                 base,
@@ -207,7 +221,6 @@ def run(
                 process_group=process_group,
                 trusts_code=trust_remote_code,
             )
-    folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report
     if as_json:
         facts = {
@@ -228,6 +241,37 @@ def run(
         raise typer.Exit(ExitCode.FAILED_STAGES)
 
 
+@contextmanager
+def _boarded(spec: "Spec", folder: "ResultsFolder", into: Path | None) -> "Iterator[Callable[[], Status]]":
+    """Return a function that reads how the sweep stands, and writes what is new for TensorBoard, if that is asked for.
+
+    Raises:
+        SweepError: TensorBoard is not there, its folder cannot be written, or the sweep trains nothing.
+    """
+    from orchestrator.cli.watching import looking_at
+
+    look = looking_at(folder)
+    if into is None:
+        yield look
+        return
+    if spec.finetune is None:
+        raise SpecError("--tensorboard writes trained cells, and this spec trains none: it has no section `finetune`")
+    from orchestrator.results.tensorboard import TensorBoard
+
+    board = TensorBoard(folder, into)
+
+    def look_and_write() -> "Status":
+        found = look()
+        board.update(found)
+        return found
+
+    try:
+        yield look_and_write
+        look_and_write()
+    finally:
+        board.close()
+
+
 def _override(spec: "Spec", executor: str | None, workers: int | None) -> "Spec":
     changes = {key: value for key, value in (("executor", executor), ("workers", workers)) if value is not None}
     if executor not in (None, "ray", "inline"):
@@ -235,24 +279,16 @@ def _override(spec: "Spec", executor: str | None, workers: int | None) -> "Spec"
     return spec.model_copy(update={"compute": spec.compute.model_copy(update=changes)})
 
 
-def _of_tasks(values: dict[str, float]) -> str:
-    """Write a number, or one for each of several tasks."""
-    if len(values) == 1:
-        return f"{next(iter(values.values())):.4g}"
-    return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
-
-
 def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> None:
     from orchestrator.cli.notes import notes_of
     from orchestrator.cli.summary import summarize
+    from orchestrator.cli.summary_view import summary_view
     from orchestrator.results.loading import Results
 
     console = Terminal()
     if ending.n_cells:
-        summary = summarize(Results(folder))
-        console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
-        if summary.majority_accuracy:
-            console.print(f"majority baseline: {_of_tasks(summary.majority_accuracy)}")
+        for part in summary_view(summarize(Results(folder)), console.width):
+            console.print(part)
         console.print()
     for note in notes_of(ending.plan):
         console.print(note)
@@ -273,3 +309,5 @@ def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> 
         f"{ending.n_cells} of {ending.plan.n_cells} cells in {as_typed(folder.tables)}/cells",
         soft_wrap=True,
     )
+    if ending.n_cells:
+        console.print(f"`ntksweep report {as_typed(folder.root)}` makes a page of them", soft_wrap=True)

@@ -36,7 +36,9 @@ LARGEST_STORED = 256 * 2**20
 """Bytes of a stored spec, which names every file of the model and the data."""
 
 
-FOLDERS = ("artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints")
+FOLDERS = (
+    "artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints", "training",
+)  # fmt: skip
 """Folders of a results folder."""
 
 _LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
@@ -106,6 +108,7 @@ class ResultsFolder:
         self.logs = self.root / "logs"
         self.submissions = self.root / "submissions"
         self.checkpoints = self.root / "checkpoints"
+        self.training = self.root / "training"
 
     def check_folders(self) -> None:
         """Raise an error if it is not a folder, or one of its folders is a link: commands read nothing outside of it.

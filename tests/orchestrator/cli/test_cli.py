@@ -143,8 +143,9 @@ def test_run_ends_with_the_best_lambdas_and_where_the_results_are(tmp_path: Path
     assert answer.status == 0
     for name in ("layers:0", "layers:1", "layers:0-1"):
         assert name in answer.output
-    assert "majority baseline: 0." in answer.output
+    assert "majority baseline: accuracy 0." in answer.output
     assert f"6 of 6 cells in {tmp_path / 'results' / 'tables'}/cells" in answer.output
+    assert f"`ntksweep report {tmp_path / 'results'}` makes a page of them" in answer.output
     assert "finished already" not in answer.output
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import random
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,6 @@ from orchestrator.spec.examples import example_names, example_text, is_profile
 from orchestrator.spec.starting import MOST_LINES
 from tests.orchestrator.sweeps import ntksweep
 from tests.root import ROOT
-from tests.tiny_models import WORDS
-
-DRAW = random.Random(0)
-
-
-def text() -> str:
-    return " ".join(DRAW.choices(WORDS, k=DRAW.randint(2, 6)))
 
 
 def write_csv(path: Path, names: list[str], rows: list[list[Any]], delimiter: str = ",") -> Path:
@@ -46,7 +38,7 @@ def test_a_spec_for_ones_own_data_says_what_was_found_and_runs(
 ):
     monkeypatch.chdir(tmp_path)
     topics = ["<script>", "[/b]", "Business"]
-    rows = [[n, text(), topics[n % 3], "x"] for n in range(24)]
+    rows = [[n, "very " * n + "good film", topics[n % 3], "x"] for n in range(24)]
     (tmp_path / "[").mkdir()
     write_csv(tmp_path / "[" / "b].csv", ["", "headline", "category", "source"], rows, delimiter=";")
     written = begun(tmp_path, Path("[/b].csv"), tiny_model)
@@ -84,6 +76,9 @@ def test_a_spec_for_ones_own_data_says_what_was_found_and_runs(
         (["text", "label"], [["a", ["Good", "bad", "good", "N/A", ""][n % 5]] for n in range(20)],
          "labels: {bad: 0, Good: 1, good: 1, N/A: null, '': null} # null leaves 8 rows out"),
         (["text", "label"], [["a", f"intent {n % 12}"] for n in range(48)], "kernel: {outputs: trace}"),
+        (["text", "label"], [["very " * max(n, 1) + "good", n % 2] for n in range(20)], "distinct_texts: true"),
+        (["text", "label"], [["a", ["x\ny", "z#: {" * 9][n % 2]] for n in range(20)],
+         "labels: {\"x\\U0000000ay\": 0, 'z#: {"),
     ],
 )  # fmt: skip
 def test_labels_and_texts_of_every_kind_get_the_keys_that_they_need(

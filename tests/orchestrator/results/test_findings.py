@@ -48,7 +48,11 @@ def test_findings_are_a_page_and_the_tables_that_it_is_made_of(trained: Path, tm
     for strength in (1.0, 25.0):
         mean = cells.loc[cells["lambda_given"] == strength, "finetune_eval_accuracy"].mean()
         row = next(line for line in page.splitlines() if line.startswith(f"| {strength:.3g} |"))
-        assert f" {mean:.3g} [" in row
+        assert f" {mean:.3g} |" in row
+    # two seeds and three layer sets: no interval, and nothing in bold
+    assert "2 seeds and 3 layer sets: an interval or a standard error from fewer than 5 seeds or 5 layer sets" in page
+    assert "**" not in page
+    assert "[" not in page.partition("## Does the spectrum")[0]
     again = ntksweep("findings", folder, "--output", tmp_path / "again")
     assert again.status == 0
     for name in names:
