@@ -6,6 +6,8 @@
 # make golden records plans, numbers, messages and help pages, and says what differs from tests/golden/committed
 # make seeded-faults  puts faults into a copy of the code and says which of them the tests catch
 # make lint   checks style, formatting and types
+# make docs   writes the pages that are made from the code
+# make site   builds the pages as a site in build/site; a broken link within it is an error
 # make clean  removes the virtual environment and what the demo fetched and computed
 
 PYTHON ?= python3
@@ -13,13 +15,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CONSTRAINTS ?= constraints.txt
-EXTRAS ?= demo,test,lint
+EXTRAS ?= demo,docs,test,lint
 # Three processes of the whole suite wait for jobs of Slurm clusters rather than compute, where there can be such.
 PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # Folders of tests that take minutes: of whole sweeps, of every architecture, of groups of processes.
 WHOLE := integration devices architectures finetune/zero
 
-.PHONY: demo test test-fast test-lowest test-faults seeded-faults golden lint docs setup data clean
+.PHONY: demo test test-fast test-lowest test-faults seeded-faults golden lint docs site setup data clean
 
 demo: data
 	$(BIN)/ntksweep run examples/quickstart.yaml
@@ -55,6 +57,9 @@ docs: data
 	$(BIN)/python docs/write_reference.py
 	$(BIN)/python docs/write_models.py
 	$(BIN)/python docs/write_api.py
+
+site: setup
+	$(BIN)/python docs/build_site.py build/site
 
 setup: $(INSTALLED)
 

@@ -40,10 +40,10 @@ def build(folder: Path) -> int:
     return status
 
 
-def menus(index: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the headings of the index, each with the pages that its list leads to, relative to the index."""
+def menus(index: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the headings of the index, each with the pages that its list leads to, relative to the index, by words."""
     for part in re.split(r"(?m)^## ", index)[1:]:
-        pages = re.findall(r"(?m)^- \[[^\]]+\]\(([^)#]+\.md)\)", part)
+        pages = dict(re.findall(r"(?m)^- \[([^\]]+)\]\(([^)#]+\.md)\)", part))
         if pages:
             yield part.split("\n", 1)[0], pages
 
@@ -62,22 +62,23 @@ def _add_menus(source: Path) -> None:
     text = index.read_text(encoding="utf-8")
     trees = [_tree(pages, heading) for heading, pages in menus(text)]
     index.write_text("\n".join([text, *trees]), encoding="utf-8")
-    listed = {(index.parent / page).resolve() for _, pages in menus(text) for page in pages}
+    listed = {(index.parent / page).resolve() for _, pages in menus(text) for page in pages.values()}
     for package in PACKAGES:
         page = source / "docs" / "api" / f"{package}.md"
         page.parent.mkdir(exist_ok=True)
         page.write_text(_docstrings(package), encoding="utf-8")
         listed.add(page.resolve())
     with (source / "docs" / "api.md").open("a", encoding="utf-8") as api:
-        api.write("\n" + _tree([f"api/{package}.md" for package in PACKAGES], None))
+        api.write("\n" + _tree({package: f"api/{package}.md" for package in PACKAGES}, None))
     for page in source.rglob("*.md"):
         if page.resolve() not in listed and page != index:
             page.write_text("---\norphan: true\n---\n" + page.read_text(encoding="utf-8"), encoding="utf-8")
 
 
-def _tree(pages: list[str], caption: str | None) -> str:
+def _tree(pages: dict[str, str], caption: str | None) -> str:
     options = [":hidden:", *([f":caption: {caption}"] if caption else [])]
-    return "\n".join(["```{toctree}", *options, "", *pages, "```", ""])
+    entries = [f"{words} <{page}>" for words, page in pages.items()]
+    return "\n".join(["```{toctree}", *options, "", *entries, "```", ""])
 
 
 def _docstrings(package: str) -> str:

@@ -1,4 +1,4 @@
-"""Settings of the site that `docs/build_site.py` builds: Sphinx reads the pages by MyST and the docstrings by autodoc."""
+"""Settings of the site that `docs/build_site.py` builds: pages are read by MyST, docstrings by autodoc."""
 
 import re
 import tomllib
@@ -26,6 +26,8 @@ default_role = "code"
 autodoc_member_order = "alphabetical"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+napoleon_use_ivar = True
+toc_object_entries_show_parents = "hide"
 python_use_unqualified_type_names = True
 # Types of other libraries have no pages here, and nothing is fetched for a build.
 nitpick_ignore_regex = [(r"py:.*", r".*")]
@@ -60,7 +62,9 @@ def _escape(app: Sphinx, what: str, name: str, found: object, options: Any, line
     lines[:] = "".join(parts).split("\n")
 
 
-def _without_types(app: Sphinx, what: str, name: str, found: object, options: Any, signature: str, returned: str) -> Any:
+def _without_types(
+    app: Sphinx, what: str, name: str, found: object, options: Any, signature: str, returned: str
+) -> Any:
     """Leave settings, which pydantic checks, without a signature that repeats all of their keys."""
     return ("", None) if what == "class" and hasattr(found, "model_fields") else None
 
