@@ -21,8 +21,8 @@ PACKAGES = ("ntksweep", "ntk_dist", "finetune", "slurm")
 """Packages with a page each; `orchestrator` has the names of `ntksweep`."""
 
 _COPIED = (
-    "docs/*.md", "docs/pictures/*", "docs/site/*", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE",
-    "examples/**/*", "results/reference/**/*", "benchmarks/*.py",
+    "docs/*.md", "docs/pictures/*", "docs/site/*", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
+    "LICENSE", "examples/**/*", "results/reference/**/*", "benchmarks/*.py",
 )  # fmt: skip
 _NOT_COPIED = re.compile(r"examples/data/|__pycache__|/\.ipynb_checkpoints")
 _TO_THE_INDEX = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><a href="docs/index.html">ntksweep</a>\n'
