@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 TaskKind = Literal["classification", "regression"]
+Labels = tuple[tuple[str, int | None], ...]
+"""The class of each label by its name; None for labels whose rows are left out."""
+
 Sampling = Literal["random", "balanced", "first"]
 Operation = Literal["interpolation", "addition", "negation"]
 ModelDType = Literal["float32", "float64", "bfloat16", "float16"]
@@ -111,10 +114,12 @@ class TaskSettings:
         text_pair: column of a second sentence, or None.
         label: column of the class or rating.
         kind: whether the label is a class or a real number.
+        labels: the class of each label; empty takes whole numbers as classes, and names in their alphabetical order.
         sign_cut: makes two classes of real labels: above the cut is 1, below minus the cut is 0, the others
             are left out.
         template: prompt with {text} (and {text_pair}, {mask}) in it, or None.
         max_length: tokens kept of an example.
+        skip_blank_texts: whether rows without a text are left out; otherwise they are an error.
         distinct_texts: whether each text is kept once, and no training text that an evaluation split has.
     """
 
@@ -127,7 +132,9 @@ class TaskSettings:
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
+    labels: Labels = ()
     sign_cut: float | None = None
     template: str | None = None
     max_length: int = 128
+    skip_blank_texts: bool = False
     distinct_texts: bool = False

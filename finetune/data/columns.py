@@ -1,13 +1,14 @@
 """Texts and labels of columns, checked row by row."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.label_names import MISSING, name_of, written
 from finetune.data.reading.numerals import number_of
 from finetune.errors import EmptyTextError, LabelError, TextError
 
@@ -16,7 +17,8 @@ LARGEST_CLASS = 2**31 - 1
 Place = Callable[[int], str]
 """Gives the place of a row for messages, for example "data.csv, line 5: row 3 of split train"."""
 
-_LISTED = 8
+MOST_LISTED = 20
+"""Labels up to which a message lists all of them."""
 
 
 def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place) -> list[str]:
@@ -30,10 +32,12 @@ def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place
     for row in rows.tolist():
         text = column[row]
         if not isinstance(text, str) or not text.strip():
-            how = "remove the row, or name another column"
+            how = "remove the row, name another column, or leave such rows out with task.skip_blank_texts: true"
             if isinstance(text, int | float) and not isinstance(text, bool):
                 how = "a number: write it as a text, or name another column"
-            raise EmptyTextError(f"{place(row)} has no text in column {name!r} (it holds {_shown(text)}); {how}")
+            count = sum(not isinstance(column[each], str) or not column[each].strip() for each in rows.tolist())
+            others = f"; {count} rows are so" if count > 1 else ""
+            raise EmptyTextError(f"{place(row)} has no text in column {name!r} (it holds {shown(text)}{others}); {how}")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -43,6 +47,12 @@ def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place
             ) from error
         texts.append(text)
     return texts
+
+
+def rows_with_text(columns: Sequence[list[Any]], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of some rows whose texts in all columns are there and not blank."""
+    kept = [row for row in rows.tolist() if all(name_of(column[row]) != MISSING for column in columns)]
+    return np.array(kept, dtype=np.int64)
 
 
 def integer_labels(values: Iterable[Any], place: Place) -> NDArray[np.int64]:
@@ -55,14 +65,14 @@ def integer_labels(values: Iterable[Any], place: Place) -> NDArray[np.int64]:
     labels = []
     for row, value in enumerate(values):
         _check_there(value, place(row))
-        number = _number(value)
+        number = number_in(value)
         if number is None or number != int(number) or number < 0:
             raise LabelError(
-                f"{place(row)} has label {_shown(value)}; classes are whole numbers from 0 on. {_how_to_code(values)}"
+                f"{place(row)} has label {shown(value)}; classes are whole numbers from 0 on. {_how_to_code(values)}"
             )
         if number > LARGEST_CLASS:
             raise LabelError(
-                f"{place(row)} has label {_shown(value)}, which is too large for a class. Correct the label"
+                f"{place(row)} has label {shown(value)}, which is too large for a class. Correct the label"
             )
         labels.append(int(number))
     return np.array(labels, dtype=np.int64)
@@ -77,11 +87,11 @@ def real_labels(values: Iterable[Any], place: Place) -> NDArray[np.float64]:
     labels = []
     for row, value in enumerate(values):
         _check_there(value, place(row))
-        number = _number(value)
+        number = number_in(value)
         if number is None:
             comma = isinstance(value, str) and number_of(value.replace(",", ".")) is not None
             how = "write decimals with a point" if comma else "correct or remove the row"
-            raise LabelError(f"{place(row)} has label {_shown(value)}, which is not a finite number; {how}")
+            raise LabelError(f"{place(row)} has label {shown(value)}, which is not a finite number; {how}")
         labels.append(float(number))
     return np.array(labels, dtype=np.float64)
 
@@ -98,11 +108,11 @@ def sign_labels(values: Iterable[Any], place: Place, cut: float) -> tuple[NDArra
 
 
 def _check_there(value: Any, where: str) -> None:
-    if value is None:
+    if name_of(value) == MISSING:
         raise LabelError(f"{where} has no label; remove the row, or name a split whose labels are given")
 
 
-def _number(value: Any) -> int | float | None:
+def number_in(value: Any) -> int | float | None:
     """Return a label's finite number, also from a text; None if there is none."""
     number = number_of(value) if isinstance(value, str) else value
     if not isinstance(number, int | float | np.number | Decimal):
@@ -114,17 +124,19 @@ def _number(value: Any) -> int | float | None:
 
 
 def _how_to_code(values: list[Any]) -> str:
-    words = sorted({value for value in values if isinstance(value, str) and _number(value) is None})
-    if not words:
-        return (
-            "Code the labels so (-1 often stands for a label that is withheld), set sign_cut to make classes of "
-            "ratings, or choose kind: regression"
-        )
-    listed = ", ".join(f"{number} for {_shown(word)}" for number, word in enumerate(words[:_LISTED]))
-    return f"Code the labels so, for example {listed}" + (" and so on" if len(words) > _LISTED else "")
+    found = sorted({number for value in values if (number := number_in(value)) is not None})
+    if len(found) > MOST_LISTED or any(number != int(number) for number in found):
+        return "Set task.sign_cut to make two classes of ratings, or choose task.kind: regression"
+    classes = written((name_of(number), position) for position, number in enumerate(found))
+    return (
+        f"Say which classes the labels are, as in task.labels: {classes} (with null for those whose rows are left out: "
+        "-1 often stands for a label that is withheld), set task.sign_cut to make two classes of ratings, or choose "
+        "task.kind: regression"
+    )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value for messages, shortened if it is long."""
     try:
         shown = repr(value)
     except ValueError:  # an integer with more digits than Python writes

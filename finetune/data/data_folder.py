@@ -92,6 +92,20 @@ def split_files(folder: Path, split: str, config: str | None = None) -> list[Pat
     return chosen
 
 
+def split_names(folder: Path) -> list[str]:
+    """Return the names of a folder's splits: those of its files and folders, or `train` where there is one alone.
+
+    Raises:
+        DataLoadError: as `data_files`.
+    """
+    files = data_files(folder)
+    if len({_family(file) for file in files}) == 1 and not _is_for_evaluation(files[0]):
+        return ["train"]
+    inside = [file.relative_to(folder) for file in files]
+    below = [file.relative_to("data") if file.parts[0] == "data" and len(file.parts) > 1 else file for file in inside]
+    return list(dict.fromkeys(file.parts[0] if len(file.parts) > 1 else _without_ending(file).name for file in below))
+
+
 def _is_for_evaluation(file: Path) -> bool:
     return not _EVALUATION.isdisjoint(re.split(r"[^a-z]+", file.stem.lower()))
 

@@ -1,6 +1,6 @@
 """Sources of examples: local files, or a data set on the hub."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,34 +36,51 @@ def read_split(task: TaskSettings, split: str) -> Table:
     wanted = list(dict.fromkeys(name for name in (task.text, task.label, task.text_pair) if name is not None))
     path = Path(task.data)
     if path.is_dir():
-        return joined([_read(file, wanted) for file in split_files(path, split, task.config)])
+        return joined([read_file(file, wanted) for file in split_files(path, split, task.config)])
     if not path.exists():
         if path.is_absolute() or is_data(path):
             raise DataLoadError(f"there is nothing at {path}: it cannot be read")
         return _from_hub(task, split, wanted)
     if split != "train":
         raise SplitError(f"{path} has no split {split!r}; a file by itself has the split train alone")
-    return _read(path, wanted)
+    return read_file(path, wanted)
 
 
-def _read(path: Path, wanted: Sequence[str]) -> Table:
+def read_file(path: Path, wanted: Sequence[str]) -> Table:
+    """Return columns of one file.
+
+    Raises:
+        DataLoadError: its format is none of those that are read, or the file is not what its ending says.
+        MissingColumnError: a column does not exist; lists those that do.
+    """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataLoadError(f"{path} is none of {', '.join(DATA_SUFFIXES)}; convert it to Parquet, CSV or JSONL")
     return reader(path, wanted)
 
 
-def _from_hub(task: TaskSettings, split: str, wanted: Sequence[str]) -> Table:
+def hub_splits(task: TaskSettings) -> Mapping[str, Any]:
+    """Return the splits of a data set on the hub, by name.
+
+    Raises:
+        DataLoadError: it cannot be read.
+    """
     from datasets import load_dataset
 
     with _quiet():
         try:
-            splits = load_dataset(task.data, name=task.config, revision=task.revision)
+            splits: Mapping[str, Any] = load_dataset(task.data, name=task.config, revision=task.revision)
         except Exception as error:  # datasets passes on any error of its readers
             raise DataLoadError(
                 f"the data set {task.data} cannot be read from the hub: {_cause(error)}; it may need task.config, or "
                 "the hub, its cache and the disk need looking after"
             ) from error
+        return splits
+
+
+def _from_hub(task: TaskSettings, split: str, wanted: Sequence[str]) -> Table:
+    splits = hub_splits(task)
+    with _quiet():
         if split not in splits:
             raise SplitError(f"{task.data} has no split {split!r}; its splits are: {', '.join(splits)}")
         rows = splits[split]

@@ -1,16 +1,19 @@
 """The examples of a task, read and checked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.columns import integer_labels, real_labels, sign_labels, texts_of
+from finetune.data.classes import classes_of, labels_of
+from finetune.data.columns import MOST_LISTED, real_labels, rows_with_text, sign_labels, texts_of
+from finetune.data.label_names import written
+from finetune.data.reading.table import Table
 from finetune.data.repeats import first_places
 from finetune.data.source import read_split
-from finetune.errors import DataLoadError, LabelError
-from finetune.settings import TaskSettings
+from finetune.errors import DataLoadError, EmptyTextError, LabelError
+from finetune.settings import Labels, TaskSettings
 
 _LISTED = 8
 
@@ -52,11 +55,13 @@ class Examples:
         train: where training examples come from.
         evaluation: where evaluation examples come from; the same pool if they are held out from it.
         n_outputs: number of classes, or 1 for regression.
+        labels: the class of each label by its name; empty where labels are the classes themselves.
     """
 
     train: Pool
     evaluation: Pool
     n_outputs: int
+    labels: Labels = ()
 
     @property
     def held_out(self) -> bool:
@@ -66,9 +71,17 @@ class Examples:
     @property
     def class_sizes(self) -> tuple[int, ...]:
         """Number of training examples of each class; empty for regression."""
-        if not np.issubdtype(self.train.labels.dtype, np.integer):
+        return self._sizes(self.train)
+
+    @property
+    def evaluation_sizes(self) -> tuple[int, ...]:
+        """Number of evaluation examples of each class; empty for regression."""
+        return self._sizes(self.evaluation)
+
+    def _sizes(self, pool: Pool) -> tuple[int, ...]:
+        if not np.issubdtype(pool.labels.dtype, np.integer):
             return ()
-        return tuple(np.bincount(self.train.labels, minlength=self.n_outputs).tolist())
+        return tuple(np.bincount(pool.labels, minlength=self.n_outputs).tolist())
 
 
 def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Examples:
@@ -76,7 +89,8 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
 
     Args:
         task: what to read.
-        n_outputs: number of classes; None takes the largest label plus one, and every class up to it must occur.
+        n_outputs: number of classes; None takes those of `task.labels`, as many as there are names, or the largest
+            label plus one, and then every class up to it must occur.
 
     Raises:
         DataLoadError, SplitError: no such data or split, or no rows there.
@@ -85,10 +99,18 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
         LabelError: a label that is not a class or a number, or is outside the head; names row and value. Classes that
             never occur although no number of classes is given, or more classes than rows.
     """
-    train = _read_pool(task, task.train_split)
-    evaluation = train if task.eval_split in (None, task.train_split) else _read_pool(task, str(task.eval_split))
+    names = [task.train_split] + ([] if task.eval_split in (None, task.train_split) else [str(task.eval_split)])
+    splits = [_Split(name, read_split(task, name)) for name in names]
+    labels = task.labels
+    if task.kind == "classification" and task.sign_cut is None and not labels:
+        columns = [(split.table.columns[task.label], split.place) for split in splits]
+        labels = labels_of(columns, f"{task.data}, column {task.label!r}")
+    train, *others = [_pool(task, split, labels) for split in splits]
+    evaluation = others[0] if others else train
     if task.kind == "regression":
         return _once(task, Examples(train, evaluation, 1))
+    if n_outputs is None and labels:
+        n_outputs = max(of for _, of in labels if of is not None) + 1
     pools = [(train, task.train_split)] + ([] if evaluation is train else [(evaluation, str(task.eval_split))])
     largest = max(int(pool.labels.max()) for pool, _ in pools)
     classes = max(largest + 1, 2) if n_outputs is None else n_outputs
@@ -111,7 +133,7 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
             )
     if n_outputs is None and task.sign_cut is None:
         _check_every_class_occurs(task, np.concatenate([pool.labels for pool, _ in pools]), classes)
-    return _once(task, Examples(train, evaluation, classes))
+    return _once(task, Examples(train, evaluation, classes, labels))
 
 
 def _check_every_class_occurs(task: TaskSettings, labels: NDArray[np.generic], classes: int) -> None:
@@ -119,10 +141,12 @@ def _check_every_class_occurs(task: TaskSettings, labels: NDArray[np.generic], c
     missing = sorted(set(range(classes)) - set(found))
     if not missing:
         return
-    if found == list(range(1, classes)):
-        fix = "labels begin at 1: subtract 1 from each"
+    if len(found) < 2:
+        fix = "give rows of two classes"
+    elif len(found) > MOST_LISTED:
+        fix = f"code the {len(found)} labels as 0 to {len(found) - 1}"
     else:
-        fix = f"code the {len(found)} labels as 0 to {len(found) - 1}" if len(found) > 1 else "give rows of two classes"
+        fix = f"say which classes they are, as in task.labels: {written((str(n), i) for i, n in enumerate(found))}"
     raise LabelError(
         f"{task.data}: there is no example of class {_listed(missing)}; the labels are {_listed(found)}, and classes "
         f"count from 0. {fix[0].upper()}{fix[1:]}, or set task.classes: {classes} if a class has no example here"
@@ -143,7 +167,7 @@ def _once(task: TaskSettings, examples: Examples) -> Examples:
     train, evaluation = examples.train, examples.evaluation
     if examples.held_out:
         kept = _first_of_each(train)
-        return Examples(kept, kept, examples.n_outputs)
+        return replace(examples, train=kept, evaluation=kept)
     kept_evaluation = _first_of_each(evaluation)
     within = first_places(kept_evaluation, train)
     kept = _first_of_each(train.at(np.flatnonzero(within < 0)))
@@ -152,21 +176,28 @@ def _once(task: TaskSettings, examples: Examples) -> Examples:
             f"{task.data}: every text of split {task.train_split} stands in split {task.eval_split} too, so that "
             "task.distinct_texts leaves none to train on"
         )
-    return Examples(kept, kept_evaluation, examples.n_outputs)
+    return replace(examples, train=kept, evaluation=kept_evaluation)
 
 
 def _first_of_each(pool: Pool) -> Pool:
     return pool.at(np.flatnonzero(first_places(pool, pool) == np.arange(len(pool))))
 
 
-def _read_pool(task: TaskSettings, split: str) -> Pool:
-    table = read_split(task, split)
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """A split as it was read."""
+
+    name: str
+    table: Table
+
+    def place(self, row: int) -> str:
+        return f"{self.table.place(row)}: row {row} of split {self.name}"
+
+
+def _pool(task: TaskSettings, split: _Split, labels_by_name: Labels) -> Pool:
+    table, place = split.table, split.place
     if not table.n_rows:
-        raise DataLoadError(f"split {split} of {task.data} has no rows; give data with examples")
-
-    def place(row: int) -> str:
-        return f"{table.place(row)}: row {row} of split {split}"
-
+        raise DataLoadError(f"split {split.name} of {task.data} has no rows; give data with examples")
     values = table.columns[task.label]
     labels: NDArray[np.int64] | NDArray[np.float64]
     rows = np.arange(len(values))
@@ -176,11 +207,19 @@ def _read_pool(task: TaskSettings, split: str) -> Pool:
         rows, labels = sign_labels(values, place, task.sign_cut)
         if not len(rows):
             raise LabelError(
-                f"{task.data}: no rating of split {split} is beyond task.sign_cut {task.sign_cut:g} on either side; "
-                "lower it"
+                f"{task.data}: no rating of split {split.name} is beyond task.sign_cut {task.sign_cut:g} on either "
+                "side; lower it"
             )
     else:
-        labels = integer_labels(values, place)
+        rows, labels = classes_of(values, place, labels_by_name)
+        if not len(rows):
+            raise LabelError(f"task.labels leaves out every row of split {split.name}; give one of its labels a class")
+    if task.skip_blank_texts:
+        of_texts = [table.columns[name] for name in (task.text, task.text_pair) if name is not None]
+        kept = np.isin(rows, rows_with_text(of_texts, rows))
+        rows, labels = rows[kept], labels[kept]
+        if not len(rows):
+            raise EmptyTextError(f"{task.data}: no row of split {split.name} has a text in column {task.text!r}")
     return Pool(
         texts=texts_of(table.columns[task.text], rows, task.text, place),
         pairs=None if task.text_pair is None else texts_of(table.columns[task.text_pair], rows, task.text_pair, place),

@@ -20,6 +20,7 @@ from finetune.training.run import (
     Observer,
     TrainingRun,
     TrainingState,
+    Watcher,
     copied,
     norm,
 )
@@ -84,6 +85,7 @@ def train_cells(
     checkpoint: Checkpoint | None = None,
     observer: Observer | None = None,
     at_once: int | None = None,
+    watcher: Watcher | None = None,
 ) -> TrainingRun:
     """Train every cell of a model.
 
@@ -102,9 +104,11 @@ def train_cells(
         observer: gets the displacements at every evaluation.
         at_once: most examples that go through the model at once, where memory does not allow `batch_size`; the
             numbers agree with those of whole batches to rounding.
+        watcher: is told the losses on the way.
     """
     training = _Training(model, targets, settings, cells, seeds)
     training.observer = observer
+    training.watcher = watcher
     training.at_once = min(at_once or settings.batch_size, settings.batch_size)
     return training.run(checkpoint or NoCheckpoint())
 
@@ -124,6 +128,8 @@ class _Training:
         self.cells = cells
         self.seeds = seeds
         self.observer: Observer | None = None
+        self.watcher: Watcher | None = None
+        self.step_losses: dict[int, float] = {}
         self.at_once = settings.batch_size
         self.n = len(targets[0].train)
         self.state = TrainingState.first(model.displacements, make_optimizer(settings, model.displacements))
@@ -138,6 +144,8 @@ class _Training:
         while state.step < self.settings.steps and state.active():
             self._update()
             state.step += 1
+            if self.watcher is not None:
+                self.watcher.stepped(state.step, self.step_losses)
             if self._may_be_the_end() or checkpoint.due():
                 checkpoint.save(saved(state))
             if self._evaluation_is_due():
@@ -203,6 +211,7 @@ class _Training:
         """Return the cells that go on after losses (S,), and end the others as diverged. Waits for the device once."""
         sums = torch.stack([self._sum_of_gradients(cell) for cell in active]).to(losses.device)
         found = torch.stack([losses, sums]).tolist()
+        self.step_losses = dict(zip(active, found[0], strict=True))
         going = []
         for cell, loss, total in zip(active, *found, strict=True):
             if math.isfinite(total) and not self._has_exploded(cell, loss):
@@ -279,6 +288,9 @@ class _Training:
         ):
             found.append(self._of_all_cells(values, evaluated))
         losses = {split: self._losses(split, values, evaluated) for split, values in outputs.items()}
+        if self.watcher is not None:
+            of_cells = (dict(zip(evaluated, losses[split].tolist(), strict=True)) for split in ("train", "eval"))
+            self.watcher.evaluated(state.step, *of_cells)
         for cell, train_loss, eval_loss in zip(evaluated, losses["train"], losses["eval"], strict=True):
             state.cells[cell].evaluations += 1
             if self._has_exploded(cell, float(train_loss)):

@@ -23,6 +23,21 @@ It is called at every evaluation, with the cells that are still trained, and has
 """
 
 
+class Watcher(Protocol):
+    """Receiver of a run's losses while it goes on; it must take no time that training would miss."""
+
+    def stepped(self, step: int, losses: Mapping[int, float]) -> None:
+        """Receive the loss of each trained cell at the examples of an update, before it.
+
+        Args:
+            step: updates made, this one included.
+            losses: by the numbers of the cells, mean over the examples; not finite where the cell diverged.
+        """
+
+    def evaluated(self, step: int, train_losses: Mapping[int, float], eval_losses: Mapping[int, float]) -> None:
+        """Receive the mean losses of each trained cell over all examples of both splits, after `step` updates."""
+
+
 class CellStatus(StrEnum):
     """The end of a cell's training."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli import clusters, devcluster, picturing, selecting, showing, sweeping, watching
+from orchestrator.cli import beginning, clusters, devcluster, picturing, selecting, showing, sweeping, watching
 from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
 from orchestrator.cli.terminal import Terminal, log_on_terminal, say
@@ -97,7 +97,7 @@ def _options(
         refuse_what_is_too_old()
 
 
-app.command("init")(sweeping.init)
+app.command("init")(beginning.init)
 app.command("schema")(sweeping.schema)
 app.command("plan")(sweeping.plan)
 app.command("run")(sweeping.run)

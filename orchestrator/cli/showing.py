@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.cli.arguments import FolderArgument, JsonOption, possible_path, sweep_folder
-from orchestrator.cli.render import cells_table, checks_table, summary_table
+from orchestrator.cli.render import cells_table, checks_table
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
 from orchestrator.standard_json import standard_json
@@ -28,17 +28,22 @@ class Format(StrEnum):
 
 def show(
     path: FolderArgument,
-    layer_set: Annotated[str | None, typer.Option(help="Show the cells of this layer set.", metavar="NAME")] = None,
+    layer_set: Annotated[
+        str | None,
+        typer.Option(help="Show the cells of this layer set: its name, or 4, 0-2, query, all.", metavar="NAME"),
+    ] = None,
     sort: Annotated[str, typer.Option(help="Column to sort those cells by.", metavar="COLUMN")] = "eval_loss",
     limit: Annotated[int, typer.Option(help="Most cells to show.", min=1)] = 20,
     as_json: JsonOption = False,
 ) -> None:
     """Show the best lambda of each layer set, or the cells of one.
 
-    Example: ntksweep show results/quickstart --layer-set layers:4-5 --sort eval_accuracy
+    Example: ntksweep show results/quickstart --layer-set 4-5 --sort accuracy
     """
     from orchestrator.cli.summary import summarize
+    from orchestrator.cli.summary_view import summary_view
     from orchestrator.results.loading import load
+    from orchestrator.results.tables.manifest import tables_are_complete
 
     results = load(sweep_folder(path).root)
     if layer_set is not None:
@@ -46,9 +51,15 @@ def show(
         return
     summary = summarize(results)
     if as_json:
-        print(standard_json(asdict(summary), indent=1))
+        print(standard_json(summary.to_json(), indent=1))
         return
-    Terminal().print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
+    console = Terminal()
+    for part in summary_view(summary, console.width):
+        console.print(part)
+    if not tables_are_complete(results.folder):
+        console.print(
+            "these are the cells so far, and what is missing may be better: `ntksweep status` says how the sweep stands"
+        )
 
 
 _SHOWN = ("seed", "n_train", "lambda_given", "train_loss", "eval_loss", "eval_accuracy", "eval_pearson", "gcv")
@@ -59,18 +70,25 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
 
     import pyarrow.compute as pc
 
+    from orchestrator.results.usual_names import COLUMNS, layer_set_named, simplified
+
     names = [field.name for field in cells.dataset.schema]
+    sort = sort if sort in names else COLUMNS.get(simplified(sort), sort)
     if sort not in names:
         nearest = difflib.get_close_matches(sort, names, n=1) or [names[0]]
         raise ResultsError(f"there is no column `{sort}`; did you mean `{nearest[0]}`?")
+    known = cells.to_arrow(["layer_set"])["layer_set"].unique().to_pylist()
+    layer_set = layer_set_named(layer_set, known)
     rows = cells.to_arrow(where=pc.field("layer_set") == layer_set).sort_by(sort).slice(0, limit)
     if not len(rows):
-        known = cells.to_arrow(["layer_set"])["layer_set"].unique().to_pylist()
         raise ResultsError(f"there is no layer set `{layer_set}`; there are: {', '.join(known[:20])}")
     if rows[sort].null_count == len(rows):
+        from orchestrator.results.tables.cells import stage_of
+
+        filled = f", which a stage `{kind}` fills" if (kind := stage_of(sort)) else ""
         raise ResultsError(
-            f"no cell of {layer_set} has `{sort}`: metrics are those of the kind of task, and what training left is "
-            "there where something was trained"
+            f"no cell of {layer_set} has `{sort}`{filled}: metrics are those of the kind of task, and what training "
+            "left is there where something was trained"
         )
     if as_json:
         print(standard_json(rows.to_pylist(), indent=1))
@@ -91,8 +109,11 @@ def export(
     file_format: Annotated[
         Format | None, typer.Option("--format", help="Format; by default told from the file's ending.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write a table as CSV, JSON lines, or one Parquet file.
+
+    A file that exists is replaced with --force only.
 
     Example: ntksweep export results/quickstart --output cells.csv
     """
@@ -103,7 +124,10 @@ def export(
     if file_format is None and ending not in list(Format):
         raise ResultsError(f"the format cannot be told from `{output.name}`; end it in .csv, .jsonl or .parquet, "
                            "or give --format")  # fmt: skip
-    count = write_table(load(sweep_folder(path).root).table(table), output, (file_format or Format(ending)).value)
+    results = load(sweep_folder(path).root).table(table)
+    if output.is_file() and not force:
+        raise ResultsError(f"{output} exists; name another file, or give --force")
+    count = write_table(results, output, (file_format or Format(ending)).value)
     say(f"{count} rows in {output}")
 
 

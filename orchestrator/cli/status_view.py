@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.allocations_view import allocations_view
+from orchestrator.cli.going_on import clock, joined, remaining, trainings
 from orchestrator.cli.render import human_seconds, number, rows_table
 from orchestrator.cli.terminal import line
 from orchestrator.results.status import Computing, Count, Status
@@ -43,6 +44,8 @@ def status_view(
         *_grid("lambda", found.lambdas if every_row else list(_joined(found.lambdas)), every_row),
     ]
     workers = [*_computing(found.computing), *(allocations_view(seen) if seen else ())]
+    if tables := trainings(found.computing):
+        workers += [Text(), *tables]
     totals = [
         line(f"{found.cells_finished} of {found.cells} cells finished, {found.cells_in_tables} in the tables"),
         *_time_left(found),
@@ -121,8 +124,8 @@ def _time_left(found: Status) -> Iterator[Text]:
     elif found.seconds_left is None:
         yield line(f"nobody computes now; {human_seconds(found.worker_seconds)} are left for one worker")
     else:
-        workers = f"{found.workers} worker{'s' if found.workers > 1 else ''}"
-        yield line(f"time left: about {human_seconds(found.seconds_left)} on {workers}")
+        elapsed = "" if found.elapsed is None else f"{clock(found.elapsed)} elapsed since the last run began"
+        yield line(joined((elapsed, remaining(found.worker_seconds, found.workers))))
 
 
 def _foreign(paths: Sequence[str]) -> Iterator[Text]:

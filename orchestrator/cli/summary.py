@@ -1,4 +1,4 @@
-"""The short table at the end of a run: the best lambda of each layer set."""
+"""The best lambda of each layer set, with whose numbers they are: what `run` and `show` say of a sweep."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,39 +8,68 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from orchestrator.results.least import LEAST_SEEDS
 from orchestrator.results.loading import Results
 
+MODELS = ("", "linearized_", "finetune_")
+"""What the columns of each model begin with: ridge solution, trained linearization, fine-tuned model."""
+
+METRICS = ("loss", "accuracy", "mcc", "f1", "pearson", "spearman", "r2")
+
+_VARIANT = ("task", "adapter_rank", "learning_rate", "n_train")
+_KERNEL = ("condition_number_relative_sigma", "effective_rank")
+_OUTCOMES = tuple(f"{model}eval_{metric}" for model in MODELS for metric in METRICS)
 _COLUMNS = [
-    "task", "task_kind", "adapter_rank", "learning_rate", "layer_set", "seed", "n_train", "n_parameters",
-    "lambda_given", "eval_loss", "eval_accuracy", "eval_pearson", "condition_number_relative_sigma", "effective_rank",
-    "majority_accuracy",
+    *_VARIANT, "task_kind", "layer_set", "seed", "n_parameters", "lambda_given", "lambda_scale", "majority_accuracy",
+    "finetune_status", "linearized_status", *_KERNEL, *_OUTCOMES,
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
+class Mean:
+    """A mean over seeds.
+
+    Attributes:
+        mean: the mean.
+        standard_error: its standard error, sd/sqrt(seeds); None for one seed.
+        seeds: seeds that have a number.
+    """
+
+    mean: float
+    standard_error: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
 class LayerSetSummary:
-    """The best lambda of a layer set for a task and rank, at the largest training set; numbers are means over seeds.
+    """A layer set of a task, rank, learning rate and training-set size at its best lambda.
 
     Attributes:
         task: name of the task.
         adapter_rank: rank of LoRA; None without adapter.
+        learning_rate: that of training, where the grid has several.
+        n_train: training examples.
         layer_set: name of the layer set.
         n_parameters: its parameters.
-        best_lambda: the lambda, as the spec gives it, with the lowest mean evaluation loss.
-        metric: mean accuracy or Pearson correlation there.
-        eval_loss: mean evaluation loss there.
-        condition_number: geometric mean of the trace-relative condition number.
-        effective_rank: mean effective rank.
+        best_lambda: the lambda, as the spec gives it, with the lowest mean of `chosen_by`.
+        chosen_by: the column that chose it: finetune_eval_loss, or eval_loss where nothing is trained yet.
+        at_edge: whether it is the smallest or the largest lambda of the grid.
+        numbers: by column of `cells`, the mean over seeds there; None where no seed has a number.
+        condition_number_relative_sigma: geometric mean over all lambdas and seeds; nan where a cell has none.
+        effective_rank: mean over those.
     """
 
     task: str
     adapter_rank: int | None
+    learning_rate: float | None
+    n_train: int
     layer_set: str
     n_parameters: int
     best_lambda: float
-    metric: float | None
-    eval_loss: float | None
-    condition_number: float
+    chosen_by: str
+    at_edge: bool
+    numbers: dict[str, Mean | None]
+    condition_number_relative_sigma: float
     effective_rank: float
 
 
@@ -49,30 +78,54 @@ class Summary:
     """Summary of a sweep.
 
     Attributes:
-        layer_sets: one entry a layer set, in the grid's order, for every task and rank.
-        metric: name of the metric's column.
-        n_seeds: number of seeds in the means.
+        layer_sets: one entry a layer set, in the grid's order, for every task, rank, learning rate and size.
+        metric: accuracy or pearson, whichever the first task has.
+        trained: whether any cell has numbers of training.
+        n_seeds: number of seeds of the cells.
+        least_seeds: number of seeds below which a standard error means nothing.
+        lambda_scale: absolute, or trace: in units of trace/M.
         majority_accuracy: by task, mean accuracy of always predicting the majority class; empty for regression.
     """
 
     layer_sets: list[LayerSetSummary]
     metric: str
+    trained: bool
     n_seeds: int
+    least_seeds: int
+    lambda_scale: str
     majority_accuracy: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON, each number under the name of its column of `cells`."""
+        facts = vars(self) | {"layer_sets": [], "metric": f"eval_{self.metric}"}
+        for each in self.layer_sets:
+            numbers = {name: found and vars(found) for name, found in each.numbers.items()}
+            about = {name: value for name, value in vars(each).items() if name != "numbers"}
+            facts["layer_sets"].append(about | numbers)
+        return facts
 
 
 def summarize(results: Results) -> Summary:
     """Return the summary of a sweep."""
-    cells = _without_nan(results.cells.to_arrow(_COLUMNS))
-    cells = cells.filter(pc.equal(cells["n_train"], pc.max(cells["n_train"])))
+    cells = _without_diverged(_without_nan(results.cells.to_arrow(_COLUMNS)))
+    trained = cells["finetune_eval_loss"].null_count < len(cells)
+    if not trained:  # what is there is then the same for every learning rate
+        rates = cells["learning_rate"]
+        cells = cells.filter(pc.or_kleene(pc.is_null(rates), pc.equal(rates, rates[0])))
+    lambdas = cells["lambda_given"].unique().to_pylist()
+    edges = {min(lambdas), max(lambdas)} if len(lambdas) > 1 else set()
     classification = "classification" in cells["task_kind"].unique().to_pylist()
-    metric = "eval_accuracy" if classification else "eval_pearson"
-    # What is shown rests on nothing that was trained: it is the same for every learning rate.
-    rates = cells["learning_rate"]
-    cells = cells.filter(pc.or_kleene(pc.is_null(rates), pc.equal(rates, rates[0])))
-    found = [_best(rows, metric) for rows in _by_layer_set(cells, metric)]
-    n_seeds = pc.count_distinct(cells["seed"]).as_py()
-    return Summary(found, metric, n_seeds, _majority(cells))
+    metric = "accuracy" if classification else "pearson"
+    named = [name for name in _OUTCOMES if cells[name].null_count < len(cells) or name == f"eval_{metric}"]
+    return Summary(
+        layer_sets=[_best(rows, edges, named) for rows in _by_layer_set(cells)],
+        metric=metric,
+        trained=trained,
+        n_seeds=pc.count_distinct(cells["seed"]).as_py(),
+        least_seeds=LEAST_SEEDS,
+        lambda_scale=str(cells["lambda_scale"][0]) if len(cells) else "absolute",
+        majority_accuracy=_majority(cells),
+    )
 
 
 def _majority(cells: pa.Table) -> dict[str, float]:
@@ -95,43 +148,68 @@ def _without_nan(cells: pa.Table) -> pa.Table:
     return cells
 
 
-def _grouped(cells: pa.Table, keys: Sequence[str], aggregates: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """Return a row for each group, in the order in which the groups occur."""
-    # several threads would return them in another order each time
-    return list(cells.group_by(list(keys), use_threads=False).aggregate(list(aggregates)).to_pylist())
+def _without_diverged(cells: pa.Table) -> pa.Table:
+    """Return a table with null in place of the numbers of trainings that diverged."""
+    for model in MODELS[1:]:
+        diverged = pc.fill_null(pc.equal(cells[f"{model}status"], "diverged"), fill_value=False)
+        for name in (f"{model}eval_{metric}" for metric in METRICS):
+            values = cells[name]
+            cells = cells.set_column(
+                cells.column_names.index(name), name, pc.if_else(diverged, pa.nulls(len(values), values.type), values)
+            )
+    return cells
 
 
-def _by_layer_set(cells: pa.Table, metric: str) -> Iterable[list[dict[str, Any]]]:
-    """Return for each layer set of a task and rank a row for each lambda, with means over seeds."""
-    condition = cells["condition_number_relative_sigma"]
-    cells = cells.append_column("log_condition", pc.ln(condition))
-    means = ["eval_loss", metric, "n_parameters", "log_condition", "effective_rank"]
-    counts = [("log_condition", "count"), ("effective_rank", "count"), ("seed", "count")]
-    keys = ["task", "adapter_rank", "layer_set", "lambda_given"]
+def _by_layer_set(cells: pa.Table) -> Iterable[list[dict[str, Any]]]:
+    """Return for each layer set of a variant a row for each lambda, with means over seeds."""
+    cells = cells.append_column("log_condition", pc.ln(cells["condition_number_relative_sigma"]))
+    means = [*_OUTCOMES, "log_condition", "effective_rank"]
+    spread = pc.VarianceOptions(ddof=1, min_count=2)
+    aggregates: list[tuple[Any, ...]] = [("n_parameters", "min"), ("seed", "count")]
+    aggregates += [(name, how) for name in means for how in ("mean", "count")]
+    aggregates += [(name, "stddev", spread) for name in _OUTCOMES]
+    keys = [*_VARIANT, "layer_set", "lambda_given"]
+    # several threads would return groups in another order each time
+    rows = cells.group_by(keys, use_threads=False).aggregate(aggregates).to_pylist()
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in _grouped(cells, keys, [*((name, "mean") for name in means), *counts]):
-        found.setdefault(tuple(row[key] for key in keys[:3]), []).append(row)
+    for row in rows:
+        found.setdefault(tuple(row[key] for key in keys[:-1]), []).append(row)
     return found.values()
 
 
-def _best(rows: Sequence[Mapping[str, Any]], metric: str) -> LayerSetSummary:
-    def loss(row: Mapping[str, Any]) -> tuple[float, float]:
-        mean = row["eval_loss_mean"]
-        return (math.inf if mean is None else mean), row["lambda_given"]
+def _best(rows: Sequence[Mapping[str, Any]], edges: set[float], named: Sequence[str]) -> LayerSetSummary:
+    first = rows[0]
+    judge = "finetune_eval_loss" if any(row["finetune_eval_loss_count"] for row in rows) else "eval_loss"
+    most = max(row[f"{judge}_count"] for row in rows)
 
-    chosen, first = min(rows, key=loss), rows[0]
+    def badness(row: Mapping[str, Any]) -> tuple[bool, float, float]:
+        mean = row[f"{judge}_mean"]
+        # a mean over fewer seeds, as where some diverged, is that of an easier task or of luck
+        return row[f"{judge}_count"] < most, math.inf if mean is None else mean, row["lambda_given"]
+
+    chosen = min(rows, key=badness)
     known = sum(row["log_condition_count"] for row in rows) == sum(row["seed_count"] for row in rows)
     return LayerSetSummary(
         task=str(first["task"]),
         adapter_rank=first["adapter_rank"],
+        learning_rate=first["learning_rate"],
+        n_train=int(first["n_train"]),
         layer_set=str(first["layer_set"]),
-        n_parameters=int(first["n_parameters_mean"]),
+        n_parameters=int(first["n_parameters_min"]),
         best_lambda=float(chosen["lambda_given"]),
-        metric=chosen[f"{metric}_mean"],
-        eval_loss=chosen["eval_loss_mean"],
-        condition_number=math.exp(_mean(rows, "log_condition")) if known else math.nan,
+        chosen_by=judge,
+        at_edge=chosen["lambda_given"] in edges,
+        numbers={name: _mean_of(chosen, name) for name in named},
+        condition_number_relative_sigma=math.exp(_mean(rows, "log_condition")) if known else math.nan,
         effective_rank=_mean(rows, "effective_rank"),
     )
+
+
+def _mean_of(row: Mapping[str, Any], name: str) -> Mean | None:
+    count, spread = row[f"{name}_count"], row[f"{name}_stddev"]
+    if not count:
+        return None
+    return Mean(row[f"{name}_mean"], None if spread is None else spread / math.sqrt(count), count)
 
 
 def _mean(rows: Sequence[Mapping[str, Any]], name: str) -> float:

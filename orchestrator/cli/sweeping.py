@@ -1,9 +1,9 @@
-"""The commands that make and run a sweep: init, plan, run."""
+"""The commands that plan and run a sweep: schema, plan, run."""
 
 import json
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,12 +16,13 @@ from orchestrator.cli.arguments import (
     SpecArgument,
     TrustOption,
     as_typed,
+    given_spec,
     possible_path,
     traceback_wanted,
 )
-from orchestrator.cli.render import costs_table, human_seconds, summary_table
+from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.cli.stopping import end_at_once
-from orchestrator.cli.terminal import Terminal, say
+from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.sweep.on_change import OnChange
 
@@ -29,47 +30,9 @@ if TYPE_CHECKING:
     from orchestrator.plan.estimate import Cost, Kernels
     from orchestrator.plan.plan import Plan
     from orchestrator.plan.speeds import Speeds
+    from orchestrator.results.status import Status
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
-
-
-def init(
-    path: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="FILE", help="File to write; sweep.yaml or cluster.yaml if not given.", callback=possible_path
-        ),
-    ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Write a cluster profile instead of a spec.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
-) -> None:
-    """Write a commented spec, or a cluster profile, to start from.
-
-    Example: ntksweep init my-sweep.yaml
-    """
-    from orchestrator.store.files import explained_output, make_folder
-
-    path = path or Path("cluster.yaml" if profile else "sweep.yaml")
-    make_folder(path.parent)
-    if os.path.exists(path) and not force:  # noqa: PTH110 - a folder of others may not be entered
-        raise SpecError(f"{path} exists; name another file, or replace it with --force")
-    if profile:
-        from orchestrator.cluster.profiles import starting_profile
-
-        with explained_output(path):
-            path.write_text(starting_profile(), encoding="utf-8")
-        say(f"{path} is a cluster profile to start from; then: ntksweep submit SPEC --profile {path} --dry-run")
-        return
-    from orchestrator.spec.describe import starting_spec
-    from orchestrator.spec.schema import FILE_NAME, json_schema
-
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._") or "sweep"
-    with explained_output(path):
-        path.write_text(starting_spec(name), encoding="utf-8")
-    schema_path = path.with_name(FILE_NAME)
-    with explained_output(schema_path):
-        schema_path.write_text(json_schema(), encoding="utf-8")
-    say(f"{path} is a spec to start from, and editors complete it by {schema_path}; then: ntksweep plan {path}")
 
 
 def schema() -> None:
@@ -95,6 +58,7 @@ def plan(
 
     Example: ntksweep plan examples/quickstart.yaml
     """
+    from orchestrator.cli.classes_view import classes_facts
     from orchestrator.cli.notes import notes_of, rows_notes
     from orchestrator.cli.product_notes import product_notes
     from orchestrator.engine.run import resolve
@@ -102,7 +66,6 @@ def plan(
     from orchestrator.plan.plan import make_plan, missing_stages
     from orchestrator.plan.probe import probed_speeds
     from orchestrator.plan.speeds import speeds_of
-    from orchestrator.spec import read_spec
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
@@ -110,9 +73,9 @@ def plan(
     from orchestrator.sweep.survey import surveys
     from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
-    checked = read_spec(spec)
+    checked, base = given_spec(spec)
     folder = ResultsFolder(checked.folder)
-    sweep = resolve(checked, spec.parent, folder, trusts_code=trust_remote_code)
+    sweep = resolve(checked, base, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     speeds = probed_speeds(made, folder) if probe else speeds_of(checked, folder)
     found = costs(made, folder, speeds)
@@ -130,6 +93,7 @@ def plan(
             "variants": [asdict(variant.choice) for variant in made.variants],
             "layer_sets": [asdict(layer_set) for layer_set in made.variants[0].layer_sets],
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
+            "classes": {each.choice.task or checked.name: classes_facts(each.survey) for each in made.variants},
             "stages": [asdict(cost) for cost in found],
             "decompositions": decomposed.missing,
             "iterative_solves": multiplied.missing,
@@ -174,6 +138,8 @@ def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") ->
 
 
 def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: list[str]) -> None:
+    from orchestrator.cli.classes_view import classes_said
+
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)
@@ -190,6 +156,8 @@ def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: lis
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
         + (f"; {zero} groups lack parameters whose gradient is always zero at the start" if zero else ""),
     )
+    for line in classes_said(made):
+        console.print(line, soft_wrap=True)
     console.print()
     console.print(costs_table(found))
     console.print()
@@ -208,6 +176,15 @@ def run(
     workers: Annotated[int | None, typer.Option(help="Worker processes; overrides the spec.", min=1)] = None,
     on_change: OnChangeOption = OnChange.REFUSE,
     trust_remote_code: TrustOption = False,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write each trained cell as a run of TensorBoard into this folder, while it is trained.",
+            metavar="FOLDER",
+            show_default=False,
+            callback=possible_path,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a sweep, or go on with one that was interrupted.
@@ -219,28 +196,28 @@ def run(
     from orchestrator.cli.progress import Bars
     from orchestrator.engine.run import run as run_sweep
     from orchestrator.engine.torchrun import follow, launched_group
-    from orchestrator.spec import read_spec
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
-    checked = _override(read_spec(spec), executor, workers)
+    given, base = given_spec(spec)
+    checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
     with launched_group(checked) as process_group:
         if not process_group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
-            follow(checked, spec.parent, process_group, trusts_code=trust_remote_code)
+            follow(checked, base, process_group, trusts_code=trust_remote_code)
             return
-        with Bars(Terminal(stderr=True)) as bars:
+        folder = ResultsFolder(checked.folder)
+        with _boarded(checked, folder, tensorboard) as look, Bars(Terminal(stderr=True), look) as bars:
             ending = run_sweep(
                 checked,
-                spec.parent,
+                base,
                 bars,
                 on_change=on_change,
                 process_group=process_group,
                 trusts_code=trust_remote_code,
             )
-    folder = ResultsFolder(ending.plan.sweep.spec.folder)
     report = ending.report
     if as_json:
         facts = {
@@ -261,6 +238,37 @@ def run(
         raise typer.Exit(ExitCode.FAILED_STAGES)
 
 
+@contextmanager
+def _boarded(spec: "Spec", folder: "ResultsFolder", into: Path | None) -> "Iterator[Callable[[], Status]]":
+    """Return a function that reads how the sweep stands, and writes what is new for TensorBoard, if that is asked for.
+
+    Raises:
+        SweepError: TensorBoard is not there, its folder cannot be written, or the sweep trains nothing.
+    """
+    from orchestrator.cli.watching import looking_at
+
+    look = looking_at(folder)
+    if into is None:
+        yield look
+        return
+    if spec.finetune is None:
+        raise SpecError("--tensorboard writes trained cells, and this spec trains none: it has no section `finetune`")
+    from orchestrator.results.tensorboard import TensorBoard
+
+    board = TensorBoard(folder, into)
+
+    def look_and_write() -> "Status":
+        found = look()
+        board.update(found)
+        return found
+
+    try:
+        yield look_and_write
+        look_and_write()
+    finally:
+        board.close()
+
+
 def _override(spec: "Spec", executor: str | None, workers: int | None) -> "Spec":
     changes = {key: value for key, value in (("executor", executor), ("workers", workers)) if value is not None}
     if executor not in (None, "ray", "inline"):
@@ -268,24 +276,16 @@ def _override(spec: "Spec", executor: str | None, workers: int | None) -> "Spec"
     return spec.model_copy(update={"compute": spec.compute.model_copy(update=changes)})
 
 
-def _of_tasks(values: dict[str, float]) -> str:
-    """Write a number, or one for each of several tasks."""
-    if len(values) == 1:
-        return f"{next(iter(values.values())):.4g}"
-    return ", ".join(f"{task} {value:.4g}" for task, value in values.items())
-
-
 def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> None:
     from orchestrator.cli.notes import notes_of
     from orchestrator.cli.summary import summarize
+    from orchestrator.cli.summary_view import summary_view
     from orchestrator.results.loading import Results
 
     console = Terminal()
     if ending.n_cells:
-        summary = summarize(Results(folder))
-        console.print(summary_table(summary.layer_sets, summary.metric, summary.n_seeds))
-        if summary.majority_accuracy:
-            console.print(f"majority baseline: {_of_tasks(summary.majority_accuracy)}")
+        for part in summary_view(summarize(Results(folder)), console.width):
+            console.print(part)
         console.print()
     for note in notes_of(ending.plan):
         console.print(note)
@@ -306,3 +306,5 @@ def _print_ending(ending: Any, folder: "ResultsFolder", *, show_trace: bool) -> 
         f"{ending.n_cells} of {ending.plan.n_cells} cells in {as_typed(folder.tables)}/cells",
         soft_wrap=True,
     )
+    if ending.n_cells:
+        console.print(f"`ntksweep report {as_typed(folder.root)}` makes a page of them", soft_wrap=True)

@@ -13,6 +13,9 @@ from rich.text import Text
 from orchestrator.literal import printable
 from orchestrator.process_log import LiteralFormatter, is_worth_telling
 
+UNLIMITED = 10_000
+"""Columns of what is no terminal."""
+
 
 class Terminal(Console):
     """A console that prints brackets and `:smile:` literally, and control characters escaped.
@@ -22,6 +25,8 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+        if not self.is_terminal:
+            self.width = UNLIMITED  # who reads a pipe or a file wants a line where a line was written
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return the text as it is shown; tables and `print` call it."""

@@ -16,12 +16,14 @@ from types import FrameType
 
 from orchestrator.cluster.log import LogLines
 from orchestrator.cluster.release import ran_out_of_memory
+from orchestrator.engine.early_tables import EarlyTables
 from orchestrator.engine.executors.joined_ray import JoinedRay
 from orchestrator.engine.executors.ray_workers import RayExecutor
 from orchestrator.engine.run import compute_missing, noted_damage
 from orchestrator.engine.schedule import Report, Schedule
 from orchestrator.errors import ChangedError, ExitCode, SweepError
 from orchestrator.installation import installation_and_libraries
+from orchestrator.plan.estimate import seconds_of_stages
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.process_log import own_process, process_log
 from orchestrator.store.claims import STALE_AFTER
@@ -68,7 +70,8 @@ class Pilot:
         logger.info("%s", installation_and_libraries())
         plan = _plan_of(folder, trusts_code=self._trusts_code)
         journal = folder.journal()
-        journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
+        estimates = seconds_of_stages(plan, folder)
+        journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells, estimates=estimates)
         try:
             with RayExecutor(plan.sweep, folder, JoinedRay(Path(os.environ[NODE_LOGS]))) as executor:
                 report = self._compute_missing(plan, executor)
@@ -85,8 +88,9 @@ class Pilot:
         def compute(missing: list[Stage]) -> Report:
             before = ran_out_of_memory(self.folder)
             self._schedule = Schedule(
-                plan, store, executor, lines, missing, leave_after=LEAVE_AFTER, out_of_memory=before
-            )
+                plan, store, executor, lines, missing, leave_after=LEAVE_AFTER, out_of_memory=before,
+                tables=EarlyTables(plan, self.folder),
+            )  # fmt: skip
             if self._told_to_stop:
                 self._schedule.stop()
             return self._schedule.run()

@@ -87,7 +87,7 @@ def _message(fault: ErrorDetails, node: Node | None) -> str:
         return _wrong_type(fault, node)
     if kind == "value_error":
         return str(fault["ctx"]["error"])
-    return f"{LAST_RESORT} ({fault['msg']}): {quoted(fault['input'])}"
+    return f"{LAST_RESORT}: {quoted(fault['input'])}"
 
 
 _TYPES = {
@@ -141,13 +141,14 @@ def _missing(fault: ErrorDetails, node: Node | None) -> str:
 
 
 def _unknown_choice(fault: ErrorDetails, node: Node | None) -> str:
-    text = fault["msg"].replace("Input should be", "should be")
-    if not isinstance(fault["input"], str):
-        choices = re.findall(r"'([^']+)'", fault["msg"])
-        return f"this {text}" if not choices else f"give one of {', '.join(choices)}"
-    choices = re.findall(r"'([^']+)'", fault["msg"])
-    nearest = difflib.get_close_matches(fault["input"], choices, n=1, cutoff=0.5)
-    return f"{quoted(fault['input'])} {text}" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
+    choices = [text or number for text, number in re.findall(r"'([^']+)'|(-?[0-9]+)", fault["ctx"]["expected"])]
+    which = f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
+    value = fault["input"]
+    if isinstance(value, dict | list) or value is None:
+        return f"give {which}"
+    written = node.written if node is not None and node.written else str(value)
+    nearest = difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
+    return f"{quoted(written)} is not {which}" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
 
 
 def _bound(words: str, name: str) -> Callable[[ErrorDetails, Node | None], str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetune.parallel.process_group import ProcessGroup
+from orchestrator.engine.early_tables import EarlyTables
 from orchestrator.engine.executors.choose import make_executor
 from orchestrator.engine.schedule import MOST_REPAIRS, Progress, Report, Schedule
 from orchestrator.environment import refuse_missing_deepspeed
@@ -65,7 +66,9 @@ def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder, *, trusts_code
         ResultsError: the folder holds something that is not a sweep.
     """
     stored = folder.stored()
-    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources if stored else None), trusts_code)
+    if stored is None:
+        return Sweep(spec, find_sources(spec, spec_folder), trusts_code)
+    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources), trusts_code, stored.drawn_before)
 
 
 def run(
@@ -126,15 +129,18 @@ def run(
 def _run_logged(
     plan: Plan, folder: ResultsFolder, progress: Progress, process_group: ProcessGroup, damaged: Sequence[str]
 ) -> Ending:
+    from orchestrator.plan.estimate import seconds_of_stages
+
     sweep, store, journal = plan.sweep, folder.artifacts(), folder.journal()
-    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells)
+    estimates = seconds_of_stages(plan, folder)
+    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells, estimates=estimates)
     logger.info("%s", installation_and_libraries())
     logger.info("%s: plan %s of %d cells in %s", sweep.spec.name, plan.plan_id, plan.n_cells, folder.root)
     logger.debug("compute: %s", sweep.spec.compute)
 
     def compute(missing: list[Stage]) -> Report:
         with make_executor(sweep, folder, process_group) as executor:
-            return Schedule(plan, store, executor, progress, missing).run()
+            return Schedule(plan, store, executor, progress, missing, tables=EarlyTables(plan, folder)).run()
 
     try:
         report, n_cells = compute_missing(plan, folder, progress, journal, compute, also=damaged)

@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from orchestrator.engine.early_tables import EarlyTables
 from orchestrator.engine.elsewhere import SHORTEST_PAUSE, Elsewhere
 from orchestrator.engine.executors.base import Executor
 from orchestrator.engine.open_stages import OpenStages
+from orchestrator.engine.order import places
 from orchestrator.engine.ready_stages import ReadyStages
 from orchestrator.engine.retries import Retries
 from orchestrator.errors import StorageError
@@ -80,6 +82,7 @@ class Schedule:
             nothing else to do or to wait for. More than `STALE_AFTER`, so that what the dead held is taken over before.
             None waits for as long as it takes.
         out_of_memory: how often stages have run out of memory before, elsewhere.
+        tables: writes tables on the way; None leaves them to the end.
     """
 
     def __init__(
@@ -92,14 +95,16 @@ class Schedule:
         *,
         leave_after: float | None = None,
         out_of_memory: Mapping[str, int] | None = None,
+        tables: EarlyTables | None = None,
     ) -> None:
         self._store = store
         self._executor = executor
         self._progress = progress
         self._leave_after = leave_after
+        self._tables = tables
         self._stages = {stage.stage_id: stage for stage in plan.stages}
         self._open = OpenStages()
-        self._ready = ReadyStages(self._open.add(missing))
+        self._ready = ReadyStages(self._open.add(missing), places(plan, missing))
         self._elsewhere = Elsewhere()
         self._retries = Retries(out_of_memory or {})
         self._repairs: dict[tuple[str, str], int] = {}
@@ -122,7 +127,7 @@ class Schedule:
         """
         while self._goes_on():
             self._fill()
-            ended = self._executor.next_outcome(self._patience())
+            ended = self._next_outcome()
             if ended is not None:
                 self._ended(*ended)
             if self._in_flight + len(self._ready) < self._executor.capacity:
@@ -131,6 +136,13 @@ class Schedule:
         self._report.blocked = len(given_up) - len(self._report.failures)
         self._report.open = len(self._open) - len(given_up)
         return self._report
+
+    def _next_outcome(self) -> tuple[Stage, Outcome] | None:
+        if self._tables is None or not self._tables.are_due():
+            return self._executor.next_outcome(self._patience())
+        ended = self._executor.next_outcome(0.0)  # workers that are idle get something to do first
+        self._tables.write()
+        return ended
 
     def _goes_on(self) -> bool:
         if self._in_flight:
@@ -200,14 +212,12 @@ class Schedule:
 
     def _finished(self, stage: Stage, outcome: Outcome) -> None:
         self._report.computed += outcome.status is Status.FINISHED
+        if self._tables is not None:
+            self._tables.finished(stage)
         if stage.stage_id not in self._counted:
             self._counted.add(stage.stage_id)
             self._progress.advance(stage.kind)
-        ready = self._open.finish(stage)
-        # a worker goes on with the model that it has loaded, before that of another seed
-        next_ones = [each for each in ready if stage.runs_model and each.runs_model]
-        self._ready.add_first(next_ones)
-        self._ready.add(each for each in ready if each not in next_ones)
+        self._ready.add(self._open.finish(stage))
 
     def _failed(self, stage: Stage, outcome: Outcome) -> None:
         failure = outcome.failure or FailureClass.CODE

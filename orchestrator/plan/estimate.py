@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.errors import BudgetError
 from orchestrator.plan.plan import Plan, missing_stages
-from orchestrator.plan.speeds import Speeds
+from orchestrator.plan.speeds import Speeds, processor_speeds, speeds_of
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.stages.registry import KINDS
 from orchestrator.stages.solve import SOLVE, SolveParameters
@@ -90,6 +90,18 @@ def costs(plan: Plan, folder: ResultsFolder, speeds: Speeds | None, *, workers: 
             )
         )
     return found
+
+
+def seconds_of_stages(plan: Plan, folder: ResultsFolder) -> dict[str, float]:
+    """Return the seconds that one stage of each missing kind takes a worker, as far as they can be told.
+
+    Where a GPU is not known they are those of a processor, which still say how kinds compare.
+    """
+    spec = plan.sweep.spec
+    found = costs(plan, folder, speeds_of(spec, folder) or processor_speeds(spec), workers=1)
+    return {
+        cost.kind: round(cost.seconds / cost.missing, 6) for cost in found if cost.missing and cost.seconds is not None
+    }
 
 
 def _seconds(

@@ -17,7 +17,7 @@ from orchestrator.version import VERSION
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file; raised when its layout changes, so that files of other versions are not read."""
 
 
@@ -30,12 +30,18 @@ class IndexedComparison:
         layer_set: position of the layer set among those of the grid.
         first: position of its first lambda in the grid; the others follow.
         count: how many lambdas it has.
+        trained: position among the stages `finetune` of the one that trains the model.
+        run: number of the cells' run in that stage.
+        linearized: position of the one that trains the linearization.
     """
 
     stage_id: str
     layer_set: int
     first: int
     count: int
+    trained: int
+    run: int
+    linearized: int
 
 
 @dataclass(frozen=True)
@@ -166,6 +172,7 @@ def index_of(plan: "Plan", key: str = "") -> PlanIndex:
     for stage in plan.stages:
         stages.setdefault(stage.kind, []).append(stage.stage_id)
     positions = {name: position for position, name in enumerate(plan.layer_set_names)}
+    trainings = {stage_id: position for position, stage_id in enumerate(stages.get("finetune", ()))}
     return PlanIndex(
         key=key,
         plan_id=plan.plan_id,
@@ -182,7 +189,13 @@ def index_of(plan: "Plan", key: str = "") -> PlanIndex:
                 tuple(positions[each.name] for each in solve.layer_sets),
                 tuple(
                     IndexedComparison(
-                        each.stage.stage_id, positions[solve.layer_sets[each.layer_set].name], each.first, each.count
+                        each.stage.stage_id,
+                        positions[solve.layer_sets[each.layer_set].name],
+                        each.first,
+                        each.count,
+                        trained=trainings[each.stage.inputs["trained"][0][1]],
+                        run=each.stage.parameters.run,
+                        linearized=trainings[each.stage.inputs["linearized"][0][1]],
                     )
                     for each in solve.comparisons
                 ),

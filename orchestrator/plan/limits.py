@@ -50,7 +50,7 @@ def refuse_too_many_stages(variant: Variant, n_variants: int) -> None:
     """
     grid, sizes = variant.sweep.spec.grid, variant.sizes
     seeds = len(set(grid.seeds)) * n_variants
-    train, evaluation = sizes.shards_of(sizes.n_train), sizes.shards_of(sizes.n_eval)
+    train, evaluation = sizes.shards_of(sizes.n_train), -(-sizes.n_eval // sizes.shard_examples)
     shards = train + evaluation
     tiles = sizes.dual_train_shards * (sizes.dual_train_shards + 1) // 2 + sizes.dual_train_shards * evaluation
     problems = seeds * len(set(grid.n_train))

@@ -1,5 +1,6 @@
 """Status of a sweep: planned = finished + running + failed + missing, always."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
@@ -10,8 +11,10 @@ from typing import Any
 from orchestrator.errors import DamagedArtifactError, StorageError
 from orchestrator.plan.index import PlanIndex
 from orchestrator.results.tables.manifest import cells_in, damaged_tables, foreign_in_tables, read_manifest
+from orchestrator.results.time_left import Going, time_left
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.history import History
+from orchestrator.store.training_progress import TrainingProgress, progress_of, to_json
 from orchestrator.sweep.folder import ResultsFolder
 
 
@@ -61,6 +64,7 @@ class Computing:
         process: number of the process there.
         job: its Slurm job; None outside Slurm.
         since: when it began, in seconds since 1970.
+        training: how far it is, if it is a training that has begun.
     """
 
     kind: str
@@ -69,6 +73,18 @@ class Computing:
     process: int | None
     job: str | None
     since: float | None
+    training: TrainingProgress | None = None
+
+    @property
+    def going(self) -> Going:
+        """Time and share of the stage so far."""
+        seconds = max(0.0, time.time() - self.since) if self.since is not None else 0.0
+        done = self.training.step / max(1, self.training.steps) if self.training else None
+        return Going(self.kind, seconds, done)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON."""
+        return asdict(self) | {"training": self.training and to_json(self.training)}
 
 
 @dataclass(frozen=True)
@@ -85,9 +101,9 @@ class Status:
         cells_in_tables: cells in the tables, which are updated from time to time.
         computing: the stages that are being computed, with their processes.
         workers: number of processes that are computing.
-        worker_seconds: what is left, in seconds of one worker, from the times of finished stages of this sweep; None as
-            long as no stage of one of the kinds that are left was finished.
-        unmeasured: those kinds.
+        worker_seconds: what is left, in seconds of one worker, see `time_left`; None as long as it cannot be told.
+        unmeasured: the kinds that are why.
+        began: when the last run began, in seconds since 1970; None if none has.
         failures: the last failure of every failed stage: kind, stage, failure, message;
             for a stage that fills cells also which: layer_sets, seed, n_train.
         damaged: artifacts and tables that do not match their checksums; empty unless they were verified.
@@ -110,6 +126,12 @@ class Status:
     damaged: tuple[str, ...]
     foreign: tuple[str, ...]
     tables_complete: bool
+    began: float | None = None
+
+    @property
+    def elapsed(self) -> float | None:
+        """Seconds since the last run began; None if none did."""
+        return None if self.began is None else max(0.0, time.time() - self.began)
 
     @property
     def complete(self) -> bool:
@@ -129,6 +151,7 @@ class Status:
         named = {"kinds": "kind", "layer_sets": "layer_set", "lambdas": "lambda", "variants": "variant"}
         for part, name in named.items():
             facts[part] = [{name: count.pop("name"), **count} for count in facts[part]]
+        facts["computing"] = [one.to_json() for one in self.computing]
         return facts | {"seconds_left": self.seconds_left, "complete": self.complete}
 
 
@@ -163,8 +186,8 @@ def status_of(
     unfilled = cells_finished < cells or any(todo.get(kind.name) for kind in KINDS.values() if kind.tables)
     left = {kind: count for kind, count in todo.items() if count and unfilled}
     manifest = _current_manifest(plan, folder)
-    means = history.mean_seconds()
-    unmeasured = tuple(kind for kind in left if kind not in means)
+    computing = tuple(_computing(plan.kinds[held_id], held_id, holder, folder) for held_id, holder in running.items())
+    time_to_go = time_left(left, history.times(), history.estimates(), (one.going for one in computing))
     return Status(
         kinds=kinds,
         layer_sets=layer_sets,
@@ -173,10 +196,11 @@ def status_of(
         cells=cells,
         cells_finished=cells_finished,
         cells_in_tables=cells_in(manifest) if manifest else 0,
-        computing=tuple(_computing(plan.kinds[stage_id], stage_id, holder) for stage_id, holder in running.items()),
+        computing=computing,
         workers=len({tuple(map(holder.get, _PROCESS)) for holder in running.values()}),
-        worker_seconds=None if unmeasured else sum(count * means[kind] for kind, count in left.items()),
-        unmeasured=unmeasured,
+        worker_seconds=time_to_go.seconds,
+        unmeasured=time_to_go.unknown,
+        began=history.began(),
         failures=tuple(
             {**event, **plan.cells_of(stage_id)}
             for stage_id, event in failed.items()
@@ -252,10 +276,11 @@ def _current_manifest(plan: PlanIndex, folder: ResultsFolder) -> dict[str, Any] 
     return manifest if manifest is not None and manifest["plan"] == plan.plan_id else None
 
 
-def _computing(kind: str, stage_id: str, holder: Mapping[str, Any]) -> Computing:
+def _computing(kind: str, stage_id: str, holder: Mapping[str, Any], folder: ResultsFolder) -> Computing:
     return Computing(
-        kind, stage_id, holder.get("host"), holder.get("process"), holder.get("slurm_job"), holder.get("taken")
-    )
+        kind, stage_id, holder.get("host"), holder.get("process"), holder.get("slurm_job"), holder.get("taken"),
+        progress_of(folder.training / f"{stage_id}.json"),
+    )  # fmt: skip
 
 
 def _damaged(plan: PlanIndex, folder: ResultsFolder, finished: Mapping[str, Set[str]]) -> Iterator[str]:

@@ -34,7 +34,7 @@ def _annotations(field: FieldInfo) -> Iterator[tuple[list[Any], bool]]:
         if get_origin(annotation) is Annotated:
             annotation, *metadata = get_args(annotation)
             yield [each for found in metadata for each in _flat(found)], inside
-        inside = inside or get_origin(annotation) is tuple
+        inside = inside or get_origin(annotation) in (tuple, dict)
         waiting += [(argument, inside) for argument in get_args(annotation) if not isinstance(argument, str)]
 
 

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from finetune.settings import Operation
 from orchestrator.spec.quantities import Count, CountOrNone, First, Number, Real, Share
 from orchestrator.spec.sections import Adds, Section
+from orchestrator.spec.shorthand import ONE_OR_MORE
 
 
 class CombinationsSection(Section):
@@ -92,7 +93,7 @@ class FinetuneSection(Section):
         "their last bits depend on it.",
         examples=[8],
     )
-    stacked_across: Annotated[tuple[Literal["learning_rates", "seeds"], ...], First] | None = Field(
+    stacked_across: Annotated[tuple[Literal["learning_rates", "seeds"], ...], First, ONE_OR_MORE] | None = Field(
         None,
         description="Axes of the grid other than lambda in which stacked cells may differ. A value that is added to "
         "such an axis later makes others be trained again.",

@@ -4,10 +4,11 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from orchestrator.spec.quantities import Count, First, Layer, Number, Rank, Real, Seed
 from orchestrator.spec.sections import Name, Section, TaskSection
+from orchestrator.spec.shorthand import CHOICES, ONE_OR_MORE, SETS, STRENGTHS, seeds_listed
 
 
 def _task_name(name: str) -> str:
@@ -50,7 +51,7 @@ LambdaScale = Literal["absolute", "trace"]
 class LambdaSection(Section):
     """The regularization strengths lambda > 0 of (1/2)|J d - r|^2 + (lambda/2)|d|^2."""
 
-    values: Annotated[tuple[Real, ...], First] | None = Field(
+    values: Annotated[tuple[Real, ...], First, ONE_OR_MORE] | None = Field(
         None, description="The strengths themselves.", examples=[[1e-4, 1e-2, 1.0]], max_length=MOST_STRENGTHS
     )
     logspace: Logspace | None = Field(
@@ -89,16 +90,26 @@ class SubsetsUpTo(Section):
 class ExplicitLayers(Section):
     """Sets of layers, listed."""
 
-    layers: Annotated[tuple[Annotated[tuple[Layer, ...], First, Field(min_length=1)], ...], First] = Field(
-        description="Sets of layer numbers, counted from 0.", examples=[[[0, 1], [5]]], min_length=1
+    layers: Annotated[
+        tuple[Annotated[tuple[Layer, ...], First, Field(min_length=1)], ...],
+        First,
+        SETS,
+    ] = Field(
+        description="Sets of layer numbers, counted from 0; [0, 5] is the one set of both.",
+        examples=[[[0, 1], [5]]],
+        min_length=1,
     )
 
 
 class ExplicitGroups(Section):
     """Sets of groups, listed."""
 
-    groups: Annotated[tuple[Annotated[tuple[Name, ...], First, Field(min_length=1)], ...], First] = Field(
-        description="Sets of group names, as `ntksweep plan` lists them.",
+    groups: Annotated[
+        tuple[Annotated[tuple[Name, ...], First, Field(min_length=1)], ...],
+        First,
+        SETS,
+    ] = Field(
+        description="Sets of group names, as `ntksweep plan` lists them; [3.query, head] is the one set of both.",
         examples=[[["3.query", "3.value"], ["head"]]],
         min_length=1,
     )
@@ -111,22 +122,22 @@ LayerSetChoice = Family | SubsetsUpTo | ExplicitLayers | ExplicitGroups
 class GridSection(Section):
     """The axes of the sweep; every combination is a cell."""
 
-    lambdas: LambdaSection = Field(
-        description="Regularization strengths.",
+    lambdas: Annotated[LambdaSection, STRENGTHS] = Field(
+        description="Regularization strengths; a list gives the `values`, on the absolute scale.",
         examples=[{"logspace": {"start": 1e-6, "stop": 1.0, "count": 13}, "scale": "trace"}],
     )
-    layer_sets: Annotated[tuple[LayerSetChoice, ...], First] = Field(
+    layer_sets: Annotated[tuple[LayerSetChoice, ...], First, CHOICES] = Field(
         description="Which layers are adapted together. Families: each_layer, prefixes (0; 0-1; 0-2; ...), suffixes "
         "(last; last two; ...), pairs, all_layers, each_target (one target module in all layers), {subsets: k}; or "
         "listed: {layers: [[0, 1], [5]]}, {groups: [[3.query]]}. Sets that coincide count once.",
         examples=[["each_layer", "prefixes", "suffixes"]],
         min_length=1,
     )
-    seeds: Annotated[tuple[Seed, ...], First] = Field(
+    seeds: Annotated[tuple[Seed, ...], First, BeforeValidator(seeds_listed)] = Field(
         (0,), description="Seeds of sample, adapter and head, where those do not fix their own.",
         examples=[[0, 1, 2]], min_length=1,
     )  # fmt: skip
-    n_train: Annotated[tuple[Count, ...], First] = Field(
+    n_train: Annotated[tuple[Count, ...], First, ONE_OR_MORE] = Field(
         description="Training-set sizes; a smaller set is the beginning of a larger one.",
         examples=[[400]],
         min_length=1,
@@ -138,14 +149,14 @@ class GridSection(Section):
         examples=[{"movies": {"data": "data/movies.parquet", "kind": "classification", "n_eval": 300}}],
         min_length=1,
     )
-    ranks: Annotated[tuple[Rank, ...], First] | None = Field(
+    ranks: Annotated[tuple[Rank, ...], First, ONE_OR_MORE] | None = Field(
         None,
         description="Several ranks of LoRA; null has the one of `adapter.rank`. alpha stays, so that updates are "
         "scaled by alpha / rank.",
         examples=[[1, 2, 4, 8, 16]],
         min_length=1,
     )
-    learning_rates: Annotated[tuple[Real, ...], First] | None = Field(
+    learning_rates: Annotated[tuple[Real, ...], First, ONE_OR_MORE] | None = Field(
         None,
         description="Several learning rates; null has the one of `finetune.learning_rate`.",
         examples=[[3e-4, 1e-3, 3e-3]],

@@ -1,6 +1,6 @@
 """The sections of a spec: what is computed (model, task, adapter, head, kernel) and where it goes (results)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -10,8 +10,10 @@ from pydantic import (
 )
 
 from ntk_dist.kernel.features import KernelKind, OutputMode
+from orchestrator.spec.labels import LabelClasses
 from orchestrator.spec.places import Folder, Place
 from orchestrator.spec.quantities import Count, First, Number, Rank, Real, Seed
+from orchestrator.spec.shorthand import ONE_OR_MORE, renamed
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -104,6 +106,13 @@ class TaskSection(Section):
         description="Number of classes C; null takes the largest label plus one, and every label up to it must occur.",
         examples=[2],
     )
+    labels: LabelClasses | None = Field(
+        None,
+        description="Class of each label, by its name in the data; null leaves out the rows of a label, and '' names a "
+        "missing one. Several labels may be one class. Without it whole numbers are classes, and names get classes in "
+        "alphabetical order (`plan` lists them). A list names classes 0, 1, 2, ...",
+        examples=[{"Business": 0, "Sport": 1, "unsure": None}],
+    )
     sign_cut: Annotated[float, Number, Field(ge=0)] | None = Field(
         None,
         description="Make two classes of ratings: above the cut is 1, below minus the cut is 0, between is left out "
@@ -125,6 +134,11 @@ class TaskSection(Section):
         "examples are held out, the split's last rows for them.",
         examples=["balanced"],
     )
+    skip_blank_texts: bool = Field(
+        False,
+        description="Leave out rows whose text is missing or blank; otherwise the first of them is an error.",
+        examples=[True],
+    )
     distinct_texts: bool = Field(
         False,
         description="Keep each text once, in every kind of sampling: of rows with the same text the first, and none of "
@@ -144,6 +158,13 @@ class TaskSection(Section):
             raise ValueError("sign_cut makes classes of ratings: set `kind: classification` or remove it")
         if self.classes is not None and self.kind != "classification":
             raise ValueError("classes belongs to classification: set `kind: classification` or remove it")
+        if self.labels is not None and self.kind != "classification":
+            raise ValueError("labels are of classes: set `kind: classification` or remove them")
+        if self.labels is not None and self.sign_cut is not None:
+            raise ValueError("labels and sign_cut both make classes: remove one of them")
+        found = {of for of in (self.labels or {}).values() if of is not None}
+        if self.labels is not None and self.classes not in (None, len(found)):
+            raise ValueError(f"labels name {len(found)} classes, and classes says {self.classes}: remove `classes`")
         if self.sign_cut is not None and self.classes not in (None, 2):
             raise ValueError("sign_cut makes exactly two classes: set `classes: 2` or remove it")
         if self.template is not None and "{text}" not in self.template:
@@ -157,6 +178,10 @@ class TaskSection(Section):
         return self
 
 
+SHORT_NAMES = {"targets": "target_modules"}
+"""Keys of the section `adapter` by shorter names."""
+
+
 class AdapterSection(Section):
     """The parameters that may be fine-tuned: LoRA matrices, or the weights of named modules themselves."""
 
@@ -168,8 +193,9 @@ class AdapterSection(Section):
     )
     rank: Rank = Field(8, description="Rank r of LoRA.", examples=[8])
     lora_alpha: Real = Field(16.0, description="LoRA's alpha; its update is scaled by alpha / r.", examples=[16])
-    target_modules: Annotated[tuple[Name, ...], First] = Field(
-        description="Names, or ends of names, of the linear modules to adapt in every layer.",
+    target_modules: Annotated[tuple[Name, ...], First, ONE_OR_MORE] = Field(
+        description="Names, or ends of names, of the linear modules to adapt in every layer; `targets` is another name "
+        "of this key.",
         examples=[["query", "value"]],
         min_length=1,
     )
@@ -181,6 +207,11 @@ class AdapterSection(Section):
     seed: Seed | None = Field(
         None, description="Seed of LoRA's A (and B); null takes the seed of the grid.", examples=[0]
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _full_names(cls, data: Any) -> Any:
+        return renamed(data, SHORT_NAMES)
 
 
 class HeadSection(Section):

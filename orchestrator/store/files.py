@@ -337,8 +337,13 @@ def link_new(temporary: Path, path: Path) -> bool:
     return True
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Create or replace `path` in one step; a reader sees the old content or the new, never a mixture.
+
+    Args:
+        path: the path.
+        content: its new content.
+        durable: whether to wait until it is on the disk, where a power cut leaves it.
 
     Raises:
         StorageError: the disk is full or the folder cannot be written.
@@ -346,7 +351,7 @@ def replace(path: Path, content: bytes) -> None:
     temporary = temporary_beside(path)
     with explained(path):
         try:
-            _write(temporary, content, durable=True)
+            _write(temporary, content, durable=durable)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Facts from the journals of a sweep: the times of its stages, and the last failure of each."""
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ class History:
         self._foreign: set[str] = set()
         self._times: dict[str, tuple[float, int]] = {}
         self._last: dict[str, Mapping[str, Any]] = {}
+        self._estimates: dict[str, float] = {}
+        self._began: float | None = None
 
     def update(self) -> None:
         """Read the lines written since the last update; an incomplete line is left for the next one."""
@@ -55,6 +58,18 @@ class History:
             if event["event"] == "finished" and "seconds" in event
         }
 
+    def times(self) -> dict[str, tuple[float, int]]:
+        """Return the mean time of the finished stages of each kind, in seconds of one worker, and their number."""
+        return {kind: (seconds / count, count) for kind, (seconds, count) in self._times.items()}
+
+    def estimates(self) -> dict[str, float]:
+        """Return the seconds of a stage of each kind as the runs estimated them when they began."""
+        return dict(self._estimates)
+
+    def began(self) -> float | None:
+        """Return when the last run of the sweep began, in seconds since 1970; None if none did."""
+        return self._began
+
     def failures(self) -> dict[str, Mapping[str, Any]]:
         """Return the failure of every stage whose last attempt failed, oldest first."""
         failed = [event for event in self._last.values() if event["event"] == "failed" and event.get("failure")]
@@ -66,6 +81,8 @@ class History:
                 continue  # cut short by a kill or a full disk
             self._telling.add(journal)
             kind = event["event"]
+            if kind == "run" and event.get("phase") == "began":
+                self._take_beginning(event)
             if kind not in ("started", "finished", "failed") or not {"stage", "kind"} <= event.keys():
                 continue
             if kind == "finished":
@@ -74,3 +91,10 @@ class History:
             last = self._last.get(event["stage"])
             if last is None or last["time"] <= event["time"]:
                 self._last[event["stage"]] = event
+
+    def _take_beginning(self, event: Mapping[str, Any]) -> None:
+        self._began = max(self._began or 0.0, event["time"])
+        estimates = event.get("estimates")
+        for kind, seconds in estimates.items() if isinstance(estimates, dict) else ():
+            if isinstance(seconds, int | float) and math.isfinite(seconds):
+                self._estimates[kind] = float(seconds)

@@ -27,7 +27,8 @@ def check_balance_against(spec: Spec, survey: Survey) -> None:
     each = max(spec.grid.n_train) // survey.n_outputs
     for label, size in enumerate(survey.class_sizes):
         if size < each:
+            names = [name for name, of in survey.labels if of == label]
             raise SpecError(
-                f"the data has too few examples of class {label}: task.sampling: balanced and grid.n_train "
-                f"{max(spec.grid.n_train)} ask for {each}, {size} are there; ask for fewer"
+                f"the data has too few examples of class {' '.join([str(label), *names])}: task.sampling: balanced and "
+                f"grid.n_train {max(spec.grid.n_train)} ask for {each}, {size} are there; ask for fewer"
             )

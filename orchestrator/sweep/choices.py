@@ -1,7 +1,7 @@
 """The variants of a sweep: for each task, rank and learning rate of its grid, a sweep with only these."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -46,7 +46,7 @@ def variants(sweep: Sweep) -> Iterator[tuple[Choice, Sweep]]:
     The numbers of a variant are those of a sweep whose spec has only its values.
     """
     for choice in choices(sweep.spec):
-        yield choice, Sweep(_chosen(sweep.spec, choice), _sources(sweep.sources, choice), sweep.trusts_code)
+        yield choice, replace(sweep, spec=_chosen(sweep.spec, choice), sources=_sources(sweep.sources, choice))
 
 
 def _chosen(spec: Spec, choice: Choice) -> Spec:

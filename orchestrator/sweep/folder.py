@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,6 +25,7 @@ from orchestrator.store.claims import ClaimBook
 from orchestrator.store.journal import Journal
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.sealed import unsealed
+from orchestrator.sweep.drawn_sets import with_drawn
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import Source, Sources, find_again
 from orchestrator.version import VERSION
@@ -35,7 +36,9 @@ LARGEST_STORED = 256 * 2**20
 """Bytes of a stored spec, which names every file of the model and the data."""
 
 
-_FOLDERS = ("artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints")
+FOLDERS = (
+    "artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints", "training",
+)  # fmt: skip
 """Folders of a results folder."""
 
 _LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
@@ -50,11 +53,14 @@ class Sweep:
         spec: the spec.
         sources: where its model and its data were found.
         trusts_code: whether the user of this command allows code that comes with the model to run; never stored.
+        drawn_before: training sets that its results folder was run with, each larger than the one before; what was made
+            of their examples stays.
     """
 
     spec: Spec
     sources: Sources
     trusts_code: bool = False
+    drawn_before: tuple[int, ...] = ()
 
     def numbers(self, *, training: bool = False) -> dict[str, Any]:
         """Return all values outside the grid that fix the numbers, by dotted name.
@@ -102,6 +108,7 @@ class ResultsFolder:
         self.logs = self.root / "logs"
         self.submissions = self.root / "submissions"
         self.checkpoints = self.root / "checkpoints"
+        self.training = self.root / "training"
 
     def check_folders(self) -> None:
         """Raise an error if it is not a folder, or one of its folders is a link: commands read nothing outside of it.
@@ -119,7 +126,7 @@ class ResultsFolder:
             )
         for part in _LISTED:
             for entry in files.visible(self.root / part):
-                if entry.is_symlink() and (part or entry.name in _FOLDERS) and entry.is_dir():
+                if entry.is_symlink() and (part or entry.name in FOLDERS) and entry.is_dir():
                     raise ResultsError(
                         f"{entry.path} is a link, and ntksweep follows none within a results folder, which may come "
                         "from somebody else: put what it leads to in its place"
@@ -157,7 +164,8 @@ class ResultsFolder:
             return None
         try:
             data = self._stored_content()
-            sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]))
+            drawn = tuple(int(size) for size in data["drawn_sets"])
+            sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]), drawn_before=drawn)
             # Compare the text as it was written, not the parsed spec: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
@@ -229,7 +237,7 @@ class ResultsFolder:
         if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
             return given
         if on_change is OnChange.STORED:
-            return Sweep(stored.spec, _unchanged_sources(stored, given), given.trusts_code)
+            return replace(given, spec=stored.spec, sources=_unchanged_sources(stored, given))
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"
             + "\n".join(f"  {change}" for change in changes)
@@ -281,10 +289,13 @@ def stored_text(sweep: Sweep) -> str:
         "spec_hash": _spec_hash(sweep),
         "versions": versions(),
         "sources": sweep.sources.to_json(),
+        "drawn_sets": with_drawn(sweep.drawn_before, max(sweep.spec.grid.n_train)),
         "spec": sweep.spec.model_dump(mode="json"),
     }
-    heading = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
-    return heading + to_yaml(content)
+    return HEADING + to_yaml(content)
+
+
+HEADING = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
 
 
 @cache

@@ -61,8 +61,8 @@ def task_settings(section: TaskSection, data: str, revision: str | None) -> Task
         data: where the data are, or the identity of their content.
         revision: their commit on the hub, if they are there.
     """
-    own = section.model_dump(exclude={"data", "classes", "n_eval", "sampling", "sample_seed"})
-    return TaskSettings(data=data, revision=revision, **own)
+    own = section.model_dump(exclude={"data", "classes", "labels", "n_eval", "sampling", "sample_seed"})
+    return TaskSettings(data=data, revision=revision, labels=tuple((section.labels or {}).items()), **own)
 
 
 def _plain(value: Any) -> Any:

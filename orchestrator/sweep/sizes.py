@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+from orchestrator.sweep.drawn_sets import drawn_sets
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.survey import Survey
@@ -28,9 +30,9 @@ class Sizes:
         kernel_rows_per_example: rows of the kernel that an example gives; 1 for the trace-averaged kernel.
         features_per_parameter: feature columns that a parameter gives; C for the trace-averaged kernel.
         shard_examples: examples of a shard.
-        n_train: largest training-set size.
+        drawn_sets: training sets that are drawn, ascending, the largest one last: a shard ends at the end of each.
         n_eval: evaluation examples.
-        dual_train_shards: train shards that need kernel blocks.
+        largest_dual: largest training-set size that needs kernel blocks; 0 where none does.
         primal_possible: whether the kernel has a primal form.
         row_bytes: bytes of one number of a Jacobian row.
     """
@@ -42,9 +44,9 @@ class Sizes:
     kernel_rows_per_example: int
     features_per_parameter: int
     shard_examples: int
-    n_train: int
+    drawn_sets: tuple[int, ...]
     n_eval: int
-    dual_train_shards: int
+    largest_dual: int
     primal_possible: bool
     row_bytes: int
 
@@ -77,22 +79,32 @@ class Sizes:
             kernel_rows_per_example=kernel_rows,
             features_per_parameter=features,
             shard_examples=shard,
-            n_train=max(spec.grid.n_train),
+            drawn_sets=drawn_sets(max(spec.grid.n_train), sweep.drawn_before),
             n_eval=spec.task.n_eval,
-            dual_train_shards=-(-max((n for _, n in dual), default=0) // shard),
+            largest_dual=max((n for _, n in dual), default=0),
             primal_possible=primal_possible,
             row_bytes=row_bytes,
         )
 
     @property
+    def n_train(self) -> int:
+        """Largest training-set size."""
+        return self.drawn_sets[-1]
+
+    @cached_property
     def train_shards(self) -> list[tuple[int, int]]:
-        """Ranges of training examples, one a shard."""
-        return self._shards(self.n_train)
+        """Ranges of training examples, one a shard: those of a drawn set stay when a larger one is drawn."""
+        return self._shards(self.n_train, self.drawn_sets)
 
     @property
     def eval_shards(self) -> list[tuple[int, int]]:
         """Ranges of evaluation examples, one a shard."""
         return self._shards(self.n_eval)
+
+    @property
+    def dual_train_shards(self) -> int:
+        """Number of train shards that need kernel blocks."""
+        return self.shards_of(self.largest_dual)
 
     @property
     def batch_size(self) -> int:
@@ -120,7 +132,8 @@ class Sizes:
 
     def shards_of(self, n_train: int) -> int:
         """Return how many train shards hold the first `n_train` examples."""
-        return -(-n_train // self.shard_examples)
+        step = self.shard_examples
+        return -(-n_train // step) + sum(end < n_train and end % step > 0 for end in self.drawn_sets)
 
     def kernel_rows(self, n_examples: int) -> int:
         """Return the rows of the kernel of a number of examples."""
@@ -131,9 +144,10 @@ class Sizes:
         features = layer_set.n_parameters * self.features_per_parameter
         return "primal" if self.primal_possible and features < self.kernel_rows(n_train) else "dual"
 
-    def _shards(self, n_examples: int) -> list[tuple[int, int]]:
-        step = self.shard_examples
-        return [(start, min(start + step, n_examples)) for start in range(0, n_examples, step)]
+    def _shards(self, n_examples: int, ends: Sequence[int] = ()) -> list[tuple[int, int]]:
+        """Return the ranges of examples that begin at each multiple of a shard, and at each of some ends."""
+        starts = sorted({*range(0, n_examples, self.shard_examples), *(end for end in ends if end < n_examples)})
+        return list(zip(starts, [*starts[1:], n_examples], strict=True))
 
 
 def _automatic_shard(budget: int, rows: int, row_bytes: int) -> int:

@@ -16,6 +16,7 @@ from finetune.errors import DataLoadError
 from orchestrator.errors import SourceError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
+from orchestrator.spec.sections import TaskSection
 from orchestrator.store.user_cache import recall, remember
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,24 @@ class Sources:
         """Return the sources that `to_json` wrote."""
         tasks = {name: Source.from_json(source) for name, source in data.get("tasks", {}).items()}
         return cls(Source.from_json(data["model"]), Source.from_json(data["data"]), tasks)
+
+
+def spec_with_places(spec: Spec, sources: Sources, folder: Path) -> Spec:
+    """Return a spec that names its model and data where they were found, and the results folder that it is in."""
+
+    def task_at(task: TaskSection, source: Source) -> TaskSection:
+        return task.model_copy(update={"data": source.location})
+
+    tasks = spec.grid.tasks
+    placed = tasks and {name: task_at(task, sources.tasks[name]) for name, task in tasks.items()}
+    return spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update={"path": sources.model.location}),
+            "task": task_at(spec.task, sources.data),
+            "grid": spec.grid.model_copy(update={"tasks": placed}),
+            "results": spec.results.model_copy(update={"folder": folder}),
+        }
+    )
 
 
 def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> Sources:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from finetune.settings import Labels
 from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
 from orchestrator.identity import identity
 from orchestrator.loading import load_model_libraries, no_garbage
@@ -39,6 +40,8 @@ class Survey:
         shared_pool: whether train and evaluation examples are drawn from one split.
         mean_tokens: mean tokens of an example, special tokens included, estimated on a part of the data.
         class_sizes: number of training examples of each class; empty for regression.
+        evaluation_sizes: the same of evaluation examples.
+        labels: the class of each label by its name; empty where labels are the classes themselves.
         repeats_train: training examples whose text an earlier one has.
         repeats_eval: evaluation examples of which that is true, where they have a split of their own.
         shared_texts: evaluation examples of such a split whose text is a training example's too.
@@ -52,6 +55,8 @@ class Survey:
     shared_pool: bool
     mean_tokens: float
     class_sizes: tuple[int, ...] = ()
+    evaluation_sizes: tuple[int, ...] = ()
+    labels: Labels = ()
     repeats_train: int = 0
     repeats_eval: int = 0
     shared_texts: int = 0
@@ -64,8 +69,9 @@ class Survey:
     def from_json(cls, data: Mapping[str, Any]) -> "Survey":
         """Return the survey that `to_json` wrote."""
         groups = tuple(GroupFacts(**{**group, "zero_parts": tuple(group["zero_parts"])}) for group in data["groups"])
-        sizes = tuple(data.get("class_sizes", ()))
-        return cls(**{**data, "groups": groups, "class_sizes": sizes})
+        sizes = {key: tuple(data[key]) for key in ("class_sizes", "evaluation_sizes")}
+        labels = tuple((str(name), of) for name, of in data["labels"])
+        return cls(**{**data, "groups": groups, **sizes, "labels": labels})
 
 
 def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
@@ -243,6 +249,8 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         shared_pool=examples.held_out,
         mean_tokens=float(tokens.lengths.mean()),
         class_sizes=examples.class_sizes,
+        evaluation_sizes=examples.evaluation_sizes,
+        labels=examples.labels,
         repeats_train=count_repeats(examples.train),
         repeats_eval=0 if examples.held_out else count_repeats(examples.evaluation),
         shared_texts=0 if examples.held_out else count_shared(examples.train, examples.evaluation),

@@ -25,7 +25,7 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false", "NTKSWEEP_CACHE": "", "COLUMNS": "100", "LINES": "40", "TERM": "dumb",
     "NO_COLOR": "1", "PYTHONHASHSEED": "0",
 }  # fmt: skip
-TIMES = re.compile(r"\b(seconds|seconds_left|worker_seconds|time|since|process|host|job|peak_bytes)\b")
+TIMES = re.compile(r"\b(seconds|seconds_left|worker_seconds|time|since|began|process|host|job|peak_bytes)\b")
 
 
 def environment(checkout: Path) -> dict[str, str]:

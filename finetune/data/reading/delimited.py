@@ -139,6 +139,16 @@ def read_tsv(path: Path, wanted: Sequence[str]) -> Table:
     return rows.table()
 
 
+def delimited_names(path: Path) -> list[str]:
+    """Return the names of the columns of a CSV or TSV file, whose delimiter is what gives the most of them."""
+    with opened(path, newline="") as stream:
+        first = next((line for line in stream if line.strip()), "")
+    if path.suffix.lower() == ".tsv":
+        return first.rstrip("\r\n").split("\t")
+    found = [next(csv.reader([first], delimiter=delimiter), []) for delimiter in _DELIMITERS]
+    return max(found, key=len)
+
+
 def _delimiter(first: str, wanted: Sequence[str]) -> str:
     for delimiter in _DELIMITERS:
         try:

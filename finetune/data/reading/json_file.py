@@ -41,6 +41,18 @@ def read_json(path: Path, wanted: Sequence[str]) -> Table:
     return _table(path, ((f"element {number}", row) for number, row in enumerate(listed)), wanted)
 
 
+def json_names(path: Path) -> list[str]:
+    """Return the keys of the objects of a file, as `read_json` finds them."""
+    with opened(path, newline="\n") as stream:
+        first = next((line for line in stream if line.strip()), "")
+        stream.seek(0)
+        if first.lstrip().startswith("["):
+            rows = _parsed(str(path), stream.read())
+        else:
+            rows = [_parsed(f"{path}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip()]
+    return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
+
+
 def _table(path: Path, rows: Iterator[tuple[str, Any]], wanted: Sequence[str]) -> Table:
     names: dict[str, None] = {}
     columns: dict[str, list[Any]] = {name: [] for name in wanted}
@@ -63,11 +75,11 @@ def _table(path: Path, rows: Iterator[tuple[str, Any]], wanted: Sequence[str]) -
 
 def _of_lists(row: dict[str, Any], wanted: Sequence[str]) -> str | None:
     """Say what kind of object holds all examples of a data set; None if the object is a single example."""
+    inside = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if inside and not any(name in row and name not in inside for name in wanted):
+        return f"is one object with the examples in a list under {inside[0]!r}"
     if all(isinstance(row.get(name), list) for name in wanted):
         return "is one object with a list for each column"
-    inside = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if inside and not any(name in row for name in wanted):
-        return f"is one object with the examples in a list under {inside[0]!r}"
     return None
 
 

@@ -7,6 +7,23 @@ from finetune.data.reading.table import Table, check_names
 from finetune.errors import DataLoadError, FinetuneError
 
 
+def parquet_names(path: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file.
+
+    Raises:
+        DataLoadError: the file is damaged or not a Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataLoadError(
+            f"{path} cannot be read as Parquet: {' '.join(str(error).split())}; write the file again"
+        ) from error
+
+
 def read_parquet(path: Path, wanted: Sequence[str]) -> Table:
     """Read columns of a Parquet file.
 

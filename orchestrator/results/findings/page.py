@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.results.findings.linearity import VARIANT
+from orchestrator.results.least import LEAST_SEEDS, LEAST_SETS, too_few
 from orchestrator.results.tables.correlations import LINEAR_UP_TO
 from orchestrator.results.tables.statistics import BOOTSTRAP_DRAWS
 from orchestrator.spec import Spec
@@ -59,8 +60,8 @@ def _head(found: Findings) -> Iterator[str]:
     yield ""
     yield (
         f"{found.n_cells} trained cells of {spec.model.path}, {found.n_diverged} of which diverged. Means are over "
-        f"layer sets and seeds, brackets hold 95 % intervals: percentiles of {BOOTSTRAP_DRAWS:,} draws of layer sets "
-        "and seeds with replacement. The spec is in `spec.yaml`, all numbers in the tables beside this page."
+        f"layer sets and seeds{_brackets(found)} The spec is in `spec.yaml`, all numbers in the tables beside this "
+        "page."
     )
     yield ""
     if found.n_never_pulled:
@@ -69,6 +70,17 @@ def _head(found: Findings) -> Iterator[str]:
             "is 0): they would have ended alike with any other λ."
         )
         yield ""
+
+
+def _brackets(found: Findings) -> str:
+    counts = found.linearity
+    seeds, sets = (int(counts[name].max()) if len(counts) else 0 for name in ("n_seeds", "n_layer_sets"))
+    if few := too_few(seeds=seeds, layer_sets=sets):
+        return f". {few} So there are none here, and nothing is in bold."
+    return (
+        f", brackets hold 95 % intervals: percentiles of {BOOTSTRAP_DRAWS:,} draws of layer sets and seeds with "
+        f"replacement, where there are at least {LEAST_SETS} layer sets and {LEAST_SEEDS} seeds."
+    )
 
 
 def _linearity(found: Findings) -> Iterator[str]:
@@ -117,7 +129,9 @@ def _linearity_columns(rows: pd.DataFrame) -> dict[str, tuple[str, bool]]:
 
 
 def _threshold(rows: pd.DataFrame) -> str:
-    close = rows["difference_eval_relative_high"] <= LINEAR_UP_TO
+    few = _are_few(rows["n_seeds"].max(), rows["n_layer_sets"].max())
+    close = rows[f"difference_eval_relative{'' if few else '_high'}"] <= LINEAR_UP_TO
+    whole, included = ("", "on average") if few else (" with its whole interval", "interval included")
     majority = rows["majority_accuracy"].iloc[0] if "majority_accuracy" in rows else None
     always = "" if majority is None or pd.isna(majority) else f" Majority baseline: {majority:.3f}."
     before = rows["initial_eval_accuracy"].iloc[0] if "initial_eval_accuracy" in rows else None
@@ -126,12 +140,12 @@ def _threshold(rows: pd.DataFrame) -> str:
         above, n_seeds = rows["n_seeds_above_majority"].iloc[0], rows["n_seeds"].iloc[0]
         started = f" Before fine-tuning: {before:.3f}, better than the majority baseline in {above} of {n_seeds} seeds."
     if not close.any():
-        says = f"At no λ of the grid is |f − f_lin| / |f| below {LINEAR_UP_TO:g} with its whole interval."
+        says = f"At no λ of the grid is |f − f_lin| / |f| below {LINEAR_UP_TO:g}{whole}."
     else:
         # The smallest lambda from which on it holds for every larger one as well.
         from_here = rows["lambda_given"][close[::-1].cummin()[::-1]]
         says = (
-            f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g}, interval included, from λ = {from_here.min():.3g} on."
+            f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g}, {included}, from λ = {from_here.min():.3g} on."
             if len(from_here)
             else f"|f − f_lin| / |f| is below {LINEAR_UP_TO:g} at some λ, but not at the largest."
         )
@@ -154,7 +168,8 @@ def _correlations(found: Findings) -> Iterator[str]:
     yield ""
     yield (
         "All layer sets at the smallest, a middle and the largest λ of each task. In bold where the interval leaves "
-        "out 0; neighboring λ repeat each other, and overlapping layer sets are not independent."
+        f"out 0, with at least {LEAST_SETS} layer sets and {LEAST_SEEDS} seeds; neighboring λ repeat each other, and "
+        "overlapping layer sets are not independent."
     )
     yield ""
     yield from _single_lambdas(found)
@@ -195,7 +210,7 @@ def _single_lambdas(found: Findings) -> Iterator[str]:
     regimes = found.linearity.set_index([*VARIANT, "lambda_given"])["regime"] if "regime" in found.linearity else None
     for names, rows in _by_variant(table):
         lambdas = sorted(rows["lambda_given"].unique())
-        chosen = [lambdas[0], lambdas[len(lambdas) // 2], lambdas[-1]]
+        chosen = list(dict.fromkeys((lambdas[0], lambdas[len(lambdas) // 2], lambdas[-1])))
         place = tuple(rows[VARIANT].iloc[0])
         headings = [f"λ = {strength:.3g}" + _in_regime(regimes, (*place, strength)) for strength in chosen]
         yield f"#### {names}"
@@ -208,7 +223,8 @@ def _single_lambdas(found: Findings) -> Iterator[str]:
                 cells = [_coefficient(of_quantity.loc[strength], "spearman") for strength in chosen]
                 yield f"| `{quantity}` | {' | '.join(cells)} |"
         yield ""
-    errors = table["spearman_interval_error"].dropna()
+    shown = table[(table["n_seeds"] >= LEAST_SEEDS) & (table["n_layer_sets"] >= LEAST_SETS)]
+    errors = shown["spearman_interval_error"].dropna()
     if len(errors):
         yield (
             f"The Monte Carlo standard error of the ends of these intervals is {errors.median():.2g} in the median and "
@@ -290,14 +306,20 @@ def _table(columns: dict[str, tuple[str, bool]], rows: pd.DataFrame) -> Iterator
 def _number(row: "pd.Series[Any]", name: str, *, with_interval: bool) -> str:
     if pd.isna(row[name]):
         return "-"
-    if not with_interval:
+    if not with_interval or _are_few(row["n_seeds"], row["n_layer_sets"]):
         return f"{row[name]:.3g}"
     return f"{row[name]:.3g} [{row[f'{name}_low']:.3g}, {row[f'{name}_high']:.3g}]"
+
+
+def _are_few(seeds: int, layer_sets: int) -> bool:
+    return bool(too_few(seeds=int(seeds), layer_sets=int(layer_sets)))
 
 
 def _coefficient(row: "pd.Series[Any]", name: str) -> str:
     if pd.isna(row[name]):
         return "-"
+    if _are_few(row["n_seeds"], row["n_layer_sets"]):
+        return f"{row[name]:.2f}"
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     text = f"{row[name]:.2f} [{low:.2f}, {high:.2f}]"
     return f"**{text}**" if low > 0 or high < 0 else text

@@ -16,8 +16,14 @@ from orchestrator.store.files import explained_output, make_folder
 
 PAGE = "README.md"
 
+HEADING = "# The spec of these findings, every key resolved; paths start from the folder of the spec that was run.\n"
 
-def write_findings(results: Results, output: Path) -> Path:
+_FILES = (
+    PAGE, "spec.yaml", "cells.parquet", "correlations.parquet", "linearity.csv", "regimes.csv", "choices.csv",
+)  # fmt: skip
+
+
+def write_findings(results: Results, output: Path, *, overwrite: bool = False) -> Path:
     """Write the findings of a sweep whose cells were trained; return their page.
 
     Beside the page stand `spec.yaml`, `cells.parquet`, `correlations.parquet`, `linearity.csv`,
@@ -26,9 +32,10 @@ def write_findings(results: Results, output: Path) -> Path:
     Args:
         results: the tables of the sweep.
         output: the folder to write to; those of earlier ones are replaced.
+        overwrite: whether other files of these names may be replaced too.
 
     Raises:
-        ResultsError: no cell was trained.
+        ResultsError: no cell was trained, or another file lies there.
         StorageError: the folder cannot be written.
     """
     spec = results.folder.existing().spec
@@ -54,6 +61,8 @@ def write_findings(results: Results, output: Path) -> Path:
         provenance=_provenance(trained, len(cells)),
     )
     make_folder(output)
+    if not overwrite:
+        _refuse_other_files(output)
     with explained_output(output):
         (output / "spec.yaml").write_text(_spec_text(results), encoding="utf-8")
         write_table(results.cells, output / "cells.parquet", "parquet")
@@ -65,12 +74,25 @@ def write_findings(results: Results, output: Path) -> Path:
     return output / PAGE
 
 
+def _refuse_other_files(output: Path) -> None:
+    """Raise an error if the folder has files of these names that no earlier findings left."""
+    there = [name for name in _FILES if (output / name).exists()]
+    if there and not _are_findings(output):
+        raise ResultsError(
+            f"{output} has {', '.join(there)}, not written by `ntksweep findings`; name another folder, or give --force"
+        )
+
+
+def _are_findings(output: Path) -> bool:
+    try:
+        return (output / "spec.yaml").read_text(encoding="utf-8").startswith(HEADING)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def _spec_text(results: Results) -> str:
     content = results.folder.existing().spec.model_dump(mode="json", exclude={"results"}, exclude_none=True)
-    heading = (
-        "# The spec of these findings, every key resolved; paths start from the folder of the spec that was run.\n"
-    )
-    return heading + to_yaml(content)
+    return HEADING + to_yaml(content)
 
 
 def _provenance(trained: pd.DataFrame, n_cells: int) -> list[str]:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
+from orchestrator.results.least import too_few
 from orchestrator.results.pictures.kernel_numbers import NAMES
 from orchestrator.results.pictures.measured import KERNEL, VARIANT, Measured, Variant
 from orchestrator.results.pictures.picture import Axis, Missing, Panel, Picture, Rule, Scale, Series, numbers
@@ -42,7 +43,8 @@ def picture(measured: Measured) -> Picture | Missing:
     )
     note = f"Bands are 95 % intervals over layer sets and seeds; neighboring λ repeat each other. {measured.left_out}"
     rows = pd.concat(frames, ignore_index=True)
-    return Picture(KIND, TITLE, says, tuple(panels), rows, across=3, note=note.strip())
+    few = too_few(seeds=int(rows["n_seeds"].min()), layer_sets=int(rows["n_layer_sets"].min()))
+    return Picture(KIND, TITLE, says, tuple(panels), rows, across=3, note=f"{note} {few}".strip())
 
 
 def _frame(variant: Variant, table: pd.DataFrame, regime: str) -> pd.DataFrame:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ntk_dist.arrays import FloatArray
+from orchestrator.results.least import LEAST_SETS
 from orchestrator.results.pictures.lambda_path import METRIC_NAMES, best_rows, outcome_axis
 from orchestrator.results.pictures.measured import KERNEL, Measured, Variant, over_seeds
 from orchestrator.results.pictures.picture import Form, Missing, Panel, Picture, Series, numbers
@@ -144,7 +145,7 @@ def _says(measured: Measured) -> str:
 
 
 def _note(measured: Measured, regimes: set[str]) -> str:
-    few = "" if len(measured.layer_sets) >= 5 else "With so few layer sets the intervals mean nothing. "
+    few = "" if len(measured.layer_sets) >= LEAST_SETS else "With so few layer sets the intervals mean nothing. "
     ranged = measured.n_seeds > 1 and len(measured.layer_sets) <= MOST_WHISKERS
     bars = "Bars reach from the lowest to the highest seed. " if ranged else ""
     alike = f"All layer sets are in the {min(regimes)} regime there. " if len(regimes) == 1 and min(regimes) else ""

@@ -20,6 +20,7 @@ from orchestrator.results.pictures import (
 )
 from orchestrator.results.pictures.measured import Measured
 from orchestrator.results.pictures.picture import Missing, Picture
+from orchestrator.results.usual_names import simplified
 
 _MODULES: tuple[ModuleType, ...] = (
     lambda_path,
@@ -45,6 +46,8 @@ def picture_named(kind: str, measured: Measured) -> Picture:
     Raises:
         ResultsError: there is no such kind, or the sweep has no such picture; says why.
     """
+    plain = simplified(kind).replace("_", "-")
+    kind = plain if plain in MAKERS else kind
     if kind not in MAKERS:
         nearest = difflib.get_close_matches(kind, MAKERS, n=1)
         guess = f"; did you mean `{nearest[0]}`?" if nearest else ""

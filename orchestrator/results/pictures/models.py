@@ -4,14 +4,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from orchestrator.results.least import LEAST_SEEDS
 from orchestrator.results.pictures.lambda_path import METRIC_NAMES, best_rows
 from orchestrator.results.pictures.measured import Measured, Variant, over_seeds
 from orchestrator.results.pictures.picture import Form, Missing, Panel, Picture, Rule, Series, names, numbers
 
 KIND, TITLE = "models", "Ridge, linearized and fine-tuned"
-
-ENOUGH_SEEDS = 5
-"""Seeds from which on an interval is drawn instead of the range."""
 
 MOST_SETS = 30
 """Layer sets of a panel; more lines are not read."""
@@ -59,7 +57,7 @@ def _with_ends(part: pd.DataFrame) -> pd.DataFrame:
     """Return rows with `low` and `high`: a 95 % Student interval of the mean of enough seeds, or the range."""
     n = part["n_seeds"].to_numpy()
     half = student.ppf(0.975, np.maximum(n - 1, 1)) * part["deviation"] / np.sqrt(n)
-    enough = n >= ENOUGH_SEEDS
+    enough = n >= LEAST_SEEDS
     low = np.where(enough, part["mean"] - half, part["lowest"])
     high = np.where(enough, part["mean"] + half, part["highest"])
     columns = ["layer_set", "model", "lambda_given", "n_seeds", "mean"]
@@ -123,11 +121,11 @@ def _note(measured: Measured, rows: pd.DataFrame) -> str:
     seeds = f"{most}" if least == most else f"{least} to {most}"
     n_train = ", ".join(f"{int(n):,}" for n in rows["n_train"].unique())
     ends = (
-        f"bars are 95 % intervals of the mean (Student's t), or the range of fewer than {ENOUGH_SEEDS} seeds."
-        if most >= ENOUGH_SEEDS
+        f"bars are 95 % intervals of the mean (Student's t), or the range of fewer than {LEAST_SEEDS} seeds."
+        if most >= LEAST_SEEDS
         else "there is one seed, and so no bar."
         if most == 1
-        else f"bars reach from the lowest to the highest seed; fewer than {ENOUGH_SEEDS} give no interval worth its "
+        else f"bars reach from the lowest to the highest seed; fewer than {LEAST_SEEDS} give no interval worth its "
         "name."
     )
     drawn = rows["layer_set"].nunique()

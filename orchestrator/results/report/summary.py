@@ -6,14 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.results.least import LEAST_SETS, too_few
 from orchestrator.results.pictures.lambda_path import METRIC_NAMES, at_edge, best_rows
 from orchestrator.results.pictures.measured import Measured, Variant, over_seeds
 
 SHOWN = 6
 """Layer sets in the table of the best."""
-
-FEW_SEEDS, FEW_SETS = 5, 5
-"""Below so many seeds or layer sets an interval or a ranking says little."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +112,8 @@ def _best(measured: Measured, variant: Variant) -> Table:
     columns = [f"{prefix}eval_{what}" for prefix in models.values() for what in (variant.metric, "loss")]
     frame = over_seeds(cells, ["layer_set", "lambda_given"], columns)
     by = "finetune_eval_loss" if measured.trained else "eval_loss"
+    errors = cells.groupby(["layer_set", "lambda_given"], sort=False)[columns].sem().add_suffix("_error")
+    frame = frame.join(errors, on=["layer_set", "lambda_given"])
     best = best_rows(frame, by)
     edge = at_edge(frame, best) & (frame["lambda_given"].nunique() > 1)
     sizes = cells.groupby("layer_set", sort=False)["n_parameters"].first()
@@ -133,7 +133,7 @@ def _best(measured: Measured, variant: Variant) -> Table:
         ]
         for _, row in best.iterrows()
     ]
-    seeds = f"mean over {n_seeds} seeds, ± half the range" if measured.n_seeds > 1 else "one seed"
+    seeds = f"mean over {n_seeds} seeds, ± standard error" if measured.n_seeds > 1 else "one seed"
     majority = cells["majority_accuracy"].mean()
     baseline = "" if pd.isna(majority) else f"; always saying the most frequent class has accuracy {majority:.3f}"
     title = f"{variant.title or 'Best layer sets'} ({seeds}{baseline})"
@@ -141,11 +141,11 @@ def _best(measured: Measured, variant: Variant) -> Table:
 
 
 def with_spread(row: "pd.Series[Any]", column: str) -> str:
-    """Return a mean, with half the range of the seeds where there are several."""
-    value, half = row[column], (row[f"{column}_high"] - row[f"{column}_low"]) / 2
+    """Return a mean, with its standard error where there are several seeds."""
+    value, error = row[column], row[f"{column}_error"]
     if pd.isna(value):
         return "–"
-    return f"{value:.4g}" + (f" ± {half:.2g}" if row["n_seeds"] > 1 else "")
+    return f"{value:.4g}" + ("" if pd.isna(error) else f" ± {error:.2g}")
 
 
 def _cautions(measured: Measured) -> Iterator[str]:
@@ -166,15 +166,12 @@ def _cautions(measured: Measured) -> Iterator[str]:
         )
     if measured.n_seeds == 1:
         yield "One seed: nothing here says how far from it another one would end."
-    elif measured.n_seeds < FEW_SEEDS:
-        yield (
-            f"{measured.n_seeds} seeds: a range over fewer than {FEW_SEEDS} says how far these lie apart, not where "
-            "others would be."
-        )
+    elif few := too_few(seeds=measured.n_seeds):
+        yield few
     n_sets = len(measured.layer_sets)
-    if n_sets < FEW_SETS:
+    if n_sets < LEAST_SETS:
         counted = f"{n_sets} layer sets" if n_sets > 1 else "One layer set"
-        yield f"{counted}: a correlation over fewer than {FEW_SETS} means nothing."
+        yield f"{counted}: a correlation over fewer than {LEAST_SETS} means nothing."
     if measured.trained and (cells["outputs"] == "trace").any():
         yield (
             "kernel.outputs is trace: the ridge solution has the kernel that is averaged over outputs, the trained "

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.errors import ResultsError, SpecError
+from orchestrator.results.usual_names import CRITERIA as USUAL_NAMES
+from orchestrator.results.usual_names import simplified
 from orchestrator.spec import Spec
 from orchestrator.sweep.error_estimates import ESTIMATES, NEEDS_EIGENVECTORS, missing_estimates
 
@@ -107,6 +109,9 @@ def criterion_named(name: str, spec: Spec) -> Criterion:
         ResultsError: the sweep does not have its column.
     """
     by_name = {criterion.name: criterion for criterion in CRITERIA}
+    if name not in by_name:
+        meant = {**USUAL_NAMES, **{each.column: each.name for each in CRITERIA}, **{each: each for each in by_name}}
+        name = meant.get(simplified(name), name)
     if name not in by_name:
         raise SpecError(f"there is no criterion `{name}`; {_hint(name, list(by_name))}")
     criterion = by_name[name]

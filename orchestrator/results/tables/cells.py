@@ -88,6 +88,11 @@ PROVENANCE_COLUMNS = tuple(
 )
 
 
+def stage_of(column: str) -> str | None:
+    """Return the kind of stage that fills a column; None for what names a cell and says where it was computed."""
+    return next((name for name, kind in KINDS.items() if any(each.name == column for each in kind.cell_columns)), None)
+
+
 def cells_rows(finished: Finished) -> Iterator[Rows]:
     """Yield one row for each layer set of a solve stage and every lambda.
 

@@ -52,6 +52,14 @@ def read_manifest(folder: ResultsFolder) -> dict[str, Any] | None:
     return manifest
 
 
+def written_at(folder: ResultsFolder) -> float:
+    """Return when the tables were last written, in seconds since 1970; 0 if there are none."""
+    try:
+        return (folder.tables / MANIFEST).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _manifest(folder: ResultsFolder) -> dict[str, Any] | None:
     try:
         manifest = unsealed(read_plain(folder.tables / MANIFEST))
@@ -68,6 +76,12 @@ def cells_in_complete_tables(plan: "Plan", folder: ResultsFolder) -> int | None:
     if manifest is None or not manifest["complete"] or manifest["plan"] != plan.plan_id or damaged_tables(folder):
         return None
     return cells_in(manifest)
+
+
+def tables_are_complete(folder: ResultsFolder) -> bool:
+    """Tell whether the tables have every row of the plan that they were written for."""
+    manifest = _manifest(folder)
+    return manifest is not None and bool(manifest["complete"])
 
 
 def cells_in(manifest: dict[str, Any]) -> int:

@@ -47,10 +47,29 @@ def collect(plan: Plan, folder: ResultsFolder) -> int:
         claims.release(claim)
 
 
-def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
+def collect_early(plan: Plan, folder: ResultsFolder) -> int:
+    """Write the tables of what is finished while the rest is computed, without those that are made of others.
+
+    Nothing is written, and 0 returned, if another run is writing them.
+
+    Raises:
+        DamagedArtifactError: an artifact does not match its checksums.
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    claims = folder.claims()
+    if (claim := claims.take(CLAIM)) is None:
+        return 0
+    try:
+        with NewTables(folder) as new, threadpool_limits(plan.sweep.spec.compute.threads):
+            return _collect(plan, folder, new, derived=False)
+    finally:
+        claims.release(claim)
+
+
+def _collect(plan: Plan, folder: ResultsFolder, new: NewTables, *, derived: bool = True) -> int:
     finished = Finished(plan, folder.artifacts())
     for table in TABLES.values():
-        if table.wanted(plan.sweep.spec):
+        if table.wanted(plan.sweep.spec) and (derived or table.rows_from):
             schema = arrow_schema(table)
             if table.rows_from:
                 new.write(table.name, schema, (record_batch(schema, rows) for rows in table.rows(finished)))
@@ -58,7 +77,7 @@ def _collect(plan: Plan, folder: ResultsFolder, new: NewTables) -> int:
                 new.write(table.name, schema, _derived(new))
     n_cells = sum(finished_cells(finished, solve) for solve in finished.filled(Solve))
     sweep = plan.sweep.spec.name
-    new.publish({"sweep": sweep, "plan": plan.plan_id, "complete": finished.is_all, "cells": n_cells})
+    new.publish({"sweep": sweep, "plan": plan.plan_id, "complete": derived and finished.is_all, "cells": n_cells})
     return n_cells
 
 

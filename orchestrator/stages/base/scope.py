@@ -79,6 +79,7 @@ class SeedScope:
     position: int
     seed: int
     _stages: dict[str, list[Stage[Any]]] = field(default_factory=dict)
+    _sized: dict[tuple[str, int], Stage[Any]] = field(default_factory=dict)
     _kept: dict[Hashable, Any] = field(default_factory=dict)
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
@@ -88,9 +89,25 @@ class SeedScope:
         found: T = self._kept[key]
         return found
 
-    def add(self, stage: Stage[P]) -> Stage[P]:
-        """Add a stage, and return it."""
+    @property
+    def drawn_sets(self) -> tuple[int, ...]:
+        """Sizes of the training sets that are drawn, ascending; other sizes are beginnings of them."""
+        return self.variant.sizes.drawn_sets
+
+    def drawn_with(self, n_train: int) -> int:
+        """Return the smallest drawn set that holds the first `n_train` examples."""
+        return next(size for size in self.drawn_sets if size >= n_train)
+
+    def add(self, stage: Stage[P], n_train: int | None = None) -> Stage[P]:
+        """Add a stage, and return it.
+
+        Args:
+            stage: the stage.
+            n_train: the drawn training set that it is for; None for all of them.
+        """
         self._stages.setdefault(stage.kind, []).append(stage)
+        if n_train is not None:
+            self._sized[stage.kind, n_train] = stage
         self.planning.add(stage, self.position)
         return stage
 
@@ -103,9 +120,15 @@ class SeedScope:
         found = self.stages(kind)
         return found[0] if found else None
 
-    def inputs(self, *kinds: StageKind[Any]) -> dict[str, tuple[tuple[str, str], ...]]:
-        """Return the one stage of each kind as an input in the role of its kind; kinds without a stage are left out."""
-        return {kind.name: (stage.ref,) for kind in kinds if (stage := self.only(kind))}
+    def inputs(self, n_train: int, *kinds: StageKind[Any]) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Return the stage of each kind as an input in the role of its kind; kinds without a stage are left out.
+
+        Of a kind with a stage for each drawn training set it is that of the smallest one that holds the first `n_train`
+        examples: what is made from it stays when a larger one is drawn.
+        """
+        drawn = self.drawn_with(n_train)
+        found = {kind.name: self._sized.get((kind.name, drawn)) or self.only(kind) for kind in kinds}
+        return {name: (stage.ref,) for name, stage in found.items() if stage}
 
     @cached_property
     def scorer(self) -> ScorerParameters:
@@ -141,11 +164,16 @@ class SeedScope:
             batch_size=sizes.batch_size,
         )
 
-    def problem(self, n_train: int, dataset: Stage[Any]) -> ProblemParameters:
-        """Return everything that fixes a regression problem but layer set and lambda."""
+    def problem(self, n_train: int, dataset: str) -> ProblemParameters:
+        """Return everything that fixes a regression problem but layer set and lambda.
+
+        Args:
+            n_train: training examples.
+            dataset: identity of the stage that draws them.
+        """
         spec = self.variant.sweep.spec
         return ProblemParameters(
-            dataset=dataset.stage_id,
+            dataset=dataset,
             task_kind=spec.task.kind,
             scorer=self.scorer,
             kernel=spec.kernel.model_copy(update={"additions": False, "blocks": "auto"}),

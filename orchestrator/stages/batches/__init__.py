@@ -22,10 +22,11 @@ def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
 
 
 def plan(scope: SeedScope) -> None:
-    """Add the stage that finds the most tokens of a batch, unless the spec sets them."""
+    """Add for each drawn training set the stage that finds the most tokens of a batch, unless the spec sets them."""
     # Memory is not a parameter: a batch size that was found once stays, even if the memory changes later.
     if scope.scorer.batch_tokens == "auto":
-        scope.add(Stage(BATCHES, scope.rows, scope.inputs(DATASET)))
+        for n_train in scope.drawn_sets:
+            scope.add(Stage(BATCHES, scope.rows, scope.inputs(n_train, DATASET)), n_train)
 
 
 BATCHES = StageKind(

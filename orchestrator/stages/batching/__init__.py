@@ -28,10 +28,17 @@ def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
 
 
 def plan(scope: SeedScope) -> None:
-    """Add the trial of the batches of captures and, where cells are trained, that of training batches after it."""
-    scope.add(Stage(BATCHING, scope.rows, model_inputs(scope)))
+    """Add for each drawn training set the trial of the batches of captures, and of those in which cells are trained."""
+    for n_train in scope.drawn_sets:
+        scope.add(Stage(BATCHING, scope.rows, model_inputs(scope, n_train)), n_train)
     if scope.variant.sweep.spec.finetune is not None:
-        scope.add(Stage(BATCHING, _training_batches(scope), model_inputs(scope)))
+        for n_train in scope.drawn_sets:
+            scope.add(training_trial(scope, n_train))
+
+
+def training_trial(scope: SeedScope, n_train: int) -> Stage[RowsParameters]:
+    """Return the stage that tries the batches in which cells of a training-set size are trained."""
+    return Stage(BATCHING, _training_batches(scope), model_inputs(scope, n_train))
 
 
 def _training_batches(scope: SeedScope) -> RowsParameters:

@@ -67,9 +67,13 @@ def captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
 
 def _captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
     sizes = scope.variant.sizes
-    inputs = {**model_inputs(scope), **scope.inputs(BATCHING)}
     ranges = sizes.train_shards if split == "train" else sizes.eval_shards
-    return [Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs) for start, stop in ranges]
+    found = []
+    for start, stop in ranges:
+        n_train = stop if split == "train" else scope.drawn_sets[0]  # all of them have the evaluation examples
+        inputs = {**model_inputs(scope, n_train), **scope.inputs(n_train, BATCHING)}
+        found.append(Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs))
+    return found
 
 
 CAPTURE = StageKind(

@@ -1,6 +1,6 @@
 """The kind `dataset`: the examples that a seed draws, tokenized."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from finetune.settings import Sampling, TaskSettings
@@ -20,7 +20,7 @@ class DatasetParameters:
         tokenizer: identity of the model's content, which the tokenizer comes with.
         task: the task, with the identity of the data's content in place of where they are.
         n_outputs: outputs of the model.
-        classes: classes that labels count from 0; None counts those of the data.
+        classes: classes that labels count from 0; None counts those of `task.labels`, or of the data.
         n_train: training examples.
         n_eval: evaluation examples.
         sampling: how examples are drawn.
@@ -39,24 +39,26 @@ class DatasetParameters:
 
 def cost(stage: Stage[DatasetParameters], variant: "Variant") -> StageCost:
     """Return the bytes of the tokens and labels of all examples."""
-    sizes = variant.sizes
-    return StageCost(written_bytes=int((sizes.n_train + sizes.n_eval) * (variant.survey.mean_tokens * 8 + 24)))
+    examples = stage.parameters.n_train + stage.parameters.n_eval
+    return StageCost(written_bytes=int(examples * (variant.survey.mean_tokens * 8 + 24)))
 
 
 def plan(scope: SeedScope) -> None:
-    """Add the stage that draws the examples of a seed."""
-    sweep, task = scope.variant.sweep, scope.variant.sweep.spec.task
-    parameters = DatasetParameters(
-        tokenizer=sweep.sources.model.content_id,
-        task=task_settings(task, sweep.sources.data.content_id, None),
-        n_outputs=scope.variant.survey.n_outputs,
-        classes=task.classes,
-        n_train=max(sweep.spec.grid.n_train),
-        n_eval=task.n_eval,
-        sampling=task.sampling,
-        seed=scope.seed if task.sample_seed is None else task.sample_seed,
-    )
-    scope.add(Stage(DATASET, parameters))
+    """Add a stage for each training set of a seed that is drawn: the examples of the one before, and further ones."""
+    sweep, task, survey = scope.variant.sweep, scope.variant.sweep.spec.task, scope.variant.survey
+    named = len({of for _, of in survey.labels if of is not None})
+    for n_train in scope.drawn_sets:
+        parameters = DatasetParameters(
+            tokenizer=sweep.sources.model.content_id,
+            task=replace(task_settings(task, sweep.sources.data.content_id, None), labels=survey.labels),
+            n_outputs=survey.n_outputs,
+            classes=None if task.classes == named else task.classes,
+            n_train=n_train,
+            n_eval=task.n_eval,
+            sampling=task.sampling,
+            seed=scope.seed if task.sample_seed is None else task.sample_seed,
+        )
+        scope.add(Stage(DATASET, parameters), n_train)
 
 
 DATASET = StageKind(

@@ -93,6 +93,38 @@ def cells_label(cells: CellsParameters) -> str:
     return f"{'+'.join(cells.groups)}, {len(cells.lambdas)} lambdas from {cells.lambdas[0]:g}"
 
 
+def training_label(stage: Stage[FinetuneParameters]) -> str:
+    """Return what a stage trains, for people who watch: the model, its layers, seeds and lambdas, in few words."""
+    runs = stage.parameters.runs
+    cells = runs[0].cells
+    seeds = list(dict.fromkeys(run.cells.seed for run in runs))
+    rates = {run.cells.training.learning_rate for run in runs}
+    parts = [
+        "fine-tuned" if runs[0].model == "nonlinear" else "linearized",
+        layers_label(cells.groups),
+        f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds",
+        *([f"{len(rates)} learning rates"] if len(rates) > 1 else []),
+        f"lambda {cells.lambdas[0]:g}"
+        if len(cells.lambdas) == 1
+        else f"lambdas {cells.lambdas[0]:g} to {cells.lambdas[-1]:g}",
+    ]
+    return ", ".join(parts)
+
+
+def layers_label(groups: Sequence[str]) -> str:
+    """Return the layers and what else some groups belong to, such as `layers 0-3, 7 and head`."""
+    layers = sorted({int(layer) for layer in (group.partition(".")[0] for group in groups) if layer.isdigit()})
+    others = list(dict.fromkeys(group for group in groups if not group.partition(".")[0].isdigit()))
+    ranges: list[list[int]] = []
+    for layer in layers:
+        if ranges and layer == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [layer]
+        else:
+            ranges.append([layer])
+    named = [f"layer{'s' if len(layers) > 1 else ''} " + ", ".join("-".join(map(str, each)) for each in ranges)]
+    return " and ".join([*(named if layers else []), *others])
+
+
 def _label(stage: Stage[FinetuneParameters]) -> str:
     first, count = stage.parameters.runs[0], len(stage.parameters.runs)
     seeds = f", {count} seeds or learning rates" if count > 1 else ""

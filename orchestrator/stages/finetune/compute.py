@@ -17,6 +17,7 @@ from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
+from orchestrator.stages.finetune.watching import watching
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage
 
@@ -41,16 +42,18 @@ def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
     else:
         origins = [starts.index(own) for own in inputs for _ in lambdas[own]]
         model = starts[0].model_of([start.origin() for start in starts], origins)
-    trained = train_cells(
-        model,
-        [start.targets() for start in starts],
-        settings,
-        cells,
-        seeds=[start.seed for start in starts],
-        checkpoint=work.checkpoint(stage),
-        observer=_observer(inputs, slices, n_examples) if n_examples else None,
-        at_once=work.halved(settings.batch_size),
-    )
+    with watching(stage, work, settings) as watcher:
+        trained = train_cells(
+            model,
+            [start.targets() for start in starts],
+            settings,
+            cells,
+            seeds=[start.seed for start in starts],
+            checkpoint=work.checkpoint(stage),
+            observer=_observer(inputs, slices, n_examples) if n_examples else None,
+            at_once=work.halved(settings.batch_size),
+            watcher=watcher,
+        )
     arrays: dict[str, Array] = {}
     facts = []
     for number, (own, chosen, rate) in enumerate(zip(inputs, slices, rates, strict=True)):

@@ -9,7 +9,7 @@ from finetune.training.settings import TrainingSettings
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.base.scope import SeedScope, refs
-from orchestrator.stages.batching import BATCHING
+from orchestrator.stages.batching import training_trial
 from orchestrator.stages.capture import captures
 from orchestrator.stages.finetune import (
     CellsParameters,
@@ -85,8 +85,8 @@ class _Training:
         """Dataset, head if one is fitted, the trial of training batches, and the captures of both splits."""
         shards = self._scope.variant.sizes.shards_of(self._n_train)
         return {
-            **model_inputs(self._scope),
-            "batching": (self._scope.stages(BATCHING)[-1].ref,),
+            **model_inputs(self._scope, self._n_train),
+            "batching": (training_trial(self._scope, self._n_train).ref,),
             "train": refs(captures(self._scope, "train")[:shards]),
             "eval": refs(captures(self._scope, "eval")),
         }

@@ -70,7 +70,7 @@ def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
 
 def _makes_left_rows(stage: Stage[GramParameters], variant: "Variant") -> bool:
     """Tell whether it is the first tile of its panel that has these rows, which are then held for the others."""
-    column = int(stage.within[-1].parameters.start) // variant.sizes.shard_examples
+    column = variant.sizes.shards_of(int(stage.within[-1].parameters.start))
     return column % variant.rows_place.panel_shards == 0
 
 

@@ -44,12 +44,16 @@ def plan(scope: SeedScope) -> None:
         return
     # Only `kernel.outputs: margin` changes the targets of a ridge probe, and nothing those of a logistic one.
     margin = scope.scorer.head.kind == "ridge" and scope.rows.outputs == "margin"
-    scope.add(Stage(HEAD, HeadParameters(scope.scorer, "margin" if margin else "full"), scope.inputs(DATASET, BATCHES)))
+    inputs = scope.inputs(scope.drawn_sets[-1], DATASET, BATCHES)  # a spec that fits a head has one training-set size
+    scope.add(Stage(HEAD, HeadParameters(scope.scorer, "margin" if margin else "full"), inputs))
 
 
-def model_inputs(scope: SeedScope) -> Inputs:
-    """Return the inputs of every stage that runs the model: examples, size of batches, and a fitted head."""
-    return scope.inputs(DATASET, BATCHES, HEAD)
+def model_inputs(scope: SeedScope, n_train: int) -> Inputs:
+    """Return the inputs of every stage that runs the model on examples of a training-set size, or evaluation examples.
+
+    They are the examples, the size of batches, and a fitted head.
+    """
+    return scope.inputs(n_train, DATASET, BATCHES, HEAD)
 
 
 HEAD = StageKind(

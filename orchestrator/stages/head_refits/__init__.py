@@ -34,7 +34,9 @@ def plan(scope: SeedScope) -> None:
     """Add the stage that fits a logistic head again without each example, where leave-one-out needs it."""
     head, kernel = scope.scorer.head, scope.variant.sweep.spec.kernel
     if head.kind == "logistic" and "leave_one_out_loss" not in missing_estimates(head.kind, kernel):
-        scope.add(Stage(HEAD_REFITS, HeadRefitsParameters(head.l2_penalty), scope.inputs(DATASET, HEAD)))
+        scope.add(
+            Stage(HEAD_REFITS, HeadRefitsParameters(head.l2_penalty), scope.inputs(scope.drawn_sets[-1], DATASET, HEAD))
+        )
 
 
 HEAD_REFITS = StageKind(

@@ -42,8 +42,9 @@ def cost(stage: Stage[PrecisionParameters], variant: "Variant") -> StageCost:
 def plan(scope: SeedScope) -> None:
     """Add the stage that measures the errors from half precision, where the model is in it."""
     if scope.scorer.dtype in ("bfloat16", "float16"):
-        parameters = PrecisionParameters(scope.rows, min(SAMPLE, scope.variant.sizes.n_train))
-        scope.add(Stage(PRECISION, parameters, model_inputs(scope)))
+        smallest = scope.drawn_sets[0]
+        parameters = PrecisionParameters(scope.rows, min(SAMPLE, smallest))
+        scope.add(Stage(PRECISION, parameters, model_inputs(scope, smallest)))
 
 
 PRECISION = StageKind(

@@ -28,9 +28,9 @@ def plan_solves(scope: SeedScope) -> None:
     """Add the stages that fill the cells of a seed."""
     variant, planning = scope.variant, scope.planning
     kept = planning.shared(_kept_solves)
-    (dataset,) = scope.stages(DATASET)
     batch = -(-len(variant.layer_sets) // MANY_LAYER_SETS)
     for n_train in dict.fromkeys(variant.sweep.spec.grid.n_train):
+        ((_, dataset),) = scope.inputs(n_train, DATASET)[DATASET.name]
         problem = scope.problem(n_train, dataset)
         problem_id = identity(as_json(problem))
         for method in METHODS:
@@ -56,7 +56,7 @@ def _kept_solves(planning: Planning) -> KeptSolves | None:
 
 def _inputs(scope: SeedScope, method: Method, n_train: int) -> Inputs:
     train, evaluation = captures(scope, "train")[: scope.variant.sizes.shards_of(n_train)], captures(scope, "eval")
-    inputs = scope.inputs(DATASET, PRECISION)
+    inputs = scope.inputs(n_train, DATASET, PRECISION)
     left_out = _left_out(scope)
     if left_out and (method == "primal" or scope.variant.sweep.spec.kernel.decomposition == "full"):
         inputs["left_out"] = (left_out.ref,)

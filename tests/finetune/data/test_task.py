@@ -125,7 +125,7 @@ def test_an_empty_text_names_its_row(tmp_path, bad):
         read_examples(task(path))
 
 
-@pytest.mark.parametrize("bad", [-1, 0.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("bad", [-1, 0.5, float("inf")])
 def test_a_label_that_is_no_class_names_row_and_value(tmp_path, bad):
     path = parquet(tmp_path, text=["a", "b"], label=pa.array([1, bad], pa.float64() if bad != -1 else pa.int64()))
     with pytest.raises(LabelError, match=f"row 1 of split train has label {bad}; classes are whole"):
@@ -137,11 +137,6 @@ def test_a_label_that_is_not_there(tmp_path, options):
     path = parquet(tmp_path, text=["a", "b"], label=pa.array([1.0, None]))
     with pytest.raises(LabelError, match="row 1 of split train has no label; remove the row, or name a split whose"):
         read_examples(task(path, **options))
-
-
-def test_a_label_that_is_a_word(tmp_path):
-    with pytest.raises(LabelError, match="row 0 of split train has label 'positive'"):
-        read_examples(task(parquet(tmp_path, text=["a"], label=["positive"])))
 
 
 def test_whole_numbers_in_a_float_column_are_classes(tmp_path):
@@ -158,11 +153,11 @@ def test_a_label_outside_the_head(tmp_path):
     assert read_examples(task(path), n_outputs=6).n_outputs == 6
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_rating_that_is_no_number(tmp_path, bad):
+@pytest.mark.parametrize(("bad", "said"), [(float("nan"), "has no label"), (float("inf"), "not a finite number")])
+def test_a_rating_that_is_no_number(tmp_path, bad, said):
     path = parquet(tmp_path, text=["a", "b"], label=[0.5, bad])
     for options in ({"kind": "regression"}, {"sign_cut": 0.1}):
-        with pytest.raises(LabelError, match=r"row 1 of split train.*not a finite number"):
+        with pytest.raises(LabelError, match=f"row 1 of split train.*{said}"):
             read_examples(task(path, **options))
 
 

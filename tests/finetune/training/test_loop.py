@@ -1,14 +1,15 @@
 """The loop against the algebra: closed forms, step by step formulas, killed runs, runs that fail."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from finetune.training.loop import Targets, train
+from finetune.training.loop import Targets, train, train_cells
 from finetune.training.run import SEEN, CellStatus
-from finetune.training.settings import TrainingSettings
+from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.stepping import learning_rate, step_batches
 from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.trajectory import gradient_descent
@@ -198,3 +199,38 @@ def test_what_is_recorded_is_what_the_model_says():
         d = flat(model.displacements[cell])
         assert np.allclose(run.trajectory.eval_outputs[-1][cell], f + J @ d, rtol=1e-12)
         assert run.trajectory.distances[-1][cell] == pytest.approx(np.linalg.norm(d))
+
+
+class Told:
+    """Keeps what a watcher is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, dict[int, float]]] = []
+        self.evaluations: list[tuple[int, dict[int, float], dict[int, float]]] = []
+
+    def stepped(self, step: int, losses: Mapping[int, float]) -> None:
+        self.steps.append((step, dict(losses)))
+
+    def evaluated(self, step: int, train_losses: Mapping[int, float], eval_losses: Mapping[int, float]) -> None:
+        self.evaluations.append((step, dict(train_losses), dict(eval_losses)))
+
+
+def test_a_watcher_is_told_the_losses_of_every_step_and_evaluation():
+    problem, told = LinearProblem(), Told()
+    settings = replace(DESCENT, steps=4, eval_steps=2, learning_rate=0.5 * stable_rate(problem, max(LAMBDAS)))
+    cells = [Cell(strength, settings.learning_rate) for strength in LAMBDAS]
+    run = train_cells(problem.model(3), [problem.targets], settings, cells, seeds=[0], watcher=told)
+    alone = train_cells(problem.model(3), [problem.targets], settings, cells, seeds=[0])
+    targets = [part.numpy() for part in (problem.targets.train, problem.targets.eval)]
+    assert [step for step, _ in told.steps] == [1, 2, 3, 4]
+    assert [step for step, _, _ in told.evaluations] == run.trajectory.steps == [0, 2, 4]
+    for number, (step, *losses) in enumerate(told.evaluations):
+        seen = (run.trajectory.train_outputs[number], run.trajectory.eval_outputs[number])
+        for outputs, target, of_cells in zip(seen, targets, losses, strict=True):
+            for cell in range(3):
+                expected = 0.5 * ((outputs[cell] - target.reshape(outputs[cell].shape)) ** 2).sum(axis=1).mean()
+                assert of_cells[cell] == pytest.approx(expected, rel=1e-12)
+        if step < 4:  # gradient descent takes all examples, and the loss is that before the update
+            assert told.steps[step][1] == pytest.approx(losses[0], rel=1e-9)
+    for cell, without in zip(run.cells, alone.cells, strict=True):
+        assert np.array_equal(flat(cell.kept), flat(without.kept))

@@ -194,7 +194,7 @@ def test_a_label_outside_the_head_is_told_with_its_row(make: Make):
     [
         (0.5, 1.0, {}),
         (-1, 1, {}),
-        ("good", "bad", {}),
+        ("good", "1", {}),
         (float("nan"), 1.0, {"task.kind": "regression"}),
         (None, 1.0, {"task.kind": "regression"}),
         ("good", "bad", {"task.kind": "regression"}),

@@ -80,7 +80,7 @@ def test_the_module_is_the_command_and_says_errors_without_a_traceback(tmp_path:
 
 def test_init_writes_a_spec_that_plan_explains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    answer = ntksweep("init", "my-sweep.yaml")
+    answer = ntksweep("init", "my-sweep.yaml", "--full")
     assert answer.status == 0
     assert answer.output == (
         "my-sweep.yaml is a spec to start from, and editors complete it by ntksweep.schema.json; then: ntksweep plan "
@@ -96,18 +96,18 @@ def test_init_writes_a_spec_that_plan_explains(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize(("file", "name"), [("my sweep.yaml", "my-sweep"), ("größe.yaml", "gr-e"), ("ü.yaml", "sweep")])
 def test_init_makes_a_name_of_any_file_name(tmp_path: Path, file: str, name: str):
-    assert ntksweep("init", tmp_path / file).status == 0
+    assert ntksweep("init", tmp_path / file, "--full").status == 0
     assert yaml.safe_load((tmp_path / file).read_text())["name"] == name
 
 
 def test_init_replaces_a_file_only_if_told(tmp_path: Path):
     path = tmp_path / "sweep.yaml"
     path.write_text("precious")
-    answer = ntksweep("init", path)
+    answer = ntksweep("init", path, "--full")
     assert answer.status == 2
     assert "exists; name another file, or replace it with --force" in answer.errors
     assert path.read_text() == "precious"
-    assert ntksweep("init", path, "--force").status == 0
+    assert ntksweep("init", path, "--full", "--force").status == 0
     assert path.read_text() != "precious"
 
 
@@ -143,8 +143,9 @@ def test_run_ends_with_the_best_lambdas_and_where_the_results_are(tmp_path: Path
     assert answer.status == 0
     for name in ("layers:0", "layers:1", "layers:0-1"):
         assert name in answer.output
-    assert "majority baseline: 0." in answer.output
+    assert "majority baseline: accuracy 0." in answer.output
     assert f"6 of 6 cells in {tmp_path / 'results' / 'tables'}/cells" in answer.output
+    assert f"`ntksweep report {tmp_path / 'results'}` makes a page of them" in answer.output
     assert "finished already" not in answer.output
 
 

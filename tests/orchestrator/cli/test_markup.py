@@ -75,7 +75,7 @@ def looks() -> dict[str, tuple[list[str], str]]:
         "logs": (["logs", RESULTS], RESULTS),
         "logs of a cell": (["logs", RESULTS, "--cell", "c[/INST]"], "c[/INST]"),
         "doctor": (["doctor", "--folder", RESULTS], RESULTS),
-        "init": (["init", "[red]/new[/INST].yaml", "--force"], "[red]/new[/INST].yaml is a spec"),
+        "init": (["init", "[red]/new[/INST].yaml", "--force", "--full"], "[red]/new[/INST].yaml is a spec"),
         "no such command": (["[red]pl[/INST]"], "'[red]pl[/INST]'"),
         "no such option": (["plan", spec, "--x[/INST]"], "--x[/INST]"),
         "no such model": (["plan", "no[/INST]:smile:.yaml"], "no[/INST]:smile:.yaml"),
@@ -147,8 +147,8 @@ def test_only_what_a_terminal_would_obey_is_escaped(text: str, shown: str):
         ["report", RESULTS, "-o", "file/page.html"],
         ["report", RESULTS, "-o", "folder.csv", "--force"],
         ["plot", RESULTS, "-o", "folder.pdf", "--force"],
-        ["init", "file/x.yaml"],
-        ["init", "folder.csv", "--force"],
+        ["init", "file/x.yaml", "--full"],
+        ["init", "folder.csv", "--force", "--full"],
     ],
 )
 def test_a_place_that_cannot_be_written_is_one_message(arguments: list[str]):

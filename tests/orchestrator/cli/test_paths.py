@@ -80,7 +80,7 @@ def test_a_path_that_cannot_be_used_is_one_message_with_every_command(path: str,
         return
     told(ntksweep("export", "results", "-o", path, "--format", "csv"), as_output)
     told(ntksweep("export", "results", "-o", path, "--format", "parquet"), as_output)
-    told(ntksweep("init", path, "--force"), as_output)
+    told(ntksweep("init", path, "--full", "--force"), as_output)
     told(ntksweep("init", path, "--profile", "--force"), as_output)
 
 
@@ -121,7 +121,7 @@ def test_a_tilde_that_no_shell_filled_in_is_the_home_folder(place: Path, monkeyp
     assert ntksweep("export", "results", "--output=~/cells.csv").status == 0
     assert (place / "folder/cells.csv").is_file()
     (place / "~").mkdir()  # what lies here is what was meant
-    assert ntksweep("export", "results", "--output=~/cells.csv").status == 0
+    assert ntksweep("export", "results", "--output=~/cells.csv", "--force").status == 0
     (place / "folder/cells.csv").unlink()
     shutil.rmtree(place / "~")
 
@@ -162,7 +162,7 @@ def of_others(place: Path) -> Iterator[Callable[[int], Path]]:
 def test_a_folder_that_others_closed_says_so(of_others: Callable[[int], Path], below: str, place: Path):
     folder = of_others(0o700 if os.geteuid() == 0 else 0)
     for command in ("status", "show", "select", "logs", "cancel", "wait", "export"):
-        options = ["-o", "/nowhere/out.csv"] if command == "export" else []
+        options = ["-o", "/nowhere/out.csv", "--force"] if command == "export" else []
         ntksweep(command, place / "results", *options)  # loads what only its own user may read here
         with nobody():
             answer = ntksweep(command, folder / below, *options)

@@ -45,7 +45,9 @@ def test_looking_where_nothing_is_says_how_to_begin(command: str, tmp_path: Path
 def test_show_has_one_line_a_layer_set(finished: Path):
     answer = ntksweep("show", folder_of(finished))
     assert answer.status == 0
-    assert "mean over 2 seeds" in answer.output
+    assert "mean±standard error over 2 seeds" in answer.output
+    assert "Ridge solutions: the linearized model, solved exactly; nothing was trained" in answer.output
+    assert "2 seeds: an interval or a standard error from fewer than 5 seeds means nothing." in answer.output
     facts = strict_json(ntksweep("show", finished, "--json").output)
     assert [s["layer_set"] for s in facts["layer_sets"]] == ["layers:0", "layers:1", "layers:0-1"]
     assert facts["metric"] == "eval_accuracy"
@@ -58,9 +60,13 @@ def test_the_best_lambda_is_the_one_with_the_lowest_mean_loss(finished: Path):
         of_set = cells[cells["layer_set"] == shown["layer_set"]]
         losses = of_set.groupby("lambda_given")["eval_loss"].mean()
         assert shown["best_lambda"] == losses.idxmin()
-        assert shown["eval_loss"] == pytest.approx(losses.min())
         best = of_set[of_set["lambda_given"] == losses.idxmin()]
-        assert shown["metric"] == pytest.approx(best["eval_accuracy"].mean())
+        for name in ("eval_loss", "eval_accuracy", "eval_mcc", "eval_f1"):
+            mean, error = best[name].mean(), best[name].std(ddof=1) / 2**0.5
+            assert shown[name] == {
+                "mean": pytest.approx(mean), "standard_error": pytest.approx(error, abs=1e-12), "seeds": 2,
+            }  # fmt: skip
+        assert shown["at_edge"] is True  # of two lambdas each is at an edge
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -74,7 +80,9 @@ def test_the_loss_decides_whatever_the_accuracy_says(finished: Path, tmp_path: P
     shown = strict_json(ntksweep("show", tmp_path / "results", "--json").output)["layer_sets"]
     asked = strict_json(ntksweep("show", finished, "--json").output)["layer_sets"]
     assert [one["best_lambda"] for one in shown] == [one["best_lambda"] for one in asked]
-    assert [one["metric"] for one in shown] == pytest.approx([sign * one["eval_loss"] for one in asked])
+    assert [one["eval_accuracy"]["mean"] for one in shown] == pytest.approx(
+        [sign * one["eval_loss"]["mean"] for one in asked]
+    )
 
 
 def test_show_sorts_and_limits_the_cells_of_a_layer_set(finished: Path):
@@ -98,7 +106,9 @@ def test_a_metric_that_does_not_exist_is_null_in_json(tmp_path: Path, tiny_model
     spec = make_sweep(tmp_path, {"task.kind": "regression", "task.label": "rating", "task.n_eval": 1}, model=tiny_model)
     assert ntksweep("run", spec).status == 0
     facts = strict_json(ntksweep("show", spec, "--json").output)
-    assert {shown["metric"] for shown in facts["layer_sets"]} == {None}
+    assert facts["metric"] == "eval_pearson"
+    assert all(shown["eval_pearson"] is None and shown["eval_loss"]["seeds"] == 1 for shown in facts["layer_sets"])
+    assert [shown["eval_loss"]["standard_error"] for shown in facts["layer_sets"]] == [None] * 3
 
 
 def test_show_suggests_the_nearest_column_and_lists_layer_sets(finished: Path):
@@ -113,7 +123,12 @@ def test_show_suggests_the_nearest_column_and_lists_layer_sets(finished: Path):
 def test_show_says_that_a_metric_is_none_of_the_task(finished: Path):
     answer = ntksweep("show", finished, "--layer-set", "layers:0", "--sort", "eval_pearson")
     assert answer.status == 2
-    assert "no cell of layers:0 has `eval_pearson`: metrics are those of the kind of task" in answer.errors
+    assert (
+        "no cell of layers:0 has `eval_pearson`, which a stage `solve` fills: metrics are those of the kind of task"
+        in answer.errors
+    )
+    answer = ntksweep("show", finished, "--layer-set", "layers:0", "--sort", "finetune_eval_loss")
+    assert "has `finetune_eval_loss`, which a stage `compare` fills" in answer.errors
 
 
 # --- export

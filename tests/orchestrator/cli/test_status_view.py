@@ -1,6 +1,7 @@
 """Output of `ntksweep status`: unfinished rows first, few rows unless all are asked for."""
 
 import io
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from rich.console import Console
 from orchestrator.cli.status_view import FEW, status_view
 from orchestrator.cluster.allocations import Seen
 from orchestrator.results.status import Computing, Count, Status
+from orchestrator.store.training_progress import TrainingProgress
 
 
 def count(name: str | float, planned: int, finished: int = 0, running: int = 0, failed: int = 0) -> Count:
@@ -104,14 +106,50 @@ def test_a_finished_sweep_takes_a_few_lines():
     ("changes", "text"),
     [
         ({}, "time left: unknown until a stage is finished of: solve"),
-        ({"worker_seconds": 7200.0, "workers": 2}, "time left: about 60 min on 2 workers"),
-        ({"worker_seconds": 50.0, "workers": 1}, "time left: about 50 s on 1 worker"),
+        ({"worker_seconds": 7200.0, "workers": 2}, "about 60 min remaining on 2 workers"),
+        ({"worker_seconds": 50.0, "workers": 1}, "about 50 s remaining on 1 worker"),
         ({"worker_seconds": 50.0, "workers": 0}, "nobody computes now; 50 s are left for one worker"),
     ],
 )
 def test_the_time_left_is_told_as_far_as_it_is_known(changes: Mapping[str, Any], text: str):
     lines = printed(replace(STATUS, **{"unmeasured": () if changes else ("solve",), **changes}))
     assert text in joined(lines)
+
+
+def test_elapsed_and_remaining_are_told_apart():
+    since = time.time() - 3725
+    (told,) = [
+        line
+        for line in joined(printed(replace(STATUS, worker_seconds=50.0, workers=1, began=since)))
+        if "elapsed" in line
+    ]
+    assert told in {
+        f"1:02:{second:02d} elapsed since the last run began, about 50 s remaining on 1 worker" for second in (5, 6)
+    }
+
+
+def test_trainings_that_run_show_epochs_and_losses():
+    progress = TrainingProgress("fine-tuned, layer 0", 40, 4, 10, {0: 0.5, 1: 0.25}, 8, {}, {0: 0.75})
+    computing = (
+        Computing("finetune", "a", "box", 1, None, 0.0, progress),
+        Computing(
+            "finetune",
+            "b",
+            "box",
+            2,
+            None,
+            0.0,
+            replace(progress, label="linearized, layer 1", losses={}, eval_losses={}),
+        ),
+        Computing("solve", "c", "box", 3, None, 0.0),
+    )
+    lines = joined(printed(replace(STATUS, computing=computing)))
+    place = lines.index("training now epoch batch loss eval loss")
+    assert lines[place + 1 : place + 3] == [
+        "fine-tuned, layer 0 1.0/4 0.25-0.5 0.75", "linearized, layer 1 1.0/4 - -",
+    ]  # fmt: skip
+    many = printed(replace(STATUS, computing=computing[:1] * 30))
+    assert "and 22 more" in joined(many)
 
 
 def test_those_who_compute_stand_by_job_and_host():

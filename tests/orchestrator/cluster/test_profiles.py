@@ -76,7 +76,7 @@ def test_every_fault_of_a_profile_is_told_at_once(tmp_path: Path):
         "the key `memory` is missing",
         "line 1, partition: ",
         "line 2, time_limit: `soon` is no duration with a unit: write 4h",
-        "line 3, results: `all` should be 'private', 'group' or 'everyone'",
+        "line 3, results: `all` is not one of private, group, everyone",
         "line 4, sbatch: `mem` is set by the key `memory` of the profile",
         "line 5, nodes: ",
     ):

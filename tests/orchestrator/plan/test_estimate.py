@@ -233,7 +233,7 @@ def test_automatic_shards_fit_wherever_one_example_does(
     stages = list({stage.kind: stage for stage in plan.stages if stage.of in (CAPTURE, GRAM)}.values())
     full = replace(
         plan,
-        variants=(replace(variant, sizes=replace(variant.sizes, n_train=10_000)),),
+        variants=(replace(variant, sizes=replace(variant.sizes, drawn_sets=(10_000,))),),
         variant_of={stage.stage_id: 0 for stage in stages},
     )
     for stage in stages:

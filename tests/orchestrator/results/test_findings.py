@@ -48,11 +48,27 @@ def test_findings_are_a_page_and_the_tables_that_it_is_made_of(trained: Path, tm
     for strength in (1.0, 25.0):
         mean = cells.loc[cells["lambda_given"] == strength, "finetune_eval_accuracy"].mean()
         row = next(line for line in page.splitlines() if line.startswith(f"| {strength:.3g} |"))
-        assert f" {mean:.3g} [" in row
+        assert f" {mean:.3g} |" in row
+    # two seeds and three layer sets: no interval, and nothing in bold
+    assert "2 seeds and 3 layer sets: an interval or a standard error from fewer than 5 seeds or 5 layer sets" in page
+    assert "**" not in page
+    assert "[" not in page.partition("## Does the spectrum")[0]
     again = ntksweep("findings", folder, "--output", tmp_path / "again")
     assert again.status == 0
     for name in names:
         assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+
+
+def test_files_that_are_no_findings_are_replaced_only_if_told(trained: Path, tmp_path: Path):
+    folder, page = read_spec(trained).folder, tmp_path / "README.md"
+    page.write_text("my notes")
+    answer = ntksweep("findings", folder, "--output", tmp_path)
+    assert "has README.md, not written by `ntksweep findings`; name another folder, or give --force" in answer.errors
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert page.read_text() == "my notes"
+    for options in (["--force"], []):
+        assert ntksweep("findings", folder, "--output", tmp_path, *options).status == 0
+    assert "my notes" not in page.read_text()
 
 
 def test_means_and_the_rate_are_those_of_the_cells(trained: Path):

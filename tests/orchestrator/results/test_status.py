@@ -16,6 +16,7 @@ from orchestrator.results.tables.manifest import PART, write_manifest
 from orchestrator.store.claims import STALE_AFTER, ClaimBook
 from orchestrator.store.history import History
 from orchestrator.store.stage import Stage
+from orchestrator.store.training_progress import ProgressFile
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.sweeps import plan_of
 
@@ -168,9 +169,36 @@ def test_the_time_left_is_what_stages_took_times_those_left_over_workers(sweep: 
     sweep.claim(sweep.stages("solve")[2])
     sweep.claim(sweep.stages("solve")[3], process=2)
     found = sweep.status()
-    assert (found.worker_seconds, found.seconds_left) == (70.0, 35.0)
+    assert (found.worker_seconds, found.seconds_left) == pytest.approx((70.0, 35.0), abs=2.0)  # less what is done
+    assert found.worker_seconds is not None
+    assert found.worker_seconds < 70.0
     sweep.fail(sweep.stages("solve")[5])
-    assert sweep.status().worker_seconds == 70.0 - 15.0
+    assert sweep.status().worker_seconds == pytest.approx(70.0 - 15.0, abs=2.0)
+
+
+def test_the_time_left_is_there_from_the_first_stage_on(sweep: Sweep):
+    estimates = {"capture": 3.0, "gram": 5.0, "solve": 10.0}
+    sweep.journal.write("run", phase="began", estimates=estimates)
+    sweep.finish(sweep.stages("dataset")[0], seconds=0.01)
+    found = sweep.status()
+    assert found.worker_seconds == pytest.approx(4 * 3.0 + 4 * 5.0 + 6 * 10.0, abs=0.1)
+    assert found.unmeasured == ()
+    assert found.elapsed is not None
+    assert 0 <= found.elapsed < 60
+
+
+def test_a_training_that_runs_says_how_far_it_is(sweep: Sweep):
+    stage = sweep.stages("solve")[0]
+    file = ProgressFile(sweep.folder.training / f"{stage.stage_id}.json", "fine-tuned", steps=10, epochs=5)
+    file.stepped(4, {0: 0.5})
+    assert sweep.status().computing == ()  # a file that a killed worker has left says nothing
+    sweep.claim(stage)
+    (one,) = sweep.status().computing
+    assert one.training is not None
+    assert (one.training.step, one.training.epoch, one.training.losses) == (4, 2.0, {0: 0.5})
+    assert one.going.done == 0.4
+    facts = json.loads(json.dumps(sweep.status().to_json(), allow_nan=False))
+    assert facts["computing"][0]["training"]["epoch"] == 2.0
 
 
 def test_a_process_that_holds_two_claims_is_one_worker(sweep: Sweep):

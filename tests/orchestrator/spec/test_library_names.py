@@ -43,7 +43,7 @@ def test_a_key_of_another_library_is_answered_with_the_key_here(place: str, key:
         ("finetune.optimiser", "optimizer"),
         ("finetune.accumulation", "gradient_accumulation_steps"),
         ("adapter.alpha", "lora_alpha"),
-        ("adapter.targets", "target_modules"),
+        ("adapter.target", "target_modules"),
         ("head.penalty", "l2_penalty"),
     ],
 )

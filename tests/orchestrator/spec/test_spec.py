@@ -195,7 +195,7 @@ def test_a_missing_key_is_named(key: str):
 def test_a_misspelled_choice_names_the_nearest_one(key: str, typo: Any, nearest: str):
     message = fault({key: typo})
     word = typo if isinstance(typo, str) else typo[0]
-    assert f"`{word}` should be" in message
+    assert f"`{word}` is not one of" in message
     assert f"did you mean `{nearest}`?" in message
     assert re.search(r"line \d+, " + key.replace(".", r"\."), message)
 

@@ -153,7 +153,7 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path):
         ("adapter.rank", "8.5", "`8.5` is not a whole number"),
         ("head.in_kernel", "maybe", "`maybe` is not true or false"),
         ("adapter", "3", "`3` cannot stand here; give keys of its own"),
-        ("adapter.target_modules", "query", "`query` cannot stand here; give a list, as in [a, b]"),
+        ("head.words", "good", "`good` cannot stand here; give a list, as in [a, b]"),
         ("compute.memory_budget", "lots", "`lots` is no size; write the number and the unit, as in 64GB"),
     ],
 )  # fmt: skip
@@ -205,12 +205,12 @@ def test_what_lies_beyond_the_bounds_is_told_by_name(key: str, value: Any, said:
         ({"max_length": 8}, "max_length: unknown key `max_length`; `max_length` is a key of `task`: put it there"),
         ({"adapter.head": 1}, "unknown key `head`; `head` begins at the left margin"),
         ({"grid.rank": 4}, "unknown key `rank`; did you mean `ranks`? `rank` is a key of `adapter`: put it there"),
-        ({"grid.layer_sets": ["all_layer"]}, "'each_target'; did you mean `all_layers`? Or a mapping with one of the "
+        ({"grid.layer_sets": ["all_layer"]}, "each_target; did you mean `all_layers`? Or a mapping with one of the "
          "keys subsets, layers, groups"),
-        ({"grid.layer_sets": [3]}, "pairs, all_layers, each_target; or a mapping with one of the keys subsets"),
+        ({"grid.layer_sets": [True]}, "pairs, all_layers, each_target; or a mapping with one of the keys subsets"),
         ({"adapter.TARGET_MODULES": ["x"]}, "unknown key `TARGET_MODULES`; did you mean `target_modules`?"),
         ({"task.n\u00a0_eval": 1}, "unknown key `n\\xa0_eval`; did you mean `n_eval`?"),
-        ({"adapter.kind": "\nlora\x1b"}, "adapter.kind: `\\nlora\\x1b` should be 'lora' or 'none'"),
+        ({"adapter.kind": "\nlora\x1b"}, "adapter.kind: `\\nlora\\x1b` is not one of lora, none"),
     ],
 )  # fmt: skip
 def test_a_key_in_the_wrong_place_is_told_where_it_belongs_on_one_line(tree: dict[str, Any], said: str):
@@ -223,7 +223,7 @@ WRITTEN = {
     "a tag in a word": ("name: tiny", "name: ti!!int _ny", "a name has letters"),
     "a tag on a text": ("kind: classification", 'kind: !!int "x"', "line 7: `x` is not what its tag `!!int` says"),
     "a tag on nothing": ("rank: 2", 'rank: !!float ""', "nothing stands behind the tag `!!float`"),
-    "no such date": ("dtype: float64", "dtype: 2001-02-30", "line 4, model.dtype: `2001-02-30` should be 'float32'"),
+    "no such date": ("dtype: float64", "dtype: 2001-02-30", "line 4, model.dtype: `2001-02-30` is not one of float32"),
     "no such month": ("path: model", "path: 2001-99-99", None),
     "more than any count": ("rank: 2", f"rank: 1{'0' * 30}", "must be at most 65,536"),
     "digits without end": ("name: tiny", f"name: {'9' * 5000}", "line 1: a number of 5000 digits"),

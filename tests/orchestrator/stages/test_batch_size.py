@@ -243,7 +243,7 @@ def test_a_gpu_gives_most_of_what_is_free_or_kept_by_torch(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("atuo", "line 2, compute.batch_tokens: `atuo` should be 'auto'; did you mean `auto`?"),
+        ("atuo", "line 2, compute.batch_tokens: `atuo` is not auto; did you mean `auto`?"),
         ("0", "line 2, compute.batch_tokens: `0` must be greater than 0"),
         ("1.5", "line 2, compute.batch_tokens: `1.5` is not a whole number"),
     ],

@@ -186,4 +186,4 @@ def test_a_misspelled_axis_names_those_that_there_are(tmp_path: Path, tiny_model
     spec = sweep(tmp_path, tiny_model, TRAINING | {"stacked_across": ["seed"]})
     answer = ntksweep("plan", spec)
     assert answer.status == 2
-    assert "should be 'learning_rates' or 'seeds'; did you mean `seeds`?" in answer.errors
+    assert "is not one of learning_rates, seeds; did you mean `seeds`?" in answer.errors

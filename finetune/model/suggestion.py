@@ -1,0 +1,74 @@
+"""Modules of a model that are worth adapting, for people who do not know their names."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_PEFT
+from transformers import PreTrainedModel
+
+from finetune.data.limits import text_limits
+from finetune.data.tokens import load_tokenizer
+from finetune.errors import TargetError
+from finetune.model.architecture import base_model, find_targets, linears, n_layers
+from finetune.model.loading import empty_model
+from finetune.settings import ModelSettings
+
+_USUAL = (("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"), ("q", "v"), ("c_attn",), ("Wqkv",), ("qkv",))
+"""Names of the projections of attention to queries and values, or of all three together."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What is known of a model before anything is loaded.
+
+    Attributes:
+        model_type: transformers' name of the architecture.
+        n_layers: layers that have linear modules of their own.
+        targets: names of modules to adapt, those that peft adapts by default where it knows the architecture.
+        others: names of its other linear modules.
+        room: most tokens of a text; None where no limit is known.
+    """
+
+    model_type: str
+    n_layers: int
+    targets: tuple[str, ...]
+    others: tuple[str, ...]
+    room: int | None
+
+
+def suggest(model: ModelSettings) -> Suggestion:
+    """Return what to adapt in a model, without loading a weight.
+
+    Raises:
+        ModelLoadError: there is no configuration or no tokenizer.
+        TargetError: the model has no linear module.
+    """
+    network = empty_model(model, n_outputs=2, language_model=False)
+    names = Counter(path.rpartition(".")[2] for path in linears(base_model(network)))
+    if not names:
+        find_targets(network, ["query"])  # says that there is none
+    model_type = str(network.config.model_type)
+    usual = [tuple(OF_PEFT.get(model_type, ())), *_USUAL]
+    targets = next((each for each in usual if each and _fits(network, each)), tuple(names))
+    limits = [int(load_tokenizer(model).model_max_length), text_limits(model).tokens]
+    return Suggestion(
+        model_type=model_type,
+        n_layers=n_layers(network),
+        targets=targets,
+        others=tuple(name for name in names if name not in targets),
+        room=min((limit for limit in limits if limit and limit > 0), default=None),
+    )
+
+
+def _fits(network: PreTrainedModel, targets: tuple[str, ...]) -> bool:
+    try:
+        found = find_targets(network, targets)
+    except TargetError:
+        return False
+    return all(target.layer is not None for target in found)
+
+
+def token_lengths(model: ModelSettings, texts: list[str], pairs: list[str] | None) -> list[int]:
+    """Return the number of tokens of each text, special tokens included, however many there are."""
+    encoded = load_tokenizer(model)(texts, pairs, truncation=False, verbose=False)
+    return [len(ids) for ids in encoded["input_ids"]]

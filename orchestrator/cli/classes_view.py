@@ -1,0 +1,76 @@
+"""The classes of a plan's tasks, and their balance."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from orchestrator.plan.plan import Plan
+from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.variant import Variant
+
+MOST_LISTED = 10
+"""Classes up to which all are listed."""
+
+
+LONGEST_NAME = 40
+"""Characters of a label that are shown."""
+
+
+def classes_facts(survey: Survey) -> list[dict[str, Any]]:
+    """Return each class with its labels, if they are names, and its examples in both pools."""
+    return [
+        {"class": of, "labels": names_of(survey, of), "train": train, "evaluation": evaluation}
+        for of, (train, evaluation) in enumerate(zip(survey.class_sizes, survey.evaluation_sizes, strict=True))
+    ]
+
+
+def names_of(survey: Survey, of: int) -> list[str]:
+    """Return the labels of a class by their names; none where labels are numbers."""
+    return [name for name, of_label in survey.labels if of_label == of]
+
+
+def short(name: str) -> str:
+    """Return a label on one line, cut if it is long."""
+    name = " ".join(name.split())
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+
+
+def titled(survey: Survey, of: int) -> str:
+    """Return a class for people: its number, and its labels if they are names."""
+    if names_of(survey, of) == [str(of)]:
+        return str(of)
+    names = [short(name) or "''" for name in names_of(survey, of)]
+    return " ".join([str(of), " or ".join(names)]) if names else str(of)
+
+
+def classes_said(plan: Plan) -> list[str]:
+    """Return lines that say which classes each task has, and how many examples each of them has."""
+    found = (f"{variant.choice.task}: {line}" if variant.choice.task else line
+             for variant in plan.variants for line in _of_variant(variant))  # fmt: skip
+    return list(dict.fromkeys(found))
+
+
+def _of_variant(variant: Variant) -> Iterator[str]:
+    survey, task = variant.survey, variant.sweep.spec.task
+    sizes, total = survey.class_sizes, sum(survey.class_sizes)
+    if not total:
+        return
+    where = f"split {task.train_split}, {total:,} examples"
+    counted = [f"{titled(survey, of)} {size:,} ({100 * size / total:.0f} %)" for of, size in enumerate(sizes)]
+    if len(sizes) > MOST_LISTED:
+        ascending = sorted(range(len(sizes)), key=sizes.__getitem__)
+        few, many = (", ".join(counted[of] for of in part) for part in (ascending[:3], ascending[:-4:-1]))
+        yield f"{len(sizes)} classes ({where}): the largest {many}; the smallest {few}"
+    else:
+        yield f"classes ({where}): {', '.join(counted)}"
+    if left_out := [name or "no label" for name, of in survey.labels if of is None]:
+        yield f"rows left out: {', '.join(left_out[:MOST_LISTED])}"
+    smallest = min((size for size in sizes if size), default=0)
+    n_train = min(variant.sweep.spec.grid.n_train)
+    if task.sampling == "random" and n_train * smallest < total:
+        rare = titled(survey, sizes.index(smallest))
+        enough = smallest * len(sizes) >= n_train
+        yield (
+            f"{n_train} training examples have {n_train * smallest / total:.1g} of class {rare} on average, so that a "
+            "seed may draw none; "
+            + ("task.sampling: balanced draws as many of each class" if enough else "raise grid.n_train")
+        )

@@ -1,0 +1,26 @@
+"""The least number of seeds and layer sets from which on an interval or a standard error means something."""
+
+LEAST_SEEDS = 5
+"""Below it a standard error hardly knows what it estimates: a 95 % interval reaches 13 of them to each side with two
+seeds, and 2.8 with five (Student's t)."""
+
+LEAST_SETS = 5
+"""Below it no order of the layer sets is rare enough: of four, two in 24 orders agree or disagree wholly."""
+
+
+def too_few(*, seeds: int, layer_sets: int | None = None) -> str:
+    """Return a sentence that says that intervals mean nothing, and why; empty if there are enough seeds and layer sets.
+
+    Args:
+        seeds: seeds of the numbers.
+        layer_sets: layer sets that are drawn or ranked; None where the interval is over seeds alone.
+    """
+    counts = [(seeds, LEAST_SEEDS, "seed")]
+    if layer_sets is not None:
+        counts.append((layer_sets, LEAST_SETS, "layer set"))
+    few = [(count, least, what) for count, least, what in counts if count < least]
+    if not few:
+        return ""
+    found = " and ".join(f"{count} {what}{'s' if count > 1 else ''}" for count, _, what in few)
+    least = " or ".join(f"{number} {what}s" for _, number, what in few)
+    return f"{found}: an interval or a standard error from fewer than {least} means nothing."

@@ -1,0 +1,85 @@
+"""The view of a run that goes on: bars, times, trainings; lines where there is no terminal."""
+
+import io
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.cli import progress
+from orchestrator.cli.progress import Bars
+from orchestrator.cli.terminal import Terminal
+from orchestrator.errors import StorageError
+from orchestrator.results.status import Computing, Status
+from orchestrator.store.training_progress import TrainingProgress
+from tests.orchestrator.cli.test_status_view import STATUS
+
+TRAINING = Computing("finetune", "a", "box", 1, None, 0.0, TrainingProgress("fine-tuned, layer 0", 40, 4, 10, {0: 0.5}))
+
+
+def terminal(width: int = 80, *, real: bool = True) -> tuple[Terminal, io.StringIO]:
+    console, stream = Terminal(), io.StringIO()
+    console.file, console.width = stream, width
+    console._force_terminal = real
+    return console, stream
+
+
+def shown(bars: Bars, console: Terminal) -> str:
+    with console.capture() as captured:
+        console.print(bars._view())
+    return captured.get()
+
+
+def until(condition: Callable[[], object]) -> None:
+    give_up = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+def test_a_run_shows_times_and_trainings_while_it_goes_on():
+    console, _ = terminal()
+    found = replace(STATUS, worker_seconds=120.0, workers=2, computing=(TRAINING,), unmeasured=())
+    with Bars(console, lambda: found) as bars:
+        bars.begin({"dataset": 1, "finetune": 4, "gram": 0}, {"dataset": 1, "finetune": 0, "gram": 0})
+        until(lambda: bars._found)
+        bars.advance("finetune")
+        lines = shown(bars, console).splitlines()
+    assert "gram" not in "".join(lines)
+    assert any(line.startswith("finetune") and line.endswith("1/4") for line in map(str.rstrip, lines))
+    assert "0:00:00 elapsed, about 60 s remaining on 2 workers, 80 of 160 cells complete" in map(str.rstrip, lines)
+    assert any(line.split() == ["fine-tuned,", "layer", "0", "1.0/4", "0.5", "-"] for line in lines)
+    assert max(map(len, map(str.rstrip, lines))) <= 80
+
+
+def test_workers_that_pause_between_stages_do_not_lengthen_the_rest():
+    console, _ = terminal()
+    looks = [replace(STATUS, worker_seconds=100.0, workers=workers, unmeasured=()) for workers in (2, 1)]
+    bars = Bars(console)
+    for found in looks:
+        bars._found, bars._workers = found, max(bars._workers, found.workers)
+    assert "about 50 s remaining on 2 workers" in shown(bars, console)
+
+
+def test_a_look_that_fails_leaves_the_run_alone():
+    def look() -> Status:
+        raise StorageError("the folder is gone")
+
+    console, _ = terminal()
+    with Bars(console, look) as bars:
+        bars.begin({"dataset": 1}, {"dataset": 0})
+        assert "0:00:00 elapsed" in shown(bars, console)
+
+
+def test_what_is_no_terminal_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "SAID_EVERY", 0.0)
+    console, stream = terminal(10_000, real=False)
+    found = replace(STATUS, worker_seconds=120.0, workers=2, unmeasured=())
+    with Bars(console, lambda: found) as bars:
+        bars.begin({"dataset": 1}, {"dataset": 0})
+        until(lambda: "remaining" in stream.getvalue())
+    first, *_, last = stream.getvalue().splitlines()
+    assert first == "0:00:00 elapsed, about 60 s remaining on 2 workers, 80 of 160 cells complete"
+    assert last == "0:00:00 elapsed"
+    assert stream.getvalue().endswith("\n")
