@@ -18,7 +18,7 @@ MOST_NAMES = 20
 
 _LISTED = 8
 
-_STAND_FOR_NOTHING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "?", "-"})
+_STAND_FOR_NOTHING = frozenset({"nan", "none", "null", "n/a", "na", "<na>", "?"})
 """Names, in small letters, that other programs write for a missing value."""
 
 

@@ -160,19 +160,20 @@ def suggested_labels(values: Sequence[Any]) -> Labels:
     """Return classes for labels that do not say them: numbers but 0, 1, 2, ..., or with some missing or misspelt.
 
     Names that differ in capital letters alone are one class. Rows without a label, or with a word among numbers, are
-    left out. Nothing is returned for labels that need no such map.
+    left out. Nothing is returned for labels that need no such map, or that none makes two classes.
     """
     names = {name: number_in(name) for name in map(name_of, values)}
     numbers = {name: number for name, number in names.items() if number is not None}
     nothing = [name for name in names if stands_for_nothing(name)]
-    if numbers:
+    if len(numbers) > 1:
         ordered = sorted(numbers, key=lambda name: numbers[name])
         if [numbers[name] for name in ordered] == list(range(len(ordered))) and len(numbers) == len(names):
             return ()
         return (*_one_each(ordered), *((name, None) for name in names if name not in numbers))
     there = sorted(names.keys() - nothing, key=lambda name: (name.casefold(), name))
     classes = {small: number for number, small in enumerate(dict.fromkeys(name.casefold() for name in there))}
-    if not nothing and len(classes) == len(there):
+    needs_none = not nothing and not numbers and len(classes) == len(there)
+    if needs_none or len(classes) < 2:
         return ()
     return (*((name, classes[name.casefold()]) for name in there), *((name, None) for name in nothing))
 

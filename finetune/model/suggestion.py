@@ -13,7 +13,16 @@ from finetune.model.architecture import base_model, find_targets, linears, n_lay
 from finetune.model.loading import empty_model
 from finetune.settings import ModelSettings
 
-_USUAL = (("query", "value"), ("q_proj", "v_proj"), ("q_lin", "v_lin"), ("q", "v"), ("c_attn",), ("Wqkv",), ("qkv",))
+_USUAL = (
+    ("query", "value"),
+    ("q_proj", "v_proj"),
+    ("q_lin", "v_lin"),
+    ("q", "v"),
+    ("c_attn",),
+    ("Wqkv",),
+    ("qkv_proj",),
+    ("query_key_value",),
+)
 """Names of the projections of attention to queries and values, or of all three together."""
 
 
@@ -41,15 +50,14 @@ def suggest(model: ModelSettings) -> Suggestion:
 
     Raises:
         ModelLoadError: there is no configuration or no tokenizer.
-        TargetError: the model has no linear module.
+        TargetError: the model has no linear module, or none that could be told apart by its name.
     """
     network = empty_model(model, n_outputs=2, language_model=False)
     names = Counter(path.rpartition(".")[2] for path in linears(base_model(network)))
-    if not names:
-        find_targets(network, ["query"])  # says that there is none
     model_type = str(network.config.model_type)
     usual = [tuple(OF_PEFT.get(model_type, ())), *_USUAL]
     targets = next((each for each in usual if each and _fits(network, each)), tuple(names))
+    find_targets(network, targets or ["query"])  # raises the error that a plan would
     limits = [int(load_tokenizer(model).model_max_length), text_limits(model).tokens]
     return Suggestion(
         model_type=model_type,

@@ -11,6 +11,10 @@ MOST_LISTED = 10
 """Classes up to which all are listed."""
 
 
+LONGEST_NAME = 40
+"""Characters of a label that are shown."""
+
+
 def classes_facts(survey: Survey) -> list[dict[str, Any]]:
     """Return each class with its labels, if they are names, and its examples in both pools."""
     return [
@@ -24,11 +28,17 @@ def names_of(survey: Survey, of: int) -> list[str]:
     return [name for name, of_label in survey.labels if of_label == of]
 
 
+def short(name: str) -> str:
+    """Return a label on one line, cut if it is long."""
+    name = " ".join(name.split())
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+
+
 def titled(survey: Survey, of: int) -> str:
     """Return a class for people: its number, and its labels if they are names."""
     if names_of(survey, of) == [str(of)]:
         return str(of)
-    names = [repr(name) if not name or name != name.strip() else name for name in names_of(survey, of)]
+    names = [short(name) or "''" for name in names_of(survey, of)]
     return " ".join([str(of), " or ".join(names)]) if names else str(of)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli.classes_view import short
 from orchestrator.errors import SourceError, SpecError
 from orchestrator.literal import printable
 from orchestrator.spec.starting import Start
@@ -295,7 +296,7 @@ def _balance(examples: "Examples") -> str:
     titles = {of: str(of) for of in range(examples.n_outputs)}
     for name, of in reversed(examples.labels):
         if of is not None:
-            titles[of] = name
+            titles[of] = short(name)
     sizes = [f"{titles[of]} {size:,}" for of, size in enumerate(examples.class_sizes)]
     return f"{examples.n_outputs} classes: {_some(sizes)}"
 

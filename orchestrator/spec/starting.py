@@ -71,7 +71,15 @@ def _lines(start: Start) -> Iterator[str]:
 def _flow(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_flow(key)}: {_flow(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, str) and not value.isprintable():
+        return _escaped(value)
     return to_yaml(value, on_one_line=True).strip().removesuffix("...").strip()
+
+
+def _escaped(text: str) -> str:
+    """Return a text in double quotes on one line, with what cannot be seen as YAML's escapes."""
+    plain = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in plain) + '"'
 
 
 def _comment(text: str) -> str:

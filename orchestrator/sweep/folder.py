@@ -53,8 +53,7 @@ class Sweep:
         spec: the spec.
         sources: where its model and its data were found.
         trusts_code: whether the user of this command allows code that comes with the model to run; never stored.
-        drawn_before: training sets that its results folder was run with, each larger than the one before; what was made
-            of their examples stays.
+        drawn_before: training sets that its results folder was run with, ascending; what was made of them stays.
     """
 
     spec: Spec

@@ -75,11 +75,11 @@ def _table(path: Path, rows: Iterator[tuple[str, Any]], wanted: Sequence[str]) -
 
 def _of_lists(row: dict[str, Any], wanted: Sequence[str]) -> str | None:
     """Say what kind of object holds all examples of a data set; None if the object is a single example."""
+    inside = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if inside and not any(name in row and name not in inside for name in wanted):
+        return f"is one object with the examples in a list under {inside[0]!r}"
     if all(isinstance(row.get(name), list) for name in wanted):
         return "is one object with a list for each column"
-    inside = [key for key, value in row.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
-    if inside and not any(name in row for name in wanted):
-        return f"is one object with the examples in a list under {inside[0]!r}"
     return None
 
 

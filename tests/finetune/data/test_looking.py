@@ -49,6 +49,8 @@ def test_columns_are_told_by_their_names_or_by_what_they_hold(
         ([0, 1, None], (("0", 0), ("1", 1), ("", None))),
         ([1, 0, "unsure"], (("0", 0), ("1", 1), ("unsure", None))),
         (["Yes", "no", "yes", "N/A"], (("no", 0), ("Yes", 1), ("yes", 1), ("N/A", None))),
+        (["+", "-", "0"], (("+", 0), ("-", 1), ("0", 2))),
+        (["same", "N/A"], ()),
     ],
 )
 def test_labels_that_are_no_classes_yet_get_a_map(values: list[Any], labels: Any):

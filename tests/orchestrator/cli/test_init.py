@@ -77,6 +77,8 @@ def test_a_spec_for_ones_own_data_says_what_was_found_and_runs(
          "labels: {bad: 0, Good: 1, good: 1, N/A: null, '': null} # null leaves 8 rows out"),
         (["text", "label"], [["a", f"intent {n % 12}"] for n in range(48)], "kernel: {outputs: trace}"),
         (["text", "label"], [["very " * max(n, 1) + "good", n % 2] for n in range(20)], "distinct_texts: true"),
+        (["text", "label"], [["a", ["x\ny", "z#: {" * 9][n % 2]] for n in range(20)],
+         "labels: {\"x\\U0000000ay\": 0, 'z#: {"),
     ],
 )  # fmt: skip
 def test_labels_and_texts_of_every_kind_get_the_keys_that_they_need(
