@@ -30,6 +30,8 @@ Everything else is private, whatever its name begins with, and may change with a
 `import ntksweep` is all that most programs need. It takes the names of a sweep's user from `orchestrator`; the
 mathematics (`ntk_dist`), models (`finetune`) and jobs (`slurm`) can be used without a sweep. Importing a package
 loads nothing else: each name loads its module when it is first used. All packages are typed.
+[python.md](python.md) says how sweeps run in scripts and notebooks, [library.md](library.md) how to use the mathematics
+with a model of your own.
 
 The examples run in a checkout after `make data`; what is below each of them is what it printed.
 """

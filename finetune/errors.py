@@ -25,6 +25,10 @@ class BatchingError(UnsupportedModelError):
     """The outputs of an example depend on other examples in its batch, or on those before it."""
 
 
+class AdapterExportError(FinetuneError):
+    """A trained cell cannot be written as an adapter of peft."""
+
+
 class TargetError(FinetuneError):
     """A target module or a group matches nothing in the model."""
 

@@ -11,29 +11,30 @@ from typing import TYPE_CHECKING
 from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
-    from orchestrator.api import plan_sweep, run_sweep
-    from orchestrator.engine.run import Ending
+    from orchestrator.api.results import Results, Run, load
+    from orchestrator.api.running import plan_sweep, run_sweep
     from orchestrator.engine.schedule import Failure, Progress, Report
     from orchestrator.errors import SweepError
     from orchestrator.plan.plan import Plan
-    from orchestrator.results.loading import Results, Table, load
+    from orchestrator.results.loading import Table
     from orchestrator.spec.model import Spec
-    from orchestrator.spec.reading import parse_spec, read_spec
+    from orchestrator.spec.reading import make_spec, parse_spec, read_spec
     from orchestrator.sweep.on_change import OnChange
 
 __all__ = [
-    "Ending",
     "Failure",
     "OnChange",
     "Plan",
     "Progress",
     "Report",
     "Results",
+    "Run",
     "Spec",
     "SweepError",
     "Table",
     "__version__",
     "load",
+    "make_spec",
     "parse_spec",
     "plan_sweep",
     "read_spec",
@@ -41,18 +42,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "plan_sweep": "orchestrator.api",
-    "run_sweep": "orchestrator.api",
-    "Ending": "orchestrator.engine.run",
+    "plan_sweep": "orchestrator.api.running",
+    "run_sweep": "orchestrator.api.running",
     "Failure": "orchestrator.engine.schedule",
     "Progress": "orchestrator.engine.schedule",
     "Report": "orchestrator.engine.schedule",
     "SweepError": "orchestrator.errors",
     "Plan": "orchestrator.plan.plan",
-    "Results": "orchestrator.results.loading",
+    "Results": "orchestrator.api.results",
+    "Run": "orchestrator.api.results",
     "Table": "orchestrator.results.loading",
-    "load": "orchestrator.results.loading",
+    "load": "orchestrator.api.results",
     "Spec": "orchestrator.spec.model",
+    "make_spec": "orchestrator.spec.reading",
     "parse_spec": "orchestrator.spec.reading",
     "read_spec": "orchestrator.spec.reading",
     "OnChange": "orchestrator.sweep.on_change",

@@ -22,6 +22,10 @@ class SweepError(Exception):
 
     exit_code = ExitCode.WRONG_INPUT
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in place of a traceback: the message, which says what to do."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class SpecError(SweepError):
     """The spec is not valid: an unknown key, a value out of range, a file that is not YAML."""
@@ -45,6 +49,10 @@ class ChangedError(SweepError):
 
 class ResultsError(SweepError):
     """A folder is not a results folder, or its tables cannot be read."""
+
+
+class NotExportedError(SweepError):
+    """A trained cell cannot be written as an adapter of peft."""
 
 
 class BudgetError(SweepError):

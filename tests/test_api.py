@@ -3,8 +3,11 @@
 import ast
 import importlib
 import inspect
+import os
 import re
 import runpy
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable
 from fnmatch import fnmatch
@@ -14,6 +17,8 @@ from typing import Any
 import pytest
 
 from docs import write_api
+from orchestrator.hidden_packages import hidden
+from orchestrator.version import VERSION
 from tests.root import ROOT
 from tests.test_architecture import import_without
 
@@ -74,6 +79,67 @@ def test_type_checkers_see_the_names_that_are_there(package: str) -> None:
 def test_importing_the_packages_loads_no_library() -> None:
     ran = import_without(PACKAGES, HEAVY)
     assert ran.returncode == 0, ran.stderr
+
+
+MEASURED_IMPORT = """
+import sys, time
+before = set(sys.modules)
+began = time.process_time()
+import ntksweep
+seconds = time.process_time() - began
+loaded = set(sys.modules) - before
+print(seconds, *sorted(name for name in loaded if name.partition(".")[0] not in sys.stdlib_module_names))
+"""
+
+
+def test_importing_ntksweep_takes_no_time_and_loads_nothing_but_itself(tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(3):  # the least of them: the first may compile, and the machine is shared
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        said = subprocess.check_output(
+            [sys.executable, "-c", MEASURED_IMPORT], cwd=tmp_path, env=environment, text=True
+        ).split()
+        assert said[1:] == ["ntksweep"]
+        seconds.append(float(said[0]))
+    assert min(seconds) < 0.05, "seconds of a processor"
+
+
+@pytest.mark.parametrize("name", ["finetune", "ntk_dist", "slurm", "orchestrator"])
+@pytest.mark.parametrize("code", ["import ntksweep\nntksweep.run", "from ntksweep import load"])
+def test_a_file_of_the_user_that_hides_a_package_is_named(tmp_path: Path, name: str, code: str) -> None:
+    (tmp_path / f"{name}.py").write_text("mine = True\n")
+    (tmp_path / "script.py").write_text(code)
+    ran = ran_in(tmp_path, "script.py")
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1] == (
+        f"ImportError: {tmp_path / name}.py hides the package `{name}` of ntksweep: Python looks for modules in its "
+        "folder first; rename it, or run in another folder"
+    )
+
+
+def test_the_command_names_it_in_one_message(tmp_path: Path) -> None:
+    (tmp_path / "finetune.py").touch()
+    ran = ran_in(tmp_path, "-m", "ntksweep", "--version")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith(f"error: {tmp_path / 'finetune.py'} hides the package `finetune`")
+    (tmp_path / "finetune.py").unlink()
+    assert ran_in(tmp_path, "-m", "ntksweep", "--version").stdout == f"ntksweep {VERSION}\n"
+
+
+def ran_in(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run Python in a folder, with the packages behind it on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_file_that_only_workers_would_meet_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / "slurm.py").touch()
+    assert hidden() == ""
+    assert hidden([str(tmp_path)]).startswith(f"{tmp_path / 'slurm.py'} hides the package `slurm` of ntksweep: worker")
+    (tmp_path / "slurm.py").rename(tmp_path / "mine.py")
+    assert hidden([str(tmp_path)]) == ""
 
 
 @pytest.mark.parametrize("package", PACKAGES)

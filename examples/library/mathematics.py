@@ -1,36 +1,30 @@
-"""The rows, the kernel and the ridge path of a small network."""
+"""The kernel, the ridge path and the spectrum of your own model and loader, without a spec."""
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import ntk_dist
 
 torch.manual_seed(0)
-network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)).double().eval()
-inputs = torch.randn(20, 4, dtype=torch.float64)
-groups = {
-    "first": [ntk_dist.TrackedLinear(network[0], "first", bias=True)],
-    "last": [ntk_dist.TrackedLinear(network[2], "last", bias=True)],
-}
-scores, rows = ntk_dist.jacobian_rows(lambda: network(inputs), groups)
-blocks = {}
-for name, of_group in rows.items():
-    matrix = of_group.flatten(0, 1).numpy()  # (examples * outputs, parameters)
-    blocks[name] = ntk_dist.gram_tile(
-        matrix, matrix, kind="sgd", outputs_per_example=1, accumulate="float64", max_bytes=1 << 20
-    )
-    print(f"{name}: {matrix.shape[1]} parameters, trace {np.trace(blocks[name]):.4g}")
+model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1)).double().eval()
+inputs = torch.randn(80, 4, dtype=torch.float64)
+loader = DataLoader(TensorDataset(inputs, torch.sign(inputs[:, :1] + inputs[:, 1:2])), batch_size=16)
 
-residual = np.sign(inputs[:, :1].numpy()) - scores.numpy()
-lambdas = np.array([0.1, 1.0, 10.0])
-decomposition = ntk_dist.TridiagonalDecomposition(blocks["first"] + blocks["last"])
-path = decomposition.ridge_path(residual, lambdas)
-bounds = ntk_dist.ridge_distance_bound(float(np.linalg.norm(residual)), lambdas)
-for position, strength in enumerate(lambdas):
-    left = np.linalg.norm(path.train_residuals[position])
-    distance = np.sqrt(path.squared_distance[position])
-    print(
-        f"lambda {strength:4}: residual {left:.3f}, |d| {distance:.3f} (at most {bounds[position]:.3f}), "
-        f"{path.degrees_of_freedom[position]:.2f} degrees of freedom"
-    )
-print(f"effective rank {ntk_dist.effective_rank(decomposition.eigenvalues):.2f}")
+linears = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+groups = {f"layer {name}": [ntk_dist.TrackedLinear(module, name, bias=True)] for name, module in linears.items()}
+captured = [ntk_dist.jacobian_rows(lambda batch=batch: model(batch), groups) for batch, _ in loader]
+residual = np.concatenate([(y - f).numpy() for (_, y), (f, _) in zip(loader, captured, strict=True)])  # (n, 1)
+kernel = np.zeros((80, 80))
+for group in groups:
+    rows = np.concatenate([of[group].flatten(0, 1).numpy() for _, of in captured])  # (examples * outputs, parameters)
+    kernel += ntk_dist.gram_tile(rows, rows)
+    print(f"{group}: {rows.shape[1]} parameters, kernel of trace {kernel.trace():.1f} so far")
+
+train, held_out, lambdas = slice(0, 60), slice(60, 80), np.array([0.01, 1.0, 100.0])
+decomposition = ntk_dist.TridiagonalDecomposition(kernel[train, train])  # once, for every lambda
+path = decomposition.ridge_path(residual[train], lambdas)
+for strength, change in zip(lambdas, path.eval_fit(kernel[held_out, train]), strict=True):
+    print(f"lambda {strength}: mean squared error {np.mean((residual[held_out] - change) ** 2):.3f} held out")
+spectrum = ntk_dist.summarize(decomposition.eigenvalues, size=60, trace=float(kernel[train, train].trace()))
+print(f"eigenvalues up to {spectrum.sigma_max:.1f}, effective rank {spectrum.effective_rank:.2f} of 60")

@@ -65,6 +65,18 @@ def lora_pair(model: PreTrainedModel, target: Target) -> tuple[nn.Linear, nn.Lin
     return module.lora_A[_ADAPTER], module.lora_B[_ADAPTER]
 
 
+def lora_weights(model: PreTrainedModel) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Return copies of LoRA's A (r, d_in) and B (d_out, r) on the CPU, by the path of the adapted module."""
+    return {
+        path: (
+            module.lora_A[_ADAPTER].weight.detach().cpu().clone(),
+            module.lora_B[_ADAPTER].weight.detach().cpu().clone(),
+        )
+        for path, module in model.named_modules()
+        if hasattr(module, "lora_A") and _ADAPTER in module.lora_A
+    }
+
+
 def lora_parts(model: PreTrainedModel, target: Target) -> GroupParts:
     """A and B of one module: the gradient for A is zero where B is zero, and the other way round."""
     a, b = lora_pair(model, target)

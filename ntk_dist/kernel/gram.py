@@ -18,10 +18,10 @@ def gram_tile(
     left: Rows,
     right: Rows,
     *,
-    kind: KernelKind,
-    outputs_per_example: int,
-    accumulate: Literal["float64", "float32"],
-    max_bytes: int,
+    kind: KernelKind = "sgd",
+    outputs_per_example: int = 1,
+    accumulate: Literal["float64", "float32"] = "float64",
+    max_bytes: int = 1 << 30,
 ) -> FloatArray:
     """Return the tile Phi_left Phi_right^T (a/R, b/R) of the Jacobian rows left (a, p) and right (b, p).
 

@@ -41,13 +41,14 @@ def summarize(
     *,
     size: int,
     trace: float,
-    sigma: float,
-    relative_sigma: float,
-    jacobian_eps: float,
-    gram_eps: float,
+    sigma: float = 1e-4,
+    relative_sigma: float = 1e-6,
+    jacobian_eps: float = float(np.finfo(np.float32).eps),
+    gram_eps: float = float(np.finfo(np.float64).eps),
 ) -> SpectrumSummary:
     """Summarize eigenvalues (r,), ascending, of a kernel of `size` M rows; the M - r missing ones are zero.
 
+    Condition numbers are taken with `sigma` added to the eigenvalues, and with `relative_sigma` times trace/M.
     `jacobian_eps` and `gram_eps` are the machine epsilons of the Jacobian rows and of the Gram products.
     """
     sigma_max = float(eigenvalues[-1])

@@ -12,6 +12,7 @@ from orchestrator.errors import ResultsError, SpecError
 from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
+    from orchestrator.documents import Overrides
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
 
@@ -50,6 +51,14 @@ SpecArgument = Annotated[
         callback=possible_path,
     ),
 ]
+OverridesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Values for keys of the spec, as grid.seeds=[0,1]; they are checked and recorded as those of the file.",
+        show_default=False,
+    ),
+]
 FolderArgument = Annotated[
     Path,
     typer.Argument(
@@ -69,16 +78,20 @@ TrustOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
-def given_spec(path: Path) -> "tuple[Spec, Path]":
+def given_spec(path: Path, overrides: "Overrides | None" = None) -> "tuple[Spec, Path]":
     """Return the spec that a `SpecArgument` names, and the folder from which its paths start.
 
     A results folder stands for the sweep that it holds, whose model and data are where they were found.
+
+    Args:
+        path: the argument.
+        overrides: values that take the place of the spec's, see `read_spec`.
 
     Raises:
         SpecError: the file is missing, is not YAML, or is not a valid spec.
         ResultsError: it is a folder that holds no sweep.
     """
-    from orchestrator.spec import read_spec
+    from orchestrator.spec import change_spec, read_spec
 
     root = _sweep_at(path)
     if root is not None:
@@ -86,7 +99,7 @@ def given_spec(path: Path) -> "tuple[Spec, Path]":
         from orchestrator.sweep.sources import spec_with_places
 
         sweep = ResultsFolder(root).existing()
-        return spec_with_places(sweep.spec, sweep.sources, root), root
+        return change_spec(spec_with_places(sweep.spec, sweep.sources, root), overrides or ()), root
     if os.path.isdir(path):  # noqa: PTH112 - a folder of others may not be entered
         specs = [as_typed(each) for each in sorted(path.glob("*.yaml"))[:5]]
         raise SpecError(
@@ -95,7 +108,7 @@ def given_spec(path: Path) -> "tuple[Spec, Path]":
         )
     if not os.path.lexists(path) and (near := _meant(path)):
         raise SpecError(f"there is nothing at {path}; did you mean {as_typed(near)}?")
-    return read_spec(path), path.parent
+    return read_spec(path, overrides=overrides or ()), path.parent
 
 
 def _sweep_at(path: Path) -> Path | None:

@@ -12,6 +12,7 @@ from orchestrator.cli.arguments import (
     FolderArgument,
     JsonOption,
     OnChangeOption,
+    OverridesArgument,
     SpecArgument,
     TrustOption,
     as_typed,
@@ -52,6 +53,7 @@ AddOption = Annotated[bool, typer.Option("--add", help="Submit beside allocation
 
 def submit(
     spec: SpecArgument,
+    overrides: OverridesArgument = None,
     *,
     profile: ProfileOption,
     allocations: AllocationsOption = None,
@@ -73,7 +75,7 @@ def submit(
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.survey import surveys
 
-    (checked, base), wanted = given_spec(spec), read_profile(profile)
+    (checked, base), wanted = given_spec(spec, overrides), read_profile(profile)
     folder = ResultsFolder(checked.folder)
     given = resolve(checked, base, folder, trusts_code=trust_remote_code)
     sweep = folder.settle(given, on_change)

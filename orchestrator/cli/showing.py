@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.arguments import FolderArgument, JsonOption, possible_path, sweep_folder
+from orchestrator.cli.arguments import FolderArgument, JsonOption, TrustOption, as_typed, possible_path, sweep_folder
 from orchestrator.cli.render import cells_table, checks_table
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
@@ -50,12 +50,16 @@ def show(
         _show_cells(results.cells, layer_set, sort, limit, as_json)
         return
     summary = summarize(results)
+    stored = results.folder.stored()
+    overrides = list(stored.spec.overrides) if stored else []
     if as_json:
-        print(standard_json(summary.to_json(), indent=1))
+        print(standard_json(summary.to_json() | {"overrides": overrides}, indent=1))
         return
     console = Terminal()
     for part in summary_view(summary, console.width):
         console.print(part)
+    if overrides:
+        console.print(f"given beside the spec: {' '.join(overrides)}", soft_wrap=True)
     if not tables_are_complete(results.folder):
         console.print(
             "these are the cells so far, and what is missing may be better: `ntksweep status` says how the sweep stands"
@@ -100,8 +104,16 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
 def export(
     path: FolderArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write.", show_default=False, callback=possible_path)
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write; with --adapter a folder.",
+            show_default=False,
+            callback=possible_path,
+        ),
     ],
+    *,
     table: Annotated[
         str,
         typer.Option(help="Table to write: cells, spectra, or another one of docs/tables.md that the sweep has."),
@@ -110,13 +122,24 @@ def export(
         Format | None, typer.Option("--format", help="Format; by default told from the file's ending.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the trained weights of this cell (column cell_id) as a folder that peft loads, not a table.",
+            metavar="CELL",
+        ),
+    ] = None,
+    trust_remote_code: TrustOption = False,
 ) -> None:
-    """Write a table as CSV, JSON lines, or one Parquet file.
+    """Write a table as CSV, JSON lines, or one Parquet file; or a trained cell as an adapter of peft.
 
     A file that exists is replaced with --force only.
 
     Example: ntksweep export results/quickstart --output cells.csv
     """
+    if adapter is not None:
+        _export_adapter(path, adapter, output, trusts_code=trust_remote_code)
+        return
     from orchestrator.results.export import write_table
     from orchestrator.results.loading import load
 
@@ -129,6 +152,20 @@ def export(
         raise ResultsError(f"{output} exists; name another file, or give --force")
     count = write_table(results, output, (file_format or Format(ending)).value)
     say(f"{count} rows in {output}")
+
+
+def _export_adapter(path: Path, cell: str, output: Path, *, trusts_code: bool) -> None:
+    from orchestrator.results.adapter_folder import export_adapter
+
+    with Terminal(stderr=True).status("loading the model"):
+        written = export_adapter(sweep_folder(path), cell, output, trusts_code=trusts_code)
+    say(f"{as_typed(output)} has the adapter, and README.md says how peft loads it")
+    say(
+        f"loaded with peft, its logits on {written.n_examples} evaluation examples differ from the cell's by "
+        f"{written.difference:.1e} at most"
+    )
+    if written.head_bias:
+        say("the fitted head has biases, which peft does not load: README.md has the lines that do")
 
 
 def doctor(

@@ -13,6 +13,7 @@ import typer
 from orchestrator.cli.arguments import (
     JsonOption,
     OnChangeOption,
+    OverridesArgument,
     SpecArgument,
     TrustOption,
     as_typed,
@@ -47,6 +48,7 @@ def schema() -> None:
 
 def plan(
     spec: SpecArgument,
+    overrides: OverridesArgument = None,
     *,
     probe: Annotated[
         bool, typer.Option("--probe", help="Measure this machine for some seconds, with the model, for the times.")
@@ -56,7 +58,7 @@ def plan(
 ) -> None:
     """Say what a sweep would compute, what is there already, and what it costs; computes nothing.
 
-    Example: ntksweep plan examples/quickstart.yaml
+    Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
     """
     from orchestrator.cli.classes_view import classes_facts
     from orchestrator.cli.notes import notes_of, rows_notes
@@ -73,7 +75,7 @@ def plan(
     from orchestrator.sweep.survey import surveys
     from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
-    checked, base = given_spec(spec)
+    checked, base = given_spec(spec, overrides)
     folder = ResultsFolder(checked.folder)
     sweep = resolve(checked, base, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
@@ -169,6 +171,7 @@ def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: lis
 
 def run(
     spec: SpecArgument,
+    overrides: OverridesArgument = None,
     *,
     executor: Annotated[
         str | None, typer.Option(help="ray or inline; overrides the spec.", metavar="ray|inline")
@@ -191,7 +194,7 @@ def run(
 
     Finished stages are never computed again; a finished sweep is left alone. Several runs of one sweep share the work.
 
-    Example: ntksweep run examples/quickstart.yaml --workers 4
+    Example: ntksweep run examples/quickstart.yaml grid.seeds=[0,1] --workers 4
     """
     from orchestrator.cli.progress import Bars
     from orchestrator.engine.run import run as run_sweep
@@ -199,7 +202,7 @@ def run(
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
-    given, base = given_spec(spec)
+    given, base = given_spec(spec, overrides)
     checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet

@@ -1,19 +1,27 @@
 """Reading YAML that one pydantic model describes, with errors that name the line, the key and the nearest valid one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.documents.composing import compose
 from orchestrator.documents.faults import LONGEST_QUOTE, faults_of, one_line
 from orchestrator.documents.files import UnreadableFileError, text_of
-from orchestrator.documents.node import Node, YamlFault
+from orchestrator.documents.given import node_of
+from orchestrator.documents.node import NOWHERE, Node, YamlFault
+from orchestrator.documents.overriding import overridden, overrides_of
 from orchestrator.errors import SweepError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Values that take the place of a file's: `KEY=VALUE` texts, or a mapping of dotted keys to values."""
+
+MANY = 5
+"""Overrides that a message quotes at most."""
 
 MANY_UNKNOWN = 3
 """Number of unknown keys that, if they are most of a file's keys, cannot all be misspellings."""
@@ -53,8 +61,12 @@ class Document(Generic[Model]):
     error: type[SweepError]
     other_names: Mapping[str, str] = field(default_factory=dict)
 
-    def read(self, path: Path) -> Model:
+    def read(self, path: Path, overrides: Overrides = ()) -> Model:
         """Read and check the file `path`.
+
+        Args:
+            path: the file.
+            overrides: what is given beside the file, see `overrides_of`.
 
         Raises:
             SweepError: of the class `error`: the file is missing, is not YAML, or is not valid; the message names each
@@ -66,9 +78,9 @@ class Document(Generic[Model]):
             raise self.error(f"there is no {self.what} at {path}; {self.beginning}") from None
         except UnreadableFileError as error:
             raise self.error(f"the {self.what} {path} cannot be read: {error}") from None
-        return self.parse(text, name=str(path))
+        return self.parse(text, name=str(path), overrides=overrides)
 
-    def parse(self, text: str, *, name: str) -> Model:
+    def parse(self, text: str, *, name: str, overrides: Overrides = ()) -> Model:
         """Check YAML; messages name its origin as `name`.
 
         Raises:
@@ -79,12 +91,35 @@ class Document(Generic[Model]):
         except YamlFault as fault:
             said = one_line(str(fault))
             raise self.error(f"{name}: {said}" if fault.is_yaml else f"{name} is not YAML: {said}") from None
+        return self._checked(root, name, overrides)
+
+    def check(self, tree: Mapping[str, Any], *, name: str, overrides: Overrides = ()) -> Model:
+        """Check the values of a program; messages name their origin as `name`, and the keys.
+
+        Raises:
+            SweepError: as `read`.
+        """
+        try:
+            root = node_of(tree)
+        except YamlFault as fault:
+            raise self.error(f"{name}: {one_line(fault.what)}") from None
+        return self._checked(root, name, overrides)
+
+    def _checked(self, root: Node | None, name: str, given: Overrides) -> Model:
         if root is None or not root.is_mapping:
             raise self.error(f"{name} is empty or not a mapping; {self.beginning}")
         self._refuse_another_file(root, name)
-        if line := crowded(root):
+        try:
+            overrides = overrides_of(given)
+            root = overridden(root, overrides)
+        except YamlFault as fault:
+            raise self.error(one_line(fault.what)) from None
+        if overrides:
+            name = f"{name} with {one_line(' '.join(each.text[:LONGEST_QUOTE] for each in overrides[:MANY]))}"
+        if (line := crowded(root)) is not None:
+            place = "" if line == NOWHERE else f"line {line}: "
             raise self.error(
-                f"{name}: line {line}: more than {MOST_KEYS:,} keys stand here or, aliases counted as what they say, "
+                f"{name}: {place}more than {MOST_KEYS:,} keys stand here or, aliases counted as what they say, "
                 f"more than {MOST_KEYS_IN_ALL:,} in the whole file, which no {self.what} needs; remove some"
             )
         try:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from orchestrator.documents.node import Node
+from orchestrator.documents.node import NOWHERE, Node
 
 Location = tuple[str | int, ...]
 
@@ -253,7 +253,8 @@ def _where(place: Location, root: Node) -> str:
     if not place:
         return ""
     dotted = ".".join(_cut(str(part)) for part in place)
-    return f"line {_line(place, root)}, {dotted}: "
+    line = _line(place, root)
+    return f"{dotted}: " if line == NOWHERE else f"line {line}, {dotted}: "
 
 
 def _at(place: Location, root: Node) -> Node | None:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+NOWHERE = 0
+"""The line of what stands in no file: it was given by a program, or beside the file."""
+
 
 class YamlFault(Exception):  # noqa: N818 - what is at fault is the file
     """A fault of a file, with its place.
@@ -26,7 +29,7 @@ class Node:
 
     Attributes:
         value: its meaning as plain Python, whose keys are all texts.
-        line: the line on which it begins, counted from 1.
+        line: the line on which it begins, counted from 1; `NOWHERE` where it stands in no file.
         written: a scalar as it is written, without quotation marks; empty for lists and mappings.
         quoted: whether a scalar stands in quotation marks or as a block of lines.
         items: the items of a list.

@@ -115,7 +115,7 @@ def run(
     workers = worker_count(sweep)
     refuse_more_workers_than_gpus_hold(spec, workers)
     refuse_model_that_cannot_fit(sweep, plan.variants[0].survey, this_device(spec, workers))
-    for change in folder.version_changes():
+    for change in folder.changes_since(sweep):
         progress.note(change)
     # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.
     folder.write(sweep)

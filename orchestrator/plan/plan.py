@@ -23,7 +23,7 @@ from orchestrator.sweep.survey import Survey
 from orchestrator.sweep.variant import Variant
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Every stage of a sweep, in an order in which each comes after its inputs.
 
@@ -40,6 +40,9 @@ class Plan:
     stages: tuple[Stage, ...]
     variant_of: Mapping[str, int]
     filled: Mapping[type[Filled], tuple[Any, ...]]
+
+    def __repr__(self) -> str:
+        return f"<ntksweep plan of {self.sweep.spec.name}: {self.n_cells} cells, {len(self.stages)} stages>"
 
     def filled_by(self, kind: type[F]) -> tuple[F, ...]:
         """Return the stages that fill rows of one kind, in the order of their table."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from orchestrator.errors import OutdatedError, ResultsError
+from orchestrator.literal import printable
 from orchestrator.results.tables.manifest import PART, table_names, verified_part
 from orchestrator.results.tables.schema import TABLES, arrow_schema
 from orchestrator.sweep.folder import ResultsFolder
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+
+SHOWN_ROWS, SHOWN_COLUMNS = 5, 12
+"""Most rows and columns of a table that a notebook shows."""
 
 _VERIFYING = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
@@ -83,6 +88,18 @@ class Table:
             raise OutdatedError("to_polars needs polars: pip install 'ntksweep[polars]'") from None
         frame: pl.DataFrame = polars.DataFrame(self.to_arrow(columns))
         return frame
+
+    def _repr_html_(self) -> str:
+        """Return the first rows for a notebook, of the columns in which they differ; pandas escapes texts."""
+        with self._explained():
+            rows = self.dataset.head(SHOWN_ROWS).to_pandas()
+        key, *others = rows.columns
+        varying = [name for name in others if rows[name].astype(str).nunique() > 1]
+        shown = rows[[key, *varying] if varying else [key, *others]].to_html(
+            index=False, max_cols=SHOWN_COLUMNS, border=0
+        )
+        more = f"<p>and {len(self) - SHOWN_ROWS:,} more rows</p>" if len(self) > SHOWN_ROWS else ""
+        return f"{shown}{more}<p>Table <code>{escape(printable(f'{self.name} at {self.path}'))}</code></p>"
 
     def __repr__(self) -> str:
         return f"<ntksweep table {self.name}: {len(self)} rows at {self.path}>"

@@ -1,11 +1,13 @@
 """The whole spec, and the rules that tie its sections together."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import (
     Field,
+    PrivateAttr,
     field_validator,
     model_validator,
 )
@@ -46,6 +48,7 @@ class Spec(Section):
     results: ResultsSection = Field(
         default_factory=ResultsSection, description="The results folder and its optional tables."
     )
+    _overrides: tuple[str, ...] = PrivateAttr(())
 
     @field_validator("name")
     @classmethod
@@ -76,6 +79,17 @@ class Spec(Section):
             except ValueError as error:
                 raise ValueError(f"task {name}: {error}" if name else str(error)) from None
         return self
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What was given beside the spec's file, as `KEY=VALUE`; its values are in the keys."""
+        return self._overrides
+
+    def with_overrides(self, overrides: Iterable[str]) -> "Spec":
+        """Return the same spec with a record of what was given beside its file."""
+        recorded = self.model_copy()
+        recorded._overrides = tuple(overrides)
+        return recorded
 
     @property
     def head_trained(self) -> bool | None:

@@ -1,29 +1,77 @@
 """Reading a spec from YAML, with errors that name the line, the key and the nearest valid one."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from orchestrator.documents import Document
+from orchestrator.documents import Document, Overrides, overrides_of
 from orchestrator.errors import SpecError
 from orchestrator.spec.library_names import LIBRARY_NAMES
 from orchestrator.spec.model import Spec
 
 
-def read_spec(path: str | Path) -> Spec:
+def read_spec(path: str | Path, *, overrides: Overrides = ()) -> Spec:
     """Read and check the spec in the file `path`.
+
+    Args:
+        path: the file.
+        overrides: values that take the place of the file's: `KEY=VALUE` texts whose values are YAML, as
+            `grid.seeds=[0, 1]`, or a mapping of dotted keys to values.
 
     Raises:
         SpecError: the file is missing, is not YAML, or is not a valid spec; the message names each fault.
     """
-    return _document(f"`ntksweep init {path}` writes one to start from").read(Path(path))
+    document = _document(f"`ntksweep init {path}` writes one to start from")
+    return _recorded(document.read(Path(path), overrides), overrides)
 
 
-def parse_spec(text: str, *, name: str = "spec") -> Spec:
+def parse_spec(text: str, *, name: str = "spec", overrides: Overrides = ()) -> Spec:
     """Check the YAML `text` of a spec; messages name its origin as `name`.
+
+    Args:
+        text: the YAML.
+        name: what messages call it.
+        overrides: as for `read_spec`.
 
     Raises:
         SpecError: as `read_spec`.
     """
-    return _document("`ntksweep init` writes a spec to start from").parse(text, name=name)
+    document = _document("`ntksweep init` writes a spec to start from")
+    return _recorded(document.parse(text, name=name, overrides=overrides), overrides)
+
+
+def make_spec(tree: Mapping[str, Any], *, name: str = "spec", overrides: Overrides = ()) -> Spec:
+    """Check a spec that is given as a dictionary; messages name the keys, for there are no lines.
+
+    Paths may be `Path` objects, lists may be tuples, ranges or arrays, numbers those of numpy.
+
+    Args:
+        tree: the keys of a spec, as in its file.
+        name: what messages call it.
+        overrides: as for `read_spec`.
+
+    Raises:
+        SpecError: it is not a valid spec; the message names each fault.
+    """
+    document = _document("`ntksweep init` writes a spec to start from")
+    return _recorded(document.check(tree, name=name, overrides=overrides), overrides)
+
+
+def change_spec(spec: Spec, overrides: Overrides) -> Spec:
+    """Return a spec with other values for some keys, recorded beside those that it was given before.
+
+    Raises:
+        SpecError: as `read_spec`.
+    """
+    if not overrides:
+        return spec
+    changed = make_spec(spec.model_dump(mode="json"), name="the spec", overrides=overrides)
+    return changed.with_overrides([*spec.overrides, *changed.overrides])
+
+
+def _recorded(spec: Spec, overrides: Overrides) -> Spec:
+    given = [each.text for each in overrides_of(overrides)]
+    return spec.with_overrides(given) if given else spec
 
 
 def _document(beginning: str) -> Document[Spec]:

@@ -1,6 +1,5 @@
 """A results folder: the paths of its parts, the sweep that it holds, and its treatment of a changed spec."""
 
-import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -25,6 +24,7 @@ from orchestrator.store.claims import ClaimBook
 from orchestrator.store.journal import Journal
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.sealed import unsealed
+from orchestrator.sweep.differences import differences, overrides_apart
 from orchestrator.sweep.drawn_sets import with_drawn
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import Source, Sources, find_again
@@ -164,7 +164,8 @@ class ResultsFolder:
         try:
             data = self._stored_content()
             drawn = tuple(int(size) for size in data["drawn_sets"])
-            sweep = Sweep(Spec.model_validate(data["spec"]), Sources.from_json(data["sources"]), drawn_before=drawn)
+            spec = Spec.model_validate(data["spec"]).with_overrides(map(str, data.get("overrides", ())))
+            sweep = Sweep(spec, Sources.from_json(data["sources"]), drawn_before=drawn)
             # Compare the text as it was written, not the parsed spec: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
@@ -240,6 +241,7 @@ class ResultsFolder:
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"
             + "\n".join(f"  {change}" for change in changes)
+            + "".join(f"\n  {line}" for line in overrides_apart(stored.spec.overrides, given.spec.overrides))
             + "\nKeep the folder's with `--on-change stored`, the spec's with `--on-change given` (its stages are "
             "computed anew where they differ), or name another results.folder."
         )
@@ -255,16 +257,20 @@ class ResultsFolder:
         artifacts = self.root / "artifacts"
         return any(path.parent.name != "survey" for path in artifacts.glob("*/*.json"))
 
-    def version_changes(self) -> list[str]:
-        """Return a line for each library whose version differs from the one that the folder was last run with."""
+    def changes_since(self, sweep: Sweep) -> list[str]:
+        """Return a line for each library of another version than when the folder was last run, and of overrides."""
         try:
-            before = dict(self._stored_content()["versions"])
+            stored = self._stored_content()
+            before = dict(stored["versions"])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError):
             return []
         return [
-            f"{name} was {before[name]} when this sweep was last run and is {now} now; last bits may differ"
-            for name, now in versions().items()
-            if before.get(name, now) != now
+            *overrides_apart(tuple(stored.get("overrides", ())), sweep.spec.overrides),
+            *(
+                f"{name} was {before[name]} when this sweep was last run and is {now} now; last bits may differ"
+                for name, now in versions().items()
+                if before.get(name, now) != now
+            ),
         ]
 
     def write(self, sweep: Sweep) -> None:
@@ -288,6 +294,7 @@ def stored_text(sweep: Sweep) -> str:
         "spec_hash": _spec_hash(sweep),
         "versions": versions(),
         "sources": sweep.sources.to_json(),
+        **({"overrides": list(sweep.spec.overrides)} if sweep.spec.overrides else {}),
         "drawn_sets": with_drawn(sweep.drawn_before, max(sweep.spec.grid.n_train)),
         "spec": sweep.spec.model_dump(mode="json"),
     }
@@ -348,20 +355,6 @@ def _comparable(stored: Sweep, given: Sweep, *, training: bool) -> tuple[dict[st
 
     stored_numbers, given_numbers = ({name: value for name, value in each.items() if fixed(name)} for each in numbers)
     return stored_numbers, given_numbers
-
-
-def differences(stored: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
-    """Return one line for each dotted name whose value differs."""
-    lines = []
-    for name in sorted(stored.keys() | given.keys()):
-        before, now = stored.get(name), given.get(name)
-        if before != now:
-            if name.endswith(".content"):
-                what = name.removesuffix(".content").replace("task", "data", 1)
-                lines.append(f"{what}: the files have changed")
-            else:
-                lines.append(f"{name}: {json.dumps(before)} in the folder, {json.dumps(now)} now")
-    return lines
 
 
 def _unchanged_sources(stored: Sweep, given: Sweep) -> Sources:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from itertools import islice, takewhile
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from orchestrator.engine.executors.ray_teams import Member, Team, start_team
 from orchestrator.engine.executors.ray_watch import ADVICE
 from orchestrator.engine.worker.execute import Task
 from orchestrator.errors import GpuFailedError, OtherInstallationError, RayFailedError, WorkerStartError
+from orchestrator.hidden_packages import hidden
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
 from orchestrator.store.stage import Stage, StageKind
 from orchestrator.sweep.folder import ResultsFolder, Sweep
@@ -98,6 +100,8 @@ class RayExecutor:
         return up // self._team_size if self._needs_team(self._kind) else up * self._bundles.of(self._kind)
 
     def __enter__(self) -> "RayExecutor":
+        if message := hidden([str(Path.cwd())]):  # Ray's workers look there first
+            raise WorkerStartError(message)
         workers = self._connection.__enter__()
         if workers < self._team_size:
             raise WorkerStartError(

@@ -11,7 +11,8 @@ import yaml
 
 from orchestrator.errors import ChangedError, ResultsError, SourceError, SweepError
 from orchestrator.store.journal import read_journals
-from orchestrator.sweep.folder import ResultsFolder, Sweep, differences
+from orchestrator.sweep.differences import differences
+from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.on_change import OnChange
 from tests.orchestrator.sweeps import (
     make_sweep,
