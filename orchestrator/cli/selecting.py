@@ -30,9 +30,9 @@ def select(
     by: Annotated[
         str | None,
         typer.Option(
-            help="condition_fixed, condition_relative, effective_rank, alignment, gcv, leave_one_out, eval_loss or "
-            "train_loss; kappa, rank, kta, loo and loss name them too. Without it gcv, or leave_one_out where gcv is "
-            "empty.",
+            help="condition_fixed, condition_relative, effective_rank, alignment, gcv, leave_one_out, evidence, "
+            "eval_loss or train_loss; kappa, rank, kta, loo and loss name them too. Without it gcv, or leave_one_out "
+            "where gcv is empty.",
             metavar="CRITERION",
         ),
     ] = None,

@@ -32,6 +32,7 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.settings import refuse_untrusted_code
 from orchestrator.sweep.sources import find_again
 from orchestrator.sweep.survey import surveys
+from orchestrator.sweep.workers import worker_count
 from slurm.submit.allocation import NODE_LOGS, UNFINISHED
 
 logger = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Pilot:
             before = ran_out_of_memory(self.folder)
             self._schedule = Schedule(
                 plan, store, executor, lines, missing, leave_after=LEAVE_AFTER, out_of_memory=before,
-                tables=EarlyTables(plan, self.folder),
+                tables=EarlyTables(plan, self.folder), workers=worker_count(plan.sweep),
             )  # fmt: skip
             if self._told_to_stop:
                 self._schedule.stop()

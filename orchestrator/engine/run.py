@@ -140,7 +140,8 @@ def _run_logged(
 
     def compute(missing: list[Stage]) -> Report:
         with make_executor(sweep, folder, process_group) as executor:
-            return Schedule(plan, store, executor, progress, missing, tables=EarlyTables(plan, folder)).run()
+            tables, workers = EarlyTables(plan, folder), worker_count(sweep)
+            return Schedule(plan, store, executor, progress, missing, tables=tables, workers=workers).run()
 
     try:
         report, n_cells = compute_missing(plan, folder, progress, journal, compute, also=damaged)

@@ -83,6 +83,7 @@ class Schedule:
             None waits for as long as it takes.
         out_of_memory: how often stages have run out of memory before, elsewhere.
         tables: writes tables on the way; None leaves them to the end.
+        workers: workers that there will be, by which the order of stages goes.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Schedule:
         leave_after: float | None = None,
         out_of_memory: Mapping[str, int] | None = None,
         tables: EarlyTables | None = None,
+        workers: int = 1,
     ) -> None:
         self._store = store
         self._executor = executor
@@ -104,7 +106,7 @@ class Schedule:
         self._tables = tables
         self._stages = {stage.stage_id: stage for stage in plan.stages}
         self._open = OpenStages()
-        self._ready = ReadyStages(self._open.add(missing), places(plan, missing))
+        self._ready = ReadyStages(self._open.add(missing), places(plan, missing, workers))
         self._elsewhere = Elsewhere()
         self._retries = Retries(out_of_memory or {})
         self._repairs: dict[tuple[str, str], int] = {}

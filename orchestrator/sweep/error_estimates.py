@@ -1,4 +1,4 @@
-"""Estimates of the error of a kernel regression on new examples, and reasons why some are missing."""
+"""Estimates from the training examples of how a kernel does on new ones, and reasons why some are missing."""
 
 from orchestrator.spec.sections import KernelSection
 
@@ -9,12 +9,15 @@ FITTED_HEADS = frozenset({"ridge", "logistic"})
 ESTIMATES = ("gcv", "leave_one_out_loss")
 """Columns of the estimates of the error on new examples that rest on the training examples alone."""
 
+EVIDENCE = "log_evidence"
+"""Column of the evidence, which compares kernels by the density of the training labels and estimates no error."""
+
 NEEDS_EIGENVECTORS = "it needs kernel.eigenvectors: true"
 """Reason for missing leave-one-out residuals that a run with eigenvectors would add."""
 
 
 def missing_estimates(head: str, kernel: KernelSection, *, decomposed: bool = True) -> dict[str, str]:
-    """Return the reasons why `gcv` or `leave_one_out_loss` is null, by column; only for null columns.
+    """Return the reasons why `gcv`, `leave_one_out_loss` or `log_evidence` is null, by column; only for null columns.
 
     Args:
         head: the kind of head.
@@ -22,7 +25,9 @@ def missing_estimates(head: str, kernel: KernelSection, *, decomposed: bool = Tr
         decomposed: whether the kernel is decomposed.
     """
     if not decomposed:
-        return dict.fromkeys(ESTIMATES, "kernel.decomposition: iterative finds no eigenvectors")
+        return dict.fromkeys(ESTIMATES, "kernel.decomposition: iterative finds no eigenvectors") | {
+            EVIDENCE: "kernel.decomposition: iterative finds no determinant"
+        }
     asymmetric = kernel.kind == "asymmetric_sign"
     missing = {}
     if head == "logistic":
@@ -33,4 +38,8 @@ def missing_estimates(head: str, kernel: KernelSection, *, decomposed: bool = Tr
         missing["leave_one_out_loss"] = "the asymmetric_sign kernel has no leave-one-out residuals"
     elif not kernel.eigenvectors:
         missing["leave_one_out_loss"] = NEEDS_EIGENVECTORS
+    if head in FITTED_HEADS:
+        missing[EVIDENCE] = "a fitted head has seen the labels"
+    elif asymmetric:
+        missing[EVIDENCE] = "the asymmetric_sign kernel is no covariance"
     return missing

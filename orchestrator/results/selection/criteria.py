@@ -89,6 +89,12 @@ CRITERIA = (
         "before training.",
     ),
     Criterion(
+        "evidence", "log_evidence", True, False, True,
+        "log-density of the training labels under the Gaussian process whose mean is the ridge solution: how well the "
+        "kernel explains them, large kernels that could explain anything counting less; rests on the training "
+        "examples, their labels and the model's outputs before training.",
+    ),
+    Criterion(
         "eval_loss", "eval_loss", False, False, True,
         "loss of the linearized model on the evaluation examples; rests on their labels too, so it is optimistic for "
         "the set and the lambda that it chooses.",

@@ -47,7 +47,10 @@ def cost(stage: Stage[CombineParameters], variant: "Variant") -> StageCost:
     frozen = layers if p.frozen_layers is None else p.frozen_layers
     share = 1 - frozen / layers if layers else 1.0
     forwards = len(SIDES) * cells * (combinations + len(SIDES)) * sizes.n_eval
+    known = dict(zip(sizes.groups, sizes.group_parameters, strict=True))
+    weights = sum(known[group] for group in p.a.cells.groups) * sizes.row_bytes
     return forward(variant, forwards, share=share) + StageCost(
+        read_bytes=len(SIDES) * cells * weights,
         written_bytes=8 * _COLUMNS * len(SIDES) * cells * combinations,
         memory_bytes=_memory(stage, variant),
     )

@@ -65,7 +65,13 @@ RIDGE_COLUMNS = (
         "train_loss of leave-one-example-out residuals, a fitted head being fitted without the example too and the "
         "kernel held; null without eigenvectors",
     ),
-    Column("missing_estimates", NAME, "why gcv or leave_one_out_loss is null; null where neither is"),
+    Column(
+        "log_evidence",
+        REAL,
+        "log-density of r = y - f_0 under N(0, t (K + lambda I)/lambda), each target alone, for the most likely t, "
+        "2 objective / (entries of r); the ridge solution is its mean; null under a fitted head, which saw the labels",
+    ),
+    Column("missing_estimates", NAME, "why gcv, leave_one_out_loss or log_evidence is null; null where none is"),
     Column(
         "ridge_residual",
         REAL,

@@ -7,6 +7,7 @@ from typing import cast
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
+from ntk_dist.solvers.evidence import log_evidence
 from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.ridge import RidgePath
@@ -15,6 +16,7 @@ from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
+from orchestrator.sweep.error_estimates import EVIDENCE
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +60,15 @@ def follow(
         trace: of its kernel.
         problem: the regression problem.
         strengths: the lambdas.
-        missing: reasons why `gcv` or `leave_one_out_loss` is nan, by column.
+        missing: reasons why columns are nan, by column.
     """
     path = kept.ridge_path(problem.residual, strengths.of(trace, kept.size))
     predictions = problem.eval_initial + kept.eval_fit(path)
     columns = path_columns(path, predictions, problem, missing)
     if isinstance(kept, KeptKrylovPath):
         columns["ridge_residual"] = kept.solve_residuals(path)
+    elif EVIDENCE not in missing:
+        columns[EVIDENCE] = log_evidence(path, problem.residual, kept.eigenvalues)
     return LambdaPath(columns, predictions)
 
 
@@ -85,6 +89,7 @@ def path_columns(
         "parameter_distance_bound": ridge_distance_bound(residual_norm, path.lambdas),
         "degrees_of_freedom": path.degrees_of_freedom,
         "gcv": unknown if "gcv" in missing else path.gcv,
+        EVIDENCE: unknown,
         "leave_one_out_loss": unknown if left_out is None else _sum_of_squares(left_out) / (2 * problem.n_train),
         **problem.metrics("train", problem.targets - path.train_residuals),
         **problem.metrics("eval", predictions),

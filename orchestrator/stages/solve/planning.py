@@ -15,7 +15,7 @@ from orchestrator.stages.precision import PRECISION
 from orchestrator.stages.solve import SOLVE, IterativeParameters, Method, SolveParameters
 from orchestrator.stages.solve.kept_solves import KeptSolves
 from orchestrator.store.stage import Inputs, Stage, as_json
-from orchestrator.sweep.error_estimates import missing_estimates
+from orchestrator.sweep.error_estimates import ESTIMATES, missing_estimates
 from orchestrator.sweep.layer_sets import LayerSet
 
 MANY_LAYER_SETS = 1024
@@ -71,7 +71,7 @@ def _inputs(scope: SeedScope, method: Method, n_train: int) -> Inputs:
 def _left_out(scope: SeedScope) -> Stage | None:
     """Return the stage with the changes of the initial outputs without one example; None if there is none."""
     head, kind = scope.only(HEAD), scope.scorer.head.kind
-    if head is None or len(missing_estimates(kind, scope.variant.sweep.spec.kernel)) == 2:
+    if head is None or missing_estimates(kind, scope.variant.sweep.spec.kernel).keys() >= set(ESTIMATES):
         return None
     return head if kind == "ridge" else scope.only(HEAD_REFITS)
 

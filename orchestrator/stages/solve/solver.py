@@ -32,7 +32,7 @@ class Solver:
         symmetric: whether its kernels are symmetric.
         problem: targets and initial outputs.
         start: how the initial outputs change without an example, where a head was fitted to its label.
-        missing: reasons why `gcv` or `leave_one_out_loss` is nan, by column.
+        missing: reasons why `gcv`, `leave_one_out_loss` or `log_evidence` is nan, by column.
         shares: columns about the split of the kernel that was decomposed last; empty without the head.
         eigh: decomposes on a GPU; None where that is not asked for.
         decomposer: decomposes symmetric kernels, and records why a GPU did not.

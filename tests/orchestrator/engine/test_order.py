@@ -70,6 +70,22 @@ def test_kernels_of_few_examples_come_before_those_of_many(tmp_path: Path):
     assert sizes == [6, 10]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_several_workers_begin_long_chains_before_others_wait_for_them(workers: int):
+    plan = plan_of({"grid.seeds": [0, 1, 2, 3], "compute.rows": "resident"})
+    place = places(plan, plan.stages, workers)
+    tiles: dict[str, list[int]] = {}
+    for stage in plan.stages:
+        if stage.together is not None:
+            tiles.setdefault(stage.together.key, []).append(place[stage.stage_id])
+    last_tiles = sorted(max(each) for each in tiles.values())
+    first_kernel = min(place[solve.stage.stage_id] for solve in plan.solves)
+    before = sum(last < first_kernel for last in last_tiles)
+    per_seed = len(tiles) // 4
+    # one worker completes a seed first; of several each has a chain, and one more is there for who ends first
+    assert before == per_seed * (1 if workers == 1 else workers + 1)
+
+
 def test_every_missing_stage_has_a_place_of_its_own_behind_its_inputs():
     plan = plan_of(TRAINED | {"kernel.additions": True})
     missing = list(plan.stages)[3:]

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -215,6 +216,17 @@ def test_provenance_says_where_a_cell_comes_from(finished: Path):
     assert age.between(0, 3600).all()
 
 
+def evidence_of(sweep: Path, row: dict[str, Any]) -> float:
+    """Return the log-density of a cell's residuals from its objective, lambda/2 r'(K + lambda I)^-1 r, and spectrum."""
+    spectra = results_of(sweep).table("spectra").to_pandas()
+    of_set = spectra
+    for key in ("seed", "n_train", "layer_set"):
+        of_set = of_set[of_set[key] == row[key]]
+    (values,), M, value = of_set["eigenvalues"], row["kernel_size"], row["lambda"]
+    determinant = np.log(np.maximum(values, 0) + value).sum() + (M - len(values)) * np.log(value)
+    return float(-M / 2 - determinant / 2 + M / 2 * np.log(value * M / (2 * np.pi * 2 * row["objective"])))
+
+
 def test_columns_keep_what_the_algebra_promises(sweep: Path):
     rows = cells(sweep)
     M = rows["kernel_size"]
@@ -228,6 +240,9 @@ def test_columns_keep_what_the_algebra_promises(sweep: Path):
     residual = 2 * rows["train_loss"] * rows["n_train"] / M
     gcv = residual / (1 - rows["degrees_of_freedom"] / M) ** 2
     assert rows["gcv"].to_numpy() == pytest.approx(gcv.to_numpy(), rel=1e-9)
+    assert rows["log_evidence"].notna().any()
+    for row in rows[rows["log_evidence"].notna()].to_dict("records"):
+        assert row["log_evidence"] == pytest.approx(evidence_of(sweep, row), rel=1e-9)
     # more regularization: larger training loss, smaller distance
     for _, path in rows.sort_values("lambda").groupby(["seed", "n_train", "layer_set"]):
         assert path["train_loss"].is_monotonic_increasing
