@@ -25,7 +25,10 @@ _COPIED = (
     "LICENSE", "examples/**/*", "results/reference/**/*", "benchmarks/*.py",
 )  # fmt: skip
 _NOT_COPIED = re.compile(r"examples/data/|__pycache__|/\.ipynb_checkpoints")
-_TO_THE_INDEX = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><a href="docs/index.html">ntksweep</a>\n'
+_TO_THE_INDEX = (
+    "<!doctype html><title>ntksweep</title>"
+    '<meta http-equiv="refresh" content="0; url=docs/index.html"><a href="docs/index.html">ntksweep</a>\n'
+)
 
 
 def build(folder: Path) -> int:
