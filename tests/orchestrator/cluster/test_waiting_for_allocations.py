@@ -1,6 +1,8 @@
 """Waiting for the allocations of a sweep."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,9 +26,9 @@ UNKNOWN = one_that(State.UNKNOWN, None)
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were made; nobody sleeps."""
+    """The pauses that the waiting made; it does not sleep. Other threads of the process do, and are not counted."""
     made: list[float] = []
-    monkeypatch.setattr(waiting.time, "sleep", made.append)
+    monkeypatch.setattr(waiting, "time", SimpleNamespace(sleep=made.append, monotonic=time.monotonic))
     return made
 
 
