@@ -49,6 +49,11 @@ def show(
     if layer_set is not None:
         _show_cells(results.cells, layer_set, sort, limit, as_json)
         return
+    if not len(results.cells):
+        raise ResultsError(
+            f"no cell of the sweep is finished yet: `ntksweep status {as_typed(results.folder.root)}` says how it "
+            "stands, and the same `ntksweep run` goes on"
+        )
     summary = summarize(results)
     stored = results.folder.stored()
     overrides = list(stored.spec.overrides) if stored else []

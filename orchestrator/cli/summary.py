@@ -106,10 +106,10 @@ class Summary:
 
 
 def summarize(results: Results) -> Summary:
-    """Return the summary of a sweep."""
+    """Return the summary of a sweep; of one without cells it has no layer sets."""
     cells = _without_diverged(_without_nan(results.cells.to_arrow(_COLUMNS)))
     trained = cells["finetune_eval_loss"].null_count < len(cells)
-    if not trained:  # what is there is then the same for every learning rate
+    if not trained and len(cells):  # what is there is then the same for every learning rate
         rates = cells["learning_rate"]
         cells = cells.filter(pc.or_kleene(pc.is_null(rates), pc.equal(rates, rates[0])))
     lambdas = cells["lambda_given"].unique().to_pylist()

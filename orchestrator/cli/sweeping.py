@@ -145,6 +145,7 @@ def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: lis
     grid, first = made.sweep.spec.grid, made.variants[0]
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)
+    left = ", ".join(sorted({part for group in first.survey.groups for part in group.zero_parts}))
     axes = "".join(
         f"{len(values)} {what}{'s' if len(values) > 1 else ''} x "
         for what, values in (("task", grid.tasks), ("rank", grid.ranks), ("learning rate", grid.learning_rates))
@@ -156,7 +157,7 @@ def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: lis
     )
     console.print(
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
-        + (f"; {zero} groups lack parameters whose gradient is always zero at the start" if zero else ""),
+        + (f"; {left} of {zero} groups have no gradient at the start and are left out" if zero else ""),
     )
     for line in classes_said(made):
         console.print(line, soft_wrap=True)
