@@ -1,7 +1,6 @@
 """Times of passes through a model, measured on a copy of its first layers with random weights."""
 
 import time
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,12 +19,10 @@ from finetune.model.loading import LoadedModel, drawn_model, load_config
 from finetune.model.scorer import UnshardedScorer, unsharded_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from ntk_dist.jacobian.batches import Batch
+from ntk_dist.timing import fastest, processor_clock
 
 _FEW = 8
 """Tokens of the small batch."""
-
-_TIMES = 5
-"""Passes of each batch, of which the fastest counts."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +59,8 @@ def pass_times(
     layers, weights = n_layers(network), linear_parameters(network)
     small, usual = ((1, _FEW), (max(2, examples), max(_FEW, tokens)))
     batches = [_texts(scorer, *shape) for shape in (small, usual)]
-    clock = time.perf_counter if scorer.device.type == "cuda" else lambda: time.process_time() / threads
-    seconds = [_fastest(partial(scorer.rows, batch, one_score), clock) for batch in batches]
+    clock = time.perf_counter if scorer.device.type == "cuda" else processor_clock(threads)
+    seconds = [fastest(partial(scorer.rows, batch, one_score), clock) for batch in batches]
     flops = [2 * 2.0 * weights * count * length for count, length in (small, usual)]
     speed = (flops[1] - flops[0]) / max(seconds[1] - seconds[0], 1e-3 * seconds[1])
     return PassTimes(speed, max(0.0, seconds[0] - flops[0] / speed) / (2 * max(1, layers)))
@@ -92,13 +89,3 @@ def _texts(scorer: UnshardedScorer, count: int, length: int) -> Batch:
         ids[ids == end] = (end + 1) % config.vocab_size
         ids[:, -1] = end
     return Batch(ids, torch.ones_like(ids)).to(scorer.device)
-
-
-def _fastest(function: Callable[[], object], clock: Callable[[], float]) -> float:
-    function()
-    found = []
-    for _ in range(_TIMES):
-        started = clock()
-        function()
-        found.append(clock() - started)
-    return min(found)

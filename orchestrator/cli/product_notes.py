@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from orchestrator.plan.estimate import Cost
 from orchestrator.plan.plan import Plan
-from orchestrator.sweep.cards import Card, card_of, noted_card
+from orchestrator.sweep.cards import likely_card
 from orchestrator.sweep.double_precision import product_note
 from orchestrator.sweep.folder import ResultsFolder
 
@@ -26,6 +26,6 @@ def product_notes(plan: Plan, found: Sequence[Cost], folder: ResultsFolder) -> l
     import torch
 
     device = torch.device("cuda") if torch.cuda.is_available() else None
-    card: Card | None = noted_card(folder) if device is None else card_of(device)
+    card = likely_card(folder)
     note = None if card is None else product_note(card, flops, device)
     return [] if note is None else [note]

@@ -64,16 +64,17 @@ def costs(plan: Plan, folder: ResultsFolder, speeds: Speeds | None, *, workers: 
     missing = missing_stages(plan, folder.artifacts())
     history = History(folder.journals)
     history.update()
-    taken, means = history.stage_seconds(), history.mean_seconds()
+    taken = history.stage_seconds()
+    means = {kind: seconds for kind, (seconds, _) in history.times().items()}
     found = []
     for name, kind in KINDS.items():
         of_kind = [stage for stage in plan.stages if stage.of is kind]
         if not of_kind:
             continue
-        todo = [plan.cost_of(stage) for stage in missing if stage.of is kind]
-        done = [(taken[stage.stage_id], plan.cost_of(stage)) for stage in of_kind if stage.stage_id in taken]
+        cost_of = {stage.stage_id: plan.cost_of(stage) for stage in of_kind}
+        todo = [cost_of[stage.stage_id] for stage in missing if stage.of is kind]
+        done = [(taken[stage_id], cost) for stage_id, cost in cost_of.items() if stage_id in taken]
         seconds = _seconds(todo, done, means.get(name), speeds)
-        largest = [plan.cost_of(stage) for stage in of_kind]
         found.append(
             Cost(
                 kind=name,
@@ -83,8 +84,8 @@ def costs(plan: Plan, folder: ResultsFolder, speeds: Speeds | None, *, workers: 
                 read_bytes=sum(cost.read_bytes for cost in todo),
                 written_bytes=sum(cost.written_bytes for cost in todo),
                 moved_bytes=sum(cost.moved_bytes for cost in todo),
-                memory_bytes=max(cost.memory_bytes for cost in largest),
-                device_bytes=max(cost.device_bytes for cost in largest),
+                memory_bytes=max(cost.memory_bytes for cost in cost_of.values()),
+                device_bytes=max(cost.device_bytes for cost in cost_of.values()),
                 seconds=None if seconds is None else seconds / workers,
                 measured=name in means,
             )

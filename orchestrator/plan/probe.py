@@ -3,14 +3,14 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ntk_dist.timing import fastest, processor_clock
 from orchestrator.errors import SourceError
 from orchestrator.loading import load_model_libraries
 from orchestrator.plan.plan import Plan
-from orchestrator.plan.speeds import Speeds, fastest, processor_speeds
+from orchestrator.plan.speeds import Speeds, processor_speeds
 from orchestrator.store.checksums import checksum_of
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.resources import limited_threads
@@ -20,7 +20,7 @@ LARGEST = 1000
 """Rows of the largest matrix that a probe decomposes."""
 
 FILE_BYTES = 64 << 20
-"""Bytes that a probe writes, and reads back."""
+"""Bytes that a probe writes."""
 
 
 def probed_speeds(plan: Plan, folder: ResultsFolder) -> Speeds:
@@ -74,20 +74,9 @@ def _of_gpu(plan: Plan, known: Speeds) -> Speeds:
     dtype = torch.float64 if plan.sweep.spec.compute.gram_dtype == "float64" else torch.float32
     on_host = torch.ones(size, size, dtype=dtype).pin_memory()
     on_gpu = on_host.to("cuda")
-    product = _elapsed(lambda: float((on_gpu @ on_gpu)[0, 0]))
-    copy = _elapsed(lambda: float(on_host.to("cuda")[0, 0]))
+    product = fastest(lambda: float((on_gpu @ on_gpu)[0, 0]))
+    copy = fastest(lambda: float(on_host.to("cuda")[0, 0]))
     return replace(known, products=2.0 * size**3 / product, transfer=on_host.nbytes / copy)
-
-
-def _elapsed(function: Callable[[], object]) -> float:
-    """Return the least of three times of a function that waits for a GPU."""
-    function()
-    found = []
-    for _ in range(3):
-        started = time.perf_counter()
-        function()
-        found.append(time.perf_counter() - started)
-    return min(found)
 
 
 def _decomposition_speed(plan: Plan) -> float:
@@ -100,7 +89,9 @@ def _decomposition_speed(plan: Plan) -> float:
     M = min(LARGEST, plan.variants[0].sizes.kernel_rows(max(spec.grid.n_train)))
     matrix = np.random.default_rng(0).standard_normal((M, M))
     kernel = matrix @ matrix.T
-    return 4 / 3 * M**3 / fastest(lambda: TridiagonalDecomposition(kernel.copy()), spec.compute.threads)
+    return (
+        4 / 3 * M**3 / fastest(lambda: TridiagonalDecomposition(kernel.copy()), processor_clock(spec.compute.threads))
+    )
 
 
 def _disk_speed(folder: Path) -> float:

@@ -1,9 +1,8 @@
 """Speeds of the machine that a worker computes on: measured in a moment, published for a GPU, or probed."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from ntk_dist.timing import fastest, processor_clock
 from orchestrator.spec import Spec
 from orchestrator.store.stage import StageCost
 from orchestrator.sweep.cards import likely_card
@@ -113,15 +112,4 @@ def matmul_speed(dtype: str, threads: int) -> float:
 
     matrix = np.ones((SIZE, SIZE), dtype)
     with threadpool_limits(limits=threads):
-        return 2.0 * SIZE**3 / fastest(lambda: matrix @ matrix, threads)
-
-
-def fastest(function: Callable[[], object], threads: int) -> float:
-    """Return the least of five processor times of a function, a thread; other programs do not count."""
-    function()
-    found = []
-    for _ in range(5):
-        started = time.process_time()
-        function()
-        found.append(time.process_time() - started)
-    return max(min(found), 1e-9) / threads
+        return 2.0 * SIZE**3 / fastest(lambda: matrix @ matrix, processor_clock(threads))

@@ -42,10 +42,6 @@ class History:
         """Return the names of visible entries of the folder that are not journals, or may not be read."""
         return sorted(self._foreign)
 
-    def mean_seconds(self) -> dict[str, float]:
-        """Return the mean time of the finished stages of each kind, in seconds of one worker."""
-        return {kind: seconds / count for kind, (seconds, count) in self._times.items()}
-
     def total_seconds(self) -> dict[str, float]:
         """Return the time of all finished stages of each kind together, in seconds of one worker."""
         return {kind: seconds for kind, (seconds, _) in self._times.items()}
