@@ -78,6 +78,6 @@ def test_the_gpu_is_that_of_the_results_folder_where_there_is_none_here(tmp_path
 
 @pytest.mark.usefixtures("without_gpu")
 def test_plan_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("orchestrator.cli.product_notes.noted_card", lambda _folder: L40)
+    monkeypatch.setattr("orchestrator.sweep.cards.noted_card", lambda _folder: L40)
     answer = ntksweep("plan", make_sweep(tmp_path, {"compute.device": "cuda"}))
     assert "takes products in float64 at 1/64" in " ".join(answer.output.split()), answer.errors
