@@ -21,7 +21,7 @@ def keep_large_blocks_apart() -> None:
 
 
 def give_back() -> None:
-    """Give free memory of the heap back to the system, which takes a few milliseconds."""
+    """Give free memory of the heap back to the system, which takes about a millisecond."""
     libc = _glibc()
     if libc is not None:
         libc.malloc_trim(0)

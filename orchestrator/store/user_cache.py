@@ -95,6 +95,8 @@ def code_here(*packages: str) -> str:
     """
     installed: set[str] = set()
     for place in sys.path:  # the order of folders in it, and repetitions, do not matter
+        if Path(place, "..", "__init__.py").exists():
+            continue  # a package's copies of others, which it adds to the path when it is imported
         with suppress(OSError), os.scandir(place or ".") as entries:
             installed |= {entry.name for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))}
     found = [sys.version, *sorted(installed)]

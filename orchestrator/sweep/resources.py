@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from finetune.parallel.memory import give_back
 from ntk_dist.device.bits import same_bits
 from orchestrator.spec.compute_section import ComputeSection
 
@@ -59,7 +60,12 @@ def _loaded_libraries(n_modules: int) -> Any:
 
 
 def reset_peak_memory() -> bool:
-    """Reset the measured peak of memory where the kernel allows it (Linux); return whether it does."""
+    """Reset the measured peak of memory where the kernel allows it (Linux); return whether it does.
+
+    Memory that was freed before is given back first: where holes of a stage's heap do not fit the blocks of the next,
+    that one would take as much again, and exceed its budget.
+    """
+    give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

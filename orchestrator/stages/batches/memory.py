@@ -65,7 +65,6 @@ def _peak_on_the_host(run: Callable[[], object]) -> tuple[int, int]:
     """
     # Memory that was freed but not given back would be used again, and not be seen.
     gc.collect()
-    give_back()
     if not reset_peak_memory():
         raise SweepError(
             "compute.batch_tokens: auto measures the memory of batches, which this system does not tell; give a number"

@@ -93,6 +93,16 @@ def test_a_folder_that_python_looks_in_twice_is_no_other_code(monkeypatch: pytes
     assert user_cache.code_here.__wrapped__("ntk_dist") == once
 
 
+def test_what_a_package_brings_for_itself_is_no_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """setuptools and ray add folders of their own to the path when they are imported."""
+    copies = tmp_path / "package_of_this_test/_vendor"
+    (copies / "something.dist-info").mkdir(parents=True)
+    (copies.parent / "__init__.py").touch()
+    before = user_cache.code_here.__wrapped__("ntk_dist")
+    monkeypatch.syspath_prepend(copies)
+    assert user_cache.code_here.__wrapped__("ntk_dist") == before
+
+
 def test_a_changed_file_of_a_package_is_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     package = tmp_path / "package_of_this_test"
     package.mkdir()
