@@ -23,6 +23,19 @@ TRAINING_COLUMNS = (
         "whether the trained model's head is trained; its linearization lacks a head that is not in the kernel; null "
         "where nothing is trained",
     ),
+    Column(
+        "finetune_n_train",
+        COUNT,
+        "examples that the cell and its linearization are trained on, and that their train_* columns are of; n_train "
+        "where finetune.n_train does not say otherwise, null where nothing is trained",
+        "examples",
+    ),
+    Column(
+        "finetune_eval_in_train",
+        COUNT,
+        "evaluation examples whose text is one of those; null where finetune_n_train is n_train, for eval_in_train",
+        "examples",
+    ),
     *(
         column
         for model, whose in MODELS
