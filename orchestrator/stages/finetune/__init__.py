@@ -145,7 +145,7 @@ def _reads_rows(variant: "Variant") -> str:
 FINETUNE = StageKind(
     name="finetune",
     parameters=FinetuneParameters,
-    version=6,
+    version=7,
     meaning="trains the model, or its linearization, with some lambdas of a layer set",
     module="orchestrator.stages.finetune.compute",
     cost=cost,
