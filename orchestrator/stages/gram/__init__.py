@@ -54,7 +54,8 @@ def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
     left, right = p.rows * sizes.rows_per_example, p.columns * sizes.rows_per_example
     groups = {group for block in p.blocks for group in block}
     parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
-    written = left * right // p.outputs_per_example**2 * 8 * len(p.blocks)
+    kernel_rows = left // p.outputs_per_example
+    written = 8 * len(p.blocks) * kernel_rows * (right // p.outputs_per_example + p.own_rows)
     once = left if stage.inputs["left"] == stage.inputs["right"] else left + right
     read = 0 if stage.within else once * parameters * sizes.row_bytes
     memory, device = _memory(stage, variant)
