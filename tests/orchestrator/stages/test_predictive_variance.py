@@ -18,9 +18,9 @@ CHANGES: dict[str, Any] = {
     "grid.layer_sets": [{"groups": [["0.query"]]}, "all_layers"],
     "adapter.rank": 1,
     "head.in_kernel": False,
-    "grid.n_train": [6, 30],
+    "grid.n_train": [6, 34],
 }
-"""Shards of 4 examples, 16 parameters in the group: primal with the larger set, but not as averages of two outputs."""
+"""Shards of 4 examples, 32 parameters in the group: primal with the larger set, but not as averages of two outputs."""
 
 
 def rows_of(path: Path, split: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
