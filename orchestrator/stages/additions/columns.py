@@ -32,7 +32,7 @@ _ADDITIONS = (
         "which condition_number cannot exceed; infinite where sigma_min_lower is -sigma or less by rounding",
     ),
     Column("condition_number_first_order", REAL, "condition_number of the first-order sigma_max and sigma_min"),
-    Column("lambdas", REALS, "lambda, absolute, of the lists that follow, in the order of the grid; in units of K"),
+    Column("lambdas", REALS, "lambda, absolute, of the lists that follow, in the order of the grid"),
     Column(
         "kernel_ridge_form",
         REALS,
