@@ -82,7 +82,7 @@ def _label(stage: Stage[SolveParameters]) -> str:
 SOLVE = StageKind(
     name="solve",
     parameters=SolveParameters,
-    version=10,
+    version=11,
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
     plan=plan,

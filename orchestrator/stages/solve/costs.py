@@ -71,7 +71,9 @@ def _layer_set_cost(stage: Stage[SolveParameters], variant: Variant, layer_set: 
     decomposition = (9.0 if variant.sweep.spec.kernel.eigenvectors else 4 / 3) * size**3
     return StageCost(
         memory_flops=decomposition,
-        product_flops=4.0 * size * size * solve.vectors + (2.0 * M * size * size if solve.primal else 0.0),
+        product_flops=4.0 * size * size * solve.vectors
+        + (2.0 * M * size * size if solve.primal else 0.0)
+        + (2.0 * solve.M_eval * size * size if variant.sweep.spec.kernel.eigenvectors else 0.0),
         read_bytes=_read_bytes(stage, variant, layer_set),
         written_bytes=solve.kept_bytes,
     )
