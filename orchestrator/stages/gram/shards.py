@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.stages.capture import CaptureParameters
 from orchestrator.stages.context.blocks import SCORES
 from orchestrator.stages.context.work import Work
-from orchestrator.stages.gram import GramParameters, room_for_rows
+from orchestrator.stages.gram import GramParameters, making_bytes
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage
@@ -118,6 +118,7 @@ class HeldShards:
                 self.held[missing] = _computed(captures[missing], work)
             else:
                 self.held[missing] = StoredShard(artifacts[missing], kept={} if most > len(needed) else None)
+        self._make_room(most, keep=needed)
         left, right = (self._used(stage.inputs[side][0][1]) for side in SIDES)
         right.in_panel = True
         return left, right
@@ -129,7 +130,7 @@ class HeldShards:
         if stage.together is not None:
             return stage.together.held
         n_rows = [int(artifact.facts["rows"]) for artifact in artifacts]
-        room = room_for_rows(stage.parameters, work.sweep.spec.compute.memory_budget, (n_rows[0], n_rows[-1]))
+        room = work.sweep.spec.compute.memory_budget - making_bytes(stage.parameters, n_rows[0], n_rows[-1])
         self.largest = max(self.largest, *(artifact.array_bytes for artifact in artifacts))
         return max(len(artifacts), room // self.largest)
 
