@@ -9,7 +9,8 @@ import numpy as np
 from orchestrator.stages.capture import CaptureParameters
 from orchestrator.stages.context.blocks import SCORES
 from orchestrator.stages.context.work import Work
-from orchestrator.stages.gram import GramParameters, making_bytes
+from orchestrator.stages.gram import GramParameters
+from orchestrator.stages.gram.costs import making_bytes
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage

@@ -135,7 +135,7 @@ def test_tiles_read_the_rows_of_shards_that_fit_once_and_others_on_both_sides(
     tiles = [stage for stage in plan.stages if stage.kind == "gram"]
     there = sum(path.stat().st_size for path in rows.values())
     assert 0.5 * there < sum(plan.cost_of(stage).read_bytes for stage in tiles) < there
-    monkeypatch.setattr("orchestrator.stages.gram.making_bytes", lambda *_: 10**8)
+    monkeypatch.setattr("orchestrator.stages.gram.costs.making_bytes", lambda *_: 10**8)
     for stage in tiles:
         sides = {stage.inputs[side][0][1] for side in ("left", "right")}
         there = sum(rows[side].stat().st_size for side in sides)
