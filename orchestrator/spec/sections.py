@@ -1,5 +1,6 @@
 """The sections of a spec: what is computed (model, task, adapter, head, kernel) and where it goes (results)."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -13,7 +14,7 @@ from ntk_dist.kernel.features import KernelKind, OutputMode
 from orchestrator.spec.labels import LabelClasses
 from orchestrator.spec.places import Folder, Place
 from orchestrator.spec.quantities import Count, First, Number, Rank, Real, Seed
-from orchestrator.spec.shorthand import ONE_OR_MORE, renamed
+from orchestrator.spec.shorthand import ONE_OR_MORE, STRENGTHS, renamed
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -247,6 +248,61 @@ class HeadSection(Section):
         return self
 
 
+MOST_STRENGTHS = 10_000
+"""Lambdas of a grid."""
+
+MOST_TIMES = 1_000
+"""Times of `kernel.flow_times`."""
+
+
+class Logspace(Section):
+    """Numbers spaced evenly on a logarithmic scale, both ends included."""
+
+    start: Real = Field(description="Smallest value.", examples=[1e-6])
+    stop: Real = Field(description="Largest value.", examples=[1.0])
+    count: Annotated[int, Number, Field(gt=0, le=MOST_STRENGTHS)] = Field(description="How many.", examples=[13])
+
+    def numbers(self) -> tuple[float, ...]:
+        """Return the numbers, each a power of ten rounded to 12 digits so that every machine gets the same."""
+        low, high = math.log10(self.start), math.log10(self.stop)
+        steps = max(1, self.count - 1)
+        exponents = (low + (high - low) * i / steps for i in range(self.count))
+        return tuple(float(f"{10.0**exponent:.12g}") for exponent in exponents)
+
+
+TimeScale = Literal["absolute", "sigma_max"]
+
+
+class FlowTimesSection(Section):
+    """The times t > 0 at which training with gradient flow and gradient descent is looked at."""
+
+    values: Annotated[tuple[Real, ...], First, ONE_OR_MORE] | None = Field(
+        None, description="The times themselves.", examples=[[1.0, 10.0, 100.0]], max_length=MOST_TIMES, min_length=1
+    )
+    logspace: Logspace | None = Field(
+        None, description="The times as a logarithmic range.", examples=[{"start": 1.0, "stop": 1e5, "count": 16}]
+    )
+    scale: TimeScale = Field(
+        "absolute",
+        description="absolute takes them as they are, in steps times the learning rate of steps that go down the "
+        "gradient of (1/2)|J d - r|^2; sigma_max in units of 1/sigma_max of each layer set's kernel.",
+        examples=["sigma_max"],
+    )
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "FlowTimesSection":
+        if (self.values is None) == (self.logspace is None):
+            raise ValueError("give either `values` or `logspace`")
+        if self.logspace is not None and self.logspace.count > MOST_TIMES:
+            raise ValueError(f"{self.logspace.count:,} times are more than {MOST_TIMES:,}: give fewer")
+        return self
+
+    def numbers(self) -> tuple[float, ...]:
+        """Return the times as given, ascending and without repeats."""
+        given = self.values if self.values is not None else self.logspace.numbers() if self.logspace else ()
+        return tuple(sorted(set(given)))
+
+
 class KernelSection(Section):
     """The kernel that is made of the Jacobian, and the numbers of its spectrum that are computed."""
 
@@ -298,9 +354,28 @@ class KernelSection(Section):
         "without for each sum, and the kernel blocks of all layer sets, also of those with few parameters.",
         examples=[True],
     )
+    contributions: Annotated[bool, Adds()] = Field(
+        False,
+        description="Write into the table `contributions` how much each block of a layer set's kernel carries of the "
+        "change of the outputs and of the weights, at every lambda. Costs a product of each block with a few dozen "
+        "vectors.",
+        examples=[True],
+    )
+    flow_times: Annotated[FlowTimesSection | None, STRENGTHS, Adds()] = Field(
+        None,
+        description="Times at which training of the linearized model, by gradient flow and by gradient descent, is "
+        "looked at without taking its steps: losses, metrics and |d| at each, without lambda and with every lambda of "
+        "the grid, into the table `flow`. A list gives the `values`, on the absolute scale. Needs `eigenvectors: "
+        "true`; further lambdas then decompose anew.",
+        examples=[{"logspace": {"start": 1.0, "stop": 1e5, "count": 16}, "scale": "sigma_max"}],
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "KernelSection":
+        if self.flow_times is not None and not self.eigenvectors:
+            possible = self.kind != "asymmetric_sign" and self.decomposition == "full"
+            fix = "set `eigenvectors: true`, or leave `flow_times` out" if possible else "leave `flow_times` out"
+            raise ValueError(f"flow_times follows training mode by mode and needs every eigenvector: {fix}")
         if self.kind == "asymmetric_sign" and self.eigenvectors:
             raise ValueError("asymmetric_sign is not symmetric and has no leave-one-out path: set "
                              "`eigenvectors: false`")  # fmt: skip
@@ -313,6 +388,9 @@ class KernelSection(Section):
         if self.kind == "asymmetric_sign" and self.additions:
             raise ValueError("additions are bounded through eigenvalues of symmetric kernels, and asymmetric_sign is "
                              "not symmetric: set `additions: false`, or `kind: sign`")  # fmt: skip
+        if self.kind == "asymmetric_sign" and self.contributions:
+            raise ValueError("contributions share out |d|, which asymmetric_sign does not have: set `contributions: "
+                             "false`, or `kind: sign`")  # fmt: skip
         return self
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.solve import SolveParameters
+from orchestrator.stages.solve.contributions import contributing
 from orchestrator.stages.solve.scalars import packed
 from orchestrator.stages.solve.solver import Solver
 from orchestrator.store.batched import Array
@@ -21,8 +22,10 @@ def compute(stage: Stage[SolveParameters], work: Work) -> Product:
     The artifact holds, for S layer sets, the `spectrum_scalars` (S,) as `packed` stores them, the arrays of `KeptPath`
     as `<name>.<set>`, `eigenvalues.<set>` among them, and the outputs before training, `initial` and `eval_initial`. A
     kernel that `kernel.decomposition: iterative` does not decompose has the arrays of `IterativeSolver.numbers` in
-    their place, and the facts of `IterativeSolver.facts`. Facts say under `fallbacks` why a set was decomposed on the
-    processor although a GPU was asked for, and under `missing_estimates` why columns are nan.
+    their place, and the facts of `IterativeSolver.facts`. With contributions there are the arrays of
+    `KeptContributions` too, and the fact `contributing` names the blocks of each set; with trajectories `flow.<set>`,
+    (numbers, 2, 1 + L, S), of the names in the fact `flow`: see `flow_numbers`. Facts say under `fallbacks` why a set
+    was decomposed on the processor although a GPU was asked for, and under `missing_estimates` why columns are nan.
     """
     solver = _solver(stage, work)
     columns: dict[str, list[Any]] = {}
@@ -36,6 +39,10 @@ def compute(stage: Stage[SolveParameters], work: Work) -> Product:
             columns.setdefault(name, []).append(value)
         arrays |= {f"{name}.{position}": values for name, values in lists.items()}
     facts |= solver.facts()
+    if stage.parameters.contributions:
+        facts["contributing"] = [contributing(groups, solver.tiles) for groups in stage.parameters.layer_sets]
+    if stage.parameters.flow is not None:
+        facts["flow"] = solver.flow_names
     columns |= _precision_errors(stage, work)
     named, scalars = packed(columns)
     facts |= named

@@ -52,7 +52,10 @@ class IterativeSolver(Solver):
             "ridge_steps": found.steps,
             "passes": K.passes,
         }
-        return scalars | self.shares, found.kept.arrays() | {
+        further = {}
+        if self.stage.parameters.contributions:
+            further = self.contributions(groups, found.kept).arrays()
+        return scalars | self.shares, found.kept.arrays() | further | {
             "largest": decomposition.largest.values,
             "largest_residuals": decomposition.largest.residuals,
             "smallest": decomposition.smallest.values,

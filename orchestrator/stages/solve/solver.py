@@ -5,16 +5,23 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from ntk_dist.arrays import FloatArray
+from ntk_dist.solvers.contributions import KeptContributions
 from ntk_dist.solvers.decomposition import Decomposition
+from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
+from ntk_dist.solvers.primal import PrimalDecomposition
 from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Work
-from orchestrator.stages.solve import SolveParameters
+from orchestrator.stages.solve import FlowParameters, SolveParameters
 from orchestrator.stages.solve.ahead import Decomposed, DecomposedAhead, coming_next
+from orchestrator.stages.solve.contributions import dual_contributions, primal_contributions
 from orchestrator.stages.solve.decomposers import decomposers_of
 from orchestrator.stages.solve.fitted_start import load_start
+from orchestrator.stages.solve.flow import Followed, flow_numbers, flow_strengths
 from orchestrator.stages.solve.split import dual_shares, primal_shares
 from orchestrator.stages.solve.stored_blocks import StoredBlocks
 from orchestrator.store.artifacts import Artifact
@@ -36,6 +43,7 @@ class Solver:
         shares: columns about the split of the kernel that was decomposed last; empty without the head.
         eigh: decomposes on a GPU; None where that is not asked for.
         decomposer: decomposes symmetric kernels, and records why a GPU did not.
+        flow_names: names of the numbers along trajectories, where those are asked for.
     """
 
     def __init__(self, stage: Stage[SolveParameters], work: Work) -> None:
@@ -57,6 +65,7 @@ class Solver:
         self.shares: dict[str, float] = {}
         self.decomposer, self.eigh = decomposers_of(stage, work)
         self._blocks = StoredBlocks(stage, work, self.problem, decomposes_ahead=self.eigh is not None)
+        self.flow_names: list[str] = []
         self._form: float | None = None  # of the targets and the kernel that was decomposed last
 
     def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
@@ -117,8 +126,6 @@ class Solver:
         return self._blocks.square(groups), self._blocks.rows(groups, borrowed=borrowed)
 
     def _decompose_primal(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
-        from ntk_dist.solvers.primal import PrimalDecomposition
-
         train, evaluation = self._features(groups)
         p = next(train()).shape[1]
         decomposition = PrimalDecomposition(train, self.problem.size, p, decompose=self.decomposer)
@@ -142,8 +149,36 @@ class Solver:
 
     def numbers(self, groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """Return the scalars of a layer set, and its arrays of any length."""
-        decomposition, rows = self.decompose(groups)
-        return self.spectrum_scalars(decomposition) | self.shares, self.keep(decomposition, rows).arrays()
+        decomposition, blocks = self.decompose(groups)
+        primal = isinstance(decomposition, PrimalDecomposition)
+        rows = blocks if primal else list(blocks)
+        kept = self.keep(decomposition, rows)
+        scalars, arrays = self.spectrum_scalars(decomposition) | self.shares, kept.arrays()
+        if self.stage.parameters.flow is not None:
+            train, evaluation = self._features(groups) if primal else (lambda: iter(()), lambda: iter(rows))
+            arrays |= self._flow(self.stage.parameters.flow, decomposition, train, evaluation)
+        weights = decomposition.weights(kept.basis) if isinstance(decomposition, PrimalDecomposition) else None
+        del decomposition  # as large as a block
+        if self.stage.parameters.contributions:
+            arrays |= self.contributions(groups, kept, weights).arrays()
+        return scalars, arrays
+
+    def contributions(
+        self, groups: Sequence[str], kept: KeptPath | KeptKrylovPath, weights: FloatArray | None = None
+    ) -> KeptContributions:
+        """Return what each block of a layer set contributes; `weights` W (p, m) are those of a kept J^T J."""
+        if weights is None:
+            return dual_contributions(groups, kept, self.tiles, self.problem.rows_per_example)
+        return primal_contributions(groups, kept.train, weights, lambda part: self._features(part)[0])
+
+    def _flow(
+        self, flow: FlowParameters, decomposition: Decomposition, train: Blocks, evaluation: Blocks
+    ) -> dict[str, FloatArray]:
+        followed = Followed(decomposition, self.problem.residual, train, evaluation)
+        lambdas = flow_strengths(flow, decomposition.trace, decomposition.size)
+        numbers = flow_numbers(flow, followed, lambdas, self.problem)
+        self.flow_names = list(numbers)
+        return {"flow": np.array(list(numbers.values()))}
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about all layer sets together, after `numbers` was called for each of them."""

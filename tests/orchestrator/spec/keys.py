@@ -4,11 +4,13 @@ from pydantic import BaseModel
 
 from orchestrator.spec.compute_section import ComputeSection, ShardingSection
 from orchestrator.spec.finetune_section import FinetuneSection
-from orchestrator.spec.grid_section import GridSection, LambdaSection, Logspace
+from orchestrator.spec.grid_section import GridSection, LambdaSection
 from orchestrator.spec.sections import (
     AdapterSection,
+    FlowTimesSection,
     HeadSection,
     KernelSection,
+    Logspace,
     ModelSection,
     ResultsSection,
     TaskSection,
@@ -20,6 +22,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "adapter": AdapterSection,
     "head": HeadSection,
     "kernel": KernelSection,
+    "kernel.flow_times": FlowTimesSection,
     "finetune": FinetuneSection,
     "grid": GridSection,
     "grid.lambdas": LambdaSection,

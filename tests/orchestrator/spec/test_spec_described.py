@@ -14,9 +14,9 @@ from orchestrator.spec.grid_section import (
     ExplicitGroups,
     ExplicitLayers,
     LambdaSection,
-    Logspace,
     SubsetsUpTo,
 )
+from orchestrator.spec.sections import FlowTimesSection, Logspace
 from tests.orchestrator.spec.keys import KEYS, SECTIONS
 from tests.root import ROOT
 
@@ -90,7 +90,7 @@ def test_the_reference_page_covers_every_field():
             assert default, key
             assert example not in ("", "?"), key
     (parts,) = (text for text in sections if text.startswith("Parts of `grid`"))
-    for part in (LambdaSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
+    for part in (LambdaSection, FlowTimesSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
         for key in part.model_fields:
             assert f"| `{key}` |" in parts, f"{part.__name__}.{key}"
 
