@@ -97,6 +97,49 @@ def device_gram_sum(
     return tile
 
 
+def device_gram_diagonals(
+    blocks: Sequence[Sequence[AnyRows]],
+    *,
+    kind: KernelKind,
+    outputs_per_example: int,
+    kernel_rows: int,
+    accumulate: Literal["float64", "float32"],
+    tf32: bool,
+    max_bytes: int,
+    device: torch.device,
+) -> FloatArray:
+    """Return for each of B blocks the sum of what `gram_diagonal` makes of its groups, (B, n, r, r).
+
+    They come to the host together, and nothing else does.
+
+    Args:
+        blocks: rows (n r R, p_g) of each group of each block; finite, as those of a tile that was made before are.
+        kind: as in `gram_diagonal`, like `outputs_per_example`, `kernel_rows` and `accumulate`.
+        outputs_per_example: R.
+        kernel_rows: r.
+        accumulate: precision of products.
+        tf32: whether factors may be rounded.
+        max_bytes: memory on the device.
+        device: where products are taken.
+    """
+    dtype = torch.float64 if accumulate == "float64" else torch.float32
+    product = _Product(kind, outputs_per_example, dtype, device)
+    height = blocks[0][0].shape[0]
+    n = height // (outputs_per_example * kernel_rows)
+    totals = torch.zeros((len(blocks), n, kernel_rows, kernel_rows), dtype=torch.float64, device=device)
+    per_column = height * (max(rows.dtype.itemsize for groups in blocks for rows in groups) + dtype.itemsize)
+    width = max(1, (max_bytes - 2 * totals.nbytes) // per_column)
+    with tf32_products(tf32):
+        for number, groups in enumerate(blocks):
+            for rows in groups:
+                for start in range(0, rows.shape[1], width):
+                    phi = product.features(rows, slice(start, min(start + width, rows.shape[1])))
+                    phi = phi.reshape(n, kernel_rows, -1)
+                    totals[number] += phi @ phi.transpose(1, 2)
+    found: FloatArray = totals.cpu().numpy()
+    return found
+
+
 @dataclass(frozen=True)
 class DeviceChunks:
     """Division of a tile into parts that fit on a device.
@@ -194,6 +237,10 @@ class _Product:
                 if side is not None:
                     _check_finite(side, first)
         block[...] = total.cpu().numpy()
+
+    def features(self, rows: AnyRows, chunk: slice) -> torch.Tensor:
+        """Return the feature rows of a chunk of columns on the left side of a tile."""
+        return self._features(self._moved(rows, chunk), sign=self.kind == "sign")
 
     def _of_chunk(
         self,

@@ -46,6 +46,34 @@ def gram_tile(
     return tile
 
 
+def gram_diagonal(
+    rows: Rows,
+    *,
+    kind: KernelKind,
+    outputs_per_example: int,
+    kernel_rows: int,
+    accumulate: Literal["float64", "float32"] = "float64",
+    max_bytes: int = 1 << 30,
+) -> FloatArray:
+    """Return each example's block on the diagonal of a symmetric kernel, (n, r, r), of Jacobian rows (n r R, p).
+
+    r is `kernel_rows`, the rows of the kernel that an example gives; everything else is as in `gram_tile`.
+
+    Raises NonFiniteError if a row holds nan or inf.
+    """
+    n = rows.shape[0] // (outputs_per_example * kernel_rows)
+    blocks = np.zeros((n, kernel_rows, kernel_rows))
+    dtype: FloatDType = np.float64 if accumulate == "float64" else np.float32
+    width = column_chunk(rows.shape[0], 0, result_size=blocks.size, max_bytes=max_bytes)
+    side: KindSide = "sign" if kind == "sign" else "raw"
+    for start in range(0, rows.shape[1], width):
+        chunk = slice(start, min(start + width, rows.shape[1]))
+        phi = _finite_features(rows, side, chunk=chunk, outputs_per_example=outputs_per_example, dtype=dtype)
+        phi = phi.reshape(n, kernel_rows, -1)
+        blocks += phi @ phi.transpose(0, 2, 1)
+    return blocks
+
+
 def column_chunk(left_rows: int, right_rows: int, *, result_size: int, max_bytes: int) -> int:
     """Return how many columns `gram_tile` takes at a time: at least one.
 

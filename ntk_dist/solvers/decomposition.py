@@ -52,11 +52,15 @@ class Decomposition(Protocol):
         leave_one_out: bool = False,
         rows_per_example: int = 1,
         start: FittedStart | None = None,
+        variance: bool = False,
+        diagonal: FloatArray | None = None,
     ) -> KeptPath:
         """Return the data from which the path of any lambda follows without this decomposition.
 
-        `rows` are blocks of what `RidgePath.eval_fit` takes, of all evaluation examples; the others are those of
-        `ridge_path`, whose numbers the kept path has to rounding. Raises KernelShapeError as `ridge_path` does.
+        `rows` are blocks of what `RidgePath.eval_fit` takes, of all evaluation examples. `variance` asks for the data
+        of predictive variances, which decompositions without eigenvectors leave None; unless `rows` are features, it
+        needs K(x, x) of their examples, `diagonal` (M_eval,). The others are those of `ridge_path`, whose numbers the
+        kept path has to rounding. Raises KernelShapeError as `ridge_path` does.
         """
 
     def quadratic_form(self, targets: FloatArray) -> float:

@@ -11,6 +11,7 @@ from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.kernel_matrix import as_lapack, check_finite
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.kept_path import KeptLeftOut, KeptPath, keep_path, mode_weights, start_in_rows, weights_basis
+from ntk_dist.solvers.kept_variance import keep_variance
 from ntk_dist.solvers.leave_one_out import block_diagonals, solve_blocks
 from ntk_dist.solvers.ridge import RidgePath, check_path, degrees_of_freedom, dual_path, lambda_major
 from ntk_dist.solvers.shifted import TridiagonalMatrix
@@ -95,20 +96,26 @@ class EigenDecomposition:
         leave_one_out: bool = False,
         rows_per_example: int = 1,
         start: FittedStart | None = None,
+        variance: bool = False,
+        diagonal: FloatArray | None = None,
     ) -> KeptPath:
         """See `Decomposition.keep`."""
-        kept = keep_path(self.matrix, self.rotated(residual), self.eigenvalues, self.rotated_back, rows)
+        blocks = list(rows)
+        kept = keep_path(self.matrix, self.rotated(residual), self.eigenvalues, self.rotated_back, blocks)
+        if variance:
+            squares = np.concatenate([(block @ self.eigenvectors) ** 2 for block in blocks])
+            kept = replace(kept, variance=keep_variance(self.eigenvalues, squares, diagonal))
         if start is not None:
             kept = kept.with_start(self.start_of(start_in_rows(start)))
         if not leave_one_out:
             return kept
         basis = weights_basis(self.eigenvalues, primal=False)
-        blocks = block_diagonals(self.eigenvectors, basis.T, rows_per_example)
+        inverses = block_diagonals(self.eigenvectors, basis.T, rows_per_example)
         changes = None
         if start is not None:
             projected = start.times_transposed(self.eigenvectors)
             changes = start.changes_through(self.eigenvectors, projected, basis.T)
-        return replace(kept, left_out=KeptLeftOut(basis, blocks, changes))
+        return replace(kept, left_out=KeptLeftOut(basis, inverses, changes))
 
     def start_of(self, columns: FloatArray | None) -> FloatArray:
         """Return a vector (M, 1) that stands for U^T X, X (M, n); nan if there is no X: see `KeptPath.start`."""

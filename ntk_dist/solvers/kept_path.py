@@ -13,31 +13,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import scipy.linalg
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.fitted_start import FittedStart
+from ntk_dist.solvers.kept_arrays import InCOrder, orthonormal_basis
+from ntk_dist.solvers.kept_variance import KeptVariance
 from ntk_dist.solvers.lambda_nodes import node_lambdas
 from ntk_dist.solvers.leave_one_out import solve_blocks
 from ntk_dist.solvers.ridge import RidgePath, check_path, degrees_of_freedom, lambda_major
 from ntk_dist.solvers.shifted import BandMatrix, QuasiTriangularMatrix, ShiftedMatrix, TridiagonalMatrix
 
-TOLERANCE = 1e-14
-"""Directions of the space that are smaller than this, relative to the largest, are rounding errors."""
-
-
-class _InCOrder:
-    """Arrays in the order that they have in a file: sums over them then have the same bits before and after."""
-
-    def __post_init__(self) -> None:
-        for each in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, each.name)
-            if isinstance(value, np.ndarray):
-                object.__setattr__(self, each.name, np.ascontiguousarray(value))
-
 
 @dataclass(frozen=True, eq=False)
-class KeptLeftOut(_InCOrder):
+class KeptLeftOut(InCOrder):
     """Kept data for leave-one-out residuals of a kernel that was decomposed with r eigenvectors.
 
     (K + lambda I)^{-1} = U diag(w) U^T is linear in its weights w, (r,), which lie in a space with a basis as well, and
@@ -56,7 +44,7 @@ class KeptLeftOut(_InCOrder):
 
 
 @dataclass(frozen=True, eq=False)
-class KeptPath(_InCOrder):
+class KeptPath(InCOrder):
     """Kept data of a decomposition of K = J J^T (M rows) or J^T J: q rows of either, k targets, m basis vectors.
 
     matrix: T, (q, q).
@@ -71,6 +59,7 @@ class KeptPath(_InCOrder):
     start: (q, n), right sides whose tr start^T (T + lambda I)^{-1} start makes the degrees of freedom that a fitted
         start adds; nan where those are not known, None without a fitted start.
     start_total: number from which that trace is subtracted where J^T J was decomposed.
+    variance: data for predictive variances, or None.
     """
 
     matrix: ShiftedMatrix
@@ -84,6 +73,7 @@ class KeptPath(_InCOrder):
     left_out: KeptLeftOut | None = None
     start: FloatArray | None = None
     start_total: float = 0.0
+    variance: KeptVariance | None = None
 
     def ridge_path(self, residual: FloatArray, lambdas: FloatArray) -> RidgePath:
         """Return the path of the residual r (M, k) that was given to the decomposition, for lambdas (L,), absolute.
@@ -156,7 +146,8 @@ class KeptPath(_InCOrder):
         own = {name: getattr(self, name) for name in _ARRAYS}
         left_out = {} if self.left_out is None else vars(self.left_out)
         start = {} if self.start is None else {"start": self.start, "start_total": np.array([self.start_total])}
-        found = self.matrix.arrays() | own | left_out | start
+        variance = {} if self.variance is None else {_VARIANCE + name: a for name, a in vars(self.variance).items()}
+        found = self.matrix.arrays() | own | left_out | start | variance
         return {name: array for name, array in found.items() if array is not None}
 
     @classmethod
@@ -172,16 +163,29 @@ class KeptPath(_InCOrder):
         left_out = None
         if "weights_basis" in arrays:
             left_out = KeptLeftOut(**{each.name: arrays.get(each.name) for each in fields(KeptLeftOut)})  # type: ignore[arg-type]
+        variance = None
+        if f"{_VARIANCE}basis" in arrays:
+            variance = KeptVariance(**{each.name: arrays[_VARIANCE + each.name] for each in fields(KeptVariance)})
         total = float(arrays["start_total"][0]) if "start_total" in arrays else 0.0
         own = {name: arrays[name] for name in _ARRAYS}
         return cls(
-            matrix, primal=primal, size=size, left_out=left_out, start=arrays.get("start"), start_total=total, **own
+            matrix,
+            primal=primal,
+            size=size,
+            left_out=left_out,
+            start=arrays.get("start"),
+            start_total=total,
+            variance=variance,
+            **own,
         )
 
     def with_start(self, start: FloatArray, *, total: float = 0.0) -> "KeptPath":
         """Return the same with the right sides of a fitted start."""
         return replace(self, start=start, start_total=total)
 
+
+_VARIANCE = "variance_"
+"""Before the names of the arrays of `KeptVariance`."""
 
 _ARRAYS = ("rotated", "basis", "train", "evaluation", "eigenvalues")
 
@@ -237,26 +241,6 @@ def mode_weights(eigenvalues: FloatArray, lambdas: FloatArray, *, primal: bool) 
     shifted = s + lambdas[:, None]
     weights: FloatArray = (s if primal else 1.0) / np.where(shifted == 0, np.nan, shifted)
     return weights
-
-
-def orthonormal_basis(columns: FloatArray) -> FloatArray:
-    """Return an orthonormal basis (q, m) of columns (q, N), which all count equally, independently of their norms.
-
-    Columns that are zero or not finite are left out. Pivoting tells how many directions there are.
-    """
-    sizes = np.linalg.norm(columns, axis=0)
-    usable = np.isfinite(sizes) & (sizes > 0)
-    if not usable.any():
-        return np.empty((len(columns), 0))
-    scaled = np.asfortranarray(columns[:, usable] / sizes[usable])
-    (reflectors, tau), R, _ = scipy.linalg.qr(scaled, mode="raw", pivoting=True, overwrite_a=True, check_finite=False)
-    diagonal = np.abs(np.diag(R))
-    m = int((diagonal > TOLERANCE * diagonal[0]).sum())
-    basis: FloatArray
-    basis, _, info = scipy.linalg.lapack.dorgqr(reflectors[:, :m], tau[:m])
-    if info:
-        raise AssertionError(f"orgqr refused its argument {-info}")
-    return basis
 
 
 def start_in_rows(start: FittedStart) -> FloatArray | None:

@@ -13,6 +13,7 @@ from ntk_dist.solvers.band import BandDecomposition, reduce_symmetric
 from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.fitted_start import FittedStart
 from ntk_dist.solvers.kept_path import KeptLeftOut, KeptPath, path_basis, weights_basis
+from ntk_dist.solvers.kept_variance import keep_variance
 from ntk_dist.solvers.leave_one_out import block_diagonals, solve_blocks
 from ntk_dist.solvers.ridge import RidgePath, check_path, degrees_of_freedom
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
@@ -109,6 +110,8 @@ class PrimalDecomposition:
         leave_one_out: bool = False,
         rows_per_example: int = 1,
         start: FittedStart | None = None,
+        variance: bool = False,
+        diagonal: FloatArray | None = None,
     ) -> KeptPath:
         """See `Decomposition.keep`: of G = Q T Q^T, `train` is J Q V."""
         gram = self._gram
@@ -116,15 +119,23 @@ class PrimalDecomposition:
         V = path_basis(gram.matrix, rotated, gram.eigenvalues)
         weights = gram.rotated_back(V)
         train = np.concatenate([block @ weights for _, block in self._blocks()])
-        evaluation = np.concatenate([block @ weights for block in rows])
+        eigen = gram if isinstance(gram, EigenDecomposition) else None
+        predicted, squares = [], []
+        for block in rows:
+            predicted.append(block @ weights)
+            if variance and eigen is not None:
+                squares.append((block @ eigen.eigenvectors) ** 2)
+        evaluation = np.concatenate(predicted)
         kept = KeptPath(gram.matrix, rotated, V, train, evaluation, self.eigenvalues, primal=True, size=self.size)
+        if squares:
+            kept = replace(kept, variance=keep_variance(gram.eigenvalues, np.concatenate(squares), None))
         features = None if start is None else self._transposed_times_start(start)
         if start is not None and features is not None:
             columns = np.hstack(list(features)) if start.linear else None
             total = start.rows_per_example * float(np.vdot(start.features, start.features))
             kept = kept.with_start(gram.start_of(columns), total=total)
-        if leave_one_out and isinstance(gram, EigenDecomposition):
-            kept = replace(kept, left_out=self._keep_left_out(gram, rows_per_example, start, features))
+        if leave_one_out and eigen is not None:
+            kept = replace(kept, left_out=self._keep_left_out(eigen, rows_per_example, start, features))
         return kept
 
     def _keep_left_out(

@@ -90,8 +90,10 @@ class ReducedDecomposition(ABC, Generic[Matrix]):
         leave_one_out: bool = False,
         rows_per_example: int = 1,
         start: FittedStart | None = None,
+        variance: bool = False,
+        diagonal: FloatArray | None = None,
     ) -> KeptPath:
-        """See `Decomposition.keep`; without eigenvectors no leave-one-out residuals are kept."""
+        """See `Decomposition.keep`; without eigenvectors neither leave-one-out residuals nor variances are kept."""
         kept = keep_path(self.matrix, self.rotated(residual), self.eigenvalues, self.rotated_back, rows)
         return kept if start is None else kept.with_start(self.start_of(start_in_rows(start)))
 

@@ -72,6 +72,8 @@ class SchurDecomposition:
         leave_one_out: bool = False,
         rows_per_example: int = 1,
         start: FittedStart | None = None,
+        variance: bool = False,
+        diagonal: FloatArray | None = None,
     ) -> KeptPath:
         """See `Decomposition.keep`: T, as large as the kernel, is kept; leave-one-out residuals are not."""
         kept = keep_path(self.matrix, self._Z.T @ residual, self.eigenvalues, lambda columns: self._Z @ columns, rows)

@@ -11,7 +11,7 @@ from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
 from orchestrator.engine.executors.bundles import BundleSizes
 from orchestrator.spec import read_spec
-from orchestrator.stages.context.blocks import SCORES, kernel_blocks
+from orchestrator.stages.context.blocks import DIAGONAL, SCORES, kernel_blocks
 from orchestrator.sweep.folder import ResultsFolder
 from tests.devices.conftest import Pretending
 from tests.devices.rows import TEXTS
@@ -101,7 +101,7 @@ def test_a_bundle_of_stages_waits_for_its_decompositions_once_and_has_the_bits_o
 
 
 @pytest.mark.parametrize("blocks", ["groups", "atoms"])
-def test_resident_rows_bring_back_blocks_scores_and_a_flag_a_batch(
+def test_resident_rows_bring_back_blocks_diagonals_scores_and_a_flag_a_batch(
     blocks: str, pretending: Pretending, tmp_path: Path, tiny_model: Path
 ):
     changes = {
@@ -119,8 +119,12 @@ def test_resident_rows_bring_back_blocks_scores_and_a_flag_a_batch(
     train, evaluation = 10, 6
     scores_bytes = 8 * (train + evaluation)  # the shards of both splits begin with example 0
     assert sum(shards.values()) <= scores_bytes
-    assert moved["bytes to the host"] <= blocks_bytes + scores_bytes + moved["batches"]
+    own = [name for tile in tiles for name in tile.names() if name.startswith(DIAGONAL)]
+    own_bytes = sum(tile.array(name).nbytes for tile in tiles for name in tile.names() if name.startswith(DIAGONAL))
+    assert own_bytes == 8 * evaluation * len(kernel_blocks(tiles[0]))
+    assert moved["bytes to the host"] <= blocks_bytes + own_bytes + scores_bytes + moved["batches"]
     n_blocks = sum(len(kernel_blocks(tile)) for tile in tiles)
     n_shards = 3 + 2
-    assert moved["waits"] <= moved["batches"] + n_blocks + n_shards
+    n_diagonals = len(own) // len(kernel_blocks(tiles[0]))  # all blocks of a tile together
+    assert moved["waits"] <= moved["batches"] + n_blocks + n_shards + n_diagonals
     assert not (results.root / "artifacts" / "capture").exists()

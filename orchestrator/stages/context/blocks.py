@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 SCORES = "scores"
 """Array of initial outputs f_0, (examples, rows per example): of the examples of a capture, of the rows of a tile."""
 
+DIAGONAL = "diagonal:"
+"""Before the name of a block: each row's example's own block of K(eval, eval), (examples, r, r)."""
+
 BLOCK_BYTES = 32 << 20
 """Memory of a block of feature rows; fixed, because it is part of the order of sums."""
 
@@ -83,7 +86,7 @@ def _read_sum(tile: Artifact, blocks: Sequence[str], height: int, width: int) ->
 
 def kernel_blocks(tile: Artifact) -> list[str]:
     """Return the names of the blocks that a tile holds, in the order of the store."""
-    return [name for name in tile.names() if name != SCORES]
+    return [name for name in tile.names() if name != SCORES and not name.startswith(DIAGONAL)]
 
 
 def tile_places(

@@ -32,6 +32,8 @@ class GramParameters:
         threads: processors that compute it.
         rows, columns: examples of the rows of the tile, and of its columns.
         blocks: groups of parameters of each block of the tile.
+        own_rows: rows of the kernel of an example whose products with each other are stored too, of the examples of the
+            rows; 0 for none.
         kernel_device: device that computes it.
     """
 
@@ -42,6 +44,7 @@ class GramParameters:
     rows: int
     columns: int
     blocks: tuple[Block, ...]
+    own_rows: int
     kernel_device: KernelDevice
 
 
@@ -51,7 +54,8 @@ def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
     left, right = p.rows * sizes.rows_per_example, p.columns * sizes.rows_per_example
     groups = {group for block in p.blocks for group in block}
     parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
-    written = left * right // p.outputs_per_example**2 * 8 * len(p.blocks)
+    kernel_rows = left // p.outputs_per_example
+    written = 8 * len(p.blocks) * kernel_rows * (right // p.outputs_per_example + p.own_rows)
     once = left if stage.inputs["left"] == stage.inputs["right"] else left + right
     read = 0 if stage.within else once * parameters * sizes.row_bytes
     memory, device = _memory(stage, variant)
@@ -146,10 +150,16 @@ def tile(
         rows=left.parameters.stop - left.parameters.start,
         columns=right.parameters.stop - right.parameters.start,
         blocks=tuple(blocks),
+        own_rows=scope.variant.sizes.kernel_rows_per_example if _has_diagonal(left, right, spec.kernel.kind) else 0,
         kernel_device=KernelDevice.of(spec.compute),
     )
     within = () if together is None else (left,) if left is right else (left, right)
     return Stage(GRAM, parameters, {"left": (left.ref,), "right": (right.ref,)}, within, together)
+
+
+def _has_diagonal(left: Stage[CaptureParameters], right: Stage[CaptureParameters], kind: KernelKind) -> bool:
+    """Tell whether a tile holds K(x, x) of the examples of its rows: one tile does of each evaluation example."""
+    return left.parameters.split == "eval" and right.parameters.start == 0 and kind != "asymmetric_sign"
 
 
 def tiles_between(
@@ -168,7 +178,7 @@ def tiles_between(
 GRAM = StageKind(
     name="gram",
     parameters=GramParameters,
-    version=3,
+    version=4,
     meaning="multiplies the rows of two shards: a tile of each kernel block",
     module="orchestrator.stages.gram.compute",
     plan=plan,

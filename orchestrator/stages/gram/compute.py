@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from orchestrator.stages.context.blocks import SCORES
+import numpy as np
+
+from orchestrator.stages.context.blocks import DIAGONAL, SCORES
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.gram import GramParameters
 from orchestrator.stages.gram.shards import HeldShards, Shard
@@ -21,7 +23,8 @@ def compute(stage: Stage[GramParameters], work: Work) -> Product:
     """Multiply the Jacobian rows of two shards, block by block.
 
     The artifact holds an array a block, the sum over its groups, and `scores`, the initial outputs of the examples of
-    the rows. The facts hold the ranges of examples, [start, stop), of the rows and the columns of the tiles.
+    the rows; where `own_rows` asks for them, for each block also `diagonal:<block>`, those examples' own blocks. The
+    facts hold the ranges of examples, [start, stop), of the rows and the columns of the tiles.
     """
     left, right = work.shared(HeldShards).sides(stage, work)
     p = stage.parameters
@@ -29,12 +32,24 @@ def compute(stage: Stage[GramParameters], work: Work) -> Product:
     rows, columns = int(left.facts["rows"]) // outputs, int(right.facts["rows"]) // outputs
     multiply = _multiply(stage, work)
     scores = left.scores
-    layout = {block_name(block): ("float64", (rows, columns)) for block in p.blocks}
-    file = work.new_arrays(stage, layout | {SCORES: (scores.dtype.name, scores.shape)})
+    file = work.new_arrays(stage, _layout(p, (rows, columns)) | {SCORES: (scores.dtype.name, scores.shape)})
     for block in p.blocks:
         file.write({block_name(block): multiply([_rows(left, right, group) for group in block])})
+    if p.own_rows:
+        found = _diagonals(stage, work, [[left.rows(group) for group in block] for block in p.blocks])
+        names = [DIAGONAL + block_name(block) for block in p.blocks]
+        file.write(dict(zip(names, found, strict=True)))
     file.write({SCORES: scores})
     return Product({"rows": _examples(left), "columns": _examples(right)}, file)
+
+
+def _layout(p: GramParameters, tile: tuple[int, int]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return dtypes and shapes of the arrays of blocks, of tiles of a shape."""
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {block_name(block): ("float64", tile) for block in p.blocks}
+    if p.own_rows:
+        own = (tile[0] // p.own_rows, p.own_rows, p.own_rows)
+        layout |= {DIAGONAL + block_name(block): ("float64", own) for block in p.blocks}
+    return layout
 
 
 def _rows(left: Shard, right: Shard, group: str) -> "tuple[AnyRows, AnyRows]":
@@ -48,23 +63,13 @@ def _multiply(stage: Stage[GramParameters], work: Work) -> "Callable[[Sequence[t
 
     It takes the Jacobian rows of both sides of each group of the block.
     """
-    p = stage.parameters
-    options: dict[str, Any] = {
-        "kind": p.kind,
-        "outputs_per_example": p.outputs_per_example,
-        "accumulate": p.gram_dtype,
-    }
-    if p.kernel_device.device_bytes is not None:
+    if stage.parameters.kernel_device.device_bytes is not None:
         from ntk_dist.kernel.device_gram import device_gram_sum
 
-        return partial(
-            device_gram_sum,
-            **options,
-            tf32=p.kernel_device.tf32,
-            max_bytes=work.halved(p.kernel_device.device_bytes),
-            device=work.use_device(p.kernel_device.device),
-        )
+        return partial(device_gram_sum, **_on_a_device(stage, work))
     from ntk_dist.kernel.gram import gram_tile
+
+    options = _options(stage)
 
     def tile(left: "AnyRows", right: "AnyRows") -> "FloatArray":
         max_bytes = workspace_bytes(left.shape[0], right.shape[0], work.halved(COLUMNS_AT_ONCE))
@@ -77,6 +82,41 @@ def _multiply(stage: Stage[GramParameters], work: Work) -> "Callable[[Sequence[t
         return total
 
     return on_the_cpu
+
+
+def _diagonals(stage: Stage[GramParameters], work: Work, blocks: "Sequence[Sequence[AnyRows]]") -> "FloatArray":
+    """Return for each of B blocks the products of each example's own rows, (B, n, r, r), given its groups' rows."""
+    r = stage.parameters.own_rows
+    if stage.parameters.kernel_device.device_bytes is not None:
+        from ntk_dist.kernel.device_gram import device_gram_diagonals
+
+        return device_gram_diagonals(blocks, kernel_rows=r, **_on_a_device(stage, work))
+    from ntk_dist.kernel.gram import gram_diagonal
+
+    options = _options(stage) | {"kernel_rows": r}
+
+    def of(rows: "AnyRows") -> "FloatArray":
+        max_bytes = workspace_bytes(rows.shape[0], r, work.halved(COLUMNS_AT_ONCE))
+        return gram_diagonal(cast("Rows", rows), **options, max_bytes=max_bytes)
+
+    return np.stack([sum(map(of, groups[1:]), start=of(groups[0])) for groups in blocks])
+
+
+def _options(stage: Stage[GramParameters]) -> dict[str, Any]:
+    """Return the arguments of products that every device takes."""
+    p = stage.parameters
+    return {"kind": p.kind, "outputs_per_example": p.outputs_per_example, "accumulate": p.gram_dtype}
+
+
+def _on_a_device(stage: Stage[GramParameters], work: Work) -> dict[str, Any]:
+    """Return the arguments of products on a device."""
+    device = stage.parameters.kernel_device
+    assert device.device_bytes is not None
+    return _options(stage) | {
+        "tf32": device.tf32,
+        "max_bytes": work.halved(device.device_bytes),
+        "device": work.use_device(device.device),
+    }
 
 
 def _examples(shard: Shard) -> list[int]:

@@ -139,6 +139,13 @@ _PREDICTIONS = (
     Column("example", COUNT, "row of the evaluation example in its split, counted from 0"),
     Column("output", COUNT, "output, counted from 0; the margin is output 0"),
     Column("prediction", REAL, "f_0 + J d"),
+    Column(
+        "predictive_variance",
+        REAL,
+        "variance of the prediction under the Gaussian process of log_evidence, (t/lambda) [k(x,x) - k(x) (K + lambda "
+        "I)^-1 k(x)']; null where log_evidence is, and without kernel.eigenvectors",
+    ),
+    Column("observation_variance", REAL, "that of a label, predictive_variance + t"),
 )
 
 

@@ -14,6 +14,9 @@ from orchestrator.sweep.blocks import blocks_within
 
 Blocks = Callable[[], Iterator[FloatArray]]
 
+STRIP_ROWS = 128
+"""Rows of a strip: few enough to leave little of the other triangle, and many enough to multiply them fast."""
+
 
 def dual_contributions(
     groups: Sequence[str], kept: KeptPath | KeptKrylovPath, tiles: Sequence[Artifact], rows_per_example: int
@@ -34,14 +37,34 @@ def dual_contributions(
     blocks = contributing(groups, tiles)
     forms = np.zeros((len(blocks), t, m, m))
     for tile, rows, columns in tile_places(tiles, (M, M), rows_per_example):
-        right = side_by_side[columns]
-        for form, name in zip(forms, blocks, strict=True):
+        for number, name in enumerate(blocks):
             block = tile.array(name)[: rows.stop - rows.start, : columns.stop - columns.start]
-            product = (block @ right).reshape(-1, t, m)
-            for target in range(t):
-                part = bases[rows, target].T @ product[:, target]
-                form[target] += part if rows == columns else part + part.T
+            for part, beside in _strips(rows, columns):
+                left, right = side_by_side[rows][part], side_by_side[columns]
+                forms[number] += _of_targets(left, block[part, beside] @ right[beside], t, transposed=True)
+                if rows == columns:
+                    forms[number] += _of_targets(left, block[part, part] @ right[part], t, transposed=False)
     return KeptContributions(forms)
+
+
+def _strips(rows: slice, columns: slice) -> Iterator[tuple[slice, slice]]:
+    """Yield parts of a tile's rows with the columns that stand for the other triangle too.
+
+    A tile on the diagonal is its own transpose: of that only what lies left of the diagonal blocks is multiplied.
+    """
+    size = rows.stop - rows.start
+    if rows != columns:
+        yield slice(0, size), slice(0, columns.stop - columns.start)
+        return
+    for start in range(0, size, STRIP_ROWS):
+        yield slice(start, min(start + STRIP_ROWS, size)), slice(0, start)
+
+
+def _of_targets(left: FloatArray, product: FloatArray, t: int, *, transposed: bool) -> FloatArray:
+    """Return W^T P of each target, (t, m, m), with its transpose added where asked, for W and P (rows, t m)."""
+    W, P = (each.reshape(len(each), t, -1).transpose(1, 0, 2) for each in (left, product))
+    found: FloatArray = np.matmul(W.transpose(0, 2, 1), P)
+    return found + found.transpose(0, 2, 1) if transposed else found
 
 
 def primal_contributions(

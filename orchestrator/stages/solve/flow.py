@@ -11,10 +11,8 @@ from ntk_dist.solvers.primal import PrimalDecomposition
 from ntk_dist.solvers.trajectory import Trajectory, gradient_descent, gradient_flow
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import FlowParameters
+from orchestrator.stages.solve.flow_memory import TRAINED_BY, lambdas_at_once
 from orchestrator.stages.solve.path import Strengths
-
-TRAINED_BY = ("flow", "descent")
-"""Ways of training, in the order of the array."""
 
 MOST_STEPS = 2**53
 """Steps beyond which float64 cannot count."""
@@ -44,20 +42,29 @@ class Followed:
             raise AssertionError("training is followed with all eigenvectors")
         self._eigen = eigen
 
-    def at(self, lambdas: FloatArray, times: FloatArray, trained_by: str) -> Trajectory:
-        """Return the way at times (S,) for lambdas (L,); of gradient descent with steps of `step_sizes`."""
-        if trained_by == "flow":
-            return gradient_flow(self._eigen, self._right, lambdas, times)
-        (size,) = step_sizes(self.sigma_max, lambdas)
-        return gradient_descent(self._eigen, self._right, lambdas, float(size), steps(times, size).astype(np.int64))
+    def along(self, lambdas: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return r - J d, (2, L, S, M, k), J_eval d, (2, L, S, M_eval, k), and |d|^2, (2, L, S).
 
-    def outputs(self, way: Trajectory) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return r - J d (S, L, M, k), J_eval d (S, L, M_eval, k) and |d|^2 (S, L) along a way."""
-        d = way.dual_coefficients  # weights (S, L, p, k) where J^T J was decomposed
+        The first axis is `TRAINED_BY`; lambdas (L,) and times (S,) are absolute.
+        """
+        flow = gradient_flow(self._eigen, self._right, lambdas, times)
+        ways = [[_of_lambda(flow, i) for i in range(len(lambdas))]]
+        ways.append([self._descent(lambdas[i : i + 1], times) for i in range(len(lambdas))])
+        left, d, squares = (np.array([[each[part] for each in way] for way in ways]) for part in range(3))
         evaluated = _applied(self._evaluation(), d)
         if not self._primal:
-            return way.train_residuals, evaluated, way.squared_distance
-        return self._residual - _applied(self._train(), d), evaluated, np.einsum("slpk,slpk->sl", d, d)
+            return left, evaluated, squares
+        # the coefficients of J^T r are the weights themselves
+        return self._residual - _applied(self._train(), d), evaluated, np.einsum("wlspk,wlspk->wls", d, d)
+
+    def _descent(self, shift: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        (size,) = step_sizes(self.sigma_max, shift)
+        counts = steps(times, size).astype(np.int64)
+        return _of_lambda(gradient_descent(self._eigen, self._right, shift, float(size), counts), 0)
+
+
+def _of_lambda(way: Trajectory, i: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    return way.train_residuals[:, i], way.dual_coefficients[:, i], way.squared_distance[:, i]
 
 
 def step_sizes(sigma_max: float, lambdas: FloatArray) -> FloatArray:
@@ -92,26 +99,31 @@ def flow_numbers(
     if not followed.sigma_max:
         return {"train_loss": np.full(shape, np.nan)}
     times, found = flow_moments(flow, followed.sigma_max), dict[str, FloatArray]()
-    for i, trained_by in enumerate(TRAINED_BY):
-        for j in range(len(lambdas)):
-            left, evaluated, squares = followed.outputs(followed.at(lambdas[j : j + 1], times, trained_by))
-            for name, values in _numbers(left[:, 0], evaluated[:, 0], squares[:, 0], problem).items():
-                found.setdefault(name, np.empty(shape))[i, j] = values
+    at_once = lambdas_at_once(flow, problem.size, problem.eval_size, problem.residual.shape[1])
+    for start in range(0, len(lambdas), at_once):
+        part = slice(start, start + at_once)
+        for name, values in _numbers(*followed.along(lambdas[part], times), problem).items():
+            found.setdefault(name, np.empty(shape))[:, part] = values
     return found
 
 
 def _numbers(left: FloatArray, evaluated: FloatArray, squares: FloatArray, problem: Problem) -> dict[str, FloatArray]:
     predictions = problem.eval_initial + evaluated
     errors = problem.eval_targets - predictions
+
+    def measured(split: str, outputs: FloatArray) -> dict[str, FloatArray]:
+        found = problem.metrics(split, outputs.reshape(-1, *outputs.shape[3:]))
+        return {name: values.reshape(squares.shape) for name, values in found.items()}
+
     return {
-        "train_loss": np.einsum("smk,smk->s", left, left) / (2 * problem.n_train),
-        "eval_loss": np.einsum("smk,smk->s", errors, errors) / (2 * problem.n_eval),
+        "train_loss": np.einsum("wlsmk,wlsmk->wls", left, left) / (2 * problem.n_train),
+        "eval_loss": np.einsum("wlsmk,wlsmk->wls", errors, errors) / (2 * problem.n_eval),
         "parameter_distance": np.sqrt(squares),
-        **problem.metrics("train", problem.targets - left),
-        **problem.metrics("eval", predictions),
+        **measured("train", problem.targets - left),
+        **measured("eval", predictions),
     }
 
 
 def _applied(blocks: Iterable[FloatArray], columns: FloatArray) -> FloatArray:
-    """Return the products (S, L, rows, k) of blocks of rows, one below the other, with columns (S, L, q, k)."""
-    return np.concatenate([np.tensordot(columns, block, axes=(2, 1)).swapaxes(2, 3) for block in blocks], axis=2)
+    """Return the products (2, L, S, rows, k) of blocks of rows, one below the other, with columns (2, L, S, q, k)."""
+    return np.concatenate([np.tensordot(columns, block, axes=(3, 1)).swapaxes(3, 4) for block in blocks], axis=3)

@@ -12,7 +12,8 @@ from orchestrator.stages.base.constants import solve_constants
 from orchestrator.stages.base.tables import Rows
 from orchestrator.stages.context.finished import Finished
 from orchestrator.stages.context.problem import Problem
-from orchestrator.stages.solve.flow import TRAINED_BY, flow_moments, flow_strengths, step_sizes, steps
+from orchestrator.stages.solve.flow import flow_moments, flow_strengths, step_sizes, steps
+from orchestrator.stages.solve.flow_memory import TRAINED_BY
 from orchestrator.stages.solve.further_columns import REMAINDERS
 from orchestrator.stages.solve.path import Strengths, read_kept
 from orchestrator.stages.solve.rows import distinct, problem_in

@@ -43,7 +43,9 @@ class SolveSize:
         if self.kernel.kind == "asymmetric_sign":
             numbers += q * q
         elif self.kernel.eigenvectors:
-            numbers += min(q, self._spanning // self.targets) * (q + self.M * self.rows_per_example)
+            weights = min(q, self._spanning // self.targets)
+            numbers += weights * (q + self.M * self.rows_per_example)
+            numbers += weights * (q + self.M_eval) + self.M_eval  # of predictive variances
         return 8 * numbers
 
     @property

@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
-from ntk_dist.solvers.evidence import log_evidence
+from ntk_dist.solvers.evidence import log_evidence, prior_variance
 from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.ridge import RidgePath
@@ -26,10 +26,13 @@ class LambdaPath:
     Attributes:
         columns: values for each lambda, (L,) each, by column of `cells`.
         predictions: outputs for the evaluation examples, (L, M_eval, k).
+        variances: predictive variances of these outputs, (L, M_eval), and of their labels, which have the noise's
+            too; None where none are kept.
     """
 
     columns: dict[str, FloatArray]
     predictions: FloatArray
+    variances: tuple[FloatArray, FloatArray] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,16 @@ def follow(
         columns["ridge_residual"] = kept.solve_residuals(path)
     elif EVIDENCE not in missing:
         columns[EVIDENCE] = log_evidence(path, problem.residual, kept.eigenvalues)
-    return LambdaPath(columns, predictions)
+    return LambdaPath(columns, predictions, _variances(kept, path, problem.residual))
+
+
+def _variances(
+    kept: KeptPath | KeptKrylovPath, path: RidgePath, residual: FloatArray
+) -> tuple[FloatArray, FloatArray] | None:
+    if isinstance(kept, KeptKrylovPath) or kept.variance is None:
+        return None
+    of_output = kept.variance.predictive_variance(path, residual, kept.eigenvalues)
+    return of_output, of_output + prior_variance(path, residual)[:, None]
 
 
 def path_columns(

@@ -133,5 +133,17 @@ def predictions_rows(finished: Finished) -> Iterator[Rows]:
                 "example": np.tile(np.repeat(rows, outputs), len(lambdas)),
                 "output": np.tile(np.arange(outputs), len(rows) * len(lambdas)),
                 "prediction": values.ravel(),
+                **_variance_columns(path),
             }
             yield Rows(columns, per_cell * len(lambdas))
+
+
+def _variance_columns(path: LambdaPath) -> dict[str, Any]:
+    """Return the variances of the predictions of a path, (L M_eval k,), or None for each where there are none."""
+    k = path.predictions.shape[-1]
+    found = path.variances or (None, None)
+    names = ("predictive_variance", "observation_variance")
+    return {
+        name: None if of is None else np.repeat(of[..., None], k, axis=-1).ravel()
+        for name, of in zip(names, found, strict=True)
+    }

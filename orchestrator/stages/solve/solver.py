@@ -26,7 +26,7 @@ from orchestrator.stages.solve.split import dual_shares, primal_shares
 from orchestrator.stages.solve.stored_blocks import StoredBlocks
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
-from orchestrator.sweep.error_estimates import missing_estimates
+from orchestrator.sweep.error_estimates import EVIDENCE, missing_estimates
 
 Blocks = Callable[[], Iterator[FloatArray]]
 
@@ -152,16 +152,16 @@ class Solver:
         decomposition, blocks = self.decompose(groups)
         primal = isinstance(decomposition, PrimalDecomposition)
         rows = blocks if primal else list(blocks)
-        kept = self.keep(decomposition, rows)
+        kept = self.keep(decomposition, rows, variance_of=groups if self._has_variances else None)
         scalars, arrays = self.spectrum_scalars(decomposition) | self.shares, kept.arrays()
         if self.stage.parameters.flow is not None:
             train, evaluation = self._features(groups) if primal else (lambda: iter(()), lambda: iter(rows))
             arrays |= self._flow(self.stage.parameters.flow, decomposition, train, evaluation)
+        if not self.stage.parameters.contributions:
+            return scalars, arrays
         weights = decomposition.weights(kept.basis) if isinstance(decomposition, PrimalDecomposition) else None
         del decomposition  # as large as a block
-        if self.stage.parameters.contributions:
-            arrays |= self.contributions(groups, kept, weights).arrays()
-        return scalars, arrays
+        return scalars, arrays | self.contributions(groups, kept, weights).arrays()
 
     def contributions(
         self, groups: Sequence[str], kept: KeptPath | KeptKrylovPath, weights: FloatArray | None = None
@@ -184,14 +184,30 @@ class Solver:
         """Return the facts about all layer sets together, after `numbers` was called for each of them."""
         return {}
 
-    def keep(self, decomposition: Decomposition, rows: Iterable[FloatArray]) -> KeptPath:
-        """Return the stored part of a decomposition; `rows` are those from which evaluation outputs are predicted."""
+    @property
+    def _has_variances(self) -> bool:
+        """Whether predictive variances are kept: where there is an evidence, and eigenvectors give them."""
+        return EVIDENCE not in self.missing and self.kernel.eigenvectors
+
+    def keep(
+        self, decomposition: Decomposition, rows: Iterable[FloatArray], variance_of: Sequence[str] | None = None
+    ) -> KeptPath:
+        """Return the stored part of a decomposition.
+
+        Args:
+            decomposition: of the kernel of a layer set.
+            rows: those from which evaluation outputs are predicted.
+            variance_of: the groups of the layer set, for which predictive variances are kept; None keeps none.
+        """
+        dual = self.stage.parameters.method == "dual"
         return decomposition.keep(
             self.problem.residual,
             rows,
             leave_one_out="leave_one_out_loss" not in self.missing,
             rows_per_example=self.problem.rows_per_example,
             start=self.start,
+            variance=variance_of is not None,
+            diagonal=self._blocks.diagonal(variance_of) if dual and variance_of is not None else None,
         )
 
     def spectrum_scalars(self, decomposition: Decomposition) -> dict[str, float]:

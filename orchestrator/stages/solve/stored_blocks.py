@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+
 from ntk_dist.arrays import FloatArray
-from orchestrator.stages.context.blocks import kernel_blocks
+from orchestrator.stages.context.blocks import DIAGONAL, kernel_blocks
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
@@ -12,6 +14,7 @@ from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.stages.solve.sums import KernelSums, summation_order
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
+from orchestrator.sweep.blocks import blocks_within
 
 
 class StoredBlocks:
@@ -40,6 +43,18 @@ class StoredBlocks:
         tiles, problem = self._work.inputs(self._stage, "eval_tiles"), self._problem
         order, shape = summation_order(groups, kernel_blocks(self._tiles[0])), (problem.eval_size, problem.size)
         return self._sums.rows(tiles, order, shape, problem.rows_per_example, borrowed=borrowed)
+
+    def diagonal(self, groups: Sequence[str]) -> FloatArray | None:
+        """Return K(x, x) of the evaluation rows x, (M_eval,); None where the kernel is not symmetric."""
+        if not self._symmetric:
+            return None
+        firsts = [tile for tile in self._work.inputs(self._stage, "eval_tiles") if tile.facts["columns"][0] == 0]
+        found = []
+        for tile in firsts:
+            names = [DIAGONAL + block for block in blocks_within(groups, kernel_blocks(tile))]
+            own: FloatArray = np.sum([tile.array(name) for name in names], axis=0)
+            found.append(np.einsum("nii->ni", own).ravel())
+        return np.concatenate(found)
 
     @cached_property
     def room(self) -> int:

@@ -4,11 +4,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ntk_dist.errors import NonFiniteError
-from ntk_dist.kernel.gram import column_chunk, gram_tile
+from ntk_dist.kernel.device_gram import device_gram_diagonals
+from ntk_dist.kernel.gram import column_chunk, gram_diagonal, gram_tile
 from ntk_dist.kernel.kernel_matrix import KernelShapeError
 
 
@@ -114,3 +116,31 @@ def test_names_the_row_that_is_not_finite(bad, kind, side):
 def test_refuses_rows_of_different_groups():
     with pytest.raises(KernelShapeError, match="same group"):
         tile(rows(0, 2, 3), rows(0, 2, 4))
+
+
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.sampled_from(["sgd", "sign"]),
+    st.sampled_from([1, 700, 20_000]),
+)
+def test_the_blocks_on_the_diagonal_are_those_of_the_whole_product(seed, n, r, R, p, kind, max_bytes):
+    J = np.random.default_rng(seed).standard_normal((n * r * R, p)).astype(np.float32)
+    found = gram_diagonal(J, kind=kind, outputs_per_example=R, kernel_rows=r, max_bytes=max_bytes)
+    whole = gram_tile(J, J.copy(), kind=kind, outputs_per_example=R).reshape(n, r, n, r)
+    np.testing.assert_allclose(found, whole[np.arange(n), :, np.arange(n)], rtol=1e-12, atol=1e-12 * p)
+    on_device = device_gram_diagonals(
+        [[J], [J, J]], kind=kind, outputs_per_example=R, kernel_rows=r, accumulate="float64", tf32=False,
+        max_bytes=max_bytes, device=torch.device("cpu"),
+    )  # fmt: skip
+    np.testing.assert_allclose(on_device, [found, 2 * found], rtol=1e-12, atol=1e-12 * p)
+
+
+def test_the_diagonal_names_the_row_that_is_not_finite():
+    J = np.ones((4, 3))
+    J[2, 1] = np.inf
+    with pytest.raises(NonFiniteError, match="Jacobian row 2"):
+        gram_diagonal(J, kind="sign", outputs_per_example=1, kernel_rows=2)
