@@ -12,9 +12,10 @@ from pydantic_core import PydanticUndefined
 from orchestrator.documents.writing import to_yaml
 from orchestrator.spec.bounds import bounds_of
 from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, LambdaSection, SubsetsUpTo
+from orchestrator.spec.listed import FlowTimesSection, Logspace
 from orchestrator.spec.model import Spec
 from orchestrator.spec.schema import schema_comment
-from orchestrator.spec.sections import FlowTimesSection, Logspace, Section
+from orchestrator.spec.section import Section
 
 WIDTH = 100
 

@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from orchestrator.spec.listed import MOST_STRENGTHS, Logspace
 from orchestrator.spec.quantities import Count, First, Layer, Number, Rank, Real, Seed
-from orchestrator.spec.sections import MOST_STRENGTHS, Logspace, Name, Section, TaskSection
+from orchestrator.spec.section import Section
+from orchestrator.spec.sections import Name, TaskSection
 from orchestrator.spec.shorthand import CHOICES, ONE_OR_MORE, SETS, STRENGTHS, seeds_listed
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.spec.grid_section import LambdaScale
-from orchestrator.spec.sections import TimeScale
+from orchestrator.spec.listed import TimeScale
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.solve.columns import DENSITIES, PREDICTIONS, RIDGE_COLUMNS, SPECTRA, SPECTRUM_COLUMNS

@@ -9,7 +9,6 @@ from typing import Any
 
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.solve import SolveParameters
-from orchestrator.stages.solve.contributions import contributing
 from orchestrator.stages.solve.scalars import packed
 from orchestrator.stages.solve.solver import Solver
 from orchestrator.store.batched import Array
@@ -38,11 +37,7 @@ def compute(stage: Stage[SolveParameters], work: Work) -> Product:
         for name, value in numbers.items():
             columns.setdefault(name, []).append(value)
         arrays |= {f"{name}.{position}": values for name, values in lists.items()}
-    facts |= solver.facts()
-    if stage.parameters.contributions:
-        facts["contributing"] = [contributing(groups, solver.tiles) for groups in stage.parameters.layer_sets]
-    if stage.parameters.flow is not None:
-        facts["flow"] = solver.flow_names
+    facts |= solver.facts() | solver.beside.facts()
     columns |= _precision_errors(stage, work)
     named, scalars = packed(columns)
     facts |= named

@@ -5,23 +5,19 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from ntk_dist.arrays import FloatArray
-from ntk_dist.solvers.contributions import KeptContributions
 from ntk_dist.solvers.decomposition import Decomposition
-from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.primal import PrimalDecomposition
 from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Work
-from orchestrator.stages.solve import FlowParameters, SolveParameters
+from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.ahead import Decomposed, DecomposedAhead, coming_next
-from orchestrator.stages.solve.contributions import dual_contributions, primal_contributions
+from orchestrator.stages.solve.beside import Beside
 from orchestrator.stages.solve.decomposers import decomposers_of
 from orchestrator.stages.solve.fitted_start import load_start
-from orchestrator.stages.solve.flow import Followed, flow_numbers, flow_strengths
+from orchestrator.stages.solve.scalars import summary_settings
 from orchestrator.stages.solve.split import dual_shares, primal_shares
 from orchestrator.stages.solve.stored_blocks import StoredBlocks
 from orchestrator.store.artifacts import Artifact
@@ -43,7 +39,7 @@ class Solver:
         shares: columns about the split of the kernel that was decomposed last; empty without the head.
         eigh: decomposes on a GPU; None where that is not asked for.
         decomposer: decomposes symmetric kernels, and records why a GPU did not.
-        flow_names: names of the numbers along trajectories, where those are asked for.
+        beside: computes what a decomposition gives beside spectrum and path.
     """
 
     def __init__(self, stage: Stage[SolveParameters], work: Work) -> None:
@@ -65,10 +61,10 @@ class Solver:
         self.shares: dict[str, float] = {}
         self.decomposer, self.eigh = decomposers_of(stage, work)
         self._blocks = StoredBlocks(stage, work, self.problem, decomposes_ahead=self.eigh is not None)
-        self.flow_names: list[str] = []
+        self.beside = Beside(stage.parameters, self.problem, self.tiles, self._features)
         self._form: float | None = None  # of the targets and the kernel that was decomposed last
 
-    def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
+    def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterable[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
         if self.stage.parameters.method == "primal":
             return self._decompose_primal(groups)
@@ -83,7 +79,7 @@ class Solver:
             rows_per_example=self.problem.rows_per_example,
             symmetric=self.symmetric,
         )
-        return self.decomposition_of(K, self._with_those_ahead(K, groups)), iter([rows])
+        return self.decomposition_of(K, self._with_those_ahead(K, groups)), [rows]
 
     def _with_those_ahead(self, K: FloatArray, groups: Sequence[str]) -> Decomposed | None:
         """Return eigenvalues and eigenvectors of K (M, M) if a GPU decomposes several kernels together; else None."""
@@ -125,7 +121,7 @@ class Solver:
         """
         return self._blocks.square(groups), self._blocks.rows(groups, borrowed=borrowed)
 
-    def _decompose_primal(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
+    def _decompose_primal(self, groups: Sequence[str]) -> tuple[Decomposition, Iterable[FloatArray]]:
         train, evaluation = self._features(groups)
         p = next(train()).shape[1]
         decomposition = PrimalDecomposition(train, self.problem.size, p, decompose=self.decomposer)
@@ -149,36 +145,10 @@ class Solver:
 
     def numbers(self, groups: Sequence[str]) -> tuple[dict[str, Any], dict[str, FloatArray]]:
         """Return the scalars of a layer set, and its arrays of any length."""
-        decomposition, blocks = self.decompose(groups)
-        primal = isinstance(decomposition, PrimalDecomposition)
-        rows = blocks if primal else list(blocks)
+        decomposition, rows = self.decompose(groups)
         kept = self.keep(decomposition, rows, variance_of=groups if self._has_variances else None)
-        scalars, arrays = self.spectrum_scalars(decomposition) | self.shares, kept.arrays()
-        if self.stage.parameters.flow is not None:
-            train, evaluation = self._features(groups) if primal else (lambda: iter(()), lambda: iter(rows))
-            arrays |= self._flow(self.stage.parameters.flow, decomposition, train, evaluation)
-        if not self.stage.parameters.contributions:
-            return scalars, arrays
-        weights = decomposition.weights(kept.basis) if isinstance(decomposition, PrimalDecomposition) else None
-        del decomposition  # as large as a block
-        return scalars, arrays | self.contributions(groups, kept, weights).arrays()
-
-    def contributions(
-        self, groups: Sequence[str], kept: KeptPath | KeptKrylovPath, weights: FloatArray | None = None
-    ) -> KeptContributions:
-        """Return what each block of a layer set contributes; `weights` W (p, m) are those of a kept J^T J."""
-        if weights is None:
-            return dual_contributions(groups, kept, self.tiles, self.problem.rows_per_example)
-        return primal_contributions(groups, kept.train, weights, lambda part: self._features(part)[0])
-
-    def _flow(
-        self, flow: FlowParameters, decomposition: Decomposition, train: Blocks, evaluation: Blocks
-    ) -> dict[str, FloatArray]:
-        followed = Followed(decomposition, self.problem.residual, train, evaluation)
-        lambdas = flow_strengths(flow, decomposition.trace, decomposition.size)
-        numbers = flow_numbers(flow, followed, lambdas, self.problem)
-        self.flow_names = list(numbers)
-        return {"flow": np.array(list(numbers.values()))}
+        beside = self.beside.arrays(groups, kept, decomposition, rows)
+        return self.spectrum_scalars(decomposition) | self.shares, kept.arrays() | beside
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about all layer sets together, after `numbers` was called for each of them."""
@@ -218,23 +188,11 @@ class Solver:
             decomposition.eigenvalues,
             size=decomposition.size,
             trace=decomposition.trace,
-            **self.summary_settings(),
+            **summary_settings(self.stage.parameters.problem),
         )
         return {
             **asdict(summary),
             "kernel_size": decomposition.size,
             "label_alignment": label_alignment(decomposition, self.problem.targets, self._form),
             **self.problem.initial_scalars,
-        }
-
-    def summary_settings(self) -> dict[str, float]:
-        """Return the settings of a spectrum's summary from the spec: two sigmas and two roundoffs."""
-        from ntk_dist.spectrum.spectrum import machine_epsilon, products_eps
-
-        problem = self.stage.parameters.problem
-        return {
-            "sigma": self.kernel.sigma,
-            "relative_sigma": self.kernel.relative_sigma,
-            "jacobian_eps": machine_epsilon(problem.scorer.dtype, problem.scorer.row_dtype),
-            "gram_eps": products_eps(problem.gram_dtype, tf32=problem.kernel_device.tf32),
         }

@@ -5,12 +5,11 @@ from pydantic import BaseModel
 from orchestrator.spec.compute_section import ComputeSection, ShardingSection
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.spec.grid_section import GridSection, LambdaSection
+from orchestrator.spec.listed import FlowTimesSection, Logspace
 from orchestrator.spec.sections import (
     AdapterSection,
-    FlowTimesSection,
     HeadSection,
     KernelSection,
-    Logspace,
     ModelSection,
     ResultsSection,
     TaskSection,
