@@ -1,5 +1,6 @@
 """The tables `contributions` and `flow` of whole sweeps, against plain matrices of the rows that were captured."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.linalg
+import yaml
 
 from orchestrator.engine.run import resolve
 from orchestrator.spec import read_spec
@@ -18,6 +20,7 @@ from orchestrator.stages.context.worker_state import WorkerState
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.stages.trained_sweeps import training
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of, results_of, run_spec, write_data
+from tests.root import ROOT
 
 # Rank 1 in one group has fewer parameters than the larger kernels have rows: solved without a kernel.
 SETS: list[Any] = [{"groups": [["0.query"], ["0.query", "1.value"]]}, "all_layers"]
@@ -184,6 +187,34 @@ def test_trained_cells_have_what_is_not_linear_beside_their_contributions(tmp_pa
         for name in (f"difference_{split}_relative", f"difference_{split}_relative_to_change"):
             assert both[name].notna().any()
             pd.testing.assert_series_equal(both[name], both[f"{name}_cell"], check_names=False)
+
+
+def test_the_best_time_to_stop_stands_beside_the_best_lambda(tmp_path: Path, tiny_model: Path):
+    spec = make_sweep(tmp_path, CHANGES | {"grid.seeds": [0, 1], "grid.n_train": [7]}, model=tiny_model)
+    run_spec(spec)
+    flow = results_of(spec).flow.to_pandas().query("trained_by == 'flow' and lambda_given == 0")
+    losses = flow.groupby(["layer_set", "time_given"])["eval_loss"].mean().unstack()
+    shown = json.loads(ntksweep("show", tmp_path / "results", "--json").output)
+    for each in shown["layer_sets"]:
+        own = losses.loc[each["layer_set"]]
+        assert each["stopping"] == {"time": own.idxmin(), "eval_loss": pytest.approx(own.min())}
+    assert "or stop" in ntksweep("show", tmp_path / "results").output
+
+
+def test_the_example_runs_on_a_small_model(tmp_path: Path, tiny_model: Path):
+    tree = yaml.safe_load((ROOT / "examples/one-decomposition.yaml").read_text(encoding="utf-8"))
+    write_data(tmp_path / "data.parquet")
+    tree["model"]["path"] = str(tiny_model)
+    tree["task"] |= {"data": "data.parquet", "n_eval": 5}
+    tree["grid"]["n_train"] = [20]
+    tree["compute"] = {"executor": "inline"}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert not run_spec(path).report.failures
+    results = results_of(path)
+    assert results.cells.to_pandas()["log_evidence"].notna().all()
+    assert len(results.flow.to_pandas()) == len(read_spec(path).kernel.flow_times.numbers()) * 2 * 14 * 3  # type: ignore[union-attr]
+    assert len(results.contributions.to_pandas()) == 13 * (2 + 2 + 4)
 
 
 REFUSED = {
