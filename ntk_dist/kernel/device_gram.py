@@ -1,6 +1,6 @@
 """Tiles of Gram matrices on a device of torch, in a bounded part of its memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -98,8 +98,9 @@ def device_gram_sum(
 
 
 def device_gram_diagonals(
-    blocks: Sequence[Sequence[AnyRows]],
+    blocks: Sequence[Iterable[AnyRows]],
     *,
+    examples: int,
     kind: KernelKind,
     outputs_per_example: int,
     kernel_rows: int,
@@ -113,7 +114,9 @@ def device_gram_diagonals(
     They come to the host together, and nothing else does.
 
     Args:
-        blocks: rows (n r R, p_g) of each group of each block; finite, as those of a tile that was made before are.
+        blocks: rows (n r R, p_g) of each group of each block, asked for one after the other; finite, as those of a tile
+            that was made before are.
+        examples: n.
         kind: as in `gram_diagonal`, like `outputs_per_example`, `kernel_rows` and `accumulate`.
         outputs_per_example: R.
         kernel_rows: r.
@@ -124,17 +127,16 @@ def device_gram_diagonals(
     """
     dtype = torch.float64 if accumulate == "float64" else torch.float32
     product = _Product(kind, outputs_per_example, dtype, device)
-    height = blocks[0][0].shape[0]
-    n = height // (outputs_per_example * kernel_rows)
-    totals = torch.zeros((len(blocks), n, kernel_rows, kernel_rows), dtype=torch.float64, device=device)
-    per_column = height * (max(rows.dtype.itemsize for groups in blocks for rows in groups) + dtype.itemsize)
-    width = max(1, (max_bytes - 2 * totals.nbytes) // per_column)
+    shape = examples, kernel_rows, kernel_rows
+    totals = torch.zeros((len(blocks), *shape), dtype=torch.float64, device=device)
     with tf32_products(tf32):
         for number, groups in enumerate(blocks):
             for rows in groups:
+                per_column = rows.shape[0] * (rows.dtype.itemsize + dtype.itemsize)
+                width = max(1, (max_bytes - 2 * totals.nbytes) // per_column)
                 for start in range(0, rows.shape[1], width):
                     phi = product.features(rows, slice(start, min(start + width, rows.shape[1])))
-                    phi = phi.reshape(n, kernel_rows, -1)
+                    phi = phi.reshape(examples, kernel_rows, -1)
                     totals[number] += phi @ phi.transpose(1, 2)
     found: FloatArray = totals.cpu().numpy()
     return found

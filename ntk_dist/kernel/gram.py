@@ -64,7 +64,8 @@ def gram_diagonal(
     n = rows.shape[0] // (outputs_per_example * kernel_rows)
     blocks = np.zeros((n, kernel_rows, kernel_rows))
     dtype: FloatDType = np.float64 if accumulate == "float64" else np.float32
-    width = column_chunk(rows.shape[0], 0, result_size=blocks.size, max_bytes=max_bytes)
+    # numpy copies the transposed side
+    width = column_chunk(rows.shape[0], rows.shape[0], result_size=blocks.size, max_bytes=max_bytes)
     side: KindSide = "sign" if kind == "sign" else "raw"
     for start in range(0, rows.shape[1], width):
         chunk = slice(start, min(start + width, rows.shape[1]))

@@ -1,7 +1,6 @@
 """The command line: its commands, and its exit after errors."""
 
 import os
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from orchestrator.cli import beginning, clusters, devcluster, picturing, selecti
 from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
 from orchestrator.cli.terminal import Terminal, log_on_terminal, say
+from orchestrator.engine.executors.ray_thread import leave
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import ExitCode, SweepError
 from orchestrator.literal import printable
@@ -133,9 +133,9 @@ def main() -> None:
         errors.print(str(error), soft_wrap=True)
         if traceback_wanted():
             errors.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
-        sys.exit(error.exit_code if isinstance(error, SweepError) else ExitCode.WRONG_INPUT)
+        leave(error.exit_code if isinstance(error, SweepError) else ExitCode.WRONG_INPUT)
     except (_Interrupted, KeyboardInterrupt) as interrupt:
         message, status = ending(interrupt.__cause__ if isinstance(interrupt, _Interrupted) else interrupt)
         with suppress(OSError):  # the terminal may be closed
             errors.print(f"\n{message}", soft_wrap=True)
-        sys.exit(status)
+        leave(status)

@@ -169,6 +169,14 @@ def sweep_folder(path: Path) -> "ResultsFolder":
     return folder
 
 
+def no_cell_yet(root: Path) -> ResultsError:
+    """Return the error of a command that shows cells, where a results folder has none."""
+    return ResultsError(
+        f"no cell of the sweep is finished yet: `ntksweep status {as_typed(root)}` says how it stands, and the same "
+        "`ntksweep run` goes on"
+    )
+
+
 def as_typed(path: Path) -> str:
     """Return a path as a user would type it here: relative to the current folder if it lies below."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -37,7 +37,10 @@ def kernel_notes(plan: Plan) -> list[str]:
 def rows_notes(plan: Plan) -> list[str]:
     """Return a sentence for each place in which Jacobian rows are kept: which it is, and why."""
     places = {variant.rows_place.resident: variant.rows_place for variant in plan.variants}
-    return [f"rows {'stay in memory' if each.resident else 'go to the disk'}: {each.why}" for each in places.values()]
+    return [
+        f"Jacobian rows {'stay in memory' if each.resident else 'go to the disk'}: {each.why}"
+        for each in places.values()
+    ]
 
 
 def _empty_estimates(plan: Plan) -> list[str]:

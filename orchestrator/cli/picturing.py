@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.arguments import FolderArgument, as_typed, possible_path, sweep_folder
+from orchestrator.cli.arguments import FolderArgument, as_typed, no_cell_yet, possible_path, sweep_folder
 from orchestrator.cli.terminal import say
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def report(
     from orchestrator.results.report.write import PAGE, write_report
 
     measured, root = _measured(path)
+    if measured.cells.empty and not (measured.work and measured.work.failures):
+        raise no_cell_yet(root)
     written = write_report(measured, output or root / PAGE, overwrite=force)
     say(f"{as_typed(written)} has the report")
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.arguments import FolderArgument, JsonOption, TrustOption, as_typed, possible_path, sweep_folder
+from orchestrator.cli.arguments import (
+    FolderArgument,
+    JsonOption,
+    TrustOption,
+    as_typed,
+    no_cell_yet,
+    possible_path,
+    sweep_folder,
+)
 from orchestrator.cli.render import cells_table, checks_table
 from orchestrator.cli.terminal import Terminal, say
 from orchestrator.errors import ExitCode, ResultsError
@@ -50,10 +58,7 @@ def show(
         _show_cells(results.cells, layer_set, sort, limit, as_json)
         return
     if not len(results.cells):
-        raise ResultsError(
-            f"no cell of the sweep is finished yet: `ntksweep status {as_typed(results.folder.root)}` says how it "
-            "stands, and the same `ntksweep run` goes on"
-        )
+        raise no_cell_yet(results.folder.root)
     summary = summarize(results)
     stored = results.folder.stored()
     overrides = list(stored.spec.overrides) if stored else []

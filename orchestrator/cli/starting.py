@@ -94,12 +94,12 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
 
     _check_model(given.model)
     look = look_at(given.data, given.config)
-    settings, examples = _read(given, look, ask)
+    settings, examples, repeats = _read(given, look, ask)
     load_model_libraries()
     model = ModelSettings(given.model)
     found = suggest(model)
     length, about_length = _length(model, examples, found.room)
-    task = _task(given, path, look, examples, replace(settings, max_length=length))
+    task = _task(given, path, look, examples, replace(settings, max_length=length), repeats=repeats)
     task.about["max_length"] = about_length
     return Start(
         name=name,
@@ -114,9 +114,10 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
     )
 
 
-def _read(given: Given, look: "Look", ask: Ask) -> "tuple[TaskSettings, Examples]":
-    """Return how the data are to be read so that all of them can be used, and what is then there."""
+def _read(given: Given, look: "Look", ask: Ask) -> "tuple[TaskSettings, Examples, int]":
+    """Return how the data are to be read so that all of them can be used, what is then there, and repeated texts."""
     from finetune.data.looking import are_ratings, second_text, suggested_labels
+    from finetune.data.repeats import count_repeats
     from finetune.data.task import read_examples
     from finetune.errors import EmptyTextError
     from finetune.settings import TaskSettings
@@ -145,8 +146,8 @@ def _read(given: Given, look: "Look", ask: Ask) -> "tuple[TaskSettings, Examples
     distinct = read_examples(once)
     # Where most texts stand several times they are what was measured, not copies.
     if MOST_DISTINCT * len(examples.train) <= len(distinct.train) < len(examples.train):
-        return once, distinct
-    return settings, examples
+        return once, distinct, len(examples.train) - len(distinct.train)
+    return settings, examples, count_repeats(examples.train)
 
 
 def _check_model(model: str) -> None:
@@ -248,19 +249,24 @@ class _Keys:
             self.values[key], self.about[key] = value, about
 
 
-def _task(given: Given, path: Path, look: "Look", examples: "Examples", settings: "TaskSettings") -> _Keys:
+def _task(
+    given: Given, path: Path, look: "Look", examples: "Examples", settings: "TaskSettings", *, repeats: int
+) -> _Keys:
     """Return the keys of the section `task`."""
     used = (settings.text, settings.text_pair, settings.label)
     others = [name for name in look.columns if name not in used]
     keys = _Keys()
-    said = f"{look.n_rows:,} rows" + (f"; other columns: {_some(others)}" if others else "")
+    said = _rows(look.n_rows) + (f"; other columns: {_some(others)}" if others else "")
     keys.add("data", _relative(given.data, path), said)
     keys.add("config", given.config)
     keys.add("train_split", look.train_split if look.train_split != "train" else None)
-    keys.add("eval_split", look.eval_split, f"{look.n_eval:,} rows")
-    keys.add("text", settings.text)
+    keys.add("eval_split", look.eval_split, _rows(look.n_eval))
+    repeated = f"{_rows(repeats)} {'repeat' if repeats > 1 else 'repeats'} a text of an earlier one" if repeats else ""
+    keys.add("text", settings.text, "" if settings.distinct_texts else repeated)
     keys.add("text_pair", settings.text_pair, "the second of each pair")
     _add_labels(keys, look, examples, settings)
+    if settings.distinct_texts:
+        keys.add("distinct_texts", True, f"takes each text once: {repeated}")
     sizes = _Sizes.of(examples)
     keys.add("max_length", settings.max_length)
     held = "held out: they are never trained on" if examples.held_out else f"of split {look.eval_split}"
@@ -286,9 +292,7 @@ def _add_labels(keys: _Keys, look: "Look", examples: "Examples", settings: "Task
             keys.add("labels", dict(examples.labels), _left_out(values, examples.labels))
     if settings.skip_blank_texts:
         blank = [name_of(value) for value in look.columns[settings.text]].count(MISSING)
-        keys.add("skip_blank_texts", True, f"leaves {blank:,} rows out" if blank else "")
-    if settings.distinct_texts:
-        keys.add("distinct_texts", True, "takes each text once, for some stand several times")
+        keys.add("skip_blank_texts", True, f"leaves {_rows(blank)} out" if blank else "")
 
 
 def _balance(examples: "Examples") -> str:
@@ -306,7 +310,11 @@ def _left_out(values: Sequence[Any], labels: "Labels") -> str:
 
     counts = Counter(map(name_of, values))
     rows = sum(counts[name] for name, of in labels if of is None)
-    return f"null leaves {rows:,} rows out" if rows else ""
+    return f"null leaves {_rows(rows)} out" if rows else ""
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _some(names: Sequence[str]) -> str:

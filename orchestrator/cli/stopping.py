@@ -1,11 +1,16 @@
-"""Handling of stop signals: SIGTERM and SIGHUP end a command as Ctrl-C does."""
+"""Handling of stop signals: SIGTERM and SIGHUP end a command as Ctrl-C does, and a run says at once that it stops."""
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from orchestrator.errors import ExitCode
 
 STATUSES = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGHUP: ExitCode.HUNG_UP}
+
+
+STOPPING = "stopping: what is finished is kept and written into the tables; once more leaves at once"
 
 
 class StoppedError(KeyboardInterrupt):
@@ -28,6 +33,36 @@ def stop_as_by_ctrl_c() -> None:
     for number in STATUSES:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
+
+
+@contextmanager
+def said_at_once(say: Callable[[str], None]) -> Iterator[None]:
+    """Say that the command stops when the first signal comes: to stop takes seconds, where Ray starts or ends.
+
+    Args:
+        say: prints a message.
+    """
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, *STATUSES)}
+    told = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            with suppress(Exception):  # the terminal may be closed, or in the middle of another message
+                say(STOPPING)
+        handler = handlers[signal.Signals(number)]
+        assert callable(handler)
+        handler(number, frame)
+
+    own = [number for number, handler in handlers.items() if handler in (_stop, signal.default_int_handler)]
+    for number in own:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in own:
+            signal.signal(number, handlers[number])
 
 
 def end_at_once() -> None:

@@ -22,7 +22,7 @@ from orchestrator.cli.arguments import (
     traceback_wanted,
 )
 from orchestrator.cli.render import costs_table, human_seconds
-from orchestrator.cli.stopping import end_at_once
+from orchestrator.cli.stopping import end_at_once, said_at_once
 from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import ExitCode, SpecError
 from orchestrator.sweep.on_change import OnChange
@@ -146,15 +146,17 @@ def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: lis
     sizes = first.sizes
     zero = sum(bool(group.zero_parts) for group in first.survey.groups)
     left = ", ".join(sorted({part for group in first.survey.groups for part in group.zero_parts}))
-    axes = "".join(
-        f"{len(values)} {what}{'s' if len(values) > 1 else ''} x "
-        for what, values in (("task", grid.tasks), ("rank", grid.ranks), ("learning rate", grid.learning_rates))
-        if values
-    )
-    console.print(
-        f"{made.n_cells} cells = {axes}{len(first.layer_sets)} layer sets x {len(made.lambdas)} lambdas x "
-        f"{len(set(grid.seeds))} seeds x {len(set(grid.n_train))} training-set sizes",
-    )
+    axes = {
+        "task": grid.tasks,
+        "rank": grid.ranks,
+        "learning rate": grid.learning_rates,
+        "layer set": first.layer_sets,
+        "lambda": made.lambdas,
+        "seed": set(grid.seeds),
+        "training-set size": set(grid.n_train),
+    }
+    of_each = [f"{len(values)} {what}{'' if len(values) == 1 else 's'}" for what, values in axes.items() if values]
+    console.print(f"{made.n_cells} cells = {' x '.join(of_each)}")
     console.print(
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
         + (f"; {left} of {zero} groups have no gradient at the start and are left out" if zero else ""),
@@ -213,7 +215,11 @@ def run(
             follow(checked, base, process_group, trusts_code=trust_remote_code)
             return
         folder = ResultsFolder(checked.folder)
-        with _boarded(checked, folder, tensorboard) as look, Bars(Terminal(stderr=True), look) as bars:
+        with (
+            _boarded(checked, folder, tensorboard) as look,
+            Bars(Terminal(stderr=True), look) as bars,
+            said_at_once(bars.note),
+        ):
             ending = run_sweep(
                 checked,
                 base,

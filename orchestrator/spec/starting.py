@@ -58,6 +58,7 @@ def _lines(start: Start) -> Iterator[str]:
     yield f"adapter: {_flow({'kind': 'lora', 'rank': 8, 'target_modules': list(start.targets)})}" + _comment(
         start.about_targets
     )
+    yield "head: {in_kernel: false} # to compare the layers: in the kernel, the head would outweigh them all"
     if start.kernel:
         yield f"kernel: {_flow(start.kernel)} # one row of the kernel for each example, not one for each class too"
     yield ""

@@ -60,6 +60,11 @@ class Artifact:
         """Return the names of its arrays."""
         return self._arrays.names() if self._arrays else []
 
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of the file of its arrays."""
+        return self._arrays.size if self._arrays else 0
+
     def array(self, name: str) -> Array:
         """Return one array, read-only: read into memory at first use or if written in batches, else mapped into memory.
 

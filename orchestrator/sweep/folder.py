@@ -24,6 +24,7 @@ from orchestrator.store.claims import ClaimBook
 from orchestrator.store.journal import Journal
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.sealed import unsealed
+from orchestrator.sweep.comparing import comparable, same_but_for_written_labels
 from orchestrator.sweep.differences import differences, overrides_apart
 from orchestrator.sweep.drawn_sets import with_drawn
 from orchestrator.sweep.on_change import OnChange
@@ -233,8 +234,10 @@ class ResultsFolder:
             return given
         # Training may be added to a sweep, or left out, without changing its other numbers.
         training = stored.spec.finetune is not None and given.spec.finetune is not None
-        changes = differences(*_comparable(stored, given, training=training))
+        changes = differences(*comparable(stored, given, training=training))
         if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
+            return given
+        if same_but_for_written_labels(stored, given, self.artifacts(), training=training):
             return given
         if on_change is OnChange.STORED:
             return replace(given, spec=stored.spec, sources=_unchanged_sources(stored, given))
@@ -330,31 +333,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _comparable(stored: Sweep, given: Sweep, *, training: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values that fix the numbers of two sweeps, without the parts that only one of them has in its grid.
-
-    Tasks, ranks and learning rates may be added to a sweep or removed, as lambdas may; tasks of both are compared.
-    """
-    numbers = [sweep.numbers(training=training) for sweep in (stored, given)]
-    grids = [sweep.spec.grid for sweep in (stored, given)]
-    on_grid = []
-    if any(grid.ranks for grid in grids):
-        on_grid.append("adapter.rank")
-    if any(grid.learning_rates for grid in grids):
-        on_grid.append("finetune.learning_rate")
-    if all(grid.tasks for grid in grids):
-        before, now = (set(grid.tasks or ()) for grid in grids)
-        on_grid += [f"task.{name}" for name in before ^ now]
-    elif any(grid.tasks for grid in grids):
-        on_grid.append("task")
-
-    def fixed(name: str) -> bool:
-        return not any(name == axis or name.startswith(f"{axis}.") for axis in on_grid)
-
-    stored_numbers, given_numbers = ({name: value for name, value in each.items() if fixed(name)} for each in numbers)
-    return stored_numbers, given_numbers
 
 
 def _unchanged_sources(stored: Sweep, given: Sweep) -> Sources:

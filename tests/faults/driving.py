@@ -76,6 +76,10 @@ class Command:
         """Send SIGTERM to this process alone, as `kill`, containers and services do."""
         os.kill(self.pid, signal.SIGTERM)
 
+    def output(self) -> str:
+        """Return what the process has said so far."""
+        return self._output.read_text() if self._output.exists() else ""
+
     def wait(self) -> Answer:
         """Wait until the process ends."""
         self._process.join(SECONDS)

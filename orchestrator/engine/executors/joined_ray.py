@@ -27,7 +27,7 @@ class JoinedRay:
 
         self._watchdog.start()
         with self._watchdog.limit("let the driver in", CONNECT_SECONDS):
-            with own_answer_to_sigterm(held_back=True):
+            with own_answer_to_sigterm():
                 # The output of workers goes to the logs of the nodes.
                 ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
             resources = ray.cluster_resources()

@@ -10,11 +10,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes, own_answer_to_sigterm
+from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, is_stuck
+from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes
 from orchestrator.errors import RayFailedError
 from slurm.ray.gpus import allocator_settings, gpus_of_a_worker
 from slurm.ray.private_folder import LONGEST_ROOT, private_folder
@@ -32,10 +34,19 @@ MOST_STARTS = 2
 """Attempts at one start of Ray, which itself gives up after 30 seconds on a busy machine."""
 
 START_SECONDS = 240.0
-"""Seconds for all attempts at one start together."""
+"""Seconds for each attempt at a start."""
 
 END_SECONDS = 40.0
 """Seconds within which Ray has to end; if one of its processes is already gone, it takes about 10."""
+
+STOP_SECONDS = 3.0
+"""Seconds within which Ray has to be up if the run is told to stop while it starts, so that it ends in order."""
+
+PATIENCE = "3600"
+"""Seconds after which Ray ends a process that cannot reach Ray's server; long, because we are to say why it ends."""
+
+PORT_PAUSE_MS = 10
+"""Milliseconds between two looks for a file of Ray."""
 
 NEEDED_BYTES = 16 << 20
 """Bytes that Ray needs at least in its temporary folder."""
@@ -61,6 +72,7 @@ class LocalRay:
         self._restarts = 0
         self._processes = RayProcesses()
         self._starting = False
+        self._thread: RayThread | None = None
         self._watchdog = Watchdog(self.lost)
         self._environment: dict[str, str] = {}
 
@@ -69,15 +81,24 @@ class LocalRay:
         import ray
 
         self._watchdog.start()
-        if not ray.is_initialized():
-            self._start()
+        try:
+            if not ray.is_initialized():
+                self._start()
+        except BaseException:
+            self._leave()
+            raise
         return self._workers
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._started:
-            self._end()
+        try:
+            if self._started:
+                self._end()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
         self._watchdog.stop()
         for name in self._environment:
             # The token is removed when this process ends; processes that it starts later must not look for it.
@@ -111,22 +132,49 @@ class LocalRay:
         self._start()
 
     def _start(self) -> None:
+        if is_stuck():
+            raise RayFailedError(
+                "Ray did not start or end before in this process, and that call has not come back; start "
+                "Python anew, or run without Ray with `--executor inline`"
+            )
         # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
         temporary = self._folder.enter_context(private_folder(usable_root()))
+        self._thread = RayThread()
         self._started = True
-        with self._watchdog.limit("start", START_SECONDS):
+        try:
             for tries_left in reversed(range(MOST_STARTS)):
-                try:
-                    # Ray opens its folder to everybody, but not the one above.
-                    began = time.perf_counter()
-                    self._initialize(temporary / f"ray{tries_left}")
-                    logger.info("Ray is up after %.1f s, its files in %s", time.perf_counter() - began, temporary)
+                if self._try_to_start(temporary / f"ray{tries_left}", again=tries_left > 0):
                     return
-                except Exception as error:  # of many classes, Exception itself among them
-                    self._end_processes()
-                    logger.info("Ray did not start", exc_info=error)
-                    if not tries_left:
-                        raise RayFailedError(f"Ray does not start: {_first_line(error)}; {ADVICE}") from error
+        except BaseException:
+            self._give_up_start()
+            raise
+
+    def _try_to_start(self, folder: Path, *, again: bool) -> bool:
+        """Start Ray, and return whether it is up; after the last attempt an error says why it is not."""
+        assert self._thread is not None
+        began = time.perf_counter()
+        try:
+            # Ray opens its folder to everybody, but not the one above.
+            self._thread.call(partial(self._initialize, folder), START_SECONDS)
+        except NeverReturnedError:
+            raise RayFailedError(
+                f"Ray does not start: its processes have not answered for {START_SECONDS:.0f} s; {ADVICE}"
+            ) from None
+        except Exception as error:  # of many classes, Exception itself among them
+            self._end_processes()
+            logger.info("Ray did not start", exc_info=error)
+            if not again:
+                raise RayFailedError(f"Ray does not start: {_first_line(error)}; {ADVICE}") from error
+            return False
+        logger.info("Ray is up after %.1f s, its files in %s", time.perf_counter() - began, folder)
+        return True
+
+    def _give_up_start(self) -> None:
+        """Leave nothing of a Ray that does not start, or that is not wanted any more."""
+        assert self._thread is not None
+        with suppress(NeverReturnedError):
+            self._thread.wait(STOP_SECONDS)
+        self._end()
 
     def _initialize(self, folder: Path) -> None:
         import ray
@@ -137,41 +185,57 @@ class LocalRay:
         # seconds of a processor for nothing.
         node = ray._private.node.Node
         node.start_monitor = node.start_log_monitor = node.start_api_server = lambda *_, **__: None
+        _wait_for_ports_in_python(ray._private.node)
         self._starting = True
         try:
-            with own_answer_to_sigterm():
-                ray.init(
-                    address="local",
-                    num_cpus=self._workers,
-                    num_gpus=self._gpus,  # by itself Ray counts cards, and not the MIG instances of one
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=str(folder),
-                )
+            ray.init(
+                address="local",
+                num_cpus=self._workers,
+                num_gpus=self._gpus,  # by itself Ray counts cards, and not the MIG instances of one
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder),
+            )
         finally:
             self._starting = False
             self._processes.find()
 
     def _end(self) -> None:
-        self._end_processes()
-        self._folder.close()
-        self._started = False
+        try:
+            self._end_processes()
+        finally:
+            if self._thread is not None:
+                self._thread.end()
+            self._folder.close()
+            self._started = False
 
     def _end_processes(self) -> None:
+        """End Ray in order; where it does not answer, kill its processes."""
         import ray
 
-        with self._watchdog.limit("end", END_SECONDS):
-            ray.shutdown()
-        self._processes.end()
+        try:
+            if self._thread is not None and not self._thread.busy:
+                self._thread.call(ray.shutdown, END_SECONDS)
+        except NeverReturnedError:
+            logger.warning("Ray did not end in time, and is killed")
+        finally:
+            if is_stuck():
+                atexit.unregister(ray.shutdown)  # it would wait for what does not answer
+            self._processes.find()
+            self._processes.end()
 
     def ran_out_of_memory(self, host: str) -> bool:
         """Return False: on this machine only Ray itself ends workers for their memory, and it reports that."""
         return False
 
     def _set_environment(self) -> None:
-        wanted = {"RAY_USAGE_STATS_ENABLED": "0", **allocator_settings(os.environ)}
+        wanted = {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": PATIENCE,
+            **allocator_settings(os.environ),
+        }
         if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
             wanted["RAY_AUTH_TOKEN_PATH"] = str(_private_token())
         if "ray" not in sys.modules:
@@ -192,6 +256,24 @@ def _private_token() -> Path:
     path = folder.enter_context(private_folder(usable_root())) / "auth_token"
     path.write_text(secrets.token_hex(32))
     return path
+
+
+def _wait_for_ports_in_python(node: Any) -> None:
+    """Let Ray wait in Python for the files in which its programs say their ports: its own way stops all of Python."""
+    read_port = getattr(node, "wait_for_persisted_port", None)
+    if read_port is None or not hasattr(node, "get_port_filename") or hasattr(read_port, "waits_in_python"):
+        return
+
+    def wait(folder: str, node_id: str, name: str, *, timeout_ms: int) -> int:
+        file = Path(folder) / node.get_port_filename(node_id, name)
+        for _ in range(timeout_ms // PORT_PAUSE_MS):
+            if file.exists():
+                break
+            time.sleep(PORT_PAUSE_MS / 1000)
+        return int(read_port(folder, node_id, name, timeout_ms=PORT_PAUSE_MS))
+
+    wait.waits_in_python = True  # type: ignore[attr-defined]
+    node.wait_for_persisted_port = wait
 
 
 def usable_root() -> Path:

@@ -18,7 +18,7 @@ PROGRAMS = ("gcs_server", "raylet")
 LOOK_SECONDS = 0.25
 
 SECONDS_TO_NOTICE = 45.0
-"""Seconds after which this process ends if Ray is lost; Ray itself ends it after 60 seconds, without a message."""
+"""Seconds after which this process ends if Ray is lost while something is asked of it."""
 
 SECONDS_TO_END = 5.0
 """Seconds to wait until killed processes are gone; those that wait for a disk take longer."""
@@ -49,10 +49,14 @@ class RayProcesses:
         return next((name for process, name in list(self._known.items()) if not _runs(process)), None)
 
     def end(self) -> None:
-        """Kill the processes that still run, and do not count any of them as a part of the next Ray."""
+        """Kill the processes that still run and what they started; none of them counts as a part of the next Ray."""
         known, self._known = self._known, {}
         self._past |= known.keys()
-        _kill(list(known))
+        with_theirs = set(known)
+        for process in known:
+            with suppress(psutil.Error):
+                with_theirs.update(process.children(recursive=True))
+        _kill(list(with_theirs))
 
 
 class Watchdog:
@@ -114,24 +118,18 @@ def end_processes(numbers: Iterable[int]) -> None:
 
 
 @contextmanager
-def own_answer_to_sigterm(*, held_back: bool = False) -> Iterator[None]:
+def own_answer_to_sigterm() -> Iterator[None]:
     """Keep this process's handler of SIGTERM, which Ray replaces by one that ends the process with a stack.
 
-    Args:
-        held_back: whether the signal is blocked meanwhile; not if processes are started, which would inherit the block.
+    The signal is held back meanwhile; processes that are started in this context would hold it back for ever.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handler = signal.getsignal(signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM} if held_back else ())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
-    except SystemExit:
-        # Ray's own answer, while it starts.
-        signal.signal(signal.SIGTERM, handler)
-        signal.raise_signal(signal.SIGTERM)
-        raise
     finally:
         signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,14 @@ class RayExecutor:
         if message := hidden([str(Path.cwd())]):  # Ray's workers look there first
             raise WorkerStartError(message)
         workers = self._connection.__enter__()
+        try:
+            self._start_teams(workers)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def _start_teams(self, workers: int) -> None:
         if workers < self._team_size:
             raise WorkerStartError(
                 f"there are {workers} workers, and a process group needs {self._team_size}: lower sharding.group_size, "
@@ -112,7 +121,6 @@ class RayExecutor:
         logger.info("%d workers, %s GPUs each", workers, self._connection.gpus_per_worker)
         for _ in range(self._n_teams):
             self._start_team()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

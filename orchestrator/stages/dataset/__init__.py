@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from finetune.settings import Sampling, TaskSettings
+from finetune.settings import Labels, Sampling, TaskSettings
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.store.stage import Stage, StageCost, StageKind
 from orchestrator.sweep.settings import task_settings
@@ -37,6 +37,11 @@ class DatasetParameters:
     seed: int
 
 
+def _in_order(labels: Labels) -> Labels:
+    """Return labels in the order of their classes, so that a map has one identity however it is written."""
+    return tuple(sorted(labels, key=lambda each: (each[1] is None, each[1], each[0])))
+
+
 def cost(stage: Stage[DatasetParameters], variant: "Variant") -> StageCost:
     """Return the bytes of the tokens and labels of all examples."""
     examples = stage.parameters.n_train + stage.parameters.n_eval
@@ -50,7 +55,7 @@ def plan(scope: SeedScope) -> None:
     for n_train in scope.drawn_sets:
         parameters = DatasetParameters(
             tokenizer=sweep.sources.model.content_id,
-            task=replace(task_settings(task, sweep.sources.data.content_id, None), labels=survey.labels),
+            task=replace(task_settings(task, sweep.sources.data.content_id, None), labels=_in_order(survey.labels)),
             n_outputs=survey.n_outputs,
             classes=None if task.classes == named else task.classes,
             n_train=n_train,

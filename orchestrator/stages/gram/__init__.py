@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ntk_dist.kernel.features import KernelKind
@@ -56,8 +57,7 @@ def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
     parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
     kernel_rows = left // p.outputs_per_example
     written = 8 * len(p.blocks) * kernel_rows * (right // p.outputs_per_example + p.own_rows)
-    once = left if stage.inputs["left"] == stage.inputs["right"] else left + right
-    read = 0 if stage.within else once * parameters * sizes.row_bytes
+    read = 0 if stage.within else int(_rows_read(stage, variant, left, right) * parameters * sizes.row_bytes)
     memory, device = _memory(stage, variant)
     products = StageCost(
         product_flops=2.0 * left * right * parameters,
@@ -78,6 +78,41 @@ def _makes_left_rows(stage: Stage[GramParameters], variant: "Variant") -> bool:
     return column % variant.rows_place.panel_shards == 0
 
 
+def _rows_read(stage: Stage[GramParameters], variant: "Variant", left: int, right: int) -> float:
+    """Return how many of the rows of its two sides a tile reads from the disk, on average, if one worker makes all."""
+    sizes = variant.sizes
+    if _held(stage, variant) <= 2:
+        return left if stage.inputs["left"] == stage.inputs["right"] else left + right
+    shards = len(sizes.train_shards), len(sizes.eval_shards)
+    return left * _mean_reads(*shards, variant.rows_place.panel_shards, stage.parameters.kind != "asymmetric_sign")
+
+
+def _held(stage: Stage[GramParameters], variant: "Variant") -> int:
+    """Return how many shards of stored rows stay in memory while tiles are made."""
+    room = variant.sweep.spec.compute.memory_budget - _making(stage, variant)
+    return max(0, room) // variant.sizes.shard_bytes
+
+
+def _making(stage: Stage[GramParameters], variant: "Variant") -> int:
+    p, per_example = stage.parameters, variant.sizes.rows_per_example
+    return making_bytes(p, p.rows * per_example, p.columns * per_example)
+
+
+@cache
+def _mean_reads(n_train: int, n_eval: int, panel: int, symmetric: bool) -> float:
+    """Return how often a shard is read for each tile, where those of a panel stay in memory until it is done."""
+    starts = range(0, n_train, panel)
+    read = sum(n_train - (start if symmetric else 0) + n_eval for start in starts)
+    tiles = n_train * (n_train + 1) // 2 if symmetric else n_train**2
+    return read / (tiles + n_train * n_eval)
+
+
+def making_bytes(p: GramParameters, rows: int, columns: int) -> int:
+    """Return the memory on the host in which a tile is made of Jacobian rows on two sides, these left out."""
+    device_bytes = p.kernel_device.device_bytes
+    return workspace_bytes(rows, columns) if device_bytes is None else 8 * rows * columns + 2 * device_bytes
+
+
 def _memory(stage: Stage[GramParameters], variant: "Variant") -> tuple[int, int]:
     """Return the most bytes on the host and on a GPU."""
     sizes, device_bytes = variant.sizes, stage.parameters.kernel_device.device_bytes
@@ -85,6 +120,9 @@ def _memory(stage: Stage[GramParameters], variant: "Variant") -> tuple[int, int]
     most = stage.together.held if stage.together else len(stage.within)
     resident = min(most, len(sizes.train_shards) + 1) * sizes.row_bytes_of(rows) + sizes.batch_bytes
     read = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
+    if not stage.within and (held := _held(stage, variant)) > 2:
+        kept = min(held, len(sizes.train_shards) + len(sizes.eval_shards)) * sizes.shard_bytes
+        return _making(stage, variant) + kept, device_bytes or 0
     if device_bytes is None:
         return workspace_bytes(rows, rows) + (resident if stage.within else read), 0
     # On the host: the tile, and two chunks of rows on their way to the GPU.

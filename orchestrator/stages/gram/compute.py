@@ -36,7 +36,7 @@ def compute(stage: Stage[GramParameters], work: Work) -> Product:
     for block in p.blocks:
         file.write({block_name(block): multiply([_rows(left, right, group) for group in block])})
     if p.own_rows:
-        found = _diagonals(stage, work, [[left.rows(group) for group in block] for block in p.blocks])
+        found = _diagonals(stage, work, left, rows // p.own_rows)
         names = [DIAGONAL + block_name(block) for block in p.blocks]
         file.write(dict(zip(names, found, strict=True)))
     file.write({SCORES: scores})
@@ -84,13 +84,15 @@ def _multiply(stage: Stage[GramParameters], work: Work) -> "Callable[[Sequence[t
     return on_the_cpu
 
 
-def _diagonals(stage: Stage[GramParameters], work: Work, blocks: "Sequence[Sequence[AnyRows]]") -> "FloatArray":
-    """Return for each of B blocks the products of each example's own rows, (B, n, r, r), given its groups' rows."""
+def _diagonals(stage: Stage[GramParameters], work: Work, shard: Shard, examples: int) -> "FloatArray":
+    """Return for each of B blocks the products of each example's own rows, (B, n, r, r), for n `examples`."""
     r = stage.parameters.own_rows
+    # One group after the other: rows on the disk are in memory while something holds them.
+    blocks = [map(shard.rows, block) for block in stage.parameters.blocks]
     if stage.parameters.kernel_device.device_bytes is not None:
         from ntk_dist.kernel.device_gram import device_gram_diagonals
 
-        return device_gram_diagonals(blocks, kernel_rows=r, **_on_a_device(stage, work))
+        return device_gram_diagonals(blocks, examples=examples, kernel_rows=r, **_on_a_device(stage, work))
     from ntk_dist.kernel.gram import gram_diagonal
 
     options = _options(stage) | {"kernel_rows": r}
@@ -99,7 +101,7 @@ def _diagonals(stage: Stage[GramParameters], work: Work, blocks: "Sequence[Seque
         max_bytes = workspace_bytes(rows.shape[0], r, work.halved(COLUMNS_AT_ONCE))
         return gram_diagonal(cast("Rows", rows), **options, max_bytes=max_bytes)
 
-    return np.stack([sum(map(of, groups[1:]), start=of(groups[0])) for groups in blocks])
+    return np.stack([sum(map(of, groups), start=np.zeros((examples, r, r))) for groups in blocks])
 
 
 def _options(stage: Stage[GramParameters]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
-"""The rows of shards that a worker multiplies: read from the disk, or computed and held in memory."""
+"""The rows of shards that a worker multiplies, read from the disk or computed, and held in memory."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from orchestrator.stages.capture import CaptureParameters
 from orchestrator.stages.context.blocks import SCORES
 from orchestrator.stages.context.work import Work
-from orchestrator.stages.gram import GramParameters
+from orchestrator.stages.gram import GramParameters, making_bytes
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage
@@ -17,11 +19,19 @@ if TYPE_CHECKING:
     from orchestrator.stages.capture.compute import ResidentRows
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StoredShard:
-    """The rows of a shard in an artifact."""
+    """The rows of a shard in an artifact.
+
+    Attributes:
+        artifact: the artifact.
+        in_panel: as in `HeldShard`.
+        kept: rows that were read and stay in memory, by group; None if none do, and each product reads them anew.
+    """
 
     artifact: Artifact
+    in_panel: bool = False
+    kept: "dict[str, AnyRows] | None" = None
 
     @property
     def facts(self) -> Mapping[str, Any]:
@@ -35,7 +45,12 @@ class StoredShard:
 
     def rows(self, group: str) -> "AnyRows":
         """Return the rows (rows, p_g) of a group."""
-        return self.artifact.rows(group)
+        if self.kept is None:
+            return self.artifact.rows(group)
+        if group not in self.kept:
+            read = self.artifact.rows(group)
+            self.kept[group] = read if isinstance(read, np.ndarray) else read.whole()
+        return self.kept[group]
 
 
 @dataclass(eq=False)
@@ -44,7 +59,7 @@ class HeldShard:
 
     Attributes:
         resident: the rows.
-        in_panel: True once they were the columns of a tile: they are of the panel that others are multiplied with.
+        in_panel: whether they were the columns of a tile: they are of the panel that others are multiplied with.
     """
 
     resident: "ResidentRows"
@@ -67,6 +82,9 @@ class HeldShard:
 
 Shard = StoredShard | HeldShard
 
+SIDES = ("left", "right")
+"""Roles of the shards of the rows and of the columns of a tile."""
+
 
 @dataclass
 class HeldShards:
@@ -77,38 +95,46 @@ class HeldShards:
     Attributes:
         held: the shards, by the identity of their capture.
         halvings: how often the batches were halved in which they were computed.
+        largest: bytes of the largest shard that was read.
     """
 
-    held: dict[str, HeldShard] = field(default_factory=dict)
+    held: dict[str, Shard] = field(default_factory=dict)
     halvings: int = 0
+    largest: int = 0
 
     def sides(self, stage: Stage[GramParameters], work: Work) -> tuple[Shard, Shard]:
         """Return the shards of the rows and of the columns of a tile; the same one twice on the diagonal."""
-        if stage.together is None:
-            stored = StoredShard(work.input(stage, "left"))
-            same = stage.inputs["left"] == stage.inputs["right"]
-            return stored, stored if same else StoredShard(work.input(stage, "right"))
-        captures = {each.stage_id: each for each in stage.within}
-        left_id, right_id = (stage.inputs[side][0][1] for side in ("left", "right"))
         if self.halvings != work.halvings:
             # Their bits are those of other batches, and provenance says by a tile's own halvings which it has.
             self.held.clear()
             self.halvings = work.halvings
-        # After memory ran out, nothing is held for other tiles.
-        most = len(captures) if work.halvings else stage.together.held
-        for missing in captures.keys() - self.held.keys():
-            self._make_room(most - 1, keep=captures.keys())
-            self.held[missing] = self._computed(captures[missing], work)
-        left, right = (self._used(each) for each in (left_id, right_id))
+        captures = {each.stage_id: each for each in stage.within}
+        artifacts = {stage.inputs[side][0][1]: work.input(stage, side) for side in SIDES if stage.together is None}
+        needed = captures.keys() | artifacts.keys()
+        most = self._most(stage, work, list(artifacts.values()))
+        for missing in needed - self.held.keys():
+            self._make_room(most - 1, keep=needed)
+            if missing in captures:
+                self.held[missing] = _computed(captures[missing], work)
+            else:
+                self.held[missing] = StoredShard(artifacts[missing], kept={} if most > len(needed) else None)
+        self._make_room(most, keep=needed)
+        left, right = (self._used(stage.inputs[side][0][1]) for side in SIDES)
         right.in_panel = True
         return left, right
 
-    def _computed(self, stage: Stage[CaptureParameters], work: Work) -> HeldShard:
-        from orchestrator.stages.capture.compute import resident_rows
+    def _most(self, stage: Stage[GramParameters], work: Work, artifacts: Sequence[Artifact]) -> int:
+        """Return how many shards may be held; after memory ran out, none for other tiles."""
+        if work.halvings:
+            return len(stage.within) or len(artifacts)
+        if stage.together is not None:
+            return stage.together.held
+        n_rows = [int(artifact.facts["rows"]) for artifact in artifacts]
+        room = work.sweep.spec.compute.memory_budget - making_bytes(stage.parameters, n_rows[0], n_rows[-1])
+        self.largest = max(self.largest, *(artifact.array_bytes for artifact in artifacts))
+        return max(len(artifacts), room // self.largest)
 
-        return HeldShard(resident_rows(stage, work))
-
-    def _used(self, stage_id: str) -> HeldShard:
+    def _used(self, stage_id: str) -> Shard:
         """Return a shard that is held, and make it the most recently used one."""
         self.held[stage_id] = found = self.held.pop(stage_id)
         return found
@@ -121,3 +147,9 @@ class HeldShards:
                 return
             if each not in keep:
                 del self.held[each]
+
+
+def _computed(stage: Stage[CaptureParameters], work: Work) -> HeldShard:
+    from orchestrator.stages.capture.compute import resident_rows
+
+    return HeldShard(resident_rows(stage, work))

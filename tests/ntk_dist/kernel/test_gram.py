@@ -133,7 +133,7 @@ def test_the_blocks_on_the_diagonal_are_those_of_the_whole_product(seed, n, r, R
     whole = gram_tile(J, J.copy(), kind=kind, outputs_per_example=R).reshape(n, r, n, r)
     np.testing.assert_allclose(found, whole[np.arange(n), :, np.arange(n)], rtol=1e-12, atol=1e-12 * p)
     on_device = device_gram_diagonals(
-        [[J], [J, J]], kind=kind, outputs_per_example=R, kernel_rows=r, accumulate="float64", tf32=False,
+        [[J], [J, J]], examples=n, kind=kind, outputs_per_example=R, kernel_rows=r, accumulate="float64", tf32=False,
         max_bytes=max_bytes, device=torch.device("cpu"),
     )  # fmt: skip
     np.testing.assert_allclose(on_device, [found, 2 * found], rtol=1e-12, atol=1e-12 * p)

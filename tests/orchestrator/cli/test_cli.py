@@ -115,7 +115,7 @@ def test_plan_tells_cells_stages_and_cost_and_leaves_nothing(tmp_path: Path, tin
     spec = make_sweep(tmp_path, model=tiny_model)
     answer = ntksweep("plan", spec)
     assert answer.status == 0
-    assert "6 cells = 3 layer sets x 2 lambdas x 1 seeds x 1 training-set sizes" in answer.output
+    assert "6 cells = 3 layer sets x 2 lambdas x 1 seed x 1 training-set size" in answer.output
     assert "lora_A of 4 groups have no gradient at the start and are left out" in " ".join(answer.output.split())
     for kind in ("dataset", "batching", "capture", "gram", "solve"):
         assert kind in answer.output

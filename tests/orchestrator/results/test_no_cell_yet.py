@@ -9,7 +9,9 @@ from orchestrator.cli.summary import summarize
 from tests.orchestrator.sweeps import make_sweep, ntksweep, run_spec
 
 
-def test_show_says_that_no_cell_is_finished(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+def test_show_and_report_say_that_no_cell_is_finished(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -18,7 +20,9 @@ def test_show_says_that_no_cell_is_finished(tmp_path: Path, tiny_model: Path, mo
     with pytest.raises(KeyboardInterrupt):
         run_spec(path)
     folder = tmp_path / "results"
-    answer = ntksweep("show", folder)
-    assert (answer.status, answer.output) == (2, "")
-    assert "no cell of the sweep is finished yet: `ntksweep status" in answer.errors
+    for command in ("show", "report"):
+        answer = ntksweep(command, folder)
+        assert (answer.status, answer.output) == (2, "")
+        assert "no cell of the sweep is finished yet: `ntksweep status" in answer.errors
+    assert not (folder / "report.html").exists()
     assert summarize(load(folder)).layer_sets == []

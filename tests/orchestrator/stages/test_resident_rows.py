@@ -12,9 +12,12 @@ from orchestrator.engine.run import Ending
 from orchestrator.errors import SpecError
 from orchestrator.spec import read_spec
 from orchestrator.stages.capture import compute as capture
+from orchestrator.stages.gram import shards
 from orchestrator.stages.gram.shards import HeldShards
+from orchestrator.store.batched import BatchedRows
 from orchestrator.store.journal import read_journals
 from orchestrator.sweep import passes
+from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.residency import RowsPlace
 from orchestrator.sweep.variant import Variant
 from tests.faults.tables import assert_same_tables, checksums, numbers
@@ -184,3 +187,49 @@ def test_the_plan_counts_what_is_captured(panel: int, monkeypatch: pytest.Monkey
     assert sum(plan.cost_of(tile).flops for tile in tiles) == pytest.approx(
         products + passes.rows(variant, captured).flops
     )
+
+
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return a counter that is filled from now on with the bytes of stored rows that are read, by `read`."""
+    found: Counter[str] = Counter()
+    read = BatchedRows.read
+
+    def reading(rows: BatchedRows, out: Any, columns: slice = slice(None)) -> None:
+        found["read"] += out.size * rows.dtype.itemsize
+        read(rows, out, columns)
+
+    monkeypatch.setattr(BatchedRows, "read", reading)
+    return found
+
+
+def stored_bytes(results: Path) -> int:
+    store = ResultsFolder(results).artifacts()
+    shards = [store.open("capture", stage_id) for stage_id in store.finished("capture")]
+    return sum(shard.array(name).nbytes for shard in shards for name in shard.names())
+
+
+STORED: dict[str, Any] = {"compute.rows": "stored", "grid.seeds": [0], "grid.n_train": [30], "adapter.rank": 16}
+"""Eight training shards and two of evaluation."""
+
+
+def test_stored_rows_are_read_once_or_panel_by_panel_with_the_same_bits(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A panel has one shard less than are held: it, and those after it, are read once in a pass."""
+    found = rows_read(monkeypatch)
+    ending, expected = swept(tmp_path / "all", model, STORED)
+    stored = stored_bytes(expected)
+    read = found["read"] - stored  # this test has read them once
+    assert read == pytest.approx(stored, rel=0.01)
+    tiles = [stage for stage in ending.plan.stages if stage.kind == "gram"]
+    assert len(tiles) == 8 * 9 // 2 + 2 * 8
+    assert sum(ending.plan.cost_of(tile).read_bytes for tile in tiles) == pytest.approx(read, rel=0.3)
+    largest = max(path.stat().st_size for path in (expected / "artifacts/capture").glob("*.safetensors"))
+    for held, times in ((2, 8.8), (3, 2.8), (5, 1.6)):
+        # a tile that takes all of the budget but for so many shards
+        monkeypatch.setattr(shards, "making_bytes", lambda *_, held=held: 10**8 - held * largest)
+        monkeypatch.setattr(Variant, "rows_place", RowsPlace(False, held - 1, "of a test"))
+        found.clear()
+        _, results = swept(tmp_path / str(held), model, STORED)
+        assert found["read"] <= 1.02 * times * stored
+        assert checksums(results) == checksums(expected)

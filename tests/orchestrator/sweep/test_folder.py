@@ -325,3 +325,17 @@ def test_the_memory_budget_is_a_number_only_where_it_chooses_the_shards():
     (difference,) = differences(automatic[0].numbers(), automatic[1].numbers())
     assert "compute.memory_budget" in difference
     assert chosen[0].numbers() == chosen[1].numbers()
+
+
+def test_labels_that_are_written_out_as_they_were_found_are_the_same_sweep(tmp_path: Path, tiny_model: Path):
+    named = {"label": [["good", "bad"][n % 2] for n in range(40)]}
+    write_data(tmp_path / "data.parquet", **named)
+    path = write_spec(tmp_path, {"model.path": str(tiny_model)})
+    assert run_spec(path).report.computed
+    for written in ({"bad": 0, "good": 1}, {"good": 1, "bad": 0}, None):
+        write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": written})
+        assert run_spec(path).was_finished
+    for other in ({"good": 0, "bad": 1}, {"bad": 0, "good": 1, "fair": 1}):
+        write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": other})
+        with pytest.raises(ChangedError, match="labels"):
+            run_spec(path)
