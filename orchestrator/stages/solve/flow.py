@@ -1,6 +1,6 @@
 """Training of the linearized model at some times, by gradient flow and by gradient descent, from its decomposition."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -48,23 +48,24 @@ class Followed:
         The first axis is `TRAINED_BY`; lambdas (L,) and times (S,) are absolute.
         """
         flow = gradient_flow(self._eigen, self._right, lambdas, times)
-        ways = [[_of_lambda(flow, i) for i in range(len(lambdas))]]
-        ways.append([self._descent(lambdas[i : i + 1], times) for i in range(len(lambdas))])
-        left, d, squares = (np.array([[each[part] for each in way] for way in ways]) for part in range(3))
-        evaluated = _applied(self._evaluation(), d)
+        descents = [self._descent(lambdas[i : i + 1], times) for i in range(len(lambdas))]
+        # (2, L, S, k, M): all of them share one product with the eigenvectors, and one with what gives outputs
+        left, d = (
+            np.array([getattr(flow, name).swapaxes(0, 1), [getattr(each, name)[:, 0] for each in descents]])
+            for name in ("residual_modes", "dual_modes")
+        )
+        squares = np.array([flow.squared_distance.T, [each.squared_distance[:, 0] for each in descents]])
+        U = self._eigen.eigenvectors
+        evaluated = np.concatenate([_outputs(d, block @ U) for block in self._evaluation()], axis=3)
         if not self._primal:
-            return left, evaluated, squares
-        # the coefficients of J^T r are the weights themselves
-        return self._residual - _applied(self._train(), d), evaluated, np.einsum("wlspk,wlspk->wls", d, d)
+            return _outputs(left, U), evaluated, squares
+        # here the modes are those of the weights themselves, as the coefficients of J^T r
+        fitted = np.concatenate([_outputs(d, block @ U) for block in self._train()], axis=3)
+        return self._residual - fitted, evaluated, np.einsum("wlskp,wlskp->wls", d, d)
 
-    def _descent(self, shift: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _descent(self, shift: FloatArray, times: FloatArray) -> Trajectory:
         (size,) = step_sizes(self.sigma_max, shift)
-        counts = steps(times, size).astype(np.int64)
-        return _of_lambda(gradient_descent(self._eigen, self._right, shift, float(size), counts), 0)
-
-
-def _of_lambda(way: Trajectory, i: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    return way.train_residuals[:, i], way.dual_coefficients[:, i], way.squared_distance[:, i]
+        return gradient_descent(self._eigen, self._right, shift, float(size), steps(times, size).astype(np.int64))
 
 
 def step_sizes(sigma_max: float, lambdas: FloatArray) -> FloatArray:
@@ -124,6 +125,6 @@ def _numbers(left: FloatArray, evaluated: FloatArray, squares: FloatArray, probl
     }
 
 
-def _applied(blocks: Iterable[FloatArray], columns: FloatArray) -> FloatArray:
-    """Return the products (2, L, S, rows, k) of blocks of rows, one below the other, with columns (2, L, S, q, k)."""
-    return np.concatenate([np.tensordot(columns, block, axes=(3, 1)).swapaxes(3, 4) for block in blocks], axis=3)
+def _outputs(modes: FloatArray, rows: FloatArray) -> FloatArray:
+    """Return the products (2, L, S, rows, k) of rows (rows, q) of each mode with modes (2, L, S, k, q)."""
+    return np.tensordot(modes, rows, axes=(4, 1)).swapaxes(3, 4)
