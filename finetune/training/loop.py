@@ -1,7 +1,7 @@
 """The training loop: the same for the model and for its linearization, for one cell and for stacked ones."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +32,10 @@ from ntk_dist.device.transfers import sent
 
 EXPLODED = 1e4
 """Ratio to its first value above which a training loss counts as exploded: a recovery would be chance."""
+
+
+ROUNDED = 32.0
+"""Machine epsilons of the weights' precision, relative to the objective, by which its sum over examples may err."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +173,8 @@ class _Training:
         active = self.state.active()
         rates = [learning_rate(self.settings, self.state.step, cell.learning_rate) for cell in self.cells]
         going = self._still_finite(active, self._accumulate(active))
+        if self.settings.optimizer == "gradient_descent":  # whose losses are those of all examples
+            self._follow(going, {cell: self.step_losses[cell] for cell in going})
         before = {cell: self._before_step(cell) for cell in going}
         changed: dict[int, list[Tensor]] = {cell: [] for cell in going}
         for cell, group in enumerate(self.state.optimizer.param_groups):
@@ -278,6 +284,8 @@ class _Training:
         outputs: dict[Split, NDArray[np.float64]] = {"train": self._outputs("train", cells)}
         outputs["eval"] = self._outputs("eval", cells)
         chosen = [state.cells[cell] for cell in evaluated]
+        losses = {split: self._losses(split, values, evaluated) for split, values in outputs.items()}
+        objectives = self._follow(evaluated, dict(zip(evaluated, losses["train"].tolist(), strict=True)))
         seen.steps.append(state.step)
         for found, values in (
             (seen.train_outputs, outputs["train"]),
@@ -285,9 +293,10 @@ class _Training:
             (seen.distances, np.array([norm(state.displacements[cell]) for cell in evaluated])),
             (seen.pulled, np.array([cell.pulled for cell in chosen])),
             (seen.pulled_tensors, np.array([cell.pulled_tensors for cell in chosen])),
+            (seen.objectives, objectives),
+            (seen.rises, np.array([cell.rises for cell in chosen])),
         ):
             found.append(self._of_all_cells(values, evaluated))
-        losses = {split: self._losses(split, values, evaluated) for split, values in outputs.items()}
         if self.watcher is not None:
             of_cells = (dict(zip(evaluated, losses[split].tolist(), strict=True)) for split in ("train", "eval"))
             self.watcher.evaluated(state.step, *of_cells)
@@ -298,6 +307,17 @@ class _Training:
             else:
                 self._keep(cell, float(eval_loss))
         self._observe([cell for cell in evaluated if state.cells[cell].status is not CellStatus.DIVERGED])
+
+    def _follow(self, cells: Sequence[int], losses: Mapping[int, float]) -> NDArray[np.float64]:
+        """Count the cells whose objective has risen, given mean losses over all examples; return it, (S,)."""
+        found = []
+        for cell in cells:
+            displacement = self.state.displacements[cell]
+            penalty = self.cells[cell].strength / (2 * self.n) * norm(displacement) ** 2
+            rounding = ROUNDED * torch.finfo(next(iter(displacement.values())).dtype).eps
+            self.state.cells[cell].follow(losses[cell] + penalty, rounding)
+            found.append(losses[cell] + penalty)
+        return np.array(found)
 
     def _observe(self, cells: list[int]) -> None:
         """Record the observer's results for some cells, if there is an observer."""

@@ -13,7 +13,7 @@ from finetune.training.trainable import Displacement
 
 Arrays = dict[str, NDArray[np.generic]]
 
-SEEN = ("train_outputs", "eval_outputs", "distances", "pulled", "pulled_tensors")
+SEEN = ("train_outputs", "eval_outputs", "distances", "pulled", "pulled_tensors", "objectives", "rises")
 """Fields of a trajectory that hold a value for every cell at every evaluation."""
 
 Observer = Callable[[Mapping[int, Displacement]], Mapping[str, NDArray[np.float64]]]
@@ -57,6 +57,8 @@ class Trajectory:
         distances: K arrays (S,), |theta - theta_0|.
         pulled: K arrays (S,), `CellState.pulled` so far.
         pulled_tensors: K arrays (S,), `CellState.pulled_tensors` so far.
+        objectives: K arrays (S,), (1/n) sum of losses + (lambda/2n)|theta - theta_0|^2.
+        rises: K arrays (S,), `CellState.rises` so far.
         observed: by name, K arrays (S,) of what an observer found; nan where a loss was not finite or exploded, too.
     """
 
@@ -66,6 +68,8 @@ class Trajectory:
     distances: list[NDArray[np.float64]] = field(default_factory=list)
     pulled: list[NDArray[np.float64]] = field(default_factory=list)
     pulled_tensors: list[NDArray[np.float64]] = field(default_factory=list)
+    objectives: list[NDArray[np.float64]] = field(default_factory=list)
+    rises: list[NDArray[np.float64]] = field(default_factory=list)
     observed: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
 
 
@@ -85,6 +89,9 @@ class CellState:
         updates: updates of its weights.
         pulled: those at which the regularizer changed something.
         pulled_tensors: sum over updates of the share of tensors that the regularizer changed.
+        objective: (1/n) sum of losses + (lambda/2n)|theta - theta_0|^2 where it was known last.
+        rises: how often it had risen since it was known before, by more than rounding: from evaluation to evaluation,
+            or, of gradient descent, from step to step.
     """
 
     kept: Displacement
@@ -98,6 +105,19 @@ class CellState:
     updates: int = 0
     pulled: int = 0
     pulled_tensors: float = 0.0
+    objective: float = float("inf")
+    rises: int = 0
+
+    def follow(self, objective: float, rounding: float) -> None:
+        """Compare the objective with what it was before; a share of `rounding` more is none.
+
+        It is compared with what it was at its lowest since it last rose, so that many small rises are not overlooked.
+        """
+        if objective > self.objective * (1 + rounding):
+            self.rises += 1
+            self.objective = objective
+        elif objective < self.objective:
+            self.objective = objective
 
 
 @dataclass

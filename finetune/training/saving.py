@@ -48,9 +48,18 @@ def _saved_cell(displacement: Displacement, cell: CellState, optimizer: torch.op
     arrays: Arrays = {
         "status": np.array([_STATUSES.index(cell.status)]),
         "counts": np.array(
-            [cell.active, cell.kept_evaluation, cell.worse, failed, cell.evaluations, cell.updates, cell.pulled]
+            [
+                cell.active,
+                cell.kept_evaluation,
+                cell.worse,
+                failed,
+                cell.evaluations,
+                cell.updates,
+                cell.pulled,
+                cell.rises,
+            ]
         ),
-        "sums": np.array([cell.best_loss, cell.pulled_tensors]),
+        "sums": np.array([cell.best_loss, cell.pulled_tensors, cell.objective]),
     }
     for name, tensor in displacement.items():
         arrays[f"now.{name}"] = _as_array(tensor)
@@ -68,11 +77,12 @@ def _restore_cell(
     optimizer: torch.optim.Optimizer,
 ) -> None:
     cell.status = _STATUSES[int(np.asarray(arrays["status"], dtype=np.int64)[0])]
-    active, cell.kept_evaluation, cell.worse, failed, cell.evaluations, cell.updates, cell.pulled = (
+    active, cell.kept_evaluation, cell.worse, failed, cell.evaluations, cell.updates, cell.pulled, cell.rises = (
         int(count) for count in np.asarray(arrays["counts"], dtype=np.int64)
     )
     cell.active, cell.failed_step = bool(active), None if failed < 0 else failed
-    cell.best_loss, cell.pulled_tensors = (float(total) for total in np.asarray(arrays["sums"], dtype=np.float64))
+    sums = (float(total) for total in np.asarray(arrays["sums"], dtype=np.float64))
+    cell.best_loss, cell.pulled_tensors, cell.objective = sums
     for name, tensor in displacement.items():
         tensor.copy_(_as_tensor(arrays[f"now.{name}"]))
         cell.kept[name] = _as_tensor(arrays[f"kept.{name}"]).to(tensor.device)

@@ -93,6 +93,17 @@ def added_block_bounds(
     )
 
 
+def added_block_form_factor(block_max: float, kernel_min: float, lambdas: FloatArray) -> FloatArray:
+    """Return 1 / (1 + s_max(S) / (max(0, s_min(K)) + lambda)), (L,): the least q(S) / q(0) of a block S added to K.
+
+    q(S) = r^T (K + S + lambda I)^-1 r, and q(S) <= q(0), since inverses of positive definite matrices are ordered the
+    other way round. S <= s_max(S) I <= s_max(S) / (s_min(K) + lambda) (K + lambda I) says how far it can fall. Equality
+    for one row. `kernel_min` may be less than s_min(K), by what rounding leaves open. Raises LambdaError, BoundError.
+    """
+    _check_magnitudes(block_max=block_max)
+    return 1 / (1 + block_max / (max(0.0, kernel_min) + _positive(lambdas)))
+
+
 def first_order_eigenvalues(eigenvectors: FloatArray, eigenvalues: FloatArray, S: FloatArray) -> FloatArray:
     """Return s_i + u_i^T S u_i, (m,), for eigenvectors (M, m) and eigenvalues (m,) of K and a block S (M, M).
 

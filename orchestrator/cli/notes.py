@@ -13,6 +13,10 @@ AVERAGED = (
     "kernel.outputs: trace averages over outputs, and training does not: trained to its end, the linearization meets "
     "the ridge solution of outputs: full, not that of the cell"
 )
+FURTHER = (
+    "finetune.n_train: cells are trained on {n_trained} examples, their linearization by products with the Jacobian; "
+    "the ridge solutions beside them are fitted to the first {n_kernel}"
+)
 NORM_OF_THE_KERNEL = (
     "{keys}: parameter_distance is a norm in the kernel's space, not a distance of parameters as finetune_distance and "
     "linearized_distance are"
@@ -66,6 +70,12 @@ def training_notes(plan: Plan) -> list[str]:
     runs = [run for stage in plan.stages if stage.of is FINETUNE for run in runs_of(stage)]
     linearized = [run for run in runs if run.parameters.model == "linearized"]
     without_rows = sum(not by_rows(run) for run in linearized)
+    notes += dict.fromkeys(
+        FURTHER.format(n_trained=cells.problem.n_train, n_kernel=cells.kernel_n_train)
+        for cells in (run.parameters.cells for run in runs)
+        if cells.kernel_n_train is not None
+    )
+    without_rows -= sum(run.parameters.cells.kernel_n_train is not None for run in linearized)
     if without_rows and spec.finetune and spec.finetune.linearization is None:
         notes.append(
             f"{without_rows} of {len(linearized)} linearizations are trained by products with the Jacobian, for their "

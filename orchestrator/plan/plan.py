@@ -20,6 +20,7 @@ from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import expand_layer_sets
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.trained_examples import check_trained_examples
 from orchestrator.sweep.variant import Variant
 
 
@@ -180,6 +181,7 @@ def _check_against(sweep: Sweep, survey: Survey) -> None:
             f"the data has too few examples: grid.n_train {n_train} and task.n_eval {n_eval} are asked for, "
             f"{available} are there; ask for fewer"
         )
+    check_trained_examples(spec, survey)
     check_balance_against(spec, survey)
     if spec.kernel.outputs == "margin" and survey.n_outputs != 2:
         raise SpecError(f"kernel.outputs: margin needs two classes; the data has {survey.n_outputs}: use full or trace")

@@ -187,12 +187,13 @@ def _page(sweep: Sweep, cell: TrainedCell, written: "PeftFolder") -> str:
     spec, model = sweep.spec, sweep.sources.model
     module, _, name = written.model_class.rpartition(".")
     module = "transformers" if module.startswith("transformers.models.") else module
-    labels = cell.comparison.stage.parameters.problem.scorer.n_outputs
+    problem = cell.comparison.stage.parameters.problem
+    labels = problem.scorer.n_outputs
     n_outputs = "" if spec.head.kind == "label_words" else f", num_labels={labels}"
     lines = [
         "---", "library_name: peft", f"base_model: {model.location}", "---", "",
         f"# Cell {cell.cell_id} of the sweep {spec.name}", "",
-        f"Layer set {cell.layer_set}, lambda {cell.strength:g}, seed {cell.solve.seed}, {cell.solve.n_train} training "
+        f"Layer set {cell.layer_set}, lambda {cell.strength:g}, seed {cell.solve.seed}, {problem.n_train} training "
         f"examples; written by ntksweep. Loaded with peft, its logits on {written.n_examples} evaluation examples "
         f"differed from the trained cell's by {written.difference:.1e} at most.", "",
         "```python", "import torch", "from peft import PeftModel", f"from {module} import {name}",

@@ -1,13 +1,24 @@
 """The section `finetune` of a spec: training of every cell, and of its linearization."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from finetune.settings import Operation
 from orchestrator.spec.quantities import Count, CountOrNone, First, Number, Real, Share
 from orchestrator.spec.section import Adds, Section
 from orchestrator.spec.shorthand import ONE_OR_MORE
+
+
+def _kind_of_trained_examples(value: Any) -> str:
+    """Return which of the two types a value was meant to be, so that only the errors of that type are reported."""
+    return "all" if isinstance(value, str) and not value.strip().isdecimal() else "number"
+
+
+TrainedExamples = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[Literal["all"], Tag("all")],
+    Discriminator(_kind_of_trained_examples),
+]
 
 
 class CombinationsSection(Section):
@@ -49,6 +60,14 @@ class FinetuneSection(Section):
     learning_rate: Real = Field(
         description="Learning rate, of the loss and the penalty divided by the number of training examples.",
         examples=[1e-3],
+    )
+    n_train: TrainedExamples | None = Field(
+        None,
+        description="Number of examples that cells are trained on, apart from the kernel's: the kernel, its ridge path "
+        "and bounds take the first grid.n_train of them, and a head that is fitted is fitted to those. `all` takes "
+        "every training example of the data. The linearization is then trained by products. null trains on the "
+        "kernel's examples.",
+        examples=["all"],
     )
     epochs: Count = Field(description="Number of passes over the training examples.", examples=[10])
     batch_size: Count = Field(16, description="Training examples of a batch.", examples=[16])

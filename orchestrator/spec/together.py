@@ -131,8 +131,23 @@ def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) 
             "finetune.linearization: products differentiates the model twice, which DeepSpeed's ZeRO-3 cannot: set "
             "`finetune.linearization: rows`, or leave it out"
         )
+    _check_trained_examples(spec, finetune, task)
     if finetune.regularizer == "spd" and spec.grid.lambdas.scale != "absolute":
         raise ValueError(
             "finetune.regularizer: spd takes lambda as a share of the way back, not as the strength of a penalty: "
             "set grid.lambdas.scale: absolute, with values around 1"
+        )
+
+
+def _check_trained_examples(spec: "Spec", finetune: FinetuneSection, task: TaskSection) -> None:
+    n_train, largest = finetune.n_train, max(spec.grid.n_train)
+    if n_train == "all" and task.sampling == "balanced":
+        raise ValueError(
+            "finetune.n_train: all takes as many examples of a class as there are, and task.sampling: balanced equally "
+            "many: give a number, or leave out the sampling"
+        )
+    if isinstance(n_train, int) and n_train < largest:
+        raise ValueError(
+            f"finetune.n_train: {n_train} is less than the {largest} examples of the kernel, which are the first of "
+            f"those that cells are trained on: give {largest} or more, or lower grid.n_train"
         )

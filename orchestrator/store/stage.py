@@ -1,9 +1,10 @@
 """Stages and their kinds; a stage is work that many cells share, identified by everything that fixes its numbers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from pydantic import BaseModel
@@ -23,6 +24,10 @@ P = TypeVar("P", default=Any)
 """Type of the parameters of a kind of stage."""
 
 P_co = TypeVar("P_co", covariant=True, default=Any)
+
+
+UNNAMED_IF_NONE = MappingProxyType({"unnamed if None": True})
+"""Metadata of a field of parameters that takes no part in the identity, as if there were none, where it is None."""
 
 
 @dataclass(frozen=True)
@@ -243,8 +248,15 @@ class Stage(Generic[P]):
 def as_json(parameters: Any) -> Any:
     """Return parameters as JSON: dataclasses and sections of a spec as objects, tuples as arrays."""
     if is_dataclass(parameters):
-        return {each.name: _part_as_json(getattr(parameters, each.name)) for each in fields(parameters)}
+        named = {
+            each.name: getattr(parameters, each.name) for each in fields(parameters) if _is_named(each, parameters)
+        }
+        return {name: _part_as_json(value) for name, value in named.items()}
     return parameters
+
+
+def _is_named(each: "Field[Any]", parameters: Any) -> bool:
+    return each.metadata != UNNAMED_IF_NONE or getattr(parameters, each.name) is not None
 
 
 def _part_as_json(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec
 from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.trained_examples import trained_examples
 
 
 def check_balance_against(spec: Spec, survey: Survey) -> None:
@@ -19,16 +20,21 @@ def check_balance_against(spec: Spec, survey: Survey) -> None:
     from finetune.data.sampling import check_balance
     from finetune.errors import SamplingError
 
-    for n_train in spec.grid.n_train:
+    sizes = [("grid.n_train", n_train) for n_train in spec.grid.n_train]
+    n_trained = trained_examples(spec, survey)
+    if n_trained is not None:
+        sizes.append(("finetune.n_train", n_trained))
+    for key, n_train in sizes:
         try:
             check_balance(n_train, survey.n_outputs)
         except SamplingError as error:
-            raise SpecError(f"grid.n_train: {error}") from error
-    each = max(spec.grid.n_train) // survey.n_outputs
+            raise SpecError(f"{key}: {error}") from error
+    key, largest = max(sizes, key=lambda each: each[1])
+    each = largest // survey.n_outputs
     for label, size in enumerate(survey.class_sizes):
         if size < each:
             names = [name for name, of in survey.labels if of == label]
             raise SpecError(
                 f"the data has too few examples of class {' '.join([str(label), *names])}: task.sampling: balanced and "
-                f"grid.n_train {max(spec.grid.n_train)} ask for {each}, {size} are there; ask for fewer"
+                f"{key} {largest} ask for {each}, {size} are there; ask for fewer"
             )

@@ -8,6 +8,7 @@ from orchestrator.sweep.drawn_sets import drawn_sets
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.trained_examples import trained_examples
 
 LARGEST_SHARD = 256
 SHARD_SHARE_OF_BUDGET = 4
@@ -32,6 +33,7 @@ class Sizes:
         shard_examples: examples of a shard.
         drawn_sets: training sets that are drawn, ascending, the largest one last: a shard ends at the end of each.
         n_eval: evaluation examples.
+        n_trained: examples that cells are trained on; None for those of the kernel.
         largest_dual: largest training-set size that needs kernel blocks; 0 where none does.
         primal_possible: whether the kernel has a primal form.
         row_bytes: bytes of one number of a Jacobian row.
@@ -46,6 +48,7 @@ class Sizes:
     shard_examples: int
     drawn_sets: tuple[int, ...]
     n_eval: int
+    n_trained: int | None
     largest_dual: int
     primal_possible: bool
     row_bytes: int
@@ -81,6 +84,7 @@ class Sizes:
             shard_examples=shard,
             drawn_sets=drawn_sets(max(spec.grid.n_train), sweep.drawn_before),
             n_eval=spec.task.n_eval,
+            n_trained=trained_examples(spec, survey),
             largest_dual=max((n for _, n in dual), default=0),
             primal_possible=primal_possible,
             row_bytes=row_bytes,
@@ -90,6 +94,16 @@ class Sizes:
     def n_train(self) -> int:
         """Largest training-set size."""
         return self.drawn_sets[-1]
+
+    @property
+    def example_sets(self) -> tuple[int, ...]:
+        """Sets of training examples that are drawn, ascending: those of kernels, and one that cells are trained on."""
+        further = () if self.n_trained is None or self.n_trained <= self.n_train else (self.n_trained,)
+        return (*self.drawn_sets, *further)
+
+    def trained_with(self, n_train: int) -> int:
+        """Return the number of examples that the cells of a kernel of `n_train` examples are trained on."""
+        return n_train if self.n_trained is None else self.n_trained
 
     @cached_property
     def train_shards(self) -> list[tuple[int, int]]:

@@ -22,7 +22,7 @@ from tests.tiny_models import WORDS, save_tiny
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
 HUB_DATA, HUB_MODEL = "nyu-mll/glue", "FacebookAI/roberta-base"
-N_HUB = 1200
+N_HUB = 5500
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Measure:
     Attributes:
         column: its name.
         geometric: whether its mean is geometric.
-        of_ridge: whether it describes the ridge solution, which differs from the linearization for `outputs: trace`.
+        of_ridge: whether it describes the ridge solution, which may differ from the linearization's.
     """
 
     column: str
@@ -64,8 +64,9 @@ def linearity(cells: pd.DataFrame) -> pd.DataFrame:
     against log(lambda) from the lambda before: what is left of linearization falls like lambda^rate there.
     `linearization_bound_held` is the share of cells whose error is at most (b/2)|theta - theta_0|^2, and
     `n_seeds_above_majority` counts the seeds in which the model before fine-tuning beats the majority baseline.
-    `n_never_pulled` counts cells in which lambda never acted on the trained model. For `outputs: trace` the measures of
-    the ridge solution are nan: the linearization that stands beside them has the solution of another kernel.
+    `n_never_pulled` counts cells in which lambda never acted on the trained model. For `outputs: trace`, and
+    where cells were trained on more examples than the kernel has, the measures of the ridge solution are nan: the
+    linearization that stands beside them has the solution of another kernel.
 
     Args:
         cells: the table `cells`; cells that were not trained or diverged are left out, and counted.
@@ -88,6 +89,12 @@ def seeds_by_layer_sets(cells: pd.DataFrame, column: str) -> FloatArray:
     return table.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
+def _has_another_ridge_solution(cells: pd.DataFrame) -> bool:
+    """Tell whether the linearization of cells tends to another solution than the ridge path's."""
+    averaged, apart = cells["outputs"] == "trace", cells["finetune_n_train"] != cells["n_train"]
+    return bool((averaged | apart).all())
+
+
 def _row(cells: pd.DataFrame) -> Iterator[tuple[str, Any]]:
     yield "n_seeds", cells["seed"].nunique()
     yield "n_layer_sets", cells["layer_set"].nunique()
@@ -96,7 +103,7 @@ def _row(cells: pd.DataFrame) -> Iterator[tuple[str, Any]]:
     for measure in MEASURES:
         if cells[measure.column].notna().any():
             values = seeds_by_layer_sets(cells, measure.column)
-            if measure.of_ridge and (cells["outputs"] == "trace").all():
+            if measure.of_ridge and _has_another_ridge_solution(cells):
                 values = np.full_like(values, np.nan)
             mean = mean_over(values, geometric=measure.geometric)
             yield measure.column, mean.value

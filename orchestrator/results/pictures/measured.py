@@ -31,6 +31,7 @@ _COLUMNS = [
     *VARIANT, "layer_set", "seed", "lambda_given", "lambda_scale", "n_eval", "n_parameters", "noise_floor",
     "condition_number_resolved", "majority_accuracy", "initial_eval_loss", "initial_eval_accuracy",
     "initial_eval_pearson", *KERNEL, "eval_loss", "eval_accuracy", "eval_pearson", "eval_in_train",
+    "finetune_n_train", "finetune_eval_in_train",
     "finetune_status", "finetune_eval_loss", "finetune_eval_accuracy", "finetune_eval_pearson",
     "linearized_status", "linearized_eval_loss", "linearized_eval_accuracy", "linearized_eval_pearson",
     "finetune_linearization_error", "finetune_linearization_bound", "difference_eval_relative", "outputs",

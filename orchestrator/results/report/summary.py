@@ -177,13 +177,20 @@ def _cautions(measured: Measured) -> Iterator[str]:
             "kernel.outputs is trace: the ridge solution has the kernel that is averaged over outputs, the trained "
             "linearization the full one, so that the two need not agree."
         )
+    apart = cells[cells["finetune_n_train"].notna() & (cells["finetune_n_train"] != cells["n_train"])]
+    if len(apart):
+        yield (
+            f"Cells were trained on {int(apart['finetune_n_train'].max()):,} examples and the kernel has "
+            f"{int(apart['n_train'].min()):,} of them: ridge solutions are fitted to those alone, and training may do "
+            "better for its examples."
+        )
     n_eval = int(cells["n_eval"].min())
     if (cells["eval_accuracy"].notna().any()) and n_eval:
         yield (
             f"{n_eval:,} evaluation examples: an accuracy has a standard error of up to {50 / n_eval**0.5:.1f} points "
             "from them alone."
         )
-    leaked = cells["eval_in_train"].max()
+    leaked = cells[["eval_in_train", "finetune_eval_in_train"]].max().max()
     if leaked and not pd.isna(leaked):
         yield f"Up to {int(leaked)} evaluation examples have a text that stands among the training examples too."
     diverged = int((cells["finetune_status"] == "diverged").sum())

@@ -11,7 +11,7 @@ from orchestrator.stages.base.cells import Solve, cell_ids
 from orchestrator.stages.base.columns import LEARNING_RATE, RANK, TASK
 from orchestrator.stages.base.constants import solve_constants
 from orchestrator.stages.base.tables import COUNT, FLAG, NAME, REAL, TIME, Column, Rows, Table
-from orchestrator.stages.compare.rows import training_columns
+from orchestrator.stages.compare.rows import compared_in, training_columns
 from orchestrator.stages.context.finished import Finished
 from orchestrator.stages.registry import KINDS
 from orchestrator.stages.solve.columns import RIDGE_COLUMNS, SPECTRUM_COLUMNS
@@ -101,7 +101,14 @@ def cells_rows(finished: Finished) -> Iterator[Rows]:
     """
     first_in_train = cache(lambda dataset: _first_in_train(finished.store.open(*dataset)))
     for solve in finished.filled(Solve):
-        yield _cells_of(finished, solve, first_in_train(*solve.stage.inputs["dataset"]))
+        rows = _cells_of(finished, solve, first_in_train(*solve.stage.inputs["dataset"]))
+        trained_on = {each.stage.inputs["dataset"][0] for each, _ in compared_in(finished, solve)}
+        n_trained = finished.plan.variants[solve.variant].sizes.trained_with(solve.n_train)
+        if trained_on and n_trained != solve.n_train:
+            (dataset,) = trained_on
+            copies = _copies(first_in_train(dataset), n_trained)
+            rows = Rows({**rows.columns, "finetune_eval_in_train": copies["eval_in_train"]}, rows.n_rows)
+        yield rows
 
 
 def _cells_of(finished: Finished, solve: Solve, first_in_train: Mapping[str, np.ndarray]) -> Rows:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from finetune.settings import ModelDType
+from finetune.settings import ModelDType, TaskKind
+from ntk_dist.kernel.features import OutputMode
 from orchestrator.spec.compute_section import GramDType, RowDType
+from orchestrator.spec.grid_section import LambdaScale
 from orchestrator.stages.additions.columns import ADDITIONS_TABLE
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.solve import first_layer_sets
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
 
 NUMBERS = 30
-"""Numbers of a row of the table, at most."""
+"""Numbers of a row of the table, at most, but for those of each lambda."""
+
+NUMBERS_OF_A_LAMBDA = 4
+"""Numbers of a row for each lambda."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class AdditionsParameters:
         tf32: whether products used TF32.
         layer_sets: groups of each layer set.
         added: groups of each block that is added to it, for each layer set.
+        task_kind: classification or regression.
+        n_outputs: outputs C of the model.
+        outputs: those that the kernel keeps.
+        lambdas: as the spec gives them.
+        lambda_scale: their unit.
     """
 
     n_train: int
@@ -44,6 +54,11 @@ class AdditionsParameters:
     tf32: bool
     layer_sets: tuple[tuple[str, ...], ...]
     added: tuple[tuple[tuple[str, ...], ...], ...]
+    task_kind: TaskKind
+    n_outputs: int
+    outputs: OutputMode
+    lambdas: tuple[float, ...]
+    lambda_scale: LambdaScale
 
 
 def cost(stage: Stage[AdditionsParameters], variant: "Variant") -> StageCost:
@@ -62,7 +77,7 @@ def cost(stage: Stage[AdditionsParameters], variant: "Variant") -> StageCost:
     return StageCost(
         memory_flops=float(decompositions * M**3 + 4.0 * len(pairs) * M**2),
         read_bytes=8 * M * M * len(p.layer_sets),
-        written_bytes=8 * NUMBERS * len(pairs),
+        written_bytes=8 * (NUMBERS + NUMBERS_OF_A_LAMBDA * len(p.lambdas)) * len(pairs),
         # Five matrices as large as the kernel, also while eigenvectors are computed.
         memory_bytes=5 * 8 * M * M,
     )
@@ -83,7 +98,7 @@ def _label(stage: Stage[AdditionsParameters]) -> str:
 ADDITIONS = StageKind(
     name="additions",
     parameters=AdditionsParameters,
-    version=4,
+    version=5,
     meaning="adds to each layer set every layer of the grid that it lacks",
     module="orchestrator.stages.additions.compute",
     plan=plan,

@@ -1,7 +1,7 @@
 """The table that additions fill."""
 
 from orchestrator.stages.base.columns import SET_COLUMNS
-from orchestrator.stages.base.tables import COUNT, NAMES, REAL, Column, Table
+from orchestrator.stages.base.tables import COUNT, NAMES, REAL, REALS, Column, Table
 
 _BOTH = "of K + S"
 _ROUNDED = "not resolved where below noise_floor"
@@ -32,6 +32,19 @@ _ADDITIONS = (
         "which condition_number cannot exceed; infinite where sigma_min_lower is -sigma or less by rounding",
     ),
     Column("condition_number_first_order", REAL, "condition_number of the first-order sigma_max and sigma_min"),
+    Column("lambdas", REALS, "lambda, absolute, of the lists that follow, in the order of the grid"),
+    Column(
+        "kernel_ridge_form",
+        REALS,
+        "r'(K + lambda I)^-1 r for each lambda, r = y - f_0: 2/lambda times the least of the ridge objective",
+    ),
+    Column("ridge_form", REALS, f"the same {_BOTH}, which cannot exceed it"),
+    Column(
+        "ridge_form_lower",
+        REALS,
+        "which ridge_form cannot be below: kernel_ridge_form / (1 + block_sigma_max / (s + lambda)), s = "
+        "max(0, kernel_sigma_min - its noise floor)",
+    ),
 )
 
 

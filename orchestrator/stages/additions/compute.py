@@ -1,35 +1,46 @@
 """The stage `additions`: the effect of adding a layer on the spectrum of a layer set, with its bounds."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.band import reduce_symmetric
-from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.eigen import EigenDecomposition
+from ntk_dist.solvers.reduced import ReducedDecomposition
 from ntk_dist.spectrum.bounds import added_block_bounds, first_order_extremes, violation
 from ntk_dist.spectrum.spectrum import condition_number, machine_epsilon, noise_floor, products_eps
 from orchestrator.errors import BrokenBoundError
 from orchestrator.stages.additions import AdditionsParameters
+from orchestrator.stages.additions.residual import residual_of
+from orchestrator.stages.additions.ridge_forms import check_forms, inverse_form, ridge_forms
 from orchestrator.stages.context.blocks import sum_tiles
 from orchestrator.stages.context.work import Product, Work
+from orchestrator.stages.solve.path import Strengths
 from orchestrator.store.stage import Stage
+
+Row = dict[str, float | FloatArray]
+"""Numbers of a row of the table, by column."""
+
+_Decomposed = EigenDecomposition | ReducedDecomposition[Any]
 
 
 def compute(stage: Stage[AdditionsParameters], work: Work) -> Product:
     """Add to each layer set the groups that it lacks of each layer, block by block.
 
-    The artifact holds the numbers of the table `additions`: one array (R,) for each column, with a row for each layer
-    set and each block added to it, in the order of the stage's parameters.
+    The artifact holds the numbers of the table `additions`: one array (R,) for each column, or (R, L) for those with a
+    number for each lambda, with a row for each layer set and each block added to it, in the order of the stage's
+    parameters.
 
     Raises:
-        BrokenBoundError: an eigenvalue or a condition number lies outside of what is proven for it.
+        BrokenBoundError: an eigenvalue, a condition number or a ridge form lies outside of what is proven for it.
     """
     kernels = _Kernels(stage, work)
     layer_sets, added = stage.parameters.layer_sets, stage.parameters.added
-    rows: dict[int, list[dict[str, float]]] = {}
+    rows: dict[int, list[Row]] = {}
     # The largest first: a layer set that is the sum of another one and its block is then decomposed once.
     for position in sorted(range(len(layer_sets)), key=lambda position: -len(layer_sets[position])):
         rows[position] = kernels.additions(layer_sets[position], added[position])
@@ -38,31 +49,61 @@ def compute(stage: Stage[AdditionsParameters], work: Work) -> Product:
     return Product({}, work.write_arrays(stage, arrays))
 
 
+@dataclass(frozen=True, eq=False)
+class _Sum:
+    """What is kept of the kernel of some groups: no matrix.
+
+    Attributes:
+        sigma_max, sigma_min: its extreme eigenvalues.
+        noise_floor: the level below which its eigenvalues are noise.
+        trace: its trace.
+        ridge_form: from lambdas (L,) to r^T (K + lambda I)^-1 r (L,).
+    """
+
+    sigma_max: float
+    sigma_min: float
+    noise_floor: float
+    trace: float
+    ridge_form: Callable[[FloatArray], FloatArray]
+
+
 class _Kernels:
-    """Sums of the stored blocks of one problem and their extreme eigenvalues; each sum is decomposed once."""
+    """Sums of the stored blocks of one problem and what is kept of each; each sum is decomposed once."""
 
     def __init__(self, stage: Stage[AdditionsParameters], work: Work) -> None:
         self._parameters = stage.parameters
         self._tiles = [*work.inputs(stage, "tiles"), *work.inputs(stage, "further_tiles")]
         self._size = stage.parameters.n_train * stage.parameters.rows_per_example
-        self._ends: dict[frozenset[str], dict[str, float]] = {}
+        self._residual = residual_of(stage, work, self._tiles)
+        self._sums: dict[frozenset[str], _Sum] = {}
 
-    def additions(self, groups: Sequence[str], added: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+    def additions(self, groups: Sequence[str], added: Sequence[Sequence[str]]) -> list[Row]:
         """Return a row for each of the blocks `added` to the layer set of `groups`."""
         K = self._matrix(groups)
         decomposition = EigenDecomposition(K.copy(order="F"))
-        kernel = self._ends_of(groups, lambda: decomposition)
+        kernel = self._sum_of(groups, lambda: decomposition)
+        p = self._parameters
+        lambdas = Strengths(p.lambdas, p.lambda_scale).of(kernel.trace, self._size)
 
-        def row(block_groups: Sequence[str]) -> dict[str, float]:
+        def row(block_groups: Sequence[str]) -> Row:
             S = self._matrix(block_groups)
             first_order = first_order_extremes(
-                decomposition.eigenvectors, decomposition.eigenvalues, S, resolution=kernel["noise_floor"]
+                decomposition.eigenvectors, decomposition.eigenvalues, S, resolution=kernel.noise_floor
             )
-            both = self._ends_of([*groups, *block_groups], lambda: reduce_symmetric(K + S))
-            block = self._ends_of(block_groups, lambda: reduce_symmetric(S))
+            both = self._sum_of([*groups, *block_groups], lambda: reduce_symmetric(K + S))
+            block = self._sum_of(block_groups, lambda: reduce_symmetric(S))
             found = _numbers(kernel, block, both, first_order, self._parameters.sigma)
-            _check(found, f"{'+'.join(block_groups)} added to {'+'.join(groups)}")
-            return found
+            forms = ridge_forms(
+                kernel.ridge_form(lambdas),
+                both.ridge_form(lambdas),
+                lambdas,
+                block_max=block.sigma_max,
+                kernel_min=kernel.sigma_min - kernel.noise_floor,
+            )
+            what = f"{'+'.join(block_groups)} added to {'+'.join(groups)}"
+            _check(found, what)
+            check_forms(forms, kernel.noise_floor + block.noise_floor + both.noise_floor, what)
+            return {**found, **forms}
 
         return [row(block_groups) for block_groups in added]
 
@@ -74,10 +115,10 @@ class _Kernels:
             K[column, column + 1 :] = K[column + 1 :, column]
         return K
 
-    def _ends_of(self, groups: Collection[str], decompose: Callable[[], Decomposition]) -> dict[str, float]:
-        """Return the extreme eigenvalues of the kernel of `groups` and the level below which eigenvalues are noise."""
+    def _sum_of(self, groups: Collection[str], decompose: Callable[[], _Decomposed]) -> _Sum:
+        """Return what is kept of the kernel of `groups`."""
         key = frozenset(groups)
-        if key not in self._ends:
+        if key not in self._sums:
             found = decompose()
             smallest, largest = float(found.eigenvalues[0]), float(found.eigenvalues[-1])
             floor = noise_floor(
@@ -87,33 +128,36 @@ class _Kernels:
                 jacobian_eps=machine_epsilon(self._parameters.dtype, self._parameters.row_dtype),
                 gram_eps=products_eps(self._parameters.gram_dtype, tf32=self._parameters.tf32),
             )
-            self._ends[key] = {"sigma_max": largest, "sigma_min": smallest, "noise_floor": floor}
-        return self._ends[key]
+            form = partial(inverse_form, found.matrix, found.rotated(self._residual))
+            self._sums[key] = _Sum(largest, smallest, floor, found.trace, form)
+        return self._sums[key]
 
 
 def _numbers(
-    kernel: dict[str, float],
-    block: dict[str, float],
-    both: dict[str, float],
+    kernel: _Sum,
+    block: _Sum,
+    both: _Sum,
     first_order: tuple[float, float],
     sigma: float,
 ) -> dict[str, float]:
     smallest, largest = first_order
     bounds = added_block_bounds(
-        kernel_max=kernel["sigma_max"],
-        kernel_min=kernel["sigma_min"],
-        block_max=block["sigma_max"],
-        block_min=block["sigma_min"],
+        kernel_max=kernel.sigma_max,
+        kernel_min=kernel.sigma_min,
+        block_max=block.sigma_max,
+        block_min=block.sigma_min,
         sigma=sigma,
     )
     return {
-        "kernel_sigma_max": kernel["sigma_max"],
-        "kernel_sigma_min": kernel["sigma_min"],
-        "kernel_condition_number": condition_number(kernel["sigma_max"], kernel["sigma_min"], sigma),
-        "block_sigma_max": block["sigma_max"],
-        "block_sigma_min": block["sigma_min"],
-        **both,
-        "condition_number": condition_number(both["sigma_max"], both["sigma_min"], sigma),
+        "kernel_sigma_max": kernel.sigma_max,
+        "kernel_sigma_min": kernel.sigma_min,
+        "kernel_condition_number": condition_number(kernel.sigma_max, kernel.sigma_min, sigma),
+        "block_sigma_max": block.sigma_max,
+        "block_sigma_min": block.sigma_min,
+        "sigma_max": both.sigma_max,
+        "sigma_min": both.sigma_min,
+        "noise_floor": both.noise_floor,
+        "condition_number": condition_number(both.sigma_max, both.sigma_min, sigma),
         **asdict(bounds),
         "sigma_max_first_order": largest,
         "sigma_min_first_order": smallest,

@@ -7,6 +7,7 @@ from orchestrator.stages.additions import ADDITIONS, AdditionsParameters
 from orchestrator.stages.base.cells import Filled
 from orchestrator.stages.base.scope import SeedScope, refs
 from orchestrator.stages.capture import captures
+from orchestrator.stages.dataset import DATASET
 from orchestrator.stages.gram import GRAM, GramParameters, tile
 from orchestrator.store.stage import Inputs, Stage
 from orchestrator.sweep.layer_sets import LayerSet
@@ -52,7 +53,7 @@ def plan_additions(scope: SeedScope) -> None:
     further = _further_tiles(scope, added, tiles)
     for n_train in dict.fromkeys(scope.variant.sweep.spec.grid.n_train):
         shards = scope.variant.sizes.shards_of(n_train)
-        inputs: Inputs = {
+        inputs: Inputs = scope.inputs(n_train, DATASET) | {
             role: refs([stage for place, stage in of_role.items() if max(place) < shards])
             for role, of_role in (("tiles", tiles), ("further_tiles", further))
         }
@@ -130,4 +131,9 @@ def _parameters(variant: Variant, n_train: int, part: Sequence[Sequence[Addition
         tf32=spec.compute.tf32,
         layer_sets=tuple(rows[0].layer_set.groups for rows in part),
         added=tuple(tuple(row.groups for row in rows) for rows in part),
+        task_kind=spec.task.kind,
+        n_outputs=variant.survey.n_outputs,
+        outputs=spec.kernel.outputs,
+        lambdas=spec.grid.lambdas.numbers(),
+        lambda_scale=spec.grid.lambdas.scale,
     )

@@ -27,4 +27,6 @@ def additions_rows(finished: Finished) -> Iterator[Rows]:
             "added_groups": [list(row.groups) for row in rows],
             "n_parameters_added": [row.n_parameters for row in rows],
         }
-        yield Rows(columns | {name: np.array(artifact.array(name)) for name in artifact.names()}, len(rows))
+        found = {name: np.array(artifact.array(name)) for name in artifact.names()}
+        by_lambda = {name: values.tolist() for name, values in found.items() if values.ndim > 1}
+        yield Rows(columns | found | by_lambda, len(rows))

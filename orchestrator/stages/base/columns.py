@@ -35,6 +35,16 @@ def scores(model: str, whose: str) -> tuple[Column, ...]:
     return *losses, *metrics
 
 
+def loss_rises(model: str, whose: str, when: str) -> Column:
+    """Return the column that counts how often the objective of a model rose."""
+    return Column(
+        f"{model}_loss_rises",
+        COUNT,
+        f"evaluations, or steps of gradient descent, {when} at which (1/N) sum of losses + (lambda/2N)|theta - "
+        f"theta_0|^2 had risen since the one before by more than rounding, {whose}; null for spd",
+    )
+
+
 def pulled(model: str, whose: str, steps: str) -> tuple[Column, ...]:
     """Return the columns with the share of `steps` in which lambda changed something of a model."""
     return (

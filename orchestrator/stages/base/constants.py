@@ -35,7 +35,9 @@ def _short(location: str, revision: str | None) -> str:
 
 def solve_constants(variant: Variant, solve: Solve) -> dict[str, Any]:
     """Return the values that all rows about a solve stage share, by column."""
-    constants = variant_constants(variant) | {"seed": solve.seed, "n_train": solve.n_train}
+    n_trained = variant.sizes.trained_with(solve.n_train)
+    trained = {"finetune_n_train": n_trained} if variant.sweep.spec.finetune else {}
+    constants = variant_constants(variant) | {"seed": solve.seed, "n_train": solve.n_train, **trained}
     if variant.sweep.spec.adapter.kind != "lora":
         return constants
-    return constants | {"rank_threshold": rank_threshold(solve.n_train, variant.sizes.rows_per_example)}
+    return constants | {"rank_threshold": rank_threshold(n_trained, variant.sizes.rows_per_example)}

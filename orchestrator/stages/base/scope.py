@@ -94,12 +94,17 @@ class SeedScope:
 
     @property
     def drawn_sets(self) -> tuple[int, ...]:
-        """Sizes of the training sets that are drawn, ascending; other sizes are beginnings of them."""
+        """Sizes of the training sets of kernels that are drawn, ascending; other sizes are beginnings of them."""
         return self.variant.sizes.drawn_sets
+
+    @property
+    def example_sets(self) -> tuple[int, ...]:
+        """The same, and the larger set that cells are trained on, if there is one."""
+        return self.variant.sizes.example_sets
 
     def drawn_with(self, n_train: int) -> int:
         """Return the smallest drawn set that holds the first `n_train` examples."""
-        return next(size for size in self.drawn_sets if size >= n_train)
+        return next(size for size in self.example_sets if size >= n_train)
 
     def add(self, stage: Stage[P], n_train: int | None = None) -> Stage[P]:
         """Add a stage, and return it.

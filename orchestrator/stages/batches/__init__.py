@@ -25,7 +25,7 @@ def plan(scope: SeedScope) -> None:
     """Add for each drawn training set the stage that finds the most tokens of a batch, unless the spec sets them."""
     # Memory is not a parameter: a batch size that was found once stays, even if the memory changes later.
     if scope.scorer.batch_tokens == "auto":
-        for n_train in scope.drawn_sets:
+        for n_train in scope.example_sets:
             scope.add(Stage(BATCHES, scope.rows, scope.inputs(n_train, DATASET)), n_train)
 
 

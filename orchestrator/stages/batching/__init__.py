@@ -32,7 +32,7 @@ def plan(scope: SeedScope) -> None:
     for n_train in scope.drawn_sets:
         scope.add(Stage(BATCHING, scope.rows, model_inputs(scope, n_train)), n_train)
     if scope.variant.sweep.spec.finetune is not None:
-        for n_train in scope.drawn_sets:
+        for n_train in dict.fromkeys(map(scope.variant.sizes.trained_with, scope.drawn_sets)):
             scope.add(training_trial(scope, n_train))
 
 

@@ -7,7 +7,8 @@ from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import Planning
 from orchestrator.stages.compare.columns import TRAINING_COLUMNS, TRAJECTORIES, UPDATES
 from orchestrator.stages.finetune import CellsParameters, cells_label, finetune_stage
-from orchestrator.stages.finetune.planning import TrainedCells, shared_models, trained_cells
+from orchestrator.stages.finetune.planning import TrainedCells, trained_cells
+from orchestrator.stages.finetune.shared_models import shared_models
 from orchestrator.store.stage import Stage, StageKind
 
 
@@ -63,7 +64,7 @@ def _label(stage: Stage[CompareParameters]) -> str:
 COMPARE = StageKind(
     name="compare",
     parameters=CompareParameters,
-    version=5,
+    version=6,
     meaning="compares the trained model with its trained linearization",
     module="orchestrator.stages.compare.compute",
     plan_sweep=plan,

@@ -8,6 +8,7 @@ from orchestrator.stages.base.columns import (
     KERNEL_COLUMNS,
     MODELS,
     SET_COLUMNS,
+    loss_rises,
     pulled,
     scores,
 )
@@ -23,12 +24,26 @@ TRAINING_COLUMNS = (
         "whether the trained model's head is trained; its linearization lacks a head that is not in the kernel; null "
         "where nothing is trained",
     ),
+    Column(
+        "finetune_n_train",
+        COUNT,
+        "examples that the cell and its linearization are trained on, and that their train_* columns are of; n_train "
+        "where finetune.n_train does not say otherwise, null where nothing is trained",
+        "examples",
+    ),
+    Column(
+        "finetune_eval_in_train",
+        COUNT,
+        "evaluation examples whose text is one of those; null where finetune_n_train is n_train, for eval_in_train",
+        "examples",
+    ),
     *(
         column
         for model, whose in MODELS
         for column in (
             Column(f"{model}_status", NAME, f"how training ended {whose}: finished, stopped early, diverged"),
             Column(f"{model}_steps", COUNT, f"updates that made the weights {whose}", "steps"),
+            loss_rises(model, whose, "before those weights"),
             Column(f"{model}_failed_step", COUNT, f"updates before the loss exploded, {whose}; null if it did not"),
             *scores(model, whose),
             Column(f"{model}_distance", REAL, f"{DISTANCE}, {whose}"),
@@ -39,7 +54,7 @@ TRAINING_COLUMNS = (
         "finetune_distance_bound",
         REAL,
         "sqrt(2 R_0 / lambda), R the summed loss: the distance cannot exceed it where training has lowered "
-        "R + (lambda/2)|theta - theta_0|^2; null for other losses and regularizers",
+        "R + (lambda/2)|theta - theta_0|^2; null for regularizers other than l2sp",
     ),
     Column(
         "finetune_curvature",
@@ -52,6 +67,12 @@ TRAINING_COLUMNS = (
         "finetune_linearization_bound",
         REAL,
         "(b/2) |theta - theta_0|^2, which the error does not exceed if b is the largest of the whole way",
+    ),
+    Column(
+        "finetune_linearization_limit",
+        REAL,
+        "b R_0 / lambda, which finetune_linearization_bound cannot exceed where the distance keeps to its bound; known "
+        "before training but for b",
     ),
     *KERNEL_COLUMNS,
     *DIFFERENCE_COLUMNS,
@@ -68,8 +89,15 @@ _TRAJECTORIES = (
         for column in (
             *scores(model, whose),
             Column(f"{model}_distance", REAL, f"{DISTANCE}, {whose}"),
+            loss_rises(model, whose, "so far"),
             *pulled(model, whose, "the updates since the row before"),
         )
+    ),
+    Column(
+        "finetune_distance_bound",
+        REAL,
+        "sqrt(2 R_0 / lambda), as in `cells`, which finetune_distance cannot exceed; null from where the objective has "
+        "risen",
     ),
     *KERNEL_COLUMNS,
     *DIFFERENCE_COLUMNS,

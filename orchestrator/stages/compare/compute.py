@@ -5,9 +5,8 @@ import numpy as np
 from finetune.analysis.difference import output_difference
 from finetune.settings import TaskKind
 from ntk_dist.arrays import FloatArray
-from ntk_dist.spectrum.bounds import minimizer_distance_bound, violation
-from orchestrator.errors import BrokenBoundError
 from orchestrator.stages.compare import CompareParameters
+from orchestrator.stages.compare.bounds import ProvenBounds
 from orchestrator.stages.compare.trained_run import TrainedRun, fill
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
@@ -27,10 +26,12 @@ def compute(stage: Stage[CompareParameters], work: Work) -> Product:
         BrokenBoundError: the weights are further from the pretrained ones than is possible.
     """
     problem = load_problem(stage, work)
-    runs = {
-        "finetune": TrainedRun(problem, TrainedCells(work.input(stage, "trained"), stage.parameters.run)),
-        "linearized": TrainedRun(problem, TrainedCells(work.input(stage, "linearized"), 0)),
+    training = stage.parameters.cells.training
+    artifacts = {
+        "finetune": TrainedCells(work.input(stage, "trained"), stage.parameters.run),
+        "linearized": TrainedCells(work.input(stage, "linearized"), 0),
     }
+    runs = {name: TrainedRun(problem, trained, training.regularizer) for name, trained in artifacts.items()}
     longest = max(runs.values(), key=lambda run: len(run.steps))
     n_evaluations = len(longest.steps)
     initial = runs["finetune"].outputs
@@ -48,8 +49,10 @@ def compute(stage: Stage[CompareParameters], work: Work) -> Product:
         f, f_lin = (run.ended(split) for run in runs.values())
         ended = output_difference(f, f_lin, first[split], kind=kind)
         cells |= {f"difference_{split}_{column}": values for column, values in ended.items()}
-    cells |= _linearization(runs["finetune"], cells["finetune_distance"])
-    cells["finetune_distance_bound"] = _distance_bound(stage, runs["finetune"], cells)
+    bounds = ProvenBounds(runs["finetune"], training)
+    trajectories["finetune_distance_bound"] = bounds.distances(n_evaluations)
+    cells["finetune_distance_bound"] = bounds.distance()
+    cells |= _linearization(runs["finetune"], cells["finetune_distance"], bounds)
     arrays = {f"cells.{name}": values for name, values in cells.items()}
     arrays |= {f"trajectories.{name}": values for name, values in trajectories.items()}
     weight_norm = runs["finetune"].trained.array("weight_norm")
@@ -78,7 +81,7 @@ def _differences(
     return found
 
 
-def _linearization(run: TrainedRun, distance: FloatArray) -> dict[str, FloatArray]:
+def _linearization(run: TrainedRun, distance: FloatArray, bounds: ProvenBounds) -> dict[str, FloatArray]:
     """Return the terms of Taylor's formula for the outputs of a few examples; empty where they were not followed."""
     if "curvature" not in run.trained.names():
         return {}
@@ -87,28 +90,5 @@ def _linearization(run: TrainedRun, distance: FloatArray) -> dict[str, FloatArra
         "finetune_curvature": curvature,
         "finetune_linearization_error": run.trained.array("linearization_error"),
         "finetune_linearization_bound": curvature / 2 * distance**2,
+        "finetune_linearization_limit": bounds.linearization(curvature),
     }
-
-
-def _distance_bound(stage: Stage[CompareParameters], run: TrainedRun, cells: dict[str, FloatArray]) -> FloatArray:
-    """Return the bound of |theta - theta_0| (S,), nan where the training was not by the objective that has it.
-
-    Raises:
-        BrokenBoundError: training lowered the objective, but the bound does not hold.
-    """
-    training, lambdas = stage.parameters.cells.training, run.trained.array("lambda")
-    if training.loss != "squared" or training.regularizer != "l2sp":
-        return np.full(len(lambdas), np.nan)
-    n = run.problem.n_train
-    first = n * run.first_losses()
-    bound = np.array([minimizer_distance_bound(float(loss), lambdas[[cell]])[0] for cell, loss in enumerate(first)])
-    distance = cells["finetune_distance"]
-    lowered = n * cells["finetune_train_loss"] + lambdas / 2 * distance**2 <= first
-    broken = np.flatnonzero(lowered & (violation(distance, bound, bound) > 0))
-    if len(broken):
-        cell = int(broken[0])
-        raise BrokenBoundError(
-            f"|theta - theta_0| is {distance[cell]} at lambda {lambdas[cell]} and cannot exceed {bound[cell]}: that is "
-            "an error in ntksweep; please report it with the spec"
-        )
-    return bound

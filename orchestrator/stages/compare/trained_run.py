@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from finetune.training.settings import Regularizer
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.finetune.trained_cells import TrainedCells
@@ -13,8 +14,9 @@ from orchestrator.stages.finetune.trained_cells import TrainedCells
 class TrainedRun:
     """One training run, its outputs as numbers of the task."""
 
-    def __init__(self, problem: Problem, trained: TrainedCells) -> None:
+    def __init__(self, problem: Problem, trained: TrainedCells, regularizer: Regularizer) -> None:
         self.problem = problem
+        self.regularizer = regularizer
         self.trained = trained
         self.steps = trained.array("steps")
         self.kept = trained.array("kept")
@@ -44,7 +46,7 @@ class TrainedRun:
                 scores = self._scores(*(self.outputs[split][evaluation, seen] for split in ("train", "eval")))
                 fill(found, scores, evaluation, seen, n_evaluations)
         since = np.maximum(1, np.diff(self.steps, prepend=0))[:, None]
-        others = {"distance": self.trained.array("distances")} | {
+        others = {"distance": self.trained.array("distances"), "loss_rises": self.rises()} | {
             name: np.diff(self.trained.array(name), axis=0, prepend=0) / since for name in ("pulled", "pulled_tensors")
         }
         missing = np.full((n_evaluations - len(self.steps), len(self.evaluations)), np.nan)
@@ -60,12 +62,18 @@ class TrainedRun:
             "steps": self.steps[self.kept].astype(np.float64),
             "failed_step": np.array(failed, dtype=np.float64),
             "distance": self.trained.array("distances")[place],
+            "loss_rises": self.rises()[place],
         }
         updates = self.trained.array("ended.updates")
         for name in ("pulled", "pulled_tensors"):
             counted = self.trained.array(f"ended.{name}")
             found[name] = np.divide(counted, updates, out=np.full_like(counted, np.nan), where=updates > 0)
         return found | {name: values[place] for name, values in self._observed().items()}
+
+    def rises(self) -> FloatArray:
+        """Return how often the objective had risen (K, S); nan where lambda is no part of it."""
+        counted = np.array(self.trained.array("rises"), dtype=np.float64)
+        return np.full_like(counted, np.nan) if self.regularizer == "spd" else counted
 
     def first_losses(self) -> FloatArray:
         """Return the training losses (S,) before training."""

@@ -29,7 +29,7 @@ class Problem:
         mode: which outputs the kernel keeps: full, trace or margin.
         labels, eval_labels: classes or ratings, (n_train,) and (n_eval,).
         targets, eval_targets: y, (M, k) and (M_eval, k).
-        initial, eval_initial: f_0, (M, k) and (M_eval, k).
+        initial, eval_initial: f_0, (M, k) and (M_eval, k); nan of training examples that the kernel does not have.
     """
 
     kind: str
@@ -128,7 +128,8 @@ def _read_problem(stage: Reads[WithProblem], work: Work) -> Problem:
 
     def initial(split: str, n_examples: int) -> FloatArray:
         scores = np.concatenate([found.array(SCORES) for found in _with_scores(stage, work, split)])[:n_examples]
-        return arrange(scores, parameters.kernel.outputs)
+        beyond = np.full((n_examples - len(scores), scores.shape[1]), np.nan, dtype=scores.dtype)
+        return arrange(np.concatenate([scores, beyond]), parameters.kernel.outputs)
 
     n_eval = len(dataset.array("eval.labels"))
     return problem_of(stage, dataset, initial("train", parameters.n_train), initial("eval", n_eval))

@@ -52,7 +52,7 @@ def plan(scope: SeedScope) -> None:
     """Add a stage for each training set of a seed that is drawn: the examples of the one before, and further ones."""
     sweep, task, survey = scope.variant.sweep, scope.variant.sweep.spec.task, scope.variant.survey
     named = len({of for _, of in survey.labels if of is not None})
-    for n_train in scope.drawn_sets:
+    for n_train in scope.example_sets:
         parameters = DatasetParameters(
             tokenizer=sweep.sources.model.content_id,
             task=replace(task_settings(task, sweep.sources.data.content_id, None), labels=_in_order(survey.labels)),

@@ -1,13 +1,13 @@
 """The kind `finetune`: trains the cells of some lambdas of a layer set, of one seed or several, in one model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from finetune.training.settings import TrainingSettings
 from orchestrator.spec.grid_section import LambdaScale
 from orchestrator.stages.base.parameters import ProblemParameters
-from orchestrator.store.stage import Part, Stage, StageCost, StageKind
+from orchestrator.store.stage import UNNAMED_IF_NONE, Part, Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -18,13 +18,14 @@ class CellsParameters:
     """Everything that fixes the training of some cells of a layer set, in the model and in its linearization.
 
     Attributes:
-        problem: the regression problem.
+        problem: the regression problem, with the examples that they are trained on.
         groups: groups of the layer set.
         lambdas: those of the cells, as the spec gives them.
         lambda_scale: their unit.
         training: settings of the training.
         seed: seed of the order of examples.
         train_head: whether a head outside the kernel is trained too.
+        kernel_n_train: the kernel's training examples, whose trace is the unit of lambda; None for those of `problem`.
     """
 
     problem: ProblemParameters
@@ -34,6 +35,12 @@ class CellsParameters:
     training: TrainingSettings
     seed: int
     train_head: bool
+    kernel_n_train: int | None = field(default=None, metadata=UNNAMED_IF_NONE)
+
+    @property
+    def n_captured(self) -> int:
+        """Training examples that the kernel has, and so Jacobian rows and outputs at the pretrained point."""
+        return self.problem.n_train if self.kernel_n_train is None else self.kernel_n_train
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,7 @@ def _reads_rows(variant: "Variant") -> str:
 FINETUNE = StageKind(
     name="finetune",
     parameters=FinetuneParameters,
-    version=6,
+    version=7,
     meaning="trains the model, or its linearization, with some lambdas of a layer set",
     module="orchestrator.stages.finetune.compute",
     cost=cost,

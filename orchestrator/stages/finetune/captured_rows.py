@@ -17,16 +17,17 @@ class CapturedRows:
 
     Args:
         shards: the artifacts of `capture` for each split, in the order of their examples.
-        problem: the problem, which may have fewer training examples than the shards.
+        problem: the problem.
+        n_captured: training examples that the kernel has, of those in the shards; the problem may have more.
     """
 
-    def __init__(self, shards: Mapping[Split, Sequence[Artifact]], problem: Problem) -> None:
+    def __init__(self, shards: Mapping[Split, Sequence[Artifact]], problem: Problem, n_captured: int) -> None:
         self._shards = shards
         self._problem = problem
-        self._counts: dict[Split, int] = {"train": problem.n_train, "eval": problem.n_eval}
+        self._counts: dict[Split, int] = {"train": n_captured, "eval": problem.n_eval}
 
     def scores(self, split: Split) -> Array:
-        """Return the outputs f_0 (n, R) of all examples."""
+        """Return the outputs f_0 (n, R) of all examples that the kernel has."""
         scores = np.concatenate([shard.array("scores") for shard in self._shards[split]])
         return scores[: self._counts[split]]
 
@@ -41,11 +42,12 @@ class CapturedRows:
         blocks = (self._rows("train", group) for group in groups)
         squares = sum(float(np.einsum("ij,ij->", rows, rows, dtype=np.float64)) for rows in blocks)
         # The trace-averaged kernel is the mean over an example's outputs, and has one row for each example.
-        return squares / self._problem.outputs_per_example / self._problem.size
+        size = self._counts["train"] * self._problem.rows_per_example
+        return squares / self._problem.outputs_per_example / size
 
     def _rows(self, split: Split, group: str) -> Array:
         """Return the Jacobian rows of a group for all examples, (rows, p_g)."""
         shards = self._shards[split]
         rows = np.concatenate([shard.array(group) for shard in shards])
-        n_rows = len(rows) if split == "eval" else self._problem.n_train * shards[0].array("scores").shape[1]
+        n_rows = len(rows) if split == "eval" else self._counts["train"] * shards[0].array("scores").shape[1]
         return rows[:n_rows]

@@ -112,7 +112,7 @@ def _unit_bytes(sizes: Sizes, run: Run) -> int:
     if run.parameters.cells.lambda_scale != "trace":
         return 0
     parameters = max(_group_parameters(sizes, run))
-    return int(2 * run.parameters.problem.n_train * sizes.rows_per_example * parameters * sizes.row_bytes)
+    return int(2 * run.parameters.cells.n_captured * sizes.rows_per_example * parameters * sizes.row_bytes)
 
 
 def _states_bytes(sizes: Sizes, survey: Survey, run: Run) -> int:

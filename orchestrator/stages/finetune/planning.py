@@ -1,9 +1,8 @@
-"""The training of cells: for each, a run of the model and one of its linearization, and the runs that share a model."""
+"""The training of cells: for each, a run of the model and one of its linearization."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from finetune.training.settings import TrainingSettings
 from orchestrator.spec.finetune_section import FinetuneSection
@@ -11,21 +10,20 @@ from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.base.scope import SeedScope, refs
 from orchestrator.stages.batching import training_trial
 from orchestrator.stages.capture import captures
+from orchestrator.stages.dataset import DATASET
 from orchestrator.stages.finetune import (
     CellsParameters,
-    FinetuneParameters,
     Run,
     RunParameters,
-    finetune_stage,
 )
 from orchestrator.stages.finetune.costs import training_memory
 from orchestrator.stages.head import model_inputs
-from orchestrator.store.stage import Inputs, Part, Stage
+from orchestrator.store.stage import Inputs, Part
 from orchestrator.sweep.layer_sets import HEAD, LayerSet
 
 _OF_THE_PLAN = {
-    "epochs", "warmup_ratio", "num_evaluations", "kernel_examples", "stacked_cells", "stacked_across", "prefix_cache",
-    "linearization", "train_head", "combinations",
+    "n_train", "epochs", "warmup_ratio", "num_evaluations", "kernel_examples", "stacked_cells", "stacked_across",
+    "prefix_cache", "linearization", "train_head", "combinations",
 }  # fmt: skip
 """Keys of the section that decide which stages are made, not how each of them trains."""
 
@@ -76,14 +74,23 @@ class _Training:
         self._scope = scope
         self._spec = scope.variant.sweep.spec
         self._section = section
-        self._n_train = solve.n_train
+        self._kernel_n_train = solve.n_train
+        self._n_train = scope.variant.sizes.trained_with(solve.n_train)
         self._problem = solve.stage.parameters.problem
-        self._settings = _training_settings(section, solve.n_train)
+        if self._apart:
+            ((_, dataset),) = scope.inputs(self._n_train, DATASET)[DATASET.name]
+            self._problem = scope.problem(self._n_train, dataset)
+        self._settings = _training_settings(section, self._n_train)
+
+    @property
+    def _apart(self) -> bool:
+        """Whether cells are trained on more examples than the kernel has."""
+        return self._n_train != self._kernel_n_train
 
     @cached_property
     def _inputs(self) -> Inputs:
-        """Dataset, head if one is fitted, the trial of training batches, and the captures of both splits."""
-        shards = self._scope.variant.sizes.shards_of(self._n_train)
+        """Dataset, head if one is fitted, the trial of training batches, and the kernel's captures of both splits."""
+        shards = self._scope.variant.sizes.shards_of(self._kernel_n_train)
         return {
             **model_inputs(self._scope, self._n_train),
             "batching": (training_trial(self._scope, self._n_train).ref,),
@@ -101,21 +108,23 @@ class _Training:
             training=self._settings,
             seed=self._scope.seed,
             train_head=bool(self._spec.head_trained and not self._spec.head.in_kernel),
+            kernel_n_train=self._kernel_n_train if self._apart else None,
         )
         frozen_layers = _frozen_layers(layer_set) if self._section.prefix_cache else 0
-        followed = min(self._section.kernel_examples, self._n_train)
+        followed = min(self._section.kernel_examples, self._kernel_n_train)
         nonlinear = RunParameters(cells, "nonlinear", None, followed, frozen_layers)
         return Part(nonlinear, self._inputs), self._linearized(cells, frozen_layers)
 
     def _linearized(self, cells: CellsParameters, frozen_layers: int | None) -> Run:
         """Return the run that trains the linearization: by rows where they fit, unless the spec sets the method.
 
-        A sharded model has no products: the plan then refuses rows that do not fit.
+        Examples that the kernel lacks have no rows. A sharded model has no products: the plan then refuses rows that
+        do not fit.
         """
         cells = replace(cells, train_head=False)
         by_rows = Part(RunParameters(cells, "linearized", "rows", 0, 0), self._inputs)
         method = self._section.linearization
-        if method == "rows" or self._spec.is_sharded or (method is None and self._fits(by_rows)):
+        if not self._apart and (method == "rows" or self._spec.is_sharded or (method is None and self._fits(by_rows))):
             return by_rows
         return Part(RunParameters(cells, "linearized", "products", 0, frozen_layers), self._inputs)
 
@@ -145,53 +154,3 @@ def _training_settings(section: FinetuneSection, n_train: int) -> TrainingSettin
         warmup_steps=round(section.warmup_ratio * steps),
         eval_steps=max(1, -(-steps // section.num_evaluations)),
     )
-
-
-def shared_models(
-    section: FinetuneSection, cells: Sequence[TrainedCells], budget: int
-) -> list[tuple[Stage[FinetuneParameters], int]]:
-    """Return, for each of some cells, the stage that trains the model with them, and the number of their run in it.
-
-    Args:
-        section: how cells are trained.
-        cells: all cells that are trained.
-        budget: bytes of a worker, which runs of several seeds or learning rates share.
-    """
-    alike: dict[tuple[Any, ...], list[int]] = {}
-    for position, each in enumerate(cells):
-        alike.setdefault(_shared_key(section, each), []).append(position)
-    found: dict[int, tuple[Stage[FinetuneParameters], int]] = {}
-    for positions in alike.values():
-        for together in _divided(cells, positions, section.stacked_cells, budget):
-            stage = finetune_stage([cells[position].trained for position in together])
-            found |= {position: (stage, number) for number, position in enumerate(together)}
-    return [found[position] for position in range(len(cells))]
-
-
-def _shared_key(section: FinetuneSection, cells: TrainedCells) -> tuple[Any, ...]:
-    """Return what runs must have in common to share a model."""
-    choice, across = cells.scope.variant.choice, section.stacked_across or ()
-    return (
-        choice.task,
-        choice.rank,
-        None if "learning_rates" in across else choice.learning_rate,
-        None if "seeds" in across else cells.scope.seed,
-        cells.solve.n_train,
-        cells.cells.groups,
-        cells.first,
-    )
-
-
-def _divided(cells: Sequence[TrainedCells], positions: Sequence[int], most: int, budget: int) -> Iterator[list[int]]:
-    """Divide the positions of cells into those that share a model: at most so many cells, within a budget."""
-    part: list[int] = []
-    count = taken = 0
-    for position in positions:
-        run, variant = cells[position].trained, cells[position].scope.variant
-        own, memory = len(run.parameters.cells.lambdas), training_memory(variant.sizes, variant.survey, run)
-        if part and (count + own > most or taken + memory > budget):
-            yield part
-            part, count, taken = [], 0, 0
-        part.append(position)
-        count, taken = count + own, taken + memory
-    yield part

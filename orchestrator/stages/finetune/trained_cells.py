@@ -50,13 +50,14 @@ class TrainedCells:
 def arrays_of(inputs: TrainingInputs, run: TrainingRun, lambdas: Sequence[float], n_examples: int) -> dict[str, Array]:
     """Return the arrays of a run of S cells that were evaluated K times in training.
 
-    They are `steps` (K,); `train_outputs` (K, S, n, R), `eval_outputs` (K, S, m, R), `distances`, `pulled` and
-    `pulled_tensors` (K, S) as `finetune.training.run.Trajectory` has them; what was observed, `observed.<name>` (K, S);
-    `evaluations` (S,), how many of the K evaluations a cell has; `ended.updates`, `ended.pulled` and
-    `ended.pulled_tensors` (S,) of `finetune.training.run.CellState` at its end; `kept` (S,), the evaluation whose
-    weights it ends with; `lambda` (S,), absolute; `update_norm` and `weight_norm` (S, groups); the displacement of each
-    cell, `<cell>.<parameter>`; and, where the kernel is followed, `curvature` and `linearization_error` (S,) of
-    `finetune.training.smoothness`, but not of a sharded model, which cannot be differentiated twice.
+    They are `steps` (K,); `train_outputs` (K, S, n, R), `eval_outputs` (K, S, m, R), `distances`, `pulled`,
+    `pulled_tensors`, `objectives` and `rises` (K, S) as `finetune.training.run.Trajectory` has them; what was observed,
+    `observed.<name>` (K, S); `evaluations` (S,), how many of the K evaluations a cell has; `ended.updates`,
+    `ended.pulled` and `ended.pulled_tensors` (S,) of `finetune.training.run.CellState` at its end; `kept` (S,), the
+    evaluation whose weights it ends with; `lambda` (S,), absolute; `update_norm` and `weight_norm` (S, groups); the
+    displacement of each cell, `<cell>.<parameter>`; and, where the kernel is followed, `curvature` and
+    `linearization_error` (S,) of `finetune.training.smoothness`, but not of a sharded model, which cannot be
+    differentiated twice.
     """
     n_curved = 0 if inputs.scorer.is_sharded else n_examples
     with starting_from(inputs.weights):

@@ -19,6 +19,7 @@ from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import Targets
 from finetune.training.losses import as_targets
 from finetune.training.origins import Origin, differing_weights, starting_from
+from finetune.training.outputs import all_outputs
 from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Displacement, Positions, Split, Trainable
@@ -28,6 +29,7 @@ from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.finetune import RunParameters
 from orchestrator.stages.finetune.captured_rows import CapturedRows
+from orchestrator.store.batched import Array
 from orchestrator.store.stage import Reads
 from orchestrator.sweep.layer_sets import HEAD
 
@@ -69,7 +71,7 @@ class TrainingInputs:
         self._problem = problem
         self._splits = splits
         self._dataset = work.input(run, "dataset")
-        self._captured = CapturedRows({split: work.inputs(run, split) for split in SPLITS}, problem)
+        self._captured = CapturedRows({split: work.inputs(run, split) for split in SPLITS}, problem, cells.n_captured)
         self._outputs = parameters.problem.kernel.outputs
         self._counts: dict[Split, int] = {"train": problem.n_train, "eval": problem.n_eval}
 
@@ -127,10 +129,17 @@ class TrainingInputs:
         return self._by_rows(n_cells)
 
     def _by_products(self, n_cells: int) -> LinearizedProducts:
-        initial = {split: torch.from_numpy(self._captured.scores(split)) for split in SPLITS}
+        initial = {split: torch.from_numpy(self._initial(split)) for split in SPLITS}
         return LinearizedProducts(
             self.scorer, self.groups, self._texts, self._outputs, n_cells, initial=initial, prefixes=self._prefixes
         )
+
+    def _initial(self, split: Split) -> Array:
+        """Return the outputs f_0 (n, R): as they were captured, or of a pass where the kernel lacks examples."""
+        if split == "eval" or self._parameters.cells.n_captured == self._counts["train"]:
+            return self._captured.scores(split)
+        outputs = all_outputs(self.model(1), split, [0], at_once=self.settings.batch_size)[0]
+        return np.asarray(outputs, dtype=self._captured.scores("eval").dtype)
 
     @cached_property
     def _texts(self) -> dict[Split, TokenizedTexts]:

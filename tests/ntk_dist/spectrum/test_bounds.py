@@ -11,6 +11,7 @@ from ntk_dist.solvers.ridge import LambdaError
 from ntk_dist.spectrum.bounds import (
     BoundError,
     added_block_bounds,
+    added_block_form_factor,
     first_order_eigenvalues,
     first_order_extremes,
     linearization_bound,
@@ -235,6 +236,32 @@ def test_adding_a_block_never_raises_the_objective(case, rank, scale, shift):
     K, S = added(case, rank, scale)
     before, after = (_objective_and_residual(kernel, case.r, shift)[0] for kernel in (K, K + S))
     assert violation(after, before, before * (1 + 1e-5 * extremes(K + S)[0] / shift)) == 0
+
+
+@given(cases, ranks, scales, lambdas)
+def test_the_ridge_form_keeps_to_both_of_its_bounds(case, rank, scale, shift):
+    K, S = added(case, rank, scale)
+    before, after = (_objective_and_residual(kernel, case.r, shift)[0] for kernel in (K, K + S))
+    (factor,) = added_block_form_factor(extremes(S)[0], extremes(K)[1], np.array([shift]))
+    rounding = before * (1 + 1e-5 * extremes(K + S)[0] / shift)
+    assert violation(factor * before, after, rounding) == 0 and violation(after, before, rounding) == 0
+
+
+def test_the_ridge_form_of_one_row_is_its_bound():
+    """K = 1, S = 3, lambda = 1, r = 1: the form falls from 0.5 to 0.2, and cannot fall further."""
+    K, S, r = np.array([[1.0]]), np.array([[3.0]]), np.array([[1.0]])
+    before, after = (_objective_and_residual(kernel, r, 1.0)[0] for kernel in (K, K + S))
+    assert (before, after) == (0.5, 0.2)
+    (factor,) = added_block_form_factor(3.0, 1.0, np.array([1.0]))
+    assert factor * before == pytest.approx(0.2, rel=1e-15)
+    (open_below,) = added_block_form_factor(3.0, -1e-3, np.array([1.0]))
+    assert open_below == 0.25
+
+
+def test_a_ratio_of_condition_numbers_has_no_lower_bound_of_ten():
+    """K = 1, S = 3, sigma = 1: adding S takes s_max + sigma over sigma from 2 to 5, a ratio of 0.4."""
+    K, S, sigma = 1.0, 3.0, 1.0
+    assert ((K + sigma) / sigma) / ((K + S + sigma) / sigma) == pytest.approx(0.4)
 
 
 def test_adding_a_block_can_raise_the_squared_residual():
