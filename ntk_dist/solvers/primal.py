@@ -19,6 +19,7 @@ from ntk_dist.solvers.ridge import RidgePath, check_path, degrees_of_freedom
 from ntk_dist.solvers.tridiagonal import TridiagonalDecomposition
 
 Blocks = Callable[[], Iterator[FloatArray]]
+Gram = EigenDecomposition | BandDecomposition | TridiagonalDecomposition
 
 
 class PrimalDecomposition:
@@ -39,9 +40,7 @@ class PrimalDecomposition:
         M: int,
         p: int,
         *,
-        decompose: Callable[
-            [FloatArray], EigenDecomposition | BandDecomposition | TridiagonalDecomposition
-        ] = reduce_symmetric,
+        decompose: Callable[[FloatArray], Gram] = reduce_symmetric,
     ) -> None:
         self.size, self.n_features = M, p
         self._train_blocks = train_blocks
@@ -159,6 +158,14 @@ class PrimalDecomposition:
         if start is None:
             return KeptLeftOut(basis, np.concatenate(hats, axis=1))
         return KeptLeftOut(basis, np.concatenate(hats, axis=1), np.concatenate(changes, axis=1), np.concatenate(own))
+
+    def weights(self, basis: FloatArray) -> FloatArray:
+        """Return Q V (p, m) of G = Q T Q^T for the basis V (p, m) of a `KeptPath`: the weights that it stands for."""
+        return self._gram.rotated_back(basis)
+
+    def normal_equations(self, residual: FloatArray) -> tuple[Gram, FloatArray]:
+        """Return the decomposition of G and J^T r (p, k) for r (M, k), which a minimizer d and all ways to it solve."""
+        return self._gram, self._transposed_times(residual)
 
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y = |J^T Y|^2 for targets Y (M, k)."""

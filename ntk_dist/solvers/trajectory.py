@@ -1,6 +1,7 @@
 """Linearized training at any step without taking the steps: gradient descent and gradient flow, mode by mode."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,28 +26,43 @@ class Trajectory:
 
     lambdas: (L,), absolute; 0 is plain least squares.
     times: (S,), the numbers of steps of gradient descent, or the times of gradient flow.
-    train_residuals: (S, L, M, k), r - J d_t.
-    dual_coefficients: (S, L, M, k), the a_t of d_t = J^T a_t. Where K is singular they are one choice of many,
-        the one that training itself makes and that tends to the ridge's; for lambda = 0 it grows without end in
-        the null space of K, and with it the rounding errors of K(eval, train) a_t.
+    residual_modes: (S, L, k, M), of r - J d_t: its projections on the eigenvectors.
+    dual_modes: (S, L, k, M), of a_t.
     squared_distance: (S, L), |d_t|^2 = tr a_t^T K a_t, summed over the k targets.
+    eigenvectors: U, (M, M).
     """
 
     lambdas: FloatArray
     times: FloatArray
-    train_residuals: FloatArray
-    dual_coefficients: FloatArray
+    residual_modes: FloatArray
+    dual_modes: FloatArray
     squared_distance: FloatArray
+    eigenvectors: FloatArray
+
+    @cached_property
+    def train_residuals(self) -> FloatArray:
+        """The residuals r - J d_t, (S, L, M, k)."""
+        return _from_modes(self.residual_modes, self.eigenvectors)
+
+    @cached_property
+    def dual_coefficients(self) -> FloatArray:
+        """The a_t of d_t = J^T a_t, (S, L, M, k).
+
+        Where K is singular they are one choice of many, the one that training itself makes and that tends to the
+        ridge's; for lambda = 0 it grows without end in the null space of K, and with it the rounding errors of
+        K(eval, train) a_t.
+        """
+        return _from_modes(self.dual_modes, self.eigenvectors)
 
     def eval_fit(self, rows: FloatArray) -> FloatArray:
         """Return the change of the outputs, J_eval d_t, (S, L, m, k) for rows (m, M) of K(eval, train).
 
         Blocks of rows can be given one at a time. Raises KernelShapeError for rows of another length.
         """
-        M = self.dual_coefficients.shape[2]
+        M = len(self.eigenvectors)
         if rows.ndim != 2 or rows.shape[1] != M:
             raise KernelShapeError(f"this trajectory predicts from rows (m, {M}) of K(eval, train), got {rows.shape}")
-        return np.tensordot(self.dual_coefficients, rows, axes=(2, 1)).swapaxes(2, 3)
+        return _from_modes(self.dual_modes, rows @ self.eigenvectors)
 
 
 def gradient_descent(
@@ -142,8 +158,15 @@ def _trajectory(
         shrinkage = np.where(rates > 0, (shifts + s * remaining) / rates, 1.0)
         # The limit h t is exact where the quotient runs out of digits, or is 0 / 0.
         growth = np.where(rates * elapsed < np.finfo(np.float64).tiny, elapsed, covered / rates)
-        # Both (S, L, k, M), so that all times and lambdas share one product with the eigenvectors.
-        left = np.tensordot(shrinkage[:, :, None] * modes, U, axes=(3, 1))
-        dual = np.tensordot(growth[:, :, None] * modes, U, axes=(3, 1))
-        squared_distance = (s * growth**2) @ decomposition.mode_energy(residual)
-    return Trajectory(lambdas, times, left.swapaxes(2, 3), dual.swapaxes(2, 3), squared_distance)
+        left, dual = shrinkage[:, :, None] * modes, growth[:, :, None] * modes
+        squared_distance = (s * growth**2) @ (modes**2).sum(axis=0)
+    return Trajectory(lambdas, times, left, dual, squared_distance, U)
+
+
+def _from_modes(modes: FloatArray, projected: FloatArray) -> FloatArray:
+    """Return the values (S, L, m, k) of modes (S, L, k, M), given their rows (m, M) of each eigenvector.
+
+    All times and lambdas share one product.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.tensordot(modes, projected, axes=(3, 1)).swapaxes(2, 3)

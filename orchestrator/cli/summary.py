@@ -17,6 +17,7 @@ MODELS = ("", "linearized_", "finetune_")
 METRICS = ("loss", "accuracy", "mcc", "f1", "pearson", "spearman", "r2")
 
 _VARIANT = ("task", "adapter_rank", "learning_rate", "n_train")
+_STOPPED = ("task", "adapter_rank", "n_train", "layer_set")
 _KERNEL = ("condition_number_relative_sigma", "effective_rank")
 _OUTCOMES = tuple(f"{model}eval_{metric}" for model in MODELS for metric in METRICS)
 _COLUMNS = [
@@ -41,6 +42,19 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Stopping:
+    """The time at which gradient flow without lambda has its lowest evaluation loss, of the times that were looked at.
+
+    Attributes:
+        time: as the spec gives it.
+        eval_loss: mean over seeds there.
+    """
+
+    time: float
+    eval_loss: float
+
+
+@dataclass(frozen=True)
 class LayerSetSummary:
     """A layer set of a task, rank, learning rate and training-set size at its best lambda.
 
@@ -57,6 +71,7 @@ class LayerSetSummary:
         numbers: by column of `cells`, the mean over seeds there; None where no seed has a number.
         condition_number_relative_sigma: geometric mean over all lambdas and seeds; nan where a cell has none.
         effective_rank: mean over those.
+        stopping: the best time to stop training without lambda, where the sweep has trajectories.
     """
 
     task: str
@@ -71,6 +86,7 @@ class LayerSetSummary:
     numbers: dict[str, Mean | None]
     condition_number_relative_sigma: float
     effective_rank: float
+    stopping: Stopping | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +116,9 @@ class Summary:
         facts = vars(self) | {"layer_sets": [], "metric": f"eval_{self.metric}"}
         for each in self.layer_sets:
             numbers = {name: found and vars(found) for name, found in each.numbers.items()}
-            about = {name: value for name, value in vars(each).items() if name != "numbers"}
+            about = {name: value for name, value in vars(each).items() if name not in ("numbers", "stopping")}
+            if each.stopping:
+                about["stopping"] = vars(each.stopping)
             facts["layer_sets"].append(about | numbers)
         return facts
 
@@ -117,8 +135,9 @@ def summarize(results: Results) -> Summary:
     classification = "classification" in cells["task_kind"].unique().to_pylist()
     metric = "accuracy" if classification else "pearson"
     named = [name for name in _OUTCOMES if cells[name].null_count < len(cells) or name == f"eval_{metric}"]
+    stopping = _best_times(results)
     return Summary(
-        layer_sets=[_best(rows, edges, named) for rows in _by_layer_set(cells)],
+        layer_sets=[_best(rows, edges, named, stopping) for rows in _by_layer_set(cells)],
         metric=metric,
         trained=trained,
         n_seeds=pc.count_distinct(cells["seed"]).as_py(),
@@ -177,7 +196,12 @@ def _by_layer_set(cells: pa.Table) -> Iterable[list[dict[str, Any]]]:
     return found.values()
 
 
-def _best(rows: Sequence[Mapping[str, Any]], edges: set[float], named: Sequence[str]) -> LayerSetSummary:
+def _best(
+    rows: Sequence[Mapping[str, Any]],
+    edges: set[float],
+    named: Sequence[str],
+    stopping: Mapping[tuple[Any, ...], Stopping],
+) -> LayerSetSummary:
     first = rows[0]
     judge = "finetune_eval_loss" if any(row["finetune_eval_loss_count"] for row in rows) else "eval_loss"
     most = max(row[f"{judge}_count"] for row in rows)
@@ -202,7 +226,23 @@ def _best(rows: Sequence[Mapping[str, Any]], edges: set[float], named: Sequence[
         numbers={name: _mean_of(chosen, name) for name in named},
         condition_number_relative_sigma=math.exp(_mean(rows, "log_condition")) if known else math.nan,
         effective_rank=_mean(rows, "effective_rank"),
+        stopping=stopping.get(tuple(first[name] for name in _STOPPED)),
     )
+
+
+def _best_times(results: Results) -> dict[tuple[Any, ...], Stopping]:
+    """Return the best time to stop by `_STOPPED`; empty without trajectories."""
+    if "flow" not in results.names:
+        return {}
+    flow = results.table("flow").to_arrow([*_STOPPED, "trained_by", "lambda_given", "time_given", "eval_loss"])
+    flow = flow.filter(pc.and_(pc.equal(flow["trained_by"], "flow"), pc.equal(flow["lambda_given"], 0.0)))
+    means = flow.group_by([*_STOPPED, "time_given"], use_threads=False).aggregate([("eval_loss", "mean")]).to_pylist()
+    found: dict[tuple[Any, ...], Stopping] = {}
+    for row in sorted(means, key=lambda each: each["time_given"]):
+        key, loss = tuple(row[name] for name in _STOPPED), row["eval_loss_mean"]
+        if loss is not None and (key not in found or loss < found[key].eval_loss):
+            found[key] = Stopping(row["time_given"], loss)
+    return found
 
 
 def _mean_of(row: Mapping[str, Any], name: str) -> Mean | None:

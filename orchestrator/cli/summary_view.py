@@ -73,8 +73,15 @@ def _columns(summary: Summary) -> Iterator[Column]:
             rank = 2 if what == "loss" and model in ("", "linearized_") and summary.trained else 0
             heading = f"{name}\n{_called(what)}" if name else _called(what)
             yield Column(heading, partial(_mean_of, f"{model}eval_{what}"), rank)
+    if any(each.stopping for each in sets):
+        yield Column("or stop\nat time", lambda each: number(each.stopping.time) if each.stopping else "-", 1)
+        yield Column("eval loss\nthere", _loss_there, 1)
     yield Column("condition", lambda each: number(each.condition_number_relative_sigma), 4)
     yield Column("eff. rank", lambda each: number(each.effective_rank, digits=3), 5)
+
+
+def _loss_there(each: LayerSetSummary) -> str:
+    return number(each.stopping.eval_loss, digits=4) if each.stopping else "-"
 
 
 def _axis(of: Callable[[LayerSetSummary], Any], each: LayerSetSummary) -> str:
@@ -122,6 +129,8 @@ def _below(summary: Summary) -> Iterator[str]:
             f"(edge): in {edges} of {len(summary.layer_sets)} rows the best lambda is the smallest or largest of the "
             "grid; one beyond it may be better"
         )
+    if any(each.stopping for each in summary.layer_sets):
+        yield "or stop at time: where gradient flow of the linearized model without lambda has its lowest eval loss"
     if summary.trained and any(each.chosen_by == "eval_loss" for each in summary.layer_sets):
         yield "layer sets that are not trained yet stand at the best lambda of the ridge solution"
     if few := too_few(seeds=summary.n_seeds):

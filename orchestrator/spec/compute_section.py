@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from orchestrator.spec.quantities import Count, Memory, Processes
-from orchestrator.spec.sections import Section
+from orchestrator.spec.section import Section
 
 
 def _without_idle_stages(stage: Any) -> Any:

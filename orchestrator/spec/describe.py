@@ -11,10 +11,11 @@ from pydantic_core import PydanticUndefined
 
 from orchestrator.documents.writing import to_yaml
 from orchestrator.spec.bounds import bounds_of
-from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, LambdaSection, Logspace, SubsetsUpTo
+from orchestrator.spec.grid_section import ExplicitGroups, ExplicitLayers, LambdaSection, SubsetsUpTo
+from orchestrator.spec.listed import FlowTimesSection, Logspace
 from orchestrator.spec.model import Spec
 from orchestrator.spec.schema import schema_comment
-from orchestrator.spec.sections import Section
+from orchestrator.spec.section import Section
 
 WIDTH = 100
 
@@ -61,8 +62,8 @@ def reference_page() -> str:
             parts += [f"## `{key}`", "", f"{field.description} Example: `{_example(field)}`.", ""]
         else:
             parts += [f"## `{key}`", "", field.description or "", "", *key_table(section), ""]
-    parts += ["## Parts of `grid`", ""]
-    for section in (LambdaSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
+    parts += ["## Parts of `grid` and `kernel`", ""]
+    for section in (LambdaSection, FlowTimesSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
         parts += [f"**{section.__doc__}**" if section.__doc__ else "", "", *key_table(section), ""]
     return "\n".join(parts).rstrip() + "\n"
 

@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from finetune.settings import Operation
 from orchestrator.spec.quantities import Count, CountOrNone, First, Number, Real, Share
-from orchestrator.spec.sections import Adds, Section
+from orchestrator.spec.section import Adds, Section
 from orchestrator.spec.shorthand import ONE_OR_MORE
 
 

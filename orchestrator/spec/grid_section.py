@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from orchestrator.spec.listed import MOST_STRENGTHS, Logspace
 from orchestrator.spec.quantities import Count, First, Layer, Number, Rank, Real, Seed
-from orchestrator.spec.sections import Name, Section, TaskSection
+from orchestrator.spec.section import Section
+from orchestrator.spec.sections import Name, TaskSection
 from orchestrator.spec.shorthand import CHOICES, ONE_OR_MORE, SETS, STRENGTHS, seeds_listed
 
 
@@ -20,29 +22,11 @@ def _task_name(name: str) -> str:
 
 TaskName = Annotated[str, AfterValidator(_task_name)]
 
-MOST_STRENGTHS = 10_000
-"""Lambdas of a grid."""
-
 MOST_VARIANTS = 1_000
 """Tasks times ranks times learning rates; before planning, model and data are looked at for each task and rank."""
 
 MOST_PROBLEMS = 100_000
 """Variants times seeds times training-set sizes, each of which has stages of its own."""
-
-
-class Logspace(Section):
-    """Numbers spaced evenly on a logarithmic scale, both ends included."""
-
-    start: Real = Field(description="Smallest value.", examples=[1e-6])
-    stop: Real = Field(description="Largest value.", examples=[1.0])
-    count: Annotated[int, Number, Field(gt=0, le=MOST_STRENGTHS)] = Field(description="How many.", examples=[13])
-
-    def numbers(self) -> tuple[float, ...]:
-        """Return the numbers, each a power of ten rounded to 12 digits so that every machine gets the same."""
-        low, high = math.log10(self.start), math.log10(self.stop)
-        steps = max(1, self.count - 1)
-        exponents = (low + (high - low) * i / steps for i in range(self.count))
-        return tuple(float(f"{10.0**exponent:.12g}") for exponent in exponents)
 
 
 LambdaScale = Literal["absolute", "trace"]

@@ -15,13 +15,13 @@ from pydantic import (
 from orchestrator.spec.compute_section import ComputeSection, RowDType, ShardingSection
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.spec.grid_section import GridSection
+from orchestrator.spec.section import Section
 from orchestrator.spec.sections import (
     AdapterSection,
     HeadSection,
     KernelSection,
     ModelSection,
     ResultsSection,
-    Section,
     TaskSection,
 )
 from orchestrator.spec.tasks import with_whole_tasks

@@ -2,36 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from ntk_dist.kernel.features import KernelKind, OutputMode
 from orchestrator.spec.labels import LabelClasses
+from orchestrator.spec.listed import FlowTimesSection
 from orchestrator.spec.places import Folder, Place
 from orchestrator.spec.quantities import Count, First, Number, Rank, Real, Seed
-from orchestrator.spec.shorthand import ONE_OR_MORE, renamed
+from orchestrator.spec.section import Adds, Section
+from orchestrator.spec.shorthand import ONE_OR_MORE, STRENGTHS, renamed
 
 Name = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A part of the spec: unknown keys are errors, values never change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Adds:
-    """Marks a key that adds numbers to a sweep and changes no others: finished sweeps take it, or do without it."""
-
-
-def adding_keys(section: Section) -> list[str]:
-    """Return the keys of a section that are marked by `Adds`."""
-    fields = type(section).model_fields
-    return [name for name, field in fields.items() if any(isinstance(each, Adds) for each in field.metadata)]
 
 
 class ModelSection(Section):
@@ -298,9 +279,28 @@ class KernelSection(Section):
         "without for each sum, and the kernel blocks of all layer sets, also of those with few parameters.",
         examples=[True],
     )
+    contributions: Annotated[bool, Adds()] = Field(
+        False,
+        description="Write into the table `contributions` how much each block of a layer set's kernel carries of the "
+        "change of the outputs and of the weights, at every lambda. Costs a product of each block with a few dozen "
+        "vectors.",
+        examples=[True],
+    )
+    flow_times: Annotated[FlowTimesSection | None, STRENGTHS, Adds()] = Field(
+        None,
+        description="Times at which training of the linearized model, by gradient flow and by gradient descent, is "
+        "looked at without taking its steps: losses, metrics and |d| at each, without lambda and with every lambda of "
+        "the grid, into the table `flow`. A list gives the `values`, on the absolute scale. Needs `eigenvectors: "
+        "true`; further lambdas then decompose anew.",
+        examples=[{"logspace": {"start": 1.0, "stop": 1e5, "count": 16}, "scale": "sigma_max"}],
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "KernelSection":
+        if self.flow_times is not None and not self.eigenvectors:
+            possible = self.kind != "asymmetric_sign" and self.decomposition == "full"
+            fix = "set `eigenvectors: true`, or leave `flow_times` out" if possible else "leave `flow_times` out"
+            raise ValueError(f"flow_times follows training mode by mode and needs every eigenvector: {fix}")
         if self.kind == "asymmetric_sign" and self.eigenvectors:
             raise ValueError("asymmetric_sign is not symmetric and has no leave-one-out path: set "
                              "`eigenvectors: false`")  # fmt: skip
@@ -313,6 +313,9 @@ class KernelSection(Section):
         if self.kind == "asymmetric_sign" and self.additions:
             raise ValueError("additions are bounded through eigenvalues of symmetric kernels, and asymmetric_sign is "
                              "not symmetric: set `additions: false`, or `kind: sign`")  # fmt: skip
+        if self.kind == "asymmetric_sign" and self.contributions:
+            raise ValueError("contributions share out |d|, which asymmetric_sign does not have: set `contributions: "
+                             "false`, or `kind: sign`")  # fmt: skip
         return self
 
 

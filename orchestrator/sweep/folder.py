@@ -17,7 +17,7 @@ from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import ChangedError, ResultsError, SpecError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
-from orchestrator.spec.sections import adding_keys
+from orchestrator.spec.section import adding_keys
 from orchestrator.store import files
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.claims import ClaimBook

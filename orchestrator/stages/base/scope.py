@@ -17,6 +17,9 @@ from orchestrator.sweep.variant import Variant
 F = TypeVar("F", bound=Filled)
 T = TypeVar("T")
 
+KEYS_OF_OTHERS = {"additions": False, "blocks": "auto", "contributions": False, "flow_times": None}
+"""Keys of the section `kernel` that no regression problem depends on, as every problem has them."""
+
 
 @dataclass
 class Planning:
@@ -181,7 +184,7 @@ class SeedScope:
             dataset=dataset,
             task_kind=spec.task.kind,
             scorer=self.scorer,
-            kernel=spec.kernel.model_copy(update={"additions": False, "blocks": "auto"}),
+            kernel=spec.kernel.model_copy(update=KEYS_OF_OTHERS),
             gram_dtype=spec.compute.gram_dtype,
             shard_examples=self.variant.sizes.shard_examples,
             kernel_device=KernelDevice.of(spec.compute),

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.spec.grid_section import LambdaScale
+from orchestrator.spec.listed import TimeScale
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.solve.columns import DENSITIES, PREDICTIONS, RIDGE_COLUMNS, SPECTRA, SPECTRUM_COLUMNS
+from orchestrator.stages.solve.further_columns import CONTRIBUTIONS, FLOW
 from orchestrator.store.stage import Stage, StageCost, StageKind
 
 if TYPE_CHECKING:
@@ -33,6 +35,23 @@ class IterativeParameters:
 
 
 @dataclass(frozen=True)
+class FlowParameters:
+    """Parameters of the trajectories of a stage: see `kernel.flow_times`.
+
+    Attributes:
+        times: at which training is looked at.
+        time_scale: their unit.
+        lambdas: those of the grid.
+        lambda_scale: their unit.
+    """
+
+    times: tuple[float, ...]
+    time_scale: TimeScale
+    lambdas: tuple[float, ...]
+    lambda_scale: LambdaScale
+
+
+@dataclass(frozen=True)
 class SolveParameters:
     """Parameters of a stage `solve`.
 
@@ -41,12 +60,16 @@ class SolveParameters:
         method: "dual" takes kernels, "primal" the smaller products J'J of layer sets with few parameters.
         layer_sets: groups of each layer set.
         iterative: for kernels that are multiplied with and not decomposed; None where they are decomposed.
+        contributions: whether to keep what each block contributes.
+        flow: for trajectories, which alone make a decomposition depend on lambdas; None without.
     """
 
     problem: ProblemParameters
     method: Method
     layer_sets: tuple[tuple[str, ...], ...]
     iterative: IterativeParameters | None
+    contributions: bool = False
+    flow: FlowParameters | None = None
 
 
 def cost(stage: Stage[SolveParameters], variant: "Variant") -> StageCost:
@@ -92,6 +115,6 @@ SOLVE = StageKind(
     reads_rows=_reads_rows,
     advice="raise the budget, ask for fewer examples in grid.n_train, set kernel.eigenvectors: false, or, for layer "
     "sets with more parameters than kernel rows, kernel.decomposition: iterative",
-    tables=(SPECTRA, PREDICTIONS, DENSITIES),
+    tables=(SPECTRA, PREDICTIONS, DENSITIES, CONTRIBUTIONS, FLOW),
     cell_columns=(*SPECTRUM_COLUMNS, *RIDGE_COLUMNS),
 )

@@ -21,8 +21,10 @@ def compute(stage: Stage[SolveParameters], work: Work) -> Product:
     The artifact holds, for S layer sets, the `spectrum_scalars` (S,) as `packed` stores them, the arrays of `KeptPath`
     as `<name>.<set>`, `eigenvalues.<set>` among them, and the outputs before training, `initial` and `eval_initial`. A
     kernel that `kernel.decomposition: iterative` does not decompose has the arrays of `IterativeSolver.numbers` in
-    their place, and the facts of `IterativeSolver.facts`. Facts say under `fallbacks` why a set was decomposed on the
-    processor although a GPU was asked for, and under `missing_estimates` why columns are nan.
+    their place, and the facts of `IterativeSolver.facts`. With contributions there are the arrays of
+    `KeptContributions` too, and the fact `contributing` names the blocks of each set; with trajectories `flow.<set>`,
+    (numbers, 2, 1 + L, S), of the names in the fact `flow`: see `flow_numbers`. Facts say under `fallbacks` why a set
+    was decomposed on the processor although a GPU was asked for, and under `missing_estimates` why columns are nan.
     """
     solver = _solver(stage, work)
     columns: dict[str, list[Any]] = {}
@@ -35,7 +37,7 @@ def compute(stage: Stage[SolveParameters], work: Work) -> Product:
         for name, value in numbers.items():
             columns.setdefault(name, []).append(value)
         arrays |= {f"{name}.{position}": values for name, values in lists.items()}
-    facts |= solver.facts()
+    facts |= solver.facts() | solver.beside.facts()
     columns |= _precision_errors(stage, work)
     named, scalars = packed(columns)
     facts |= named

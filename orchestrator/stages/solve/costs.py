@@ -1,8 +1,11 @@
 """Costs of solve stages: a factorization of the kernel, or some vectors and many passes over its tiles."""
 
+from dataclasses import replace
+
 from orchestrator.stages.context.blocks import BLOCK_BYTES
 from orchestrator.stages.gram import kernel_blocks
 from orchestrator.stages.solve import SolveParameters
+from orchestrator.stages.solve.further_costs import further_cost
 from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.store.stage import Stage, StageCost
 from orchestrator.sweep.blocks import block_name, blocks_within
@@ -16,9 +19,18 @@ def solve_cost(stage: Stage[SolveParameters], variant: Variant) -> StageCost:
     by_groups = {layer_set.groups: layer_set for layer_set in variant.layer_sets}
     layer_sets = [by_groups[groups] for groups in stage.parameters.layer_sets]
     each = sum((_layer_set_cost(stage, variant, layer_set) for layer_set in layer_sets), StageCost())
-    return each + StageCost(
-        memory_bytes=max(_layer_set_memory(stage, variant, layer_set) for layer_set in layer_sets),
+    further = [_further(stage, variant, layer_set) for layer_set in layer_sets]
+    memory = (_layer_set_memory(stage, variant, layer_set) for layer_set in layer_sets)
+    both = sum((replace(cost, memory_bytes=0) for cost in further), each)
+    return both + StageCost(
+        memory_bytes=max(own + cost.memory_bytes for own, cost in zip(memory, further, strict=True)),
     )
+
+
+def _further(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> StageCost:
+    size = _solve_size(stage, variant, layer_set)
+    bases = (1, size.vectors) if stage.parameters.iterative is None else (size.targets, _spanning(size.M))
+    return further_cost(stage, variant, layer_set, size, bases)
 
 
 def _layer_set_memory(stage: Stage[SolveParameters], variant: Variant, layer_set: LayerSet) -> int:

@@ -11,6 +11,7 @@ from orchestrator.stages.context.blocks import summed_tiles
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import IterativeParameters, SolveParameters
 from orchestrator.stages.solve.path import Strengths
+from orchestrator.stages.solve.scalars import summary_settings
 from orchestrator.stages.solve.solver import Solver
 from orchestrator.stages.solve.split import operator_shares
 from orchestrator.store.stage import Stage
@@ -41,7 +42,7 @@ class IterativeSolver(Solver):
         found = decomposition.keep(problem.residual, evaluation, float(lowest))
         self.complete &= found.complete
         self.shares = operator_shares(groups, self.operators, problem.residual)
-        summary = decomposition.summary(**self.summary_settings())
+        summary = decomposition.summary(**summary_settings(self.stage.parameters.problem))
         grid, density = decomposition.density.smoothed(summary.noise_floor)
         scalars = {
             **asdict(summary),
@@ -52,7 +53,8 @@ class IterativeSolver(Solver):
             "ridge_steps": found.steps,
             "passes": K.passes,
         }
-        return scalars | self.shares, found.kept.arrays() | {
+        further = self.beside.arrays(groups, found.kept)
+        return scalars | self.shares, found.kept.arrays() | further | {
             "largest": decomposition.largest.values,
             "largest_residuals": decomposition.largest.residuals,
             "smallest": decomposition.smallest.values,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from orchestrator.identity import identity
+from orchestrator.spec import Spec
 from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import Planning, SeedScope, refs
@@ -12,7 +13,7 @@ from orchestrator.stages.gram import tiles_between
 from orchestrator.stages.head import HEAD
 from orchestrator.stages.head_refits import HEAD_REFITS
 from orchestrator.stages.precision import PRECISION
-from orchestrator.stages.solve import SOLVE, IterativeParameters, Method, SolveParameters
+from orchestrator.stages.solve import SOLVE, FlowParameters, IterativeParameters, Method, SolveParameters
 from orchestrator.stages.solve.kept_solves import KeptSolves
 from orchestrator.store.stage import Inputs, Stage, as_json
 from orchestrator.sweep.error_estimates import ESTIMATES, missing_estimates
@@ -82,4 +83,12 @@ def _parameters(
     spec, iterative = scope.variant.sweep.spec, None
     if method == "dual" and spec.kernel.decomposition == "iterative":
         iterative = IterativeParameters(min(spec.grid.lambdas.numbers()), spec.grid.lambdas.scale, scope.seed)
-    return SolveParameters(problem, method, tuple(each.groups for each in layer_sets), iterative)
+    groups = tuple(each.groups for each in layer_sets)
+    return SolveParameters(problem, method, groups, iterative, spec.kernel.contributions, _flow(spec))
+
+
+def _flow(spec: Spec) -> FlowParameters | None:
+    asked, lambdas = spec.kernel.flow_times, spec.grid.lambdas
+    if asked is None:
+        return None
+    return FlowParameters(asked.numbers(), asked.scale, lambdas.numbers(), lambdas.scale)

@@ -9,7 +9,7 @@ from orchestrator.stages.base.cells import Solve, cell_ids
 from orchestrator.stages.base.constants import solve_constants
 from orchestrator.stages.base.tables import Rows
 from orchestrator.stages.context.finished import Finished
-from orchestrator.stages.context.problem import problem_of
+from orchestrator.stages.context.problem import Problem, problem_of
 from orchestrator.stages.solve.columns import DENSITIES
 from orchestrator.stages.solve.path import LambdaPath, Strengths, follow, read_kept
 from orchestrator.stages.solve.scalars import scalars_of
@@ -31,13 +31,26 @@ def paths_of(plan: "Plan", solve: Solve, artifact: Artifact, dataset: Artifact) 
     Raises:
         DamagedArtifactError: an artifact does not match its checksums.
     """
-    initial, eval_initial = (np.array(artifact.array(name)) for name in ("initial", "eval_initial"))
-    problem = problem_of(solve.stage, dataset, initial, eval_initial)
+    problem = _problem(solve, artifact, dataset)
     strengths = Strengths(plan.lambdas, plan.sweep.spec.grid.lambdas.scale)
     missing = artifact.facts.get("missing_estimates", {})
     for position, trace in enumerate(scalars_of(artifact)["trace"].tolist()):
         kept = read_kept(solve.stage, artifact, position, size=problem.size)
         yield follow(kept, trace, problem, strengths, missing)
+
+
+def problem_in(finished: Finished, solve: Solve, artifact: Artifact) -> Problem:
+    """Return the regression problem of a solve stage, given its artifact.
+
+    Raises:
+        DamagedArtifactError: an artifact does not match its checksums.
+    """
+    return _problem(solve, artifact, dataset_of(finished, solve))
+
+
+def _problem(solve: Solve, artifact: Artifact, dataset: Artifact) -> Problem:
+    initial, eval_initial = (np.array(artifact.array(name)) for name in ("initial", "eval_initial"))
+    return problem_of(solve.stage, dataset, initial, eval_initial)
 
 
 def dataset_of(finished: Finished, solve: Solve) -> Artifact:
@@ -46,7 +59,7 @@ def dataset_of(finished: Finished, solve: Solve) -> Artifact:
     return finished.store.open(*dataset)
 
 
-def _distinct(finished: Finished) -> Iterator[tuple[Solve, Artifact]]:
+def distinct(finished: Finished) -> Iterator[tuple[Solve, Artifact]]:
     """Yield each finished solve stage once, with its artifact: those of several learning rates are the same."""
     seen: set[str] = set()
     for solve in finished.filled(Solve):
@@ -61,7 +74,7 @@ def spectra_rows(finished: Finished) -> Iterator[Rows]:
     Raises:
         DamagedArtifactError: an artifact does not match its checksums.
     """
-    for solve, artifact in _distinct(finished):
+    for solve, artifact in distinct(finished):
         sets, stored = solve.layer_sets, set(artifact.names())
         names = [f"eigenvalues.{position}" for position in range(len(sets))]
         columns = solve_constants(finished.plan.variants[solve.variant], solve) | {
@@ -79,7 +92,7 @@ def densities_rows(finished: Finished) -> Iterator[Rows]:
     Raises:
         DamagedArtifactError: an artifact does not match its checksums.
     """
-    for solve, artifact in _distinct(finished):
+    for solve, artifact in distinct(finished):
         stored = set(artifact.names())
         sets = solve.layer_sets if "density.0" in stored else ()
         iterative = solve.stage.parameters.iterative

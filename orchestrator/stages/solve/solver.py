@@ -8,13 +8,16 @@ from typing import Any
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.kept_path import KeptPath
+from ntk_dist.solvers.primal import PrimalDecomposition
 from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.ahead import Decomposed, DecomposedAhead, coming_next
+from orchestrator.stages.solve.beside import Beside
 from orchestrator.stages.solve.decomposers import decomposers_of
 from orchestrator.stages.solve.fitted_start import load_start
+from orchestrator.stages.solve.scalars import summary_settings
 from orchestrator.stages.solve.split import dual_shares, primal_shares
 from orchestrator.stages.solve.stored_blocks import StoredBlocks
 from orchestrator.store.artifacts import Artifact
@@ -36,6 +39,7 @@ class Solver:
         shares: columns about the split of the kernel that was decomposed last; empty without the head.
         eigh: decomposes on a GPU; None where that is not asked for.
         decomposer: decomposes symmetric kernels, and records why a GPU did not.
+        beside: computes what a decomposition gives beside spectrum and path.
     """
 
     def __init__(self, stage: Stage[SolveParameters], work: Work) -> None:
@@ -57,9 +61,10 @@ class Solver:
         self.shares: dict[str, float] = {}
         self.decomposer, self.eigh = decomposers_of(stage, work)
         self._blocks = StoredBlocks(stage, work, self.problem, decomposes_ahead=self.eigh is not None)
+        self.beside = Beside(stage.parameters, self.problem, self.tiles, self._features)
         self._form: float | None = None  # of the targets and the kernel that was decomposed last
 
-    def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
+    def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterable[FloatArray]]:
         """Return the decomposition of a layer set, and the rows from which evaluation outputs are predicted."""
         if self.stage.parameters.method == "primal":
             return self._decompose_primal(groups)
@@ -74,7 +79,7 @@ class Solver:
             rows_per_example=self.problem.rows_per_example,
             symmetric=self.symmetric,
         )
-        return self.decomposition_of(K, self._with_those_ahead(K, groups)), iter([rows])
+        return self.decomposition_of(K, self._with_those_ahead(K, groups)), [rows]
 
     def _with_those_ahead(self, K: FloatArray, groups: Sequence[str]) -> Decomposed | None:
         """Return eigenvalues and eigenvectors of K (M, M) if a GPU decomposes several kernels together; else None."""
@@ -116,9 +121,7 @@ class Solver:
         """
         return self._blocks.square(groups), self._blocks.rows(groups, borrowed=borrowed)
 
-    def _decompose_primal(self, groups: Sequence[str]) -> tuple[Decomposition, Iterator[FloatArray]]:
-        from ntk_dist.solvers.primal import PrimalDecomposition
-
+    def _decompose_primal(self, groups: Sequence[str]) -> tuple[Decomposition, Iterable[FloatArray]]:
         train, evaluation = self._features(groups)
         p = next(train()).shape[1]
         decomposition = PrimalDecomposition(train, self.problem.size, p, decompose=self.decomposer)
@@ -144,7 +147,8 @@ class Solver:
         """Return the scalars of a layer set, and its arrays of any length."""
         decomposition, rows = self.decompose(groups)
         kept = self.keep(decomposition, rows, variance_of=groups if self._has_variances else None)
-        return self.spectrum_scalars(decomposition) | self.shares, kept.arrays()
+        beside = self.beside.arrays(groups, kept, decomposition, rows)
+        return self.spectrum_scalars(decomposition) | self.shares, kept.arrays() | beside
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about all layer sets together, after `numbers` was called for each of them."""
@@ -184,23 +188,11 @@ class Solver:
             decomposition.eigenvalues,
             size=decomposition.size,
             trace=decomposition.trace,
-            **self.summary_settings(),
+            **summary_settings(self.stage.parameters.problem),
         )
         return {
             **asdict(summary),
             "kernel_size": decomposition.size,
             "label_alignment": label_alignment(decomposition, self.problem.targets, self._form),
             **self.problem.initial_scalars,
-        }
-
-    def summary_settings(self) -> dict[str, float]:
-        """Return the settings of a spectrum's summary from the spec: two sigmas and two roundoffs."""
-        from ntk_dist.spectrum.spectrum import machine_epsilon, products_eps
-
-        problem = self.stage.parameters.problem
-        return {
-            "sigma": self.kernel.sigma,
-            "relative_sigma": self.kernel.relative_sigma,
-            "jacobian_eps": machine_epsilon(problem.scorer.dtype, problem.scorer.row_dtype),
-            "gram_eps": products_eps(problem.gram_dtype, tf32=problem.kernel_device.tf32),
         }

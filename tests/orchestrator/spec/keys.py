@@ -4,7 +4,8 @@ from pydantic import BaseModel
 
 from orchestrator.spec.compute_section import ComputeSection, ShardingSection
 from orchestrator.spec.finetune_section import FinetuneSection
-from orchestrator.spec.grid_section import GridSection, LambdaSection, Logspace
+from orchestrator.spec.grid_section import GridSection, LambdaSection
+from orchestrator.spec.listed import FlowTimesSection, Logspace
 from orchestrator.spec.sections import (
     AdapterSection,
     HeadSection,
@@ -20,6 +21,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "adapter": AdapterSection,
     "head": HeadSection,
     "kernel": KernelSection,
+    "kernel.flow_times": FlowTimesSection,
     "finetune": FinetuneSection,
     "grid": GridSection,
     "grid.lambdas": LambdaSection,

@@ -12,10 +12,8 @@ from pydantic import ValidationError
 
 from orchestrator.errors import SpecError
 from orchestrator.spec import parse_spec, read_spec
-from orchestrator.spec.grid_section import (
-    LambdaSection,
-    Logspace,
-)
+from orchestrator.spec.grid_section import LambdaSection
+from orchestrator.spec.listed import Logspace
 from tests.orchestrator.spec.keys import KEYS, SECTIONS
 from tests.orchestrator.sweeps import SPEC, changed, spec_of
 

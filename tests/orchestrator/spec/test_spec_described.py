@@ -14,9 +14,9 @@ from orchestrator.spec.grid_section import (
     ExplicitGroups,
     ExplicitLayers,
     LambdaSection,
-    Logspace,
     SubsetsUpTo,
 )
+from orchestrator.spec.listed import FlowTimesSection, Logspace
 from tests.orchestrator.spec.keys import KEYS, SECTIONS
 from tests.root import ROOT
 
@@ -57,8 +57,8 @@ def test_a_key_of_the_starting_spec_that_is_commented_out_is_valid_when_it_is_no
     tried = 0
     for position in optional:
         key = lines[position].split()[1].rstrip(":")
-        # words need another head, learning rates a section `finetune`
-        if key not in known or key in ("words", "learning_rates"):
+        # words need another head, learning rates a section `finetune`, times eigenvectors
+        if key not in known or key in ("words", "learning_rates", "flow_times"):
             continue
         parse_spec("\n".join([*lines[:position], lines[position].replace("# ", "", 1), *lines[position + 1 :]]))
         tried += 1
@@ -90,7 +90,7 @@ def test_the_reference_page_covers_every_field():
             assert default, key
             assert example not in ("", "?"), key
     (parts,) = (text for text in sections if text.startswith("Parts of `grid`"))
-    for part in (LambdaSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
+    for part in (LambdaSection, FlowTimesSection, Logspace, SubsetsUpTo, ExplicitLayers, ExplicitGroups):
         for key in part.model_fields:
             assert f"| `{key}` |" in parts, f"{part.__name__}.{key}"
 
