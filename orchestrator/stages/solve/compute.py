@@ -37,7 +37,7 @@ def compute(stage: Stage[SolveParameters], work: Work) -> Product:
         for name, value in numbers.items():
             columns.setdefault(name, []).append(value)
         arrays |= {f"{name}.{position}": values for name, values in lists.items()}
-    facts |= solver.facts() | solver.beside.facts()
+    facts |= solver.facts() | solver.further.facts()
     columns |= _precision_errors(stage, work)
     named, scalars = packed(columns)
     facts |= named

@@ -53,7 +53,7 @@ class IterativeSolver(Solver):
             "ridge_steps": found.steps,
             "passes": K.passes,
         }
-        further = self.beside.arrays(groups, found.kept)
+        further = self.further.arrays(groups, found.kept)
         return scalars | self.shares, found.kept.arrays() | further | {
             "largest": decomposition.largest.values,
             "largest_residuals": decomposition.largest.residuals,

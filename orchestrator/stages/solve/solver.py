@@ -14,9 +14,9 @@ from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.ahead import Decomposed, DecomposedAhead, coming_next
-from orchestrator.stages.solve.beside import Beside
 from orchestrator.stages.solve.decomposers import decomposers_of
 from orchestrator.stages.solve.fitted_start import load_start
+from orchestrator.stages.solve.further_numbers import FurtherNumbers
 from orchestrator.stages.solve.scalars import summary_settings
 from orchestrator.stages.solve.split import dual_shares, primal_shares
 from orchestrator.stages.solve.stored_blocks import StoredBlocks
@@ -39,7 +39,7 @@ class Solver:
         shares: columns about the split of the kernel that was decomposed last; empty without the head.
         eigh: decomposes on a GPU; None where that is not asked for.
         decomposer: decomposes symmetric kernels, and records why a GPU did not.
-        beside: computes what a decomposition gives beside spectrum and path.
+        further: computes what a decomposition gives beside spectrum and path.
     """
 
     def __init__(self, stage: Stage[SolveParameters], work: Work) -> None:
@@ -61,7 +61,7 @@ class Solver:
         self.shares: dict[str, float] = {}
         self.decomposer, self.eigh = decomposers_of(stage, work)
         self._blocks = StoredBlocks(stage, work, self.problem, decomposes_ahead=self.eigh is not None)
-        self.beside = Beside(stage.parameters, self.problem, self.tiles, self._features)
+        self.further = FurtherNumbers(stage.parameters, self.problem, self.tiles, self._features)
         self._form: float | None = None  # of the targets and the kernel that was decomposed last
 
     def decompose(self, groups: Sequence[str]) -> tuple[Decomposition, Iterable[FloatArray]]:
@@ -147,8 +147,8 @@ class Solver:
         """Return the scalars of a layer set, and its arrays of any length."""
         decomposition, rows = self.decompose(groups)
         kept = self.keep(decomposition, rows, variance_of=groups if self._has_variances else None)
-        beside = self.beside.arrays(groups, kept, decomposition, rows)
-        return self.spectrum_scalars(decomposition) | self.shares, kept.arrays() | beside
+        further = self.further.arrays(groups, kept, decomposition, rows)
+        return self.spectrum_scalars(decomposition) | self.shares, kept.arrays() | further
 
     def facts(self) -> dict[str, Any]:
         """Return the facts about all layer sets together, after `numbers` was called for each of them."""

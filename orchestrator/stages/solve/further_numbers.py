@@ -19,7 +19,7 @@ from orchestrator.store.artifacts import Artifact
 Blocks = Callable[[], Iterator[FloatArray]]
 
 
-class Beside:
+class FurtherNumbers:
     """Arrays and facts of what the parameters of a stage ask for.
 
     Args:
