@@ -34,7 +34,9 @@ ROUNDOFFS = 50
 _LARGEST = 1e-2
 _DRAWS = 2
 _SMALL_GROUP = 1e-2
-"""Rows of a group that are smaller than this share of all rows are compared with that share: gradients cancel there."""
+"""Rows of a group that are smaller than this share of all rows are compared with that share: gradients cancel there.
+So are all rows of a text that are smaller than this share of those of the longest one: of a single token, attention to
+it is constant, and what is computed of its gradients is rounding."""
 
 _ALONE = (
     "set compute.batching: alone, with which every text goes through the model by itself and finds it as it was loaded"
@@ -122,6 +124,7 @@ class _Trial:
         self._name = type(model).__name__
         self._short = self._alone(texts.short)
         self._long = self._alone(texts.long)
+        self._least = _SMALL_GROUP * max(self._short.found.size, self._long.found.size)
 
     def check_repeated(self) -> None:
         for before in (self._short, self._long):
@@ -177,7 +180,7 @@ class _Trial:
 
     def _refuse(self, text: "_Text", batch: Batch, position: int, whom: str) -> NoReturn:
         self.check_repeated()
-        error = self._as_loaded(batch, position).error(text.found)
+        error = self._as_loaded(batch, position).error(text.found, self._least)
         where = self._where(text, batch, position)
         level = _level(batch, position)
         why = f"it computes across the texts of a batch{where}"
@@ -208,7 +211,7 @@ class _Trial:
         return _Text(text, self._as_loaded(text))
 
     def _agree(self, found: "_Example", text: "_Text") -> bool:
-        error = found.error(text.found)
+        error = found.error(text.found, self._least)
         dtype = found.scores.dtype
         if dtype == torch.float64:
             return error <= EXACT
@@ -218,7 +221,7 @@ class _Trial:
 
     def _noise(self, text: "_Text", roundoff: float) -> float:
         with _rounding(self._model, roundoff):
-            return max(self._as_loaded(text.batch).error(text.found) for _ in range(_DRAWS))
+            return max(self._as_loaded(text.batch).error(text.found, self._least) for _ in range(_DRAWS))
 
     def _where(self, text: "_Text", other: Batch, position: int = 0) -> str:
         """Name the first module whose output for an example of a batch differs, among those with an example axis."""
@@ -269,13 +272,18 @@ class _Example:
         scores, rows = found
         return cls(scores[position].clone(), {name: values[position].clone() for name, values in rows.items()})
 
-    def error(self, expected: "_Example") -> float:
-        """Return the largest relative error, of the scores and of each group."""
+    @property
+    def size(self) -> float:
+        """Norm of all rows together."""
+        return float(np.hypot.reduce([float(values.norm()) for values in self.rows.values()]))
+
+    def error(self, expected: "_Example", least: float = 0.0) -> float:
+        """Return the largest relative error of the scores and of each group; of rows relative to `least` at least."""
         errors = [_relative(self.scores, expected.scores, float(expected.scores.norm()))]
-        sizes = {name: float(values.norm()) for name, values in expected.rows.items()}
-        least = _SMALL_GROUP * sum(size**2 for size in sizes.values()) ** 0.5
+        floor = max(least, _SMALL_GROUP * expected.size)
         errors += [
-            _relative(self.rows[name], values, max(least, sizes[name])) for name, values in expected.rows.items()
+            _relative(self.rows[name], values, max(floor, float(values.norm())))
+            for name, values in expected.rows.items()
         ]
         return max(errors)
 

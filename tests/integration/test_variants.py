@@ -154,7 +154,7 @@ def test_commands_tell_tasks_apart(two_tasks: Path):
     folder = read_spec(two_tasks).folder
     planned = json.loads(ntksweep("plan", two_tasks, "--json").output)
     assert [variant["task"] for variant in planned["variants"]] == ["films", "ratings"]
-    assert "2 tasks x 1 layer sets" in ntksweep("plan", two_tasks).output.replace("\n", " ")
+    assert "2 tasks x 1 layer set" in ntksweep("plan", two_tasks).output.replace("\n", " ")
     status = json.loads(ntksweep("status", folder, "--json").output)
     assert [(each["variant"], each["finished"]) for each in status["variants"]] == [("films", 2), ("ratings", 2)]
     shown = ntksweep("show", folder).output

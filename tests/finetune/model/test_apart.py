@@ -23,7 +23,7 @@ from transformers import (
 from finetune.data.tokens import TokenizedTexts
 from finetune.errors import BatchingError
 from finetune.model.adapted import AdaptedModel
-from finetune.model.batching import TrialTexts, check_batching, one_score
+from finetune.model.batching import Found, TrialTexts, check_batching, one_score
 from finetune.model.model_state import undone
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer, UnshardedScorer
@@ -33,6 +33,7 @@ from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.origins import Origin
 from finetune.training.stacked import StackedModel
+from ntk_dist.jacobian.batches import Batch
 from tests.single_example import reference_rows, relative_error
 
 SMALL = {
@@ -269,6 +270,22 @@ def test_texts_of_one_token_do_not_hide_what_attention_does(tmp_path: Path, dtyp
     check(scorer, texts_of((1, 1, 6, 8)))
     with pytest.raises(BatchingError, match=r"a text of 6 tokens other numbers beside a longer one.*padding reaches"):
         check(scorer, texts_of((1, 1, 6, 12)))
+
+
+def test_gradients_that_cancel_are_not_compared_by_their_roundings():
+    """Attention to one token does not depend on its query and key: what is computed of their gradients is rounding."""
+
+    def rows(batch: Batch, *, size: float) -> Found:
+        scores = (batch.input_ids * batch.attention_mask).double().sum(dim=1, keepdim=True)
+        # of single tokens what differs with the number of texts beside them, in size and sign
+        of_one = torch.full_like(scores, size * (-1.0) ** len(batch))
+        is_one = batch.attention_mask.sum(dim=1, keepdim=True) == 1
+        return scores, {"0.key": torch.where(is_one, of_one, scores)[:, None]}
+
+    texts = TrialTexts.of(texts_of((1, 1, 1, 6, 8)), batch_tokens=64, crowd=3)
+    check_batching(nn.Identity(), partial(rows, size=1e-17), texts, alone=False)
+    with pytest.raises(BatchingError, match="a text of 1 tokens other numbers beside"):
+        check_batching(nn.Identity(), partial(rows, size=1e-3), texts, alone=False)
 
 
 class AfterLonger(nn.Module):
