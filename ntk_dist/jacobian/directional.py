@@ -56,8 +56,8 @@ def second_directional_derivative(
         TiedWeightsError: a parameter is tracked twice.
     """
     scores, first, second = _by_double_backward(score, _pieces(groups, direction))
-    _check_finite(first, "a directional derivative")
-    _check_finite(second, "a second directional derivative")
+    check_finite(first, "a directional derivative")
+    check_finite(second, "a second directional derivative")
     return scores, first, second
 
 
@@ -96,7 +96,7 @@ def _by_double_backward(score: Callable[[], Tensor], pieces: Sequence[_Piece]) -
         t = torch.zeros((), dtype=torch.float64, requires_grad=True)
         moved = [piece.place.parameter.detach() + t * piece.along for piece in pieces]
         with replaced([piece.place for piece in pieces], moved):
-            scores = _scores(score)
+            scores = plain_scores(score)
         u = torch.zeros_like(scores, requires_grad=True)
         product = (u * scores).sum()
         derivatives: list[Tensor] = []
@@ -108,12 +108,18 @@ def _by_double_backward(score: Callable[[], Tensor], pieces: Sequence[_Piece]) -
     return scores.detach(), first, second
 
 
-def _scores(score: Callable[[], Tensor]) -> Tensor:
+def plain_scores(score: Callable[[], Tensor]) -> Tensor:
+    """Return the scores (B, R) of a batch, with attention in its plain form, which can be differentiated twice.
+
+    Raises:
+        NonFiniteError: a score is NaN or infinite.
+        NtkError: the scores are not a matrix.
+    """
     with sdpa_kernel(SDPBackend.MATH):
         scores = score()
     if scores.ndim != 2:
         raise NtkError(f"the scores must be (examples, outputs), not of shape {tuple(scores.shape)}")
-    _check_finite(scores.detach(), "a score")
+    check_finite(scores.detach(), "a score")
     return scores
 
 
@@ -143,7 +149,12 @@ def _pieces(groups: Groups, direction: Mapping[str, Tensor]) -> list[_Piece]:
     return pieces
 
 
-def _check_finite(values: Tensor, what: str) -> None:
+def check_finite(values: Tensor, what: str) -> None:
+    """Check values (B, ...) of a batch.
+
+    Raises:
+        NonFiniteError: one is NaN or infinite; the message says `what` it is, and names the example.
+    """
     bad = ~torch.isfinite(values).all(dim=1)
     if bool(bad.any()):
         raise NonFiniteError(

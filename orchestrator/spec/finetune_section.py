@@ -36,6 +36,21 @@ class CombinationsSection(Section):
     )
 
 
+class SmoothnessSection(Section):
+    """Norms of the Hessians of single outputs in the trained parameters, around theta_0 and at trained weights."""
+
+    radii: Annotated[tuple[Annotated[float, Number, Field(ge=0)], ...], First] = Field(
+        (0.0, 0.1, 1.0, 10.0),
+        description="Distances r, where the Hessians at theta_0 + r v are taken; v is a unit vector in the space of "
+        "the trained parameters, which the seed of the grid draws, the same for all r.",
+        examples=[[0.0, 0.1, 1.0, 10.0]],
+        min_length=1,
+    )
+    examples: Count = Field(
+        4, description="Number of evaluation examples, the first ones, whose outputs are measured.", examples=[4]
+    )
+
+
 class FinetuneSection(Section):
     """The training of each cell, and of its linearization in the same way; without this section nothing is trained."""
 
@@ -144,6 +159,13 @@ class FinetuneSection(Section):
         description="Combine the weights trained on every two tasks of grid.tasks, of the model and of its "
         "linearization, and write the table `combinations`; null does not.",
         examples=[{"coefficients": [0.25, 0.5, 0.75], "operations": ["interpolation", "addition", "negation"]}],
+    )
+    smoothness: Annotated[SmoothnessSection | None, Adds()] = Field(
+        None,
+        description="Measure the spectral norms of the Hessians of outputs, around theta_0 for every layer set and at "
+        "the weights of every trained cell, and write the table `smoothness`; null does not. A model that is sharded "
+        "(`sharding`) cannot.",
+        examples=[{"radii": [0.0, 0.1, 1.0, 10.0], "examples": 4}],
     )
 
     @model_validator(mode="after")

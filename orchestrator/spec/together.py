@@ -131,6 +131,11 @@ def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) 
             "finetune.linearization: products differentiates the model twice, which DeepSpeed's ZeRO-3 cannot: set "
             "`finetune.linearization: rows`, or leave it out"
         )
+    if finetune.smoothness is not None and spec.is_sharded:
+        raise ValueError(
+            "finetune.smoothness differentiates the model twice, which DeepSpeed's ZeRO-3 cannot: leave the key out, "
+            "or the section `sharding`"
+        )
     _check_trained_examples(spec, finetune, task)
     if finetune.regularizer == "spd" and spec.grid.lambdas.scale != "absolute":
         raise ValueError(

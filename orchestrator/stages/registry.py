@@ -18,6 +18,7 @@ from orchestrator.stages.gram import GRAM
 from orchestrator.stages.head import HEAD
 from orchestrator.stages.head_refits import HEAD_REFITS
 from orchestrator.stages.precision import PRECISION
+from orchestrator.stages.smoothness import SMOOTHNESS
 from orchestrator.stages.solve import SOLVE
 from orchestrator.store.stage import Stage, StageKind, Together
 
@@ -37,6 +38,7 @@ KINDS: dict[str, StageKind] = {
         FINETUNE,
         COMPARE,
         COMBINE,
+        SMOOTHNESS,
     )
 }
 """Kinds of stages that workers compute by name, in the order in which a sweep needs them."""

@@ -66,7 +66,7 @@ def trajectories_rows(finished: Finished) -> Iterator[Rows]:
             by_name = {
                 name.removeprefix(prefix): artifact.array(name) for name in artifact.names() if name.startswith(prefix)
             } | {"step": steps}
-            columns = _cell_columns(finished.plan, solve, comparison, evaluations) | {
+            columns = cell_columns(finished.plan, solve, comparison, evaluations) | {
                 name: np.concatenate([values[:count, cell] for cell, count in enumerate(evaluations)])
                 for name, values in by_name.items()
             }
@@ -87,12 +87,12 @@ def updates_rows(finished: Finished) -> Iterator[Rows]:
             groups = list(solve.layer_sets[comparison.layer_set].groups)
             if comparison.stage.parameters.cells.train_head:
                 groups.append(HEAD)
-            columns = _cell_columns(finished.plan, solve, comparison, len(groups))
+            columns = cell_columns(finished.plan, solve, comparison, len(groups))
             values = {name: np.array(artifact.array(f"updates.{name}")).ravel() for name in names}
             yield Rows(columns | {"group": groups * comparison.count} | values, len(columns["cell_id"]))
 
 
-def _cell_columns(
+def cell_columns(
     plan: "Plan", solve: Solve, comparison: Comparison, rows_per_cell: int | npt.NDArray[np.int64]
 ) -> dict[str, Any]:
     """Return the columns that say which cell a row is about, for all cells of a comparison."""

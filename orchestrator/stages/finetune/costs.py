@@ -16,7 +16,7 @@ def run_cost(run: Run, variant: Variant) -> StageCost:
     as much for each. On disk a run leaves the outputs at every evaluation, and the displacement of each cell.
     """
     sizes, survey, p = variant.sizes, variant.survey, run.parameters
-    parameters, cells = _trained_parameters(sizes, survey, run), len(p.cells.lambdas)
+    parameters, cells = trained_parameters(sizes, survey, run), len(p.cells.lambdas)
     memory = training_memory(sizes, survey, run)
     # Of the gradient, its norm, two moments and the step.
     updates = 10.0 * p.cells.training.steps * parameters * cells
@@ -72,7 +72,7 @@ def training_memory(sizes: Sizes, survey: Survey, run: Run) -> int:
     """Return the bytes that a run takes beside the model: cached states or Jacobian rows, weights, outputs."""
     p = run.parameters
     # Displacements with their gradients, two moments, and the weights that were kept.
-    weights = 5 * len(p.cells.lambdas) * _trained_parameters(sizes, survey, run) * sizes.row_bytes
+    weights = 5 * len(p.cells.lambdas) * trained_parameters(sizes, survey, run) * sizes.row_bytes
     held = _rows_bytes(sizes, run) if by_rows(run) else _states_bytes(sizes, survey, run)
     return max(int(weights + held + _outputs_bytes(sizes, run)), _unit_bytes(sizes, run))
 
@@ -88,7 +88,7 @@ def _outputs_bytes(sizes: Sizes, run: Run) -> int:
     return int(_evaluations(run) * cells * _examples(sizes, run) * sizes.rows_per_example * 8)
 
 
-def _trained_parameters(sizes: Sizes, survey: Survey, run: Run) -> int:
+def trained_parameters(sizes: Sizes, survey: Survey, run: Run) -> int:
     """Return the parameters that a run trains, as far as the plan knows: those with a gradient at the start.
 
     For a head outside the kernel it is an upper bound: encoders may have a dense layer before the last one.

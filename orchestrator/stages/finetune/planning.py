@@ -23,7 +23,7 @@ from orchestrator.sweep.layer_sets import HEAD, LayerSet
 
 _OF_THE_PLAN = {
     "n_train", "epochs", "warmup_ratio", "num_evaluations", "kernel_examples", "stacked_cells", "stacked_across",
-    "prefix_cache", "linearization", "train_head", "combinations",
+    "prefix_cache", "linearization", "train_head", "combinations", "smoothness",
 }  # fmt: skip
 """Keys of the section that decide which stages are made, not how each of them trains."""
 

@@ -168,8 +168,8 @@ class TrainingInputs:
         with starting_from(self.weights):
             return KernelChange(
                 self._scores_of_first(n_examples),
-                self._modules(self.groups),
-                self._modules(self.trained),
+                self.modules(self.groups),
+                self.modules(self.trained),
                 kind=self._parameters.problem.kernel.kind,
                 outputs=self._outputs,
                 before_backward=self.scorer.before_backward,
@@ -178,19 +178,20 @@ class TrainingInputs:
     def smoothness(self, n_examples: int, displacement: Displacement) -> Smoothness:
         """Return the curvature of the first training examples' outputs on the path to the trained weights."""
         passes = self._scores_of_first(n_examples)
-        return smoothness(lambda: torch.cat([score() for score in passes]), self._modules(self.trained), displacement)
+        return smoothness(lambda: torch.cat([score() for score in passes]), self.modules(self.trained), displacement)
 
-    def _modules(self, groups: Sequence[str]) -> dict[str, list[TrackedLinear]]:
+    def modules(self, groups: Sequence[str]) -> dict[str, list[TrackedLinear]]:
+        """Return by group the modules whose parameters are trained."""
         return {group: self.scorer.trained[group] for group in groups}
 
     def _scores_of_first(self, n_examples: int) -> list[Callable[[], Tensor]]:
         """Return functions that run the model on the first training examples, skipping layers with cached states."""
-        return [self._score(positions) for positions in self.scorer.at_once(range(n_examples))]
+        return [self.score(positions) for positions in self.scorer.at_once(range(n_examples))]
 
-    def _score(self, positions: Positions) -> Callable[[], Tensor]:
-        """Return a function that runs the model on some training examples at once."""
-        batch = self._texts["train"].batch(positions)
-        prefix = self._prefixes.get("train")
+    def score(self, positions: Positions, split: Split = "train") -> Callable[[], Tensor]:
+        """Return a function that runs the model on some examples at once."""
+        batch = self._texts[split].batch(positions)
+        prefix = self._prefixes.get(split)
 
         def score() -> Tensor:
             with prefix.reading(positions, batch) if prefix else nullcontext():
