@@ -70,7 +70,10 @@ def _mean_reads(n_train: int, n_eval: int, panel: int, symmetric: bool) -> float
 def making_bytes(p: GramParameters, rows: int, columns: int) -> int:
     """Return the memory on the host in which a tile is made of Jacobian rows on two sides, these left out."""
     device_bytes = p.kernel_device.device_bytes
-    return workspace_bytes(rows, columns) if device_bytes is None else 8 * rows * columns + 2 * device_bytes
+    if device_bytes is None:
+        return workspace_bytes(rows, columns)
+    # the tile, and two chunks of rows on their way to the GPU
+    return 8 * rows * columns + 2 * device_bytes
 
 
 def _memory(stage: Stage[GramParameters], variant: Variant) -> tuple[int, int]:
@@ -83,8 +86,7 @@ def _memory(stage: Stage[GramParameters], variant: Variant) -> tuple[int, int]:
     if not stage.within and (held := _held(stage, variant)) > 2:
         kept = min(held, len(sizes.train_shards) + len(sizes.eval_shards)) * sizes.shard_bytes
         return _making(stage, variant) + kept, device_bytes or 0
+    making = making_bytes(stage.parameters, rows, rows)
     if device_bytes is None:
-        return workspace_bytes(rows, rows) + (resident if stage.within else read), 0
-    # On the host: the tile, and two chunks of rows on their way to the GPU.
-    host = 8 * rows * rows + 2 * device_bytes
-    return (host, device_bytes + resident) if stage.within else (host + read, device_bytes)
+        return making + (resident if stage.within else read), 0
+    return (making, device_bytes + resident) if stage.within else (making + read, device_bytes)

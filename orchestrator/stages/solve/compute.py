@@ -23,7 +23,7 @@ def compute(stage: Stage[SolveParameters], work: Work) -> Product:
     kernel that `kernel.decomposition: iterative` does not decompose has the arrays of `IterativeSolver.numbers` in
     their place, and the facts of `IterativeSolver.facts`. With contributions there are the arrays of
     `KeptContributions` too, and the fact `contributing` names the blocks of each set; with trajectories `flow.<set>`,
-    (numbers, 2, 1 + L, S), of the names in the fact `flow`: see `flow_numbers`. Facts say under `fallbacks` why a set
+    (numbers, 2, 1 + L, S), of its names in the fact `flow`: see `flow_numbers`. Facts say under `fallbacks` why a set
     was decomposed on the processor although a GPU was asked for, and under `missing_estimates` why columns are nan.
     """
     solver = _solver(stage, work)

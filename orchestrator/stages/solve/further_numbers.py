@@ -37,7 +37,7 @@ class FurtherNumbers:
         features: Callable[[Sequence[str]], tuple[Blocks, Blocks]],
     ) -> None:
         self._parameters, self._problem, self._tiles, self._features = parameters, problem, tiles, features
-        self._names: list[str] = []
+        self._followed: list[list[str]] = []
 
     def arrays(
         self,
@@ -62,11 +62,11 @@ class FurtherNumbers:
         return found
 
     def facts(self) -> dict[str, Any]:
-        """Return the names of what the arrays of all layer sets hold: see `compute`."""
+        """Return the names of what the arrays of each layer set hold: see `compute`."""
         asked, facts = self._parameters, dict[str, Any]()
         if asked.contributions:
             facts["contributing"] = [contributing(groups, self._tiles) for groups in asked.layer_sets]
-        return facts if asked.flow is None else facts | {"flow": self._names}
+        return facts if asked.flow is None else facts | {"flow": self._followed}
 
     def _contributions(
         self, groups: Sequence[str], kept: KeptPath | KeptKrylovPath, decomposition: Decomposition | None
@@ -86,5 +86,5 @@ class FurtherNumbers:
         followed = Followed(decomposition, self._problem.residual, train, evaluation)
         lambdas = flow_strengths(flow, decomposition.trace, decomposition.size)
         numbers = flow_numbers(flow, followed, lambdas, self._problem)
-        self._names = list(numbers)
+        self._followed.append(list(numbers))
         return {"flow": np.array(list(numbers.values()))}

@@ -92,7 +92,7 @@ def flow_rows(finished: Finished) -> Iterator[Rows]:
                 "lambda": grid.ravel(),
                 "lambda_given": np.broadcast_to(np.array([0.0, *flow.lambdas])[:, None], grid.shape).ravel(),
                 "time_given": np.broadcast_to(flow.times, grid.shape).ravel(),
-                **{name: each.ravel() for name, each in zip(artifact.facts["flow"], values, strict=True)},
+                **{name: each.ravel() for name, each in zip(artifact.facts["flow"][position], values, strict=True)},
             }
             if sigma_max:
                 times, descent = flow_moments(flow, sigma_max), TRAINED_BY.index("descent")
