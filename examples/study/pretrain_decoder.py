@@ -2,9 +2,9 @@
 
     python examples/study/pretrain_decoder.py
 
-A Llama of six layers, with a byte-pair vocabulary of its own, learns to continue the sentences below `examples/data`; no
-label is read. It is no good language model: it is a second architecture whose features come from pretraining, small enough
-for the study. The folder `examples/data/decoder` is what transformers loads; it is written once, at the end.
+A Llama of six layers, with a byte-pair vocabulary of its own, learns to continue the sentences below `examples/data`;
+it reads no label. It is no good language model: it is a second architecture whose features come from pretraining, small
+enough for the study. The folder `examples/data/decoder` is what transformers loads; it is written once, at the end.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 DATA = Path(__file__).parents[1] / "data"
@@ -40,10 +40,8 @@ def tokenizer_of(corpus: list[str]) -> PreTrainedTokenizerFast:
         corpus,
         trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[START, PADDING], initial_alphabet=alphabet),
     )
-    from tokenizers.processors import TemplateProcessing
-
     start = tokenizer.token_to_id(START)
-    tokenizer.post_processor = TemplateProcessing(single=f"{START} $A", special_tokens=[(START, start)])
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{START} $A", special_tokens=[(START, start)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=START, pad_token=PADDING)
 
 
@@ -52,8 +50,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     torch.manual_seed(SEED)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=128, intermediate_size=352, num_hidden_layers=6, num_attention_heads=4,
-            num_key_value_heads=4, max_position_embeddings=128, tie_word_embeddings=True,
+            vocab_size=len(tokenizer), hidden_size=128, intermediate_size=352, num_hidden_layers=6,
+            num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=128, tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id, eos_token_id=None, pad_token_id=tokenizer.pad_token_id,
         )
     )  # fmt: skip
@@ -84,8 +82,9 @@ def pretrain(model: LlamaForCausalLM, ids: torch.Tensor, mask: torch.Tensor, *, 
 
 
 def main() -> None:
+    """Pretrain the decoder and write its folder."""
     parser = argparse.ArgumentParser(description="Pretrain the decoder of the study.")
-    parser.add_argument("--epochs", type=int, default=3, help="passes over the sentences")
+    parser.add_argument("--epochs", type=int, default=2, help="passes over the sentences")
     parser.add_argument("--output", type=Path, default=DATA / "decoder", help="where the model goes")
     chosen = parser.parse_args()
     corpus = texts()

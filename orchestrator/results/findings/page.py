@@ -8,13 +8,15 @@ import pandas as pd
 
 from orchestrator.results.findings.linearity import VARIANT
 from orchestrator.results.least import LEAST_SEEDS, LEAST_SETS, too_few
+from orchestrator.results.tables.contribution_to_all import CONTRIBUTION
 from orchestrator.results.tables.correlations import LINEAR_UP_TO
 from orchestrator.results.tables.statistics import BOOTSTRAP_DRAWS
 from orchestrator.spec import Spec
 
 QUANTITIES = (
     "condition_number_fixed_sigma", "condition_number_relative_sigma", "effective_rank", "label_alignment", "trace",
-    "sigma_max", "n_parameters", "gcv", "leave_one_out_loss", "eval_loss", "linearized_eval_loss",
+    "sigma_max", "n_parameters", "gcv", "leave_one_out_loss", "log_evidence", CONTRIBUTION,
+    "eval_loss", "linearized_eval_loss",
 )  # fmt: skip
 """Quantities that the page correlates with the outcome; the table has more."""
 
@@ -255,19 +257,27 @@ def _choices(found: Findings) -> Iterator[str]:
     if "regime" not in choices:
         choices["regime"] = "unknown"
     for regime, rows in choices.groupby(choices["regime"].fillna("unknown"), sort=True):
-        means = rows.groupby([*VARIANT, "chosen_by"], sort=False, dropna=False)["excess_loss"].mean().reset_index()
-        columns = dict(_by_variant(means))
         yield f"### At λ that are {regime}"
         yield ""
-        yield f"| chosen by | {' | '.join(columns)} |"
-        yield f"| --- |{' ---: |' * len(columns)}"
-        for way in means["chosen_by"].unique():
-            yield f"| {way} | {' | '.join(_excess(of_variant, way) for of_variant in columns.values())} |"
-        yield ""
+        yield from _costs(rows, "excess_loss")
+        if rows["lost_accuracy"].notna().any():
+            yield "The same in accuracy: what the chosen layer set lacks of the highest one."
+            yield ""
+            yield from _costs(rows, "lost_accuracy")
 
 
-def _excess(means: pd.DataFrame, way: str) -> str:
-    values = means.loc[means["chosen_by"] == way, "excess_loss"]
+def _costs(rows: pd.DataFrame, measure: str) -> Iterator[str]:
+    means = rows.groupby([*VARIANT, "chosen_by"], sort=False, dropna=False)[measure].mean().reset_index()
+    columns = dict(_by_variant(means))
+    yield f"| chosen by | {' | '.join(columns)} |"
+    yield f"| --- |{' ---: |' * len(columns)}"
+    for way in means["chosen_by"].unique():
+        yield f"| {way} | {' | '.join(_cost(of_variant, way, measure) for of_variant in columns.values())} |"
+    yield ""
+
+
+def _cost(means: pd.DataFrame, way: str, measure: str) -> str:
+    values = means.loc[means["chosen_by"] == way, measure]
     return f"{float(values.iloc[0]):.4f}" if len(values) else "-"
 
 

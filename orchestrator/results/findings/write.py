@@ -12,6 +12,7 @@ from orchestrator.results.findings.linearity import linearity
 from orchestrator.results.findings.page import OUTCOME, Findings, page
 from orchestrator.results.findings.regimes import over_tasks
 from orchestrator.results.loading import Results
+from orchestrator.results.tables.contribution_to_all import COLUMNS, CONTRIBUTION, contribution_to_all
 from orchestrator.store.files import explained_output, make_folder
 
 PAGE = "README.md"
@@ -45,6 +46,9 @@ def write_findings(results: Results, output: Path, *, overwrite: bool = False) -
             "`ntksweep report` draws every sweep"
         )
     cells = results.cells.to_pandas()
+    if spec.kernel.contributions:
+        carried = contribution_to_all(results.table("contributions").to_arrow(list(COLUMNS)))
+        cells[CONTRIBUTION] = cells["cell_id"].map(carried)
     trained = cells[cells["finetune_status"].notna()]
     if trained.empty:
         raise ResultsError("no cell of the sweep is trained yet; `ntksweep run` goes on")

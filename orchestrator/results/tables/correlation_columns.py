@@ -26,7 +26,12 @@ _CORRELATIONS = (
         "layer sets that are correlated: all; linear, those whose geometric mean of difference_eval_relative over "
         "seeds is at most 0.1 at this lambda; or nonlinear, the others",
     ),
-    Column("quantity", NAME, "column of `cells` that is known without fine-tuning, or from the linearization alone"),
+    Column(
+        "quantity",
+        NAME,
+        "column of `cells` that is known without fine-tuning, or from the linearization alone; or contribution_to_all, "
+        "where `contributions` is written: the sum of `contribution` over the layer set's blocks in the largest set",
+    ),
     Column("on_log_scale", FLAG, "whether the quantity's logarithm is averaged and correlated"),
     Column("outcome", NAME, "column of `cells` that fine-tuning ended with"),
     Column(

@@ -9,6 +9,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from ntk_dist.arrays import FloatArray, IntArray
+from orchestrator.results.tables.contribution_to_all import CONTRIBUTION, contribution_to_all
 from orchestrator.results.tables.correlation_columns import CORRELATIONS
 from orchestrator.results.tables.schema import arrow_schema
 from orchestrator.results.tables.statistics import (
@@ -37,6 +38,8 @@ ON_LOG_SCALE = {
     "sigma_max": True,
     "gcv": False,
     "leave_one_out_loss": False,
+    "log_evidence": False,
+    CONTRIBUTION: False,
     "eval_loss": False,
     "train_loss": False,
     "linearized_eval_loss": False,
@@ -68,13 +71,14 @@ _OF_THE_SWEEP = ("sweep", "model", "lambda_scale")
 _OF_A_GROUP = ("task", "adapter_rank", "learning_rate", "n_train", "lambda_given")
 _STATUSES = ("finetune_status", "linearized_status")
 CELL_COLUMNS = (
-    *_OF_THE_SWEEP, *_OF_A_GROUP, "seed", "layer_set", *_STATUSES, *ON_LOG_SCALE, *OUTCOMES, "majority_accuracy",
+    "cell_id", *_OF_THE_SWEEP, *_OF_A_GROUP, "seed", "layer_set", *_STATUSES,
+    *(name for name in ON_LOG_SCALE if name != CONTRIBUTION), *OUTCOMES, "majority_accuracy",
     "difference_eval_relative",
 )  # fmt: skip
 """Columns of `cells` that the table is made of."""
 
 
-def correlations_of(cells: pa.Table) -> pa.RecordBatch:
+def correlations_of(cells: pa.Table, contributions: pa.Table | None = None) -> pa.RecordBatch:
     """Return a row for every task, rank, learning rate, training-set size, lambda, regime, quantity and outcome.
 
     Quantities and outcomes that no cell has, such as the accuracy of a regression, have no rows, nor have regimes that
@@ -82,8 +86,10 @@ def correlations_of(cells: pa.Table) -> pa.RecordBatch:
 
     Args:
         cells: the columns `CELL_COLUMNS` of the table `cells`; cells that were not trained or diverged are left out.
+        contributions: the columns that `contribution_to_all` takes of the table of that name, where it is written.
     """
     frame: pd.DataFrame = cells.to_pandas()
+    frame[CONTRIBUTION] = np.nan if contributions is None else frame["cell_id"].map(contribution_to_all(contributions))
     quantities = [name for name in ON_LOG_SCALE if frame[name].notna().any()]
     outcomes = [name for name in OUTCOMES if frame[name].notna().any()]
     usable = frame[frame["finetune_status"].notna() & (frame["finetune_status"] != "diverged")]

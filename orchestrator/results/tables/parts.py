@@ -48,6 +48,10 @@ class NewTables:
                     n_rows += group.num_rows
             self._facts[table] = facts_of(temporary, n_rows)
 
+    def has(self, table: str) -> bool:
+        """Tell whether a table was written."""
+        return table in self._parts
+
     def read(self, table: str, columns: list[str]) -> pa.Table:
         """Return columns of a table that was written, and is not published yet."""
         return pq.read_table(self._parts[table], columns=columns)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from orchestrator.plan.plan import Plan
+from orchestrator.results.tables.contribution_to_all import COLUMNS as CONTRIBUTION_COLUMNS
 from orchestrator.results.tables.correlations import CELL_COLUMNS, correlations_of
 from orchestrator.results.tables.manifest import CLAIM, cells_in_complete_tables
 from orchestrator.results.tables.parts import NewTables
@@ -110,4 +111,5 @@ def _repeated(value: str | float | datetime | None, kind: pa.DataType, n_rows: i
 
 
 def _derived(new: NewTables) -> Iterator[pa.RecordBatch]:
-    yield correlations_of(new.read("cells", list(CELL_COLUMNS)))
+    carried = new.read("contributions", list(CONTRIBUTION_COLUMNS)) if new.has("contributions") else None
+    yield correlations_of(new.read("cells", list(CELL_COLUMNS)), carried)

@@ -12,6 +12,7 @@ import pytest
 from orchestrator.errors import ResultsError
 from orchestrator.results.loading import load
 from orchestrator.results.tables.cells import CELLS
+from orchestrator.results.tables.contribution_to_all import COLUMNS, CONTRIBUTION, contribution_to_all
 from orchestrator.results.tables.correlations import CELL_COLUMNS, ON_LOG_SCALE, OUTCOMES, correlations_of
 from orchestrator.results.tables.manifest import read_manifest
 from orchestrator.results.tables.schema import SCHEMA_VERSION, TABLES, arrow_schema
@@ -21,6 +22,7 @@ from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
+OF_CELLS = [name for name in ON_LOG_SCALE if name != CONTRIBUTION]
 ENDS = [f"{name}{end}" for name in COEFFICIENTS for end in ("", "_low", "_high", "_interval_error")]
 
 
@@ -35,7 +37,8 @@ def made_up(n_layer_sets: int = 6, n_seeds: int = 2, task_kind: str = "classific
         {name: float(draw.lognormal()) for name in (*ON_LOG_SCALE, *OUTCOMES)}
         | {f"finetune_eval_{metric}": None for metric in unknown}
         | {
-            "sweep": "made up", "model": "m", "task": "t", "n_train": 10, "lambda_scale": "trace",
+            "cell_id": f"{seed} {layer} {strength}", "sweep": "made up", "model": "m", "task": "t", "n_train": 10,
+            "lambda_scale": "trace",
             "lambda_given": strength, "seed": seed, "layer_set": f"layers:{layer}", "n_parameters": 10 + layer // 2,
             "finetune_status": "finished", "linearized_status": "stopped early",
             "difference_eval_relative": None,  # unknown: all layer sets alone are a regime
@@ -59,15 +62,15 @@ def test_a_classification_has_its_metrics_a_regression_its_own_and_no_majority()
     for kind, metrics in (("classification", ["accuracy", "mcc", "f1"]), ("regression", ["pearson", "spearman"])):
         found = table_of(made_up(task_kind=kind))
         assert found["outcome"].unique().to_pylist() == [*losses, *(f"finetune_eval_{metric}" for metric in metrics)]
-        assert found["quantity"].unique().to_pylist() == list(ON_LOG_SCALE)
-        assert len(found) == 2 * len(ON_LOG_SCALE) * (2 + len(metrics))
+        assert found["quantity"].unique().to_pylist() == OF_CELLS
+        assert len(found) == 2 * len(OF_CELLS) * (2 + len(metrics))
         majority = set(found["majority_accuracy"].to_pylist())
         assert majority == ({0.55} if kind == "classification" else {None})
 
 
 def test_a_quantity_that_no_cell_has_has_no_rows():
     rows = [row | {"leave_one_out_loss": None} for row in made_up()]
-    assert set(ON_LOG_SCALE) - set(table_of(rows)["quantity"].to_pylist()) == {"leave_one_out_loss"}
+    assert set(OF_CELLS) - set(table_of(rows)["quantity"].to_pylist()) == {"leave_one_out_loss"}
 
 
 def test_the_same_bits_whatever_the_order_of_the_cells_and_whatever_else_is_in_the_grid():
@@ -188,17 +191,48 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     changes = {
         "finetune": {"learning_rate": 0.05, "epochs": 2, "batch_size": 5, "num_evaluations": 1, "kernel_examples": 0},
         "grid.layer_sets": ["each_layer", "each_target", "all_layers"], "grid.seeds": [0, 1],
-        "kernel.eigenvectors": True,
+        "kernel.eigenvectors": True, "kernel.contributions": True,
     }  # fmt: skip
     path = make_sweep(tmp_path_factory.mktemp("correlations"), changes, model=tiny_model)
     assert not run_spec(path).report.failures
     return path
 
 
+def carried_of(trained: Path, cells: pd.DataFrame) -> list[float]:
+    """Return `CONTRIBUTION` of each cell, block by block, from the largest layer set of its lambda and seed."""
+    blocks = results_of(trained).contributions.to_pandas()
+    of_all = {
+        (row["lambda_given"], row["seed"], *row["groups"]): row["contribution"]
+        for row in blocks[blocks["layer_set"] == "layers:0-1"].to_dict("records")
+    }
+    own = blocks.groupby("cell_id")["groups"].apply(list)
+    return [
+        sum(of_all[(cell["lambda_given"], cell["seed"], *block)] for block in own[cell["cell_id"]])
+        for cell in cells.to_dict("records")
+    ]
+
+
+def test_a_layer_set_with_a_block_that_the_largest_lacks_has_no_contribution_to_it():
+    place = {"task": "t", "adapter_rank": None, "learning_rate": 0.1, "n_train": 10, "seed": 0, "lambda_given": 1.0}
+    blocks = {"large": {"a": 0.7, "b": 0.1, "c": 0.2}, "part": {"b": 0.5, "c": 0.5}, "apart": {"c": 0.5, "d": 0.5}}
+    rows = [
+        place | {"cell_id": name, "layer_set": name, "groups": [group], "contribution": share}
+        for name, shares in blocks.items()
+        for group, share in shares.items()
+    ]
+    fields = {field.name: field for field in arrow_schema(TABLES["contributions"])}
+    table = pa.Table.from_pylist(rows, schema=pa.schema([fields[name] for name in COLUMNS]))
+    found = contribution_to_all(table)
+    assert found["large"] == pytest.approx(1.0, rel=1e-15)
+    assert found["part"] == pytest.approx(0.3, rel=1e-15)
+    assert np.isnan(found["apart"])
+
+
 def test_the_table_of_a_sweep_is_what_pandas_and_scipy_make_of_its_cells(trained: Path):
     cells, rows = results_of(trained).cells.to_pandas(), results_of(trained).correlations.to_arrow().to_pylist()
     rows = [row for row in rows if row["regime"] == "all"]
     assert len(rows) == 2 * len(ON_LOG_SCALE) * 5
+    cells[CONTRIBUTION] = carried_of(trained, cells)
     for name, on_log_scale in ON_LOG_SCALE.items():
         cells[name] = np.log(cells[name]) if on_log_scale else cells[name]
     numbers = [*ON_LOG_SCALE, *OUTCOMES]
