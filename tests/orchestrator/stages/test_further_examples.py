@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from orchestrator.errors import SpecError
 from orchestrator.plan.plan import Plan
@@ -14,7 +15,8 @@ from orchestrator.spec import read_spec
 from orchestrator.stages.finetune import FINETUNE, CellsParameters, runs_of
 from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.stages.trained_sweeps import DESCENT, TRAINING, training
-from tests.orchestrator.sweeps import ntksweep, plan_of, plan_spec, results_of, run_spec, spec_of, survey_of
+from tests.orchestrator.sweeps import ntksweep, plan_of, plan_spec, results_of, run_spec, spec_of, survey_of, write_data
+from tests.root import ROOT
 
 LARGER: dict[str, Any] = TRAINING | {"n_train": 22}
 PROVENANCE = ("host", "seconds", "peak_memory_bytes", "finished", "git")
@@ -158,3 +160,25 @@ def test_lambda_in_units_of_the_trace_takes_that_of_the_kernel(tmp_path: Path, t
     assert len(trained) == 2
     for artifact in trained:
         assert artifact.array("0.lambda")[0] == pytest.approx(strength, rel=1e-12)
+
+
+def test_the_example_runs_on_a_small_model(tmp_path: Path, tiny_model: Path):
+    tree = yaml.safe_load((ROOT / "examples/small-protocol.yaml").read_text(encoding="utf-8"))
+    write_data(tmp_path / "data.parquet")
+    tree["model"]["path"] = str(tiny_model)
+    tree["task"] |= {"data": "data.parquet", "n_eval": 5}
+    tree["adapter"]["rank"] = 2
+    tree["grid"] |= {"layer_sets": [{"layers": [[0], [0, 1]]}], "n_train": [8]}
+    tree["finetune"] |= {"n_train": 24, "num_evaluations": 2}
+    tree["finetune"]["smoothness"]["examples"] = 1
+    tree["compute"] = {"executor": "inline"}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert not run_spec(path).report.failures
+    results = results_of(path)
+    cells = results.cells.to_pandas()
+    assert set(cells["finetune_n_train"]) == {24} and set(cells["n_train"]) == {8}
+    assert cells[["finetune_loss_rises", "finetune_distance_bound"]].notna().all(axis=None)
+    assert len(results.smoothness.to_pandas()) == 2 * (4 + 2)
+    added = results.additions.to_pandas()
+    assert (added["ridge_form_lower"].map(len) == 2).all()
