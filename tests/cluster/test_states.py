@@ -56,7 +56,7 @@ def test_tasks_of_an_array_that_wait_run_and_have_ended_are_told_apart(
 
 
 @ACCOUNTING
-def test_the_number_of_commands_does_not_depend_on_that_of_jobs(cluster: DevCluster, programs: Programs, accounting: bool):
+def test_any_number_of_jobs_takes_the_same_commands(cluster: DevCluster, programs: Programs, accounting: bool):
     jobs = [submit(cluster, "true", "--hold") for _ in range(12)]
     wait_until(lambda: set(states_of(*jobs, accounting=accounting).values()) == {State.PENDING})
     before = len(programs.calls())
