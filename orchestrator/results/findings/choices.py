@@ -9,14 +9,17 @@ import pandas as pd
 from orchestrator.results.findings.averages import mean_over
 from orchestrator.results.findings.linearity import VARIANT
 from orchestrator.results.selection.criteria import CRITERIA, Criterion
-from orchestrator.results.tables.contribution_to_all import CONTRIBUTION
 
 OUTCOME = "finetune_eval_loss"
 ACCURACY = "finetune_eval_accuracy"
 
+PER_PARAMETER = "contribution_per_parameter"
+"""Column of a cell's `contribution_to_all` over its parameters: of itself it would choose the largest set always."""
+
 _CONTRIBUTION = Criterion(
-    "contribution", CONTRIBUTION, True, False, True,
-    "share of the change of the training outputs that the layer set carries where the largest one is adapted",
+    "contribution", PER_PARAMETER, True, False, True,
+    "share of the change of the training outputs that the layer set carries where the largest one is adapted, for each "
+    "of its parameters",
 )  # fmt: skip
 
 
@@ -30,7 +33,7 @@ def choices_made(cells: pd.DataFrame) -> pd.DataFrame:
     minus that of the chosen one, averaged over seeds; nan for a regression.
 
     Args:
-        cells: the table `cells`, with the column `CONTRIBUTION` where contributions are written.
+        cells: the table `cells`, with the column `PER_PARAMETER` where contributions are written.
     """
     usable = cells[cells["finetune_status"].notna() & (cells["finetune_status"] != "diverged")]
     rows: list[dict[str, Any]] = []
@@ -56,7 +59,7 @@ def _ways(cells: pd.DataFrame) -> Iterator[str]:
 
 
 def _criteria(cells: pd.DataFrame) -> tuple[Criterion, ...]:
-    return (*CRITERIA, _CONTRIBUTION) if CONTRIBUTION in cells else CRITERIA
+    return (*CRITERIA, _CONTRIBUTION) if PER_PARAMETER in cells else CRITERIA
 
 
 def _chosen(way: str, cells: pd.DataFrame, outcome: str) -> float:

@@ -7,12 +7,12 @@ import pandas as pd
 from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import ResultsError
 from orchestrator.results.export import write_table
-from orchestrator.results.findings.choices import choices_made
+from orchestrator.results.findings.choices import PER_PARAMETER, choices_made
 from orchestrator.results.findings.linearity import linearity
 from orchestrator.results.findings.page import OUTCOME, Findings, page
 from orchestrator.results.findings.regimes import over_tasks
 from orchestrator.results.loading import Results
-from orchestrator.results.tables.contribution_to_all import COLUMNS, CONTRIBUTION, contribution_to_all
+from orchestrator.results.tables.contribution_to_all import COLUMNS, contribution_to_all
 from orchestrator.store.files import explained_output, make_folder
 
 PAGE = "README.md"
@@ -48,7 +48,7 @@ def write_findings(results: Results, output: Path, *, overwrite: bool = False) -
     cells = results.cells.to_pandas()
     if spec.kernel.contributions:
         carried = contribution_to_all(results.table("contributions").to_arrow(list(COLUMNS)))
-        cells[CONTRIBUTION] = cells["cell_id"].map(carried)
+        cells[PER_PARAMETER] = cells["cell_id"].map(carried) / cells["n_parameters"]
     trained = cells[cells["finetune_status"].notna()]
     if trained.empty:
         raise ResultsError("no cell of the sweep is trained yet; `ntksweep run` goes on")

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.results.findings.averages import mean_over
-from orchestrator.results.findings.choices import choices_made
+from orchestrator.results.findings.choices import PER_PARAMETER, choices_made
 from orchestrator.results.findings.linearity import linearity
 from orchestrator.results.findings.regimes import over_tasks, sign_test
-from orchestrator.results.tables.contribution_to_all import CONTRIBUTION
 from orchestrator.spec import read_spec
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, run_spec
 
@@ -97,14 +96,14 @@ def test_the_error_falls_at_least_as_fast_as_its_bound(trained: Path):
 
 def test_a_choice_costs_what_its_layer_set_lacks_of_the_best(trained: Path):
     cells = results_of(trained).cells.to_pandas()
-    cells[CONTRIBUTION] = np.arange(len(cells)) % 7
+    cells[PER_PARAMETER] = np.arange(len(cells)) % 7
     table = choices_made(cells).set_index(["lambda_given", "chosen_by"])
     assert (table["excess_loss"] >= 0).all()
     assert (table["lost_accuracy"] >= 0).all()
     for strength, of_lambda in cells.groupby("lambda_given"):
         best = of_lambda.groupby("seed")["finetune_eval_loss"].min()
         by_gcv = of_lambda.loc[of_lambda.groupby("seed")["gcv"].idxmin()].set_index("seed")["finetune_eval_loss"]
-        by_share = of_lambda.loc[of_lambda.groupby("seed")[CONTRIBUTION].idxmax()].set_index("seed")
+        by_share = of_lambda.loc[of_lambda.groupby("seed")[PER_PARAMETER].idxmax()].set_index("seed")
         highest = of_lambda.groupby("seed")["finetune_eval_accuracy"].max()
         lacks = (highest - by_share["finetune_eval_accuracy"]).mean()
         assert table.loc[(strength, "contribution"), "lost_accuracy"] == pytest.approx(lacks, abs=1e-15)
