@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from finetune.parallel.process_group import ProcessGroup
@@ -23,6 +24,9 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep, git_commit, versions
 from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
 
 logger = logging.getLogger(__name__)
+
+NOTED_LOADING = 0.05
+"""Seconds of loading libraries from which on a worker notes them in the journal."""
 
 _EVENTS = {
     Status.FINISHED: "finished",
@@ -147,6 +151,7 @@ class StageWorker:
         outcome: Outcome | None = None  # stays so when the user interrupts
         started = time.perf_counter()
         try:
+            started += self._load(stage)
             with fixed_sums(self._compute):
                 outcome = self._attempt(work, stage, attempt, started)
         finally:
@@ -163,6 +168,16 @@ class StageWorker:
         if outcome.failure in LASTING:
             self._refusals.add(stage.stage_id, outcome.failure, outcome.message)
         return outcome
+
+    def _load(self, stage: Stage) -> float:
+        """Load the libraries of a stage, and note in the journal what takes time; return the seconds."""
+        began = time.perf_counter()
+        with suppress(Exception):  # the stage fails with the same error
+            stage.of.load()
+        seconds = time.perf_counter() - began
+        if seconds > NOTED_LOADING:
+            self._journal.write("loaded", kind=stage.kind, seconds=round(seconds, 4))
+        return seconds
 
     def _attempt(self, work: Work, stage: Stage, attempt: int, started: float) -> Outcome:
         reset_peak_memory()
