@@ -79,8 +79,8 @@ class History:
             loaded = [each for each in self._loaded if began <= each[0] < end] if of == executor else []
             end = began
             if loaded:
-                up = min(when - seconds for when, seconds, _ in loaded) - began
-                return max(0.0, up), sum(seconds for _, seconds, _ in loaded) / len({name for *_, name in loaded})
+                workers = {journal for *_, journal in loaded}
+                return min(loaded)[0] - began, sum(seconds for _, seconds, _ in loaded) / len(workers)
         return None
 
     def failures(self) -> dict[str, Mapping[str, Any]]:
@@ -96,8 +96,8 @@ class History:
             kind = event["event"]
             if kind == "run" and event.get("phase") == "began":
                 self._take_beginning(event)
-            if kind == "loaded" and "seconds" in event:
-                self._loaded.append((event["time"], event["seconds"], journal))
+            if isinstance(loading := event.get("loading"), int | float) and math.isfinite(loading):
+                self._loaded.append((event["time"] - event.get("seconds", 0.0) - loading, loading, journal))
             if kind not in ("started", "finished", "failed") or not {"stage", "kind"} <= event.keys():
                 continue
             if kind == "finished":

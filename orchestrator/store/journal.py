@@ -26,8 +26,7 @@ class Journal:
 
     Each says when it was and, on a cluster, in which Slurm job. Events: `started`; then `finished`, `failed`,
     `existing` (someone else finished it first), `damaged` (what it read did not match its checksum) or `released`
-    (interrupted); `run` (a run began or ended); `loaded` (a worker has loaded libraries for a kind of stage); and
-    `unfit_gpu` (the GPU of a node is broken, or of another kind).
+    (interrupted); `run` (a run began or ended); and `unfit_gpu` (the GPU of a node is broken, or of another kind).
     """
 
     def __init__(self, folder: Path) -> None:

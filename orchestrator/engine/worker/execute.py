@@ -26,7 +26,7 @@ from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_mem
 logger = logging.getLogger(__name__)
 
 NOTED_LOADING = 0.05
-"""Seconds of loading libraries from which on a worker notes them in the journal."""
+"""Seconds of loading libraries from which on the event of a stage has them, beside the seconds of the stage itself."""
 
 _EVENTS = {
     Status.FINISHED: "finished",
@@ -149,9 +149,9 @@ class StageWorker:
         work = Work(self._state, stage.of, halvings, group, ahead)
         logger.debug("%s begun, attempt %d, batches halved %d times", stage.label, attempt, halvings)
         outcome: Outcome | None = None  # stays so when the user interrupts
-        started = time.perf_counter()
+        began = started = time.perf_counter()
         try:
-            started += self._load(stage)
+            started += _loading(stage)
             with fixed_sums(self._compute):
                 outcome = self._attempt(work, stage, attempt, started)
         finally:
@@ -159,7 +159,8 @@ class StageWorker:
             reason = {"failure": outcome.failure, "message": outcome.message} if outcome and outcome.message else {}
             event = _EVENTS[outcome.status] if outcome else "released"
             seconds, peak = round(time.perf_counter() - started, 4), peak_memory()
-            self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak, **reason)
+            loading = {"loading": round(started - began, 4)} if started - began > NOTED_LOADING else {}
+            self._journal.write(event, **facts, seconds=seconds, **loading, peak_bytes=peak, **reason)
             logger.info("%s %s after %.3f s, peak memory %.1f MiB", stage.label, event, seconds, peak / 2**20)
         if outcome.broken_gpu:
             note_unfit_gpu(self._journal, outcome)
@@ -168,16 +169,6 @@ class StageWorker:
         if outcome.failure in LASTING:
             self._refusals.add(stage.stage_id, outcome.failure, outcome.message)
         return outcome
-
-    def _load(self, stage: Stage) -> float:
-        """Load the libraries of a stage, and note in the journal what takes time; return the seconds."""
-        began = time.perf_counter()
-        with suppress(Exception):  # the stage fails with the same error
-            stage.of.load()
-        seconds = time.perf_counter() - began
-        if seconds > NOTED_LOADING:
-            self._journal.write("loaded", kind=stage.kind, seconds=round(seconds, 4))
-        return seconds
 
     def _attempt(self, work: Work, stage: Stage, attempt: int, started: float) -> Outcome:
         reset_peak_memory()
@@ -205,6 +196,14 @@ class StageWorker:
         if work.device != "cpu":
             found["deterministic"] = self._compute.deterministic
         return found | work.halvings_of(stage)
+
+
+def _loading(stage: Stage) -> float:
+    """Load the libraries of a stage; return the seconds, which are no time of the stage."""
+    began = time.perf_counter()
+    with suppress(Exception):  # the stage fails with the same error
+        stage.of.load()
+    return time.perf_counter() - began
 
 
 def note_unfit_gpu(journal: Journal, outcome: Outcome) -> None:

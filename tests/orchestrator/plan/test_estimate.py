@@ -298,7 +298,14 @@ def test_the_time_to_start_is_a_usual_one_until_a_run_has_taken_it(tmp_path: Pat
     assert json.loads(ntksweep("plan", path, "--json").output)["starting"] is None  # there is nothing to start for
     ran = [json.loads(line) for each in folder.journals.glob("*.jsonl") for line in each.read_text().splitlines()]
     (began,) = [event["time"] for event in ran if event["event"] == "run" and event["phase"] == "began"]
-    loaded = {"time": began + 0.001, "event": "loaded", "kind": "dataset", "seconds": 0.001}
+    loaded = {
+        "time": began + 0.001,
+        "event": "finished",
+        "kind": "dataset",
+        "stage": "",
+        "seconds": 0,
+        "loading": 0.001,
+    }
     (folder.journals / "worker.jsonl").write_text(json.dumps(loaded) + "\n")
     make_sweep(tmp_path, {"grid.seeds": [0, 1]}, model=tiny_model)
     answer = ntksweep("plan", path)

@@ -82,7 +82,8 @@ def _run(time: float, executor: str) -> str:
 
 
 def _loaded(time: float, seconds: float) -> str:
-    return f'{{"time":{time},"event":"loaded","kind":"dataset","seconds":{seconds}}}\n'
+    """A stage of half a second before which a worker has loaded libraries until some time."""
+    return f'{{"time":{time + 0.5},"event":"finished","kind":"a","stage":"a","seconds":0.5,"loading":{seconds}}}\n'
 
 
 def test_a_start_is_that_of_the_last_run_by_the_same_executor(tmp_path: Path):
