@@ -1,4 +1,4 @@
-"""The allocations of a sweep and their states, from one query of Slurm."""
+"""The allocations of a sweep and their states, as Slurm says them."""
 
 import time
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Allocation:
 
 
 def allocations_of(folder: ResultsFolder, *, patience: float = 30) -> list[Allocation]:
-    """Return the allocations of a sweep, oldest first, with their states from one query of the scheduler.
+    """Return the allocations of a sweep, oldest first, with their states, asked of the scheduler at once.
 
     Args:
         folder: the results folder.

@@ -1,18 +1,21 @@
-"""States of jobs, asked of Slurm in one command for any number of jobs."""
+"""States of jobs, asked of Slurm in one command for any number of jobs, and one more while some of them wait."""
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from slurm.errors import CommandError
+from slurm.errors import CommandError, SlurmError
 from slurm.query.commands import run_command
 from slurm.query.explanations import explain
 from slurm.query.job_state import ENDED, LIVING, State, state_of
 
 _SACCT = "JobID,State,ExitCode,Reason,NodeList,ElapsedRaw,End,JobName"
 _SQUEUE = "JobArrayID:|,State:|,exit_code:|,Reason:|,NodeList:|,TimeUsed:|,RestartCnt:|,Name:"
+
+_SECONDS_FOR_REASONS = 10
+"""Seconds within which the controller has to say why jobs wait; without it the reasons of the database remain."""
 
 _ACCOUNTING_LAG = timedelta(minutes=1)
 """Longest delay until the database knows that a job which lost its node, or was preempted, is queued again."""
@@ -28,8 +31,8 @@ class JobState:
         state: its state.
         alive: True while it is queued or running, False once it has ended, None if that is not certain.
         exit_code: exit status and signal; None if the scheduler did not say.
-        reason: why it waits or ended, in Slurm's words; empty if there is none. sacct has the reason for which a job
-            waited when the database first heard of it, and none where that was its priority or a lack of free nodes.
+        reason: why it waits or ended, in Slurm's words; empty if there is none. Of a job that waits it is the present
+            one, where the controller answers.
         nodes: its nodes, as Slurm lists them; empty before it starts.
         elapsed: seconds that it has run since it was last started; None if the scheduler did not say.
         restarts: how often it was queued again; None if the scheduler did not say.
@@ -63,6 +66,8 @@ def query_states(
 ) -> dict[str, JobState]:
     """Ask Slurm for the states of jobs: by one command for all of `jobs`, and one more if there are `names`.
 
+    While some of `jobs` wait, another command asks the controller why they do.
+
     Args:
         jobs: numbers of jobs; of an array its own, such as 12, which stands for all its tasks.
         names: names of jobs whose numbers were never recorded; they are found while they are queued or running, and
@@ -89,11 +94,33 @@ def _states_of_jobs(jobs: list[str], accounting: bool, patience: float) -> list[
     listed = ",".join(jobs)
     if accounting:
         try:
-            return _with_missing(_from_sacct(listed), jobs, State.UNKNOWN, "sacct")
+            found = _with_present_reasons(_from_sacct(listed))
+            return _with_missing(found, jobs, State.UNKNOWN, "sacct")
         except CommandError as error:
             if not error.passes:
                 raise
     return _with_missing(_from_squeue(f"--jobs={listed}", patience), jobs, State.GONE, "squeue")
+
+
+def _with_present_reasons(found: list[JobState]) -> list[JobState]:
+    """Return states with the reasons for which jobs wait now.
+
+    The database keeps the reason of the moment when it first heard of a job. It has none of a job of which it heard
+    before the scheduler had looked at it, nor of one that waited for its turn then and for nodes that are down now.
+    """
+    waiting = [state.job for state in found if state.state is State.PENDING]
+    if not waiting:
+        return found
+    numbers = dict.fromkeys(job.partition("_")[0] for job in waiting)
+    try:
+        present = _from_squeue(f"--jobs={','.join(numbers)}", patience=0, timeout=_SECONDS_FOR_REASONS)
+    except SlurmError:
+        return found
+    reasons = {state.job: state.reason for state in present if state.state is State.PENDING}
+    return [
+        replace(state, reason=reasons.get(state.job, state.reason)) if state.state is State.PENDING else state
+        for state in found
+    ]
 
 
 def _from_sacct(jobs: str) -> list[JobState]:
@@ -104,11 +131,12 @@ def _from_sacct(jobs: str) -> list[JobState]:
     return sacct_states(text, now=datetime.now())
 
 
-def _from_squeue(selection: str, patience: float) -> list[JobState]:
+def _from_squeue(selection: str, patience: float, timeout: float = 60) -> list[JobState]:
     try:
         text = run_command(
-            "squeue", "--all", "--noheader", "--states=all", selection, f"--Format={_SQUEUE}", patience=patience
-        )
+            "squeue", "--all", "--noheader", "--states=all", selection, f"--Format={_SQUEUE}",
+            patience=patience, timeout=timeout,
+        )  # fmt: skip
         return squeue_states(text)
     except CommandError as error:
         # squeue says so when it knows none of the jobs.

@@ -1,4 +1,4 @@
-"""On a real Slurm: how jobs stand, from one command, and never better than it is."""
+"""On a real Slurm: how jobs stand, from one command or two, and never better than it is."""
 
 import threading
 from pathlib import Path
@@ -10,6 +10,7 @@ from slurm.devcluster import DevCluster
 from slurm.query.job_state import State
 from slurm.query.states import JobState, query_states
 from tests.cluster.clients import login_node, submit
+from tests.cluster.queries import drain
 from tests.cluster.waiting import wait_until
 from tests.slurm.programs import Programs
 
@@ -46,7 +47,8 @@ def test_tasks_of_an_array_that_wait_run_and_have_ended_are_told_apart(
     wait_until(lambda: states_of(job, accounting=accounting) == expected)
     before = len(programs.calls())
     states = query_states([job], accounting=accounting)
-    assert [call.split()[0] for call in programs.calls()[before:]] == ["sacct" if accounting else "squeue"]
+    asked = [call.split()[0] for call in programs.calls()[before:]]
+    assert asked == (["sacct", "squeue"] if accounting else ["squeue"])
     assert states[f"{job}_0"].succeeded
     assert states[f"{job}_2"].alive
     assert states[f"{job}_2"].nodes in ("n1", "n2", "n3")
@@ -54,15 +56,27 @@ def test_tasks_of_an_array_that_wait_run_and_have_ended_are_told_apart(
 
 
 @ACCOUNTING
-def test_one_command_serves_any_number_of_jobs(cluster: DevCluster, programs: Programs, accounting: bool):
+def test_any_number_of_jobs_takes_the_same_commands(cluster: DevCluster, programs: Programs, accounting: bool):
     jobs = [submit(cluster, "true", "--hold") for _ in range(12)]
     wait_until(lambda: set(states_of(*jobs, accounting=accounting).values()) == {State.PENDING})
     before = len(programs.calls())
     states = query_states([*jobs, "999999"], accounting=accounting)
-    assert len(programs.calls()) == before + 1
+    assert len(programs.calls()) == before + (2 if accounting else 1)  # the controller knows why they wait
     assert states.keys() == {*jobs, "999999"}
     assert not states["999999"].succeeded
     assert states["999999"].state is (State.UNKNOWN if accounting else State.GONE)
+
+
+@pytest.mark.usefixtures("programs")
+def test_a_job_that_waits_says_why_it_waits_now(cluster: DevCluster):
+    running = submit(cluster, "sleep 1000", "--nodelist=n2", "--exclusive")
+    wait_until(lambda: states_of(running)[running] is State.RUNNING)
+    job = submit(cluster, "true", "--nodelist=n2")
+    wait_until(lambda: query_states([job], accounting=True)[job].reason == "Resources")
+    # The database has heard of it by now, and is told of no other reason.
+    drain(cluster, "n2")
+    wait_until(lambda: "down, drained or reserved" in query_states([job], accounting=True)[job].explanation)
+    assert query_states([job], accounting=True)[job].source == "sacct"
 
 
 @ACCOUNTING

@@ -169,6 +169,32 @@ def test_one_command_serves_any_number_of_jobs(programs: Programs):
     assert states["4"].alive is None
 
 
+def test_why_jobs_wait_is_asked_of_the_controller_and_in_its_absence_of_the_database(programs: Programs):
+    programs.add(
+        "sacct",
+        "echo '1|PENDING|0:0|None||0|Unknown|x'; echo '2|RUNNING|0:0|None|n1|5|Unknown|x'; "
+        "echo '3_[0-1]|PENDING|0:0|BeginTime||0|Unknown|x'; echo '4|PENDING|0:0|Dependency||0|Unknown|x'",
+    )
+    programs.add(
+        "squeue",
+        "echo '1|PENDING|0|ReqNodeNotAvail, UnavailableNodes:n1||0:00|0|x'; "
+        "echo '3_[0-1]|PENDING|0|Resources||0:00|0|x'; echo '4|RUNNING|0|None|n2|0:01|0|x'",
+    )
+    states = query_states(["1", "2", "3", "4"], accounting=True)
+    reasons = {job: state.reason for job, state in states.items()}
+    assert reasons == {
+        "1": "ReqNodeNotAvail, UnavailableNodes:n1", "2": "", "3_0": "Resources", "3_1": "Resources", "4": "Dependency",
+    }  # fmt: skip
+    assert "down, drained or reserved" in states["1"].explanation
+    assert {state.source for state in states.values()} == {"sacct"}
+    assert "--jobs=1,3,4 " in programs.calls()[1]
+    assert len(programs.calls()) == 2
+
+    programs.add("squeue", DOWN)
+    assert query_states(["4"], accounting=True)["4"].reason == "Dependency"
+    assert len(programs.calls()) == 4
+
+
 def test_no_jobs_are_no_question(programs: Programs):
     assert query_states([], accounting=True) == {}
     assert programs.calls() == []
