@@ -135,15 +135,16 @@ def _run_logged(
 
     sweep, store, journal = plan.sweep, folder.artifacts(), folder.journal()
     estimates = seconds_of_stages(plan, folder)
-    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells, estimates=estimates)
+    executor = sweep.spec.compute.executor
+    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells, executor=executor, estimates=estimates)
     logger.info("%s", installation_and_libraries())
     logger.info("%s: plan %s of %d cells in %s", sweep.spec.name, plan.plan_id, plan.n_cells, folder.root)
     logger.debug("compute: %s", sweep.spec.compute)
 
     def compute(missing: list[Stage]) -> Report:
-        with make_executor(sweep, folder, process_group) as executor:
+        with make_executor(sweep, folder, process_group) as workers_here:
             tables, workers = EarlyTables(plan, folder), worker_count(sweep)
-            return Schedule(plan, store, executor, progress, missing, tables=tables, workers=workers).run()
+            return Schedule(plan, store, workers_here, progress, missing, tables=tables, workers=workers).run()
 
     try:
         report, n_cells = compute_missing(plan, folder, progress, journal, compute, also=damaged)

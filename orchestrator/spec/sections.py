@@ -222,7 +222,7 @@ class HeadSection(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "HeadSection":
         if (self.kind == "label_words") != bool(self.words):
-            raise ValueError("words belong to `kind: label_words`, which needs one word a class")
+            raise ValueError("`words` is only for `kind: label_words`, which needs one word for each class")
         if self.kind == "label_words" and self.in_kernel:
             raise ValueError("label_words has no head to train: set `in_kernel: false`")
         return self

@@ -340,3 +340,19 @@ def test_labels_that_are_written_out_as_they_were_found_are_the_same_sweep(tmp_p
         write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": other})
         with pytest.raises(ChangedError, match="labels"):
             run_spec(path)
+
+
+def test_whole_numbers_that_are_mapped_to_themselves_are_the_same_sweep(tmp_path: Path, tiny_model: Path):
+    write_data(tmp_path / "data.parquet", label=[n % 2 for n in range(40)])
+    path = write_spec(tmp_path, {"model.path": str(tiny_model)})
+    first = run_spec(path)
+    assert first.report.computed
+    for written in ({0: 0, 1: 1}, {"1": 1, "0": 0}, None):
+        write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": written})
+        again = run_spec(path)
+        assert again.was_finished
+        assert again.plan.plan_id == first.plan.plan_id
+    for other in ({0: 1, 1: 0}, {0: 0, 1: 1, 2: 2}):
+        write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": other})
+        with pytest.raises(ChangedError, match="labels"):
+            run_spec(path)
