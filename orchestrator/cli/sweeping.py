@@ -67,6 +67,7 @@ def plan(
     Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
     """
     from orchestrator.cli.classes_view import classes_facts
+    from orchestrator.cli.joined_notes import joined_notes
     from orchestrator.cli.notes import notes_of, rows_notes
     from orchestrator.cli.product_notes import product_notes
     from orchestrator.engine.run import resolve
@@ -92,7 +93,11 @@ def plan(
     decomposed, multiplied = (kernels(made, missing, iterative=iterative) for iterative in (False, True))
     workers = worker_count(sweep)
     device = this_device(checked, workers)
-    fitting = [*fitting_notes(sweep, made.variants[0].survey, device), *rows_notes(made)]
+    fitting = [
+        *fitting_notes(sweep, made.variants[0].survey, device),
+        *rows_notes(made),
+        *joined_notes(made, missing),
+    ]
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
     notes = [*fitting, *product_notes(made, found, folder), *notes_of(made)]

@@ -68,7 +68,9 @@ def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder, *, trusts_code
     stored = folder.stored()
     if stored is None:
         return Sweep(spec, find_sources(spec, spec_folder), trusts_code)
-    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources), trusts_code, stored.drawn_before)
+    sources = find_sources(spec, spec_folder, known=stored.sources)
+    asked = stored.blocks_asked if folder.has_kernels else ()  # what was asked for and never made binds nobody
+    return Sweep(spec, sources, trusts_code, stored.drawn_before, asked)
 
 
 def run(

@@ -268,8 +268,9 @@ class KernelSection(Section):
         "auto",
         description="What each stored block of the kernel sums. groups stores one for every group of parameters, from "
         "which any layer set can be made later. atoms stores one for all groups that stand in exactly the same layer "
-        "sets: less to write and to read, while further layer sets and `select --greedy` may need blocks that are not "
-        "there. auto takes groups while their blocks stay below 10 GB a seed. The numbers are the same to rounding.",
+        "sets: less to write and to read, while layer sets that join later need further blocks where they cut one, and "
+        "`select --greedy` one for every layer. auto takes groups while their blocks stay below 10 GB a seed. The "
+        "numbers are the same to rounding.",
         examples=["atoms"],
     )
     additions: Annotated[bool, Adds()] = Field(

@@ -11,6 +11,7 @@ import yaml
 
 from orchestrator.errors import ChangedError, ResultsError, SourceError, SweepError
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep.blocks_asked import BlocksAsked
 from orchestrator.sweep.differences import differences
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.on_change import OnChange
@@ -71,7 +72,7 @@ def test_a_sweep_is_read_back_as_it_was_written(tmp_path: Path):
     sweep = sweep_of({"task.template": "größe: {text}", "results.folder": "somewhere"})
     folder = ResultsFolder(tmp_path / "results")
     folder.write(sweep)
-    assert folder.stored() == replace(sweep, drawn_before=(10,))
+    assert folder.stored() == replace(sweep, drawn_before=(10,), blocks_asked=(BlocksAsked.by(sweep.spec),))
     written = folder.spec_path.stat().st_mtime_ns
     folder.write(sweep)
     assert folder.spec_path.stat().st_mtime_ns == written
