@@ -42,7 +42,7 @@ def read_split(task: TaskSettings, split: str) -> Table:
             raise DataLoadError(f"there is nothing at {path}: it cannot be read")
         return _from_hub(task, split, wanted)
     if split != "train":
-        raise SplitError(f"{path} has no split {split!r}; a file by itself has the split train alone")
+        raise SplitError(f"{path} has no split {split!r}; a single file has only the split train")
     return read_file(path, wanted)
 
 
@@ -55,7 +55,9 @@ def read_file(path: Path, wanted: Sequence[str]) -> Table:
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise DataLoadError(f"{path} is none of {', '.join(DATA_SUFFIXES)}; convert it to Parquet, CSV or JSONL")
+        raise DataLoadError(
+            f"{path} does not end with one of {', '.join(DATA_SUFFIXES)}; convert it to Parquet, CSV or JSONL"
+        )
     return reader(path, wanted)
 
 

@@ -133,7 +133,17 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
             )
     if n_outputs is None and task.sign_cut is None:
         _check_every_class_occurs(task, np.concatenate([pool.labels for pool, _ in pools]), classes)
+    if _say_nothing(labels, [pool for pool, _ in pools]):
+        labels = ()
     return _once(task, Examples(train, evaluation, classes, labels))
+
+
+def _say_nothing(labels: Labels, pools: Sequence[Pool]) -> bool:
+    """Tell whether the same is read without a map of labels: it has 0, 1, ... for themselves, and all of them occur."""
+    themselves = {str(number): number for number in range(len(labels))}
+    if len(labels) < 2 or dict(labels) != themselves:
+        return False
+    return set(themselves.values()) == set(np.concatenate([pool.labels for pool in pools]).tolist())
 
 
 def _check_every_class_occurs(task: TaskSettings, labels: NDArray[np.generic], classes: int) -> None:

@@ -71,8 +71,8 @@ def word_ids(model: ModelSettings, words: tuple[str, ...], n_outputs: int) -> Wo
         if len(tokens) != 1 or tokens[0] == tokenizer.unk_token_id:
             pieces = tokenizer.convert_ids_to_tokens(tokens)
             raise LabelWordError(
-                f"the label word {word!r} must be one known token, but the tokenizer makes {pieces} of it; "
-                "choose another word, and mind that a word inside a sentence starts with a space"
+                f"the label word {word!r} must be one known token, but the tokenizer turns it into {pieces}; "
+                "choose another word, and note that a word inside a sentence starts with a space"
             )
         if tokens[0] in ids:
             raise LabelWordError(f"the label word {word!r} is the same token as another label word")

@@ -57,8 +57,8 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="ntksweep",
     cls=_Commands,
-    help="Sweep regularization strengths and layer choices of language-model fine-tuning through the neural tangent "
-    "kernel.\n\nExample: ntksweep run examples/quickstart.yaml",
+    help="Find out which layers of a language model to fine-tune, and how strongly to regularize, with its neural "
+    "tangent kernel.\n\nExample: ntksweep run examples/quickstart.yaml",
     epilog="Exit status: 0 done, 1 stages failed, 2 wrong input, 3 unfinished, 4 the disk is full or read-only, "
     "5 Ray does not start or was lost too often, 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP.",
     no_args_is_help=True,

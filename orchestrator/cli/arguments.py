@@ -55,7 +55,7 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Values for keys of the spec, as grid.seeds=[0,1]; they are checked and recorded as those of the file.",
+        help="Values for keys of the spec, for example grid.seeds=[0,1]; checked and recorded like those in the file.",
         show_default=False,
     ),
 ]
@@ -67,13 +67,14 @@ FolderArgument = Annotated[
 ]
 OnChangeOption = Annotated[
     OnChange,
-    typer.Option(help="If the results folder holds other numbers: refuse, keep the stored, or take the given ones."),
+    typer.Option(
+        help="If the spec would now give other numbers than the results folder has: refuse, go on with the stored "
+        "spec, or take the given one."
+    ),
 ]
 TrustOption = Annotated[
     bool,
-    typer.Option(
-        TRUST, help="Let Python code that comes with the model run, where model.trust_remote_code asks for it."
-    ),
+    typer.Option(TRUST, help="Run Python code that comes with the model, if model.trust_remote_code asks for it."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 

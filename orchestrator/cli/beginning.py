@@ -20,24 +20,24 @@ def init(
         Path | None,
         typer.Argument(
             metavar="FILE",
-            help="File to write; by default sweep.yaml, cluster.yaml, or named as the example.",
+            help="File to write; by default sweep.yaml, or cluster.yaml with --profile, or the name of the example.",
             callback=possible_path,
         ),
     ] = None,
     *,
     data: Annotated[
         str | None,
-        typer.Option(help="CSV, TSV, JSONL or Parquet file, folder of them, or a data set's id on the hub."),
+        typer.Option(help="A CSV, TSV, JSONL or Parquet file, a folder of them, or the id of a data set on the hub."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Folder of the model, or its id on the hub.")] = None,
     text: Annotated[
-        str | None, typer.Option(help="Column of the texts, if it cannot be told.", metavar="COLUMN")
+        str | None, typer.Option(help="Column of the texts, if ntksweep cannot find it.", metavar="COLUMN")
     ] = None,
     text_pair: Annotated[
         str | None, typer.Option(help="Column of the second texts of pairs.", metavar="COLUMN")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="Column of the labels, if it cannot be told.", metavar="COLUMN")
+        str | None, typer.Option(help="Column of the labels, if ntksweep cannot find it.", metavar="COLUMN")
     ] = None,
     config: Annotated[str | None, typer.Option(help="Configuration of a data set on the hub.", metavar="NAME")] = None,
     full: Annotated[bool, typer.Option("--full", help="Write every key with its meaning and default.")] = False,
@@ -47,7 +47,7 @@ def init(
     profile: Annotated[bool, typer.Option("--profile", help="Write a cluster profile instead of a spec.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write a short spec for your data and model, which are looked into; asks for what is not given.
+    """Look into your data and model, and write a short spec for them; asks for what is not given.
 
     Example: ntksweep init my-sweep.yaml --data reviews.csv --model FacebookAI/roberta-base
     """

@@ -48,7 +48,7 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Submit without ask
 TRUST_PROFILE = "--trust-profile"
 """The option that allows the commands of a profile kept in a results folder when no user can be asked."""
 
-AddOption = Annotated[bool, typer.Option("--add", help="Submit beside allocations that are queued or running.")]
+AddOption = Annotated[bool, typer.Option("--add", help="Submit even if allocations are queued or running.")]
 
 
 def submit(
@@ -64,7 +64,7 @@ def submit(
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit a sweep to Slurm: say what it costs, show the script, ask, and leave the rest to the allocations.
+    """Submit a sweep to Slurm: say what it costs, show the script, ask, and submit.
 
     Example: ntksweep submit examples/quickstart.yaml --profile cluster.yaml --allocations 3
     """
@@ -232,10 +232,10 @@ def cancel(path: FolderArgument, as_json: JsonOption = False) -> None:
 
 def wait(
     path: FolderArgument,
-    timeout: Annotated[float | None, typer.Option(help="Stop waiting after so many seconds.", min=0)] = None,
+    timeout: Annotated[float | None, typer.Option(help="Stop waiting after this many seconds.", min=0)] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Wait until no allocation of a sweep is queued or running; asks the scheduler ever more rarely.
+    """Wait until no allocation of a sweep is queued or running; asks the scheduler less and less often.
 
     Exit status: 0 if every cell is in the tables, 1 if stages failed, 3 otherwise.
 

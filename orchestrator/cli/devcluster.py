@@ -35,7 +35,7 @@ FolderOption = Annotated[
 NodesOption = Annotated[int, typer.Option(help="How many nodes.")]
 CpusOption = Annotated[int, typer.Option(help="Processors that Slurm counts on a node.")]
 MemoryOption = Annotated[int, typer.Option(help="Memory that Slurm counts on a node, in megabytes.")]
-GpusOption = Annotated[int, typer.Option(help="GPUs that Slurm counts on a node; none has to exist.")]
+GpusOption = Annotated[int, typer.Option(help="GPUs that Slurm counts on a node; they need not exist.")]
 AccountingOption = Annotated[
     bool, typer.Option("--accounting/--no-accounting", help="Whether Slurm accounts jobs (slurmdbd, sacct).")
 ]
@@ -93,7 +93,7 @@ def run(
     gpus: GpusOption = USUAL.gpus,
     accounting: AccountingOption = True,
 ) -> None:
-    """Run a command in the cluster that is up; else start one for the command alone.
+    """Run a command in the cluster that is up; if none is up, start one for this command.
 
     Exit status: the command's.
 

@@ -11,7 +11,7 @@ from orchestrator.cli.terminal import say
 if TYPE_CHECKING:
     from orchestrator.results.pictures.measured import Measured
 
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace a file that is none of ntksweep's.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace the file also if ntksweep did not write it.")]
 
 
 def report(
@@ -24,7 +24,7 @@ def report(
     ] = None,
     force: ForceOption = False,
 ) -> None:
-    """Write one HTML file with pictures of what a sweep found, which loads nothing from the network.
+    """Write what a sweep found as one HTML file with pictures; it loads nothing from the network.
 
     FOLDER may also be one that `ntksweep findings` has written. An earlier report is replaced.
 
@@ -57,14 +57,12 @@ def plot(
     size: Annotated[
         str, typer.Option(help="column or page of a paper with two columns, or slide.", metavar="SIZE")
     ] = "page",
-    task: Annotated[
-        str | None, typer.Option(help="The task to draw, where the grid has several.", metavar="NAME")
-    ] = None,
+    task: Annotated[str | None, typer.Option(help="The task to draw, if the grid has several.", metavar="NAME")] = None,
     force: ForceOption = False,
 ) -> None:
     """Draw one picture of the report as a figure for a paper.
 
-    A file that exists is replaced with --force only.
+    A file that exists is replaced only with --force.
 
     Example: ntksweep plot results/quickstart --kind lambda-path -o figure.pdf
     """
@@ -90,7 +88,7 @@ def findings(
 ) -> None:
     """Write the numbers of a trained sweep, with intervals, as a page of Markdown and small tables.
 
-    Earlier findings in the folder are replaced, other files of the same names with --force only.
+    Earlier findings in the folder are replaced; other files with the same names only with --force.
 
     Example: ntksweep findings results/paper-minilm --output findings
     """

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from orchestrator.cli.doctor import Check
     from orchestrator.plan.estimate import Cost
+    from orchestrator.plan.starting import Starting
 
 
 def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> Table:
@@ -22,8 +23,13 @@ def rows_table(headings: Sequence[str], rows: Iterable[Sequence[str]], title: st
     return table
 
 
-def costs_table(costs: "Sequence[Cost]") -> Table:
-    """Return a table of the missing stages and their costs; what concerns a GPU only where there is one."""
+def costs_table(costs: "Sequence[Cost]", starting: "Starting | None" = None) -> Table:
+    """Return a table of the missing stages and their costs; what concerns a GPU only where there is one.
+
+    Args:
+        costs: of each kind of stage.
+        starting: the time to start, which gets a row of its own; None for no such row.
+    """
     columns: dict[str, Callable[[Cost], str]] = {
         "stage": lambda cost: cost.kind,
         "planned": lambda cost: str(cost.stages),
@@ -38,7 +44,11 @@ def costs_table(costs: "Sequence[Cost]") -> Table:
     }
     if not any(cost.device_bytes for cost in costs):
         del columns["moved"], columns["on the GPU"]
-    return rows_table(list(columns), ([of(cost) for of in columns.values()] for cost in costs))
+    rows = [[of(cost) for of in columns.values()] for cost in costs]
+    if starting is not None:
+        time = human_seconds(starting.seconds) + ("" if starting.measured else " ~")
+        rows.insert(0, ["starting", *["-"] * (len(columns) - 2), time])
+    return rows_table(list(columns), rows)
 
 
 def _bytes_or_none(n_bytes: int) -> str:

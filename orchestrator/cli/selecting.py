@@ -38,18 +38,20 @@ def select(
     ] = None,
     greedy: Annotated[
         int | None,
-        typer.Option(help="Choose so many layers one at a time, from stored kernel blocks.", metavar="K", min=1),
+        typer.Option(
+            help="Choose this many layers, one after the other, from stored kernel blocks.", metavar="K", min=1
+        ),
     ] = None,
     task: Annotated[
-        str | None, typer.Option(help="The task to select for, where the grid has several.", metavar="NAME")
+        str | None, typer.Option(help="The task to select for, if the grid has several.", metavar="NAME")
     ] = None,
     rank: Annotated[
-        int | None, typer.Option(help="The rank of LoRA to select for, where the grid has several.", metavar="R", min=1)
+        int | None, typer.Option(help="The rank of LoRA to select for, if the grid has several.", metavar="R", min=1)
     ] = None,
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Rank the layer sets of a sweep by what their kernels say before training, and say what that rests on.
+    """Rank the layer sets of a sweep by their kernels, without training, and say what the ranking uses.
 
     Example: ntksweep select results/quickstart --by condition_relative --greedy 3
     """

@@ -126,16 +126,17 @@ def export(
     *,
     table: Annotated[
         str,
-        typer.Option(help="Table to write: cells, spectra, or another one of docs/tables.md that the sweep has."),
+        typer.Option(help="Table to write: cells, spectra, or another one that the sweep has (see docs/tables.md)."),
     ] = "cells",
     file_format: Annotated[
-        Format | None, typer.Option("--format", help="Format; by default told from the file's ending.")
+        Format | None, typer.Option("--format", help="Format; by default that of the file's ending.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
     adapter: Annotated[
         str | None,
         typer.Option(
-            help="Write the trained weights of this cell (column cell_id) as a folder that peft loads, not a table.",
+            help="Instead of a table, write the trained weights of this cell (column cell_id), as a folder that peft "
+            "loads.",
             metavar="CELL",
         ),
     ] = None,
@@ -143,7 +144,7 @@ def export(
 ) -> None:
     """Write a table as CSV, JSON lines, or one Parquet file; or a trained cell as an adapter of peft.
 
-    A file that exists is replaced with --force only.
+    A file that exists is replaced only with --force.
 
     Example: ntksweep export results/quickstart --output cells.csv
     """

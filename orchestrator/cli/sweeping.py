@@ -28,16 +28,19 @@ from orchestrator.errors import ExitCode, SpecError
 from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from orchestrator.plan.estimate import Cost, Kernels
     from orchestrator.plan.plan import Plan
     from orchestrator.plan.speeds import Speeds
+    from orchestrator.plan.starting import Starting
     from orchestrator.results.status import Status
     from orchestrator.spec import Spec
     from orchestrator.sweep.folder import ResultsFolder
 
 
 def schema() -> None:
-    """Print the JSON Schema of the spec, by which editors complete it and programs check it.
+    """Print the JSON Schema of the spec, for editors that complete a spec and programs that check it.
 
     Example: ntksweep schema > ntksweep.schema.json
     """
@@ -51,16 +54,20 @@ def plan(
     overrides: OverridesArgument = None,
     *,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Measure this machine for some seconds, with the model, for the times.")
+        bool,
+        typer.Option(
+            "--probe", help="First measure this machine with the model, for better times; takes some seconds."
+        ),
     ] = False,
     trust_remote_code: TrustOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a sweep would compute, what is there already, and what it costs; computes nothing.
+    """Say what a sweep would compute, what is done already, and what it costs; computes nothing.
 
     Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
     """
     from orchestrator.cli.classes_view import classes_facts
+    from orchestrator.cli.joined_notes import joined_notes
     from orchestrator.cli.notes import notes_of, rows_notes
     from orchestrator.cli.product_notes import product_notes
     from orchestrator.engine.run import resolve
@@ -68,6 +75,7 @@ def plan(
     from orchestrator.plan.plan import make_plan, missing_stages
     from orchestrator.plan.probe import probed_speeds
     from orchestrator.plan.speeds import speeds_of
+    from orchestrator.plan.starting import starting
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.model_memory import fitting_notes, refuse_model_that_cannot_fit, this_device
@@ -80,12 +88,16 @@ def plan(
     sweep = resolve(checked, base, folder, trusts_code=trust_remote_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     speeds = probed_speeds(made, folder) if probe else speeds_of(checked, folder)
-    found = costs(made, folder, speeds)
+    found, start = costs(made, folder, speeds), starting(made, folder)
     missing = missing_stages(made, folder.artifacts())
     decomposed, multiplied = (kernels(made, missing, iterative=iterative) for iterative in (False, True))
     workers = worker_count(sweep)
     device = this_device(checked, workers)
-    fitting = [*fitting_notes(sweep, made.variants[0].survey, device), *rows_notes(made)]
+    fitting = [
+        *fitting_notes(sweep, made.variants[0].survey, device),
+        *rows_notes(made),
+        *joined_notes(made, missing),
+    ]
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
     notes = [*fitting, *product_notes(made, found, folder), *notes_of(made)]
@@ -97,6 +109,7 @@ def plan(
             "groups": [asdict(group) for group in made.variants[0].survey.groups],
             "classes": {each.choice.task or checked.name: classes_facts(each.survey) for each in made.variants},
             "stages": [asdict(cost) for cost in found],
+            "starting": None if start is None else asdict(start),
             "decompositions": decomposed.missing,
             "iterative_solves": multiplied.missing,
             "notes": notes,
@@ -106,8 +119,8 @@ def plan(
         print(json.dumps(facts, indent=1))
     else:
         console = Terminal()
-        times = _times_said(found, speeds, workers)
-        _print_plan(console, made, found, times, [*_kernels_said(made, decomposed, multiplied), *notes])
+        table, times = costs_table(found, start), _times_said(found, start, speeds, workers)
+        _print_plan(console, made, table, times, [*_kernels_said(made, decomposed, multiplied), *notes])
         console.print(f"results: {folder.root}", soft_wrap=True)
     if any(cost.missing for cost in found):
         refuse_untrusted_code(sweep)
@@ -116,10 +129,14 @@ def plan(
     refuse_model_that_cannot_fit(sweep, made.variants[0].survey, device)
 
 
-def _times_said(found: "Sequence[Cost]", speeds: "Speeds | None", workers: int) -> str:
+def _times_said(found: "Sequence[Cost]", start: "Starting | None", speeds: "Speeds | None", workers: int) -> str:
     known = [cost.seconds for cost in found if cost.seconds is not None]
     guessed = any(cost.missing and not cost.measured for cost in found)
-    said = f"about {human_seconds(sum(known))} on {workers} worker{'s' if workers > 1 else ''}"
+    before = 0.0 if start is None else start.seconds
+    said = f"about {human_seconds(sum(known) + before)} on {workers} worker{'s' if workers > 1 else ''}"
+    if start is not None:
+        what = "starting Ray and loading libraries" if start.workers_up else "loading libraries"
+        said += f", {human_seconds(before)} of it for {what}"
     if speeds is None and guessed:
         return f"{said}, where times are known: those of a GPU that is not here come with --probe, where it is"
     return said + (f", estimated from {speeds.source} (~)" if guessed and speeds else "")
@@ -139,7 +156,7 @@ def _kernels_said(made: "Plan", decomposed: "Kernels", multiplied: "Kernels") ->
         )
 
 
-def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: list[str]) -> None:
+def _print_plan(console: Terminal, made: Any, table: "Table", times: str, notes: list[str]) -> None:
     from orchestrator.cli.classes_view import classes_said
 
     grid, first = made.sweep.spec.grid, made.variants[0]
@@ -164,7 +181,7 @@ def _print_plan(console: Terminal, made: Any, found: Any, times: str, notes: lis
     for line in classes_said(made):
         console.print(line, soft_wrap=True)
     console.print()
-    console.print(costs_table(found))
+    console.print(table)
     console.print()
     console.print(times)
     console.print("memory is that of one worker for Jacobians and kernels, beside the model and its activations")

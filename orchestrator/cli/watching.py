@@ -25,7 +25,9 @@ REFRESHED_EVERY = 2.0
 
 def status(
     path: FolderArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on until every cell is in the tables, or Ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show it again and again, until every cell is in the tables, or Ctrl-C.")
+    ] = False,
     every_row: Annotated[bool, typer.Option("--all", help="Show every layer set and lambda.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare every artifact and table with its checksum.")

@@ -1,7 +1,7 @@
 """The driver of an allocation: it runs a sweep together with other allocations, until it has nothing left to do.
 
 `python -m orchestrator.cluster.pilot FOLDER [--trust-remote-code]`, run by an allocation. On SIGTERM it begins no
-further stage and exits with status 3 once the stages in flight have ended.
+further stage and exits with status 3 once the stages in flight have ended; before any is begun, at once.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from orchestrator.cluster.log import LogLines
 from orchestrator.cluster.release import ran_out_of_memory
 from orchestrator.engine.early_tables import EarlyTables
 from orchestrator.engine.executors.joined_ray import JoinedRay
+from orchestrator.engine.executors.ray_thread import leave
 from orchestrator.engine.executors.ray_workers import RayExecutor
 from orchestrator.engine.run import compute_missing, noted_damage
 from orchestrator.engine.schedule import Report, Schedule
@@ -41,6 +42,10 @@ LEAVE_AFTER = STALE_AFTER + 30
 """Seconds without work after which an allocation ends; by then it has taken over the claims of dead processes."""
 
 
+class _StopError(BaseException):
+    """The driver is told to stop before it has begun a stage."""
+
+
 class Pilot:
     """One driver's work on a sweep.
 
@@ -53,19 +58,23 @@ class Pilot:
         self.folder = folder
         self._trusts_code = trusts_code
         self._told_to_stop = False
+        self._may_leave = False
         self._schedule: Schedule | None = None
 
     def stop(self, *_: int | FrameType | None) -> None:
-        """Begin no further stage; a signal handler."""
-        self._told_to_stop = True
+        """Begin no further stage; a signal handler, which leaves at once where none is begun."""
+        before, self._told_to_stop = self._told_to_stop, True
         if self._schedule is not None:
             self._schedule.stop()
+        elif self._may_leave and not before:
+            raise _StopError
 
     def run(self) -> Report:
         """Work until nothing is left to do in this allocation, or until `stop`.
 
         Raises:
             SweepError: the results folder, the model or the data do not allow it.
+            _StopError: it is told to stop before a stage is begun.
         """
         folder = self.folder
         logger.info("%s", installation_and_libraries())
@@ -74,12 +83,18 @@ class Pilot:
         estimates = seconds_of_stages(plan, folder)
         journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells, estimates=estimates)
         try:
+            self._may_leave = True
+            if self._told_to_stop:
+                raise _StopError
             with RayExecutor(plan.sweep, folder, JoinedRay(Path(os.environ[NODE_LOGS]))) as executor:
+                self._may_leave = False
                 report = self._compute_missing(plan, executor)
         except BaseException as error:
             journal.write("run", phase="stopped", why=type(error).__name__)
             logger.info("the run stopped", exc_info=error)
             raise
+        finally:
+            self._may_leave = False
         journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures), open=report.open)
         return report
 
@@ -134,6 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with own_process(), process_log(pilot.folder.logs):
             report = pilot.run()
+    except _StopError:
+        LogLines().note("stopped before a stage was begun")
+        return UNFINISHED
     except SweepError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -143,4 +161,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -24,7 +24,7 @@ _PROBLEMS = (
     ("mapping values are not allowed", "a second colon with a space after it; put the whole value in quotes, or begin "
      "a new line"),
     ("sequence entries are not allowed", "a list cannot begin here; begin it on a new line, each item with `- `"),
-    ("mapping keys are not allowed", "`? ` cannot stand here; put the text in quotes"),
+    ("mapping keys are not allowed", "`? ` cannot be used here; put the text in quotes"),
     ("could not find expected ':'", "a key has no colon; write `key: value`, with a space after the colon"),
     ("unexpected end of stream", "the quotation mark that begins here is never closed"),
     ("document separator", "a quotation mark is not closed before the line `---` or `...`"),

@@ -144,7 +144,7 @@ class _Composer:
                 merged = {**_brought(value), **merged}
                 continue
             if key.written in entries:
-                raise YamlFault(key.line, f"the key `{_shortened(key.written)}` stands twice; remove one")
+                raise YamlFault(key.line, f"the key `{_shortened(key.written)}` is written twice; remove one")
             entries[key.written] = (key.line, value)
             _refuse_too_many(size, start)
         self._next()

@@ -109,13 +109,13 @@ def _wrong_type(fault: ErrorDetails, node: Node | None) -> str:
     wanted = _TYPES[fault["type"].partition("_")[0]]
     value = fault["input"]
     if value is None and (node is None or not node.written):
-        return f"nothing stands here; give {wanted}"
+        return f"there is no value here; give {wanted}"
     if isinstance(value, (dict, list, tuple)):
         found = "keys" if isinstance(value, dict) else "a list"
-        return f"{found} cannot stand here; give {wanted}"
+        return f"{found} cannot be used here; give {wanted}"
     written = node.written if node is not None and (node.written or node.quoted) else str(value)
     if wanted == _TYPES["model"] or wanted == _TYPES["list"]:
-        return f"{quoted(written)} cannot stand here; give {wanted}"
+        return f"{quoted(written)} cannot be used here; give {wanted}"
     if wanted == "a text":
         return (
             f"YAML reads {quoted(written)} as {_read_as(value)}, and this is a text: write it in quotes, as "

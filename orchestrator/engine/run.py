@@ -68,7 +68,9 @@ def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder, *, trusts_code
     stored = folder.stored()
     if stored is None:
         return Sweep(spec, find_sources(spec, spec_folder), trusts_code)
-    return Sweep(spec, find_sources(spec, spec_folder, known=stored.sources), trusts_code, stored.drawn_before)
+    sources = find_sources(spec, spec_folder, known=stored.sources)
+    asked = stored.blocks_asked if folder.has_kernels else ()  # what was asked for and never made binds nobody
+    return Sweep(spec, sources, trusts_code, stored.drawn_before, asked)
 
 
 def run(
@@ -133,15 +135,16 @@ def _run_logged(
 
     sweep, store, journal = plan.sweep, folder.artifacts(), folder.journal()
     estimates = seconds_of_stages(plan, folder)
-    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells, estimates=estimates)
+    executor = sweep.spec.compute.executor
+    journal.write("run", phase="began", plan=plan.plan_id, cells=plan.n_cells, executor=executor, estimates=estimates)
     logger.info("%s", installation_and_libraries())
     logger.info("%s: plan %s of %d cells in %s", sweep.spec.name, plan.plan_id, plan.n_cells, folder.root)
     logger.debug("compute: %s", sweep.spec.compute)
 
     def compute(missing: list[Stage]) -> Report:
-        with make_executor(sweep, folder, process_group) as executor:
+        with make_executor(sweep, folder, process_group) as workers_here:
             tables, workers = EarlyTables(plan, folder), worker_count(sweep)
-            return Schedule(plan, store, executor, progress, missing, tables=tables, workers=workers).run()
+            return Schedule(plan, store, workers_here, progress, missing, tables=tables, workers=workers).run()
 
     try:
         report, n_cells = compute_missing(plan, folder, progress, journal, compute, also=damaged)

@@ -53,6 +53,7 @@ def refuse_too_many_stages(variant: Variant, n_variants: int) -> None:
     train, evaluation = sizes.shards_of(sizes.n_train), -(-sizes.n_eval // sizes.shard_examples)
     shards = train + evaluation
     tiles = sizes.dual_train_shards * (sizes.dual_train_shards + 1) // 2 + sizes.dual_train_shards * evaluation
+    tiles *= len(variant.refinements)
     problems = seeds * len(set(grid.n_train))
     strengths = len(grid.lambdas.numbers())
     if seeds * (shards + tiles) > MOST_STAGES:

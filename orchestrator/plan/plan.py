@@ -173,13 +173,13 @@ def _check_against(sweep: Sweep, survey: Survey) -> None:
     needed = n_train + n_eval if survey.shared_pool else n_train
     if needed > survey.pool_train or n_eval > survey.pool_eval:
         available = (
-            f"{survey.pool_train} usable"
+            f"{survey.pool_train} that can be used"
             if survey.shared_pool
-            else f"{survey.pool_train} and {survey.pool_eval} usable"
+            else f"{survey.pool_train} and {survey.pool_eval} that can be used"
         )
         raise SpecError(
-            f"the data has too few examples: grid.n_train {n_train} and task.n_eval {n_eval} are asked for, "
-            f"{available} are there; ask for fewer"
+            f"the data has too few examples: grid.n_train {n_train} and task.n_eval {n_eval} need more than "
+            f"the {available}; lower one of them"
         )
     check_trained_examples(spec, survey)
     check_balance_against(spec, survey)

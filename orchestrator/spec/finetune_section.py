@@ -176,7 +176,7 @@ class FinetuneSection(Section):
                 "step"
             )
         if self.optimizer != "sgd" and self.momentum:
-            raise ValueError("momentum belongs to `optimizer: sgd`")
+            raise ValueError("`momentum` is only for `optimizer: sgd`")
         return self
 
     def steps_per_epoch(self, n_train: int) -> int:

@@ -54,7 +54,7 @@ class Spec(Section):
     @classmethod
     def _file_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ValueError("a name has letters, digits, - _ and . only, for it names a folder")
+            raise ValueError("use only letters, digits, - _ and . in a name, because a folder gets it")
         return name
 
     @model_validator(mode="before")

@@ -222,7 +222,7 @@ class HeadSection(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "HeadSection":
         if (self.kind == "label_words") != bool(self.words):
-            raise ValueError("words belong to `kind: label_words`, which needs one word a class")
+            raise ValueError("`words` is only for `kind: label_words`, which needs one word for each class")
         if self.kind == "label_words" and self.in_kernel:
             raise ValueError("label_words has no head to train: set `in_kernel: false`")
         return self
@@ -268,8 +268,9 @@ class KernelSection(Section):
         "auto",
         description="What each stored block of the kernel sums. groups stores one for every group of parameters, from "
         "which any layer set can be made later. atoms stores one for all groups that stand in exactly the same layer "
-        "sets: less to write and to read, while further layer sets and `select --greedy` may need blocks that are not "
-        "there. auto takes groups while their blocks stay below 10 GB a seed. The numbers are the same to rounding.",
+        "sets: less to write and to read, while layer sets that join later need further blocks where they cut one, and "
+        "`select --greedy` one for every layer. auto takes groups while their blocks stay below 10 GB a seed. The "
+        "numbers are the same to rounding.",
         examples=["atoms"],
     )
     additions: Annotated[bool, Adds()] = Field(

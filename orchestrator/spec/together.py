@@ -19,8 +19,8 @@ def check_together(spec: "Spec", task: TaskSection) -> None:
         raise ValueError("kernel.outputs: margin is the difference of two logits and needs two classes")
     if spec.head.kind in ("ridge", "logistic") and len(set(spec.grid.n_train)) > 1:
         raise ValueError(
-            "a fitted head depends on the training set: give grid.n_train one value (and sweep sizes as "
-            "several specs), or use `head: {kind: random}`"
+            "a fitted head depends on the training set: give grid.n_train one value (and write a spec for each size), "
+            "or use `head: {kind: random}`"
         )
     _check_seeds(spec, task)
     _check_devices(spec)
@@ -30,7 +30,7 @@ def check_together(spec: "Spec", task: TaskSection) -> None:
         raise ValueError("head.kind: label_words needs a classification task")
     if spec.head.kind != "label_words" and task.template is not None and "{mask}" in task.template:
         raise ValueError(
-            "task.template: {mask} is where label words are read: set `head.kind: label_words`, or take {mask} out"
+            "task.template: {mask} is where label words are read: set `head.kind: label_words`, or remove {mask}"
         )
     if spec.finetune is not None:
         _check_finetune(spec, spec.finetune, task)
@@ -42,9 +42,9 @@ def _check_seeds(spec: "Spec", task: TaskSection) -> None:
     sample_fixed = task.sample_seed is not None or task.sampling == "first"
     if len(set(spec.grid.seeds)) > 1 and sample_fixed and adapter_fixed and head_fixed:
         raise ValueError(
-            "grid.seeds has several values, but neither sample, adapter nor head depends on them: every seed would "
-            "compute the same: give one, or leave one of task.sample_seed, adapter.seed, head.seed out (`sampling: "
-            "first` draws no sample)"
+            "grid.seeds has several values, but sample, adapter and head are the same for all of them, so every seed "
+            "would give the same numbers: give one seed, or remove one of task.sample_seed, adapter.seed, head.seed "
+            "(`sampling: first` draws no sample)"
         )
 
 
@@ -112,8 +112,8 @@ def check_combinations(spec: "Spec") -> None:
 def _check_finetune(spec: "Spec", finetune: FinetuneSection, task: TaskSection) -> None:
     if spec.model.dtype in ("bfloat16", "float16"):
         raise ValueError(
-            f"finetune adds up steps that {spec.model.dtype} would round away: set `model.dtype: float32`, or leave "
-            "the section out"
+            f"finetune adds up small steps, which {spec.model.dtype} would round away: set `model.dtype: float32`, or "
+            "remove the section finetune"
         )
     if finetune.loss == "cross_entropy" and task.kind != "classification":
         raise ValueError("finetune.loss: cross_entropy needs a classification task; use squared")

@@ -22,6 +22,8 @@ class History:
         self._last: dict[str, Mapping[str, Any]] = {}
         self._estimates: dict[str, float] = {}
         self._began: float | None = None
+        self._runs: list[tuple[float, str]] = []
+        self._loaded: list[tuple[float, float, str]] = []
 
     def update(self) -> None:
         """Read the lines written since the last update; an incomplete line is left for the next one."""
@@ -66,6 +68,21 @@ class History:
         """Return when the last run of the sweep began, in seconds since 1970; None if none did."""
         return self._began
 
+    def starting(self, executor: str) -> tuple[float, float] | None:
+        """Return what the last run by an executor took to start; None if no worker of such a run has said so.
+
+        Returns:
+            Seconds from its beginning to its first worker, and seconds in which a worker loaded libraries, on average.
+        """
+        end = math.inf
+        for began, of in sorted(self._runs, reverse=True):
+            loaded = [each for each in self._loaded if began <= each[0] < end] if of == executor else []
+            end = began
+            if loaded:
+                workers = {journal for *_, journal in loaded}
+                return min(loaded)[0] - began, sum(seconds for _, seconds, _ in loaded) / len(workers)
+        return None
+
     def failures(self) -> dict[str, Mapping[str, Any]]:
         """Return the failure of every stage whose last attempt failed, oldest first."""
         failed = [event for event in self._last.values() if event["event"] == "failed" and event.get("failure")]
@@ -79,6 +96,8 @@ class History:
             kind = event["event"]
             if kind == "run" and event.get("phase") == "began":
                 self._take_beginning(event)
+            if isinstance(loading := event.get("loading"), int | float) and math.isfinite(loading):
+                self._loaded.append((event["time"] - event.get("seconds", 0.0) - loading, loading, journal))
             if kind not in ("started", "finished", "failed") or not {"stage", "kind"} <= event.keys():
                 continue
             if kind == "finished":
@@ -90,6 +109,8 @@ class History:
 
     def _take_beginning(self, event: Mapping[str, Any]) -> None:
         self._began = max(self._began or 0.0, event["time"])
+        executor = event.get("executor")
+        self._runs.append((event["time"], executor if isinstance(executor, str) else ""))
         estimates = event.get("estimates")
         for kind, seconds in estimates.items() if isinstance(estimates, dict) else ():
             if isinstance(seconds, int | float) and math.isfinite(seconds):

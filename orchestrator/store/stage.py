@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from functools import cached_property, lru_cache
 from importlib import import_module
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from pydantic import BaseModel
@@ -145,13 +145,16 @@ class StageKind(Generic[P]):
     tables: "tuple[Table, ...]" = ()
     cell_columns: "tuple[Column, ...]" = ()
 
-    def compute(self, stage: "Stage[P]", work: "Work") -> "Product":
-        """Compute a stage; the first stage of the kind loads the libraries that it needs."""
-        if stage.runs_model:
+    def load(self) -> ModuleType:
+        """Load the libraries that a stage of this kind needs, once a process; return the module that computes it."""
+        if self.runs_model:
             load_model_libraries()
         with no_garbage():
-            module = import_module(self.module)
-        product: Product = module.compute(stage, work)
+            return import_module(self.module)
+
+    def compute(self, stage: "Stage[P]", work: "Work") -> "Product":
+        """Compute a stage."""
+        product: Product = self.load().compute(stage, work)
         return product
 
 

@@ -36,5 +36,5 @@ def check_balance_against(spec: Spec, survey: Survey) -> None:
             names = [name for name, of in survey.labels if of == label]
             raise SpecError(
                 f"the data has too few examples of class {' '.join([str(label), *names])}: task.sampling: balanced and "
-                f"{key} {largest} ask for {each}, {size} are there; ask for fewer"
+                f"{key} {largest} need {each}, and there are {size}; lower {key}"
             )

@@ -43,9 +43,19 @@ def atoms(groups: Sequence[str], sets: Iterable[Collection[str]]) -> tuple[Block
 
 
 def blocks_within(groups: Collection[str], stored: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the stored blocks all of whose groups are among some groups, in the order of `stored`."""
+    """Return the names of the largest stored blocks that lie within some groups, in the order of `stored`.
+
+    Stored blocks are disjoint, or one lies within another, which stands for it.
+    """
     wanted = frozenset(groups)
-    return tuple(name for name in stored if wanted.issuperset(groups_of(name)))
+    within = {name: block for name in stored if wanted.issuperset(block := groups_of(name))}
+    taken: set[str] = set()
+    for name, block in sorted(within.items(), key=lambda each: -len(each[1])):
+        if taken.isdisjoint(block):
+            taken.update(block)
+        else:
+            del within[name]
+    return tuple(within)
 
 
 def lacking(groups: Collection[str], stored: Iterable[str]) -> list[str]:

@@ -24,6 +24,7 @@ from orchestrator.store.claims import ClaimBook
 from orchestrator.store.journal import Journal
 from orchestrator.store.refusals import Refusals
 from orchestrator.store.sealed import unsealed
+from orchestrator.sweep.blocks_asked import BlocksAsked, with_asked
 from orchestrator.sweep.comparing import comparable, same_but_for_written_labels
 from orchestrator.sweep.differences import differences, overrides_apart
 from orchestrator.sweep.drawn_sets import with_drawn
@@ -55,12 +56,14 @@ class Sweep:
         sources: where its model and its data were found.
         trusts_code: whether the user of this command allows code that comes with the model to run; never stored.
         drawn_before: training sets that its results folder was run with, ascending; what was made of them stays.
+        blocks_asked: what its results folder was asked to store kernel blocks for, run by run; they stay.
     """
 
     spec: Spec
     sources: Sources
     trusts_code: bool = False
     drawn_before: tuple[int, ...] = ()
+    blocks_asked: tuple[BlocksAsked, ...] = ()
 
     def numbers(self, *, training: bool = False) -> dict[str, Any]:
         """Return all values outside the grid that fix the numbers, by dotted name.
@@ -166,7 +169,8 @@ class ResultsFolder:
             data = self._stored_content()
             drawn = tuple(int(size) for size in data["drawn_sets"])
             spec = Spec.model_validate(data["spec"]).with_overrides(map(str, data.get("overrides", ())))
-            sweep = Sweep(spec, Sources.from_json(data["sources"]), drawn_before=drawn)
+            asked = tuple(BlocksAsked.model_validate(each) for each in data.get("blocks_asked", ()))
+            sweep = Sweep(spec, Sources.from_json(data["sources"]), drawn_before=drawn, blocks_asked=asked)
             # Compare the text as it was written, not the parsed spec: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
@@ -235,10 +239,12 @@ class ResultsFolder:
         # Training may be added to a sweep, or left out, without changing its other numbers.
         training = stored.spec.finetune is not None and given.spec.finetune is not None
         changes = differences(*comparable(stored, given, training=training))
-        if not changes or on_change is OnChange.GIVEN or not self._anything_finished():
+        if not changes or not self._anything_finished():
             return given
         if same_but_for_written_labels(stored, given, self.artifacts(), training=training):
             return given
+        if on_change is OnChange.GIVEN:
+            return replace(given, blocks_asked=())  # none of the blocks there has the new numbers
         if on_change is OnChange.STORED:
             return replace(given, spec=stored.spec, sources=_unchanged_sources(stored, given))
         raise ChangedError(
@@ -259,6 +265,12 @@ class ResultsFolder:
     def _anything_finished(self) -> bool:
         artifacts = self.root / "artifacts"
         return any(path.parent.name != "survey" for path in artifacts.glob("*/*.json"))
+
+    @property
+    def has_kernels(self) -> bool:
+        """True if a kernel block is finished, or something that was solved."""
+        kinds = (self.root / "artifacts" / kind for kind in ("gram", "solve"))
+        return any(True for folder in kinds for _ in folder.glob("*.json"))
 
     def changes_since(self, sweep: Sweep) -> list[str]:
         """Return a line for each library of another version than when the folder was last run, and of overrides."""
@@ -299,6 +311,7 @@ def stored_text(sweep: Sweep) -> str:
         "sources": sweep.sources.to_json(),
         **({"overrides": list(sweep.spec.overrides)} if sweep.spec.overrides else {}),
         "drawn_sets": with_drawn(sweep.drawn_before, max(sweep.spec.grid.n_train)),
+        "blocks_asked": [each.model_dump(mode="json") for each in with_asked(sweep.blocks_asked, sweep.spec)],
         "spec": sweep.spec.model_dump(mode="json"),
     }
     return HEADING + to_yaml(content)

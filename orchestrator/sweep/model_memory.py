@@ -91,7 +91,8 @@ def this_device(spec: Spec, workers: int) -> Device | None:
     if spec.compute.device == "cpu":
         import psutil
 
-        return Device(psutil.virtual_memory().total // workers, f"this machine's, shared by {workers}")
+        shared = f", divided among {workers} workers" if workers > 1 else ""
+        return Device(psutil.virtual_memory().total // workers, f"this machine's memory{shared}")
     import torch
 
     from ntk_dist.device.share import part_of_gpu
@@ -119,7 +120,7 @@ def fitting_notes(sweep: Sweep, survey: Survey, device: Device | None) -> list[s
     automatic = spec.compute.tokens_at_once == "auto"
     tokens = f"{_tokens_at_once(spec)} tokens" + (" (larger batches are chosen to fit)" if automatic else "")
     takes = (
-        f"with about {human_bytes(memory.activations)} of activations for {tokens} a process takes "
+        f"with about {human_bytes(memory.activations)} of activations for {tokens}, a process takes "
         f"{human_bytes(memory.on_device)}"
     )
     if device is None:

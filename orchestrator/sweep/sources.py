@@ -206,7 +206,9 @@ def _local(location: str, folder: Path) -> Path | None:
         )
     looks_like_path = location.startswith((".", "/", "~")) or is_data(path)
     if looks_like_path or location.count("/") > 1:
-        raise SourceError(f"there is nothing at {path} (from `{location}`); paths start from the spec's folder")
+        raise SourceError(
+            f"there is nothing at {path} (from `{location}`); paths are relative to the folder of the spec"
+        )
     return None
 
 
@@ -309,8 +311,9 @@ def _hub_source(kind: str, name: str, revision: str | None, known: Source | None
         if commit := _cached_commit(kind, name, revision):
             return Source(name, revision=commit)
         raise SourceError(
-            f"there is no local path `{name}`, and the hub could not be asked for the {kind} of that id "
-            f"({type(error).__name__}) and is not in its cache here; give a folder, or run where the hub can be reached"
+            f"there is no local path `{name}`, the hub could not be asked for a {kind} with that id "
+            f"({type(error).__name__}), and the hub's cache here has none; give a folder, or run where the hub can be "
+            "reached"
         ) from None
     return Source(name, revision=info.sha)
 

@@ -24,10 +24,10 @@ def check_trained_examples(spec: Spec, survey: Survey) -> None:
         return
     needed = n_trained + (spec.task.n_eval if survey.shared_pool else 0)
     if needed > survey.pool_train:
-        held_out = f" beside {spec.task.n_eval} of task.n_eval" if survey.shared_pool else ""
+        held_out = f" and task.n_eval {spec.task.n_eval}" if survey.shared_pool else ""
         raise SpecError(
-            f"the data has too few examples: finetune.n_train {n_trained} are asked for{held_out}, "
-            f"{survey.pool_train} usable are there; ask for fewer, or set finetune.n_train: all"
+            f"the data has too few examples: finetune.n_train {n_trained}{held_out} need more than the "
+            f"{survey.pool_train} that can be used; lower it, or set finetune.n_train: all"
         )
     if {n_trained} == set(spec.grid.n_train):
         return

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from orchestrator.sweep.blocks import block_name
 from orchestrator.sweep.choices import Choice
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import LayerSet
+from orchestrator.sweep.refinements import Refinement, refinements
 from orchestrator.sweep.residency import RowsPlace, rows_place
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.survey import Survey
@@ -37,6 +39,16 @@ class Variant:
         from orchestrator.sweep.passes import rows
 
         return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, rows(self, 1).model_flops)
+
+    @cached_property
+    def refinements(self) -> tuple[Refinement, ...]:
+        """The kernel blocks that are stored, in the order in which they were asked for."""
+        return refinements(self)
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of all kernel blocks that are stored."""
+        return tuple(block_name(block) for each in self.refinements for block in each)
 
     @property
     def n_layers(self) -> int:

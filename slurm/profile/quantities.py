@@ -65,7 +65,7 @@ def bytes_of(value: Any) -> int:
     found = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         what = f"`{str(value)[:60]}`" if isinstance(value, str | float) else "this"
-        raise ValueError(f"{what} is no size; write the number and the unit, as in 64GB")
+        raise ValueError(f"{what} is not a size; write the number and the unit, as in 64GB")
     number, unit, suffix = found[1], found[2].upper(), found[3].lower()
     base = 1000 if suffix == "b" else 1024
     return int(Decimal(number) * base ** _POWER.get(unit, 0))

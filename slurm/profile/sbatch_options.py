@@ -57,6 +57,6 @@ def checked_options(options: dict[str, str | int | bool]) -> dict[str, str | int
         if isinstance(value, str) and (not value or not value.isprintable()):
             raise ValueError(f"the value of `{given}` must be one line of characters that can be seen")
         if name in checked:
-            raise ValueError(f"`{name}` stands twice, once as `{given}`")
+            raise ValueError(f"`{name}` is written twice, once as `{given}`")
         checked[name] = value
     return checked

@@ -4,7 +4,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,19 @@ LOOK_SECONDS = 0.05
 
 
 class RayStartError(SlurmError):
-    """Ray did not start on a node."""
+    """Ray did not start on a node.
+
+    Attributes:
+        passes: whether Ray gave up by itself, as it does on a busy machine, so that another start may succeed.
+    """
+
+    def __init__(self, message: str, *, passes: bool = False) -> None:
+        super().__init__(message)
+        self.passes = passes
+
+
+class NotWantedError(SlurmError):
+    """Nobody wants Ray any more, before it has started."""
 
 
 class HeadLostError(SlurmError):
@@ -79,6 +91,12 @@ class NodeEvent:
 class RayCluster:
     """Starts and ends Ray on every node of the allocation whose batch process this is.
 
+    Args:
+        settings: what Ray is started with.
+        logs: folder for what each node writes.
+        start_seconds: longest time until Ray is alive on every node.
+        wanted: asked while Ray starts; once it returns False, the start ends with NotWantedError.
+
     Attributes:
         environment: what a driver needs in its environment, before it imports ray, to connect. It holds the token
             without which no process is let in; it belongs on no command line and into no file.
@@ -87,12 +105,20 @@ class RayCluster:
         out_of_memory: nodes on which Ray ended because it took more memory than the allocation has.
     """
 
-    def __init__(self, settings: RaySettings, logs: Path, *, start_seconds: float = START_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: RaySettings,
+        logs: Path,
+        *,
+        start_seconds: float = START_SECONDS,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.logs = logs
         self.environment: dict[str, str] = {}
         self.out_of_memory: set[str] = set()
         self._settings = settings
         self._start_seconds = start_seconds
+        self._wanted = wanted
         self._addresses: dict[str, str] = {}
         self._head = ""
         self._steps: dict[str, RayStep] = {}
@@ -171,8 +197,12 @@ class RayCluster:
             self._wait_for(step, deadline)
 
     def _wait_for(self, step: RayStep, deadline: float) -> None:
+        if not self._wanted():
+            raise NotWantedError(f"Ray is not wanted any more on node {step.node}")
         if ended := next((each for each in self._steps.values() if each.has_ended()), None):
-            raise RayStartError(f"Ray did not start on node {ended.node}; it says:\n{ended.tail()}")
+            raise RayStartError(
+                f"Ray did not start on node {ended.node}; it says:\n{ended.tail()}", passes=ended.ray_gave_up()
+            )
         if time.monotonic() > deadline:
             raise RayStartError(
                 f"Ray was not alive on node {step.node} after {self._start_seconds:.0f} s; it says:\n{step.tail()}"

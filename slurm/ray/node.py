@@ -27,6 +27,9 @@ from slurm.ray.processes import adopt_orphans, die_with_parent, kill_descendants
 MARK = "ntksweep ray node: "
 """Beginning of the lines that are meant for the process which started this one."""
 
+ENDED_BY_ITSELF = "ray ended by itself"
+"""Beginning of the message after an end of Ray that nobody asked for."""
+
 NODE_PORTS = (
     "node-manager-port",
     "object-manager-port",
@@ -161,7 +164,7 @@ def _run_ray(command: Sequence[str], folder: Path) -> int:
         ray = start_child(command, environment)
         assert ray.stdin is not None
         _watch(ray, ray.stdin, folder / "ray" / "ray_current_cluster")
-        _say(f"ray ended by itself, with status {ray.returncode}")
+        _say(f"{ENDED_BY_ITSELF}, with status {ray.returncode}")
         return 1
     except _StopError:
         return 0

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from slurm.ray.node import BEGIN, MARK
+from slurm.ray.node import BEGIN, ENDED_BY_ITSELF, MARK
 
 OUT_OF_MEMORY = re.compile(
     r"^(slurmstepd|srun)\S*: .*(exceeded (step |job )?memory limit|oom[-_ ]?kill|out[ _]of[ _]memory)",
@@ -76,6 +76,10 @@ class RayStep:
         """Return whether nothing of the step runs any more, for certain: its task was seen to end."""
         task_ended = rf"^{MARK}ended$|^srun: error: {re.escape(self.node)}: task 0: "
         return self.has_ended() and re.search(task_ended, self.text(), re.MULTILINE) is not None
+
+    def ray_gave_up(self) -> bool:
+        """Return whether Ray ended by itself there, and not what looks after it."""
+        return f"{MARK}{ENDED_BY_ITSELF}" in self.text()
 
     def ran_out_of_memory(self) -> bool:
         """Return whether Slurm or the kernel killed the step for its memory, as far as it was told."""

@@ -18,7 +18,7 @@ from submitit.core.utils import UncompletedJobError
 from submitit.helpers import Checkpointable
 
 from slurm.errors import SlurmError
-from slurm.ray.cluster import HeadLostError, RayCluster, RaySettings
+from slurm.ray.cluster import HeadLostError, NotWantedError, RayCluster, RaySettings, RayStartError
 
 UNFINISHED = 3
 """Exit status of a driver that stopped because it was told to, while work was left."""
@@ -27,7 +27,11 @@ NODE_LOGS = "NTKSWEEP_NODE_LOGS"
 """Variable of the environment in which a driver finds the folder with the logs of the nodes."""
 
 MOST_STARTS = 4
-"""Most starts of Ray and its driver in an allocation, the first one included; others follow if one is killed."""
+"""Most starts of Ray and its driver in an allocation, the first one included.
+
+Others follow if one is killed, or if Ray gives up: its programs wait 15 seconds for each other, too little on a busy
+machine, and no setting changes that.
+"""
 
 LOOK_SECONDS = 0.5
 """Pause between looks at the driver and at Ray."""
@@ -68,14 +72,21 @@ class Allocation(Checkpointable):
         """Work until the driver is done, or until Slurm says to stop; return how it ended.
 
         Raises:
-            AllocationFailedError: the driver failed, or Ray or the driver was killed again and again.
+            AllocationFailedError: the driver failed, or Ray or the driver was lost again and again.
+            RayStartError: Ray cannot start.
         """
         with _told() as told:
             ending = self._run_until_it_ends(told)
         if ending is Ending.UNFINISHED and told.by is signal.SIGUSR2:
             told.checkpoint_and_requeue()
-        if ending in (Ending.FAILED, Ending.LOST):
-            raise AllocationFailedError(f"the driver ended as {ending.value}; its last lines stand above")
+        if ending is Ending.LOST:
+            raise AllocationFailedError(
+                f"Ray or its driver was lost at each of {MOST_STARTS} starts, and why stands above; perhaps the nodes "
+                "have too little memory or are busy with other work; finished stages are kept: go on with "
+                "`ntksweep resume`"
+            )
+        if ending is Ending.FAILED:
+            raise AllocationFailedError("the driver failed; its last lines stand above")
         return str(ending.value)
 
     def _run_until_it_ends(self, told: "_Told") -> Ending:
@@ -91,11 +102,19 @@ class Allocation(Checkpointable):
 
     def _run_once(self, told: "_Told") -> Ending:
         # Several allocations of a sweep write below one folder, and may share a node.
-        cluster = RayCluster(self.ray, Path(self.logs) / f"{JobEnvironment().job_id}_nodes")
+        logs = Path(self.logs) / f"{JobEnvironment().job_id}_nodes"
+        cluster = RayCluster(self.ray, logs, wanted=lambda: told.by is None)
         try:
             with cluster:
                 return self._drive(cluster, told)
+        except NotWantedError:
+            return Ending.UNFINISHED
         except HeadLostError as error:
+            _say(str(error))
+            return Ending.LOST
+        except RayStartError as error:
+            if not error.passes:
+                raise
             _say(str(error))
             return Ending.LOST
         finally:

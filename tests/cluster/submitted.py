@@ -89,8 +89,9 @@ class Submitted:
         return self.ntksweep("wait", self.results, "--timeout", str(SECONDS), check=False).returncode
 
     def wait_for_events(self, count: int) -> None:
-        """Wait until the journals hold so many events."""
-        wait_until(lambda: count_events(self.results) >= count)
+        """Wait until the journals hold so many events; fail with its log if an allocation fails before."""
+        wait_until(lambda: count_events(self.results) >= count or "triggered an exception" in self.log())
+        assert count_events(self.results) >= count, self.log()
 
     def jobs(self) -> list[str]:
         """Return the numbers of the sweep's jobs that Slurm has queued or running."""

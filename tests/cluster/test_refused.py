@@ -22,7 +22,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"memory": 64}, {}, "64 bytes are too few to start Python and Ray: write the unit, as in 64GB"),
     ({"memory": "180MB"}, {}, "1 worker with 100.0 MB for Jacobians and kernels and"),
     ({"exclude": "n[1-3]"}, {}, "exclude: `n[1-3]` leaves 0 of 3 nodes of partition main, the profile asks for 1"),
-    ({"memory": "lots"}, {}, "memory: `lots` is no size; write the number and the unit, as in 64GB"),
+    ({"memory": "lots"}, {}, "memory: `lots` is not a size; write the number and the unit, as in 64GB"),
     ({"sbatch": {"licenses": "matlab:1"}}, {}, "Slurm would refuse the job: "),
     ({"shared_scratch": ["/home"]}, {}, "is under none of the profile's shared_scratch (/home)"),
     ({}, {"compute.threads": 2}, "compute.threads is 2 and the profile gives a worker 1 CPUs"),

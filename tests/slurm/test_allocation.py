@@ -1,8 +1,8 @@
-"""Requeueing of an allocation that was told to stop."""
+"""Allocations that are told to stop, and those whose Ray does not start."""
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -10,8 +10,9 @@ from types import FrameType
 import pytest
 from submitit.core.utils import UncompletedJobError
 
-from slurm.ray.cluster import RaySettings
-from slurm.submit.allocation import Allocation, AllocationFailedError, Ending
+from slurm.ray.cluster import NotWantedError, RaySettings, RayStartError
+from slurm.submit import allocation
+from slurm.submit.allocation import MOST_STARTS, Allocation, AllocationFailedError, Ending
 
 RAY = RaySettings(
     workers_per_node=1, cpus_per_node=1, gpus_per_node=0, memory_bytes=10**9, object_store_bytes=10**8,
@@ -71,3 +72,83 @@ def test_a_job_that_may_not_be_queued_again_says_how_to_go_on(requeued: list[int
     signal.signal(signal.SIGUSR2, refuse)
     with pytest.raises(AllocationFailedError, match="ntksweep resume"):
         replace(ALLOCATION, ended=Ending.UNFINISHED, by=signal.SIGUSR2)()
+
+
+class Starts:
+    """Ray over the nodes whose first starts end in known ways, and the next succeed."""
+
+    def __init__(self, *ends: Exception) -> None:
+        self.made = 0
+        self._ends = list(ends)
+        self.environment: dict[str, str] = {}
+        self.logs = Path("/nowhere")
+        self.ended_nodes: tuple[str, ...] = ()
+        self.out_of_memory: set[str] = set()
+
+    def __call__(self, settings: RaySettings, logs: Path, *, wanted: Callable[[], bool]) -> "Starts":
+        self.made += 1
+        self._wanted = wanted
+        return self
+
+    def __enter__(self) -> "Starts":
+        if self._ends:
+            raise self._ends.pop(0)
+        if not self._wanted():
+            raise NotWantedError("not wanted")
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def poll(self) -> list[object]:
+        return []
+
+
+@pytest.fixture
+def in_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1"}.items():
+        monkeypatch.setenv(name, value)
+
+
+WORKS = Allocation(driver=("true",), cleanup=("true",), ray=RAY, logs="/nowhere", signal_seconds=60)
+
+
+@pytest.mark.usefixtures("in_a_job", "requeued")
+def test_a_start_in_which_ray_gives_up_is_tried_again_a_few_times(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gave_up = [RayStartError("Ray did not start on node n1", passes=True) for _ in range(MOST_STARTS)]
+    starts = Starts(*gave_up[:-1])
+    monkeypatch.setattr(allocation, "RayCluster", starts)
+    assert WORKS() == "done"
+    said = capsys.readouterr().err
+    assert (starts.made, said.count("Ray did not start on node n1")) == (MOST_STARTS, MOST_STARTS - 1)
+    assert f"starting again (1 of {MOST_STARTS - 1})" in said
+
+    starts = Starts(*gave_up)
+    monkeypatch.setattr(allocation, "RayCluster", starts)
+    with pytest.raises(AllocationFailedError, match=f"at each of {MOST_STARTS} starts, .* `ntksweep resume`"):
+        WORKS()
+    assert starts.made == MOST_STARTS
+
+
+@pytest.mark.usefixtures("in_a_job", "requeued")
+def test_a_start_that_cannot_succeed_or_stands_still_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts(RayStartError("Ray was not alive on node n1 after 180 s"))
+    monkeypatch.setattr(allocation, "RayCluster", starts)
+    with pytest.raises(RayStartError, match="after 180 s"):
+        WORKS()
+    assert starts.made == 1
+
+
+@pytest.mark.usefixtures("in_a_job")
+def test_an_allocation_that_is_told_to_stop_while_ray_starts_is_queued_again(
+    monkeypatch: pytest.MonkeyPatch, requeued: list[int]
+) -> None:
+    class Told(Starts):
+        def __enter__(self) -> Starts:
+            os.kill(os.getpid(), signal.SIGUSR2)
+            return super().__enter__()
+
+    monkeypatch.setattr(allocation, "RayCluster", Told())
+    assert WORKS() == "unfinished"
+    assert requeued == [signal.SIGUSR2]

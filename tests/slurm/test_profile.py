@@ -88,7 +88,7 @@ def test_memory_and_time_must_be_given(key: str):
         ({"sbatch": {"p": "main"}}, "`p` is not the long name of an option of sbatch"),
         ({"sbatch": {"exclusive": False}}, "`exclusive: false` says nothing to sbatch: leave the option out"),
         ({"sbatch": {"comment": "a\nb"}}, "the value of `comment` must be one line"),
-        ({"sbatch": {"mail-type": "END", "mail_type": "ALL"}}, "`mail-type` stands twice, once as `mail_type`"),
+        ({"sbatch": {"mail-type": "END", "mail_type": "ALL"}}, "`mail-type` is written twice, once as `mail_type`"),
     ],
 )
 def test_what_cannot_be_meant_says_what_to_change(changes: dict[str, Any], expected: str):

@@ -44,7 +44,11 @@ class Node:
         self.scratch = scratch
         package = folder / "ray" / "scripts"
         package.mkdir(parents=True)
-        for file, text in {"../__init__.py": "", "__init__.py": "", "scripts.py": RAY}.items():
+        (folder / "ray" / "_private").mkdir()
+        for file, text in {
+            "../__init__.py": "", "__init__.py": "", "scripts.py": RAY,
+            "../_private/__init__.py": "", "../_private/node.py": "class Node: pass",
+        }.items():  # fmt: skip
             (package / file).write_text(text)
         self.process = subprocess.Popen(
             [

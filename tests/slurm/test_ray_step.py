@@ -38,6 +38,12 @@ def test_srun_gets_the_job_but_none_of_its_options_from_the_environment() -> Non
     assert step_environment(given).keys() == kept
 
 
+def test_it_is_known_whether_ray_gave_up_or_what_looks_after_it(tmp_path: Path) -> None:
+    gave_up = "Exception: The current node timed out\n\nntksweep ray node: ray ended by itself, with status 1\n"
+    assert _step(tmp_path, gave_up).ray_gave_up()
+    assert not _step(tmp_path, "the job asked for 2 GPUs on this node and has 1 there\n").ray_gave_up()
+
+
 def test_port_and_readiness_are_read_from_what_this_step_said(tmp_path: Path) -> None:
     log = tmp_path / "ray-n2.log"
     log.write_text("ntksweep ray node: step=3 port=999\nntksweep ray node: ready\n")  # by the step before it

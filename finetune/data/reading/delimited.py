@@ -50,7 +50,7 @@ class _Rows:
             count, separator = len(record.fields), _DELIMITERS[self._delimiter]
             raise DataLoadError(
                 f"{self._path}, line {record.line} has {count} field{'s' * (count != 1)}, but the first line names "
-                f"{self._width} columns; a text with a {separator} in it stands in quotation marks"
+                f"{self._width} columns; put a text with a {separator} in it in quotation marks"
             )
         if len(record.lines) > 1 and all(self.fits(fields) for fields in self._split(record)):
             self._doubtful.append(record)

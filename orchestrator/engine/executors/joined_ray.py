@@ -1,47 +1,80 @@
 """The Ray of an allocation, which was started over its nodes for this process."""
 
+import atexit
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from orchestrator.engine.executors.ray_watch import Watchdog, own_answer_to_sigterm
+from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread
+from orchestrator.errors import RayFailedError
 from slurm.ray.gpus import gpus_of_a_worker
 from slurm.ray.step import killed_for_memory
+
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 180.0
 """Seconds within which to connect to a Ray that is up on all nodes; most of them go into loading libraries."""
 
 
+LEAVE_SECONDS = 40.0
+"""Seconds within which to disconnect from it."""
+
+
 class JoinedRay:
-    """The Ray whose address and token are in the environment; it has one CPU for every worker."""
+    """The Ray whose address and token are in the environment; it has one CPU for every worker.
+
+    Signals are answered while this process connects, by what their handlers raise.
+    """
 
     def __init__(self, node_logs: Path) -> None:
         self.gpus_per_worker = 0.0
         self._node_logs = node_logs
-        self._watchdog = Watchdog(self.lost)
+        self._thread: RayThread | None = None
+        self._resources: Mapping[str, float] = {}
 
     def __enter__(self) -> int:
+        self._thread = RayThread()
+        try:
+            self._thread.call(self._connect, CONNECT_SECONDS)
+        except BaseException as error:
+            self._disconnect()
+            if isinstance(error, NeverReturnedError):
+                raise RayFailedError(
+                    f"the Ray of this allocation did not let the driver in within {CONNECT_SECONDS:.0f} s; see what "
+                    f"its nodes say in {self._node_logs}, then go on with `ntksweep resume`"
+                ) from None
+            raise
+        workers = int(self._resources.get("CPU", 0))
+        self.gpus_per_worker = gpus_of_a_worker(max(1, workers), int(self._resources.get("GPU", 0)))
+        return workers
+
+    def _connect(self) -> None:
         import ray
 
-        self._watchdog.start()
-        with self._watchdog.limit("let the driver in", CONNECT_SECONDS):
-            with own_answer_to_sigterm():
-                # The output of workers goes to the logs of the nodes.
-                ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
-            resources = ray.cluster_resources()
-        workers = int(resources.get("CPU", 0))
-        self.gpus_per_worker = gpus_of_a_worker(max(1, workers), int(resources.get("GPU", 0)))
-        return workers
+        # The output of workers goes to the logs of the nodes.
+        ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
+        self._resources = ray.cluster_resources()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         import ray
 
-        ray.shutdown()
-        self._watchdog.stop()
+        assert self._thread is not None
+        try:
+            if not self._thread.busy:
+                self._thread.call(ray.shutdown, LEAVE_SECONDS)
+        except NeverReturnedError:
+            logger.warning("Ray did not let the driver go in time")
+        finally:
+            if self._thread.busy:
+                atexit.unregister(ray.shutdown)  # it would wait for what does not answer
+            self._thread.end()
 
     def lost(self) -> None:
         """Return None: the allocation watches its Ray, and ends this process if Ray is lost."""

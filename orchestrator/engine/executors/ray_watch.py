@@ -1,12 +1,11 @@
-"""Supervision of Ray from outside of it: its processes, the duration of its calls, and the handler of SIGTERM."""
+"""Supervision of Ray from outside of it: its processes, and calls that never return because one of them has ended."""
 
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -60,7 +59,7 @@ class RayProcesses:
 
 
 class Watchdog:
-    """Ends this process with a message if a call of Ray never returns; nothing else can interrupt such calls.
+    """Ends this process with a message if Ray is lost while a call of it lasts; nothing else interrupts such calls.
 
     Args:
         ended: says which of Ray's processes has ended, if one has.
@@ -68,8 +67,6 @@ class Watchdog:
 
     def __init__(self, ended: Callable[[], str | None]) -> None:
         self._ended = ended
-        self._left: float | None = None
-        self._doing = ""
         self._over = threading.Event()
 
     def start(self) -> None:
@@ -81,25 +78,10 @@ class Watchdog:
         """Stop watching."""
         self._over.set()
 
-    @contextmanager
-    def limit(self, doing: str, seconds: float) -> Iterator[None]:
-        """Limit the duration of the context; messages name its action, such as "start"."""
-        before = self._doing, self._left
-        self._doing, self._left = doing, seconds
-        try:
-            yield
-        finally:
-            self._doing, self._left = before
-
     def _watch(self) -> None:
         lost_for = 0.0
         # Not by the clock: it goes on while Slurm or a user has suspended this process.
         while not self._over.wait(LOOK_SECONDS):
-            left = self._left
-            if left is not None:
-                self._left = left - LOOK_SECONDS
-                if left < 0:
-                    _end(f"Ray did not {self._doing} in time")
             program = self._ended()
             lost_for = lost_for + LOOK_SECONDS if program else 0.0
             if lost_for > SECONDS_TO_NOTICE:
@@ -115,24 +97,6 @@ def end_processes(numbers: Iterable[int]) -> None:
             if process.name().startswith("ray::"):  # and not another one that has its number by now
                 workers.append(process)
     _kill(workers)
-
-
-@contextmanager
-def own_answer_to_sigterm() -> Iterator[None]:
-    """Keep this process's handler of SIGTERM, which Ray replaces by one that ends the process with a stack.
-
-    The signal is held back meanwhile; processes that are started in this context would hold it back for ever.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from finetune.parallel.process_group import ProcessGroup
@@ -23,6 +24,9 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep, git_commit, versions
 from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
 
 logger = logging.getLogger(__name__)
+
+NOTED_LOADING = 0.05
+"""Seconds of loading libraries from which on the event of a stage has them, beside the seconds of the stage itself."""
 
 _EVENTS = {
     Status.FINISHED: "finished",
@@ -145,8 +149,9 @@ class StageWorker:
         work = Work(self._state, stage.of, halvings, group, ahead)
         logger.debug("%s begun, attempt %d, batches halved %d times", stage.label, attempt, halvings)
         outcome: Outcome | None = None  # stays so when the user interrupts
-        started = time.perf_counter()
+        began = started = time.perf_counter()
         try:
+            started += _loading(stage)
             with fixed_sums(self._compute):
                 outcome = self._attempt(work, stage, attempt, started)
         finally:
@@ -154,7 +159,8 @@ class StageWorker:
             reason = {"failure": outcome.failure, "message": outcome.message} if outcome and outcome.message else {}
             event = _EVENTS[outcome.status] if outcome else "released"
             seconds, peak = round(time.perf_counter() - started, 4), peak_memory()
-            self._journal.write(event, **facts, seconds=seconds, peak_bytes=peak, **reason)
+            loading = {"loading": round(started - began, 4)} if started - began > NOTED_LOADING else {}
+            self._journal.write(event, **facts, seconds=seconds, **loading, peak_bytes=peak, **reason)
             logger.info("%s %s after %.3f s, peak memory %.1f MiB", stage.label, event, seconds, peak / 2**20)
         if outcome.broken_gpu:
             note_unfit_gpu(self._journal, outcome)
@@ -190,6 +196,14 @@ class StageWorker:
         if work.device != "cpu":
             found["deterministic"] = self._compute.deterministic
         return found | work.halvings_of(stage)
+
+
+def _loading(stage: Stage) -> float:
+    """Load the libraries of a stage; return the seconds, which are no time of the stage."""
+    began = time.perf_counter()
+    with suppress(Exception):  # the stage fails with the same error
+        stage.of.load()
+    return time.perf_counter() - began
 
 
 def note_unfit_gpu(journal: Journal, outcome: Outcome) -> None:

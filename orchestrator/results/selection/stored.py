@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,14 +12,17 @@ from orchestrator.results.selection.criteria import Criterion
 from orchestrator.stages.base.cells import Solve
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.context.worker_state import WorkerState
-from orchestrator.stages.gram import kernel_blocks
 from orchestrator.stages.solve.path import Strengths, follow
 from orchestrator.stages.solve.solver import Solver
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.blocks import block_name, lacking
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.layer_sets import HEAD, compress, expand_layer_sets
+from orchestrator.sweep.refinements import refinements_of
 from orchestrator.sweep.variant import Variant
+
+TILES = ("tiles", "eval_tiles")
+"""Roles of the kernel blocks that a solve stage reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +74,10 @@ class StoredKernels:
         self._groups = groups
         grid = variant.sweep.spec.grid
         self._strengths = Strengths(grid.lambdas.numbers(), grid.lambdas.scale)
-        self._stage = _dual_stage(variant, solves, seed)
-        self._record = folder.artifacts().record_path(self._stage.kind, self._stage.stage_id)
+        self._stages = [solve.stage for solve in _reading_blocks(variant, solves) if solve.seed == seed]
+        self._store = folder.artifacts()
         with self._explained():
-            self._solver = Solver(self._stage, Work(WorkerState(variant.sweep, folder)))
+            self._solver = Solver(_reading_all(self._stages), Work(WorkerState(variant.sweep, folder)))
 
     def of(self, layers: Iterable[int]) -> Kernel:
         """Return the kernel of a set of layers, added up as in the stage `solve` and so bitwise equal to a cell's."""
@@ -117,9 +120,12 @@ class StoredKernels:
                 "head": "the fitted head",
                 "head_refits": "the head without each example",
             }.get(error.kind, "labels")
+            lost = (error.kind, error.stage_id)
+            reading = next((stage for stage in self._stages if lost in stage.needs()), self._stages[0])
             raise ResultsError(
                 f"the artifact {error.kind}/{error.stage_id} ({what}) is gone or damaged; to get it again, remove "
-                f"{self._record} and run the sweep: it computes that and what is missing below it anew"
+                f"{self._store.record_path(*reading.ref)} and run the sweep: it computes that and what is missing "
+                "below it anew"
             ) from None
 
 
@@ -142,13 +148,13 @@ def layers_of(variant: Variant, solves: Sequence[Solve]) -> dict[int, tuple[str,
 
 def _check_stored(variant: Variant, solves: Sequence[Solve], by_layer: Mapping[int, tuple[str, ...]]) -> None:
     sizes = variant.sizes
-    dual = any(solve.n_train == sizes.n_train and solve.stage.parameters.method == "dual" for solve in solves)
-    stored = sizes.dual_groups if dual else ()
+    reading = _reading_blocks(variant, solves)
+    stored = sizes.dual_groups if reading else ()
     missing = {layer: [g for g in groups if g not in stored] for layer, groups in by_layer.items()}
     names = [name for groups in missing.values() for name in groups]
     layers = compress(sorted(by_layer))
     if not names:
-        _refuse_blocks_of_several_layers(variant, by_layer)
+        _refuse_blocks_of_several_layers(variant, reading, by_layer)
         return
     in_kernel = variant.sweep.spec.head.in_kernel
     (whole,) = expand_layer_sets(["all_layers"], variant.survey.groups, head_in_kernel=in_kernel)
@@ -169,9 +175,13 @@ def _check_stored(variant: Variant, solves: Sequence[Solve], by_layer: Mapping[i
     )
 
 
-def _refuse_blocks_of_several_layers(variant: Variant, by_layer: Mapping[int, tuple[str, ...]]) -> None:
+def _refuse_blocks_of_several_layers(
+    variant: Variant, reading: Sequence[Solve], by_layer: Mapping[int, tuple[str, ...]]
+) -> None:
     """Raise an error if a layer's groups share a block with those of another."""
-    blocks = [block_name(block) for block in kernel_blocks(variant)]
+    found, sets = variant.refinements, [each.groups for solve in reading for each in solve.layer_sets]
+    read = sorted({number for groups in sets for number in refinements_of(groups, found)})
+    blocks = [block_name(block) for number in read for block in found[number]]
     for layer, groups in by_layer.items():
         if lacking(groups, blocks):
             raise ResultsError(
@@ -180,10 +190,13 @@ def _refuse_blocks_of_several_layers(variant: Variant, by_layer: Mapping[int, tu
             )
 
 
-def _dual_stage(variant: Variant, solves: Sequence[Solve], seed: int) -> Stage:
-    """Return a solve stage of the largest training-set size that reads kernel blocks; those of a seed read the same."""
-    return next(
-        solve.stage
-        for solve in solves
-        if solve.seed == seed and solve.n_train == variant.sizes.n_train and solve.stage.parameters.method == "dual"
-    )
+def _reading_blocks(variant: Variant, solves: Sequence[Solve]) -> list[Solve]:
+    """Return the solve stages of the largest training-set size that read kernel blocks."""
+    largest = variant.sizes.n_train
+    return [solve for solve in solves if solve.n_train == largest and solve.stage.parameters.method == "dual"]
+
+
+def _reading_all(stages: Sequence[Stage]) -> Stage:
+    """Return the first of some solve stages, with the kernel blocks that any of them reads."""
+    read = {role: tuple(dict.fromkeys(ref for stage in stages for ref in stage.inputs[role])) for role in TILES}
+    return replace(stages[0], inputs={**stages[0].inputs, **read})

@@ -54,7 +54,7 @@ def plan_additions(scope: SeedScope) -> None:
     for n_train in dict.fromkeys(scope.variant.sweep.spec.grid.n_train):
         shards = scope.variant.sizes.shards_of(n_train)
         inputs: Inputs = scope.inputs(n_train, DATASET) | {
-            role: refs([stage for place, stage in of_role.items() if max(place) < shards])
+            role: refs([stage for place, stages in of_role.items() if max(place) < shards for stage in stages])
             for role, of_role in (("tiles", tiles), ("further_tiles", further))
         }
         for start in range(0, len(added), LAYER_SETS_A_STAGE):
@@ -83,8 +83,8 @@ def _lacking(variant: Variant, layer_set: LayerSet) -> Iterator[Addition]:
             yield Addition(layer_set, layer, tuple(group.name for group in lacking), n_parameters)
 
 
-Tiles = dict[tuple[int, int], Stage[GramParameters]]
-"""Tiles by the positions of the shards of their rows and columns."""
+Tiles = dict[tuple[int, int], list[Stage[GramParameters]]]
+"""Tiles by the positions of the shards of their rows and columns; several hold different blocks."""
 
 
 def _tiles(scope: SeedScope) -> Tiles:
@@ -94,7 +94,7 @@ def _tiles(scope: SeedScope) -> Tiles:
     for stage in scope.stages(GRAM):
         left, right = (positions.get(stage.inputs[side][0][1]) for side in ("left", "right"))
         if left is not None and right is not None:
-            found[left, right] = stage
+            found.setdefault((left, right), []).append(stage)
     return dict(sorted(found.items()))
 
 
@@ -114,7 +114,7 @@ def _further_tiles(scope: SeedScope, added: Sequence[Sequence[Addition]], tiles:
             there = sizes.dual_groups if (row, column) in tiles else ()
             lacking = [name for name in needed if name not in there]
             if lacking:
-                found[row, column] = scope.add(tile(scope, left, right, [(name,) for name in lacking]))
+                found[row, column] = [scope.add(tile(scope, left, right, [(name,) for name in lacking]))]
     return found
 
 

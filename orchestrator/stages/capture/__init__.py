@@ -1,6 +1,7 @@
 """The kind `capture`: the Jacobian rows of a shard of examples."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.stages.base.parameters import RowsParameters
@@ -74,6 +75,15 @@ def _captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
         inputs = {**model_inputs(scope, n_train), **scope.inputs(n_train, BATCHING)}
         found.append(Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs))
     return found
+
+
+def of_groups(stage: Stage[CaptureParameters], groups: Collection[str]) -> Stage[CaptureParameters]:
+    """Return the capture of some of the groups of another one: their rows are the same."""
+    rows = stage.parameters.rows
+    chosen = tuple(group for group in rows.groups if group in groups)
+    if chosen == rows.groups:
+        return stage
+    return replace(stage, parameters=replace(stage.parameters, rows=replace(rows, groups=chosen)))
 
 
 CAPTURE = StageKind(

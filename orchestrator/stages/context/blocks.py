@@ -3,13 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.features import KernelKind, made_features
 from ntk_dist.kernel.rows import Rows, read_columns
+from orchestrator.stages.context.joined_tiles import HeldBlocks
 from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.blocks import blocks_within, groups_of
 
@@ -22,12 +23,14 @@ SCORES = "scores"
 DIAGONAL = "diagonal:"
 """Before the name of a block: each row's example's own block of K(eval, eval), (examples, r, r)."""
 
+T = TypeVar("T", bound=HeldBlocks)
+
 BLOCK_BYTES = 32 << 20
 """Memory of a block of feature rows; fixed, because it is part of the order of sums."""
 
 
 def sum_tiles(
-    tiles: Sequence[Artifact], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
+    tiles: Sequence[HeldBlocks], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
 ) -> FloatArray:
     """Return the sum of the kernel blocks of some groups, (M, M) or (M_eval, M), in Fortran order.
 
@@ -36,7 +39,7 @@ def sum_tiles(
 
     Args:
         tiles: artifacts of `gram` stages; rows and columns beyond `shape` are left out. Several may hold the same rows
-            and columns for different blocks.
+            and columns for different blocks, of which the largest within `groups` are added up.
         groups: names of the groups of the layer set.
         shape: rows and columns of the result.
         rows_per_example: rows of the kernel that an example gives.
@@ -54,7 +57,7 @@ def sum_tiles(
 
 
 def summed_tiles(
-    tiles: Sequence[Artifact], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
+    tiles: Sequence[HeldBlocks], groups: Sequence[str], shape: tuple[int, int], rows_per_example: int
 ) -> "list[Tile]":
     """Return the place and a reader of the sum over `groups`, for each artifact that holds some of them.
 
@@ -62,8 +65,12 @@ def summed_tiles(
     """
     found: list[Tile] = []
     held: defaultdict[tuple[int, int], Counter[str]] = defaultdict(Counter)
+    stored: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
     for tile, rows, columns in tile_places(tiles, shape, rows_per_example):
-        here = blocks_within(groups, kernel_blocks(tile))
+        stored[rows.start, columns.start] += kernel_blocks(tile)
+    for tile, rows, columns in tile_places(tiles, shape, rows_per_example):
+        chosen = blocks_within(groups, stored[rows.start, columns.start])
+        here = [block for block in kernel_blocks(tile) if block in chosen]
         held[rows.start, columns.start].update(group for block in here for group in groups_of(block))
         if here:
             read = partial(_read_sum, tile, here, rows.stop - rows.start, columns.stop - columns.start)
@@ -73,7 +80,7 @@ def summed_tiles(
     return found
 
 
-def _read_sum(tile: Artifact, blocks: Sequence[str], height: int, width: int) -> FloatArray:
+def _read_sum(tile: HeldBlocks, blocks: Sequence[str], height: int, width: int) -> FloatArray:
     first: FloatArray = tile.array(blocks[0])[:height, :width]
     if len(blocks) == 1:
         return first
@@ -84,14 +91,12 @@ def _read_sum(tile: Artifact, blocks: Sequence[str], height: int, width: int) ->
     return block
 
 
-def kernel_blocks(tile: Artifact) -> list[str]:
+def kernel_blocks(tile: HeldBlocks) -> list[str]:
     """Return the names of the blocks that a tile holds, in the order of the store."""
     return [name for name in tile.names() if name != SCORES and not name.startswith(DIAGONAL)]
 
 
-def tile_places(
-    tiles: Sequence[Artifact], shape: tuple[int, int], rows_per_example: int
-) -> Iterator[tuple[Artifact, slice, slice]]:
+def tile_places(tiles: Sequence[T], shape: tuple[int, int], rows_per_example: int) -> Iterator[tuple[T, slice, slice]]:
     """Yield each tile with its rows and columns in a matrix; parts beyond `shape` are cut off."""
     for tile in tiles:
         rows, columns = (

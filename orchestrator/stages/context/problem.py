@@ -1,5 +1,6 @@
 """The regression problem of a solve stage: targets, initial outputs and metrics, as the kernel's rows need them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from finetune.data.targets import arrange, code_targets
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.base.parameters import WithProblem
 from orchestrator.stages.context.blocks import SCORES
+from orchestrator.stages.context.joined_tiles import HeldBlocks, joined
 from orchestrator.stages.context.work import Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Reads
@@ -135,11 +137,11 @@ def _read_problem(stage: Reads[WithProblem], work: Work) -> Problem:
     return problem_of(stage, dataset, initial("train", parameters.n_train), initial("eval", n_eval))
 
 
-def _with_scores(stage: Reads[WithProblem], work: Work, split: str) -> list[Artifact]:
+def _with_scores(stage: Reads[WithProblem], work: Work, split: str) -> Sequence[HeldBlocks]:
     """Return the artifacts with the initial outputs of a split, in order: captures, or the first column of tiles."""
     if split in stage.inputs:
         return work.inputs(stage, split)
-    tiles = work.inputs(stage, "tiles" if split == "train" else "eval_tiles")
+    tiles = joined(work.inputs(stage, "tiles" if split == "train" else "eval_tiles"))
     return [tile for tile in tiles if tile.facts["columns"][0] == 0]
 
 

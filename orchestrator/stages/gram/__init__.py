@@ -1,6 +1,6 @@
 """The kind `gram`: the tiles of all kernel blocks for one pair of shards."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +10,12 @@ from orchestrator.stages.base.parameters import KernelDevice
 from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.capture import CaptureParameters, captures
 from orchestrator.store.stage import Stage, StageCost, StageKind, Together
-from orchestrator.sweep.blocks import Block, atoms
+from orchestrator.sweep.blocks import Block
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
 
-MOST_BYTES = 10 * 10**9
-"""Most bytes of a seed's blocks of single groups, where `kernel.blocks` is auto."""
+Capture = Stage[CaptureParameters]
 
 
 @dataclass(frozen=True)
@@ -59,45 +58,33 @@ def plan(scope: SeedScope) -> None:
     train, evaluation = captures(scope, "train")[: sizes.dual_train_shards], captures(scope, "eval")
     if not train:
         return
+    for refinement, blocks in enumerate(scope.variant.refinements):
+        for number, panel in enumerate(place.panels(len(train))):
+            key = f"{scope.position}/{scope.seed}/{refinement}/{number}"
+            together = Together(key, place.panel_shards + 1) if place.resident else None
+            for left, right in _pairs(scope, panel, train, evaluation):
+                _tiles_of(scope, refinement).append(scope.add(tile(scope, left, right, blocks, together)))
+
+
+def _pairs(
+    scope: SeedScope, panel: range, train: Sequence[Capture], evaluation: Sequence[Capture]
+) -> Iterator[tuple[Capture, Capture]]:
+    """Yield the shards of the rows and of the columns of each tile of a panel."""
     symmetric = scope.variant.sweep.spec.kernel.kind != "asymmetric_sign"
-    blocks = kernel_blocks(scope.variant)
-    for number, panel in enumerate(place.panels(len(train))):
-        key = f"{scope.position}/{scope.seed}/{number}"
-        together = Together(key, place.panel_shards + 1) if place.resident else None
-        after = range(panel.stop, len(train))
-        for row in (*panel, *after) if symmetric else (*panel, *range(panel.start), *after):
-            for column in panel:
-                if column <= row or not symmetric:
-                    scope.add(tile(scope, train[row], train[column], blocks, together))
-        for left in evaluation:
-            for column in panel:
-                scope.add(tile(scope, left, train[column], blocks, together))
-
-
-def kernel_blocks(variant: "Variant") -> tuple[Block, ...]:
-    """Return the blocks that are stored: what `kernel.blocks` says, or groups while they stay small."""
-    section = variant.sweep.spec.kernel
-    groups = tuple((group,) for group in variant.sizes.dual_groups)
-    if section.blocks == "groups" or (section.blocks == "auto" and _block_bytes(variant) * len(groups) < MOST_BYTES):
-        return groups
-    sets = [each.groups for each in variant.layer_sets]
-    if section.additions:
-        # Each layer is added to sets that lack it, so that no block may span several.
-        layers = {group.layer for group in variant.survey.groups}
-        sets += [tuple(group.name for group in variant.survey.groups if group.layer == layer) for layer in layers]
-    return atoms(variant.sizes.dual_groups, ([g for g in each if g in variant.sizes.dual_groups] for each in sets))
-
-
-def _block_bytes(variant: "Variant") -> int:
-    """Return the bytes of one block of all tiles."""
-    M, M_eval = variant.sizes.kernel_rows(variant.sizes.n_train), variant.sizes.kernel_rows(variant.sizes.n_eval)
-    return 8 * (M * (M + 1) // 2 + M_eval * M)
+    after = range(panel.stop, len(train))
+    for row in (*panel, *after) if symmetric else (*panel, *range(panel.start), *after):
+        for column in panel:
+            if column <= row or not symmetric:
+                yield train[row], train[column]
+    for left in evaluation:
+        for column in panel:
+            yield left, train[column]
 
 
 def tile(
     scope: SeedScope,
-    left: Stage[CaptureParameters],
-    right: Stage[CaptureParameters],
+    left: Capture,
+    right: Capture,
     blocks: Sequence[Block],
     together: Together | None = None,
 ) -> Stage[GramParameters]:
@@ -118,22 +105,33 @@ def tile(
     return Stage(GRAM, parameters, {"left": (left.ref,), "right": (right.ref,)}, within, together)
 
 
-def _has_diagonal(left: Stage[CaptureParameters], right: Stage[CaptureParameters], kind: KernelKind) -> bool:
+def _has_diagonal(left: Capture, right: Capture, kind: KernelKind) -> bool:
     """Tell whether a tile holds K(x, x) of the examples of its rows: one tile does of each evaluation example."""
     return left.parameters.split == "eval" and right.parameters.start == 0 and kind != "asymmetric_sign"
 
 
 def tiles_between(
-    scope: SeedScope, left: Sequence[Stage[CaptureParameters]], right: Sequence[Stage[CaptureParameters]]
+    scope: SeedScope, left: Sequence[Capture], right: Sequence[Capture], refinements: Sequence[int]
 ) -> list[Stage[GramParameters]]:
-    """Return the tiles whose rows are of some shards, and whose columns of some others, row by row."""
+    """Return the tiles whose rows are of some shards, and whose columns of some others, row by row.
+
+    Those of each refinement, given by its position, follow those of the one before.
+    """
     rows, columns = ({stage.stage_id: number for number, stage in enumerate(shards)} for shards in (left, right))
-    found: dict[tuple[int, int], Stage[GramParameters]] = {}
-    for stage in scope.stages(GRAM):
-        row, column = rows.get(stage.inputs["left"][0][1]), columns.get(stage.inputs["right"][0][1])
-        if row is not None and column is not None:
-            found[row, column] = stage
-    return [found[place] for place in sorted(found)]
+    found: list[Stage[GramParameters]] = []
+    for refinement in refinements:
+        placed: dict[tuple[int, int], Stage[GramParameters]] = {}
+        for stage in _tiles_of(scope, refinement):
+            row, column = rows.get(stage.inputs["left"][0][1]), columns.get(stage.inputs["right"][0][1])
+            if row is not None and column is not None:
+                placed[row, column] = stage
+        found += (placed[place] for place in sorted(placed))
+    return found
+
+
+def _tiles_of(scope: SeedScope, refinement: int) -> list[Stage[GramParameters]]:
+    """Return the tiles of a refinement that were added to a seed so far, a list to add to."""
+    return scope.kept((GRAM.name, refinement), list)
 
 
 GRAM = StageKind(

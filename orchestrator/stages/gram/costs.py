@@ -5,7 +5,7 @@ from functools import cache
 from orchestrator.stages.gram import GramParameters
 from orchestrator.store.stage import Stage, StageCost
 from orchestrator.sweep import passes
-from orchestrator.sweep.sizes import workspace_bytes
+from orchestrator.sweep.sizes import Sizes, workspace_bytes
 from orchestrator.sweep.variant import Variant
 
 
@@ -13,8 +13,7 @@ def gram_cost(stage: Stage[GramParameters], variant: Variant) -> StageCost:
     """Return the cost of the products of two shards' rows, of all blocks, and of rows that are made for them."""
     sizes, p = variant.sizes, stage.parameters
     left, right = p.rows * sizes.rows_per_example, p.columns * sizes.rows_per_example
-    groups = {group for block in p.blocks for group in block}
-    parameters = sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
+    parameters = _parameters(p, sizes)
     kernel_rows = left // p.outputs_per_example
     written = 8 * len(p.blocks) * kernel_rows * (right // p.outputs_per_example + p.own_rows)
     read = 0 if stage.within else int(_rows_read(stage, variant, left, right) * parameters * sizes.row_bytes)
@@ -30,6 +29,12 @@ def gram_cost(stage: Stage[GramParameters], variant: Variant) -> StageCost:
     if stage.within and _makes_left_rows(stage, variant):
         return products + passes.rows(variant, p.rows)
     return products
+
+
+def _parameters(p: GramParameters, sizes: Sizes) -> int:
+    """Return the parameters of the groups of all blocks."""
+    groups = {group for block in p.blocks for group in block}
+    return sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
 
 
 def _makes_left_rows(stage: Stage[GramParameters], variant: Variant) -> bool:
@@ -81,7 +86,8 @@ def _memory(stage: Stage[GramParameters], variant: Variant) -> tuple[int, int]:
     sizes, device_bytes = variant.sizes, stage.parameters.kernel_device.device_bytes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
     most = stage.together.held if stage.together else len(stage.within)
-    resident = min(most, len(sizes.train_shards) + 1) * sizes.row_bytes_of(rows) + sizes.batch_bytes
+    of_a_shard = rows * _parameters(stage.parameters, sizes) * sizes.row_bytes
+    resident = min(most, len(sizes.train_shards) + 1) * of_a_shard + sizes.batch_bytes
     read = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
     if not stage.within and (held := _held(stage, variant)) > 2:
         kept = min(held, len(sizes.train_shards) + len(sizes.eval_shards)) * sizes.shard_bytes

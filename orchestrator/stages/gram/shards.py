@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.stages.capture import CaptureParameters
+from orchestrator.stages.capture import CaptureParameters, of_groups
 from orchestrator.stages.context.blocks import SCORES
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.gram import GramParameters
@@ -94,7 +94,7 @@ class HeldShards:
     Those that are not of a panel go before others: they were multiplied with all of it.
 
     Attributes:
-        held: the shards, by the identity of their capture.
+        held: the shards, by the identity of their capture; what is computed has the groups of the tiles alone.
         halvings: how often the batches were halved in which they were computed.
         largest: bytes of the largest shard that was read.
     """
@@ -109,7 +109,9 @@ class HeldShards:
             # Their bits are those of other batches, and provenance says by a tile's own halvings which it has.
             self.held.clear()
             self.halvings = work.halvings
-        captures = {each.stage_id: each for each in stage.within}
+        groups = frozenset(group for block in stage.parameters.blocks for group in block)
+        within = {each.stage_id: of_groups(each, groups) for each in stage.within}
+        captures = {each.stage_id: each for each in within.values()}
         artifacts = {stage.inputs[side][0][1]: work.input(stage, side) for side in SIDES if stage.together is None}
         needed = captures.keys() | artifacts.keys()
         most = self._most(stage, work, list(artifacts.values()))
@@ -120,7 +122,8 @@ class HeldShards:
             else:
                 self.held[missing] = StoredShard(artifacts[missing], kept={} if most > len(needed) else None)
         self._make_room(most, keep=needed)
-        left, right = (self._used(stage.inputs[side][0][1]) for side in SIDES)
+        ids = (stage.inputs[side][0][1] for side in SIDES)
+        left, right = (self._used(within[each].stage_id if each in within else each) for each in ids)
         right.in_panel = True
         return left, right
 

@@ -9,7 +9,7 @@ from ntk_dist.solvers.contributions import KeptContributions, dual_bases
 from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
 from orchestrator.stages.context.blocks import kernel_blocks, tile_places
-from orchestrator.store.artifacts import Artifact
+from orchestrator.stages.context.joined_tiles import HeldBlocks
 from orchestrator.sweep.blocks import blocks_within
 
 Blocks = Callable[[], Iterator[FloatArray]]
@@ -19,7 +19,7 @@ STRIP_ROWS = 128
 
 
 def dual_contributions(
-    groups: Sequence[str], kept: KeptPath | KeptKrylovPath, tiles: Sequence[Artifact], rows_per_example: int
+    groups: Sequence[str], kept: KeptPath | KeptKrylovPath, tiles: Sequence[HeldBlocks], rows_per_example: int
 ) -> KeptContributions:
     """Return what gives the contributions of the stored blocks within a layer set, in the order of the store.
 
@@ -92,6 +92,6 @@ def primal_contributions(
     return KeptContributions(np.array(forms)[:, None], np.array(products)[:, None])
 
 
-def contributing(groups: Sequence[str], tiles: Sequence[Artifact]) -> tuple[str, ...]:
+def contributing(groups: Sequence[str], tiles: Sequence[HeldBlocks]) -> tuple[str, ...]:
     """Return the names of the blocks whose contributions are kept; without tiles every group is one."""
     return blocks_within(groups, kernel_blocks(tiles[0])) if tiles else tuple(groups)

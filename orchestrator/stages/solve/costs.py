@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from orchestrator.stages.context.blocks import BLOCK_BYTES
-from orchestrator.stages.gram import kernel_blocks
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.further_costs import further_cost
 from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.store.stage import Stage, StageCost
-from orchestrator.sweep.blocks import block_name, blocks_within
+from orchestrator.sweep.blocks import blocks_within
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.variant import Variant
@@ -98,7 +97,7 @@ def _read_bytes(stage: Stage[SolveParameters], variant: Variant, layer_set: Laye
         rows = (n_train + sizes.n_eval) * sizes.rows_per_example
         return rows * layer_set.n_parameters * sizes.row_bytes
     M, M_eval = sizes.kernel_rows(n_train), sizes.kernel_rows(sizes.n_eval)
-    blocks = blocks_within(layer_set.groups, [block_name(each) for each in kernel_blocks(variant)])
+    blocks = blocks_within(layer_set.groups, variant.blocks)
     return 8 * len(blocks) * (M * (M + 1) // 2 + M_eval * M)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.blocks import tile_places
-from orchestrator.store.artifacts import Artifact
+from orchestrator.stages.context.joined_tiles import HeldBlocks
 
 STRIP_ROWS = 64
 """Rows of a strip: few enough to leave little of the other triangle, and many enough to add them up fast."""
@@ -24,7 +24,7 @@ class Cut:
         strips: whether only the strips of `parts` are summed, because the tile is its own transpose.
     """
 
-    tile: Artifact
+    tile: HeldBlocks
     rows: slice
     columns: slice
     strips: bool
@@ -53,7 +53,7 @@ class Cut:
 
 
 def cut_tiles(
-    tiles: Sequence[Artifact], shape: tuple[int, int], rows_per_example: int, *, symmetric: bool
+    tiles: Sequence[HeldBlocks], shape: tuple[int, int], rows_per_example: int, *, symmetric: bool
 ) -> list[Cut]:
     """Return each tile with its place in a matrix; parts beyond its shape are cut off.
 

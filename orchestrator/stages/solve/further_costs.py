@@ -1,11 +1,10 @@
 """Costs of contributions and of trajectories, beside those of the decomposition that gives them."""
 
-from orchestrator.stages.gram import kernel_blocks
 from orchestrator.stages.solve import FlowParameters, SolveParameters
 from orchestrator.stages.solve.flow_memory import TRAINED_BY, lambda_bytes, lambdas_at_once
 from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.store.stage import Stage, StageCost
-from orchestrator.sweep.blocks import block_name, blocks_within
+from orchestrator.sweep.blocks import blocks_within
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.variant import Variant
 
@@ -39,7 +38,7 @@ def _contributions(variant: Variant, layer_set: LayerSet, size: SolveSize, bases
         read = size.rows_per_example * (M // size.rows_per_example) * layer_set.n_parameters * sizes.row_bytes
         flops = 2.0 * m * (p * p + M * p) + 2.0 * m * m * (M * groups + p)
         return StageCost(product_flops=flops, read_bytes=read, written_bytes=16 * groups * m * m, memory_bytes=arrays)
-    blocks = len(blocks_within(layer_set.groups, [block_name(each) for each in kernel_blocks(variant)]))
+    blocks = len(blocks_within(layer_set.groups, variant.blocks))
     kept = 8 * blocks * t * m * m
     # A block is read where the decomposition was; beside it are the vectors and their products.
     return StageCost(

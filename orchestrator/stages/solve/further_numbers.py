@@ -10,11 +10,11 @@ from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.primal import PrimalDecomposition
+from orchestrator.stages.context.joined_tiles import HeldBlocks
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import FlowParameters, SolveParameters
 from orchestrator.stages.solve.contributions import contributing, dual_contributions, primal_contributions
 from orchestrator.stages.solve.flow import Followed, flow_numbers, flow_strengths
-from orchestrator.store.artifacts import Artifact
 
 Blocks = Callable[[], Iterator[FloatArray]]
 
@@ -33,7 +33,7 @@ class FurtherNumbers:
         self,
         parameters: SolveParameters,
         problem: Problem,
-        tiles: Sequence[Artifact],
+        tiles: Sequence[HeldBlocks],
         features: Callable[[Sequence[str]], tuple[Blocks, Blocks]],
     ) -> None:
         self._parameters, self._problem, self._tiles, self._features = parameters, problem, tiles, features

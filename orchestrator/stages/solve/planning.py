@@ -18,6 +18,7 @@ from orchestrator.stages.solve.kept_solves import KeptSolves
 from orchestrator.store.stage import Inputs, Stage, as_json
 from orchestrator.sweep.error_estimates import ESTIMATES, missing_estimates
 from orchestrator.sweep.layer_sets import LayerSet
+from orchestrator.sweep.refinements import refinements_of
 
 MANY_LAYER_SETS = 1024
 """Number of layer sets beyond which one solve stage serves several, which limits the number of files."""
@@ -36,10 +37,9 @@ def plan_solves(scope: SeedScope) -> None:
         problem_id = identity(as_json(problem))
         for method in METHODS:
             chosen = [each for each in variant.layer_sets if variant.sizes.method(each, n_train) == method]
-            inputs = _inputs(scope, method, n_train) if chosen else {}
             for start in range(0, len(chosen), batch):
                 part = tuple(chosen[start : start + batch])
-                stage = Stage(SOLVE, _parameters(scope, problem, method, part), inputs)
+                stage = Stage(SOLVE, _parameters(scope, problem, method, part), _inputs(scope, method, n_train, part))
                 planning.fill(Solve(
                     stage=kept.instead_of(stage) if kept else stage,
                     variant=scope.position,
@@ -55,15 +55,24 @@ def _kept_solves(planning: Planning) -> KeptSolves | None:
     return KeptSolves(planning.store) if planning.store else None
 
 
-def _inputs(scope: SeedScope, method: Method, n_train: int) -> Inputs:
+def _inputs(scope: SeedScope, method: Method, n_train: int, layer_sets: Sequence[LayerSet]) -> Inputs:
+    """Return the inputs of a stage, the same object for all that read the same."""
+    found = scope.variant.refinements
+    used = {number for each in layer_sets for number in refinements_of(each.groups, found)} if method == "dual" else ()
+    refinements = tuple(sorted(used))
+    key = SOLVE.name, method, n_train, refinements
+    return scope.kept(key, lambda: _inputs_of(scope, method, n_train, refinements))
+
+
+def _inputs_of(scope: SeedScope, method: Method, n_train: int, refinements: Sequence[int]) -> Inputs:
     train, evaluation = captures(scope, "train")[: scope.variant.sizes.shards_of(n_train)], captures(scope, "eval")
     inputs = scope.inputs(n_train, DATASET, PRECISION)
     left_out = _left_out(scope)
     if left_out and (method == "primal" or scope.variant.sweep.spec.kernel.decomposition == "full"):
         inputs["left_out"] = (left_out.ref,)
     if method == "dual":
-        inputs["tiles"] = refs(tiles_between(scope, train, train))
-        inputs["eval_tiles"] = refs(tiles_between(scope, evaluation, train))
+        inputs["tiles"] = refs(tiles_between(scope, train, train, refinements))
+        inputs["eval_tiles"] = refs(tiles_between(scope, evaluation, train, refinements))
     else:
         inputs |= {"train": refs(train), "eval": refs(evaluation)}
     return inputs

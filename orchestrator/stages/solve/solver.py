@@ -10,6 +10,7 @@ from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.primal import PrimalDecomposition
 from orchestrator.stages.context.blocks import BLOCK_BYTES, feature_blocks
+from orchestrator.stages.context.joined_tiles import joined
 from orchestrator.stages.context.problem import Problem, load_problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
@@ -56,8 +57,8 @@ class Solver:
         dual = stage.parameters.method == "dual"
         self.train = [] if dual else work.inputs(stage, "train")
         self.eval = [] if dual else work.inputs(stage, "eval")
-        self.tiles = work.inputs(stage, "tiles") if dual else []
-        self.eval_tiles = work.inputs(stage, "eval_tiles") if dual else []
+        self.tiles = joined(work.inputs(stage, "tiles")) if dual else []
+        self.eval_tiles = joined(work.inputs(stage, "eval_tiles")) if dual else []
         self.shares: dict[str, float] = {}
         self.decomposer, self.eigh = decomposers_of(stage, work)
         self._blocks = StoredBlocks(stage, work, self.problem, decomposes_ahead=self.eigh is not None)

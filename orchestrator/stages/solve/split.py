@@ -14,7 +14,7 @@ from scipy.linalg import blas
 from ntk_dist.arrays import FloatArray
 from ntk_dist.kernel.tile_operator import TileOperator
 from orchestrator.stages.context.blocks import tile_places
-from orchestrator.store.artifacts import Artifact
+from orchestrator.stages.context.joined_tiles import HeldBlocks
 from orchestrator.sweep.layer_sets import HEAD
 
 Blocks = Callable[[], Iterator[FloatArray]]
@@ -41,8 +41,8 @@ def dual_shares(
     evaluation: FloatArray,
     residual: FloatArray,
     *,
-    tiles: Sequence[Artifact],
-    eval_tiles: Sequence[Artifact],
+    tiles: Sequence[HeldBlocks],
+    eval_tiles: Sequence[HeldBlocks],
     rows_per_example: int,
     symmetric: bool,
 ) -> dict[str, float]:

@@ -7,12 +7,12 @@ import numpy as np
 
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.blocks import DIAGONAL, kernel_blocks
+from orchestrator.stages.context.joined_tiles import HeldBlocks, joined
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.memory import SolveSize
 from orchestrator.stages.solve.sums import KernelSums, summation_order
-from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.blocks import blocks_within
 
@@ -40,7 +40,7 @@ class StoredBlocks:
 
     def rows(self, groups: Sequence[str], *, borrowed: bool) -> FloatArray:
         """Return K(eval, train), (M_eval, M), `borrowed` as in `KernelSums.rows`."""
-        tiles, problem = self._work.inputs(self._stage, "eval_tiles"), self._problem
+        tiles, problem = joined(self._work.inputs(self._stage, "eval_tiles")), self._problem
         order, shape = summation_order(groups, kernel_blocks(self._tiles[0])), (problem.eval_size, problem.size)
         return self._sums.rows(tiles, order, shape, problem.rows_per_example, borrowed=borrowed)
 
@@ -48,7 +48,8 @@ class StoredBlocks:
         """Return K(x, x) of the evaluation rows x, (M_eval,); None where the kernel is not symmetric."""
         if not self._symmetric:
             return None
-        firsts = [tile for tile in self._work.inputs(self._stage, "eval_tiles") if tile.facts["columns"][0] == 0]
+        tiles = joined(self._work.inputs(self._stage, "eval_tiles"))
+        firsts = [tile for tile in tiles if tile.facts["columns"][0] == 0]
         found = []
         for tile in firsts:
             names = [DIAGONAL + block for block in blocks_within(groups, kernel_blocks(tile))]
@@ -73,8 +74,8 @@ class StoredBlocks:
         return 0 if self._work.halvings else max(0, self._work.sweep.spec.compute.memory_budget - needed)
 
     @property
-    def _tiles(self) -> list[Artifact]:
-        return self._work.inputs(self._stage, "tiles")
+    def _tiles(self) -> list[HeldBlocks]:
+        return joined(self._work.inputs(self._stage, "tiles"))
 
     @property
     def _sums(self) -> KernelSums:

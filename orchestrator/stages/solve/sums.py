@@ -6,8 +6,8 @@ from itertools import groupby
 import numpy as np
 
 from ntk_dist.arrays import FloatArray
+from orchestrator.stages.context.joined_tiles import HeldBlocks
 from orchestrator.stages.solve.cuts import Cut, cut_tiles
-from orchestrator.store.artifacts import Artifact
 from orchestrator.sweep.blocks import blocks_within, groups_of, lacking
 from orchestrator.sweep.layer_sets import HEAD
 
@@ -72,7 +72,7 @@ class KernelSums:
         self._make_room(0)
 
     def square(
-        self, tiles: Sequence[Artifact], terms: tuple[Term, ...], size: int, rows_per_example: int, *, symmetric: bool
+        self, tiles: Sequence[HeldBlocks], terms: tuple[Term, ...], size: int, rows_per_example: int, *, symmetric: bool
     ) -> FloatArray:
         """Return the sum of blocks K(train, train), (M, M), in Fortran order, to be overwritten.
 
@@ -96,7 +96,7 @@ class KernelSums:
 
     def rows(
         self,
-        tiles: Sequence[Artifact],
+        tiles: Sequence[HeldBlocks],
         terms: tuple[Term, ...],
         shape: tuple[int, int],
         rows_per_example: int,

@@ -115,3 +115,22 @@ def test_labels_are_written_as_yaml_reads_them():
     node = compose(written(labels))
     assert node is not None
     assert node.value == dict(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "mapped", "names"),
+    [
+        (["1", 0, 1.0, 0], (("1", 1), ("0", 0)), 0),
+        ([1, 0], (("1", 0), ("0", 1)), 2),
+        ([1, 0, 1], (("0", 0), ("1", 1), ("2", 2)), 3),
+        ([1, 0, None], (("0", 0), ("1", 1), ("", None)), 3),
+    ],
+)
+def test_a_map_of_all_classes_to_themselves_is_no_map(tmp_path: Path, labels: list[Any], mapped: Labels, names: int):
+    found = examples(tmp_path, labels, mapped)
+    assert len(found.labels) == names
+    if not names:
+        plain = examples(tmp_path, labels)
+        assert plain.labels == found.labels
+        assert plain.train.labels.tolist() == found.train.labels.tolist()
+        assert plain.n_outputs == found.n_outputs

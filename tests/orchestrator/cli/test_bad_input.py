@@ -216,7 +216,7 @@ def test_a_split_that_does_not_exist(make: Make):
 
 def test_too_few_examples(make: Make):
     message = refused(make({"grid.n_train": [35]}))
-    assert "grid.n_train 35 and task.n_eval 6 are asked for, 40 usable are there; ask for fewer" in message
+    assert "grid.n_train 35 and task.n_eval 6 need more than the 40 that can be used; lower one of them" in message
 
 
 def test_a_margin_of_three_classes(make: Make):
@@ -228,7 +228,7 @@ def test_a_training_set_that_cannot_be_balanced(make: Make):
     message = refused(make({"task.sampling": "balanced", "grid.n_train": [11]}))
     assert "grid.n_train: balanced sampling takes as many examples of each of the 2 classes" in message
     message = refused(make({"task.sampling": "balanced"}, label=[0] * 37 + [1] * 3))
-    assert "too few examples of class 1: task.sampling: balanced and grid.n_train 10 ask for 5, 3 are there" in message
+    assert "too few examples of class 1: task.sampling: balanced and grid.n_train 10 need 5, and there are 3" in message
 
 
 def test_a_class_that_evaluation_leaves_too_small_is_told_by_the_stage(make: Make):

@@ -91,7 +91,7 @@ def test_init_writes_a_spec_that_plan_explains(tmp_path: Path, monkeypatch: pyte
     planned = ntksweep("plan", "my-sweep.yaml")
     assert planned.status == 2
     assert "there is nothing at" in planned.errors
-    assert "paths start from the spec's folder" in planned.errors
+    assert "paths are relative to the folder of the spec" in planned.errors
 
 
 @pytest.mark.parametrize(("file", "name"), [("my sweep.yaml", "my-sweep"), ("größe.yaml", "gr-e"), ("ü.yaml", "sweep")])

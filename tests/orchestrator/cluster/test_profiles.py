@@ -85,7 +85,7 @@ def test_every_fault_of_a_profile_is_told_at_once(tmp_path: Path):
 
 def test_a_key_that_stands_twice_is_an_error_with_its_line(tmp_path: Path):
     text = "memory: 4GB\ntime_limit: 1h\nmemory: 8GB\n"
-    assert fault(tmp_path, text) == f"{tmp_path}/mine.yaml: line 3: the key `memory` stands twice; remove one"
+    assert fault(tmp_path, text) == f"{tmp_path}/mine.yaml: line 3: the key `memory` is written twice; remove one"
 
 
 @pytest.mark.parametrize(

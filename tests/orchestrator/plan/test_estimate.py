@@ -1,6 +1,7 @@
 """Costs are estimated before a sweep runs; a sweep that cannot fit is refused, with changes that would make it fit."""
 
 import json
+import re
 import shutil
 from collections import namedtuple
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from orchestrator.plan.estimate import Cost, costs, refuse_what_cannot_fit
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.probe import probed_speeds
 from orchestrator.plan.speeds import speeds_of
+from orchestrator.plan.starting import LIBRARIES, WORKERS_UP, starting
 from orchestrator.spec import read_spec
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.stages.capture import CAPTURE
@@ -282,3 +284,36 @@ def test_bytes_are_written_with_a_unit(count: float):
 )
 def test_times_are_written_with_a_unit(seconds: float, text: str):
     assert human_seconds(seconds) == text
+
+
+# --- starting
+
+
+def test_the_time_to_start_is_a_usual_one_until_a_run_has_taken_it(tmp_path: Path, tiny_model: Path):
+    path = make_sweep(tmp_path, model=tiny_model)
+    before = ntksweep("plan", path, "--json")
+    assert json.loads(before.output)["starting"] == {"workers_up": 0.0, "libraries": LIBRARIES, "measured": False}
+    run_spec(path)
+    folder = ResultsFolder(read_spec(path).folder)
+    assert json.loads(ntksweep("plan", path, "--json").output)["starting"] is None  # there is nothing to start for
+    ran = [json.loads(line) for each in folder.journals.glob("*.jsonl") for line in each.read_text().splitlines()]
+    (began,) = [event["time"] for event in ran if event["event"] == "run" and event["phase"] == "began"]
+    loaded = {
+        "time": began + 0.001,
+        "event": "finished",
+        "kind": "dataset",
+        "stage": "",
+        "seconds": 0,
+        "loading": 0.001,
+    }
+    (folder.journals / "worker.jsonl").write_text(json.dumps(loaded) + "\n")
+    make_sweep(tmp_path, {"grid.seeds": [0, 1]}, model=tiny_model)
+    answer = ntksweep("plan", path)
+    assert re.search(r"^starting +- .* [\d.]+ s$", answer.output, re.MULTILINE), answer.output
+    assert re.search(r"^about [\d.]+ s on 1 worker, [\d.]+ s of it for (starting|loading)", answer.output, re.MULTILINE)
+
+
+def test_ray_is_part_of_the_time_to_start(tmp_path: Path):
+    found = starting(plan_of({"compute.executor": "ray"}), ResultsFolder(tmp_path))
+    assert found is not None
+    assert found.seconds == WORKERS_UP["ray"] + LIBRARIES

@@ -260,7 +260,7 @@ def test_too_few_examples_are_told_with_how_many_there_are(pool: int, shared: bo
     if fits:
         plan_of(survey=survey)
         return
-    with pytest.raises(SpecError, match=rf"n_train 10 and task.n_eval 6 are asked for, {pool} .*usable are there; ask"):
+    with pytest.raises(SpecError, match=rf"n_train 10 and task.n_eval 6 need more than the {pool} .*; lower"):
         plan_of(survey=survey)
 
 
@@ -280,7 +280,7 @@ def test_a_class_with_too_few_examples_is_told_before_anything_runs():
     skewed = replace(survey_of(), class_sizes=(90, 4))
     plan_of({"task.sampling": "balanced", "grid.n_train": [8]}, survey=skewed)
     plan_of({"grid.n_train": [10]}, survey=skewed)
-    with pytest.raises(SpecError, match=r"too few examples of class 1: .*n_train 10 ask for 5, 4 are there"):
+    with pytest.raises(SpecError, match=r"too few examples of class 1: .*n_train 10 need 5, and there are 4"):
         plan_of({"task.sampling": "balanced", "grid.n_train": [8, 10]}, survey=skewed)
 
 

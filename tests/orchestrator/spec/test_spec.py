@@ -157,10 +157,10 @@ def test_every_fault_of_a_spec_is_told_at_once():
 
 def test_a_key_that_stands_twice_is_an_error_with_its_line():
     text = "name: a\n" + text_of({})
-    with pytest.raises(SpecError, match=r"my.yaml: line 2: the key `name` stands twice"):
+    with pytest.raises(SpecError, match=r"my.yaml: line 2: the key `name` is written twice"):
         parse_spec(text, name="my.yaml")
     nested = text_of({}).replace("  n_eval: 6\n", "  n_eval: 6\n  n_eval: 7\n")
-    with pytest.raises(SpecError, match="the key `n_eval` stands twice"):
+    with pytest.raises(SpecError, match="the key `n_eval` is written twice"):
         parse_spec(nested)
 
 
@@ -265,7 +265,7 @@ def test_sizes_must_be_positive(key: str):
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up", "-x", "my sweep", "größe"])
 def test_a_name_that_is_no_folder_name_is_refused(name: str):
-    assert "a name has letters, digits, - _ and . only" in fault({"name": name})
+    assert "use only letters, digits, - _ and . in a name" in fault({"name": name})
 
 
 # --- rules that tie keys together
@@ -296,8 +296,8 @@ WORDS_HEAD = {"kind": "label_words", "words": ["bad", "good"], "in_kernel": Fals
         ({"head.kind": "logistic", "task.kind": "regression"}, "use ridge for regression"),
         ({"head": WORDS_HEAD, "task.kind": "regression"}, "label_words needs a classification task"),
         ({"head": WORDS_HEAD | {"in_kernel": True}}, "set `in_kernel: false`"),
-        ({"head": WORDS_HEAD | {"words": []}}, "needs one word a class"),
-        ({"head.words": ["bad", "good"]}, "words belong to `kind: label_words`"),
+        ({"head": WORDS_HEAD | {"words": []}}, "needs one word for each class"),
+        ({"head.words": ["bad", "good"]}, "`words` is only for `kind: label_words`"),
         ({"task.sign_cut": 0.5, "task.kind": "regression"}, "sign_cut makes classes of ratings"),
         ({"task.sign_cut": 0.5, "task.classes": 3}, "sign_cut makes exactly two classes"),
         ({"task.classes": 2, "task.kind": "regression"}, "classes belongs to classification"),
@@ -334,10 +334,10 @@ def test_keys_that_do_go_together_are_accepted(changes: dict[str, Any]):
 def test_seeds_that_would_all_compute_the_same_are_refused():
     fixed = {"grid.seeds": [0, 1], "task.sample_seed": 0, "adapter.seed": 0}
     assert spec_of(fixed).grid.seeds == (0, 1), "the head still follows the seeds"
-    with pytest.raises(ValidationError, match="every seed would compute the same"):
+    with pytest.raises(ValidationError, match="every seed would give the same numbers"):
         spec_of(fixed | {"head.seed": 0})
     as_they_stand = {"grid.seeds": [0, 1], "task.sampling": "first", "adapter.seed": 0, "head.seed": 0}
-    with pytest.raises(ValidationError, match="every seed would compute the same"):
+    with pytest.raises(ValidationError, match="every seed would give the same numbers"):
         spec_of(as_they_stand)
 
 

@@ -83,7 +83,7 @@ def test_what_is_written_reads_back_as_it_was(value: Any):
         ("a: !!bool maybe", "leave the tag out"),
         ("a: !!set {x}", "the tag `!!set` means nothing here"),
         ("a: !!python/name:os.system x", "means nothing here"),
-        ("a: 1\nb: 2\na: 3", "line 3: the key `a` stands twice"),
+        ("a: 1\nb: 2\na: 3", "line 3: the key `a` is written twice"),
         ("a:\n\tb: 1", "line 2, column 1: a tab stands"),
         ("a: \x07", "line 1, column 4: the character U+0007"),
         ("a: *x", "line 1: `*x` stands for what `&x` marks"),
@@ -146,15 +146,15 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path):
          'quotes, as "true"'),
         ("task.text", "1900", 'YAML reads `1900` as a number, and this is a text: write it in quotes, as "1900"'),
         ("task.text", "null", "YAML reads `null` as nothing"),
-        ("task.text", "", "nothing stands here; give a text"),
-        ("task.text", "[a]", "a list cannot stand here; give a text"),
+        ("task.text", "", "there is no value here; give a text"),
+        ("task.text", "[a]", "a list cannot be used here; give a text"),
         ("adapter.rank", "true", "`true` is a logical value to YAML; give a number"),
         ("adapter.rank", "eight", "`eight` is not a whole number"),
         ("adapter.rank", "8.5", "`8.5` is not a whole number"),
         ("head.in_kernel", "maybe", "`maybe` is not true or false"),
-        ("adapter", "3", "`3` cannot stand here; give keys of its own"),
-        ("head.words", "good", "`good` cannot stand here; give a list, as in [a, b]"),
-        ("compute.memory_budget", "lots", "`lots` is no size; write the number and the unit, as in 64GB"),
+        ("adapter", "3", "`3` cannot be used here; give keys of its own"),
+        ("head.words", "good", "`good` cannot be used here; give a list, as in [a, b]"),
+        ("compute.memory_budget", "lots", "`lots` is not a size; write the number and the unit, as in 64GB"),
     ],
 )  # fmt: skip
 def test_a_value_of_another_kind_says_what_yaml_read_and_what_to_write(key: str, written: str, said: str):
@@ -220,7 +220,7 @@ def test_a_key_in_the_wrong_place_is_told_where_it_belongs_on_one_line(tree: dic
 
 
 WRITTEN = {
-    "a tag in a word": ("name: tiny", "name: ti!!int _ny", "a name has letters"),
+    "a tag in a word": ("name: tiny", "name: ti!!int _ny", "use only letters"),
     "a tag on a text": ("kind: classification", 'kind: !!int "x"', "line 7: `x` is not what its tag `!!int` says"),
     "a tag on nothing": ("rank: 2", 'rank: !!float ""', "nothing stands behind the tag `!!float`"),
     "no such date": ("dtype: float64", "dtype: 2001-02-30", "line 4, model.dtype: `2001-02-30` is not one of float32"),
@@ -230,10 +230,10 @@ WRITTEN = {
     "a text between keys": ("model:", '"\\UFFFFFFFF"e\nmodel:', "line 2: an escape with \\U names no character"),
     "a brace in a word": ("path: model", "path: mo}del", None),
     "a character without a face": ("path: model", 'path: "\\x00"', "line 3: a text holds U+0000"),
-    "a plus": ("name: tiny", "name: +", "a name has letters"),
+    "a plus": ("name: tiny", "name: +", "use only letters"),
     "brackets": ("target_modules:", f"target_modules: {'[' * 1000}", "more than 30 deep"),
     "a list that ends early": ("path: model", "path: [model", "not YAML"),
-    "a comment for a value": ("rank: 2", "rank: #2", "nothing stands here; give a whole number"),
+    "a comment for a value": ("rank: 2", "rank: #2", "there is no value here; give a whole number"),
 }  # fmt: skip
 
 

@@ -298,7 +298,7 @@ def test_a_plan_tells_the_least_that_must_fit_and_that_more_is_chosen(tmp_path: 
     auto = {"compute.batch_tokens": "auto"}
     assert model_memory(spec_of(auto), survey_of()) == model_memory(spec_of({"compute.batch_tokens": 16}), survey_of())
     notes = fitting_notes(sweep_of(auto), survey_of(), Device(10**9, "GPU"))
-    assert "of activations for 16 tokens (larger batches are chosen to fit) a process takes" in notes[1]
+    assert "of activations for 16 tokens (larger batches are chosen to fit), a process takes" in notes[1]
     (cost,) = [cost for cost in costs(plan_of(auto), ResultsFolder(tmp_path), SPEEDS) if cost.kind == "batches"]
     assert (cost.stages, cost.missing) == (1, 1)
     assert cost.flops > 0

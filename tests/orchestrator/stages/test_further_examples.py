@@ -92,7 +92,7 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], said: str):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"finetune": TRAINING | {"n_train": 45}}, "finetune.n_train 45 are asked for beside 6 .*50 usable"),
+        ({"finetune": TRAINING | {"n_train": 45}}, "finetune.n_train 45 and task.n_eval 6 need more than the 50 "),
         ({"finetune": LARGER | {"linearization": "rows"}}, "linearization: rows needs .*22.*products"),
         (
             {"finetune": LARGER, "sharding.group_size": 2, "model.dtype": "float32"},

@@ -282,7 +282,7 @@ def test_only_the_layers_below_the_lowest_trained_one_are_frozen():
             {},
             "gradient_accumulation_steps belongs to sgd and adamw",
         ),
-        ({"momentum": 0.9}, {}, "momentum belongs to `optimizer: sgd`"),
+        ({"momentum": 0.9}, {}, "`momentum` is only for `optimizer: sgd`"),
         ({"learning_rate": 0}, {}, "greater than 0"),
         ({"optim": "sgd"}, {}, "finetune.optim"),
     ],

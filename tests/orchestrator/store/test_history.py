@@ -75,3 +75,31 @@ def test_a_line_cut_short_and_events_of_the_run_do_no_harm(tmp_path: Path):
     run = '{"time":1.0,"event":"run","phase":"began"}\n{"time":1.0,"event":"damaged","kind":"gram","stage":"b"}\n'
     (tmp_path / "host-1.jsonl").write_text(line[:30] + "\n" + run + line)
     assert means(looked(History(tmp_path))) == {"solve": 2.0}
+
+
+def _run(time: float, executor: str) -> str:
+    return f'{{"time":{time},"event":"run","phase":"began","executor":"{executor}"}}\n'
+
+
+def _loaded(time: float, seconds: float) -> str:
+    """A stage of half a second before which a worker has loaded libraries until some time."""
+    return f'{{"time":{time + 0.5},"event":"finished","kind":"a","stage":"a","seconds":0.5,"loading":{seconds}}}\n'
+
+
+def test_a_start_is_that_of_the_last_run_by_the_same_executor(tmp_path: Path):
+    (tmp_path / "driver.jsonl").write_text(_run(100, "ray") + _run(200, "ray") + _run(300, "inline") + _run(400, "ray"))
+    (tmp_path / "early.jsonl").write_text(_loaded(130, 2))
+    # Two workers, up after 7 and 8 s; the first loads in two pieces, and the mean is that of workers.
+    (tmp_path / "one.jsonl").write_text(_loaded(211, 4) + _loaded(213, 1))
+    (tmp_path / "two.jsonl").write_text(_loaded(211, 3))
+    (tmp_path / "inline.jsonl").write_text(_loaded(306, 5.5))
+    history = looked(History(tmp_path))
+    assert history.starting("ray") == (7.0, 4.0)  # none of the last one's workers has loaded anything
+    assert history.starting("inline") == (0.5, 5.5)
+
+
+def test_a_start_of_which_no_worker_says_anything_is_unknown(tmp_path: Path):
+    (tmp_path / "driver.jsonl").write_text(_run(100, "ray") + '{"time":200,"event":"run","phase":"began"}\n')
+    (tmp_path / "worker.jsonl").write_text(_loaded(203, 1))
+    assert looked(History(tmp_path)).starting("ray") is None
+    assert looked(History(tmp_path)).starting("inline") is None

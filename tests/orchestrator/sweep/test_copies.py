@@ -50,4 +50,4 @@ def test_copies_among_evaluation_examples_are_counted_and_kept_apart(tmp_path: P
     cells = results_of(apart).cells.to_pandas()
     assert (cells[["eval_in_train", "repeats_in_train"]] == 0).all(axis=None)
     answer = ntksweep("plan", spec_with_copies(tmp_path / "few", tiny_model, distinct_texts=True))
-    assert "grid.n_train 20 and task.n_eval 6 are asked for, 24 usable are there" in answer.errors
+    assert "grid.n_train 20 and task.n_eval 6 need more than the 24 that can be used" in answer.errors

@@ -11,6 +11,7 @@ import yaml
 
 from orchestrator.errors import ChangedError, ResultsError, SourceError, SweepError
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep.blocks_asked import BlocksAsked
 from orchestrator.sweep.differences import differences
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.on_change import OnChange
@@ -71,7 +72,7 @@ def test_a_sweep_is_read_back_as_it_was_written(tmp_path: Path):
     sweep = sweep_of({"task.template": "größe: {text}", "results.folder": "somewhere"})
     folder = ResultsFolder(tmp_path / "results")
     folder.write(sweep)
-    assert folder.stored() == replace(sweep, drawn_before=(10,))
+    assert folder.stored() == replace(sweep, drawn_before=(10,), blocks_asked=(BlocksAsked.by(sweep.spec),))
     written = folder.spec_path.stat().st_mtime_ns
     folder.write(sweep)
     assert folder.spec_path.stat().st_mtime_ns == written
@@ -336,6 +337,22 @@ def test_labels_that_are_written_out_as_they_were_found_are_the_same_sweep(tmp_p
         write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": written})
         assert run_spec(path).was_finished
     for other in ({"good": 0, "bad": 1}, {"bad": 0, "good": 1, "fair": 1}):
+        write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": other})
+        with pytest.raises(ChangedError, match="labels"):
+            run_spec(path)
+
+
+def test_whole_numbers_that_are_mapped_to_themselves_are_the_same_sweep(tmp_path: Path, tiny_model: Path):
+    write_data(tmp_path / "data.parquet", label=[n % 2 for n in range(40)])
+    path = write_spec(tmp_path, {"model.path": str(tiny_model)})
+    first = run_spec(path)
+    assert first.report.computed
+    for written in ({0: 0, 1: 1}, {"1": 1, "0": 0}, None):
+        write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": written})
+        again = run_spec(path)
+        assert again.was_finished
+        assert again.plan.plan_id == first.plan.plan_id
+    for other in ({0: 1, 1: 0}, {0: 0, 1: 1, 2: 2}):
         write_spec(tmp_path, {"model.path": str(tiny_model), "task.labels": other})
         with pytest.raises(ChangedError, match="labels"):
             run_spec(path)

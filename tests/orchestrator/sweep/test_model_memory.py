@@ -82,6 +82,6 @@ def test_a_plan_says_what_each_process_holds():
         "the model has 16.0 GB in bfloat16; each of 4 processes of a group keeps 4.0 GB of it, and has 1.0 GB more "
         "while the largest layer computes"
     )
-    assert takes == "with about 8.2 GB of activations for 2048 tokens a process takes 13.2 GB of 80.0 GB (GPU)"
+    assert takes == "with about 8.2 GB of activations for 2048 tokens, a process takes 13.2 GB of 80.0 GB (GPU)"
     assert "too much, if the estimate holds" in fitting_notes(sweep, facts, Device(8 * GB, "GPU"))[1]
     assert "compute.device_memory says" in fitting_notes(sweep, facts, None)[1]

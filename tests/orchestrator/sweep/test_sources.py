@@ -157,7 +157,7 @@ def test_a_link_is_what_it_points_to(place: Path):
     ids=str,
 )
 def test_a_missing_model_folder_is_told_with_where_it_was_looked_for(place: Path, changes: dict[str, Any]):
-    with pytest.raises(SourceError, match=r"there is nothing at /.*; paths start from the spec's folder"):
+    with pytest.raises(SourceError, match=r"there is nothing at /.*; paths are relative to the folder of the spec"):
         find_sources(spec_of(changes), place)
 
 
@@ -210,7 +210,7 @@ def test_a_file_that_may_not_be_read_is_told(place: Path, monkeypatch: pytest.Mo
 )
 def test_an_id_that_the_hub_cannot_be_asked_for_says_what_to_do(place: Path, changes: dict[str, str], kind: str):
     name = next(iter(changes.values()))
-    expected = rf"there is no local path `{name}`, and the hub could not be asked for the {kind}.*give a folder, or run"
+    expected = rf"there is no local path `{name}`, the hub could not be asked for a {kind}.*give a folder, or run"
     with pytest.raises(SourceError, match=expected):
         find_sources(spec_of(changes), place)
 

@@ -1,0 +1,110 @@
+"""Which kernel blocks are stored: those of the first layer sets, and for sets that join later those that were lacking.
+
+A layer set that joins a sweep whose blocks are atoms may cut some of them. These stay, and so does what was computed of
+them; the groups that the set lacks, and no others, are multiplied again, into blocks of the atoms of all sets so far. A
+kernel is the sum of the largest stored blocks within its layer set. As every block is the union of later atoms, two
+blocks are disjoint or one lies within the other, and that sum is the same in whatever order blocks are found.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.sweep.blocks import Block, atoms, block_name, blocks_within, lacking
+from orchestrator.sweep.layer_sets import expand_layer_sets
+from orchestrator.sweep.sizes import Sizes
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.variant import Variant
+
+MOST_BYTES = 10 * 10**9
+"""Most bytes of a seed's blocks of single groups, where `kernel.blocks` is auto."""
+
+Refinement = tuple[Block, ...]
+"""Blocks that are stored together: a stage `gram` makes a tile of each."""
+
+Groups = tuple[str, ...]
+
+
+def refinements(variant: "Variant") -> tuple[Refinement, ...]:
+    """Return the blocks that the kernels of a variant are summed of, in the order in which they were asked for.
+
+    Without a results folder that was asked for others before there is one refinement at most, the coarsest one.
+    """
+    if not _by_atoms(variant):
+        return (tuple((group,) for group in variant.sizes.dual_groups),)
+    known: list[Groups] = []
+    found: list[Refinement] = []
+    for asked in (*_asked_before(variant), variant):
+        known += _sets(asked)
+        stored = _names(found)
+        needed = {group for groups in _summed(asked, known) for group in lacking(groups, stored)}
+        if needed:
+            within = [[group for group in groups if group in needed] for groups in known]
+            found.append(atoms([group for group in variant.sizes.groups if group in needed], within))
+    if len(found) > 1:
+        used = {number for groups in _summed(variant, known) for number in refinements_of(groups, found)}
+        found = [found[number] for number in sorted(used)]
+    return tuple(found)
+
+
+def refinements_of(groups: Sequence[str], found: Sequence[Refinement]) -> tuple[int, ...]:
+    """Return the positions of the refinements whose blocks the kernel of some groups is summed of."""
+    if len(found) == 1:
+        return (0,)
+    used = set(blocks_within(groups, _names(found)))
+    return tuple(number for number, each in enumerate(found) if not used.isdisjoint(_names([each])))
+
+
+def _names(found: Iterable[Refinement]) -> list[str]:
+    return [block_name(block) for each in found for block in each]
+
+
+def _by_atoms(variant: "Variant") -> bool:
+    """Tell whether groups share blocks: where `kernel.blocks` says so, or says auto and there would be too many."""
+    wanted = variant.sweep.spec.kernel.blocks
+    if wanted != "auto":
+        return wanted == "atoms"
+    sizes = variant.sizes
+    M, M_eval = sizes.kernel_rows(sizes.n_train), sizes.kernel_rows(sizes.n_eval)
+    return 8 * (M * (M + 1) // 2 + M_eval * M) * len(sizes.dual_groups) >= MOST_BYTES
+
+
+def _asked_before(variant: "Variant") -> Iterator["Variant"]:
+    """Yield the variant as its results folder was asked for it, where that were atoms of the same rows."""
+    head_in_kernel = variant.sweep.spec.head.in_kernel
+    for asked in variant.sweep.blocks_asked:
+        sweep = replace(variant.sweep, spec=asked.within(variant.sweep.spec))
+        sets = tuple(expand_layer_sets(asked.layer_sets, variant.survey.groups, head_in_kernel=head_in_kernel))
+        sizes = Sizes.of(sweep, variant.survey, sets)
+        before = replace(variant, sweep=sweep, sizes=sizes, layer_sets=sets)
+        same_rows = (sizes.groups, sizes.shard_examples) == (variant.sizes.groups, variant.sizes.shard_examples)
+        if same_rows and _by_atoms(before):
+            yield before
+
+
+def _sets(variant: "Variant") -> list[Groups]:
+    """Return what tells atoms apart: layer sets, and layers where they are added to sets that lack them."""
+    sets = [each.groups for each in variant.layer_sets]
+    if variant.sweep.spec.kernel.additions:
+        # Each layer is added to sets that lack it, so that no block may span several.
+        layers = {group.layer for group in variant.survey.groups}
+        sets += [tuple(group.name for group in variant.survey.groups if group.layer == layer) for layer in layers]
+    return [_dual(variant, groups) for groups in sets]
+
+
+def _summed(variant: "Variant", known: Sequence[Groups]) -> list[Groups]:
+    """Return what blocks are added up to: kernels of layer sets, and where layers are added also every atom."""
+    sizes, grid = variant.sizes, variant.sweep.spec.grid
+    kernels = [
+        _dual(variant, each.groups)
+        for each in variant.layer_sets
+        if any(sizes.method(each, n_train) == "dual" for n_train in grid.n_train)
+    ]
+    if not variant.sweep.spec.kernel.additions:
+        return kernels
+    return [*kernels, *atoms(sizes.dual_groups, [_dual(variant, groups) for groups in known])]
+
+
+def _dual(variant: "Variant", groups: Sequence[str]) -> Groups:
+    return tuple(group for group in groups if group in variant.sizes.dual_groups)
