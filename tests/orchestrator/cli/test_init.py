@@ -174,7 +174,7 @@ def test_files_that_are_there_stay(tmp_path: Path, options: list[str]):
 
 def test_examples_and_profiles_are_written_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    # The specs of the study stay in the checkout, beside the page that says what they ask and the programs that they need.
+    # The specs of the study stay in the checkout, beside the page that says what they ask, and their programs.
     apart = ("data", "study")
     examples = {path.stem: path for path in (ROOT / "examples").glob("**/*.yaml") if path.parent.name not in apart}
     assert set(example_names()) == set(examples)
