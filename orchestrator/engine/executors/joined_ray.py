@@ -1,6 +1,5 @@
 """The Ray of an allocation, which was started over its nodes for this process."""
 
-import atexit
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,6 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 180.0
 """Seconds within which to connect to a Ray that is up on all nodes; most of them go into loading libraries."""
-
 
 LEAVE_SECONDS = 40.0
 """Seconds within which to disconnect from it."""
@@ -63,17 +61,12 @@ class JoinedRay:
         self._disconnect()
 
     def _disconnect(self) -> None:
-        import ray
-
         assert self._thread is not None
         try:
-            if not self._thread.busy:
-                self._thread.call(ray.shutdown, LEAVE_SECONDS)
+            self._thread.shut_ray_down(LEAVE_SECONDS)
         except NeverReturnedError:
             logger.warning("Ray did not let the driver go in time")
         finally:
-            if self._thread.busy:
-                atexit.unregister(ray.shutdown)  # it would wait for what does not answer
             self._thread.end()
 
     def lost(self) -> None:

@@ -213,16 +213,12 @@ class LocalRay:
 
     def _end_processes(self) -> None:
         """End Ray in order; where it does not answer, kill its processes."""
-        import ray
-
         try:
-            if self._thread is not None and not self._thread.busy:
-                self._thread.call(ray.shutdown, END_SECONDS)
+            if self._thread is not None:
+                self._thread.shut_ray_down(END_SECONDS)
         except NeverReturnedError:
             logger.warning("Ray did not end in time, and is killed")
         finally:
-            if is_stuck():
-                atexit.unregister(ray.shutdown)  # it would wait for what does not answer
             self._processes.find()
             self._processes.end()
 

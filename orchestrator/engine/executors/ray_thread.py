@@ -1,5 +1,6 @@
 """A thread for calls of Ray that may never return; the thread that makes them could answer no signal meanwhile."""
 
+import atexit
 import os
 import queue
 import signal
@@ -66,6 +67,21 @@ class RayThread(threading.Thread):
             if handler is not None and threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray replaces it by one that ends the process with a stack
 
+    def shut_ray_down(self, seconds: float) -> None:
+        """Disconnect from Ray, and end the one that this process has started; nothing is asked of one that is stuck.
+
+        Raises:
+            NeverReturnedError: it takes longer than so many seconds.
+        """
+        import ray
+
+        try:
+            if not self.busy:
+                self.call(ray.shutdown, seconds)
+        finally:
+            if is_stuck():
+                atexit.unregister(ray.shutdown)  # it would wait for what does not answer
+
     def end(self) -> None:
         """Let the thread end, after the call that it makes."""
         self._calls.put(None)
@@ -93,8 +109,6 @@ def leave(status: int) -> NoReturn:
     What is registered with atexit is done in either case.
     """
     if is_stuck():
-        import atexit
-
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
