@@ -117,14 +117,16 @@ def test_a_sweep_without_any_block_says_what_would_give_some(tmp_path: Path, dee
     assert "lower grid.n_train, or raise adapter.rank" in answer.errors
 
 
-def test_blocks_of_several_layers_cannot_be_chosen_from(tmp_path: Path, deep_model: Path):
+@pytest.mark.parametrize("mended", [{"kernel.blocks": "groups"}, {"grid.layer_sets": ["all_layers", "each_layer"]}])
+def test_blocks_of_several_layers_cannot_be_chosen_from(mended: dict[str, object], tmp_path: Path, deep_model: Path):
     changes = {"adapter.rank": 4, "grid.layer_sets": ["all_layers", {"layers": [[0, 1, 2]]}], "kernel.blocks": "atoms"}
     spec = make_sweep(tmp_path, changes, model=deep_model)
     run_spec(spec)
     answer = ntksweep("select", spec, "--greedy", "1")
     assert answer.status == 2
-    assert "layer 0 shares a block with others: set kernel.blocks: groups and run again" in answer.errors
-    run_spec(make_sweep(tmp_path, changes | {"kernel.blocks": "groups"}, model=deep_model))
+    assert "layer 0 shares a block with others: add `each_layer` to grid.layer_sets, or set" in answer.errors
+    assert "kernel.blocks: groups, and run again" in answer.errors
+    run_spec(make_sweep(tmp_path, changes | mended, model=deep_model))
     assert ntksweep("select", spec, "--greedy", "1").status == 0
 
 
