@@ -186,8 +186,8 @@ def _refuse_blocks_of_several_layers(
         if lacking(groups, blocks):
             raise ResultsError(
                 f"to choose among layers {compress(sorted(by_layer))} each needs kernel blocks of its own, and layer "
-                f"{layer} shares a block with others: add `each_layer` to grid.layer_sets, or set kernel.blocks: groups, "
-                "and run again"
+                f"{layer} shares a block with others: add `each_layer` to grid.layer_sets, or set kernel.blocks: "
+                "groups, and run again"
             )
 
 
