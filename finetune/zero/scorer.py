@@ -74,6 +74,17 @@ class ShardedScorer(Scorer):
         give_back()
         return found
 
+    def rows_here(
+        self, batch: Batch, outputs: Callable[[Tensor], Tensor], *, row_dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return scores (B, R) and Jacobian rows (B, R, p_g) by group of this process's examples, where its model is.
+
+        Args as those of `Scorer.begin_rows`.
+        """
+        found = super().rows_here(batch, outputs, row_dtype=row_dtype)
+        give_back()
+        return found
+
     def _run(self, read: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
         with keeping_no_modules():
             result: Tensor = self._root(read, batch)

@@ -27,7 +27,8 @@ class RowsPlace:
 
     Attributes:
         resident: True if they stay in memory, and leave blocks alone.
-        panel_shards: shards whose rows a worker holds at once, beside one that it multiplies them with.
+        panel_shards: shards whose rows a worker, or the processes of a group together, hold at once, beside one that
+            they are multiplied with.
         why: the reason, for people.
     """
 
@@ -55,32 +56,35 @@ def rows_place(sweep: Sweep, survey: Survey, sizes: Sizes, reads_rows: str, flop
         SpecError: `compute.rows` is resident, and something reads rows from the disk.
     """
     wanted = sweep.spec.compute.rows
-    most = _shards_in_memory(sweep.spec, survey, sizes)
-    panel = max(1, most - 1)
-    stored_for = "the processes of a group share them by the disk" if sweep.spec.is_sharded else reads_rows
+    most = _shards_in_memory(sweep.spec, survey, sizes, sweep.spec.group_size)
+    panel, stored_panel = max(1, most - 1), max(1, _shards_in_memory(sweep.spec, survey, sizes) - 1)
     if wanted == "resident":
-        if stored_for:
-            raise SpecError(f"compute.rows: resident leaves no rows on the disk, and {stored_for}: set auto or stored")
+        if reads_rows:
+            raise SpecError(f"compute.rows: resident leaves no rows on the disk, and {reads_rows}: set auto or stored")
         return RowsPlace(True, panel, "compute.rows says so")
-    if wanted == "stored" or stored_for:
-        return RowsPlace(False, panel, stored_for or "compute.rows says so")
+    if wanted == "stored" or reads_rows:
+        return RowsPlace(False, stored_panel, reads_rows or "compute.rows says so")
     if most < 2:
         held = human_bytes(2 * sizes.shard_bytes)
-        return RowsPlace(False, panel, f"two shards of rows ({held}) do not fit into memory together")
-    return _cheaper(sweep, sizes, panel, flops_per_example)
+        return RowsPlace(False, stored_panel, f"two shards of rows ({held}) do not fit into memory together")
+    return _cheaper(sweep, sizes, panel, stored_panel, flops_per_example)
 
 
-def _shards_in_memory(spec: Spec, survey: Survey, sizes: Sizes) -> int:
-    """Return the number of shards whose rows a worker can hold while it makes blocks."""
+def _shards_in_memory(spec: Spec, survey: Survey, sizes: Sizes, processes: int = 1) -> int:
+    """Return the number of shards whose rows some processes can hold together while they make blocks.
+
+    Each holds an equal part of every shard, and once more that of another process.
+    """
     rows = sizes.shard_examples * sizes.rows_per_example
     room = spec.compute.memory_budget - workspace_bytes(rows, rows)
     if spec.compute.device == "cuda" and (device := this_device(spec, 1)) is not None:
         room = int(SHARE_OF_DEVICE * (device.memory - model_memory(spec, survey).on_device))
-    return max(0, room - sizes.batch_bytes) // sizes.shard_bytes
+    passed, own = int(processes > 1), -(-sizes.shard_bytes // processes)
+    return max(0, max(0, room - sizes.batch_bytes) // own - passed)
 
 
-def _cheaper(sweep: Sweep, sizes: Sizes, panel: int, flops_per_example: float) -> RowsPlace:
-    """Return the place that costs less time, for all seeds of a variant."""
+def _cheaper(sweep: Sweep, sizes: Sizes, panel: int, stored_panel: int, flops_per_example: float) -> RowsPlace:
+    """Return the place that costs less time, for all seeds of a variant; each has its own panel."""
     compute, seeds = sweep.spec.compute, len(set(sweep.spec.grid.seeds))
     n_train, n_eval = len(sizes.train_shards), len(sizes.eval_shards)
     bands = RowsPlace(True, panel, "").panels(n_train)
@@ -89,14 +93,15 @@ def _cheaper(sweep: Sweep, sizes: Sizes, panel: int, flops_per_example: float) -
     n_bytes = (n_train + n_eval) * sizes.shard_bytes * seeds
     speed = FLOPS_PER_SECOND[compute.device] * (compute.threads if compute.device == "cpu" else 1)
     capture = (sizes.n_train + sizes.n_eval) * flops_per_example * seeds / speed
-    workers = worker_count(sweep)
-    resident = times * capture / min(workers, len(bands) * seeds)
+    workers, size = worker_count(sweep), sweep.spec.group_size
+    at_once = min(workers, len(bands) * seeds * size)
+    resident = times * capture / at_once
     stored = capture / workers + (2 + times) * n_bytes / DISK_BYTES_PER_SECOND
     amounts = f"each is captured {_often(times)}, and {human_bytes(n_bytes)} need not go to the disk and back"
     if resident <= stored:
         return RowsPlace(True, panel, amounts)
-    few = f", by at most {len(bands) * seeds} of {workers} workers" if len(bands) * seeds < workers else ""
-    return RowsPlace(False, panel, f"in memory each would be captured {_often(times)}{few}")
+    few = f", by at most {at_once} of {workers} workers" if at_once < workers else ""
+    return RowsPlace(False, stored_panel, f"in memory each would be captured {_often(times)}{few}")
 
 
 def _often(times: float) -> str:

@@ -107,6 +107,8 @@ class Worker:
     def execute(self, tasks: list[Task]) -> list[Outcome]:
         """Compute stages that need no other process."""
         outcomes: list[Outcome] = []
+        if self._follower is not None:
+            self._follower.forget()
         with contextlib.closing(self._worker.execute_all(tasks)) as computing:
             for outcome in computing:
                 outcomes.append(outcome)

@@ -19,7 +19,7 @@ from orchestrator.engine.worker.execute import Task
 from orchestrator.errors import GpuFailedError, OtherInstallationError, RayFailedError, WorkerStartError
 from orchestrator.hidden_packages import hidden
 from orchestrator.stages.context.failures import FailureClass, Outcome, Status
-from orchestrator.store.stage import Stage, StageKind
+from orchestrator.store.stage import Stage
 from orchestrator.sweep.folder import ResultsFolder, Sweep
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class RayExecutor:
         self._stopped = False
         self._n_teams = 0
         self._aside: list[tuple[Team, Outcome]] = []
-        self._kind: StageKind | None = None
+        self._latest: Stage | None = None
         self._failed_starts = 0
         self._seconds_without_worker = 0.0
 
@@ -96,9 +96,9 @@ class RayExecutor:
     def capacity(self) -> int:
         """Stages that the running workers can hold at once: several each, for kinds that take very little time."""
         up = len(self._idle) + len(self._in_flight) + len(self._following)
-        if self._kind is None:
+        if self._latest is None:
             return up
-        return up // self._team_size if self._needs_team(self._kind) else up * self._bundles.of(self._kind)
+        return up // self._team_size if self._needs_team(self._latest) else up * self._bundles.of(self._latest.of)
 
     def __enter__(self) -> "RayExecutor":
         if message := hidden([str(Path.cwd())]):  # Ray's workers look there first
@@ -135,7 +135,7 @@ class RayExecutor:
 
     def submit(self, stage: Stage, attempt: int, halvings: int) -> None:
         """Accept a stage, which the next idle worker gets."""
-        self._kind = stage.of
+        self._latest = stage
         self._waiting.append((stage, attempt, halvings))
 
     def stop(self) -> None:
@@ -220,8 +220,8 @@ class RayExecutor:
         self._idle, self._in_flight, self._following, self._starting = [], {}, {}, {}
         self._bundles.clear()
 
-    def _needs_team(self, kind: StageKind) -> bool:
-        return self._team_size > 1 and kind.runs_model
+    def _needs_team(self, stage: Stage) -> bool:
+        return self._team_size > 1 and stage.runs_model
 
     def _give_out(self) -> None:
         """Share the waiting stages among idle workers, once the schedule knows of all ended stages."""
@@ -230,8 +230,7 @@ class RayExecutor:
             self._waiting.clear()
         while self._waiting and self._idle and not self._ended:
             self._put_first_what_is_held()
-            kind = self._waiting[0][0].of
-            if self._needs_team(kind):
+            if self._needs_team(self._waiting[0][0]):
                 # Stages behind it wait too, so that the members of a team become idle together.
                 if not self._give_to_team():
                     return
@@ -274,11 +273,15 @@ class RayExecutor:
 
     def _give_to_team(self) -> bool:
         """Give the first waiting stage to a team that is idle; return whether there is one."""
-        team = next((each.team for each in self._idle if all(m in self._idle for m in each.team.members)), None)
-        if team is None:
+        idle = [each.team for each in self._idle if each is each.team.members[0]]
+        idle = [team for team in idle if all(member in self._idle for member in team.members)]
+        if not idle:
             return False
         task = self._waiting.popleft()
+        key = task[0].together.key if task[0].together else None
+        team = next((each for each in idle if key and each.members[0].holds == key), idle[0])
         first, *others = team.members
+        first.holds = key
         self._idle = [member for member in self._idle if member.team is not team]
         self._in_flight[first.actor.lead.remote(task)] = (first, [task])
         for member in others:
@@ -288,7 +291,7 @@ class RayExecutor:
     def _take_back(self, done: Any) -> None:
         worker, tasks = self._in_flight[done]
         ending = ending_of(done, worker, self._connection)
-        together = self._needs_team(tasks[0][0].of)
+        together = self._needs_team(tasks[0][0])
         if ending.died or (together and ending.failure):
             # The other members of the team wait for data that will not come.
             self._team_failed(done, worker, ending)

@@ -50,6 +50,10 @@ class Follower:
                 return outcome
         return None
 
+    def forget(self) -> None:
+        """Forget what stages of one kind share: this process now computes others by itself."""
+        self._state.shared(None)
+
     def _take_part(self, stage: Stage, halvings: int) -> Outcome | None:
         work = Work(self._state, stage.of, halvings, self._process_group)
         reset_peak_memory()

@@ -42,36 +42,42 @@ def compute(stage: Stage[CaptureParameters], work: Work) -> Product:
 
 @dataclass(frozen=True, eq=False)
 class ResidentRows:
-    """The rows of a shard, where they were computed.
+    """The rows of a shard, where they were computed: each process of a group keeps those of its own examples.
 
     Attributes:
         facts: as in the artifact of the stage.
-        scores: initial outputs f_0, (examples, rows per example).
-        rows: Jacobian rows (rows, p_g) by group, rows by example and then by output: arrays, or tensors on a GPU.
+        scores: initial outputs f_0 of all examples, (examples, rows per example).
+        rows: Jacobian rows (rows, p_g) of this process's examples by group, rows by example and then by output: arrays,
+            or tensors on a GPU.
+        owned: by process, the positions of the examples whose rows it has, in ascending order.
     """
 
     facts: Mapping[str, Any]
     scores: Array
     rows: Mapping[str, Array | Tensor]
+    owned: Sequence[NDArray[np.int64]]
 
 
 def resident_rows(stage: Stage[CaptureParameters], work: Work) -> ResidentRows:
     """Return the rows that the stage would write to disk, the same bits, without writing any."""
-    shard = _Shard(stage, work)
-    n, device = stage.parameters.stop - stage.parameters.start, shard.device
-    n_rows, dtype = n * shard.per_example, getattr(torch, shard.dtype)
+    shard, group = _Shard(stage, work), work.process_group
+    owned = shard.owned(group.size)
+    own, device = owned[group.rank], shard.device
+    n_rows, dtype = len(own) * shard.per_example, getattr(torch, shard.dtype)
     rows = {name: torch.empty((n_rows, width), dtype=dtype, device=device) for name, width in shard.widths}
-    scores = torch.empty((n, shard.per_example), dtype=dtype, device=device)
-    for positions in shard.batches:
-        examples = sent(torch.from_numpy(np.asarray(positions, dtype=np.int64)), device)
+    scores = torch.empty((len(own), shard.per_example), dtype=dtype, device=device)
+    for positions, counts in group.rounds(shard.batches):
         found, by_group = shard.rows_here(positions)
+        if not counts:
+            continue
+        examples = sent(torch.from_numpy(np.searchsorted(own, positions)), device)
         scores.index_copy_(0, examples, found)
         for name, values in by_group.items():
-            rows[name].view(n, shard.per_example, -1).index_copy_(0, examples, values)
+            rows[name].view(len(own), shard.per_example, -1).index_copy_(0, examples, values)
+    whole = np.concatenate(group.gathered(scores.cpu().numpy()))[np.argsort(np.concatenate(owned))]
     on_host = device.type == "cpu"
-    return ResidentRows(
-        shard.facts(), scores.cpu().numpy(), {name: each.numpy() if on_host else each for name, each in rows.items()}
-    )
+    by_name = {name: each.numpy() if on_host else each for name, each in rows.items()}
+    return ResidentRows(shard.facts(), whole, by_name, owned)
 
 
 class _Shard:
@@ -101,6 +107,11 @@ class _Shard:
     def widths(self) -> list[tuple[str, int]]:
         """Parameters of each group."""
         return [(name, sum(linear.n_parameters for linear in self._scorer.groups[name])) for name in self._groups]
+
+    def owned(self, processes: int) -> list[NDArray[np.int64]]:
+        """Return the positions of the examples of each process of a group, in ascending order."""
+        none = np.empty(0, dtype=np.int64)
+        return [np.sort(np.concatenate([none, *self.batches[rank::processes]])) for rank in range(processes)]
 
     def begin(self, positions: Sequence[int] | NDArray[np.int64]) -> RowsToCome:
         """Compute the rows of some examples, which go to the host."""

@@ -9,7 +9,7 @@ import numpy as np
 from orchestrator.stages.context.blocks import DIAGONAL, SCORES
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.stages.gram import GramParameters
-from orchestrator.stages.gram.shards import HeldShards, Shard
+from orchestrator.stages.gram.shards import HeldShard, HeldShards, Shard
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.blocks import block_name
 from orchestrator.sweep.sizes import COLUMNS_AT_ONCE, workspace_bytes
@@ -17,6 +17,7 @@ from orchestrator.sweep.sizes import COLUMNS_AT_ONCE, workspace_bytes
 if TYPE_CHECKING:
     from ntk_dist.arrays import FloatArray
     from ntk_dist.kernel.rows import AnyRows, Rows
+    from orchestrator.stages.gram.divided import DividedProducts
 
 
 def compute(stage: Stage[GramParameters], work: Work) -> Product:
@@ -30,17 +31,44 @@ def compute(stage: Stage[GramParameters], work: Work) -> Product:
     p = stage.parameters
     outputs = p.outputs_per_example
     rows, columns = int(left.facts["rows"]) // outputs, int(right.facts["rows"]) // outputs
-    multiply = _multiply(stage, work)
+    multiply, divided = _multiply(stage, work), _divided(stage, work, left, right)
     scores = left.scores
     file = work.new_arrays(stage, _layout(p, (rows, columns)) | {SCORES: (scores.dtype.name, scores.shape)})
+    leads = work.process_group.leads
     for block in p.blocks:
-        file.write({block_name(block): multiply([_rows(left, right, group) for group in block])})
+        pairs = [_rows(left, right, group) for group in block]
+        tile = divided.tile(pairs, multiply) if divided else multiply(pairs)
+        if leads:
+            file.write({block_name(block): tile})
     if p.own_rows:
-        found = _diagonals(stage, work, left, rows // p.own_rows)
+        make = partial(_diagonals, stage, work, left)
+        found = divided.diagonals(len(p.blocks), make) if divided else make(rows // p.own_rows)
         names = [DIAGONAL + block_name(block) for block in p.blocks]
-        file.write(dict(zip(names, found, strict=True)))
-    file.write({SCORES: scores})
+        if leads:
+            file.write(dict(zip(names, found, strict=True)))
+    if leads:
+        file.write({SCORES: scores})
     return Product({"rows": _examples(left), "columns": _examples(right)}, file)
+
+
+def _divided(stage: Stage[GramParameters], work: Work, left: Shard, right: Shard) -> "DividedProducts | None":
+    """Return the products of rows that the processes of a group hold apart; None where this process has all rows."""
+    if work.process_group.size == 1:
+        return None
+    from orchestrator.stages.gram.divided import DividedProducts
+
+    assert isinstance(left, HeldShard)
+    assert isinstance(right, HeldShard)
+    examples = len(left.scores)
+    p = stage.parameters
+    return DividedProducts(
+        work.process_group,
+        left.resident.owned,
+        right.resident.owned,
+        int(left.facts["rows"]) // p.outputs_per_example // examples,
+        int(left.facts["rows"]) // examples,
+        left is right and p.kind != "asymmetric_sign",
+    )
 
 
 def _layout(p: GramParameters, tile: tuple[int, int]) -> dict[str, tuple[str, tuple[int, ...]]]:

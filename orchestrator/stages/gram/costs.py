@@ -87,10 +87,12 @@ def _memory(stage: Stage[GramParameters], variant: Variant) -> tuple[int, int]:
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
     most = stage.together.held if stage.together else len(stage.within)
     of_a_shard = rows * _parameters(stage.parameters, sizes) * sizes.row_bytes
-    resident = min(most, len(sizes.train_shards) + 1) * of_a_shard + sizes.batch_bytes
+    processes = variant.sweep.spec.group_size  # each has a part of what is held, and once more that of another process
+    held = min(most, len(sizes.train_shards) + 1) + int(processes > 1)
+    resident = held * -(-of_a_shard // processes) + sizes.batch_bytes
     read = 2 * rows * max(sizes.group_parameters) * sizes.row_bytes
-    if not stage.within and (held := _held(stage, variant)) > 2:
-        kept = min(held, len(sizes.train_shards) + len(sizes.eval_shards)) * sizes.shard_bytes
+    if not stage.within and (most_read := _held(stage, variant)) > 2:
+        kept = min(most_read, len(sizes.train_shards) + len(sizes.eval_shards)) * sizes.shard_bytes
         return _making(stage, variant) + kept, device_bytes or 0
     making = making_bytes(stage.parameters, rows, rows)
     if device_bytes is None:

@@ -56,7 +56,7 @@ class StoredShard:
 
 @dataclass(eq=False)
 class HeldShard:
-    """The rows of a shard in memory.
+    """The rows of a shard in memory; in a group of processes those of this one's examples.
 
     Attributes:
         resident: the rows.
@@ -73,7 +73,7 @@ class HeldShard:
 
     @property
     def scores(self) -> Array:
-        """Initial outputs f_0, (examples, rows per example)."""
+        """Initial outputs f_0, (examples, rows per example), of all processes."""
         return self.resident.scores
 
     def rows(self, group: str) -> "AnyRows":
@@ -109,6 +109,7 @@ class HeldShards:
             # Their bits are those of other batches, and provenance says by a tile's own halvings which it has.
             self.held.clear()
             self.halvings = work.halvings
+        self._keep_what_all_hold(work)
         groups = frozenset(group for block in stage.parameters.blocks for group in block)
         within = {each.stage_id: of_groups(each, groups) for each in stage.within}
         captures = {each.stage_id: each for each in within.values()}
@@ -126,6 +127,13 @@ class HeldShards:
         left, right = (self._used(within[each].stage_id if each in within else each) for each in ids)
         right.in_panel = True
         return left, right
+
+    def _keep_what_all_hold(self, work: Work) -> None:
+        """Forget shards that another process of the group has forgotten: they are computed together, or not at all."""
+        if work.process_group.size == 1:
+            return
+        common = set.intersection(*map(set, work.process_group.gathered(list(self.held))))
+        self.held = {stage_id: shard for stage_id, shard in self.held.items() if stage_id in common}
 
     def _most(self, stage: Stage[GramParameters], work: Work, artifacts: Sequence[Artifact]) -> int:
         """Return how many shards may be held; after memory ran out, none for other tiles."""

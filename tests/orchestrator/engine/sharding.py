@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -10,7 +11,15 @@ from orchestrator.engine.run import run
 from orchestrator.engine.torchrun import follow
 from orchestrator.engine.worker.following import dismiss
 from orchestrator.spec import read_spec
+from orchestrator.sweep.residency import RowsPlace
+from orchestrator.sweep.variant import Variant
 from tests.orchestrator.sweeps import Quiet
+
+
+def run_sweeps_by_panels(specs: Sequence[Path]) -> list[str]:
+    """Run the specs as `run_sweeps` does, where the processes hold two shards of rows at once, and no more."""
+    with mock.patch.object(Variant, "rows_place", RowsPlace(True, 1, "of a test")):
+        return run_sweeps(specs)
 
 
 def run_sweeps(specs: Sequence[Path]) -> list[str]:

@@ -14,7 +14,7 @@ from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import surveys
 from tests.faults.tables import numbers
 from tests.forked_group import run_forked_group
-from tests.orchestrator.engine.sharding import run_sweeps
+from tests.orchestrator.engine.sharding import run_sweeps, run_sweeps_by_panels
 from tests.orchestrator.sweeps import make_sweep, run_spec, write_data
 from tests.tiny_models import ALL_TARGETS, save_tiny
 
@@ -29,11 +29,12 @@ TRAINED: dict[str, Any] = {
 }  # fmt: skip
 
 SWEEPS: dict[str, dict[str, Any]] = {
-    "minilm": {"adapter.target_modules": ["query", "value", "output.dense"], "adapter.initialization": "zero"},
+    "minilm": {"adapter.target_modules": ["query", "value", "output.dense"], "adapter.initialization": "zero",
+               "compute.rows": "resident"},
     "llama": {"adapter.target_modules": list(ALL_TARGETS["llama"]), "compute.checkpointing": True},
     "qwen2": {
         "adapter.target_modules": ["q_proj", "down_proj"], "compute.batch_tokens": "auto", "head": WORDS,
-        "task.template": "{text} it was", "kernel.outputs": "margin",
+        "task.template": "{text} it was", "kernel.outputs": "margin", "compute.rows": "resident",
     },
     "roberta": {"head": WORDS, "task.template": "{text} it was {mask}"},
     "gpt2": {
@@ -46,10 +47,13 @@ SWEEPS: dict[str, dict[str, Any]] = {
         "grid.n_train": [6], "grid.layer_sets": [{"layers": [[1]]}], "grid.lambdas": {"values": [0.1]},
         "finetune": TRAINED,
     },
-    "mistral": {"adapter.target_modules": ["q_proj", "down_proj"], "sharding.stage": 0},
+    "mistral": {
+        "adapter.target_modules": ["q_proj", "down_proj"], "sharding.stage": 0, "compute.rows": "resident",
+    },
 }  # fmt: skip
-"""One a model: fitted from blocks, with checkpointing, read at label words (at the end and at a mask), decomposed piece
-by piece, trained on two tasks and combined, and whole on every process."""
+"""One a model, its rows on the disk or in the memory of the processes: fitted from blocks, with checkpointing, read at
+label words (at the end and at a mask), decomposed piece by piece, trained on two tasks and combined, and whole on every
+process."""
 
 # Four processes on what a group decides or divides beyond rows, which tests of rows compare in four: how large batches
 # are, where texts end, and pieces of a kernel.
@@ -124,6 +128,25 @@ def test_predictions_losses_and_distances_are_those_of_the_whole_model(
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             assert np.linalg.norm(found[name] - values) <= LIMIT * np.linalg.norm(values), (table, name)
+
+
+@pytest.mark.parametrize(("kind", "size"), SHARDED)
+def test_rows_are_on_the_disk_only_where_the_spec_has_them_there(
+    sweeps: dict[tuple[str, int], Path], kind: str, size: int
+):
+    captured = (read_spec(sweeps[kind, size]).folder / "artifacts/capture").exists()
+    assert captured == (SWEEPS[kind].get("compute.rows") != "resident")
+
+
+def test_processes_that_hold_few_rows_at_once_forget_the_same(sweeps: dict[tuple[str, int], Path], tmp_path: Path):
+    changes = {**FLOAT32, **SWEEPS["llama"], "compute.rows": "resident", "sharding": {"group_size": 2}}
+    spec = make_sweep(tmp_path, changes, model=read_spec(sweeps["llama", 1]).model.path)
+    write_data(spec.parent / "data.parquet", n=90)
+    assert run_forked_group(2, run_sweeps_by_panels, [spec]) == [[]] * 2
+    found, expected = (measured(numbers(read_spec(each).folder)["cells"]) for each in (spec, sweeps["llama", 1]))
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert np.linalg.norm(found[name] - values) <= LIMIT * np.linalg.norm(values), name
 
 
 def test_what_is_trained_and_combined_is_in_the_tables(sweeps: dict[tuple[str, int], Path]):
