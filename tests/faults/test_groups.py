@@ -27,14 +27,29 @@ SHORTEST = {"grid.seeds": [0], "head": {"kind": "ridge"}, "grid.layer_sets": ["a
 @pytest.fixture(scope="module")
 def sharded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of the small sweep, captured by one group of two processes."""
-    folder = tmp_path_factory.mktemp("sharded")
-    make_sweep(folder, SWEEP | {"task.data": str(shared / "data.parquet")} | PAIR, model=shared / "model")
+    return finished(tmp_path_factory.mktemp("sharded"), shared, "stored")
+
+
+@pytest.fixture(scope="module")
+def resident(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, with rows that stay in the memory of the two processes."""
+    return finished(tmp_path_factory.mktemp("resident"), shared, "resident")
+
+
+def finished(folder: Path, shared: Path, rows: str) -> Path:
+    changes = SWEEP | {"task.data": str(shared / "data.parquet"), "compute.rows": rows} | PAIR
+    make_sweep(folder, changes, model=shared / "model")
     answer = ntksweep("run", "sweep.yaml", folder=folder)
     assert answer.status == 0, answer.output
     return folder / "results"
 
 
-def test_a_sharded_model_gives_the_tables_of_an_unsharded_one(sharded: Path, undisturbed: Path):
+@pytest.mark.parametrize("rows", ["sharded", "resident"])
+def test_a_sharded_model_gives_the_tables_of_an_unsharded_one(
+    rows: str, undisturbed: Path, request: pytest.FixtureRequest
+):
+    sharded: Path = request.getfixturevalue(rows)
+    assert captures(sharded) == (0 if rows == "resident" else captures(undisturbed))
     columns = ["sigma_max", "trace", "train_loss", "eval_loss", "parameter_distance"]
     found = load(sharded).table("cells").to_pandas()
     whole = load(undisturbed).table("cells").to_pandas()
@@ -44,11 +59,13 @@ def test_a_sharded_model_gives_the_tables_of_an_unsharded_one(sharded: Path, und
     assert predictions[0].to_numpy() == pytest.approx(predictions[1].to_numpy(), rel=1e-4, abs=2e-5)
 
 
+@pytest.mark.parametrize(("rows", "kind"), [("stored", "capture"), ("resident", "gram")])
 def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on(
-    sharded: Path, new_sweep: NewSweep, tmp_path: Path
+    rows: str, kind: str, new_sweep: NewSweep, tmp_path: Path, request: pytest.FixtureRequest
 ):
+    sharded: Path = request.getfixturevalue("sharded" if rows == "stored" else "resident")
     before = shared_memory()
-    command = Command("run", new_sweep(PAIR), folder=tmp_path)
+    command = Command("run", new_sweep(PAIR | {"compute.rows": rows}), folder=tmp_path)
     followers: list[psutil.Process] = []
 
     def following() -> bool:
@@ -60,7 +77,7 @@ def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on
         followers[0].suspend()  # to look around takes longer than the stages that are left
         time.sleep(0.5)  # the first one gets no further than where it needs the other
         kinds = [(event["event"], event["kind"]) for event in events(tmp_path) if "stage" in event]
-        if kinds.count(("started", "capture")) > kinds.count(("finished", "capture")):
+        if kinds.count(("started", kind)) > kinds.count(("finished", kind)):
             return True
         followers[0].resume()
         time.sleep(0.1)
@@ -68,7 +85,7 @@ def test_a_process_killed_in_the_middle_ends_its_group_and_another_group_goes_on
 
     wait_until(following, pause=0.1)  # each look goes through all processes, which takes a processor's time
     # The first two are measured before more are handed out.
-    wait_until(lambda: captures(tmp_path / "results") >= 3)
+    wait_until(lambda: artifacts(tmp_path / "results", kind) >= 3)
     wait_until(suspended_in_a_stage)
     workers = [each for each in children(command.pid) if "Worker." in title(each)]
     listening = {c.laddr.port for each in workers for c in each.net_connections("tcp") if c.status == "LISTEN"}
@@ -143,4 +160,8 @@ def events(folder: Path) -> list[dict[str, object]]:
 
 
 def captures(results: Path) -> int:
-    return len(list((results / "artifacts/capture").glob("*.json")))
+    return artifacts(results, "capture")
+
+
+def artifacts(results: Path, kind: str) -> int:
+    return len(list((results / "artifacts" / kind).glob("*.json")))
