@@ -4,6 +4,8 @@ scikit-learn and scipy define them, and the tests compare with both; their check
 the ridge path itself.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -27,7 +29,7 @@ def classification_metrics(scores: FloatArray, labels: IntArray) -> dict[str, Fl
         raise ValueError(f"labels must lie in 0..{n_classes - 1}, got {labels.min()}..{labels.max()}")
     said_class = scores[:, :, 0] > 0 if scores.shape[2] == 1 else scores.argmax(axis=2)
     # comparing bytes takes a fraction of the time
-    counted = np.int8 if n_classes <= FEW_CLASSES else np.int64
+    counted: type[np.integer[Any]] = np.int8 if n_classes <= FEW_CLASSES else np.int64
     predicted = said_class.astype(counted)
     n = len(labels)
     right = predicted == labels.astype(counted)

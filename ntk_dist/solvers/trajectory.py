@@ -165,20 +165,26 @@ def _trajectory(
     times: FloatArray,
     factors: tuple[FloatArray, FloatArray, FloatArray],
 ) -> Trajectory:
-    """Assemble from the factors q^t and 1 - q^t of all modes, (S, L, M), both overwritten, and h t, (S, 1 or L, 1)."""
-    shrinkage, growth, elapsed = factors
+    """Assemble from the factors q^t and 1 - q^t (overwritten) of all modes, (S, L, M), and h t, (S, 1 or L, 1).
+
+    What depends on no time is divided first, so that the numbers of all times are passed over as seldom as can be.
+    """
+    remaining, growth, elapsed = factors
     s, U = _eigenvalues(decomposition), decomposition.eigenvectors
     modes, shifts = (U.T @ residual).T, lambdas[:, None]
     rates = s + shifts
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        shrinkage *= s
-        shrinkage += shifts
-        shrinkage /= rates
-        np.copyto(shrinkage, 1.0, where=rates == 0)
+        ends = np.where(rates > 0, shifts / rates, 1.0)[:, None] * modes
+        leaves = np.where(rates > 0, s / rates, 0.0)[:, None] * modes
+        left = remaining[:, :, None] * leaves
+        left += ends
         growth /= rates
         # The limit h t is exact where the quotient runs out of digits, or is 0 / 0.
-        np.copyto(growth, elapsed, where=rates * elapsed < np.finfo(np.float64).tiny)
-        left, dual = shrinkage[:, :, None] * modes, growth[:, :, None] * modes
+        soonest = elapsed.min(initial=np.inf, where=elapsed > 0)
+        slow = np.flatnonzero((~(rates * soonest >= np.finfo(np.float64).tiny)).any(axis=0))
+        still = rates[:, slow] * elapsed < np.finfo(np.float64).tiny
+        growth[:, :, slow] = np.where(still, elapsed, growth[:, :, slow])
+        dual = growth[:, :, None] * modes
         squared_distance = np.square(growth, out=growth) @ (s * (modes**2).sum(axis=0))
     return Trajectory(lambdas, times, left, dual, squared_distance, U)
 
