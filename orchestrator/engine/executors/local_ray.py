@@ -213,6 +213,8 @@ class LocalRay:
 
     def _end_processes(self) -> None:
         """End Ray in order; where it does not answer, kill its processes."""
+        self._processes.find()
+        self._processes.find_theirs()  # one that is still starting outlives Ray, and writes into its folder
         try:
             if self._thread is not None:
                 self._thread.shut_ray_down(END_SECONDS)

@@ -33,6 +33,7 @@ class RayProcesses:
 
     def __init__(self) -> None:
         self._known: dict[psutil.Process, str] = {}
+        self._theirs: set[psutil.Process] = set()
         self._past: set[psutil.Process] = set()
 
     def find(self) -> None:
@@ -43,19 +44,23 @@ class RayProcesses:
                 if name in PROGRAMS and child not in self._past and _runs(child):
                     self._known[child] = name
 
+    def find_theirs(self) -> None:
+        """Record what these processes have started: once they have ended, nothing tells whose it was."""
+        for process in self._known:
+            with suppress(psutil.Error):
+                self._theirs.update(process.children(recursive=True))
+
     def ended(self) -> str | None:
         """Return the name of a process that has ended; None if all are running."""
         return next((name for process, name in list(self._known.items()) if not _runs(process)), None)
 
     def end(self) -> None:
         """Kill the processes that still run and what they started; none of them counts as a part of the next Ray."""
+        self.find_theirs()
         known, self._known = self._known, {}
+        theirs, self._theirs = self._theirs, set()
         self._past |= known.keys()
-        with_theirs = set(known)
-        for process in known:
-            with suppress(psutil.Error):
-                with_theirs.update(process.children(recursive=True))
-        _kill(list(with_theirs))
+        _kill([*known, *theirs])
 
 
 class Watchdog:
