@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -42,6 +42,9 @@ FOLDERS = (
     "artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints", "training",
 )  # fmt: skip
 """Folders of a results folder."""
+
+_MOST_NAMED = 5
+"""Results folders that a message names, where one of them seems to be meant."""
 
 _LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
 """Folders of a results folder that may hold folders."""
@@ -159,8 +162,7 @@ class ResultsFolder:
         """
         self.check_folders()
         if not os.path.lexists(self.spec_path):
-            foreign = self.root.is_dir() and any(self._matters(path) for path in self.root.iterdir())
-            if foreign and not self.lost_spec:
+            if self._holds_others:
                 raise ResultsError(
                     f"{self.root} is not empty and holds no sweep (no spec.yaml); name another results.folder"
                 )
@@ -200,6 +202,19 @@ class ResultsFolder:
         except (OSError, ValueError):
             return False
 
+    @property
+    def _holds_others(self) -> bool:
+        if os.path.lexists(self.spec_path) or not self.root.is_dir():
+            return False
+        return any(self._matters(path) for path in self.root.iterdir()) and not self.lost_spec
+
+    def _sweeps_below(self) -> str:
+        """Return advice to name one of the results folders that lie in this one; others where there are none."""
+        below = sorted(path.parent for path in self.root.glob("*/spec.yaml"))[:_MOST_NAMED]
+        if not below:
+            return "name the results folder of a sweep"
+        return f"name one of those in it: {', '.join(map(str, below))}"
+
     def _matters(self, path: Path) -> bool:
         # A process that is about to submit the sweep takes a claim before it writes anything else.
         return not path.name.startswith(".") and path != self.root / "claims"
@@ -210,6 +225,9 @@ class ResultsFolder:
         Raises:
             ResultsError: it holds none.
         """
+        self.check_folders()
+        if self._holds_others:
+            raise ResultsError(f"{self.root} is not empty and holds no sweep (no spec.yaml); {self._sweeps_below()}")
         sweep = self.stored()
         if sweep is None and self.lost_spec:
             raise ResultsError(
@@ -220,8 +238,13 @@ class ResultsFolder:
             raise ResultsError(f"there are no results at {self.root}; `ntksweep run SPEC` makes them")
         return sweep
 
-    def settle(self, given: Sweep, on_change: OnChange) -> Sweep:
+    def settle(self, given: Sweep, on_change: OnChange, note: Callable[[str], None] = lambda _: None) -> Sweep:
         """Return the sweep to run: the given one, unless it differs and the stored one is to be kept.
+
+        Args:
+            given: the sweep that is asked for.
+            on_change: what to do if it has other numbers.
+            note: is told what is kept of the folder in the place of what is given.
 
         Raises:
             ChangedError: the two ask for different numbers, and the user did not choose which to keep.
@@ -246,6 +269,8 @@ class ResultsFolder:
         if on_change is OnChange.GIVEN:
             return replace(given, blocks_asked=())  # none of the blocks there has the new numbers
         if on_change is OnChange.STORED:
+            for change in changes:
+                note(f"kept as it is in the folder (--on-change stored): {change}")
             return replace(given, spec=stored.spec, sources=_unchanged_sources(stored, given))
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"
