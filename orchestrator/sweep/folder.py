@@ -30,6 +30,7 @@ from orchestrator.sweep.differences import differences, overrides_apart
 from orchestrator.sweep.drawn_sets import with_drawn
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import Source, Sources, find_again
+from orchestrator.sweep.sweeps_below import sweeps_below
 from orchestrator.version import VERSION
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "ray", "datasets", "pyarrow")
@@ -42,9 +43,6 @@ FOLDERS = (
     "artifacts", "claims", "journal", "tables", "logs", "submissions", "refused", "checkpoints", "training",
 )  # fmt: skip
 """Folders of a results folder."""
-
-_MOST_NAMED = 5
-"""Results folders that a message names, where one of them seems to be meant."""
 
 _LISTED = ("", "artifacts", "artifacts/damaged", "tables", "logs", "logs/slurm")
 """Folders of a results folder that may hold folders."""
@@ -208,13 +206,6 @@ class ResultsFolder:
             return False
         return any(self._matters(path) for path in self.root.iterdir()) and not self.lost_spec
 
-    def _sweeps_below(self) -> str:
-        """Return advice to name one of the results folders that lie in this one; others where there are none."""
-        below = sorted(path.parent for path in self.root.glob("*/spec.yaml"))[:_MOST_NAMED]
-        if not below:
-            return "name the results folder of a sweep"
-        return f"name one of those in it: {', '.join(map(str, below))}"
-
     def _matters(self, path: Path) -> bool:
         # A process that is about to submit the sweep takes a claim before it writes anything else.
         return not path.name.startswith(".") and path != self.root / "claims"
@@ -227,7 +218,7 @@ class ResultsFolder:
         """
         self.check_folders()
         if self._holds_others:
-            raise ResultsError(f"{self.root} is not empty and holds no sweep (no spec.yaml); {self._sweeps_below()}")
+            raise ResultsError(f"{self.root} is not empty and holds no sweep (no spec.yaml); {sweeps_below(self.root)}")
         sweep = self.stored()
         if sweep is None and self.lost_spec:
             raise ResultsError(
