@@ -51,6 +51,8 @@ class EigenDecomposition:
         self.trace = float(np.trace(A))
         self._eigenvalues, self.eigenvectors = eigh(A)
         self.matrix = TridiagonalMatrix(self._eigenvalues, np.zeros(self.size - 1))
+        self._rows: FloatArray | None = None
+        self._rows_in_modes = np.empty((0, self.size))
 
     @property
     def eigenvalues(self) -> FloatArray:
@@ -103,7 +105,7 @@ class EigenDecomposition:
         blocks = list(rows)
         kept = keep_path(self.matrix, self.rotated(residual), self.eigenvalues, self.rotated_back, blocks)
         if variance:
-            squares = np.concatenate([(block @ self.eigenvectors) ** 2 for block in blocks])
+            squares = np.concatenate([self.in_modes(block) ** 2 for block in blocks])
             kept = replace(kept, variance=keep_variance(self.eigenvalues, squares, diagonal))
         if start is not None:
             kept = kept.with_start(self.start_of(start_in_rows(start)))
@@ -133,6 +135,12 @@ class EigenDecomposition:
         """Return U B for B (M, N)."""
         product: FloatArray = self.eigenvectors @ columns
         return product
+
+    def in_modes(self, rows: FloatArray) -> FloatArray:
+        """Return B U for rows B (m, M), which must not change: those of the array that came last are held."""
+        if self._rows is not rows:
+            self._rows, self._rows_in_modes = rows, rows @ self.eigenvectors
+        return self._rows_in_modes
 
     def quadratic_form(self, targets: FloatArray) -> float:
         """Return tr Y^T K Y for targets Y (M, k)."""

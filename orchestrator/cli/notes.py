@@ -4,7 +4,7 @@ from orchestrator.cli.classes_view import titled
 from orchestrator.plan.plan import Plan
 from orchestrator.stages.finetune import FINETUNE, runs_of
 from orchestrator.stages.finetune.costs import by_rows
-from orchestrator.sweep.error_estimates import FITTED_HEADS, missing_estimates
+from orchestrator.sweep.training_estimates import FITTED_HEADS, missing_estimates
 from orchestrator.sweep.variant import Variant
 
 HEAD_OUTSIDE = "the head is trained but not in the kernel: the linearization lacks it"

@@ -11,7 +11,7 @@ from orchestrator.errors import ResultsError, SpecError
 from orchestrator.results.usual_names import CRITERIA as USUAL_NAMES
 from orchestrator.results.usual_names import simplified
 from orchestrator.spec import Spec
-from orchestrator.sweep.error_estimates import ESTIMATES, NEEDS_EIGENVECTORS, missing_estimates
+from orchestrator.sweep.training_estimates import ERROR_ESTIMATES, NEEDS_EIGENVECTORS, missing_estimates
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def criterion_named(name: str, spec: Spec) -> Criterion:
     criterion = by_name[name]
     missing = _missing(spec)
     if criterion.column in missing:
-        others = [each.name for each in CRITERIA if each.column in ESTIMATES and each.column not in missing]
+        others = [each.name for each in CRITERIA if each.column in ERROR_ESTIMATES and each.column not in missing]
         raise ResultsError(
             f"{name} is empty in this sweep, for {missing[criterion.column]}{_with_eigenvectors(missing)}; take "
             f"`--by {others[0] if others else 'alignment'}`"
@@ -140,7 +140,7 @@ def usual_criterion(spec: Spec) -> Criterion:
     """
     missing = _missing(spec)
     for criterion in CRITERIA:
-        if criterion.column in ESTIMATES and criterion.column not in missing:
+        if criterion.column in ERROR_ESTIMATES and criterion.column not in missing:
             return criterion
     raise ResultsError(
         f"this sweep has no gcv, for {missing['gcv']}, and no leave_one_out, for {missing['leave_one_out_loss']}"

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.data.targets import arrange, code_targets
+from finetune.data.targets import code_targets
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.additions import AdditionsParameters
-from orchestrator.stages.context.blocks import SCORES
+from orchestrator.stages.context.problem import first_columns, initial_outputs
 from orchestrator.stages.context.work import Work
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
@@ -16,9 +16,6 @@ from orchestrator.store.stage import Stage
 def residual_of(stage: Stage[AdditionsParameters], work: Work, tiles: Sequence[Artifact]) -> FloatArray:
     """Return r = y - f_0 (M, k) of the training examples, f_0 as the tiles of the kernel have it."""
     p = stage.parameters
-    # Several tiles of a place hold blocks of other groups, and the same outputs.
-    by_start = {tile.facts["rows"][0]: tile for tile in tiles if tile.facts["columns"][0] == 0}
-    scores = np.concatenate([by_start[start].array(SCORES) for start in sorted(by_start)])[: p.n_train]
     labels = np.array(work.input(stage, "dataset").array("train.labels")[: p.n_train])
     targets = code_targets(labels, kind=p.task_kind, n_outputs=p.n_outputs, outputs=p.outputs)
-    return targets - arrange(scores, p.outputs)
+    return targets - initial_outputs(first_columns(tiles), p.n_train, p.outputs)

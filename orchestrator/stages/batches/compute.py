@@ -16,7 +16,7 @@ from orchestrator.stages.context.failures import is_out_of_memory
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.stage import Stage
-from orchestrator.sweep.error_estimates import FITTED_HEADS
+from orchestrator.sweep.training_estimates import FITTED_HEADS
 
 logger = logging.getLogger(__name__)
 

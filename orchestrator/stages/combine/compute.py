@@ -21,7 +21,7 @@ from orchestrator.stages.finetune import RunParameters
 from orchestrator.stages.finetune.trained_cells import TrainedCells
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
 from orchestrator.store.stage import Part, Stage
-from orchestrator.sweep.error_estimates import FITTED_HEADS
+from orchestrator.sweep.training_estimates import FITTED_HEADS
 
 
 def compute(stage: Stage[CombineParameters], work: Work) -> Product:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from finetune.data.metrics import classification_metrics, majority_accuracy, regression_metrics
 from finetune.data.targets import arrange, code_targets
 from ntk_dist.arrays import FloatArray
+from ntk_dist.kernel.features import OutputMode
 from orchestrator.stages.base.parameters import WithProblem
 from orchestrator.stages.context.blocks import SCORES
 from orchestrator.stages.context.joined_tiles import HeldBlocks, joined
@@ -129,9 +130,7 @@ def _read_problem(stage: Reads[WithProblem], work: Work) -> Problem:
     dataset = work.input(stage, "dataset")
 
     def initial(split: str, n_examples: int) -> FloatArray:
-        scores = np.concatenate([found.array(SCORES) for found in _with_scores(stage, work, split)])[:n_examples]
-        beyond = np.full((n_examples - len(scores), scores.shape[1]), np.nan, dtype=scores.dtype)
-        return arrange(np.concatenate([scores, beyond]), parameters.kernel.outputs)
+        return initial_outputs(_with_scores(stage, work, split), n_examples, parameters.kernel.outputs)
 
     n_eval = len(dataset.array("eval.labels"))
     return problem_of(stage, dataset, initial("train", parameters.n_train), initial("eval", n_eval))
@@ -141,8 +140,25 @@ def _with_scores(stage: Reads[WithProblem], work: Work, split: str) -> Sequence[
     """Return the artifacts with the initial outputs of a split, in order: captures, or the first column of tiles."""
     if split in stage.inputs:
         return work.inputs(stage, split)
-    tiles = joined(work.inputs(stage, "tiles" if split == "train" else "eval_tiles"))
-    return [tile for tile in tiles if tile.facts["columns"][0] == 0]
+    return first_columns(work.inputs(stage, "tiles" if split == "train" else "eval_tiles"))
+
+
+def first_columns(tiles: Sequence[Artifact]) -> list[HeldBlocks]:
+    """Return the tiles in the first column of a kernel, one for each place: they have the outputs of all its rows."""
+    return [tile for tile in joined(tiles) if tile.facts["columns"][0] == 0]
+
+
+def initial_outputs(found: Sequence[HeldBlocks], n_examples: int, mode: OutputMode) -> FloatArray:
+    """Return f_0 (M, k) of the first examples, as captures or tiles hold them in order; nan of what these lack.
+
+    Args:
+        found: the captures or tiles.
+        n_examples: the examples.
+        mode: which outputs the kernel keeps.
+    """
+    scores = np.concatenate([each.array(SCORES) for each in found])[:n_examples]
+    beyond = np.full((n_examples - len(scores), scores.shape[1]), np.nan, dtype=scores.dtype)
+    return arrange(np.concatenate([scores, beyond]), mode)
 
 
 def problem_of(stage: Reads[WithProblem], dataset: Artifact, initial: FloatArray, eval_initial: FloatArray) -> Problem:

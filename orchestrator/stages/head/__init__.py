@@ -8,8 +8,8 @@ from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.batches import BATCHES
 from orchestrator.stages.dataset import DATASET
 from orchestrator.store.stage import Inputs, Stage, StageCost, StageKind
-from orchestrator.sweep.error_estimates import FITTED_HEADS
 from orchestrator.sweep.passes import forward
+from orchestrator.sweep.training_estimates import FITTED_HEADS
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant

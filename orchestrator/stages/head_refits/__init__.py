@@ -7,7 +7,7 @@ from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.dataset import DATASET
 from orchestrator.stages.head import HEAD
 from orchestrator.store.stage import Stage, StageCost, StageKind
-from orchestrator.sweep.error_estimates import missing_estimates
+from orchestrator.sweep.training_estimates import missing_estimates
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from scipy.linalg import blas
 
 from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.contributions import KeptContributions, dual_bases
@@ -13,9 +14,6 @@ from orchestrator.stages.context.joined_tiles import HeldBlocks
 from orchestrator.sweep.blocks import blocks_within
 
 Blocks = Callable[[], Iterator[FloatArray]]
-
-STRIP_ROWS = 128
-"""Rows of a strip: few enough to leave little of the other triangle, and many enough to multiply them fast."""
 
 
 def dual_contributions(
@@ -33,38 +31,31 @@ def dual_contributions(
     """
     bases = dual_bases(kept)
     M, t, m = bases.shape
-    side_by_side = np.ascontiguousarray(bases.reshape(M, t * m))
+    W = np.asfortranarray(bases.reshape(M, t * m))
     blocks = contributing(groups, tiles)
     forms = np.zeros((len(blocks), t, m, m))
     for tile, rows, columns in tile_places(tiles, (M, M), rows_per_example):
         for number, name in enumerate(blocks):
             block = tile.array(name)[: rows.stop - rows.start, : columns.stop - columns.start]
-            for part, beside in _strips(rows, columns):
-                left, right = side_by_side[rows][part], side_by_side[columns]
-                forms[number] += _of_targets(left, block[part, beside] @ right[beside], t, transposed=True)
-                if rows == columns:
-                    forms[number] += _of_targets(left, block[part, part] @ right[part], t, transposed=False)
+            product = _half_product(block, W[rows]) if rows == columns else block @ W[columns]
+            half = _of_targets(W[rows], product, t)
+            forms[number] += half + half.transpose(0, 2, 1)
     return KeptContributions(forms)
 
 
-def _strips(rows: slice, columns: slice) -> Iterator[tuple[slice, slice]]:
-    """Yield parts of a tile's rows with the columns that stand for the other triangle too.
-
-    A tile on the diagonal is its own transpose: of that only what lies left of the diagonal blocks is multiplied.
-    """
-    size = rows.stop - rows.start
-    if rows != columns:
-        yield slice(0, size), slice(0, columns.stop - columns.start)
-        return
-    for start in range(0, size, STRIP_ROWS):
-        yield slice(start, min(start + STRIP_ROWS, size)), slice(0, start)
+def _half_product(block: FloatArray, W: FloatArray) -> FloatArray:
+    """Return H W, for W (rows, n) and H the triangle with half the diagonal that a symmetric block is H + H^T of."""
+    # The transpose of what lies row by row in memory is in Fortran order, which trmm takes as it is.
+    product: FloatArray = blas.dtrmm(1.0, block.T, W)
+    product -= (np.diagonal(block) / 2)[:, None] * W
+    return product
 
 
-def _of_targets(left: FloatArray, product: FloatArray, t: int, *, transposed: bool) -> FloatArray:
-    """Return W^T P of each target, (t, m, m), with its transpose added where asked, for W and P (rows, t m)."""
-    W, P = (each.reshape(len(each), t, -1).transpose(1, 0, 2) for each in (left, product))
-    found: FloatArray = np.matmul(W.transpose(0, 2, 1), P)
-    return found + found.transpose(0, 2, 1) if transposed else found
+def _of_targets(W: FloatArray, product: FloatArray, t: int) -> FloatArray:
+    """Return W^T P of each target, (t, m, m), for W and P (rows, t m)."""
+    left, right = (each.reshape(len(each), t, -1).transpose(1, 0, 2) for each in (W, product))
+    found: FloatArray = np.matmul(left.transpose(0, 2, 1), right)
+    return found
 
 
 def primal_contributions(

@@ -1,6 +1,6 @@
 """Training of the linearized model at some times, by gradient flow and by gradient descent, from its decomposition."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from ntk_dist.arrays import FloatArray
 from ntk_dist.solvers.decomposition import Decomposition
 from ntk_dist.solvers.eigen import EigenDecomposition
 from ntk_dist.solvers.primal import PrimalDecomposition
-from ntk_dist.solvers.trajectory import Trajectory, gradient_descent, gradient_flow
+from ntk_dist.solvers.trajectory import Trajectory, gradient_descent, gradient_flow, outputs_of_modes
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import FlowParameters
 from orchestrator.stages.solve.flow_memory import TRAINED_BY, lambdas_at_once
@@ -42,30 +42,34 @@ class Followed:
             raise AssertionError("training is followed with all eigenvectors")
         self._eigen = eigen
 
-    def along(self, lambdas: FloatArray, times: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return r - J d, (2, L, S, M, k), J_eval d, (2, L, S, M_eval, k), and |d|^2, (2, L, S).
+    def along(self, lambdas: FloatArray, times: FloatArray) -> Iterator[tuple[FloatArray, FloatArray, FloatArray]]:
+        """Yield r - J d, (S, L, M, k), J_eval d, (S, L, M_eval, k), and |d|^2, (S, L), for each of `TRAINED_BY`.
 
-        The first axis is `TRAINED_BY`; lambdas (L,) and times (S,) are absolute.
+        lambdas (L,) and times (S,) are absolute.
         """
-        flow = gradient_flow(self._eigen, self._right, lambdas, times)
-        descents = [self._descent(lambdas[i : i + 1], times) for i in range(len(lambdas))]
-        # (2, L, S, k, M): all of them share one product with the eigenvectors, and one with what gives outputs
-        left, d = (
-            np.array([getattr(flow, name).swapaxes(0, 1), [getattr(each, name)[:, 0] for each in descents]])
-            for name in ("residual_modes", "dual_modes")
+        sizes = step_sizes(self.sigma_max, lambdas)
+        counts = steps(times[:, None], sizes).astype(np.int64)
+        ways = (
+            gradient_flow(self._eigen, self._right, lambdas, times),
+            gradient_descent(self._eigen, self._right, lambdas, sizes, counts),
         )
-        squares = np.array([flow.squared_distance.T, [each.squared_distance[:, 0] for each in descents]])
-        U = self._eigen.eigenvectors
-        evaluated = np.concatenate([_outputs(d, block @ U) for block in self._evaluation()], axis=3)
+        evaluated = self._outputs(ways, self._evaluation)
         if not self._primal:
-            return _outputs(left, U), evaluated, squares
+            for way, outputs in zip(ways, evaluated, strict=True):
+                yield outputs_of_modes(way.residual_modes, way.eigenvectors), outputs, way.squared_distance
+            return
         # here the modes are those of the weights themselves, as the coefficients of J^T r
-        fitted = np.concatenate([_outputs(d, block @ U) for block in self._train()], axis=3)
-        return self._residual - fitted, evaluated, np.einsum("wlskp,wlskp->wls", d, d)
+        for way, fitted, outputs in zip(ways, self._outputs(ways, self._train), evaluated, strict=True):
+            yield self._residual - fitted, outputs, np.einsum("slkp,slkp->sl", way.dual_modes, way.dual_modes)
 
-    def _descent(self, shift: FloatArray, times: FloatArray) -> Trajectory:
-        (size,) = step_sizes(self.sigma_max, shift)
-        return gradient_descent(self._eigen, self._right, shift, float(size), steps(times, size).astype(np.int64))
+    def _outputs(self, ways: Sequence[Trajectory], blocks: Blocks) -> list[FloatArray]:
+        """Return J d for streamed rows of J, or of K(., train), (S, L, rows, k) for each way."""
+        found: list[list[FloatArray]] = [[] for _ in ways]
+        for block in blocks():
+            rows = block @ self._eigen.eigenvectors if self._primal else self._eigen.in_modes(block)
+            for way, parts in zip(ways, found, strict=True):
+                parts.append(outputs_of_modes(way.dual_modes, rows))
+        return [np.concatenate(parts, axis=2) for parts in found]
 
 
 def step_sizes(sigma_max: float, lambdas: FloatArray) -> FloatArray:
@@ -103,28 +107,25 @@ def flow_numbers(
     at_once = lambdas_at_once(flow, problem.size, problem.eval_size, problem.residual.shape[1])
     for start in range(0, len(lambdas), at_once):
         part = slice(start, start + at_once)
-        for name, values in _numbers(*followed.along(lambdas[part], times), problem).items():
-            found.setdefault(name, np.empty(shape))[:, part] = values
+        for way, measured in enumerate(followed.along(lambdas[part], times)):
+            for name, values in _numbers(*measured, problem).items():
+                found.setdefault(name, np.empty(shape))[way, part] = values.T
     return found
 
 
 def _numbers(left: FloatArray, evaluated: FloatArray, squares: FloatArray, problem: Problem) -> dict[str, FloatArray]:
+    """Return numbers by name, (S, L) each."""
     predictions = problem.eval_initial + evaluated
     errors = problem.eval_targets - predictions
 
     def measured(split: str, outputs: FloatArray) -> dict[str, FloatArray]:
-        found = problem.metrics(split, outputs.reshape(-1, *outputs.shape[3:]))
+        found = problem.metrics(split, outputs.reshape(-1, *outputs.shape[2:]))
         return {name: values.reshape(squares.shape) for name, values in found.items()}
 
     return {
-        "train_loss": np.einsum("wlsmk,wlsmk->wls", left, left) / (2 * problem.n_train),
-        "eval_loss": np.einsum("wlsmk,wlsmk->wls", errors, errors) / (2 * problem.n_eval),
+        "train_loss": np.einsum("slmk,slmk->sl", left, left) / (2 * problem.n_train),
+        "eval_loss": np.einsum("slmk,slmk->sl", errors, errors) / (2 * problem.n_eval),
         "parameter_distance": np.sqrt(squares),
         **measured("train", problem.targets - left),
         **measured("eval", predictions),
     }
-
-
-def _outputs(modes: FloatArray, rows: FloatArray) -> FloatArray:
-    """Return the products (2, L, S, rows, k) of rows (rows, q) of each mode with modes (2, L, S, k, q)."""
-    return np.tensordot(modes, rows, axes=(4, 1)).swapaxes(3, 4)

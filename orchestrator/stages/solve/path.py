@@ -16,7 +16,7 @@ from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
-from orchestrator.sweep.error_estimates import EVIDENCE
+from orchestrator.sweep.training_estimates import EVIDENCE
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from orchestrator.stages.precision import PRECISION
 from orchestrator.stages.solve import SOLVE, FlowParameters, IterativeParameters, Method, SolveParameters
 from orchestrator.stages.solve.kept_solves import KeptSolves
 from orchestrator.store.stage import Inputs, Stage, as_json
-from orchestrator.sweep.error_estimates import ESTIMATES, missing_estimates
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.refinements import refinements_of
+from orchestrator.sweep.training_estimates import ERROR_ESTIMATES, missing_estimates
 
 MANY_LAYER_SETS = 1024
 """Number of layer sets beyond which one solve stage serves several, which limits the number of files."""
@@ -81,7 +81,7 @@ def _inputs_of(scope: SeedScope, method: Method, n_train: int, refinements: Sequ
 def _left_out(scope: SeedScope) -> Stage | None:
     """Return the stage with the changes of the initial outputs without one example; None if there is none."""
     head, kind = scope.only(HEAD), scope.scorer.head.kind
-    if head is None or missing_estimates(kind, scope.variant.sweep.spec.kernel).keys() >= set(ESTIMATES):
+    if head is None or missing_estimates(kind, scope.variant.sweep.spec.kernel).keys() >= set(ERROR_ESTIMATES):
         return None
     return head if kind == "ridge" else scope.only(HEAD_REFITS)
 

@@ -23,7 +23,7 @@ from orchestrator.stages.solve.split import dual_shares, primal_shares
 from orchestrator.stages.solve.stored_blocks import StoredBlocks
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
-from orchestrator.sweep.error_estimates import EVIDENCE, missing_estimates
+from orchestrator.sweep.training_estimates import EVIDENCE, missing_estimates
 
 Blocks = Callable[[], Iterator[FloatArray]]
 

@@ -62,6 +62,18 @@ def test_descent_is_the_loop_that_takes_every_step(case, fraction):
     assert (trajectory.times.tolist(), trajectory.lambdas.tolist()) == (STEPS.tolist(), SHIFTS.tolist())
 
 
+@given(cases, st.floats(0.05, 1.2))
+def test_each_lambda_may_have_its_own_steps(case, fraction):
+    decomposition = EigenDecomposition(case.kernel)
+    sizes = fraction * largest_stable_step_size(decomposition, SHIFTS)
+    steps = np.array([[0, 1, 2, 3], [8, 0, 1, 5]])
+    trajectory = gradient_descent(decomposition, case.r, SHIFTS, sizes, steps)
+    weights = [
+        [descend(case.jacobian, case.r, *each) for each in zip(SHIFTS, sizes, own, strict=True)] for own in steps
+    ]
+    check_is(trajectory, case, np.array(weights))
+
+
 def test_a_diverging_descent_is_followed():
     decomposition = EigenDecomposition(SMALL.kernel)
     step_size = float(1.2 * largest_stable_step_size(decomposition, SHIFTS)[0])
@@ -214,6 +226,10 @@ def test_refuses_times_before_the_start_and_fractions_of_steps():
         gradient_descent(decomposition, r, SHIFTS, 0.1, np.array([-1]))
     with pytest.raises(StepError, match="integers"):
         gradient_descent(decomposition, r, SHIFTS, 0.1, np.array([1.5]))
+    with pytest.raises(StepError, match="for each"):
+        gradient_descent(decomposition, r, SHIFTS, np.full(3, 0.1), STEPS)
+    with pytest.raises(StepError, match=">= 0"):
+        gradient_descent(decomposition, r, SHIFTS, 0.1, np.ones((2, 3), dtype=np.int64))
 
 
 def test_refuses_what_does_not_fit():

@@ -1,4 +1,4 @@
-"""Estimates from the training examples of how a kernel does on new ones, and reasons why some are missing."""
+"""What the training examples alone say of a kernel: estimates of its error, its evidence, and why some are missing."""
 
 from orchestrator.spec.sections import KernelSection
 
@@ -6,8 +6,8 @@ FITTED_HEADS = frozenset({"ridge", "logistic"})
 """Kinds of heads that are fitted to the labels of the training examples."""
 
 
-ESTIMATES = ("gcv", "leave_one_out_loss")
-"""Columns of the estimates of the error on new examples that rest on the training examples alone."""
+ERROR_ESTIMATES = ("gcv", "leave_one_out_loss")
+"""Columns of the estimates of the error on new examples."""
 
 EVIDENCE = "log_evidence"
 """Column of the evidence, which compares kernels by the density of the training labels and estimates no error."""
@@ -17,7 +17,7 @@ NEEDS_EIGENVECTORS = "it needs kernel.eigenvectors: true"
 
 
 def missing_estimates(head: str, kernel: KernelSection, *, decomposed: bool = True) -> dict[str, str]:
-    """Return the reasons why `gcv`, `leave_one_out_loss` or `log_evidence` is null, by column; only for null columns.
+    """Return the reasons why estimates of the error or the evidence are null, by column; only for null columns.
 
     Args:
         head: the kind of head.
@@ -25,7 +25,7 @@ def missing_estimates(head: str, kernel: KernelSection, *, decomposed: bool = Tr
         decomposed: whether the kernel is decomposed.
     """
     if not decomposed:
-        return dict.fromkeys(ESTIMATES, "kernel.decomposition: iterative finds no eigenvectors") | {
+        return dict.fromkeys(ERROR_ESTIMATES, "kernel.decomposition: iterative finds no eigenvectors") | {
             EVIDENCE: "kernel.decomposition: iterative finds no determinant"
         }
     asymmetric = kernel.kind == "asymmetric_sign"
