@@ -37,7 +37,7 @@ def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place
                 how = "a number: write it as a text, or name another column"
             count = sum(not isinstance(column[each], str) or not column[each].strip() for each in rows.tolist())
             others = f"; {count} rows are so" if count > 1 else ""
-            raise EmptyTextError(f"{place(row)} has no text in column {name!r} (it holds {shown(text)}{others}); {how}")
+            raise EmptyTextError(f"{place(row)} has no text in column {name!r} (it holds {_held(text)}{others}); {how}")
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
@@ -133,6 +133,10 @@ def _how_to_code(values: list[Any]) -> str:
         "-1 often stands for a label that is withheld), set task.sign_cut to make two classes of ratings, or choose "
         "task.kind: regression"
     )
+
+
+def _held(value: Any) -> str:
+    return "nothing" if value is None else shown(value)
 
 
 def shown(value: Any) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.classes import classes_of, labels_of
+from finetune.data.classes import MOST_NAMES, classes_of, labels_of
 from finetune.data.columns import MOST_LISTED, real_labels, rows_with_text, sign_labels, texts_of
 from finetune.data.label_names import written
 from finetune.data.reading.table import Table
@@ -132,7 +132,9 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
                 "label"
             )
     if n_outputs is None and task.sign_cut is None:
-        _check_every_class_occurs(task, np.concatenate([pool.labels for pool, _ in pools]), classes)
+        found = np.concatenate([pool.labels for pool, _ in pools])
+        _check_every_class_occurs(task, found, classes)
+        _check_classes_are_meant(task, len(found), classes)
     if _say_nothing(labels, [pool for pool, _ in pools]):
         labels = ()
     return _once(task, Examples(train, evaluation, classes, labels))
@@ -158,9 +160,23 @@ def _check_every_class_occurs(task: TaskSettings, labels: NDArray[np.generic], c
     else:
         fix = f"say which classes they are, as in task.labels: {written((str(n), i) for i, n in enumerate(found))}"
     raise LabelError(
-        f"{task.data}: there is no example of class {_listed(missing)}; the labels are {_listed(found)}, and classes "
-        f"count from 0. {fix[0].upper()}{fix[1:]}, or set task.classes: {classes} if a class has no example here"
+        f"{task.data}: there is no example of {_plural('class', missing)} {_listed(missing)}; the labels are "
+        f"{_listed(found)}, and classes count from 0. {fix[0].upper()}{fix[1:]}, or set task.classes: {classes} if a "
+        "class has no example here"
     )
+
+
+def _check_classes_are_meant(task: TaskSettings, n_rows: int, classes: int) -> None:
+    """Refuse numbers that seem to count the rows: with names the same is refused."""
+    if classes > MOST_NAMES and 2 * classes > n_rows:
+        raise LabelError(
+            f"{task.data}: there are {classes:,} different labels in {n_rows:,} rows: is task.label the column of the "
+            f"classes? If it is, set task.classes: {classes}"
+        )
+
+
+def _plural(word: str, things: Sequence[int]) -> str:
+    return word if len(things) == 1 else f"{word}es"
 
 
 def _listed(labels: Sequence[int]) -> str:

@@ -88,7 +88,7 @@ def tokenize(
             more types of tokens, or knows nearly nothing of the texts.
     """
     tokenizer = load_tokenizer(model)
-    _check_knows_words(model, tokenizer)
+    check_knows_words(model, tokenizer)
     if template is None:
         encoded = _encode(tokenizer, list(texts), pairs, max_length)
     else:
@@ -225,8 +225,12 @@ def _check_room(limits: TextLimits, tokenizer: Any, lengths: NDArray[np.int64]) 
         )
 
 
-def _check_knows_words(model: ModelSettings, tokenizer: Any) -> None:
-    """Check that a tokenizer has a vocabulary: without its files transformers makes one of special tokens alone."""
+def check_knows_words(model: ModelSettings, tokenizer: Any) -> None:
+    """Check that a tokenizer has a vocabulary: without its files transformers makes one of special tokens alone.
+
+    Raises:
+        ModelLoadError: it has none.
+    """
     added = {str(token) for token in tokenizer.get_added_vocab()} | set(tokenizer.all_special_tokens)
     if not set(tokenizer.get_vocab()) - added:
         raise ModelLoadError(

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from finetune.libraries.json_faults import json_fault
+
 _POINTER = b"version https://git-lfs"
 
 _READ_BY_TRANSFORMERS = (
@@ -30,7 +32,9 @@ def damage(file: Path) -> str | None:
     except UnicodeDecodeError:
         return "is not UTF-8, as JSON has to be; get it again"
     except json.JSONDecodeError as error:
-        return f"is not JSON (line {error.lineno}, column {error.colno}: {error.msg}); correct it, or get it again"
+        return (
+            f"is not JSON (line {error.lineno}, column {error.colno}: {json_fault(error)}); correct it, or get it again"
+        )
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None

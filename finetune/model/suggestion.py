@@ -7,7 +7,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_
 from transformers import PreTrainedModel
 
 from finetune.data.limits import text_limits
-from finetune.data.tokens import load_tokenizer
+from finetune.data.tokens import check_knows_words, load_tokenizer
 from finetune.errors import TargetError
 from finetune.model.architecture import base_model, find_targets, linears, n_layers
 from finetune.model.loading import empty_model
@@ -77,6 +77,12 @@ def _fits(network: PreTrainedModel, targets: tuple[str, ...]) -> bool:
 
 
 def token_lengths(model: ModelSettings, texts: list[str], pairs: list[str] | None) -> list[int]:
-    """Return the number of tokens of each text, special tokens included, however many there are."""
-    encoded = load_tokenizer(model)(texts, pairs, truncation=False, verbose=False)
+    """Return the number of tokens of each text, special tokens included, however many there are.
+
+    Raises:
+        ModelLoadError: there is no tokenizer, or it has no vocabulary.
+    """
+    tokenizer = load_tokenizer(model)
+    check_knows_words(model, tokenizer)
+    encoded = tokenizer(texts, pairs, truncation=False, verbose=False)
     return [len(ids) for ids in encoded["input_ids"]]

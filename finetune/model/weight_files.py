@@ -138,7 +138,7 @@ def _find(settings: ModelSettings) -> tuple[list[Path], dict[str, str]]:
         return [Path(file) for file in files], promised
     raise ModelLoadError(
         f"the model {settings.path} cannot be loaded: it has no weights, which would be in one of {', '.join(_WHOLE)}"
-        f"{_other_formats(settings.path)}"
+        f"{_other_formats(settings.path)}; get the whole checkpoint, or set model.weights: random to do without one"
     )
 
 

@@ -116,12 +116,20 @@ def _sweep_at(path: Path) -> Path | None:
     """Return the results folder that a path names: the folder, one of its parts, or the spec that it keeps."""
     from orchestrator.sweep.folder import FOLDERS
 
-    folder = path if os.path.isdir(path) else path.parent  # noqa: PTH112
-    if folder is path and path.name in FOLDERS:
+    is_folder = os.path.isdir(path)  # noqa: PTH112
+    folder = path if is_folder else path.parent
+    if is_folder and path.name in FOLDERS:
         folder = path.parent
-    elif folder is not path and path.name != "spec.yaml":
+    elif not is_folder and path.name != "spec.yaml":
         return None
-    return folder if _holds_sweep(folder) else None
+    return folder if _holds_sweep(folder) or (is_folder and _was_run_in(folder)) else None
+
+
+def _was_run_in(root: Path) -> bool:
+    """Tell whether a folder has the parts of a results folder, so that a damaged `spec.yaml` is told as such."""
+    kept = root / "spec.yaml"
+    parts = all(os.path.isdir(root / part) for part in ("artifacts", "journal"))  # noqa: PTH112
+    return parts and os.path.isfile(kept) and not os.path.islink(kept)  # noqa: PTH113, PTH114
 
 
 def _holds_sweep(root: Path) -> bool:

@@ -68,7 +68,7 @@ def _of_variant(variant: Variant) -> Iterator[str]:
     n_train = min(variant.sweep.spec.grid.n_train)
     if task.sampling == "random" and n_train * smallest < total:
         rare = titled(survey, sizes.index(smallest))
-        enough = smallest * len(sizes) >= n_train
+        enough = len(sizes) <= n_train <= smallest * len(sizes)
         yield (
             f"{n_train} training examples have {n_train * smallest / total:.1g} of class {rare} on average, so that a "
             "seed may draw none; "

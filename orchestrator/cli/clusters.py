@@ -78,7 +78,7 @@ def submit(
     (checked, base), wanted = given_spec(spec, overrides), read_profile(profile)
     folder = ResultsFolder(checked.folder)
     given = resolve(checked, base, folder, trusts_code=trust_remote_code)
-    sweep = folder.settle(given, on_change)
+    sweep = folder.settle(given, on_change, lambda kept: Terminal(stderr=True).print(kept, style="yellow"))
     plan = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return

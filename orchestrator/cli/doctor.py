@@ -57,7 +57,10 @@ def _basics() -> Iterator[Check]:
 
 
 def _storage(folder: Path) -> Iterator[Check]:
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(path))  # noqa: PTH112
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not os.path.isdir(existing):  # noqa: PTH112 - a folder of others may not be entered
+        yield Check("results", f"folder {folder}", False, True, f"{existing} is not a folder", "name another one")
+        return
     free = human_bytes(shutil.disk_usage(existing).free)
     try:
         probe = existing / f".ntksweep-doctor-{os.getpid()}"

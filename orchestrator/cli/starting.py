@@ -151,10 +151,12 @@ def _read(given: Given, look: "Look", ask: Ask) -> "tuple[TaskSettings, Examples
 
 
 def _check_model(model: str) -> None:
+    from orchestrator.sweep.sources import check_model_folder
+
     path = Path(model)
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise SourceError(f"{path} is not a model folder of transformers: it has no config.json")
-    if not path.exists() and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+    if path.exists():
+        check_model_folder(path)
+    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise SourceError(f"there is nothing at {path}; name the folder of a model, or its id on the hub")
 
 

@@ -62,13 +62,26 @@ def _parsed(text: str) -> Override:
     key = key.strip()
     if not equals or not all(key.split(".")):
         raise YamlFault(
-            NOWHERE, f"`{text}` overrides nothing; write KEY=VALUE with the dotted key of the spec, as grid.seeds=[0,1]"
+            NOWHERE,
+            f"`{text}` overrides nothing; write KEY=VALUE with the dotted key of the spec and no space around =, as "
+            "grid.seeds=[0,1]",
         )
     try:
         node = compose(value)
     except YamlFault as fault:
-        raise YamlFault(NOWHERE, f"`{text}`: the value is not YAML: {fault.what}") from None
+        raise YamlFault(NOWHERE, f"`{text}`: the value is not YAML: {fault.what}{_quoting(value)}") from None
     return Override(key, _NULL if node is None else placeless(node), text)
+
+
+def _quoting(value: str) -> str:
+    """Return advice about a value in brackets, which a shell may have cut, or which was meant as a text."""
+    begun = value.lstrip()[:1]
+    if begun not in ("{", "["):
+        return ""
+    return (
+        "; for the shell, put all of KEY=VALUE in single quotes, and within them a text that begins with "
+        f"{begun} in double ones"
+    )
 
 
 def _from_value(key: str, value: Any) -> Override:

@@ -99,7 +99,7 @@ def run(
     from orchestrator.sweep.model_memory import refuse_model_that_cannot_fit, this_device
 
     folder = ResultsFolder(spec.folder)
-    sweep = folder.settle(resolve(spec, spec_folder, folder, trusts_code=trusts_code), on_change)
+    sweep = folder.settle(resolve(spec, spec_folder, folder, trusts_code=trusts_code), on_change, progress.note)
     store = folder.artifacts()
     remove_leftovers(folder.root)
     found = surveys(sweep, store)

@@ -148,6 +148,14 @@ class TaskSection(Section):
             raise ValueError(f"labels name {len(found)} classes, and classes says {self.classes}: remove `classes`")
         if self.sign_cut is not None and self.classes not in (None, 2):
             raise ValueError("sign_cut makes exactly two classes: set `classes: 2` or remove it")
+        if self.label in (self.text, self.text_pair):
+            raise ValueError(
+                f"`{self.label}` is the column of the texts and of the labels: name another one for either"
+            )
+        if self.text_pair == self.text:
+            raise ValueError(
+                f"`{self.text}` is the column of both texts of a pair: name another one, or remove `text_pair`"
+            )
         if self.template is not None and "{text}" not in self.template:
             raise ValueError("template must contain {text}, where the sentence goes")
         if self.template is not None and self.template.count("{mask}") > 1:
@@ -221,8 +229,10 @@ class HeadSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "HeadSection":
-        if (self.kind == "label_words") != bool(self.words):
-            raise ValueError("`words` is only for `kind: label_words`, which needs one word for each class")
+        if self.kind == "label_words" and not self.words:
+            raise ValueError("`kind: label_words` needs one word for each class: give `words`")
+        if self.words and self.kind != "label_words":
+            raise ValueError("`words` is only for `kind: label_words`: set that, or remove `words`")
         if self.kind == "label_words" and self.in_kernel:
             raise ValueError("label_words has no head to train: set `in_kernel: false`")
         return self

@@ -138,7 +138,7 @@ class Artifact:
 
     def _compare(self, name: str, found: str) -> None:
         if found != self._unverified.get(name, found):
-            raise self._damaged(f"{name} does not match")
+            raise self._damaged(f"{name} does not match its checksum")
         self._unverified.pop(name, None)
 
 
@@ -337,7 +337,10 @@ def _arrays_of(record: Mapping[str, Any], path: Path) -> ArrayReader | None:
         return None
     if arrays["file"] != _arrays_name(record["stage_id"], arrays["checksums"]):
         raise ValueError(f"its arrays are in {arrays['file']!r}, which is no name of theirs")
-    reader = ArrayReader(path.with_name(arrays["file"]))
+    try:
+        reader = ArrayReader(path.with_name(arrays["file"]))
+    except OSError as error:
+        raise ValueError(f"its arrays, {arrays['file']}, cannot be read: {_why(error)}") from None
     if reader.size != arrays["bytes"]:
         raise ValueError(f"{arrays['file']} has {reader.size} bytes, not {arrays['bytes']}")
     return reader

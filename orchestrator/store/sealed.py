@@ -25,7 +25,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
     """
     seal = _SEAL.match(content)
     if seal is None:
-        raise ValueError("its beginning does not match that of a record, which is a checksum")
+        raise ValueError("it does not begin with its checksum: it was cut off or changed")
     rest = content[seal.end() :]
     if checksum_of([rest], seal[1].decode()) != seal[2].decode():
         raise ValueError("the content does not match its checksum")

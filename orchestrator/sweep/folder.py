@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,6 +30,7 @@ from orchestrator.sweep.differences import differences, overrides_apart
 from orchestrator.sweep.drawn_sets import with_drawn
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import Source, Sources, find_again
+from orchestrator.sweep.sweeps_below import sweeps_below
 from orchestrator.version import VERSION
 
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "ray", "datasets", "pyarrow")
@@ -159,8 +160,7 @@ class ResultsFolder:
         """
         self.check_folders()
         if not os.path.lexists(self.spec_path):
-            foreign = self.root.is_dir() and any(self._matters(path) for path in self.root.iterdir())
-            if foreign and not self.lost_spec:
+            if self._holds_others:
                 raise ResultsError(
                     f"{self.root} is not empty and holds no sweep (no spec.yaml); name another results.folder"
                 )
@@ -200,6 +200,12 @@ class ResultsFolder:
         except (OSError, ValueError):
             return False
 
+    @property
+    def _holds_others(self) -> bool:
+        if os.path.lexists(self.spec_path) or not self.root.is_dir():
+            return False
+        return any(self._matters(path) for path in self.root.iterdir()) and not self.lost_spec
+
     def _matters(self, path: Path) -> bool:
         # A process that is about to submit the sweep takes a claim before it writes anything else.
         return not path.name.startswith(".") and path != self.root / "claims"
@@ -210,6 +216,9 @@ class ResultsFolder:
         Raises:
             ResultsError: it holds none.
         """
+        self.check_folders()
+        if self._holds_others:
+            raise ResultsError(f"{self.root} is not empty and holds no sweep (no spec.yaml); {sweeps_below(self.root)}")
         sweep = self.stored()
         if sweep is None and self.lost_spec:
             raise ResultsError(
@@ -220,8 +229,13 @@ class ResultsFolder:
             raise ResultsError(f"there are no results at {self.root}; `ntksweep run SPEC` makes them")
         return sweep
 
-    def settle(self, given: Sweep, on_change: OnChange) -> Sweep:
+    def settle(self, given: Sweep, on_change: OnChange, note: Callable[[str], None] = lambda _: None) -> Sweep:
         """Return the sweep to run: the given one, unless it differs and the stored one is to be kept.
+
+        Args:
+            given: the sweep that is asked for.
+            on_change: what to do if it has other numbers.
+            note: is told what is kept of the folder in the place of what is given.
 
         Raises:
             ChangedError: the two ask for different numbers, and the user did not choose which to keep.
@@ -246,6 +260,8 @@ class ResultsFolder:
         if on_change is OnChange.GIVEN:
             return replace(given, blocks_asked=())  # none of the blocks there has the new numbers
         if on_change is OnChange.STORED:
+            for change in changes:
+                note(f"kept as it is in the folder (--on-change stored): {change}")
             return replace(given, spec=stored.spec, sources=_unchanged_sources(stored, given))
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"

@@ -217,16 +217,30 @@ def _absolute(path: Path) -> Path:
 
 
 def _model_files(folder: Path) -> list[Path]:
+    check_model_folder(folder)
+    hidden_or_prose = (".md", ".gitattributes")
+    return [p for p in folder.iterdir() if p.is_file() and not p.name.endswith(hidden_or_prose)]
+
+
+def check_model_folder(folder: Path) -> None:
+    """Check that a path is a folder with the configuration of a model.
+
+    Raises:
+        SourceError: it is something else; says what to name instead.
+    """
+    if (folder / "config.json").is_file():
+        return
+    if folder.is_file():
+        raise SourceError(f"{folder} is a file; name the folder of the model, which holds config.json and the weights")
     adapter = folder / "adapter_config.json"
-    if adapter.is_file() and not (folder / "config.json").is_file():
+    if adapter.is_file():
         raise SourceError(
             f"{folder} holds an adapter alone{_base_of(adapter)}, and no model: merge it into its model "
             "(merge_and_unload of peft) and save the result"
         )
-    if not (folder / "config.json").is_file():
-        raise SourceError(f"{folder} is not a model folder of transformers: it has no config.json")
-    hidden_or_prose = (".md", ".gitattributes")
-    return [p for p in folder.iterdir() if p.is_file() and not p.name.endswith(hidden_or_prose)]
+    below = sorted(path.parent.name for path in folder.glob("*/config.json"))[:5]
+    advice = f"name one in it that has: {', '.join(below)}" if below else "name what save_pretrained wrote"
+    raise SourceError(f"{folder} is not a model folder of transformers: it has no config.json; {advice}")
 
 
 def _base_of(adapter: Path) -> str:
@@ -310,12 +324,35 @@ def _hub_source(kind: str, name: str, revision: str | None, known: Source | None
             return known  # a cluster node without a network continues with the commit that the sweep started with
         if commit := _cached_commit(kind, name, revision):
             return Source(name, revision=commit)
-        raise SourceError(
-            f"there is no local path `{name}`, the hub could not be asked for a {kind} with that id "
-            f"({type(error).__name__}), and the hub's cache here has none; give a folder, or run where the hub can be "
-            "reached"
-        ) from None
+        raise SourceError(f"there is no local path `{name}`, {_why_no_commit(error, kind, revision)}") from None
     return Source(name, revision=info.sha)
+
+
+def _why_no_commit(error: Exception, kind: str, revision: str | None) -> str:
+    """Say why the hub named no commit of a model or of data, and what to do."""
+    from huggingface_hub import errors
+
+    known: tuple[tuple[type[Exception], str], ...] = (
+        (errors.HFValidationError, "and it is no id of the hub, such as owner/name; give a folder, or an id"),
+        (
+            errors.GatedRepoError,
+            f"and the hub gives this {kind} to those who accepted its terms; do, and log in here",
+        ),
+        (errors.RevisionNotFoundError, f"and what the hub has under that id has no revision `{revision}`; correct it"),
+        (
+            errors.RepositoryNotFoundError,
+            f"and the hub shows no {kind} with that id; correct it, or log in here",
+        ),
+    )
+    for kind_of_error, said in known:
+        if isinstance(error, kind_of_error):
+            return said
+    offline = isinstance(error, errors.OfflineModeIsEnabled)
+    return (
+        f"the hub could not be asked for a {kind} with that id "
+        f"({'HF_HUB_OFFLINE is set' if offline else type(error).__name__}), and the hub's cache here has none; give a "
+        "folder, or run where the hub can be reached"
+    )
 
 
 def _cached_commit(kind: str, name: str, revision: str | None) -> str | None:

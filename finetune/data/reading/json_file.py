@@ -8,6 +8,7 @@ from typing import Any
 from finetune.data.reading.table import Table, check_names
 from finetune.data.reading.text_file import opened
 from finetune.errors import DataLoadError
+from finetune.libraries.json_faults import json_fault
 
 
 def read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
@@ -22,7 +23,7 @@ def read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
         MissingColumnError: no row has a wanted key.
     """
     with opened(path, newline="\n") as stream:
-        rows = ((f"line {n}", _parsed(f"{path}, line {n}", line)) for n, line in enumerate(stream, 1) if line.strip())
+        rows = ((f"line {n}", _parsed_line(path, n, line)) for n, line in enumerate(stream, 1) if line.strip())
         return _table(path, rows, wanted)
 
 
@@ -49,7 +50,7 @@ def json_names(path: Path) -> list[str]:
         if first.lstrip().startswith("["):
             rows = _parsed(str(path), stream.read())
         else:
-            rows = [_parsed(f"{path}, line {n}", line) for n, line in enumerate(stream, 1) if line.strip()]
+            rows = [_parsed_line(path, n, line) for n, line in enumerate(stream, 1) if line.strip()]
     return list(dict.fromkeys(key for row in rows if isinstance(row, dict) for key in row))
 
 
@@ -83,6 +84,11 @@ def _of_lists(row: dict[str, Any], wanted: Sequence[str]) -> str | None:
     return None
 
 
+def _parsed_line(path: Path, number: int, line: str) -> Any:
+    # Without its end, which would seem to stand in a text that is not closed.
+    return _parsed(f"{path}, line {number}", line.rstrip("\r\n"))
+
+
 def _parsed(where: str, text: str) -> Any:
     def checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         row = dict(pairs)
@@ -94,7 +100,7 @@ def _parsed(where: str, text: str) -> Any:
         return json.loads(text, object_pairs_hook=checked)
     except json.JSONDecodeError as error:
         column = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-        raise DataLoadError(f"{where} is not JSON: {error.msg} at {column}; correct or remove it") from error
+        raise DataLoadError(f"{where} is not JSON ({column}: {json_fault(error)}); correct or remove it") from error
     except RecursionError as error:
         raise DataLoadError(f"{where}: lists or objects are nested too deeply; remove what is not needed") from error
     except ValueError as error:  # a number with thousands of digits

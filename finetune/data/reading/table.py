@@ -1,5 +1,6 @@
 """Columns of a file or of a data set on the hub, with the place of each row there."""
 
+import difflib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,13 +42,22 @@ def check_names(where: str, names: Sequence[str], wanted: Sequence[str], *, hint
     for name in names:
         if name and list(names).count(name) > 1:
             raise DataLoadError(f"{where} has the column {name!r} twice; rename or remove one of them")
-    for name in wanted:
-        if name not in names:
-            listed = ", ".join(each if each == each.strip() and each else repr(each) for each in names)
-            alike = next((each for each in names if _look_alike(each, name)), None)
-            if alike is not None:
-                hint = f". {alike!a} may look as {name!a} does, but has other characters: copy it from the file"
-            raise MissingColumnError(f"{where} has no column {name!r}; its columns are: {listed}{hint}")
+    missing = [name for name in dict.fromkeys(wanted) if name not in names]
+    if missing and not any(names):
+        raise MissingColumnError(f"{where} names no column: it may be empty; give data with examples")
+    if missing:
+        listed = ", ".join(each if each == each.strip() and each else repr(each) for each in names)
+        said = " and no column ".join(f"{name!r}{_nearest(name, names)}" for name in missing)
+        raise MissingColumnError(f"{where} has no column {said}; its columns are: {listed}{hint}")
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    """Return a hint at the column that may be meant; empty where none is near."""
+    alike = next((each for each in names if _look_alike(each, name)), None)
+    if alike is not None:
+        return f" ({alike!a} may look as {name!a} does, but has other characters: copy it from the file)"
+    near = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _look_alike(one: str, other: str) -> bool:

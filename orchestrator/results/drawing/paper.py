@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 FORMATS = ("pdf", "svg", "png", "eps")
+_FORMATS = f".{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}"
 
 
 class Size(StrEnum):
@@ -58,7 +59,7 @@ def write_figure(picture: Picture, path: Path, size: Size) -> Path:
     """
     ending = path.suffix.removeprefix(".").lower()
     if ending not in FORMATS:
-        raise ResultsError(f"the format cannot be told from `{path.name}`; end it in .{', .'.join(FORMATS)}")
+        raise ResultsError(f"the format cannot be told from `{path.name}`; end it in {_FORMATS}")
     from io import BytesIO
 
     content = BytesIO()

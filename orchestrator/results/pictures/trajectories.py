@@ -23,7 +23,7 @@ _LINES = {
 def picture(measured: Measured) -> Picture | Missing:
     """Return the picture of sweeps whose cells were trained."""
     if not measured.trained:
-        return Missing(KIND, TITLE, "Nothing was trained.")
+        return Missing(KIND, TITLE, "Nothing was trained: the spec has no section `finetune`.")
     if "trajectories" not in measured.tables.paths:
         return Missing(KIND, TITLE, "The table `trajectories` is not there.")
     frames, panels, first_row = [], [], 0

@@ -79,8 +79,8 @@ CRITERIA = (
     Criterion(
         "gcv", "gcv", False, False, True,
         "generalized cross-validation, an estimate of the linearized model's squared error on new examples; rests on "
-        "the training examples, their labels and the model's outputs before training. That a ridge head was fitted to "
-        "these labels is counted.",
+        "the training examples, their labels and the model's outputs before training. If a ridge head was fitted to "
+        "these labels, that is counted.",
     ),
     Criterion(
         "leave_one_out", "leave_one_out_loss", False, False, True,
@@ -115,11 +115,12 @@ def criterion_named(name: str, spec: Spec) -> Criterion:
         ResultsError: the sweep does not have its column.
     """
     by_name = {criterion.name: criterion for criterion in CRITERIA}
+    meant: dict[str, str] = {}
     if name not in by_name:
         meant = {**USUAL_NAMES, **{each.column: each.name for each in CRITERIA}, **{each: each for each in by_name}}
         name = meant.get(simplified(name), name)
     if name not in by_name:
-        raise SpecError(f"there is no criterion `{name}`; {_hint(name, list(by_name))}")
+        raise SpecError(f"there is no criterion `{name}`; {_hint(name, list(by_name), list(meant))}")
     criterion = by_name[name]
     missing = _missing(spec)
     if criterion.column in missing:
@@ -158,6 +159,6 @@ def _with_eigenvectors(missing: Mapping[str, str]) -> str:
     return ": set it and run with `--on-change given` (the kernel blocks are used again)"
 
 
-def _hint(name: str, names: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+def _hint(name: str, names: Sequence[str], understood: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, understood, n=1, cutoff=0.5)
     return (f"did you mean `{nearest[0]}`? " if nearest else "") + f"criteria: {', '.join(names)}"

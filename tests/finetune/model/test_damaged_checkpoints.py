@@ -95,6 +95,7 @@ def test_weights_that_are_cut_short(folder: Path, kept: int):
         ("model.gguf", "model.gguf is in a format that is not read here: get the checkpoint in safetensors"),
         ("tf_model.h5", "tf_model.h5 is in a format"),
         ("notes.txt", "has no weights, which would be in one of model.safetensors, "),
+        ("notes.txt", "; get the whole checkpoint, or set model.weights: random"),
     ],
 )
 def test_a_folder_without_weights(folder: Path, name: str, said: str):

@@ -191,6 +191,7 @@ def test_run_asks_which_side_to_keep_and_takes_it(tmp_path: Path, tiny_model: Pa
     assert "adapter.rank: 2 in the folder, 1 now" in refused.errors
     stored = ntksweep("run", spec, "--on-change", "stored")
     assert "finished already" in stored.output
+    assert "kept as it is in the folder (--on-change stored): adapter.rank: 2 in the folder, 1 now" in stored.errors
     given = ntksweep("run", spec, "--on-change", "given")
     assert given.status == 0
     assert results_of(spec).cells.to_pandas()["adapter_rank"].unique().tolist() == [1]

@@ -159,6 +159,13 @@ def test_here_nothing_that_is_required_is_missing(tmp_path: Path):
     assert "MISSING" not in answer.output
 
 
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_results_cannot_be_where_a_file_is(place: str, tmp_path: Path):
+    (tmp_path / "file").touch()
+    (found,) = (each for each in examine(tmp_path / place) if each.feature == "results")
+    assert (found.ok, found.required, found.found) == (False, True, f"{tmp_path}/file is not a folder")
+
+
 @pytest.mark.parametrize("package", ["peft", "torch"])
 def test_a_missing_package_is_told_with_advice_and_a_status(
     package: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -44,6 +44,15 @@ def test_a_sweep_goes_on_from_its_results_alone(finished: Path, tmp_path: Path):
     assert (copy / "tables" / "cells").is_dir()
 
 
+def test_a_damaged_spec_of_results_is_told_as_such_by_commands_that_take_a_spec(finished: Path, tmp_path: Path):
+    copy = shutil.copytree(finished / "results" / "mine", tmp_path / "elsewhere")
+    (copy / "spec.yaml").write_text("garbage: [")
+    answer = ntksweep("plan", copy)
+    assert answer.status == 2
+    assert f"{copy}/spec.yaml cannot be read" in answer.errors
+    assert "finished artifacts are found by their content" in answer.errors
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -52,7 +61,7 @@ def test_a_sweep_goes_on_from_its_results_alone(finished: Path, tmp_path: Path):
         (["plan", "mine.yml"], "did you mean mine.yaml?"),
         (["plan", "results"], "it is a folder, and no results folder of a sweep; name a file"),
         (["plan", "."], "name a file: mine.yaml"),
-        (["show", "results"], "is not empty and holds no sweep"),
+        (["show", "results"], "is not empty and holds no sweep (no spec.yaml); name one of those in it: "),
     ],
 )
 def test_what_was_meant_is_named(arguments: list[str], said: str):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,18 @@ def test_without_a_terminal_it_says_what_is_missing(tmp_path: Path, tiny_model: 
     answer = ntksweep("init", tmp_path / "m.yaml", "--data", tmp_path, "--model", tmp_path)
     assert "is not a model folder of transformers" in answer.errors
     assert "--full writes a file by itself; leave --data out" in ntksweep("init", "--full", "--data", "a.csv").errors
+
+
+def test_a_model_without_a_vocabulary_is_refused_as_by_plan(tmp_path: Path, tiny_model: Path):
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    for file in model.iterdir():
+        if file.name != "config.json" and file.suffix != ".safetensors":
+            file.unlink()
+    data = write_csv(tmp_path / "data.csv", ["text", "label"], [[f"a film {n}", "ab"[n % 2]] for n in range(12)])
+    answer = ntksweep("init", tmp_path / "mine.yaml", "--data", data, "--model", model)
+    assert answer.status == 2
+    assert "knows no word: its vocabulary is missing" in answer.errors
+    assert not (tmp_path / "mine.yaml").exists()
 
 
 @pytest.mark.parametrize("options", [["--full"], ["--profile"], ["--example", "quickstart"]])

@@ -54,6 +54,8 @@ def test_null_takes_a_section_away():
         ("grid.layer_sets.2=x", "`grid.layer_sets.2=x`: grid.layer_sets has 2 items, counted from 0; override it"),
         ("grid.seeds.first=1", "`grid.seeds.first=1`: grid.seeds is a list there; override it as a whole, or"),
         ("grid.seeds", "`grid.seeds` overrides nothing; write KEY=VALUE"),
+        ("grid.seeds ", "`grid.seeds ` overrides nothing; write KEY=VALUE with the dotted key of the spec and no"),
+        ("task.template={text} was", "within them a text that begins with { in double ones"),
         ("=1", "`=1` overrides nothing; write KEY=VALUE"),
     ],
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Artifacts: published once, whole or not at all, and every changed byte is found."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -168,6 +169,8 @@ def test_a_file_cut_short_or_lost_is_found(suffix: str, kept: float, template: P
     assert not store.is_intact(*KEY)
     path.unlink()
     assert not store.is_intact(*KEY)
+    with pytest.raises(DamagedArtifactError, match=rf"{re.escape(path.name)}.*: No such file"):
+        verified(store)
 
 
 def test_an_array_is_compared_with_its_checksum_when_it_is_first_asked_for(template: Path, tmp_path: Path) -> None:

@@ -183,8 +183,12 @@ def test_a_folder_that_is_no_model_says_what_it_lacks(place: Path):
     (place / "model" / "config.json").unlink()
     with pytest.raises(SourceError, match=r"model is not a model folder of transformers: it has no config.json"):
         find_sources(spec_of(), place)
-    with pytest.raises(SourceError, match="not a model folder"):
+    with pytest.raises(SourceError, match=r"data.parquet is a file; name the folder of the model"):
         find_sources(spec_of({"model.path": "data.parquet"}), place)
+    (place / "model" / "checkpoint-2").mkdir()
+    (place / "model" / "checkpoint-2" / "config.json").touch()
+    with pytest.raises(SourceError, match=r"no config.json; name one in it that has: checkpoint-2$"):
+        find_sources(spec_of(), place)
 
 
 def test_a_folder_without_data_says_which_files_count(place: Path):
@@ -216,7 +220,7 @@ def test_an_id_that_the_hub_cannot_be_asked_for_says_what_to_do(place: Path, cha
 
 
 def test_an_id_that_cannot_be_one_is_told_the_same_way(place: Path):
-    with pytest.raises(SourceError, match=r"there is no local path `no such--thing!`"):
+    with pytest.raises(SourceError, match=r"no local path `no such--thing!`, and it is no id of the hub"):
         find_sources(spec_of({"model.path": "no such--thing!"}), place)
 
 

@@ -228,8 +228,11 @@ def test_what_is_stored_allows_nothing(finished: Trap):
             given.sources,
             given.trusts_code,
         )
-        kept = finished.results.settle(other, OnChange.STORED)
+        said: list[str] = []
+        kept = finished.results.settle(other, OnChange.STORED, said.append)
         assert kept.spec == stored.spec
+        assert len(said) == 1
+        assert said[0].startswith("kept as it is in the folder (--on-change stored): kernel.outputs: ")
         assert kept.trusts_code is trusts
 
 

@@ -85,7 +85,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, options: list[str], said: 
 def test_a_format_that_is_none_is_refused(tmp_path: Path):
     answer = ntksweep("plot", REFERENCE, "-o", tmp_path / "figure")
     assert answer.status == 2
-    assert "end it in .pdf, .svg, .png, .eps" in answer.errors
+    assert "end it in .pdf, .svg, .png or .eps" in answer.errors
 
 
 def test_the_command_names_every_kind():

@@ -49,6 +49,8 @@ def test_no_criterion_reads_a_trained_result():
 def test_an_unknown_criterion_is_told_with_the_nearest():
     with pytest.raises(SpecError, match=r"no criterion `condition_relativ`; did you mean `condition_relative`\?"):
         criterion_named("condition_relativ", spec_of())
+    with pytest.raises(SpecError, match="there is no criterion `kapa`; did you mean `kappa`"):
+        criterion_named("kapa", spec_of())
     with pytest.raises(SpecError, match="there is no criterion `xyz`; criteria: condition_fixed, condition_relative"):
         criterion_named("xyz", spec_of())
 
