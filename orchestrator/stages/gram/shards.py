@@ -114,9 +114,9 @@ class HeldShards:
         within = {each.stage_id: of_groups(each, groups) for each in stage.within}
         captures = {each.stage_id: each for each in within.values()}
         artifacts = {stage.inputs[side][0][1]: work.input(stage, side) for side in SIDES if stage.together is None}
-        needed = captures.keys() | artifacts.keys()
+        needed = [*captures, *artifacts]  # in one order: the processes of a group compute the same shard at a time
         most = self._most(stage, work, list(artifacts.values()))
-        for missing in needed - self.held.keys():
+        for missing in (each for each in needed if each not in self.held):
             self._make_room(most - 1, keep=needed)
             if missing in captures:
                 self.held[missing] = _computed(captures[missing], work)
