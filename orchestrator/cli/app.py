@@ -134,8 +134,8 @@ def main() -> None:
         if traceback_wanted():
             errors.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
         leave(error.exit_code if isinstance(error, SweepError) else ExitCode.WRONG_INPUT)
-    except (_Interrupted, KeyboardInterrupt) as interrupt:
-        message, status = ending(interrupt.__cause__ if isinstance(interrupt, _Interrupted) else interrupt)
+    except (_Interrupted, KeyboardInterrupt):
+        message, status = ending()
         with suppress(OSError):  # the terminal may be closed
             errors.print(f"\n{message}", soft_wrap=True)
         leave(status)

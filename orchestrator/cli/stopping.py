@@ -13,16 +13,13 @@ STATUSES = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGHUP: ExitCode.HUNG_UP
 STOPPING = "stopping: what is finished is kept and written into the tables; once more leaves at once"
 
 
+_told_by: list[signal.Signals] = []
+"""The signals that told this command to stop, but for Ctrl-C: Ray makes a plain KeyboardInterrupt of what interrupts a
+call of it."""
+
+
 class StoppedError(KeyboardInterrupt):
-    """A signal told the command to stop.
-
-    Attributes:
-        signal: which.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = signal.Signals(number)
+    """A signal told the command to stop."""
 
 
 def stop_as_by_ctrl_c() -> None:
@@ -30,6 +27,7 @@ def stop_as_by_ctrl_c() -> None:
 
     A signal that is ignored, as SIGHUP is under nohup, stays ignored.
     """
+    _told_by.clear()
     for number in STATUSES:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
@@ -70,13 +68,14 @@ def end_at_once() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def ending(error: BaseException | None) -> tuple[str, ExitCode]:
-    """Return the message about an interrupt, and the exit status."""
+def ending() -> tuple[str, ExitCode]:
+    """Return the message about an interrupt, and the exit status, by the first signal that told the command to stop."""
     by, status = "", ExitCode.INTERRUPTED
-    if isinstance(error, StoppedError):
-        by, status = f" by {error.signal.name}", STATUSES[error.signal]
+    if _told_by:
+        by, status = f" by {_told_by[0].name}", STATUSES[_told_by[0]]
     return f"interrupted{by}; finished stages are kept. Run the same command again to go on.", status
 
 
 def _stop(number: int, _: FrameType | None) -> None:
+    _told_by.append(signal.Signals(number))
     raise StoppedError(number)
