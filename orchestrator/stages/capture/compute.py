@@ -74,7 +74,10 @@ def resident_rows(stage: Stage[CaptureParameters], work: Work) -> ResidentRows:
         scores.index_copy_(0, examples, found)
         for name, values in by_group.items():
             rows[name].view(len(own), shard.per_example, -1).index_copy_(0, examples, values)
-    whole = np.concatenate(group.gathered(scores.cpu().numpy()))[np.argsort(np.concatenate(owned))]
+    gathered = group.gathered((stage.stage_id, scores.cpu().numpy()))
+    # passes of different shards would meet without an error, and their scores would change places
+    assert len({computed for computed, _ in gathered}) == 1, "the processes of a group compute different shards"
+    whole = np.concatenate([own_scores for _, own_scores in gathered])[np.argsort(np.concatenate(owned))]
     on_host = device.type == "cpu"
     by_name = {name: each.numpy() if on_host else each for name, each in rows.items()}
     return ResidentRows(shard.facts(), whole, by_name, owned)
