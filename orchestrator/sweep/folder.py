@@ -159,11 +159,11 @@ class ResultsFolder:
             ResultsError: the folder holds something else, its spec.yaml cannot be read, or it has links within it.
         """
         self.check_folders()
+        if self._holds_others:
+            raise ResultsError(
+                f"{self.root} is not empty and holds no sweep (no spec.yaml); name another results.folder"
+            )
         if not os.path.lexists(self.spec_path):
-            if self._holds_others:
-                raise ResultsError(
-                    f"{self.root} is not empty and holds no sweep (no spec.yaml); name another results.folder"
-                )
             return None
         try:
             data = self._stored_content()

@@ -80,7 +80,7 @@ def _shards_in_memory(spec: Spec, survey: Survey, sizes: Sizes, processes: int =
     if spec.compute.device == "cuda" and (device := this_device(spec, 1)) is not None:
         room = int(SHARE_OF_DEVICE * (device.memory - model_memory(spec, survey).on_device))
     passed, own = int(processes > 1), -(-sizes.shard_bytes // processes)
-    return max(0, max(0, room - sizes.batch_bytes) // own - passed)
+    return max(0, (room - sizes.batch_bytes) // own - passed)
 
 
 def _cheaper(sweep: Sweep, sizes: Sizes, panel: int, stored_panel: int, flops_per_example: float) -> RowsPlace:
