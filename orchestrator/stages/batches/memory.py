@@ -14,11 +14,8 @@ from orchestrator.sweep.resources import peak_memory, reset_peak_memory, residen
 MOST_TOKENS = 65_536
 """Tokens beyond which a larger batch is no faster on any device that is known here."""
 
-ATTEMPTS = 4
-"""Measurements of one batch while other threads of the process give memory back."""
-
-UNSTEADY_BYTES = 1 << 20
-"""Resident memory that the process may lose during a measurement, in bytes."""
+HOST_PASSES = 2
+"""Passes of a batch on the host, of which the larger peak counts: the same number in every process of a group."""
 
 SHARE_OF_FREE = 0.8
 """Share of a GPU's free memory that a batch may take; the rest allows for fragmentation."""
@@ -49,19 +46,15 @@ def peak_of(run: Callable[[], object], device: torch.device) -> int:
         before = module.memory_allocated(device)
         run()
         return int(module.max_memory_allocated(device) - before)
-    for _ in range(ATTEMPTS):
-        taken, lost = _peak_on_the_host(run)
-        if lost < UNSTEADY_BYTES:
-            break
-    # What others gave back hid as much of what `run` took.
-    return taken + max(0, lost)
+    # A peak is too low where other threads gave memory back and took it again meanwhile.
+    return max(_peak_on_the_host(run) for _ in range(HOST_PASSES))
 
 
-def _peak_on_the_host(run: Callable[[], object]) -> tuple[int, int]:
-    """Return the bytes by which the resident memory rose while `run` ran, and those by which it is lower afterwards.
+def _peak_on_the_host(run: Callable[[], object]) -> int:
+    """Return the bytes by which the resident memory rose while `run` ran, with those that others gave back meanwhile.
 
-    The second is positive where something else gave memory back meanwhile: threads of libraries, the garbage collector,
-    the system with pages of mapped files.
+    Others are threads of libraries, the garbage collector, the system with pages of mapped files: what they gave back
+    for good hid as much of what `run` took.
     """
     # Memory that was freed but not given back would be used again, and not be seen.
     gc.collect()
@@ -73,7 +66,7 @@ def _peak_on_the_host(run: Callable[[], object]) -> tuple[int, int]:
     run()
     peak = peak_memory()
     give_back()
-    return peak - before, before - resident_memory()
+    return peak - before + max(0, before - resident_memory())
 
 
 def forget_batch(device: torch.device) -> None:

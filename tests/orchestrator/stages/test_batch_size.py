@@ -209,6 +209,20 @@ def test_memory_that_others_give_back_meanwhile_hides_nothing():
     assert peak_of(batch, processor) == pytest.approx(40 * 10**6, rel=0.1)
 
 
+def test_a_pass_whose_memory_was_there_already_hides_nothing():
+    processor = torch.device("cpu")
+    kept: list[torch.Tensor] = []
+
+    def batch() -> torch.Tensor:
+        """Take nothing the first time, as where another thread's memory came free at the right moment."""
+        if not kept:
+            kept.append(torch.empty(0))
+            return kept[0]
+        return torch.ones(40 * 10**6, dtype=torch.uint8)
+
+    assert peak_of(batch, processor) == pytest.approx(40 * 10**6, rel=0.1)
+
+
 def test_memory_that_is_given_back_all_the_time_makes_a_batch_look_larger():
     processor = torch.device("cpu")
     others = [torch.ones(40 * 10**6, dtype=torch.uint8) for _ in range(8)]
