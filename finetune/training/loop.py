@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.training import regularizers
+from finetune.training.checkpoint import Checkpoint, NoCheckpoint
 from finetune.training.losses import example_losses
 from finetune.training.outputs import all_outputs
 from finetune.training.run import (
     CellStatus,
-    Checkpoint,
-    NoCheckpoint,
     Observer,
     TrainingRun,
     TrainingState,

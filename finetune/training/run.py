@@ -169,34 +169,6 @@ class TrainingRun:
         return TrainingRun(replace(seen, **by_cell, observed=observed), self.cells[chosen])
 
 
-class Checkpoint(Protocol):
-    """Storage for the state of a run."""
-
-    def load(self) -> Arrays | None:
-        """Return what was saved last; None if nothing was."""
-
-    def due(self) -> bool:
-        """Tell whether it is time to save."""
-
-    def save(self, arrays: Arrays) -> None:
-        """Save arrays in place of the earlier ones."""
-
-
-class NoCheckpoint:
-    """Saves nothing: for runs too short to be worth saving."""
-
-    def load(self) -> Arrays | None:
-        """See `Checkpoint.load`."""
-        return None
-
-    def due(self) -> bool:
-        """See `Checkpoint.due`."""
-        return False
-
-    def save(self, arrays: Arrays) -> None:
-        """See `Checkpoint.save`."""
-
-
 def copied(displacement: Displacement) -> Displacement:
     """Return a copy of a displacement, without its graph."""
     return {name: tensor.detach().clone() for name, tensor in displacement.items()}

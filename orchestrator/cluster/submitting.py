@@ -37,9 +37,8 @@ from slurm.profile.quantities import counted
 from slurm.query.check import check_profile, refuse_exclusion, try_script
 from slurm.query.facts import read_facts
 from slurm.query.fitting import refuse_mixed_gpus
-from slurm.query.limits import array_sizes
 from slurm.submit.script import UMASKS
-from slurm.submit.submission import Request, SubmissionError, script, submit_allocations
+from slurm.submit.submission import Request, SubmissionError, array_sizes, script, submit_allocations
 
 logger = logging.getLogger(__name__)
 

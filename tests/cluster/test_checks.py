@@ -15,8 +15,8 @@ from slurm.errors import ProfileError
 from slurm.profile.profile import Profile
 from slurm.query.check import check_profile, try_script
 from slurm.query.facts import ClusterFacts, read_facts
-from slurm.query.limits import array_sizes
 from slurm.query.listings import NodeType
+from slurm.submit.submission import array_sizes
 from tests.cluster.clients import login_node, submit
 from tests.cluster.waiting import wait_until
 from tests.slurm.programs import Programs

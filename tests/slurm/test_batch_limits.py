@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm.errors import SubmissionLimitError
-from slurm.query.limits import array_sizes
+from slurm.submit.submission import array_sizes
 
 COUNTS = st.integers(1, 100_000)
 FREE = st.one_of(st.none(), st.integers(1, 100_000))

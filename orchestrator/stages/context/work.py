@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from finetune.model.scorer import Scorer
-    from finetune.training.run import Checkpoint
+    from finetune.training.checkpoint import Checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Work:
         self._checkpoints.append(checkpoint)
         if self.process_group.size == 1:
             return checkpoint
-        from finetune.training.process_group_checkpoint import ProcessGroupCheckpoint
+        from finetune.training.checkpoint import ProcessGroupCheckpoint
 
         return ProcessGroupCheckpoint(self.process_group, checkpoint)
 

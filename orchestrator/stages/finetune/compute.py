@@ -1,6 +1,7 @@
 """The stage `finetune`: trains the cells of its runs in one model, the model itself or its linearization."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import numpy as np
@@ -8,18 +9,18 @@ from numpy.typing import NDArray
 
 from finetune.training.loop import train_cells
 from finetune.training.origins import starting_from
-from finetune.training.run import Observer
-from finetune.training.settings import Cell
+from finetune.training.run import Observer, Watcher
+from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.trainable import Displacement
 from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.context.problem import load_problem
 from orchestrator.stages.context.work import Product, Work
-from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of
+from orchestrator.stages.finetune import FinetuneParameters, Run, runs_of, training_label
 from orchestrator.stages.finetune.trained_cells import arrays_of, facts_of
 from orchestrator.stages.finetune.training_inputs import TrainingInputs
-from orchestrator.stages.finetune.watching import watching
 from orchestrator.store.batched import Array
 from orchestrator.store.stage import Stage
+from orchestrator.store.training_progress import ProgressFile
 
 
 def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
@@ -42,7 +43,7 @@ def compute(stage: Stage[FinetuneParameters], work: Work) -> Product:
     else:
         origins = [starts.index(own) for own in inputs for _ in lambdas[own]]
         model = starts[0].model_of([start.origin() for start in starts], origins)
-    with watching(stage, work, settings) as watcher:
+    with _watching(stage, work, settings) as watcher:
         trained = train_cells(
             model,
             [start.targets() for start in starts],
@@ -93,3 +94,28 @@ def _observer(inputs: Sequence[TrainingInputs], slices: Sequence[slice], n_examp
         return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
     return observe
+
+
+@contextmanager
+def _watching(stage: Stage[FinetuneParameters], work: Work, settings: TrainingSettings) -> Iterator[Watcher | None]:
+    """Return who is told the losses of a training, and keeps them in a file for as long as the context lasts.
+
+    There is none but in the first process of a group.
+    """
+    if not work.process_group.leads:
+        yield None
+        return
+    n_train = stage.parameters.runs[0].problem.n_train
+    path = work.folder.training / f"{stage.stage_id}.json"
+    file = ProgressFile(path, training_label(stage), settings.steps, _epochs(settings, n_train))
+    try:
+        yield file
+    finally:
+        file.remove()
+
+
+def _epochs(settings: TrainingSettings, n_train: int) -> float:
+    """Return how often training sees every example; a step of gradient descent sees all of them."""
+    if settings.optimizer == "gradient_descent":
+        return settings.steps
+    return settings.steps / -(-n_train // (settings.batch_size * settings.gradient_accumulation_steps))

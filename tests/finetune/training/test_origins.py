@@ -12,9 +12,10 @@ from finetune.data.tokens import TokenizedTexts
 from finetune.errors import UnsupportedModelError
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer
+from finetune.training.checkpoint import Checkpoint
 from finetune.training.loop import Targets, train, train_cells
 from finetune.training.origins import Origin, differing_weights, joined, starting_from
-from finetune.training.run import Checkpoint, TrainingRun
+from finetune.training.run import TrainingRun
 from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.shared_products import shared_products
 from finetune.training.stacked import StackedModel

@@ -22,13 +22,13 @@ from finetune.parallel.process_group import ProcessGroup
 from finetune.parallel.processes import joined_group
 from finetune.scorers import build_scorer
 from finetune.settings import ShardingSettings
+from finetune.training.checkpoint import Checkpoint, ProcessGroupCheckpoint
 from finetune.training.data_parallel import DataParallelModel
 from finetune.training.kernel_change import KernelChange
 from finetune.training.linearized_products import LinearizedProducts
 from finetune.training.loop import train_cells
 from finetune.training.origins import Origin, differing_weights, starting_from
-from finetune.training.process_group_checkpoint import ProcessGroupCheckpoint
-from finetune.training.run import Arrays, CellStatus, Checkpoint, Observer, TrainingRun
+from finetune.training.run import Arrays, CellStatus, Observer, TrainingRun
 from finetune.training.settings import Cell, TrainingSettings
 from finetune.training.stacked import StackedModel
 from tests.finetune.training.problems import coded_targets, flat, texts_of

@@ -1,10 +1,40 @@
-"""The checkpoint of a run that all processes of a group take part in."""
+"""Storage for the state of a run, of one process or of all processes of a group."""
+
+from typing import Protocol
 
 import torch
 from torch.distributed import broadcast, broadcast_object_list
 
 from finetune.parallel.process_group import ProcessGroup
-from finetune.training.run import Arrays, Checkpoint, NoCheckpoint
+from finetune.training.run import Arrays
+
+
+class Checkpoint(Protocol):
+    """Storage for the state of a run."""
+
+    def load(self) -> Arrays | None:
+        """Return what was saved last; None if nothing was."""
+
+    def due(self) -> bool:
+        """Tell whether it is time to save."""
+
+    def save(self, arrays: Arrays) -> None:
+        """Save arrays in place of the earlier ones."""
+
+
+class NoCheckpoint:
+    """Saves nothing: for runs too short to be worth saving."""
+
+    def load(self) -> Arrays | None:
+        """See `Checkpoint.load`."""
+        return None
+
+    def due(self) -> bool:
+        """See `Checkpoint.due`."""
+        return False
+
+    def save(self, arrays: Arrays) -> None:
+        """See `Checkpoint.save`."""
 
 
 class ProcessGroupCheckpoint:
