@@ -1,6 +1,7 @@
 """Kernel blocks: sums of the products of some groups, which layer sets add up to their kernels."""
 
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 
 from orchestrator.sweep.layer_sets import HEAD
 
@@ -15,6 +16,7 @@ def block_name(block: Block) -> str:
     return _BETWEEN.join(block)
 
 
+@lru_cache(maxsize=4096)  # every layer set looks through all blocks
 def groups_of(name: str) -> Block:
     """Return the groups of the block of a name."""
     return tuple(name.split(_BETWEEN))
@@ -49,6 +51,8 @@ def blocks_within(groups: Collection[str], stored: Iterable[str]) -> tuple[str, 
     """
     wanted = frozenset(groups)
     within = {name: block for name in stored if wanted.issuperset(block := groups_of(name))}
+    if sum(map(len, within.values())) == len(set().union(*within.values())):
+        return tuple(within)
     taken: set[str] = set()
     for name, block in sorted(within.items(), key=lambda each: -len(each[1])):
         if taken.isdisjoint(block):

@@ -12,7 +12,7 @@ from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.stages.solve.memory import SolveSize
-from orchestrator.stages.solve.sums import KernelSums, summation_order
+from orchestrator.stages.solve.sums import KernelSums, Term, summation_order
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.blocks import blocks_within
 
@@ -35,13 +35,13 @@ class StoredBlocks:
     def square(self, groups: Sequence[str]) -> FloatArray:
         """Return K(train, train), (M, M), in Fortran order; of a symmetric kernel the lower triangle alone."""
         tiles, problem = self._tiles, self._problem
-        order = summation_order(groups, kernel_blocks(tiles[0]))
+        order = self._order(groups)
         return self._sums.square(tiles, order, problem.size, problem.rows_per_example, symmetric=self._symmetric)
 
     def rows(self, groups: Sequence[str], *, borrowed: bool) -> FloatArray:
         """Return K(eval, train), (M_eval, M), `borrowed` as in `KernelSums.rows`."""
         tiles, problem = joined(self._work.inputs(self._stage, "eval_tiles")), self._problem
-        order, shape = summation_order(groups, kernel_blocks(self._tiles[0])), (problem.eval_size, problem.size)
+        order, shape = self._order(groups), (problem.eval_size, problem.size)
         return self._sums.rows(tiles, order, shape, problem.rows_per_example, borrowed=borrowed)
 
     def diagonal(self, groups: Sequence[str]) -> FloatArray | None:
@@ -72,6 +72,9 @@ class StoredBlocks:
         )
         needed = size.memory_bytes(8 * problem.eval_size * problem.size)
         return 0 if self._work.halvings else max(0, self._work.sweep.spec.compute.memory_budget - needed)
+
+    def _order(self, groups: Sequence[str]) -> tuple[Term, ...]:
+        return summation_order(tuple(groups), tuple(kernel_blocks(self._tiles[0])))
 
     @property
     def _tiles(self) -> list[HeldBlocks]:

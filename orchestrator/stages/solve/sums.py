@@ -1,6 +1,7 @@
 """Sums of stored kernel blocks, layer by layer: a worker keeps the sums of layers, and extends sums that it has."""
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.joined_tiles import HeldBlocks
 from orchestrator.stages.solve.cuts import Cut, cut_tiles
-from orchestrator.sweep.blocks import blocks_within, groups_of, lacking
+from orchestrator.sweep.blocks import blocks_within, groups_of
 from orchestrator.sweep.layer_sets import HEAD
 
 Term = tuple[str, ...]
@@ -24,7 +25,8 @@ MOST_HELD = 4
 """Sums of layers that a worker holds for each part. More would seldom be extended, and new memory costs more."""
 
 
-def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[Term, ...]:
+@lru_cache(maxsize=4)  # a stage asks twice, for the training and for the evaluation examples
+def summation_order(groups: tuple[str, ...], stored: tuple[str, ...]) -> tuple[Term, ...]:
     """Return the blocks of a layer set, layer by layer, in the order in which they are added.
 
     It is fixed by the layer set and by the blocks that are `stored`, in the model's order, so that a sum has the same
@@ -35,7 +37,7 @@ def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[Term,
         AssertionError: the stored blocks do not add up to the layer set.
     """
     blocks = blocks_within(groups, stored)
-    if lacking(groups, blocks):
+    if sum(len(groups_of(block)) for block in blocks) < len(groups):
         raise AssertionError("the stored blocks do not add up to the layer set")
     head = [(block,) for block in blocks if block == HEAD]
     below, stored_below = ([block for block in names if block != HEAD] for names in (blocks, stored))
@@ -44,6 +46,7 @@ def summation_order(groups: Sequence[str], stored: Sequence[str]) -> tuple[Term,
     return (*head, *(reversed(layers) if is_suffix else layers))
 
 
+@lru_cache(maxsize=4096)  # as `groups_of`
 def _layer(block: str) -> str:
     """Return the layer of a block; of one that spans several its name, by which it is added up apart."""
     layers = {group.partition(".")[0] for group in groups_of(block)}
