@@ -2,12 +2,30 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 MISSING = ""
 """Name of a label that is not there."""
+
+
+@dataclass(frozen=True)
+class NamedClass:
+    """A label whose class has a name.
+
+    Attributes:
+        label: the label, as `task.labels` names it.
+        name: what it means.
+        of: its class.
+    """
+
+    label: str
+    name: str
+    of: int
+
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0*")
 _PLAIN = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_ /&.-]*[A-Za-z0-9_])?|-?[0-9]+")
@@ -32,6 +50,12 @@ def name_of(value: Any) -> str:
         return name.lower()
     whole = _WHOLE.fullmatch(name)
     return whole[1] if whole else name
+
+
+def visible(name: str) -> str:
+    """Return the visible form of a name: composed, without characters of no width or white space around it."""
+    composed = unicodedata.normalize("NFKC", name)
+    return "".join(each for each in composed if unicodedata.category(each) != "Cf").strip()
 
 
 def written(labels: Iterable[tuple[str, int | None]]) -> str:

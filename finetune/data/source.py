@@ -87,7 +87,13 @@ def _from_hub(task: TaskSettings, split: str, wanted: Sequence[str]) -> Table:
             raise SplitError(f"{task.data} has no split {split!r}; its splits are: {', '.join(splits)}")
         rows = splits[split]
         check_names(f"{task.data}, split {split}", rows.column_names, wanted)
-        return Table({name: list(rows[name]) for name in wanted}, len(rows), lambda row: task.data)
+        named = {name: getattr(rows.features[name], "names", None) for name in wanted}
+        return Table(
+            {name: list(rows[name]) for name in wanted},
+            len(rows),
+            lambda row: task.data,
+            {name: tuple(names) for name, names in named.items() if names},
+        )
 
 
 def _cause(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from finetune.data.classes import MOST_NAMES, classes_of, labels_of
 from finetune.data.columns import MOST_LISTED, real_labels, rows_with_text, sign_labels, texts_of
-from finetune.data.label_names import written
+from finetune.data.label_names import NamedClass, written
 from finetune.data.reading.table import Table
 from finetune.data.repeats import first_places
 from finetune.data.source import read_split
@@ -56,12 +56,14 @@ class Examples:
         evaluation: where evaluation examples come from; the same pool if they are held out from it.
         n_outputs: number of classes, or 1 for regression.
         labels: the class of each label by its name; empty where labels are the classes themselves.
+        class_names: what the labels mean, where they are names or the data bring the names of their classes.
     """
 
     train: Pool
     evaluation: Pool
     n_outputs: int
     labels: Labels = ()
+    class_names: tuple[NamedClass, ...] = ()
 
     @property
     def held_out(self) -> bool:
@@ -135,9 +137,17 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
         found = np.concatenate([pool.labels for pool, _ in pools])
         _check_every_class_occurs(task, found, classes)
         _check_classes_are_meant(task, len(found), classes)
+    class_names = _class_names(labels, splits[0].table.class_names.get(task.label, ()) if task.sign_cut is None else ())
     if _say_nothing(labels, [pool for pool, _ in pools]):
         labels = ()
-    return _once(task, Examples(train, evaluation, classes, labels))
+    return _once(task, Examples(train, evaluation, classes, labels, class_names))
+
+
+def _class_names(labels: Labels, of_data: Sequence[str]) -> tuple[NamedClass, ...]:
+    """Return what labels mean: those of the data by their number, others by their own name."""
+    meanings = {str(number): name for number, name in enumerate(of_data)}
+    classes = labels or tuple((label, number) for number, label in enumerate(meanings))
+    return tuple(NamedClass(label, meanings.get(label, label), of) for label, of in classes if of is not None)
 
 
 def _say_nothing(labels: Labels, pools: Sequence[Pool]) -> bool:

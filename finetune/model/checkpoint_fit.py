@@ -139,6 +139,12 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
         )
     lacking = [name for name in order if name in fit.missing and not _POOLER.search(name.removeprefix(prefix))]
     if lacking and fit.missing.issuperset(order):
+        if wrapper := _wrapper(fit, lacking, prefix):
+            raise ModelLoadError(
+                f"{settings.path}: the names of all weights begin with `{wrapper}`, as a wrapper of the model saves "
+                "them; load them into the model without it (DataParallel, torch.compile), and save that with "
+                "`save_pretrained`"
+            )
         raise ModelLoadError(
             f"{settings.path}: the weights hold none of the parameters of {type(model).__name__}; they "
             "belong to another architecture than config.json says"
@@ -153,6 +159,17 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
             f"{settings.path}: the weights hold {held[0]}{_more(held)}, for which the model of config.json has no "
             "place; correct config.json (its number of layers?), or get the checkpoint again"
         )
+
+
+def _wrapper(fit: Fit, wanted: Collection[str], prefix: str) -> str | None:
+    """Return what stands before the names of all parameters in a checkpoint, whole or of the base model alone."""
+    for names in (wanted, [name.removeprefix(prefix) for name in wanted]):
+        first = next(iter(names))
+        for found in sorted(fit.unexpected):
+            before = found.removesuffix(first)
+            if before.endswith(".") and found != before and all(before + name in fit.unexpected for name in names):
+                return before
+    return None
 
 
 def _unused(model: PreTrainedModel, prefix: str, unexpected: Collection[str]) -> list[str]:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+import unicodedata
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -208,8 +209,24 @@ def _local(location: str, folder: Path) -> Path | None:
     if looks_like_path or location.count("/") > 1:
         raise SourceError(
             f"there is nothing at {path} (from `{location}`); paths are relative to the folder of the spec"
+            f"{_alike(path)}"
         )
     return None
+
+
+def _alike(path: Path) -> str:
+    """Return a hint at a file beside a missing one whose name looks as its name does; empty where there is none."""
+    try:
+        others = sorted(each.name for each in path.parent.iterdir())
+    except OSError:
+        return ""
+    seen = unicodedata.normalize("NFC", path.name).casefold()
+    near = next((each for each in others if unicodedata.normalize("NFC", each).casefold() == seen), None)
+    if near is None:
+        return ""
+    if near.casefold() == path.name.casefold():
+        return f"; {near!r} is there, which differs in capital letters"
+    return f"; {near!a} is there, which has its accents written in another way: copy the name from there"
 
 
 def _absolute(path: Path) -> Path:

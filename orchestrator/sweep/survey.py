@@ -199,6 +199,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
     from finetune.data.task import read_examples
     from finetune.data.tokens import tokenize
     from finetune.errors import FinetuneError
+    from finetune.model.class_order import check_class_order
     from finetune.model.dry_run import dry_run
     from finetune.model.inspection import inspect_model
     from finetune.model.label_words import check_label_words
@@ -215,6 +216,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         adapter = adapter_settings(sweep.spec.adapter)
         with no_garbage():  # a model without weights, but of many objects
             facts = inspect_model(model, adapter, head, n_outputs=examples.n_outputs)
+        check_class_order(model, head, examples.class_names, n_outputs=examples.n_outputs)
         check_label_words(model, head, task.template, n_outputs=examples.n_outputs)
         tokens = tokenize(
             model,
