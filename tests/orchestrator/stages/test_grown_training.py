@@ -18,7 +18,7 @@ from orchestrator.store.journal import read_journals
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import surveys
 from tests.faults.tables import checksums, numbers
-from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_spec, run_spec, write_spec
+from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_spec, run_spec, write_data, write_spec
 
 TRAINING: dict[str, Any] = {
     "learning_rate": 0.05, "epochs": 2, "batch_size": 4, "num_evaluations": 2, "kernel_examples": 4,
@@ -153,6 +153,33 @@ def test_a_grown_sweep_that_is_killed_goes_on_with_the_same_stages(
     assert {name: after[name] for name in finished} == finished
     assert trained_once(folder.root)
     assert_close(folder.root, expected(MORE))
+
+
+def test_lambdas_that_leave_are_in_no_table(tmp_path: Path, tiny_model: Path):
+    settings = TRAINING | {"combinations": {"coefficients": [0.25]}, "smoothness": {"radii": [0.1], "examples": 2}}
+    tasks = {"films": {"data": "films.parquet"}, "books": {"data": "data.parquet"}}
+    own = {
+        "finetune": settings,
+        "task.data": None,
+        "grid.tasks": tasks,
+        "grid.seeds": [0],
+        "adapter.initialization": None,
+    }
+    base = AXES | own | {"model.path": str(tiny_model)}
+    spec = make_sweep(tmp_path, base, model=tiny_model)
+    write_data(tmp_path / "films.parquet", seed=1)
+    run_spec(spec)
+    folder = read_spec(spec).folder
+    before, artifacts = numbers(folder), checksums(folder)
+    write_spec(tmp_path, base | DROPPED)
+    assert not run_spec(spec).report.failures
+    assert checksums(folder) == artifacts
+    after = numbers(folder)
+    for name in ("cells", "trajectories", "updates", "smoothness", "combinations"):
+        rows = before[name].filter([value != 0.1 for value in before[name]["lambda_given"].to_pylist()])
+        assert 0 < len(rows) < len(before[name])
+        for column in rows.column_names:
+            assert str(after[name][column].to_pylist()) == str(rows[column].to_pylist()), (name, column)
 
 
 def test_plan_and_run_say_what_stays(tmp_path: Path, tiny_model: Path):
