@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.columns import Place, integer_labels, number_in, shown
-from finetune.data.label_names import MISSING, name_of, visible, written
+from finetune.data.label_names import MISSING, name_of, written
+from finetune.data.reading.table import visible
 from finetune.errors import LabelError
 from finetune.settings import Labels
 

@@ -2,7 +2,6 @@
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -50,12 +49,6 @@ def name_of(value: Any) -> str:
         return name.lower()
     whole = _WHOLE.fullmatch(name)
     return whole[1] if whole else name
-
-
-def visible(name: str) -> str:
-    """Return the visible form of a name: composed, without characters of no width or white space around it."""
-    composed = unicodedata.normalize("NFKC", name)
-    return "".join(each for each in composed if unicodedata.category(each) != "Cf").strip()
 
 
 def written(labels: Iterable[tuple[str, int | None]]) -> str:

@@ -1,13 +1,13 @@
 """Columns of a file or of a data set on the hub, with the place of each row there."""
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from finetune.data.label_names import visible
 from finetune.errors import DataLoadError, MissingColumnError
 
 
@@ -66,6 +66,12 @@ def _look_alike(one: str, other: str) -> bool:
     """Tell whether two names differ in what people do not see, or in letters beyond ASCII alone."""
     one, other = visible(one), visible(other)
     return len(one) == len(other) and all(a == b or not (a + b).isascii() for a, b in zip(one, other, strict=True))
+
+
+def visible(name: str) -> str:
+    """Return the visible form of a name: composed, without characters of no width or white space around it."""
+    composed = unicodedata.normalize("NFKC", name)
+    return "".join(each for each in composed if unicodedata.category(each) != "Cf").strip()
 
 
 def joined(parts: Sequence[Table]) -> Table:
