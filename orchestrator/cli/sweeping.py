@@ -66,6 +66,14 @@ def plan(
 
     Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
     """
+    from orchestrator.spec.naming_lines import naming_lines
+
+    checked, base = given_spec(spec, overrides)
+    with naming_lines(checked):
+        _plan(checked, base, probe=probe, trusts_code=trust_remote_code, as_json=as_json)
+
+
+def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_json: bool) -> None:
     from orchestrator.cli.classes_view import classes_facts
     from orchestrator.cli.joined_notes import joined_notes
     from orchestrator.cli.notes import notes_of, rows_notes
@@ -83,9 +91,8 @@ def plan(
     from orchestrator.sweep.survey import surveys
     from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
-    checked, base = given_spec(spec, overrides)
     folder = ResultsFolder(checked.folder)
-    sweep = resolve(checked, base, folder, trusts_code=trust_remote_code)
+    sweep = resolve(checked, base, folder, trusts_code=trusts_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     speeds = probed_speeds(made, folder) if probe else speeds_of(checked, folder)
     found, start = costs(made, folder, speeds), starting(made, folder)
@@ -219,6 +226,7 @@ def run(
     from orchestrator.cli.progress import Bars
     from orchestrator.engine.run import run as run_sweep
     from orchestrator.engine.torchrun import follow, launched_group
+    from orchestrator.spec.naming_lines import naming_lines
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
@@ -226,7 +234,7 @@ def run(
     checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
-    with launched_group(checked) as process_group:
+    with naming_lines(checked), launched_group(checked) as process_group:
         if not process_group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
             follow(checked, base, process_group, trusts_code=trust_remote_code)

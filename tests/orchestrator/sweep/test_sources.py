@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import errors
 
 from orchestrator.errors import SourceError
 from orchestrator.spec import Spec
@@ -222,6 +223,30 @@ def test_an_id_that_the_hub_cannot_be_asked_for_says_what_to_do(place: Path, cha
 def test_an_id_that_cannot_be_one_is_told_the_same_way(place: Path):
     with pytest.raises(SourceError, match=r"no local path `no such--thing!`, and it is no id of the hub"):
         find_sources(spec_of({"model.path": "no such--thing!"}), place)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (errors.GatedRepoError, "the hub gives this model to those who accepted its terms; do, and log in here"),
+        (errors.DisabledRepoError, r"could not be asked for a model with that id \(DisabledRepoError\)"),
+        (errors.RepositoryNotFoundError, "the hub shows no model with that id; correct it, or log in here"),
+        (errors.RevisionNotFoundError, "what the hub has under that id has no revision `v9`; correct it"),
+        (errors.OfflineModeIsEnabled, r"could not be asked for a model with that id \(HF_HUB_OFFLINE is set\)"),
+        (ConnectionError, r"could not be asked for a model with that id \(ConnectionError\)"),
+    ],
+)
+def test_each_answer_of_the_hub_says_what_to_do(
+    place: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], said: str
+):
+    def refuse(*_: Any, **__: Any) -> None:
+        # the hub's own classes are made of a response, which none of the versions in use needs to name the class
+        raise error.__new__(error)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", refuse)
+    spec = spec_of({"model.path": "some-org/some-model", "model.revision": "v9"})
+    with pytest.raises(SourceError, match=rf"model.path: there is no local path `some-org/some-model`, .*{said}"):
+        find_sources(spec, place)
 
 
 def test_a_sweep_that_began_online_goes_on_offline_with_the_same_commit(place: Path):
