@@ -106,7 +106,7 @@ def test_splits_of_a_folder_are_taken_by_their_names(tmp_path: Path, tiny_model:
     assert "eval_split: test # 9 rows" in written
     assert "3 classes: a 10, b 10, c 0" in written
     assert (
-        "no training example is of class 2 c: nothing is learned of it"
+        'no training example is of class 2 "c": nothing is learned of it'
         in ntksweep("plan", tmp_path / "mine.yaml").output
     )
 
