@@ -62,8 +62,8 @@ def _of_variant(variant: Variant) -> Iterator[str]:
         yield f"{len(sizes)} classes among {where}; the largest: {many}; the smallest: {few}"
     else:
         yield f"classes among {where}: {', '.join(counted)}"
-    if left_out := [name or "no label" for name, of in survey.labels if of is None]:
-        yield f"rows left out: {', '.join(left_out[:MOST_LISTED])}"
+    if left_out := [f'label "{short(name)}"' if name else "no label" for name, of in survey.labels if of is None]:
+        yield f"rows left out: those with {', '.join(left_out[:MOST_LISTED])}"
     smallest = min((size for size in sizes if size), default=0)
     n_train = min(variant.sweep.spec.grid.n_train)
     if task.sampling == "random" and n_train * smallest < total:

@@ -19,6 +19,7 @@ from orchestrator.cli.arguments import (
     as_typed,
     given_spec,
     possible_path,
+    results_elsewhere,
     traceback_wanted,
 )
 from orchestrator.cli.render import costs_table, human_seconds
@@ -108,6 +109,8 @@ def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_jso
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
     notes = [*fitting, *product_notes(made, found, folder), *notes_of(made)]
+    if (said := results_elsewhere(checked, base)) is not None:
+        notes.append(said)
     if as_json:
         facts = {
             "cells": made.n_cells,
@@ -245,6 +248,8 @@ def run(
             Bars(Terminal(stderr=True), look) as bars,
             said_at_once(bars.note),
         ):
+            if (said := results_elsewhere(checked, base)) is not None:
+                bars.note(said)
             ending = run_sweep(
                 checked,
                 base,

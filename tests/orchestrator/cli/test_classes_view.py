@@ -46,3 +46,9 @@ def test_of_many_classes_the_largest_and_the_smallest_are_listed():
         "(15 %), 900 of class 9 (14 %); the smallest: 1 of class 0 (under 1 %), 100 of class 1 "
         "(2 %), 200 of class 2 (3 %)"
     )
+
+
+def test_rows_that_are_left_out_are_told_by_their_labels():
+    labels = (("bad", 0), ("good", 1), ("", None), ("unsure", None))
+    survey = replace(survey_of(n_outputs=2, pool=40), class_sizes=(20, 20), labels=labels)
+    assert classes_said(plan_of(survey=survey))[1] == 'rows left out: those with no label, label "unsure"'
