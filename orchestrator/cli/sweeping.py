@@ -84,6 +84,7 @@ def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_jso
     from orchestrator.plan.plan import make_plan, missing_stages
     from orchestrator.plan.probe import probed_speeds
     from orchestrator.plan.speeds import speeds_of
+    from orchestrator.plan.stacks_note import stacks_notes
     from orchestrator.plan.starting import starting
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.sweep.folder import ResultsFolder
@@ -105,6 +106,7 @@ def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_jso
         *fitting_notes(sweep, made.variants[0].survey, device),
         *rows_notes(made),
         *joined_notes(made, missing),
+        *stacks_notes(made, missing),
     ]
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more

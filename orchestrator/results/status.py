@@ -256,9 +256,9 @@ def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, .
                 of_set[position][state] += len(plan.lambdas)
         for each in solve.comparisons:
             together = _together(state, states[each.stage_id])
-            of_set[each.layer_set][together] += each.count
-            of_variant[solve.variant][together] += each.count
-            for position in range(each.first, each.first + each.count):
+            of_set[each.layer_set][together] += len(each.in_grid)
+            of_variant[solve.variant][together] += len(each.in_grid)
+            for position in each.in_grid.values():
                 of_lambda[position][together] += 1
     return (
         tuple(Count.of(name, of) for name, of in zip(plan.layer_sets, of_set, strict=True)),

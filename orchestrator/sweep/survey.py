@@ -16,9 +16,10 @@ from orchestrator.store.stage import Stage
 from orchestrator.store.survey_kind import SURVEY, SurveyParameters
 from orchestrator.store.user_cache import code_here, recall, remember
 from orchestrator.sweep.choices import Choice, variants
-from orchestrator.sweep.folder import Sweep, versions
+from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import GroupFacts
 from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings, task_settings
+from orchestrator.sweep.versions import versions
 
 logger = logging.getLogger(__name__)
 
