@@ -70,7 +70,8 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]], where: str) -> Lab
     if len(names) > MOST_NAMES and 2 * len(names) > len(named):
         raise LabelError(
             f"{where}: there are {len(names):,} different labels in {len(named):,} rows, such as "
-            f"{shown(named[0].value)}: is task.label the column of the classes? If it is, list them in task.labels"
+            f"{shown(named[0].value)}: is task.label the column of the classes? If it is, list them in task.labels",
+            setting="task.label",
         )
     if len(names) == 1:
         raise LabelError(f"{where}: every label is {shown(named[0].value)}; give rows of two classes")

@@ -123,7 +123,8 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
         why = "task.classes says" if n_outputs else f"row {row} of split {split} has label {largest}, which makes"
         raise LabelError(
             f"{task.data}: {why} {classes} classes, but there are {n_rows} rows; classes count from 0: correct the "
-            f"labels{' or task.classes' if n_outputs else ''}"
+            f"labels{' or task.classes' if n_outputs else ''}",
+            setting="task.classes" if n_outputs else "task.label",
         )
     for pool, split in pools:
         outside = np.flatnonzero(pool.labels >= classes)
@@ -131,7 +132,8 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
             raise LabelError(
                 f"{task.data}: row {pool.rows[outside[0]]} of split {split} has label {pool.labels[outside[0]]}, "
                 f"outside a head with {classes} outputs (labels 0 to {classes - 1}); raise `classes` or correct the "
-                "label"
+                "label",
+                setting="task.classes",
             )
     if n_outputs is None and task.sign_cut is None:
         found = np.concatenate([pool.labels for pool, _ in pools])
@@ -181,7 +183,8 @@ def _check_classes_are_meant(task: TaskSettings, n_rows: int, classes: int) -> N
     if classes > MOST_NAMES and 2 * classes > n_rows:
         raise LabelError(
             f"{task.data}: there are {classes:,} different labels in {n_rows:,} rows: is task.label the column of the "
-            f"classes? If it is, set task.classes: {classes}"
+            f"classes? If it is, set task.classes: {classes}",
+            setting="task.label",
         )
 
 
@@ -244,12 +247,14 @@ def _pool(task: TaskSettings, split: _Split, labels_by_name: Labels) -> Pool:
         if not len(rows):
             raise LabelError(
                 f"{task.data}: no rating of split {split.name} is beyond task.sign_cut {task.sign_cut:g} on either "
-                "side; lower it"
+                "side; lower it",
+                setting="task.sign_cut",
             )
     else:
         rows, labels = classes_of(values, place, labels_by_name)
         if not len(rows):
-            raise LabelError(f"task.labels leaves out every row of split {split.name}; give one of its labels a class")
+            said = f"task.labels leaves out every row of split {split.name}; give one of its labels a class"
+            raise LabelError(said, setting="task.labels")
     if task.skip_blank_texts:
         of_texts = [table.columns[name] for name in (task.text, task.text_pair) if name is not None]
         kept = np.isin(rows, rows_with_text(of_texts, rows))

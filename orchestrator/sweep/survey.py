@@ -237,7 +237,9 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
                 together=_shares_batches(sweep.spec),
             )
     except (FinetuneError, NtkError) as error:
-        raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error
+        said = f"{choice}: {error}" if choice.task else str(error)
+        key = error.setting if isinstance(error, FinetuneError) else ""
+        raise SourceError(said, key=key, task=choice.task) from error
     model_facts = asdict(facts)
     groups = tuple(
         GroupFacts(group["name"], group["layer"], group["target"], group["n_parameters"], tuple(group["zero_parts"]))

@@ -50,7 +50,8 @@ def check_names(where: str, names: Sequence[str], wanted: Sequence[str], *, hint
     if missing:
         listed = ", ".join(each if each == each.strip() and each else repr(each) for each in names)
         said = " and no column ".join(f"{name!r}{_nearest(name, names)}" for name in missing)
-        raise MissingColumnError(f"{where} has no column {said}; its columns are: {listed}{hint}")
+        said = f"{where} has no column {said}; its columns are: {listed}{hint}"
+        raise MissingColumnError(said, columns=missing)
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -66,7 +66,8 @@ def _check_outputs(first: Variant, second: Variant) -> None:
         raise SpecError(
             f"finetune.combinations needs tasks with equally many outputs: {first.choice.task} has "
             f"{first.survey.n_outputs} and {second.choice.task} {second.survey.n_outputs}; leave one out, or set "
-            "finetune.combinations: null"
+            "finetune.combinations: null",
+            key="finetune.combinations",
         )
 
 

@@ -14,6 +14,7 @@ from orchestrator.plan.index import plan_index
 from orchestrator.plan.plan import make_plan
 from orchestrator.results.status import status_of
 from orchestrator.spec import read_spec
+from orchestrator.stages.finetune import runs_of
 from orchestrator.store.journal import read_journals
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import surveys
@@ -79,13 +80,13 @@ def expected(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("changes", "settings", "new"),
+    ("changes", "settings", "new", "cells"),
     [
-        (MIDDLE, TRAINING, {"finetune": 4, "compare": 2}),
-        (DROPPED, TRAINING, {}),
-        (MORE, TRAINING, {"finetune": 8, "compare": 4}),
-        (EXCHANGED, ACROSS, {"finetune": 3, "compare": 2}),
-        (MORE, ACROSS, {"finetune": 6, "compare": 4}),
+        (MIDDLE, TRAINING, {"finetune": 4, "compare": 2}, 2),
+        (DROPPED, TRAINING, {}, 0),
+        (MORE, TRAINING, {"finetune": 8, "compare": 4}, 12),
+        (EXCHANGED, ACROSS, {"finetune": 3, "compare": 2}, 2),
+        (MORE, ACROSS, {"finetune": 6, "compare": 4}, 12),
     ],
     ids=["middle", "dropped", "seed-and-rate", "exchanged-across", "seed-and-rate-across"],
 )
@@ -93,6 +94,7 @@ def test_a_sweep_that_grows_trains_what_joined(
     changes: dict[str, Any],
     settings: dict[str, Any],
     new: dict[str, int],
+    cells: int,
     tmp_path: Path,
     tiny_model: Path,
     expected: Any,
@@ -114,6 +116,10 @@ def test_a_sweep_that_grows_trains_what_joined(
     assert {name: after[name] for name in before} == before
     computed = Counter(name.partition("/")[0] for name in after.keys() - before.keys())
     assert {kind: computed[kind] for kind in ("finetune", "compare") if computed[kind]} == new
+    trained = [stage for stage in ending.plan.stages if f"finetune/{stage.stage_id}" in after.keys() - before.keys()]
+    runs = [run.parameters for stage in trained for run in runs_of(stage)]
+    for model in ("nonlinear", "linearized"):
+        assert sum(len(run.cells.lambdas) for run in runs if run.model == model) == cells
     assert trained_once(folder.root)
     assert run_spec(spec).was_finished
     status = status_of(plan_index(folder), folder)
