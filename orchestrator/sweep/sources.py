@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import time
-import unicodedata
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from orchestrator.identity import identity
 from orchestrator.spec import Spec
 from orchestrator.spec.sections import TaskSection
 from orchestrator.store.user_cache import recall, remember
+from orchestrator.sweep.alike import hint_at_alike
 
 logger = logging.getLogger(__name__)
 
@@ -232,24 +232,9 @@ def _local(location: str, folder: Path) -> Path | None:
     if looks_like_path or location.count("/") > 1:
         raise SourceError(
             f"there is nothing at {path} (from `{location}`); paths are relative to the folder of the spec"
-            f"{_alike(path)}"
+            f"{hint_at_alike(path)}"
         )
     return None
-
-
-def _alike(path: Path) -> str:
-    """Return a hint at a file beside a missing one whose name looks as its name does; empty where there is none."""
-    try:
-        others = sorted(each.name for each in path.parent.iterdir())
-    except OSError:
-        return ""
-    seen = unicodedata.normalize("NFC", path.name).casefold()
-    near = next((each for each in others if unicodedata.normalize("NFC", each).casefold() == seen), None)
-    if near is None:
-        return ""
-    if near.casefold() == path.name.casefold():
-        return f"; {near!r} is there, which differs in capital letters"
-    return f"; {near!a} is there, which has its accents written in another way: copy the name from there"
 
 
 def _absolute(path: Path) -> Path:
