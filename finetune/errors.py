@@ -1,12 +1,27 @@
 """Errors of a model, a task or an adapter, each with its own name."""
 
+from collections.abc import Sequence
+
 
 class FinetuneError(ValueError):
-    """Base of the errors of `finetune`; the message says which example, field or module, and what to do."""
+    """Base of the errors of `finetune`; the message says which example, field or module, and what to do.
+
+    Attributes:
+        setting: the setting whose value is the cause, as `task.label`; empty if there is no such setting.
+    """
+
+    setting = ""
+
+    def __init__(self, said: str = "", *, setting: str | None = None) -> None:
+        super().__init__(said)
+        if setting is not None:
+            self.setting = setting
 
 
 class ModelLoadError(FinetuneError):
     """The model or its tokenizer cannot be found or read, or lacks weights that it needs."""
+
+    setting = "model.path"
 
 
 class ModelRunError(FinetuneError):
@@ -16,9 +31,13 @@ class ModelRunError(FinetuneError):
 class DeviceError(FinetuneError):
     """The device does not compute in the model's precision."""
 
+    setting = "model.dtype"
+
 
 class UnsupportedModelError(FinetuneError):
     """The architecture is one that the scorer does not understand."""
+
+    setting = "model.path"
 
 
 class BatchingError(UnsupportedModelError):
@@ -32,17 +51,25 @@ class AdapterExportError(FinetuneError):
 class TargetError(FinetuneError):
     """A target module or a group matches nothing in the model."""
 
+    setting = "adapter.target_modules"
+
 
 class HeadError(FinetuneError):
     """The head does not fit the checkpoint, the number of outputs or the weights given for it."""
+
+    setting = "head.kind"
 
 
 class LabelWordError(HeadError):
     """A label word is not one token of its own."""
 
+    setting = "head.words"
+
 
 class PromptError(HeadError):
     """The prompt does not show a language model where its label words are read."""
+
+    setting = "task.template"
 
 
 class ProbeError(HeadError):
@@ -51,6 +78,8 @@ class ProbeError(HeadError):
 
 class OutputModeError(FinetuneError):
     """The outputs of the kernel do not fit the number of outputs of the model."""
+
+    setting = "kernel.outputs"
 
 
 class CombinationError(FinetuneError):
@@ -66,7 +95,15 @@ class SplitError(DataLoadError):
 
 
 class MissingColumnError(FinetuneError):
-    """A column that the task names does not exist."""
+    """A column that the task names does not exist.
+
+    Attributes:
+        columns: the names that are missing.
+    """
+
+    def __init__(self, said: str = "", *, columns: Sequence[str] = ()) -> None:
+        super().__init__(said)
+        self.columns = tuple(columns)
 
 
 class EmptyTextError(FinetuneError):
@@ -91,6 +128,8 @@ class SamplingError(FinetuneError):
 
 class TooLongError(FinetuneError):
     """An example or the prompt around it has more tokens than the model or the task takes."""
+
+    setting = "task.max_length"
 
 
 class ProcessGroupError(FinetuneError):

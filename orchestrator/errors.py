@@ -27,7 +27,26 @@ class SweepError(Exception):
         return [f"{type(self).__name__}: {self}"]
 
 
-class SpecError(SweepError):
+class OfSpecError(SweepError):
+    """Base of the errors that a value of the spec can cause.
+
+    Attributes:
+        said: the message alone.
+        key: the dotted key whose value is the cause; empty if there is no such key.
+        task: the task of the grid that has the key, if it is one of `task`.
+        place: what stands before that key: the file and its line; empty until `naming_lines` fills it in.
+    """
+
+    def __init__(self, said: str, *, key: str = "", task: str | None = None) -> None:
+        super().__init__(said)
+        self.said, self.key, self.task = said, key, task
+        self.place = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}{self.key}: {self.said}" if self.key else self.said
+
+
+class SpecError(OfSpecError):
     """The spec is not valid: an unknown key, a value out of range, a file that is not YAML."""
 
 
@@ -35,7 +54,7 @@ class ProfileFileError(SweepError):
     """The file of a cluster profile is not valid: an unknown key, a value out of range, a file that is not YAML."""
 
 
-class SourceError(SweepError):
+class SourceError(OfSpecError):
     """The model or the data that the spec names cannot be found or read."""
 
 
@@ -55,7 +74,7 @@ class NotExportedError(SweepError):
     """A trained cell cannot be written as an adapter of peft."""
 
 
-class BudgetError(SweepError):
+class BudgetError(OfSpecError):
     """A stage cannot fit the memory budget, or the results cannot fit the disk."""
 
 

@@ -74,7 +74,7 @@ def installation() -> Installation:
 
 def installation_and_libraries() -> str:
     """Return the installation and the versions of the libraries that numbers depend on, for a log."""
-    from orchestrator.sweep.folder import versions
+    from orchestrator.sweep.versions import versions
 
     libraries = (f"{name} {found}" for name, found in versions().items() if name != "ntksweep")
     return f"{installation()}, {', '.join(libraries)}"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from finetune.data.columns import Place, integer_labels, number_in, shown
 from finetune.data.label_names import MISSING, name_of, written
+from finetune.data.reading.table import visible
 from finetune.errors import LabelError
 from finetune.settings import Labels
 
@@ -69,7 +70,8 @@ def labels_of(columns: Sequence[tuple[Sequence[Any], Place]], where: str) -> Lab
     if len(names) > MOST_NAMES and 2 * len(names) > len(named):
         raise LabelError(
             f"{where}: there are {len(names):,} different labels in {len(named):,} rows, such as "
-            f"{shown(named[0].value)}: is task.label the column of the classes? If it is, list them in task.labels"
+            f"{shown(named[0].value)}: is task.label the column of the classes? If it is, list them in task.labels",
+            setting="task.label",
         )
     if len(names) == 1:
         raise LabelError(f"{where}: every label is {shown(named[0].value)}; give rows of two classes")
@@ -100,16 +102,24 @@ def _refuse_nothing(named: Sequence[_Label], names: Sequence[str]) -> None:
 
 
 def _refuse_alike(names: Sequence[str], where: str) -> None:
-    counts = Counter(name.casefold() for name in names)
-    first = next((name for name in names if counts[name.casefold()] > 1), None)
+    counts = Counter(map(_as_seen, names))
+    first = next((name for name in names if counts[_as_seen(name)] > 1), None)
     if first is None:
         return
-    alike = " and ".join(repr(name) for name in names if name.casefold() == first.casefold())
-    classes = {small: number for number, small in enumerate(sorted(counts))}
+    same = [name for name in names if _as_seen(name) == _as_seen(first)]
+    capitals = len({name.casefold() for name in same}) == 1
+    alike = " and ".join(repr(name) if capitals else ascii(name) for name in same)
+    how = "capital letters alone" if capitals else "characters that look alike or are not seen"
+    classes = {seen: number for number, seen in enumerate(sorted(counts))}
     raise LabelError(
-        f"{where}: the labels {alike} differ in capital letters alone; write them alike, or say in task.labels which "
-        f"classes they are: {_some((name, classes[name.casefold()]) for name in names)}"
+        f"{where}: the labels {alike} differ in {how}; write them alike, or say in task.labels which "
+        f"classes they are: {_some((name, classes[_as_seen(name)]) for name in names)}"
     )
+
+
+def _as_seen(name: str) -> str:
+    """Return a name without what people do not see in it, as in which way its accents are written."""
+    return " ".join(visible(name).casefold().split())
 
 
 def stands_for_nothing(name: str) -> bool:

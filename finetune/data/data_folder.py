@@ -70,7 +70,8 @@ def split_files(folder: Path, split: str, config: str | None = None) -> list[Pat
     """
     root = folder if config is None else folder / config
     if not root.is_dir():
-        raise DataLoadError(f"{folder} has no folder {config!r}, which task.config names; leave task.config out")
+        said = f"{folder} has no folder {config!r}, which task.config names; leave task.config out"
+        raise DataLoadError(said, setting="task.config")
     files = data_files(root)
     named = [found for found in (_named(root, files, split), _named(root / "data", files, split)) if found]
     alone = len({_family(file) for file in files}) == 1 and not _is_for_evaluation(files[0])

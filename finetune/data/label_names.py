@@ -3,11 +3,28 @@
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 MISSING = ""
 """Name of a label that is not there."""
+
+
+@dataclass(frozen=True)
+class NamedClass:
+    """A label whose class has a name.
+
+    Attributes:
+        label: the label, as `task.labels` names it.
+        name: what it means.
+        of: its class.
+    """
+
+    label: str
+    name: str
+    of: int
+
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)\.0*")
 _PLAIN = re.compile(r"[A-Za-z_](?:[A-Za-z0-9_ /&.-]*[A-Za-z0-9_])?|-?[0-9]+")

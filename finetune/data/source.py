@@ -10,7 +10,7 @@ from finetune.data.reading.delimited import read_csv, read_tsv
 from finetune.data.reading.json_file import read_json, read_json_lines
 from finetune.data.reading.parquet import read_parquet
 from finetune.data.reading.table import Table, check_names, joined
-from finetune.errors import DataLoadError, SplitError
+from finetune.errors import DataLoadError, MissingColumnError, SplitError
 from finetune.settings import TaskSettings
 
 _READERS = {
@@ -33,6 +33,18 @@ def read_split(task: TaskSettings, split: str) -> Table:
         SplitError: no such split; lists those that exist.
         MissingColumnError: a column does not exist; lists those that do.
     """
+    try:
+        return _split(task, split)
+    except SplitError as error:
+        error.setting = "task.train_split" if split == task.train_split else "task.eval_split"
+        raise
+    except MissingColumnError as error:
+        named = (key for key in ("text", "label", "text_pair") if getattr(task, key) in error.columns)
+        error.setting = f"task.{next(named)}" if error.columns else ""
+        raise
+
+
+def _split(task: TaskSettings, split: str) -> Table:
     wanted = list(dict.fromkeys(name for name in (task.text, task.label, task.text_pair) if name is not None))
     path = Path(task.data)
     if path.is_dir():
@@ -87,7 +99,13 @@ def _from_hub(task: TaskSettings, split: str, wanted: Sequence[str]) -> Table:
             raise SplitError(f"{task.data} has no split {split!r}; its splits are: {', '.join(splits)}")
         rows = splits[split]
         check_names(f"{task.data}, split {split}", rows.column_names, wanted)
-        return Table({name: list(rows[name]) for name in wanted}, len(rows), lambda row: task.data)
+        named = {name: getattr(rows.features[name], "names", None) for name in wanted}
+        return Table(
+            {name: list(rows[name]) for name in wanted},
+            len(rows),
+            lambda row: task.data,
+            {name: tuple(names) for name, names in named.items() if names},
+        )
 
 
 def _cause(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from finetune.data.classes import MOST_NAMES, classes_of, labels_of
 from finetune.data.columns import MOST_LISTED, real_labels, rows_with_text, sign_labels, texts_of
-from finetune.data.label_names import written
+from finetune.data.label_names import NamedClass, written
 from finetune.data.reading.table import Table
 from finetune.data.repeats import first_places
 from finetune.data.source import read_split
@@ -56,12 +56,14 @@ class Examples:
         evaluation: where evaluation examples come from; the same pool if they are held out from it.
         n_outputs: number of classes, or 1 for regression.
         labels: the class of each label by its name; empty where labels are the classes themselves.
+        class_names: what the labels mean, where they are names or the data bring the names of their classes.
     """
 
     train: Pool
     evaluation: Pool
     n_outputs: int
     labels: Labels = ()
+    class_names: tuple[NamedClass, ...] = ()
 
     @property
     def held_out(self) -> bool:
@@ -121,7 +123,8 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
         why = "task.classes says" if n_outputs else f"row {row} of split {split} has label {largest}, which makes"
         raise LabelError(
             f"{task.data}: {why} {classes} classes, but there are {n_rows} rows; classes count from 0: correct the "
-            f"labels{' or task.classes' if n_outputs else ''}"
+            f"labels{' or task.classes' if n_outputs else ''}",
+            setting="task.classes" if n_outputs else "task.label",
         )
     for pool, split in pools:
         outside = np.flatnonzero(pool.labels >= classes)
@@ -129,15 +132,24 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
             raise LabelError(
                 f"{task.data}: row {pool.rows[outside[0]]} of split {split} has label {pool.labels[outside[0]]}, "
                 f"outside a head with {classes} outputs (labels 0 to {classes - 1}); raise `classes` or correct the "
-                "label"
+                "label",
+                setting="task.classes",
             )
     if n_outputs is None and task.sign_cut is None:
         found = np.concatenate([pool.labels for pool, _ in pools])
         _check_every_class_occurs(task, found, classes)
         _check_classes_are_meant(task, len(found), classes)
+    class_names = _class_names(labels, splits[0].table.class_names.get(task.label, ()) if task.sign_cut is None else ())
     if _say_nothing(labels, [pool for pool, _ in pools]):
         labels = ()
-    return _once(task, Examples(train, evaluation, classes, labels))
+    return _once(task, Examples(train, evaluation, classes, labels, class_names))
+
+
+def _class_names(labels: Labels, of_data: Sequence[str]) -> tuple[NamedClass, ...]:
+    """Return what labels mean: those of the data by their number, others by their own name."""
+    meanings = {str(number): name for number, name in enumerate(of_data)}
+    classes = labels or tuple((label, number) for number, label in enumerate(meanings))
+    return tuple(NamedClass(label, meanings.get(label, label), of) for label, of in classes if of is not None)
 
 
 def _say_nothing(labels: Labels, pools: Sequence[Pool]) -> bool:
@@ -171,7 +183,8 @@ def _check_classes_are_meant(task: TaskSettings, n_rows: int, classes: int) -> N
     if classes > MOST_NAMES and 2 * classes > n_rows:
         raise LabelError(
             f"{task.data}: there are {classes:,} different labels in {n_rows:,} rows: is task.label the column of the "
-            f"classes? If it is, set task.classes: {classes}"
+            f"classes? If it is, set task.classes: {classes}",
+            setting="task.label",
         )
 
 
@@ -234,12 +247,14 @@ def _pool(task: TaskSettings, split: _Split, labels_by_name: Labels) -> Pool:
         if not len(rows):
             raise LabelError(
                 f"{task.data}: no rating of split {split.name} is beyond task.sign_cut {task.sign_cut:g} on either "
-                "side; lower it"
+                "side; lower it",
+                setting="task.sign_cut",
             )
     else:
         rows, labels = classes_of(values, place, labels_by_name)
         if not len(rows):
-            raise LabelError(f"task.labels leaves out every row of split {split.name}; give one of its labels a class")
+            said = f"task.labels leaves out every row of split {split.name}; give one of its labels a class"
+            raise LabelError(said, setting="task.labels")
     if task.skip_blank_texts:
         of_texts = [table.columns[name] for name in (task.text, task.text_pair) if name is not None]
         kept = np.isin(rows, rows_with_text(of_texts, rows))

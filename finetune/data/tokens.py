@@ -11,12 +11,16 @@ from transformers import AutoTokenizer
 
 from finetune.data.limits import TextLimits, text_limits
 from finetune.errors import EmptyTextError, ModelLoadError, PromptError, TooLongError
-from finetune.libraries.faults import loading
+from finetune.libraries.faults import loading, tokenizing
+from finetune.libraries.quiet import quiet
 from finetune.settings import ModelSettings
 from ntk_dist.jacobian.batches import Batch, pad
 
 _MOST_UNKNOWN = 0.8
 """Share of unknown tokens above which a tokenizer cannot be that of the texts."""
+
+_KEPT_TEXTS = 64
+"""Number of texts that are looked at for letters that no token stands for."""
 
 _FEWEST_TEXTS = 8
 """Smallest number of texts for which that share is checked."""
@@ -89,10 +93,11 @@ def tokenize(
     """
     tokenizer = load_tokenizer(model)
     check_knows_words(model, tokenizer)
-    if template is None:
-        encoded = _encode(tokenizer, list(texts), pairs, max_length)
-    else:
-        encoded = _encode_prompts(tokenizer, template, list(texts), pairs, max_length)
+    with tokenizing(model.path):
+        if template is None:
+            encoded = _encode(tokenizer, list(texts), pairs, max_length)
+        else:
+            encoded = _encode_prompts(tokenizer, template, list(texts), pairs, max_length)
     sequences: list[list[int]] = encoded["input_ids"]
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     if (lengths == 0).any():
@@ -138,7 +143,7 @@ def load_tokenizer(model: ModelSettings) -> Any:
     Raises:
         ModelLoadError: there is none, or a library raises an error.
     """
-    with loading(model.path, "tokenizer"):
+    with loading(model.path, "tokenizer"), quiet():
         return AutoTokenizer.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )
@@ -251,7 +256,8 @@ def _check_ids(model: ModelSettings, limits: TextLimits, tokenizer: Any, sequenc
 
 
 def _check_known(model: ModelSettings, tokenizer: Any, texts: Sequence[str], sequences: list[list[int]]) -> None:
-    """Check that the texts are not nearly all unknown; special tokens are not counted."""
+    """Check that the texts are not nearly all unknown, or dropped; special tokens are not counted."""
+    _check_kept(model, tokenizer, texts)
     if tokenizer.unk_token_id is None:
         return
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
@@ -264,4 +270,24 @@ def _check_known(model: ModelSettings, tokenizer: Any, texts: Sequence[str], seq
             f"the tokenizer of {model.path} knows almost nothing of these texts: {sum(unknown)} of {total} tokens are "
             f"unknown to it, as in example {example} ({texts[example][:60]!r}); use the tokenizer of the model, and a "
             "model of the texts' language"
+        )
+
+
+def _check_kept(model: ModelSettings, tokenizer: Any, texts: Sequence[str]) -> None:
+    """Check that tokens stand for nearly all characters of the first texts: some tokenizers drop what they lack."""
+    if not getattr(tokenizer, "is_fast", False) or len(texts) < _FEWEST_TEXTS:
+        return
+    looked_at = list(texts[:_KEPT_TEXTS])
+    spans = tokenizer(looked_at, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    total = kept = 0
+    for text, of_text in zip(looked_at, spans, strict=True):
+        covered = {place for start, end in of_text for place in range(start, end)}
+        letters = [place for place, letter in enumerate(text) if letter.isalnum()]
+        total += len(letters)
+        kept += sum(place in covered for place in letters)
+    if total - kept > _MOST_UNKNOWN * total:
+        raise ModelLoadError(
+            f"the tokenizer of {model.path} ({type(tokenizer).__name__}) drops {total - kept} of {total} letters of "
+            f"these texts, as of {looked_at[0][:60]!r}; use the tokenizer of the model: tokenizer_class in "
+            "tokenizer_config.json may name another kind than tokenizer.json holds"
         )

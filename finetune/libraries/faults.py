@@ -67,6 +67,29 @@ def running(name: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def tokenizing(path: str) -> Iterator[None]:
+    """Raise any error of a tokenizer inside this context as a `ModelLoadError`; the original is its cause.
+
+    The errors that `loading` leaves unchanged are unchanged here, too.
+
+    Args:
+        path: folder or id of the model.
+
+    Raises:
+        ModelLoadError: with the library's words and what to do.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:  # tokenizers raises plain exceptions, code of a checkpoint any
+        if _comes_through(error):
+            raise
+        raise ModelLoadError(
+            f"the tokenizer of {path} cannot read these texts: {_cause(error)}; correct what its files say, or get the "
+            "tokenizer of the model again"
+        ) from error
+
+
 def _comes_through(error: Exception | SystemExit) -> bool:
     if isinstance(error, SystemExit):
         return _is_of_a_signal(error)
@@ -124,7 +147,7 @@ def _missing_packages(error: BaseException) -> str | None:
     if not isinstance(error, ImportError):
         return None
     listed = re.search(r"not found in your environment: ([\w.,\- ]+?)[.\s]*(?:Run|$)", str(error))
-    advised = re.search(r"pip install ([\w.\-\[\]]+)", str(error))
+    advised = re.search(r"(?:pip|need to) install ([\w.\-\[\]]+)", str(error))
     if listed:
         return " ".join(listed[1].replace(",", " ").split())
     if advised:
@@ -148,6 +171,8 @@ _KNOWN = {
     "checkpoint",
     "Unrecognized configuration class": "transformers has no such model of this architecture; use one of texts that "
     "has",
+    "did not match any variant": "tokenizer.json was written by another version of tokenizers: update it, or save the "
+    "tokenizer again with this one",
 }
 """Fixes, by words in the errors of transformers."""
 
@@ -174,10 +199,16 @@ def _fix(error: Exception | SystemExit, path: str, what: str) -> str:
     return "it must be a folder with config.json and weights, or an id on the hub"
 
 
+_OUTPUTS = ("last_hidden_state", "logits")
+"""What is read of the outputs of a base model and of one with a head."""
+
+
 def _running_fix(error: Exception | SystemExit) -> str:
     if isinstance(error, SystemExit):
         return _ENDS
     packages = _missing_packages(error)
     if packages:
         return f"install what it needs (pip install {packages}), also where workers run"
+    if isinstance(error, AttributeError) and any(name in str(error) for name in _OUTPUTS):
+        return f"its passes must return objects of transformers with {' and '.join(_OUTPUTS)}; use another model"
     return "try model.attention: eager or model.dtype: float32, or use another architecture"

@@ -103,8 +103,27 @@ def _branch(model: PreTrainedModel, target: Target) -> Branch | None:
     return Branch(module, module.base_layer, a, b, float(module.scaling[_ADAPTER]))
 
 
+def computed_weights(module: nn.Module) -> list[str]:
+    """Return which of weight and bias a linear module has without their being parameters of its own."""
+    return [
+        name
+        for name in ("weight", "bias")
+        if getattr(module, name, None) is not None and name not in module._parameters
+    ]
+
+
 def dense_parts(target: Target) -> GroupParts:
-    """The module's own weight and bias."""
+    """The module's own weight and bias.
+
+    Raises:
+        TargetError: one of them is no parameter but computed from others, as by weight or spectral normalization.
+    """
+    if computed := computed_weights(target.module):
+        raise TargetError(
+            f"the {computed[0]} of {target.path} is no parameter: it is computed from others before each pass (weight "
+            "normalization, spectral normalization or another parametrization); name other target_modules, or adapt "
+            "them with adapter.kind: lora"
+        )
     linears = [TrackedLinear(target.module, target.path, bias=target.module.bias is not None)]
     return GroupParts(linears, [], linears)
 

@@ -71,8 +71,14 @@ def encoder_alone(config: PreTrainedConfig) -> bool:
 
 
 def has_head(model: PreTrainedModel) -> bool:
-    """Tell whether the model is a classifier rather than a language model."""
-    return "ForSequenceClassification" in type(model).__name__
+    """Tell whether the model is a classifier rather than a language model.
+
+    Classes of transformers say so by their names; those that come with a checkpoint may have any, and config.json says
+    which of them is the classifier.
+    """
+    name = type(model).__name__
+    of_checkpoint = (getattr(model.config, "auto_map", None) or {}).get("AutoModelForSequenceClassification")
+    return "ForSequenceClassification" in name or str(of_checkpoint).rpartition(".")[2] == name
 
 
 def base_model(model: PreTrainedModel) -> nn.Module:

@@ -114,6 +114,14 @@ def check_batching(model: nn.Module, rows: Rows, texts: TrialTexts, *, alone: bo
         trial.check_repeated() if alone else trial.check_together()
 
 
+def draws_at_random(name: str, where: str = "") -> BatchingError:
+    """Return the error of a model that gives other numbers each time; `where` follows, as ", first in ..."."""
+    return BatchingError(
+        f"{name} gives a text other numbers each time: it draws at random{where}, and has no Jacobian; look in its "
+        "config.json for a setting without random numbers, or use another model"
+    )
+
+
 class _Trial:
     """The passes of the check; each starts from the model as it was loaded, unless its method says otherwise."""
 
@@ -130,11 +138,7 @@ class _Trial:
         for before in (self._short, self._long):
             again = self._as_loaded(before.batch)
             if not self._agree(again, before):
-                raise BatchingError(
-                    f"{self._name} gives a text other numbers each time: it draws at random"
-                    f"{self._where(before, before.batch)}, and has no Jacobian; look in its config.json for a setting "
-                    "without random numbers, or use another model"
-                )
+                raise draws_at_random(self._name, self._where(before, before.batch))
 
     def check_together(self) -> None:
         self._check_one_after_another()

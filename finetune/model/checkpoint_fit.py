@@ -1,7 +1,7 @@
 """Checks that a checkpoint holds exactly the base model that its configuration describes."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -29,7 +29,13 @@ _BUFFERS = re.compile(
 )
 """Tables that are computed when a model is made; older releases of transformers saved them."""
 
+_MOST_SHAPES = 2
+"""Parameters whose shapes are told."""
+
 _QUANTIZED = re.compile(r"(^|\.)(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|weight_scale(_inv)?|weight_packed)$")
+
+
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,12 @@ class Fit:
     Attributes:
         missing: names of the parameters that the checkpoint lacks.
         unexpected: names of its tensors that the model has no use for.
-        mismatched: names of the parameters that have another shape in it.
+        mismatched: the parameters that have another shape in it, with that shape and the model's.
     """
 
     missing: frozenset[str]
     unexpected: frozenset[str] = frozenset()
-    mismatched: frozenset[str] = frozenset()
+    mismatched: Mapping[str, tuple[Shape, Shape]] = field(default_factory=dict)
 
     @classmethod
     def reported(cls, report: dict[str, Any]) -> "Fit":
@@ -52,12 +58,12 @@ class Fit:
         return cls(
             frozenset(report["missing_keys"]),
             frozenset(report["unexpected_keys"]),
-            frozenset(entry[0] for entry in report["mismatched_keys"]),
+            {name: (tuple(held), tuple(wanted)) for name, held, wanted in report["mismatched_keys"]},
         )
 
     def drawn(self, model: PreTrainedModel) -> frozenset[str]:
         """Return the names of the model's parameters that the checkpoint does not give."""
-        return (self.missing | self.mismatched) & {name for name, _ in model.named_parameters()}
+        return (self.missing | self.mismatched.keys()) & {name for name, _ in model.named_parameters()}
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class _Case:
     text: str
     kind: type[PreTrainedModel] = field(compare=False)  # not the model itself, which would live as long as the case
     config: PretrainedConfig = field(compare=False)
-    shapes: dict[str, tuple[int, ...]] = field(compare=False)
+    shapes: dict[str, Shape] = field(compare=False)
 
 
 def check_checkpoint(settings: ModelSettings, model: PreTrainedModel) -> frozenset[str]:
@@ -128,8 +134,9 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
     wrong = [name for name in order if name in fit.mismatched]
     if wrong:
         raise ModelLoadError(
-            f"{settings.path}: the weights hold {wrong[0]}{_more(wrong)} in another shape than config.json describes; "
-            "the files do not belong together: get the checkpoint again"
+            f"{settings.path}: the weights have other shapes than config.json describes: "
+            f"{_shapes(fit, wrong[:_MOST_SHAPES])}{_more(wrong, _MOST_SHAPES)}; the files do not belong "
+            "together: get the checkpoint again"
         )
     held = _unused(model, prefix, fit.unexpected)
     if quantized := [name for name in held if _QUANTIZED.search(name)]:
@@ -139,6 +146,12 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
         )
     lacking = [name for name in order if name in fit.missing and not _POOLER.search(name.removeprefix(prefix))]
     if lacking and fit.missing.issuperset(order):
+        if wrapper := _wrapper(fit, lacking, prefix):
+            raise ModelLoadError(
+                f"{settings.path}: the names of all weights begin with `{wrapper}`, as a wrapper of the model saves "
+                "them; load them into the model without it (DataParallel, torch.compile), and save that with "
+                "`save_pretrained`"
+            )
         raise ModelLoadError(
             f"{settings.path}: the weights hold none of the parameters of {type(model).__name__}; they "
             "belong to another architecture than config.json says"
@@ -153,6 +166,17 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
             f"{settings.path}: the weights hold {held[0]}{_more(held)}, for which the model of config.json has no "
             "place; correct config.json (its number of layers?), or get the checkpoint again"
         )
+
+
+def _wrapper(fit: Fit, wanted: Collection[str], prefix: str) -> str | None:
+    """Return what stands before the names of all parameters in a checkpoint, whole or of the base model alone."""
+    for names in (wanted, [name.removeprefix(prefix) for name in wanted]):
+        first = next(iter(names))
+        for found in sorted(fit.unexpected):
+            before = found.removesuffix(first)
+            if before.endswith(".") and found != before and all(before + name in fit.unexpected for name in names):
+                return before
+    return None
 
 
 def _unused(model: PreTrainedModel, prefix: str, unexpected: Collection[str]) -> list[str]:
@@ -171,5 +195,15 @@ def _unused(model: PreTrainedModel, prefix: str, unexpected: Collection[str]) ->
     )
 
 
-def _more(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+def _more(names: list[str], shown: int = 1) -> str:
+    return f" and {len(names) - shown} more" if len(names) > shown else ""
+
+
+def _shapes(fit: Fit, names: list[str]) -> str:
+    """Return the shapes of parameters, as they are held and as they are described."""
+    both = ((name, *fit.mismatched[name]) for name in names)
+    return ", ".join(f"{name} is {_shape(held)} and should be {_shape(wanted)}" for name, held, wanted in both)
+
+
+def _shape(shape: Shape) -> str:
+    return " x ".join(map(str, shape)) or "one number"

@@ -17,6 +17,11 @@ from finetune.model.loading import LoadedModel
 from finetune.settings import HeadSettings
 from ntk_dist.jacobian.tracked import TrackedLinear
 
+_OTHER_HEAD = "use a random or a ridge head, or a checkpoint that was fine-tuned on this task"
+
+_NOT_OF_TEXTS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+"""Ends of the names of classes whose heads have the names and shapes of a text classifier's in some architectures."""
+
 
 def prepare_head(
     loaded: LoadedModel,
@@ -76,7 +81,7 @@ def head_parts(model: PreTrainedModel, n_outputs: int) -> GroupParts:
 
 
 def check_pretrained_head(model: PreTrainedModel, missing: Collection[str], *, n_outputs: int) -> None:
-    """Check that a checkpoint has the head.
+    """Check that a checkpoint has the head of a classifier of texts, and all that stands before it.
 
     Args:
         model: with or without weights.
@@ -84,14 +89,21 @@ def check_pretrained_head(model: PreTrainedModel, missing: Collection[str], *, n
         n_outputs: outputs of the head.
 
     Raises:
-        HeadError: it has none, or one with another number of outputs.
+        HeadError: it has none, one with another number of outputs, one for tokens, or one that was trained without a
+            parameter that would be drawn.
     """
     for name in head_linears(model):
         if f"{name}.weight" in missing:
-            raise HeadError(
-                f"the checkpoint has no {name} with {n_outputs} outputs; use a random or a ridge head, or a "
-                "checkpoint that was fine-tuned on this task"
-            )
+            raise HeadError(f"the checkpoint has no {name} with {n_outputs} outputs; {_OTHER_HEAD}")
+    made = tuple(getattr(model.config, "architectures", None) or ())
+    if made and all(name.endswith(_NOT_OF_TEXTS) for name in made):
+        raise HeadError(f"the checkpoint is one of {made[0]}, whose head does not classify texts; {_OTHER_HEAD}")
+    lacking = [name for name, _ in model.named_parameters() if name in missing]
+    if lacking:
+        raise HeadError(
+            f"the checkpoint has a head, but no {lacking[0]}, so that its head was trained without it (for tokens?); "
+            f"{_OTHER_HEAD}"
+        )
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from finetune.model.adapter import dense_parts
+from finetune.model.adapter import computed_weights, dense_parts
 from finetune.model.architecture import (
     HEAD_GROUP,
     Target,
@@ -86,7 +86,8 @@ def inspect_model(model: ModelSettings, adapter: AdapterSettings, head: HeadSett
     network = empty_model(model, n_outputs=n_outputs, language_model=language_model)
     missing = check_checkpoint(model, network)
     targets = find_targets(network, adapter.target_modules)
-    check_groups({target.group: dense_parts(target).tracked for target in targets})
+    own = targets if adapter.kind == "none" else [each for each in targets if not computed_weights(each.module)]
+    check_groups({target.group: dense_parts(target).tracked for target in own})
     groups = [_target_facts(target, adapter) for target in targets]
     if language_model:
         check_word_head(network, missing, model.path)

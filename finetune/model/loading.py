@@ -61,6 +61,7 @@ def load_config(settings: ModelSettings, n_outputs: int) -> PreTrainedConfig:
             num_labels=n_outputs,
         )
         check_kind(settings, config)
+    config.return_dict = True  # outputs are read by their names
     _check_layers(settings, config)
     if getattr(config, "is_encoder_decoder", False) and not encoder_alone(config):
         raise UnsupportedModelError(
@@ -120,7 +121,7 @@ def load_model(settings: ModelSettings, *, n_outputs: int, language_model: bool,
             model, fit = _from_checkpoint(settings, _auto_class(config, language_model), config, seed)
     model.requires_grad_(False).eval()
     check_fit(settings, model, fit)
-    _check_finite(model)
+    _check_finite(settings, model)
     if not has_sharded(model):
         # of a sharded model each part is already where DeepSpeed wants it
         model.to(device)
@@ -190,12 +191,17 @@ def _in_double(model: PreTrainedModel, settings: ModelSettings) -> PreTrainedMod
     return model
 
 
-def _check_finite(model: PreTrainedModel) -> None:
+def _check_finite(settings: ModelSettings, model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         # of a sharded model each process looks at its part
         part = local_part(parameter)
         # one sum costs less than a mask; elements are checked only if the sum is not finite
         if not bool(torch.isfinite(part.sum())) and not bool(torch.isfinite(part).all()):
+            if settings.dtype == "float16" and not bool(part.isnan().any()):
+                raise NonFiniteError(
+                    f"the parameter {name} of the model holds numbers beyond 65504, the largest of float16, or the "
+                    "checkpoint is damaged; set model.dtype: bfloat16 or float32"
+                )
             raise NonFiniteError(
                 f"the parameter {name} of the model holds NaN or infinite values; the checkpoint is damaged, "
                 "get it again"

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 
 from finetune.errors import ModelRunError, UnsupportedModelError
 from finetune.model.architecture import linears
+from finetune.model.batching import draws_at_random
 from finetune.model.label_words import score_words_alone
 from finetune.model.model_state import undone
 from ntk_dist.jacobian.batches import Batch, pad
@@ -32,6 +33,7 @@ def try_out(scorer: "Scorer") -> None:
 
     Raises:
         UnsupportedModelError: as `take_words`.
+        BatchingError: as `find_example_axes`.
     """
     with undone(scorer.model):
         if scorer.words is not None:
@@ -72,6 +74,9 @@ def find_example_axes(scorer: "Scorer") -> None:
 
     Args:
         scorer: with all adapters and its head.
+
+    Raises:
+        BatchingError: the model draws at random.
     """
 
     def trial(n_examples: int, n_tokens: int) -> Trial:
@@ -80,10 +85,25 @@ def find_example_axes(scorer: "Scorer") -> None:
 
     modules = list(linears(scorer.model).values())
     scorer.example_axes = example_axes(modules, [trial(*sizes) for sizes in _SIZES])
+    if None in scorer.example_axes.values():
+        _check_repeated(scorer)
     placed: dict[TrackedLinear, TrackedLinear] = {}
     for groups in (scorer.groups, scorer.trained):
         for name, group in groups.items():
             groups[name] = [placed.setdefault(linear, _placed(scorer, linear)) for linear in group]
+
+
+@torch.no_grad()
+def _check_repeated(scorer: "Scorer") -> None:
+    """Check that chance is not what hides the examples: inputs that differ each time differ everywhere."""
+    batch = _batch(scorer, *_SIZES[0], changed=False)
+    passes = []
+    for _ in range(2):
+        with undone(scorer.model):
+            passes.append(scorer.logits(batch))
+    first, second = passes
+    if float((first - second).norm()) > torch.finfo(first.dtype).eps ** 0.5 * float(first.norm()):
+        raise draws_at_random(type(scorer.model).__name__)
 
 
 def plain_tokens(config: PreTrainedConfig, count: int, *, without: int | None) -> NDArray[np.int64]:

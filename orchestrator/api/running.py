@@ -15,6 +15,7 @@ from orchestrator.documents import Overrides
 from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec, change_spec, make_spec
+from orchestrator.spec.naming_lines import naming_lines
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.on_change import OnChange
 from slurm.ray.gpus import allocator_settings
@@ -56,7 +57,7 @@ def plan_sweep(spec: SpecGiven, *, overrides: Overrides = (), trust_remote_code:
     refuse_what_is_too_old()
     checked, place = _read(spec, overrides)
     folder = ResultsFolder(checked.folder)
-    with _silent_libraries():
+    with naming_lines(checked), _silent_libraries():
         sweep = resolve(checked, place, folder, trusts_code=trust_remote_code)
         return make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
 
@@ -94,7 +95,8 @@ def run_sweep(
     if checked.compute.executor == "inline" and checked.group_size > 1:
         raise SpecError(
             f"the inline executor runs in one process, and sharding.group_size is {checked.group_size}: set "
-            "compute.executor: ray, or give the spec to the command under torchrun"
+            "compute.executor: ray, or give the spec to the command under torchrun",
+            key="compute.executor",
         )
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # of use if torch is not loaded yet
@@ -102,7 +104,8 @@ def run_sweep(
     try:
         from orchestrator.engine.run import run
 
-        with _silent_libraries(), shown_progress(progress, ResultsFolder(checked.folder)) as told:
+        shown = shown_progress(progress, ResultsFolder(checked.folder))
+        with naming_lines(checked), _silent_libraries(), shown as told:
             ending = run(checked, place, told, on_change=change, trusts_code=trust_remote_code)
     except KeyboardInterrupt:
         stopped = KeyboardInterrupt(STOPPED)

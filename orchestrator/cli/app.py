@@ -1,6 +1,7 @@
 """The command line: its commands, and its exit after errors."""
 
 import os
+import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -54,6 +55,9 @@ class _Commands(TyperGroup):
             raise _Interrupted from interrupt
 
 
+NARROW = 80
+"""Columns below which help is plain text: in boxes, names of options would be cut off."""
+
 app = typer.Typer(
     name="ntksweep",
     cls=_Commands,
@@ -64,7 +68,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="rich" if shutil.get_terminal_size().columns >= NARROW else None,
 )
 
 

@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import difflib
 import os
 import re
 import sys
@@ -147,9 +148,39 @@ def _holds_sweep(root: Path) -> bool:
 
 
 def _meant(path: Path) -> Path | None:
-    """Return what is there instead of a path that is not: results or a spec of that name."""
+    """Return what is there instead of a path that is not: results or a spec of that name, or of one like it."""
     others = (Path("results") / path, path.with_name(f"{path.name}.yaml"), path.with_suffix(".yaml"))
-    return next((each for each in others if os.path.exists(each)), None)  # noqa: PTH110 - folders may be closed
+    there = next((each for each in others if os.path.exists(each)), None)  # noqa: PTH110 - folders may be closed
+    return there or _named_alike(path)
+
+
+def _named_alike(path: Path) -> Path | None:
+    """Return the spec or results folder beside a path that has the nearest name; None if none is near."""
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 - entries may be as many as there are files
+    except OSError:
+        return None
+    for name in difflib.get_close_matches(path.name, names, n=3, cutoff=0.8):
+        near = path.with_name(name)
+        if near.suffix in (".yaml", ".yml") or _holds_sweep(near):
+            return near
+    return None
+
+
+def results_elsewhere(spec: "Spec", base: Path) -> str | None:
+    """Return what to say if a sweep would begin anew although the folder of its spec holds its results; else None.
+
+    Args:
+        spec: the spec.
+        base: the folder of its file.
+    """
+    there = base / spec.folder
+    if os.path.lexists(spec.folder) or not _holds_sweep(there):
+        return None
+    return (
+        f"this sweep has results in {as_typed(there)}, and would begin anew in {spec.folder}, which starts from the "
+        "current folder: go to the folder of the spec, or set results.folder"
+    )
 
 
 def results_folder(path: Path) -> "ResultsFolder":

@@ -35,10 +35,10 @@ def short(name: str) -> str:
 
 
 def titled(survey: Survey, of: int) -> str:
-    """Return a class for people: its number, and its labels if they are names."""
+    """Return a class for people: its number, and its labels in quotation marks if they are names."""
     if names_of(survey, of) == [str(of)]:
         return str(of)
-    names = [short(name) or "''" for name in names_of(survey, of)]
+    names = [f'"{short(name)}"' for name in names_of(survey, of)]
     return " ".join([str(of), " or ".join(names)]) if names else str(of)
 
 
@@ -54,16 +54,16 @@ def _of_variant(variant: Variant) -> Iterator[str]:
     sizes, total = survey.class_sizes, sum(survey.class_sizes)
     if not total:
         return
-    where = f"split {task.train_split}, {total:,} examples"
-    counted = [f"{titled(survey, of)} {size:,} ({100 * size / total:.0f} %)" for of, size in enumerate(sizes)]
+    where = f"the {total:,} examples of split {task.train_split}"
+    counted = [f"{size:,} of class {titled(survey, of)} ({_share(size, total)})" for of, size in enumerate(sizes)]
     if len(sizes) > MOST_LISTED:
         ascending = sorted(range(len(sizes)), key=sizes.__getitem__)
         few, many = (", ".join(counted[of] for of in part) for part in (ascending[:3], ascending[:-4:-1]))
-        yield f"{len(sizes)} classes ({where}): the largest {many}; the smallest {few}"
+        yield f"{len(sizes)} classes among {where}; the largest: {many}; the smallest: {few}"
     else:
-        yield f"classes ({where}): {', '.join(counted)}"
-    if left_out := [name or "no label" for name, of in survey.labels if of is None]:
-        yield f"rows left out: {', '.join(left_out[:MOST_LISTED])}"
+        yield f"classes among {where}: {', '.join(counted)}"
+    if left_out := [f'label "{short(name)}"' if name else "no label" for name, of in survey.labels if of is None]:
+        yield f"rows left out: those with {', '.join(left_out[:MOST_LISTED])}"
     smallest = min((size for size in sizes if size), default=0)
     n_train = min(variant.sweep.spec.grid.n_train)
     if task.sampling == "random" and n_train * smallest < total:
@@ -74,3 +74,8 @@ def _of_variant(variant: Variant) -> Iterator[str]:
             "seed may draw none; "
             + ("task.sampling: balanced draws as many of each class" if enough else "raise grid.n_train")
         )
+
+
+def _share(size: int, total: int) -> str:
+    percent = 100 * size / total
+    return "under 1 %" if 0 < percent < 1 else f"{percent:.0f} %"

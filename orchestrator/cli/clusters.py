@@ -72,14 +72,16 @@ def submit(
     from orchestrator.cluster.submitting import prepare
     from orchestrator.engine.run import resolve
     from orchestrator.plan.plan import make_plan
+    from orchestrator.spec.naming_lines import naming_lines
     from orchestrator.sweep.folder import ResultsFolder
     from orchestrator.sweep.survey import surveys
 
     (checked, base), wanted = given_spec(spec, overrides), read_profile(profile)
     folder = ResultsFolder(checked.folder)
-    given = resolve(checked, base, folder, trusts_code=trust_remote_code)
-    sweep = folder.settle(given, on_change, lambda kept: Terminal(stderr=True).print(kept, style="yellow"))
-    plan = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
+    with naming_lines(checked):
+        given = resolve(checked, base, folder, trusts_code=trust_remote_code)
+        sweep = folder.settle(given, on_change, lambda kept: Terminal(stderr=True).print(kept, style="yellow"))
+        plan = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     if _nothing_is_missing(plan, folder, as_json=as_json):
         return
     offer = prepare(plan, folder, wanted, allocations or wanted.allocations)
@@ -184,13 +186,16 @@ def _print_offer(console: Terminal, offer: Any) -> None:
     from orchestrator.spec.quantities import human_bytes
 
     profile = offer.profile
-    console.print(costs_table(offer.costs))
+    console.print(costs_table(offer.costs, offer.starting))
     console.print()
     shape = f"{profile.nodes} node{'s' if profile.nodes > 1 else ''} for {human_seconds(profile.minutes * 60)}"
     console.print(f"{_allocations(offer.count)} of {shape}: at most {offer.most_node_hours:.3g} node hours")
+    start = offer.starting
+    started = "" if start is None else f", {human_seconds(start.seconds)} of it for starting Ray and loading libraries"
     guessed = "" if all(cost.measured for cost in offer.costs if cost.missing) else ", by the speed of this machine"
     console.print(
-        f"about {human_seconds(offer.estimated_hours * 3600)} once they all run{guessed}; "
+        f"about {human_seconds(offer.estimated_hours * 3600)} once they all run{started}{guessed}; the wait in "
+        "Slurm's queue is not known; "
         f"{human_bytes(sum(cost.written_bytes for cost in offer.costs))} on disk",
     )
     if offer.count < offer.wanted:

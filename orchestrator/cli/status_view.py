@@ -52,6 +52,7 @@ def status_view(
         *_failures(found.failures),
         *_foreign(found.foreign),
         *(line(f"damaged: {name}", style="red") for name in found.damaged),
+        *(line(f"damaged when last verified: {name}", style="red") for name in found.damaged_before),
     ]
     if watched:
         return [*totals, Text(), *stages, *workers, *grid]

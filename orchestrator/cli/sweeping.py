@@ -19,6 +19,7 @@ from orchestrator.cli.arguments import (
     as_typed,
     given_spec,
     possible_path,
+    results_elsewhere,
     traceback_wanted,
 )
 from orchestrator.cli.render import costs_table, human_seconds
@@ -66,6 +67,14 @@ def plan(
 
     Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
     """
+    from orchestrator.spec.naming_lines import naming_lines
+
+    checked, base = given_spec(spec, overrides)
+    with naming_lines(checked):
+        _plan(checked, base, probe=probe, trusts_code=trust_remote_code, as_json=as_json)
+
+
+def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_json: bool) -> None:
     from orchestrator.cli.classes_view import classes_facts
     from orchestrator.cli.joined_notes import joined_notes
     from orchestrator.cli.notes import notes_of, rows_notes
@@ -75,6 +84,7 @@ def plan(
     from orchestrator.plan.plan import make_plan, missing_stages
     from orchestrator.plan.probe import probed_speeds
     from orchestrator.plan.speeds import speeds_of
+    from orchestrator.plan.stacks_note import stacks_notes
     from orchestrator.plan.starting import starting
     from orchestrator.store.files import refuse_unwritable
     from orchestrator.sweep.folder import ResultsFolder
@@ -83,9 +93,8 @@ def plan(
     from orchestrator.sweep.survey import surveys
     from orchestrator.sweep.workers import shortage_of_gpus, worker_count
 
-    checked, base = given_spec(spec, overrides)
     folder = ResultsFolder(checked.folder)
-    sweep = resolve(checked, base, folder, trusts_code=trust_remote_code)
+    sweep = resolve(checked, base, folder, trusts_code=trusts_code)
     made = make_plan(sweep, surveys(sweep, folder.artifacts()), folder.artifacts())
     speeds = probed_speeds(made, folder) if probe else speeds_of(checked, folder)
     found, start = costs(made, folder, speeds), starting(made, folder)
@@ -97,10 +106,13 @@ def plan(
         *fitting_notes(sweep, made.variants[0].survey, device),
         *rows_notes(made),
         *joined_notes(made, missing),
+        *stacks_notes(made, missing),
     ]
     if (shortage := shortage_of_gpus(checked, workers)) is not None:
         fitting.append(f"`run` would refuse this here: {shortage}")  # a cluster may have more
     notes = [*fitting, *product_notes(made, found, folder), *notes_of(made)]
+    if (said := results_elsewhere(checked, base)) is not None:
+        notes.append(said)
     if as_json:
         facts = {
             "cells": made.n_cells,
@@ -219,6 +231,7 @@ def run(
     from orchestrator.cli.progress import Bars
     from orchestrator.engine.run import run as run_sweep
     from orchestrator.engine.torchrun import follow, launched_group
+    from orchestrator.spec.naming_lines import naming_lines
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
@@ -226,7 +239,7 @@ def run(
     checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
-    with launched_group(checked) as process_group:
+    with naming_lines(checked), launched_group(checked) as process_group:
         if not process_group.leads:
             end_at_once()  # it waits for the first one, in calls that answer no signal
             follow(checked, base, process_group, trusts_code=trust_remote_code)
@@ -237,6 +250,8 @@ def run(
             Bars(Terminal(stderr=True), look) as bars,
             said_at_once(bars.note),
         ):
+            if (said := results_elsewhere(checked, base)) is not None:
+                bars.note(said)
             ending = run_sweep(
                 checked,
                 base,

@@ -62,7 +62,7 @@ def status(
             console.print(part, soft_wrap=isinstance(part, Text))
         if verify and not found.damaged:
             console.print("every artifact and table matches its checksum")
-        elif found.damaged:
+        elif found.damaged or found.damaged_before:
             console.print(
                 "`ntksweep run SPEC`, or `ntksweep resume` on a cluster, sets damaged artifacts aside and computes "
                 "them again",
@@ -115,7 +115,7 @@ def _watch(look: "Callable[[], Status]", view: "Callable[[Status], Group]", foun
 
     try:
         with Live(view(found), console=Terminal(), auto_refresh=False) as live:
-            while not found.complete:
+            while not found.tables_complete:
                 time.sleep(REFRESHED_EVERY)
                 found = look()
                 live.update(view(found), refresh=True)

@@ -21,7 +21,8 @@ def read_profile(path: Path) -> Profile:
     Raises:
         ProfileFileError: the file is missing, is not YAML, or is not a valid profile; the message names each fault.
     """
-    return _DOCUMENT.read(path)
+    profile, _ = _DOCUMENT.read(path)
+    return profile
 
 
 def starting_profile() -> str:

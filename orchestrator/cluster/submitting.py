@@ -26,6 +26,7 @@ from orchestrator.plan.estimate import Cost, costs, refuse_what_cannot_fit
 from orchestrator.plan.index import keep_plan
 from orchestrator.plan.plan import Plan
 from orchestrator.plan.speeds import speeds_of
+from orchestrator.plan.starting import Starting, starting_in_allocation
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.store.files import make_folder, refuse_unwritable
 from orchestrator.sweep.folder import ResultsFolder
@@ -57,6 +58,7 @@ class Offer:
     Attributes:
         plan: the sweep's plan.
         costs: costs of the missing stages.
+        starting: the time that an allocation takes to start, after its wait in Slurm's queue.
         profile: the resources of each allocation.
         wanted: allocations that were asked for.
         sizes: allocations in each job.
@@ -67,6 +69,7 @@ class Offer:
 
     plan: Plan
     costs: list[Cost]
+    starting: Starting | None
     profile: Profile
     wanted: int
     sizes: list[int]
@@ -92,7 +95,8 @@ class Offer:
     @property
     def estimated_hours(self) -> float:
         """Hours from the start of the allocations to the end of the sweep, by the speed of this machine."""
-        return sum(cost.seconds for cost in self.costs if cost.seconds is not None) / 3600
+        before = self.starting.seconds if self.starting else 0.0
+        return (before + sum(cost.seconds for cost in self.costs if cost.seconds is not None)) / 3600
 
 
 def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> Offer:
@@ -142,7 +146,8 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
     )
     workers = sum(sizes) * profile.nodes * profile.tasks_per_node
     offered = costs(plan, folder, speeds_of(plan.sweep.spec, folder), workers=workers)
-    offer = Offer(plan, offered, profile, count, sizes, request, submission, left_out)
+    start = starting_in_allocation(plan, folder)
+    offer = Offer(plan, offered, start, profile, count, sizes, request, submission, left_out)
     for text in offer.scripts:
         try_script(text)
     return offer

@@ -80,7 +80,7 @@ def _filling(plan: Plan, cell_id: str) -> list[Stage]:
             if cell_id in cells:
                 strength = cells.index(cell_id)
                 compared = [each for each in solve.comparisons if each.layer_set == position]
-                return [solve.stage, *(each.stage for each in compared if 0 <= strength - each.first < each.count)]
+                return [solve.stage, *(each.stage for each in compared if strength in each.lambdas)]
     raise ResultsError(f"the sweep has no cell `{cell_id}`; the column cell_id of the table `cells` has them")
 
 

@@ -11,6 +11,7 @@ from orchestrator.documents.composing import compose
 from orchestrator.documents.faults import LONGEST_QUOTE, faults_of, one_line
 from orchestrator.documents.files import UnreadableFileError, text_of
 from orchestrator.documents.given import node_of
+from orchestrator.documents.lines import Lines
 from orchestrator.documents.node import NOWHERE, Node, YamlFault
 from orchestrator.documents.overriding import overridden, overrides_of
 from orchestrator.errors import SweepError
@@ -61,8 +62,8 @@ class Document(Generic[Model]):
     error: type[SweepError]
     other_names: Mapping[str, str] = field(default_factory=dict)
 
-    def read(self, path: Path, overrides: Overrides = ()) -> Model:
-        """Read and check the file `path`.
+    def read(self, path: Path, overrides: Overrides = ()) -> tuple[Model, Lines]:
+        """Read and check the file `path`; return its content, and the lines of its keys.
 
         Args:
             path: the file.
@@ -80,7 +81,7 @@ class Document(Generic[Model]):
             raise self.error(f"the {self.what} {path} cannot be read: {error}") from None
         return self.parse(text, name=str(path), overrides=overrides)
 
-    def parse(self, text: str, *, name: str, overrides: Overrides = ()) -> Model:
+    def parse(self, text: str, *, name: str, overrides: Overrides = ()) -> tuple[Model, Lines]:
         """Check YAML; messages name its origin as `name`.
 
         Raises:
@@ -93,7 +94,7 @@ class Document(Generic[Model]):
             raise self.error(f"{name}: {said}" if fault.is_yaml else f"{name} is not YAML: {said}") from None
         return self._checked(root, name, overrides)
 
-    def check(self, tree: Mapping[str, Any], *, name: str, overrides: Overrides = ()) -> Model:
+    def check(self, tree: Mapping[str, Any], *, name: str, overrides: Overrides = ()) -> tuple[Model, Lines]:
         """Check the values of a program; messages name their origin as `name`, and the keys.
 
         Raises:
@@ -105,7 +106,7 @@ class Document(Generic[Model]):
             raise self.error(f"{name}: {one_line(fault.what)}") from None
         return self._checked(root, name, overrides)
 
-    def _checked(self, root: Node | None, name: str, given: Overrides) -> Model:
+    def _checked(self, root: Node | None, name: str, given: Overrides) -> tuple[Model, Lines]:
         if root is None or not root.is_mapping:
             raise self.error(f"{name} is empty or not a mapping; {self.beginning}")
         self._refuse_another_file(root, name)
@@ -123,7 +124,7 @@ class Document(Generic[Model]):
                 f"more than {MOST_KEYS_IN_ALL:,} in the whole file, which no {self.what} needs; remove some"
             )
         try:
-            return self.model.model_validate(root.value)
+            return self.model.model_validate(root.value), Lines.of(name, root)
         except ValidationError as error:
             faults = faults_of(self.model, error, root, self.other_names)
             heading = f"{name} is not a valid {self.what} ({len(faults)} fault{'s' if len(faults) > 1 else ''}):"

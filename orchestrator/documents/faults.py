@@ -140,6 +140,17 @@ def _missing(fault: ErrorDetails, node: Node | None) -> str:
     return f"the key `{fault['loc'][-1]}` is missing"
 
 
+_OF_OTHERS = {
+    "gpu": "cuda",
+    "fp32": "float32",
+    "float": "float32",
+    "fp16": "float16",
+    "half": "float16",
+    "bf16": "bfloat16",
+}
+"""Values of keys by the names that other programs give them."""
+
+
 def _unknown_choice(fault: ErrorDetails, node: Node | None) -> str:
     choices = [text or number for text, number in re.findall(r"'([^']+)'|(-?[0-9]+)", fault["ctx"]["expected"])]
     which = f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
@@ -147,7 +158,8 @@ def _unknown_choice(fault: ErrorDetails, node: Node | None) -> str:
     if isinstance(value, dict | list) or value is None:
         return f"give {which}"
     written = node.written if node is not None and node.written else str(value)
-    nearest = difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
+    known = [_OF_OTHERS[written.lower()]] if _OF_OTHERS.get(written.lower()) in choices else []
+    nearest = known or difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
     return f"{quoted(written)} is not {which}" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
 
 

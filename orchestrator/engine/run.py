@@ -17,8 +17,9 @@ from orchestrator.errors import DamagedArtifactError, GpuFailedError, RayFailedE
 from orchestrator.installation import installation_and_libraries
 from orchestrator.plan.index import keep_plan
 from orchestrator.plan.plan import Plan, make_plan, missing_stages
+from orchestrator.plan.stacks_note import stacks_notes
 from orchestrator.process_log import process_log
-from orchestrator.results.tables.manifest import cells_in_complete_tables
+from orchestrator.results.tables.manifest import TABLES_NOTED, cells_in_complete_tables
 from orchestrator.results.tables.write import collect
 from orchestrator.spec import Spec
 from orchestrator.stages.registry import KINDS
@@ -70,7 +71,8 @@ def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder, *, trusts_code
         return Sweep(spec, find_sources(spec, spec_folder), trusts_code)
     sources = find_sources(spec, spec_folder, known=stored.sources)
     asked = stored.blocks_asked if folder.has_kernels else ()  # what was asked for and never made binds nobody
-    return Sweep(spec, sources, trusts_code, stored.drawn_before, asked)
+    stacked = stored.stacked_before.grown(stored.spec, spec, folder.begun_trainings)
+    return Sweep(spec, sources, trusts_code, stored.drawn_before, asked, stacked)
 
 
 def run(
@@ -117,8 +119,8 @@ def run(
     workers = worker_count(sweep)
     refuse_more_workers_than_gpus_hold(spec, workers)
     refuse_model_that_cannot_fit(sweep, plan.variants[0].survey, this_device(spec, workers))
-    for change in folder.changes_since(sweep):
-        progress.note(change)
+    for note in (*folder.changes_since(sweep), *stacks_notes(plan, missing_stages(plan, store))):
+        progress.note(note)
     # Only a sweep that can run takes the folder: a spec that is refused leaves nothing behind.
     folder.write(sweep)
     keep_surveys(sweep, found, store)
@@ -185,6 +187,8 @@ def noted_damage(plan: Plan, folder: ResultsFolder) -> list[str]:
     store, planned = folder.artifacts(), {(stage.kind, stage.stage_id) for stage in plan.stages}
     damaged = []
     for noted in store.noted():
+        if noted[0] == TABLES_NOTED:
+            continue  # they are written again where they do not match
         intact = store.is_intact(*noted)
         if not intact:
             store.set_aside(*noted)

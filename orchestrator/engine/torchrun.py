@@ -31,7 +31,8 @@ def launched_group(spec: Spec) -> Iterator[ProcessGroup]:
             f"the inline executor needs sharding.group_size: {spec.group_size} processes, and there "
             + (f"are {started}" if started > 1 else "is one")
             + f": start it as `torchrun --nproc-per-node {spec.group_size} -m ntksweep run SPEC --executor "
-            "inline`, or use the ray executor, which starts them itself"
+            "inline`, or use the ray executor, which starts them itself",
+            key="sharding.group_size",
         )
     from finetune.parallel.processes import joined_group
 

@@ -140,7 +140,8 @@ def refuse_what_cannot_fit(plan: Plan, folder: ResultsFolder) -> None:
         if kind.advice and needed > budget:
             raise BudgetError(
                 f"a {kind.name} stage needs {human_bytes(needed)} and compute.memory_budget is {human_bytes(budget)}; "
-                f"{kind.advice}"
+                f"{kind.advice}",
+                key="compute.memory_budget",
             )
     disk = sum(cost.written_bytes for _, cost in each)
     free = shutil.disk_usage(_existing(folder.root)).free

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.identity import digest, identity, is_identity
+from orchestrator.stages.base.cells import in_grid
 from orchestrator.stages.registry import KINDS
 from orchestrator.store import files
 from orchestrator.store.sealed import sealed, unsealed
@@ -17,7 +18,7 @@ from orchestrator.version import VERSION
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan
 
-FORMAT = 3
+FORMAT = 4
 """Version of the file; raised when its layout changes, so that files of other versions are not read."""
 
 
@@ -28,8 +29,7 @@ class IndexedComparison:
     Attributes:
         stage_id: identity of the stage.
         layer_set: position of the layer set among those of the grid.
-        first: position of its first lambda in the grid; the others follow.
-        count: how many lambdas it has.
+        lambdas: position of each of its lambdas in the grid; None for one that the grid no longer has.
         trained: position among the stages `finetune` of the one that trains the model.
         run: number of the cells' run in that stage.
         linearized: position of the one that trains the linearization.
@@ -37,11 +37,15 @@ class IndexedComparison:
 
     stage_id: str
     layer_set: int
-    first: int
-    count: int
+    lambdas: tuple[int | None, ...]
     trained: int
     run: int
     linearized: int
+
+    @property
+    def in_grid(self) -> dict[int, int]:
+        """Position in the grid of each lambda that the grid has, by its number among those of the stage."""
+        return in_grid(self.lambdas)
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,10 @@ def _solves(data: Mapping[str, Any]) -> Iterator[IndexedSolve]:
     for problem in data["problems"]:
         compared = problem.get("comparisons", [[]] * len(problem["stages"]))
         for stage_id, part, each in zip(problem["stages"], divisions[problem["division"]], compared, strict=True):
-            comparisons = tuple(IndexedComparison(*facts) for facts in each)
+            comparisons = tuple(
+                IndexedComparison(stage_id, layer_set, tuple(lambdas), *runs)
+                for stage_id, layer_set, lambdas, *runs in each
+            )
             yield IndexedSolve(stage_id, problem["seed"], problem["n_train"], part, comparisons, problem["variant"])
 
 
@@ -191,8 +198,7 @@ def index_of(plan: "Plan", key: str = "") -> PlanIndex:
                     IndexedComparison(
                         each.stage.stage_id,
                         positions[solve.layer_sets[each.layer_set].name],
-                        each.first,
-                        each.count,
+                        each.lambdas,
                         trained=trainings[each.stage.inputs["trained"][0][1]],
                         run=each.stage.parameters.run,
                         linearized=trainings[each.stage.inputs["linearized"][0][1]],

@@ -5,6 +5,7 @@ from math import comb
 
 from orchestrator.errors import SpecError
 from orchestrator.spec.grid_section import LayerSetChoice, SubsetsUpTo
+from orchestrator.sweep.layer_sets import KEY
 from orchestrator.sweep.variant import Variant
 
 MOST_LAYER_SETS = 100_000
@@ -33,8 +34,9 @@ def refuse_too_many_layer_sets(choices: Sequence[LayerSetChoice], n_layers: int)
         count = sum(comb(n_layers, size) for size in range(1, min(choice.subsets, n_layers) + 1))
         if count > MOST_LAYER_SETS:
             raise SpecError(
-                f"grid.layer_sets: the {n_layers} layers of this model have {count:.3g} subsets of up to "
-                f"{choice.subsets} layers, and {MOST_LAYER_SETS:,} are the most; give a smaller `subsets`"
+                f"the {n_layers} layers of this model have {count:.3g} subsets of up to "
+                f"{choice.subsets} layers, and {MOST_LAYER_SETS:,} are the most; give a smaller `subsets`",
+                key=KEY,
             )
 
 
@@ -60,7 +62,8 @@ def refuse_too_many_stages(variant: Variant, n_variants: int) -> None:
         raise SpecError(
             f"the plan would have {seeds * (shards + tiles):.3g} stages, and {MOST_STAGES:,} are the most: {seeds:,} "
             f"seeds, each with {shards:,} shards of {sizes.shard_examples} examples and "
-            f"{tiles:,} kernel tiles; set compute.shard_examples larger, or give fewer seeds or examples"
+            f"{tiles:,} kernel tiles; set compute.shard_examples larger, or give fewer seeds or examples",
+            key="grid",
         )
     each = _stages_of_a_layer_set(variant, strengths)
     by_set = problems * len(variant.layer_sets) * each
@@ -69,14 +72,16 @@ def refuse_too_many_stages(variant: Variant, n_variants: int) -> None:
             f"the plan would have about {by_set:,} stages that solve and train, and {MOST_STAGES:,} stages are the "
             f"most: {problems:,} sets of task, rank, learning rate, seed and training-set size, and "
             f"{len(variant.layer_sets):,} layer sets with {each} stages each; give fewer, or divide them among several "
-            "specs"
+            "specs",
+            key="grid",
         )
     cells = problems * len(variant.layer_sets) * strengths
     if cells > MOST_CELLS:
         raise SpecError(
             f"the grid would have {cells:,} cells, and {MOST_CELLS:,} are the most: {problems:,} sets of task, "
             f"rank, learning rate, seed and training-set size, {len(variant.layer_sets):,} layer sets and "
-            f"{strengths:,} lambdas; give fewer"
+            f"{strengths:,} lambdas; give fewer",
+            key="grid",
         )
 
 

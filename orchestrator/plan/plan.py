@@ -161,7 +161,8 @@ def _variant(choice: Choice, sweep: Sweep, survey: Survey) -> Variant:
         refuse_too_many_layer_sets(spec.grid.layer_sets, len({group.layer for group in survey.groups} - {None}))
         sets = tuple(expand_layer_sets(spec.grid.layer_sets, survey.groups, head_in_kernel=spec.head.in_kernel))
     except SpecError as error:
-        raise SpecError(f"{choice}: {error}" if choice.task else str(error)) from None
+        said = f"{choice}: {error.said}" if choice.task else error.said
+        raise SpecError(said, key=error.key, task=choice.task) from None
     variant = Variant(choice, sweep, survey, Sizes.of(sweep, survey, sets), sets)
     reasons = (kind.reads_rows(variant) for kind in KINDS.values() if kind.reads_rows)
     return replace(variant, reads_rows=next(filter(None, reasons), ""))
@@ -179,11 +180,14 @@ def _check_against(sweep: Sweep, survey: Survey) -> None:
         )
         raise SpecError(
             f"the data has too few examples: grid.n_train {n_train} and task.n_eval {n_eval} need more than "
-            f"the {available}; lower one of them"
+            f"the {available}; lower one of them",
+            key="grid.n_train" if n_train > n_eval else "task.n_eval",
         )
     check_trained_examples(spec, survey)
     check_balance_against(spec, survey)
     if spec.kernel.outputs == "margin" and survey.n_outputs != 2:
-        raise SpecError(f"kernel.outputs: margin needs two classes; the data has {survey.n_outputs}: use full or trace")
+        said = f"margin needs two classes; the data has {survey.n_outputs}: use full or trace"
+        raise SpecError(said, key="kernel.outputs")
     if spec.head.words and len(spec.head.words) != survey.n_outputs:
-        raise SpecError(f"head.words: give {survey.n_outputs} words, one a class; there are {len(spec.head.words)}")
+        said = f"give {survey.n_outputs} words, one a class; there are {len(spec.head.words)}"
+        raise SpecError(said, key="head.words")

@@ -48,3 +48,13 @@ def starting(plan: Plan, folder: ResultsFolder) -> Starting | None:
     history.update()
     taken = history.starting(executor)
     return Starting(*taken, measured=True) if taken else Starting(WORKERS_UP[executor], LIBRARIES, measured=False)
+
+
+def starting_in_allocation(plan: Plan, folder: ResultsFolder) -> Starting | None:
+    """Return what an allocation usually takes to start, once Slurm has begun it; None if no stage is missing.
+
+    How long it waits for that, only the cluster can tell; runs on this machine say nothing of its nodes.
+    """
+    if not missing_stages(plan, folder.artifacts()):
+        return None
+    return Starting(WORKERS_UP["ray"], LIBRARIES, measured=False)

@@ -40,7 +40,7 @@ class TrainedCell:
         cell_id: its identity.
         solve: the solve stage that fills it.
         comparison: the comparison that has its training.
-        position: its position among the lambdas of that.
+        position: its number among the cells of that.
         strength: its lambda, as the spec gives it.
     """
 
@@ -127,10 +127,10 @@ def _trained_cells(plan: Plan) -> Iterator[TrainedCell]:
     scale = plan.sweep.spec.grid.lambdas.scale
     for solve in plan.solves:
         for comparison in solve.comparisons:
-            lambdas = plan.lambdas[comparison.first : comparison.first + comparison.count]
+            lambdas = [plan.lambdas[position] for position in comparison.in_grid.values()]
             names = cell_ids(solve, solve.layer_sets[comparison.layer_set], lambdas, scale)
-            for position, (name, strength) in enumerate(zip(names, lambdas, strict=True)):
-                yield TrainedCell(name, solve, comparison, position, strength)
+            for number, name, strength in zip(comparison.in_grid, names, lambdas, strict=True):
+                yield TrainedCell(name, solve, comparison, number, strength)
 
 
 def _trained_by(cell: TrainedCell) -> tuple[str, str]:

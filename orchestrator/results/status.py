@@ -3,14 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from orchestrator.errors import DamagedArtifactError, StorageError
 from orchestrator.plan.index import PlanIndex
-from orchestrator.results.tables.manifest import cells_in, damaged_tables, foreign_in_tables, read_manifest
+from orchestrator.results.damage import damage_found, damage_noted
+from orchestrator.results.tables.manifest import cells_in, foreign_in_tables, read_manifest
 from orchestrator.results.time_left import Going, time_left
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.history import History
@@ -107,6 +106,8 @@ class Status:
         failures: the last failure of every failed stage: kind, stage, failure, message;
             for a stage that fills cells also which: layer_sets, seed, n_train.
         damaged: artifacts and tables that do not match their checksums; empty unless they were verified.
+        damaged_before: those that did not when they were last verified, and were not made anew since; empty if they
+            are verified now.
         foreign: paths in the folder that ntksweep did not write, or may not read; they are ignored.
         tables_complete: whether the tables have every row of the plan, also those that are about no cell.
     """
@@ -124,6 +125,7 @@ class Status:
     unmeasured: tuple[str, ...]
     failures: tuple[Mapping[str, Any], ...]
     damaged: tuple[str, ...]
+    damaged_before: tuple[str, ...]
     foreign: tuple[str, ...]
     tables_complete: bool
     began: float | None = None
@@ -135,8 +137,8 @@ class Status:
 
     @property
     def complete(self) -> bool:
-        """True if every row is in the tables."""
-        return self.tables_complete and not self.damaged
+        """True if every row is in the tables, and nothing is known to be damaged."""
+        return self.tables_complete and not self.damaged and not self.damaged_before
 
     @property
     def seconds_left(self) -> float | None:
@@ -160,7 +162,8 @@ def status_of(
 ) -> Status:
     """Return the status of a sweep; only lists folders and reads no artifact, unless `verify` is set.
 
-    Damaged artifacts that it then finds are noted for the next run, if the folder is writable; nothing else changes.
+    What it then finds damaged is noted, for the next run and the next look, if the folder is writable; nothing else
+    changes.
 
     Args:
         plan: the index of its plan.
@@ -206,7 +209,8 @@ def status_of(
             for stage_id, event in failed.items()
             if states.get(stage_id) is State.FAILED
         ),
-        damaged=tuple(_damaged(plan, folder, finished)) if verify else (),
+        damaged=tuple(damage_found(plan, folder, finished)) if verify else (),
+        damaged_before=() if verify else tuple(damage_noted(plan, folder)),
         foreign=(
             *(f"artifacts/{name}" for name in store.foreign(("survey", *KINDS))),
             *(f"claims/{name}" for name in claims.foreign()),
@@ -252,9 +256,9 @@ def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, .
                 of_set[position][state] += len(plan.lambdas)
         for each in solve.comparisons:
             together = _together(state, states[each.stage_id])
-            of_set[each.layer_set][together] += each.count
-            of_variant[solve.variant][together] += each.count
-            for position in range(each.first, each.first + each.count):
+            of_set[each.layer_set][together] += len(each.in_grid)
+            of_variant[solve.variant][together] += len(each.in_grid)
+            for position in each.in_grid.values():
                 of_lambda[position][together] += 1
     return (
         tuple(Count.of(name, of) for name, of in zip(plan.layer_sets, of_set, strict=True)),
@@ -281,19 +285,3 @@ def _computing(kind: str, stage_id: str, holder: Mapping[str, Any], folder: Resu
         kind, stage_id, holder.get("host"), holder.get("process"), holder.get("slurm_job"), holder.get("taken"),
         progress_of(folder.training / f"{stage_id}.json"),
     )  # fmt: skip
-
-
-def _damaged(plan: PlanIndex, folder: ResultsFolder, finished: Mapping[str, Set[str]]) -> Iterator[str]:
-    store = folder.artifacts()
-    stages = {"survey": plan.surveys, **plan.stages}
-    finished = {"survey": store.finished("survey"), **finished}
-    for kind, stage_id in ((kind, stage_id) for kind, listed in stages.items() for stage_id in listed):
-        if stage_id not in finished[kind]:
-            continue
-        try:
-            store.read(kind, stage_id).verify()
-        except DamagedArtifactError as error:
-            with suppress(StorageError):
-                store.note_damage(kind, stage_id)
-            yield f"{kind}/{stage_id}: {error.reason}"
-    yield from (f"tables/{name}" for name in damaged_tables(folder))

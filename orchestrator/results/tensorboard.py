@@ -82,12 +82,12 @@ class TensorBoard:
         for solve, comparison in _comparisons(index) if going else ():
             cells = _cells(index, solve, comparison)
             for model, position, first in (
-                ("finetune", comparison.trained, comparison.run * comparison.count),
+                ("finetune", comparison.trained, comparison.run * len(comparison.lambdas)),
                 ("linearized", comparison.linearized, 0),
             ):
                 training = going.get(stages[position])
                 if training is not None:
-                    for number, cell in enumerate(cells):
+                    for number, cell in zip(comparison.in_grid, cells, strict=True):
                         self._write_going(cell, model, training.step, training.losses.get(first + number))
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class TensorBoard:
             return
         with suppress(SweepError):  # a damaged artifact is found, and told, when tables are written
             artifact = self._folder.artifacts().read("compare", comparison.stage_id)
-            for number, (cell, path) in enumerate(zip(cells, done, strict=True)):
+            for number, cell, path in zip(comparison.in_grid, cells, done, strict=True):
                 writer = self._writer(cell)
                 for step, values in _curves(artifact, number):
                     _add(writer, step, values)
@@ -141,9 +141,9 @@ def _comparisons(index: PlanIndex) -> Iterator[tuple[IndexedSolve, IndexedCompar
 
 
 def _cells(index: PlanIndex, solve: IndexedSolve, comparison: IndexedComparison) -> list[Cell]:
-    """Return the cells of a comparison, in the order of its arrays."""
+    """Return the cells of a comparison that the grid has, in the order of its arrays."""
     found = []
-    for strength in index.lambdas[comparison.first : comparison.first + comparison.count]:
+    for strength in [index.lambdas[position] for position in comparison.in_grid.values()]:
         given: dict[str, str | float] = {
             "layer_set": index.layer_sets[comparison.layer_set], "lambda": strength, "seed": solve.seed,
             "n_train": solve.n_train,

@@ -123,14 +123,15 @@ class FinetuneSection(Section):
     stacked_cells: Count = Field(
         8,
         description="Most cells of a layer set that are stacked: trained together in one model, which shares the "
-        "frozen weights between them. They differ in lambda, and in what stacked_across names. Part of the numbers: "
-        "their last bits depend on it.",
+        "frozen weights between them. They differ in lambda, and in what stacked_across names. Cells that join a "
+        "sweep later make stacks of their own, and those that were trained stay in theirs. Part of the numbers: their "
+        "last bits depend on it.",
         examples=[8],
     )
     stacked_across: Annotated[tuple[Literal["learning_rates", "seeds"], ...], First, ONE_OR_MORE] | None = Field(
         None,
-        description="Axes of the grid other than lambda in which stacked cells may differ. A value that is added to "
-        "such an axis later makes others be trained again.",
+        description="Axes of the grid other than lambda in which stacked cells may differ. A value that leaves such an "
+        "axis later makes those that were stacked with it be trained again; values that join do not.",
         examples=[["seeds"]],
     )
     prefix_cache: bool = Field(

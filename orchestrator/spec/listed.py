@@ -19,9 +19,24 @@ MOST_TIMES = 1_000
 class Logspace(Section):
     """Numbers spaced evenly on a logarithmic scale, both ends included."""
 
-    start: Real = Field(description="Smallest value.", examples=[1e-6])
+    start: Real = Field(description="Smallest value, less than stop.", examples=[1e-6])
     stop: Real = Field(description="Largest value.", examples=[1.0])
     count: Annotated[int, Number, Field(gt=0, le=MOST_STRENGTHS)] = Field(description="How many.", examples=[13])
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Logspace":
+        low, high = f"{self.stop:g}", f"{self.start:g}"
+        if self.start > self.stop:
+            raise ValueError(
+                f"`start: {high}` is above `stop: {low}`, and start is the smallest value: write {{start: {low}, "
+                f"stop: {high}, count: {self.count}}}"
+            )
+        if self.start == self.stop and self.count > 1:
+            raise ValueError(
+                f"start and stop are both {high}, so that {self.count} values would be one: write `values: [{high}]`, "
+                "or a larger stop"
+            )
+        return self
 
     def numbers(self) -> tuple[float, ...]:
         """Return the numbers, each a power of ten rounded to 12 digits so that every machine gets the same."""

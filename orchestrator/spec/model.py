@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from orchestrator.documents.lines import Lines
 from orchestrator.spec.compute_section import ComputeSection, RowDType, ShardingSection
 from orchestrator.spec.finetune_section import FinetuneSection
 from orchestrator.spec.grid_section import GridSection
@@ -52,6 +53,7 @@ class Spec(Section):
         default_factory=ResultsSection, description="The results folder and its optional tables."
     )
     _overrides: tuple[str, ...] = PrivateAttr(())
+    _lines: Lines = PrivateAttr(default_factory=Lines)
 
     @field_validator("name")
     @classmethod
@@ -93,6 +95,17 @@ class Spec(Section):
         recorded = self.model_copy()
         recorded._overrides = tuple(overrides)
         return recorded
+
+    @property
+    def lines(self) -> Lines:
+        """The lines on which its keys stand, if it was read from a file."""
+        return self._lines
+
+    def with_lines(self, lines: Lines) -> "Spec":
+        """Return the same spec, whose keys stand on `lines`."""
+        placed = self.model_copy()
+        placed._lines = lines
+        return placed
 
     @property
     def head_trained(self) -> bool | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.documents import Document, Overrides, overrides_of
+from orchestrator.documents.lines import Lines
 from orchestrator.errors import SpecError
 from orchestrator.spec.library_names import LIBRARY_NAMES
 from orchestrator.spec.model import Spec
@@ -22,7 +23,7 @@ def read_spec(path: str | Path, *, overrides: Overrides = ()) -> Spec:
         SpecError: the file is missing, is not YAML, or is not a valid spec; the message names each fault.
     """
     document = _document(f"`ntksweep init {path}` writes one to start from")
-    return _recorded(document.read(Path(path), overrides), overrides)
+    return _recorded(*document.read(Path(path), overrides), overrides)
 
 
 def parse_spec(text: str, *, name: str = "spec", overrides: Overrides = ()) -> Spec:
@@ -37,7 +38,7 @@ def parse_spec(text: str, *, name: str = "spec", overrides: Overrides = ()) -> S
         SpecError: as `read_spec`.
     """
     document = _document("`ntksweep init` writes a spec to start from")
-    return _recorded(document.parse(text, name=name, overrides=overrides), overrides)
+    return _recorded(*document.parse(text, name=name, overrides=overrides), overrides)
 
 
 def make_spec(tree: Mapping[str, Any], *, name: str = "spec", overrides: Overrides = ()) -> Spec:
@@ -54,7 +55,7 @@ def make_spec(tree: Mapping[str, Any], *, name: str = "spec", overrides: Overrid
         SpecError: it is not a valid spec; the message names each fault.
     """
     document = _document("`ntksweep init` writes a spec to start from")
-    return _recorded(document.check(tree, name=name, overrides=overrides), overrides)
+    return _recorded(*document.check(tree, name=name, overrides=overrides), overrides)
 
 
 def change_spec(spec: Spec, overrides: Overrides) -> Spec:
@@ -69,9 +70,8 @@ def change_spec(spec: Spec, overrides: Overrides) -> Spec:
     return changed.with_overrides([*spec.overrides, *changed.overrides])
 
 
-def _recorded(spec: Spec, overrides: Overrides) -> Spec:
-    given = [each.text for each in overrides_of(overrides)]
-    return spec.with_overrides(given) if given else spec
+def _recorded(spec: Spec, lines: Lines, overrides: Overrides) -> Spec:
+    return spec.with_overrides(each.text for each in overrides_of(overrides)).with_lines(lines)
 
 
 def _document(beginning: str) -> Document[Spec]:

@@ -157,6 +157,13 @@ class ArtifactStore:
         """Return the path of the record of a stage, which exists once the stage is finished."""
         return self.root / kind / f"{stage_id}.json"
 
+    def recorded_at(self, kind: str, stage_id: str) -> float:
+        """Return when the record of a stage was written, in seconds since 1970; 0 if there is none."""
+        try:
+            return self.record_path(kind, stage_id).lstat().st_mtime
+        except OSError:
+            return 0.0
+
     def has(self, kind: str, stage_id: str) -> bool:
         """Tell whether a stage is finished."""
         # True for a damaged record too: `read` detects it, and `set_aside` makes room for a new one.
@@ -304,6 +311,13 @@ class ArtifactStore:
         return sorted(
             (Path(note.path).parent.name, note.name.removesuffix(_NOTE)) for note in notes if note.name.endswith(_NOTE)
         )
+
+    def noted_at(self, kind: str, stage_id: str) -> float:
+        """Return when a stage was last noted as damaged, in seconds since 1970; 0 if there is no such note."""
+        try:
+            return self._note(kind, stage_id).stat().st_mtime
+        except OSError:
+            return 0.0
 
     def drop_note(self, kind: str, stage_id: str) -> None:
         """Remove the note that a stage was damaged.

@@ -28,13 +28,15 @@ def check_balance_against(spec: Spec, survey: Survey) -> None:
         try:
             check_balance(n_train, survey.n_outputs)
         except SamplingError as error:
-            raise SpecError(f"{key}: {error}") from error
+            raise SpecError(str(error), key=key) from error
     key, largest = max(sizes, key=lambda each: each[1])
     each = largest // survey.n_outputs
     for label, size in enumerate(survey.class_sizes):
         if size < each:
-            names = [name for name, of in survey.labels if of == label]
+            names = [f'"{name}"' for name, of in survey.labels if of == label]
+            title = " ".join([str(label), " or ".join(names)]) if names else str(label)
             raise SpecError(
-                f"the data has too few examples of class {' '.join([str(label), *names])}: task.sampling: balanced and "
-                f"{key} {largest} need {each}, and there are {size}; lower {key}"
+                f"the data has too few examples of class {title}: task.sampling: balanced and "
+                f"{key} {largest} need {each}, and there are {size}; lower {key}",
+                key=key,
             )

@@ -1,12 +1,9 @@
 """A results folder: the paths of its parts, the sweep that it holds, and its treatment of a changed spec."""
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +27,9 @@ from orchestrator.sweep.differences import differences, overrides_apart
 from orchestrator.sweep.drawn_sets import with_drawn
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import Source, Sources, find_again
+from orchestrator.sweep.stacked_before import StackedBefore
 from orchestrator.sweep.sweeps_below import sweeps_below
-from orchestrator.version import VERSION
-
-LIBRARIES = ("torch", "transformers", "peft", "numpy", "scipy", "ray", "datasets", "pyarrow")
+from orchestrator.sweep.versions import versions
 
 LARGEST_STORED = 256 * 2**20
 """Bytes of a stored spec, which names every file of the model and the data."""
@@ -58,6 +54,7 @@ class Sweep:
         trusts_code: whether the user of this command allows code that comes with the model to run; never stored.
         drawn_before: training sets that its results folder was run with, ascending; what was made of them stays.
         blocks_asked: what its results folder was asked to store kernel blocks for, run by run; they stay.
+        stacked_before: what its results folder was asked to train before; cells stay in stacks that were begun.
     """
 
     spec: Spec
@@ -65,6 +62,7 @@ class Sweep:
     trusts_code: bool = False
     drawn_before: tuple[int, ...] = ()
     blocks_asked: tuple[BlocksAsked, ...] = ()
+    stacked_before: StackedBefore = field(default_factory=StackedBefore)
 
     def numbers(self, *, training: bool = False) -> dict[str, Any]:
         """Return all values outside the grid that fix the numbers, by dotted name.
@@ -170,7 +168,9 @@ class ResultsFolder:
             drawn = tuple(int(size) for size in data["drawn_sets"])
             spec = Spec.model_validate(data["spec"]).with_overrides(map(str, data.get("overrides", ())))
             asked = tuple(BlocksAsked.model_validate(each) for each in data.get("blocks_asked", ()))
-            sweep = Sweep(spec, Sources.from_json(data["sources"]), drawn_before=drawn, blocks_asked=asked)
+            stacked = StackedBefore.model_validate(data.get("stacked_before", {}))
+            sources = Sources.from_json(data["sources"])
+            sweep = Sweep(spec, sources, drawn_before=drawn, blocks_asked=asked, stacked_before=stacked)
             # Compare the text as it was written, not the parsed spec: later versions know more keys.
             intact = data["spec_hash"] == identity([data["spec"], data["sources"]])
         except (OSError, UnreadableFileError, YamlFault, ValueError, KeyError, TypeError, SpecError) as error:
@@ -258,11 +258,13 @@ class ResultsFolder:
         if same_but_for_written_labels(stored, given, self.artifacts(), training=training):
             return given
         if on_change is OnChange.GIVEN:
-            return replace(given, blocks_asked=())  # none of the blocks there has the new numbers
+            # Nothing there has the new numbers.
+            return replace(given, blocks_asked=(), stacked_before=StackedBefore())
         if on_change is OnChange.STORED:
             for change in changes:
                 note(f"kept as it is in the folder (--on-change stored): {change}")
-            return replace(given, spec=stored.spec, sources=_unchanged_sources(stored, given))
+            sources, stacked = _unchanged_sources(stored, given), stored.stacked_before
+            return replace(given, spec=stored.spec, sources=sources, stacked_before=stacked)
         raise ChangedError(
             f"the spec asks for other numbers than {self.root} holds:\n"
             + "\n".join(f"  {change}" for change in changes)
@@ -287,6 +289,11 @@ class ResultsFolder:
         """True if a kernel block is finished, or something that was solved."""
         kinds = (self.root / "artifacts" / kind for kind in ("gram", "solve"))
         return any(True for folder in kinds for _ in folder.glob("*.json"))
+
+    def begun_trainings(self) -> set[str]:
+        """Return the identities of the stages `finetune` that are finished or have left a checkpoint."""
+        checkpoints = {entry.name.partition(".")[0] for entry in files.visible(self.checkpoints)}
+        return self.artifacts().finished("finetune") | checkpoints
 
     def changes_since(self, sweep: Sweep) -> list[str]:
         """Return a line for each library of another version than when the folder was last run, and of overrides."""
@@ -328,40 +335,13 @@ def stored_text(sweep: Sweep) -> str:
         **({"overrides": list(sweep.spec.overrides)} if sweep.spec.overrides else {}),
         "drawn_sets": with_drawn(sweep.drawn_before, max(sweep.spec.grid.n_train)),
         "blocks_asked": [each.model_dump(mode="json") for each in with_asked(sweep.blocks_asked, sweep.spec)],
+        **({"stacked_before": stacked.model_dump(mode="json")} if (stacked := sweep.stacked_before).begun else {}),
         "spec": sweep.spec.model_dump(mode="json"),
     }
     return HEADING + to_yaml(content)
 
 
 HEADING = "# The sweep in this folder, as ntksweep resolved it. Change your own spec, not this file.\n"
-
-
-@cache
-def git_commit() -> str | None:
-    """Return the commit of ntksweep's own checkout, marked if files differ from it; None outside a checkout."""
-    try:
-        _git("ls-files", "--error-unmatch", Path(__file__).name)  # fails inside somebody else's checkout
-        commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit + ("+changes" if changes else "")
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions of ntksweep and of the libraries that its numbers depend on."""
-    found = {"ntksweep": VERSION}
-    for library in LIBRARIES:
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _unchanged_sources(stored: Sweep, given: Sweep) -> Sources:

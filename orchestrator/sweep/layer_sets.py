@@ -16,6 +16,9 @@ from orchestrator.spec.grid_section import (
 HEAD = "head"
 """Name of the group that holds the head's parameters."""
 
+KEY = "grid.layer_sets"
+"""The key of the spec with the choices."""
+
 
 @dataclass(frozen=True)
 class GroupFacts:
@@ -74,7 +77,7 @@ def expand_layer_sets(
             found.setdefault(members, expander.layer_set(members))
             empty = False
         if empty:
-            raise SpecError(f"grid.layer_sets: `{_plain(choice)}` describes no layer set of this model")
+            raise SpecError(f"`{_plain(choice)}` describes no layer set of this model", key=KEY)
     return list(found.values())
 
 
@@ -134,7 +137,7 @@ class _Expander:
         for layer in chosen:
             if layer not in self.by_layer:
                 exist = compress(sorted(self.by_layer)) or "none"
-                raise SpecError(f"grid.layer_sets: layer {layer} does not exist or has no target; layers: {exist}")
+                raise SpecError(f"layer {layer} does not exist or has no target; layers: {exist}", key=KEY)
         return tuple(sorted(set(chosen)))
 
     def _named(self, names: tuple[str, ...]) -> frozenset[str]:
@@ -142,8 +145,9 @@ class _Expander:
             if name not in self.groups:
                 nearest = difflib.get_close_matches(name, self.groups, n=3, cutoff=0.3) or list(self.groups)[:3]
                 raise SpecError(
-                    f"grid.layer_sets: there is no group `{name}`; nearest: {', '.join(nearest)}"
-                    + ("; the head is out of the kernel (head.in_kernel)" if name == HEAD else "")
+                    f"there is no group `{name}`; nearest: {', '.join(nearest)}"
+                    + ("; the head is out of the kernel (head.in_kernel)" if name == HEAD else ""),
+                    key=KEY,
                 )
         return frozenset(names)
 

@@ -147,7 +147,8 @@ def refuse_model_that_cannot_fit(sweep: Sweep, survey: Survey, device: Device | 
     advice = f"these would fit: {'; '.join(ways)}" if ways else "no group of processes makes its largest layer fit"
     raise BudgetError(
         f"the model cannot fit: a process needs {human_bytes(memory.certain)} for weights alone and has "
-        f"{human_bytes(device.memory)} ({device.name}); {advice}"
+        f"{human_bytes(device.memory)} ({device.name}); {advice}",
+        key="model.path",
     )
 
 

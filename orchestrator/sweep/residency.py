@@ -60,7 +60,8 @@ def rows_place(sweep: Sweep, survey: Survey, sizes: Sizes, reads_rows: str, flop
     panel, stored_panel = max(1, most - 1), max(1, _shards_in_memory(sweep.spec, survey, sizes) - 1)
     if wanted == "resident":
         if reads_rows:
-            raise SpecError(f"compute.rows: resident leaves no rows on the disk, and {reads_rows}: set auto or stored")
+            said = f"resident leaves no rows on the disk, and {reads_rows}: set auto or stored"
+            raise SpecError(said, key="compute.rows")
         return RowsPlace(True, panel, "compute.rows says so")
     if wanted == "stored" or reads_rows:
         return RowsPlace(False, stored_panel, reads_rows or "compute.rows says so")

@@ -5,8 +5,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from orchestrator.identity import identity
 from orchestrator.spec import Spec
 from orchestrator.spec.sections import TaskSection
 from orchestrator.store.user_cache import recall, remember
+from orchestrator.sweep.alike import hint_at_alike
 
 logger = logging.getLogger(__name__)
 
@@ -145,19 +147,41 @@ def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> S
     Raises:
         SourceError: a path does not exist, or the hub does not know the id or cannot be reached.
     """
-    model = _local(spec.model.path, folder)
     named = {name: task.data for name, task in (spec.grid.tasks or {}).items()}
+    # Each place with the first task that names it; none if the grid has no tasks.
+    tasks: dict[str, str | None] = {spec.task.data: next(iter(named), None)}
+    for name, location in named.items():
+        tasks.setdefault(location, name)
     # Local paths are checked before anything is requested from the hub.
-    places = {location: _local(location, folder) for location in dict.fromkeys([spec.task.data, *named.values()])}
+    with _of_key("model.path"):
+        model = _local(spec.model.path, folder)
+    places = {}
+    for location, task in tasks.items():
+        with _of_key("task.data", task):
+            places[location] = _local(location, folder)
     known_model = known.model if known else None
     known_data = {source.location: source for source in known.all_data().values()} if known else {}
-    found_model = (
-        _fingerprint(model, _model_files(model), known_model)
-        if model
-        else _hub_source("model", spec.model.path, spec.model.revision, known_model)
-    )
-    data = {location: _find_data(location, path, known_data) for location, path in places.items()}
+    with _of_key("model.path"):
+        found_model = (
+            _fingerprint(model, _model_files(model), known_model)
+            if model
+            else _hub_source("model", spec.model.path, spec.model.revision, known_model)
+        )
+    data = {}
+    for location, task in tasks.items():
+        with _of_key("task.data", task):
+            data[location] = _find_data(location, places[location], known_data)
     return Sources(found_model, data[spec.task.data], {name: data[location] for name, location in named.items()})
+
+
+@contextmanager
+def _of_key(key: str, task: str | None = None) -> Iterator[None]:
+    """Name the key whose value is the cause of the errors inside this context, but for those that name another."""
+    try:
+        yield
+    except SourceError as error:
+        error.key, error.task = error.key or key, task
+        raise
 
 
 def _find_data(location: str, path: Path | None, known: Mapping[str, Source]) -> Source:
@@ -208,6 +232,7 @@ def _local(location: str, folder: Path) -> Path | None:
     if looks_like_path or location.count("/") > 1:
         raise SourceError(
             f"there is nothing at {path} (from `{location}`); paths are relative to the folder of the spec"
+            f"{hint_at_alike(path)}"
         )
     return None
 

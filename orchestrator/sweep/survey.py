@@ -16,9 +16,10 @@ from orchestrator.store.stage import Stage
 from orchestrator.store.survey_kind import SURVEY, SurveyParameters
 from orchestrator.store.user_cache import code_here, recall, remember
 from orchestrator.sweep.choices import Choice, variants
-from orchestrator.sweep.folder import Sweep, versions
+from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import GroupFacts
 from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings, task_settings
+from orchestrator.sweep.versions import versions
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +200,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
     from finetune.data.task import read_examples
     from finetune.data.tokens import tokenize
     from finetune.errors import FinetuneError
+    from finetune.model.class_order import check_class_order
     from finetune.model.dry_run import dry_run
     from finetune.model.inspection import inspect_model
     from finetune.model.label_words import check_label_words
@@ -215,6 +217,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         adapter = adapter_settings(sweep.spec.adapter)
         with no_garbage():  # a model without weights, but of many objects
             facts = inspect_model(model, adapter, head, n_outputs=examples.n_outputs)
+        check_class_order(model, head, examples.class_names, n_outputs=examples.n_outputs)
         check_label_words(model, head, task.template, n_outputs=examples.n_outputs)
         tokens = tokenize(
             model,
@@ -234,7 +237,9 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
                 together=_shares_batches(sweep.spec),
             )
     except (FinetuneError, NtkError) as error:
-        raise SourceError(f"{choice}: {error}" if choice.task else str(error)) from error
+        said = f"{choice}: {error}" if choice.task else str(error)
+        key = error.setting if isinstance(error, FinetuneError) else ""
+        raise SourceError(said, key=key, task=choice.task) from error
     model_facts = asdict(facts)
     groups = tuple(
         GroupFacts(group["name"], group["layer"], group["target"], group["n_parameters"], tuple(group["zero_parts"]))

@@ -27,17 +27,20 @@ def check_trained_examples(spec: Spec, survey: Survey) -> None:
         held_out = f" and task.n_eval {spec.task.n_eval}" if survey.shared_pool else ""
         raise SpecError(
             f"the data has too few examples: finetune.n_train {n_trained}{held_out} need more than the "
-            f"{survey.pool_train} that can be used; lower it, or set finetune.n_train: all"
+            f"{survey.pool_train} that can be used; lower it, or set finetune.n_train: all",
+            key="finetune.n_train",
         )
     if {n_trained} == set(spec.grid.n_train):
         return
     if spec.finetune.linearization == "rows":
         raise SpecError(
-            f"finetune.linearization: rows needs Jacobian rows of the {n_trained} examples of finetune.n_train, and "
-            "the kernel has those of grid.n_train alone: set it to products, or leave it out"
+            f"rows needs Jacobian rows of the {n_trained} examples of finetune.n_train, and "
+            "the kernel has those of grid.n_train alone: set it to products, or leave it out",
+            key="finetune.linearization",
         )
     if spec.is_sharded:
         raise SpecError(
-            f"finetune.n_train: {n_trained} examples are more than the kernel has, so that the linearization is "
-            "trained by products, which a model that is sharded (`sharding`) has not: leave the key out, or the section"
+            f"{n_trained} examples are more than the kernel has, so that the linearization is "
+            "trained by products, which a model that is sharded (`sharding`) has not: leave out the key or the section",
+            key="finetune.n_train",
         )

@@ -23,7 +23,8 @@ def worker_count(sweep: Sweep) -> int:
     if compute.workers is not None and compute.workers % size:
         raise SpecError(
             f"{compute.workers} workers cannot be shared out among process groups of sharding.group_size: {size}; give "
-            f"a multiple of {size}"
+            f"a multiple of {size}",
+            key="compute.workers",
         )
     if compute.workers is not None:
         return compute.workers
@@ -75,4 +76,4 @@ def refuse_more_workers_than_gpus_hold(spec: Spec, workers: int) -> None:
         SpecError: says how many there may be.
     """
     if (shortage := shortage_of_gpus(spec, workers)) is not None:
-        raise SpecError(shortage)
+        raise SpecError(shortage, key="compute.workers")

@@ -3,7 +3,7 @@
 import difflib
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,13 @@ class Table:
         columns: their values by name, N each. Those of CSV and TSV files are all texts.
         n_rows: N.
         place: says for people where a row stands, for example "data.csv, line 5".
+        class_names: the names of the classes 0, 1, ... of a column, where the data bring them.
     """
 
     columns: Mapping[str, list[Any]]
     n_rows: int
     place: Callable[[int], str]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def check_names(where: str, names: Sequence[str], wanted: Sequence[str], *, hint: str = "") -> None:
@@ -48,7 +50,8 @@ def check_names(where: str, names: Sequence[str], wanted: Sequence[str], *, hint
     if missing:
         listed = ", ".join(each if each == each.strip() and each else repr(each) for each in names)
         said = " and no column ".join(f"{name!r}{_nearest(name, names)}" for name in missing)
-        raise MissingColumnError(f"{where} has no column {said}; its columns are: {listed}{hint}")
+        said = f"{where} has no column {said}; its columns are: {listed}{hint}"
+        raise MissingColumnError(said, columns=missing)
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:
@@ -62,11 +65,11 @@ def _nearest(name: str, names: Sequence[str]) -> str:
 
 def _look_alike(one: str, other: str) -> bool:
     """Tell whether two names differ in what people do not see, or in letters beyond ASCII alone."""
-    one, other = _seen(one), _seen(other)
+    one, other = visible(one), visible(other)
     return len(one) == len(other) and all(a == b or not (a + b).isascii() for a, b in zip(one, other, strict=True))
 
 
-def _seen(name: str) -> str:
+def visible(name: str) -> str:
     """Return the visible form of a name: composed, without characters of no width or white space around it."""
     composed = unicodedata.normalize("NFKC", name)
     return "".join(each for each in composed if unicodedata.category(each) != "Cf").strip()
@@ -84,4 +87,4 @@ def joined(parts: Sequence[Table]) -> Table:
         return f"{parts[part].place(within)} (row {within} there)"
 
     columns = {name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns}
-    return Table(columns, int(ends[-1]), place)
+    return Table(columns, int(ends[-1]), place, parts[0].class_names)

@@ -11,7 +11,22 @@ from finetune.errors import DataLoadError
 _MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 """Byte order marks; the longer ones come first, for one begins as a shorter one does."""
 
-_OTHER_FILES = {b"PK\x03\x04": "a ZIP archive or a spreadsheet", b"\x1f\x8b": "a gzip archive", b"PAR1": "Parquet"}
+_OTHER_FILES = {
+    b"PK\x03\x04": "a ZIP archive or a spreadsheet",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zX": "an xz archive",
+    b"PAR1": "Parquet",
+}
+_STAND_INS = {
+    b"version https://git-lfs": "is a pointer of Git LFS and not the data; run `git lfs pull` where it was cloned",
+    b"<!doctype html": "is a web page and not data, as a download that failed leaves",
+    b"<html": "is a web page and not data, as a download that failed leaves",
+}
+"""Beginnings, in small letters, of files that stand where data should be."""
+
 _EXCERPT = 20
 
 
@@ -28,6 +43,7 @@ def opened(path: Path, *, newline: str) -> Iterator[TextIO]:
             and the byte.
     """
     encoding = "utf-8-sig"
+    check_is_data(path)
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -43,6 +59,22 @@ def opened(path: Path, *, newline: str) -> Iterator[TextIO]:
         raise _not_decoded(path, encoding, error) from error
     except OSError as error:
         raise DataLoadError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def check_is_data(path: Path) -> None:
+    """Check that a file is no pointer of Git LFS and no web page, whatever its name says.
+
+    Raises:
+        DataLoadError: it is one; says what to do.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    except OSError:
+        return  # the reader says why
+    for beginning, said in _STAND_INS.items():
+        if start.startswith(beginning):
+            raise DataLoadError(f"{path} {said}; or get the file itself")
 
 
 def _check_has_mark(path: Path, start: bytes) -> None:

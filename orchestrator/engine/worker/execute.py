@@ -20,8 +20,9 @@ from orchestrator.store.claims import Claim
 from orchestrator.store.files import host_name, slurm_job
 from orchestrator.store.journal import Journal
 from orchestrator.store.stage import Stage
-from orchestrator.sweep.folder import ResultsFolder, Sweep, git_commit, versions
+from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.resources import fixed_sums, peak_memory, reset_peak_memory
+from orchestrator.sweep.versions import git_commit, versions
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,9 @@ MANIFEST = "manifest.json"
 CLAIM = "tables"
 """Name of the claim that a process holds while it writes the tables."""
 
+TABLES_NOTED = "tables"
+"""The kind under which the store of artifacts notes damaged tables."""
+
 WRITTEN_WITHIN = 30.0
 """Seconds for which a reader waits for a run that is replacing the tables, which takes a moment."""
 
@@ -115,8 +118,14 @@ def table_names(folder: ResultsFolder) -> list[str]:
     """Return the names of the existing tables."""
     from orchestrator.results.tables.schema import TABLES  # loads pyarrow, which a look at a sweep does without
 
+    there = names_in_manifest(folder)
+    return [name for name in TABLES if name in there]
+
+
+def names_in_manifest(folder: ResultsFolder) -> list[str]:
+    """Return the names of the tables that the manifest has, in its order."""
     manifest = _manifest(folder)
-    return [name for name in TABLES if manifest and name in manifest["tables"]]
+    return list(manifest["tables"]) if manifest else []
 
 
 def verified_part(folder: ResultsFolder, table: str) -> Path | None:

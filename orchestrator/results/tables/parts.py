@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestrator.results.tables.manifest import MANIFEST, PART, facts_of, write_manifest
+from orchestrator.results.tables.manifest import MANIFEST, PART, TABLES_NOTED, facts_of, write_manifest
 from orchestrator.store.artifacts import DAMAGED
 from orchestrator.store.files import explained, make_folder, move_aside, temporary_beside
 from orchestrator.sweep.folder import ResultsFolder
@@ -70,6 +70,8 @@ class NewTables:
             with explained(path):
                 temporary.replace(path)
         write_manifest(self._folder, {**manifest, "tables": self._facts})
+        for table in self._parts:
+            self._folder.artifacts().drop_note(TABLES_NOTED, table)
 
     def _set_aside(self, path: Path) -> None:
         move_aside(path, self._folder.artifacts().root / DAMAGED / "tables")

@@ -86,7 +86,7 @@ def finished_cells(finished: Finished, solve: Solve) -> int:
     """Return the number of complete cells of a finished solve stage, training included."""
     if not solve.comparisons:
         return len(solve.layer_sets) * len(finished.plan.lambdas)
-    return sum(each.count for each in solve.comparisons if each.stage in finished)
+    return sum(len(each.in_grid) for each in solve.comparisons if each.stage in finished)
 
 
 def record_batch(schema: pa.Schema, rows: Rows) -> pa.RecordBatch:

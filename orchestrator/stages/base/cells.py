@@ -44,14 +44,17 @@ class Comparison:
     Attributes:
         stage: the stage `compare`.
         layer_set: position of the layer set among those of its solve stage.
-        first: position of its first lambda in the grid; the others follow.
-        count: how many lambdas it has.
+        lambdas: position of each of its lambdas in the grid; None for one that the grid no longer has.
     """
 
     stage: "Stage[CompareParameters]"
     layer_set: int
-    first: int
-    count: int
+    lambdas: tuple[int | None, ...]
+
+    @property
+    def in_grid(self) -> dict[int, int]:
+        """Position in the grid of each lambda that the grid has, by its number among those of the stage."""
+        return in_grid(self.lambdas)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,11 @@ class Solve(Filled):
     def filling(self) -> tuple[Stage[Any], ...]:
         """All stages that fill its cells."""
         return (self.stage, *(comparison.stage for comparison in self.comparisons))
+
+
+def in_grid(lambdas: Sequence[int | None]) -> dict[int, int]:
+    """Return the positions in the grid that are not None, by number."""
+    return {number: position for number, position in enumerate(lambdas) if position is not None}
 
 
 def cell_ids(solve: Solve, layer_set: LayerSet, lambdas: Sequence[float], scale: str) -> list[str]:

@@ -42,7 +42,7 @@ def plan_combinations(planning: Planning, section: CombinationsSection) -> None:
     for solve in planning.filled_by(Solve):
         for comparison in solve.comparisons:
             groups = solve.layer_sets[comparison.layer_set].groups
-            cells = (solve.seed, solve.n_train, groups, comparison.first)
+            cells = (solve.seed, solve.n_train, groups, comparison.stage.parameters.cells.lambdas)
             trained.setdefault(solve.variant, {})[cells] = (solve, comparison)
     for pair in combinations(range(len(planning.variants)), 2):
         first, second = (planning.variants[position] for position in pair)
@@ -66,7 +66,8 @@ def _check_outputs(first: Variant, second: Variant) -> None:
         raise SpecError(
             f"finetune.combinations needs tasks with equally many outputs: {first.choice.task} has "
             f"{first.survey.n_outputs} and {second.choice.task} {second.survey.n_outputs}; leave one out, or set "
-            "finetune.combinations: null"
+            "finetune.combinations: null",
+            key="finetune.combinations",
         )
 
 

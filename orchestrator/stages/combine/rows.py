@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from orchestrator.stages.base.tables import Rows
 from orchestrator.stages.combine import planned
 from orchestrator.stages.combine.combinations import SIDES
@@ -22,7 +20,9 @@ def combinations_rows(finished: Finished) -> Iterator[Rows]:
         artifact = finished.artifact(combination.stage)
         choices = [variants[position].choice for position in (combination.variant, combination.other_variant)]
         tasks = dict(zip(SIDES, (str(choice.task) for choice in choices), strict=True))
-        lambdas = combination.stage.parameters.a.cells.lambdas
+        trained = combination.stage.parameters.a.cells.lambdas
+        cells = [cell for cell, strength in enumerate(trained) if strength in finished.plan.lambdas]
+        lambdas = [trained[cell] for cell in cells]
         rows = [(side, each, strength) for side in SIDES for each in planned(combination.stage) for strength in lambdas]
         spec = variants[combination.variant].sweep.spec
         columns = {
@@ -41,4 +41,5 @@ def combinations_rows(finished: Finished) -> Iterator[Rows]:
             "coefficient": [each.coefficient for _, each, _ in rows],
             "lambda_given": [strength for _, _, strength in rows],
         }
-        yield Rows(columns | {name: np.array(artifact.array(name)).ravel() for name in artifact.names()}, len(rows))
+        numbers = {name: artifact.array(name)[..., cells].ravel() for name in artifact.names()}
+        yield Rows(columns | numbers, len(rows))

@@ -7,8 +7,8 @@ from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import Planning
 from orchestrator.stages.compare.columns import TRAINING_COLUMNS, TRAJECTORIES, UPDATES
 from orchestrator.stages.finetune import CellsParameters, cells_label, finetune_stage
-from orchestrator.stages.finetune.planning import TrainedCells, trained_cells
-from orchestrator.stages.finetune.shared_models import shared_models
+from orchestrator.stages.finetune.planning import trained_layer_sets
+from orchestrator.stages.finetune.stacks import StackedCells, stacked
 from orchestrator.store.stage import Stage, StageKind
 
 
@@ -32,29 +32,29 @@ class CompareParameters:
 
 def plan(planning: Planning) -> None:
     """Add for every cell its training in the model and in the linearization, and their comparison."""
-    section = planning.sweep.spec.finetune
-    if section is None:
+    if planning.sweep.spec.finetune is None:
         return
     solves = planning.filled_by(Solve)
     scopes = {(scope.position, scope.seed): scope for scope in planning.scopes}
-    by_solve = [list(trained_cells(scopes[each.variant, each.seed], each)) for each in solves]
-    cells = [each for of_solve in by_solve for each in of_solve]
-    shared = iter(shared_models(section, cells, planning.sweep.spec.compute.memory_budget))
+    by_solve = [list(trained_layer_sets(scopes[each.variant, each.seed], each)) for each in solves]
+    stacks = iter(stacked(planning, [each for of_solve in by_solve for each in of_solve]))
+    places = {strength: position for position, strength in enumerate(planning.sweep.spec.grid.lambdas.numbers())}
     for number, (solve, of_solve) in enumerate(zip(solves, by_solve, strict=True)):
         comparisons = []
-        for each in of_solve:
-            trained, run = next(shared)
-            linearized = finetune_stage([each.linearized])
-            comparison = _comparison(each, trained, run, linearized)
-            for stage in (trained, linearized, comparison):
-                planning.add(stage, solve.variant)
-            comparisons.append(Comparison(comparison, each.layer_set, each.first, len(each.cells.lambdas)))
+        for layer_set in of_solve:
+            for each in next(stacks):
+                linearized = finetune_stage([each.cells.linearized])
+                comparison = _comparison(each, linearized)
+                for stage in (each.stage, linearized, comparison):
+                    planning.add(stage, solve.variant)
+                in_grid = tuple(places.get(strength) for strength in each.cells.lambdas)
+                comparisons.append(Comparison(comparison, layer_set.position, in_grid))
         solves[number] = replace(solve, comparisons=tuple(comparisons))
 
 
-def _comparison(each: TrainedCells, trained: Stage, run: int, linearized: Stage) -> Stage[CompareParameters]:
-    inputs = {**each.trained.inputs, "trained": (trained.ref,), "linearized": (linearized.ref,)}
-    return Stage(COMPARE, CompareParameters(each.cells, run), inputs)
+def _comparison(each: StackedCells, linearized: Stage) -> Stage[CompareParameters]:
+    runs = {"trained": (each.stage.ref,), "linearized": (linearized.ref,)}
+    return Stage(COMPARE, CompareParameters(each.cells.cells, each.run), {**each.cells.trained.inputs, **runs})
 
 
 def _label(stage: Stage[CompareParameters]) -> str:

@@ -32,24 +32,20 @@ def training_columns(finished: Finished, solve: Solve, halvings: int) -> dict[st
     numbers: dict[str, npt.NDArray[np.float64]] = {}
     halved = np.full(shape, halvings)
     for comparison, artifact in compared_in(finished, solve):
-        place = _place(comparison)
+        cells = list(comparison.in_grid)
+        place = comparison.layer_set, list(comparison.in_grid.values())
         halved[place] = np.maximum(halved[place], artifact.provenance.get("most_halvings", 0))
         for name in STATUSES:
-            statuses[name][place] = artifact.facts[name]
+            statuses[name][place] = [artifact.facts[name][cell] for cell in cells]
         for name in artifact.names():
             if name.startswith("cells."):
                 column = numbers.setdefault(name.removeprefix("cells."), np.full(shape, np.nan))
-                column[place] = artifact.array(name)
+                column[place] = artifact.array(name)[cells]
     return {
         **{name: values.ravel() for name, values in numbers.items()},
         **{name: values.ravel().tolist() for name, values in statuses.items()},
         "halvings": halved.ravel(),
     }
-
-
-def _place(comparison: Comparison) -> tuple[int, slice]:
-    """Return the place of the cells of a comparison in an array (layer sets, lambdas)."""
-    return comparison.layer_set, slice(comparison.first, comparison.first + comparison.count)
 
 
 def trajectories_rows(finished: Finished) -> Iterator[Rows]:
@@ -60,11 +56,14 @@ def trajectories_rows(finished: Finished) -> Iterator[Rows]:
     """
     for solve in finished.filled(Solve):
         for comparison, artifact in compared_in(finished, solve):
-            evaluations = np.array(artifact.array("evaluations"))
+            cells = list(comparison.in_grid)
+            evaluations = np.array(artifact.array("evaluations"))[cells]
             steps = np.tile(artifact.array("steps")[:, None], len(evaluations))
             prefix = "trajectories."
             by_name = {
-                name.removeprefix(prefix): artifact.array(name) for name in artifact.names() if name.startswith(prefix)
+                name.removeprefix(prefix): artifact.array(name)[:, cells]
+                for name in artifact.names()
+                if name.startswith(prefix)
             } | {"step": steps}
             columns = cell_columns(finished.plan, solve, comparison, evaluations) | {
                 name: np.concatenate([values[:count, cell] for cell, count in enumerate(evaluations)])
@@ -88,16 +87,17 @@ def updates_rows(finished: Finished) -> Iterator[Rows]:
             if comparison.stage.parameters.cells.train_head:
                 groups.append(HEAD)
             columns = cell_columns(finished.plan, solve, comparison, len(groups))
-            values = {name: np.array(artifact.array(f"updates.{name}")).ravel() for name in names}
-            yield Rows(columns | {"group": groups * comparison.count} | values, len(columns["cell_id"]))
+            cells = list(comparison.in_grid)
+            values = {name: artifact.array(f"updates.{name}")[cells].ravel() for name in names}
+            yield Rows(columns | {"group": groups * len(cells)} | values, len(columns["cell_id"]))
 
 
 def cell_columns(
     plan: "Plan", solve: Solve, comparison: Comparison, rows_per_cell: int | npt.NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Return the columns that say which cell a row is about, for all cells of a comparison."""
+    """Return the columns that say which cell a row is about, for all cells of a comparison that the grid has."""
     layer_set = solve.layer_sets[comparison.layer_set]
-    lambdas = plan.lambdas[comparison.first : comparison.first + comparison.count]
+    lambdas = [plan.lambdas[position] for position in comparison.in_grid.values()]
     cells = cell_ids(solve, layer_set, lambdas, plan.sweep.spec.grid.lambdas.scale)
     return solve_constants(plan.variants[solve.variant], solve) | {
         "cell_id": np.repeat(cells, rows_per_cell),

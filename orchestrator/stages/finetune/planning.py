@@ -29,22 +29,52 @@ _OF_THE_PLAN = {
 
 
 @dataclass(frozen=True)
-class TrainedCells:
-    """Some cells of a solve stage, and their training, before it is decided which runs share a model.
+class TrainedLayerSet:
+    """A layer set of a solve stage, whose cells are trained.
 
     Attributes:
         scope: seed and variant.
         solve: the solve stage.
-        layer_set: position of the layer set among those of the solve stage.
-        first: position of its first lambda in the grid; the others follow.
-        trained: the run of the model itself.
-        linearized: the run of its linearization.
+        position: position of the layer set among those of the solve stage.
+        training: how cells of the solve stage are trained.
     """
 
     scope: SeedScope
     solve: Solve
-    layer_set: int
-    first: int
+    position: int
+    training: "_Training"
+
+    @property
+    def rank(self) -> int | None:
+        """Rank of LoRA, where the grid has several."""
+        return self.scope.variant.choice.rank
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate."""
+        return self.training.learning_rate
+
+    @property
+    def seed(self) -> int:
+        """Seed of the grid."""
+        return self.scope.seed
+
+    def cells(self, lambdas: Sequence[float]) -> "TrainedCells":
+        """Return the training of the cells of some lambdas."""
+        return TrainedCells(self, *self.training.runs(self.solve.layer_sets[self.position], lambdas))
+
+
+@dataclass(frozen=True)
+class TrainedCells:
+    """Some cells of a layer set, and their training, before it is decided which runs share a model.
+
+    Attributes:
+        of: the layer set.
+        trained: the run of the model itself.
+        linearized: the run of its linearization.
+    """
+
+    of: TrainedLayerSet
     trained: Run
     linearized: Run
 
@@ -53,18 +83,20 @@ class TrainedCells:
         """The cells, as they are trained in the model."""
         return self.trained.parameters.cells
 
+    @property
+    def lambdas(self) -> tuple[float, ...]:
+        """Lambdas of the cells, as the spec gives them."""
+        return self.cells.lambdas
 
-def trained_cells(scope: SeedScope, solve: Solve) -> Iterator[TrainedCells]:
-    """Yield the training of the cells of a solve stage, together of those of a layer set that share a model."""
-    spec = scope.variant.sweep.spec
-    section = spec.finetune  # with the variant's learning rate
+
+def trained_layer_sets(scope: SeedScope, solve: Solve) -> Iterator[TrainedLayerSet]:
+    """Yield the layer sets of a solve stage, if they are trained."""
+    section = scope.variant.sweep.spec.finetune  # with the variant's learning rate
     if section is None:
         return
-    lambdas, training = spec.grid.lambdas.numbers(), _Training(scope, section, solve)
-    for position, layer_set in enumerate(solve.layer_sets):
-        for first in range(0, len(lambdas), section.stacked_cells):
-            runs = training.runs(layer_set, lambdas[first : first + section.stacked_cells])
-            yield TrainedCells(scope, solve, position, first, *runs)
+    training = _Training(scope, section, solve)
+    for position in range(len(solve.layer_sets)):
+        yield TrainedLayerSet(scope, solve, position, training)
 
 
 class _Training:
@@ -81,6 +113,11 @@ class _Training:
             ((_, dataset),) = scope.inputs(self._n_train, DATASET)[DATASET.name]
             self._problem = scope.problem(self._n_train, dataset)
         self._settings = _training_settings(section, self._n_train)
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate."""
+        return self._section.learning_rate
 
     @property
     def _apart(self) -> bool:

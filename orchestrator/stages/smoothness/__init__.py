@@ -61,11 +61,12 @@ def plan(planning: Planning) -> None:
         return
     section, n_eval = finetune.smoothness, planning.sweep.spec.task.n_eval
     for solve in planning.filled_by(Solve):
+        begun = set[int]()  # layer sets
         for comparison in solve.comparisons:
             inputs = {role: ids for role, ids in comparison.stage.inputs.items() if role != "linearized"}
             parameters = SmoothnessParameters(
                 compared=comparison.stage.parameters,
-                radii=() if comparison.first else section.radii,
+                radii=() if comparison.layer_set in begun else section.radii,
                 examples=min(section.examples, n_eval),
             )
             planning.fill(Smoothed(
@@ -76,6 +77,7 @@ def plan(planning: Planning) -> None:
                 solve=solve,
                 comparison=comparison,
             ))  # fmt: skip
+            begun.add(comparison.layer_set)
 
 
 def run_of(stage: Stage[SmoothnessParameters]) -> Run:

@@ -27,6 +27,6 @@ def smoothness_rows(finished: Finished) -> Iterator[Rows]:
             layer_set = solve.layer_sets[smoothed.comparison.layer_set].name
             random = {name: values[:n_random] for name, values in numbers.items()}
             yield Rows(constants | {"layer_set": layer_set, "place": "random"} | random, n_random)
-        cells = cell_columns(finished.plan, solve, smoothed.comparison, 1) | {"place": "trained"}
-        trained = {name: values[n_random:] for name, values in numbers.items()}
-        yield Rows(cells | trained, smoothed.comparison.count)
+        columns = cell_columns(finished.plan, solve, smoothed.comparison, 1) | {"place": "trained"}
+        cells = list(smoothed.comparison.in_grid)
+        yield Rows(columns | {name: values[n_random:][cells] for name, values in numbers.items()}, len(cells))

@@ -12,6 +12,7 @@ from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.ridge import RidgePath
 from ntk_dist.spectrum.bounds import ridge_distance_bound
+from orchestrator.errors import SweepError
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.artifacts import Artifact
@@ -48,7 +49,17 @@ class Strengths:
     scale: str
 
     def of(self, trace: float, size: int) -> FloatArray:
-        """Return the absolute strengths (L,) for a kernel with that trace and number of rows."""
+        """Return the absolute strengths (L,) for a kernel with that trace and number of rows.
+
+        Raises:
+            SweepError: they are in units of a kernel that is zero.
+        """
+        if self.scale == "trace" and trace == 0:
+            raise SweepError(
+                "the kernel of a layer set is zero: no output depends on its parameters (is the head all zeros?), so "
+                "that lambda in units of trace/M is no number; use another head, leave the layer set out, or set "
+                "grid.lambdas.scale: absolute"
+            )
         strengths = np.array(self.given, dtype=np.float64)
         return strengths * (trace / size) if self.scale == "trace" else strengths
 

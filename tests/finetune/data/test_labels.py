@@ -73,6 +73,7 @@ def test_the_map_of_both_splits_together_has_labels_that_only_one_has(tmp_path: 
             (("a", 0), ("b", 1)),
             r"row 2 .*'c' \(2 rows are so\), which task.labels lacks; .* a, b",
         ),
+        ([0, 3, 3, 3], (), r"no example of classes 1, 2; .*task.labels: {0: 0, 3: 1}"),
         ([1, 2, 2], (), r"no example of class 0; .*task.labels: {1: 0, 2: 1}"),
         ([-1, 1], (), r"row 0 .* -1; .*task.labels: {-1: 0, 1: 1}"),
         ([0.5, 1.5], (), "row 0 .* 0.5; .*sign_cut.*regression"),

@@ -14,6 +14,7 @@ from finetune.data.task import read_examples
 from finetune.errors import FinetuneError, SplitError
 from finetune.settings import TaskSettings
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
 WORDS = ["null", "NA", "None", "1900", "007", "1e5", "true", "2001-02-03", "nan", " a ", 'long" end', "café"]
 
 
@@ -97,6 +98,12 @@ def test_what_spreadsheets_and_libraries_write(tmp_path, name, content, texts):
         ("a.csv", "text,label\n" + "".join(f"a {n},{n}\n" for n in range(30)), "30 different labels in 30 rows: is"),
         ("a.parquet", "text,label\na,1\n", "cannot be read as Parquet"),
         ("a.jsonl", b"PAR1\xff\xff", "looks like Parquet"),
+        ("a.jsonl", b"\x28\xb5\x2f\xfd\x04\x58", "looks like a Zstandard archive"),
+        ("a.csv", POINTER, "is a pointer of Git LFS and not the data; run `git lfs pull`"),
+        ("a.parquet", POINTER, "is a pointer of Git LFS"),
+        ("a.jsonl", "\n<!DOCTYPE HTML>\n<title>404</title>\n", "is a web page and not data"),
+        ("a.csv", "text,label\na,\u00e9t\u00e9\nb,e\u0301te\u0301\nc,no\n", "differ in characters that look alike"),
+        ("a.csv", "text,label\na,yes\nb,yes\u200b\nc,no\nd,no\n", r"'yes' and 'yes\\u200b' differ in characters"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_told_with_its_place(tmp_path, name, content, message):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -100,3 +101,31 @@ def test_a_text_without_a_token(models):
 def test_no_tokenizer_there(tmp_path):
     with pytest.raises(ModelLoadError, match="tokenizer of"):
         tokenize(ModelSettings(str(tmp_path)), ["bad"], template=None, max_length=10)
+
+
+def saved_again(folder, copy, **facts):
+    """Copy a model with another tokenizer_config.json."""
+    shutil.copytree(folder, copy)
+    file = copy / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    return ModelSettings(str(copy))
+
+
+def test_a_tokenizer_of_another_class_that_drops_the_texts_is_refused(models, tmp_path):
+    texts = ["the film was great", "terrible acting"] * 8
+    tokenize(saved_again(models["bert"].path, tmp_path / "same"), texts, template=None, max_length=10)
+    other = saved_again(models["bert"].path, tmp_path / "other", tokenizer_class="LlamaTokenizer")
+    with pytest.raises(
+        ModelLoadError, match=r"\(LlamaTokenizer\) drops .* letters .* tokenizer_class in tokenizer_config"
+    ):
+        tokenize(other, texts, template=None, max_length=10)
+
+
+def test_what_a_tokenizer_raises_at_a_text_is_one_message(models, tmp_path):
+    settings = saved_again(models["bert"].path, tmp_path / "unknown")
+    file = tmp_path / "unknown" / "tokenizer.json"
+    facts = json.loads(file.read_text())
+    facts["model"]["unk_token"] = "<nowhere>"
+    file.write_text(json.dumps(facts))
+    with pytest.raises(ModelLoadError, match=r"the tokenizer of .*unknown cannot read these texts: .*; correct what"):
+        tokenize(settings, ["the zebra"], template=None, max_length=10)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BertModel,
+    BertPreTrainedModel,
     BigBirdConfig,
     ConvBertConfig,
     FNetConfig,
@@ -19,6 +21,7 @@ from transformers import (
     PreTrainedConfig,
     YosoConfig,
 )
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from finetune.data.tokens import TokenizedTexts
 from finetune.errors import BatchingError
@@ -27,6 +30,7 @@ from finetune.model.batching import Found, TrialTexts, check_batching, one_score
 from finetune.model.model_state import undone
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer, UnshardedScorer
+from finetune.model.trials import find_example_axes
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelDType, ModelSettings
 from finetune.training.kernel_change import KernelChange
@@ -251,6 +255,34 @@ def test_each_mechanism_has_its_name(inside: nn.Module, said: str):
             check(alone, texts_of())
     else:
         check(alone, texts_of())
+
+
+def test_chance_is_told_where_it_hides_on_which_axis_examples_stand():
+    model = Odd(BERT, Chance()).double().requires_grad_(False).eval()
+    with pytest.raises(BatchingError, match="gives a text other numbers each time: it draws at random"):
+        find_example_axes(UnshardedScorer(AdaptedModel(model, model.classifier)))
+
+
+class Mean(BertPreTrainedModel):
+    """A classifier with a name of its own that reads the mean over all tokens."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.classifier = nn.Linear(config.hidden_size, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> SequenceClassifierOutput:
+        hidden = self.bert(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        real = attention_mask[..., None]
+        return SequenceClassifierOutput(logits=self.classifier((hidden * real).sum(1) / real.sum(1)))
+
+
+def test_a_classifier_of_a_checkpoints_own_code_is_run_as_it_is_whatever_its_name():
+    config = BertConfig(**BERT.to_diff_dict() | {"auto_map": {"AutoModelForSequenceClassification": "code.Mean"}})
+    model = Mean(config).double().requires_grad_(False).eval()
+    batch = texts_of((5, 9)).batch([0, 1])
+    scored = UnshardedScorer(AdaptedModel(model, model.classifier)).logits(batch)
+    torch.testing.assert_close(scored, model(batch.input_ids, batch.attention_mask).logits, rtol=1e-6, atol=0)
 
 
 def test_the_crowd_of_a_batch_is_tried_where_no_text_is_longer():

@@ -1,7 +1,9 @@
 """Checkpoints that hold less or more than their configuration describes: told by their headers, and when loaded."""
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, HeadError
 from finetune.model.checkpoint_fit import check_checkpoint
+from finetune.model.head import check_pretrained_head
 from finetune.model.loading import empty_model, load_model
 from finetune.settings import ModelSettings
+from ntk_dist.errors import NonFiniteError
 from tests.tiny_models import KINDS, Kind, save_tiny
 
 
@@ -110,8 +120,8 @@ def test_a_tensor_without_a_place_is_named(folders: dict[Kind, Path], tmp_path: 
 
 def test_a_tensor_of_another_shape_is_named(folders: dict[Kind, Path], tmp_path: Path):
     message = said_twice(changed(folders["bert"], tmp_path / "m", {"intermediate_size": 48}))
-    assert "bert.encoder.layer.0.intermediate.dense.weight and " in message
-    assert "another shape" in message
+    assert "bert.encoder.layer.0.intermediate.dense.weight is 32 x 16 and should be 48 x 16, " in message
+    assert "bert.encoder.layer.0.intermediate.dense.bias is 32 and should be 48 and 4 more;" in message
 
 
 def test_what_belongs_to_other_heads_older_releases_or_a_pooler_is_no_fault(folders: dict[Kind, Path], tmp_path: Path):
@@ -156,3 +166,55 @@ def test_a_whole_checkpoint_is_taken_however_it_was_saved(
 def test_weights_that_are_still_on_the_hub_are_no_fault_of_the_plan(folders: dict[Kind, Path], tmp_path: Path):
     model = empty_model(changed(folders["bert"], tmp_path / "m"), n_outputs=2, language_model=False)
     assert check_checkpoint(ModelSettings("someone/not-here"), model) == frozenset()
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.module."])
+def test_weights_that_a_wrapper_saved_are_told_as_such(folders: dict[Kind, Path], tmp_path: Path, wrapper: str):
+    def wrapped(tensors: dict[str, Tensor]) -> None:
+        for name in list(tensors):
+            tensors[wrapper + name] = tensors.pop(name)
+
+    said = said_twice(changed(folders["bert"], tmp_path / "wrapped", weights=wrapped))
+    assert f"the names of all weights begin with `{wrapper}`" in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "saved_by", "lacks", "said"),
+    [
+        ("bert", "BertForSequenceClassification", "bert.pooler.dense.weight", "no bert.pooler.dense.weight, so that"),
+        ("bert", "BertForTokenClassification", None, "one of BertForTokenClassification, whose head"),
+        ("llama", "LlamaForTokenClassification", None, "one of LlamaForTokenClassification, whose head"),
+        ("bert", "BertForSequenceClassification", "classifier.bias", "no classifier.bias, so that"),
+    ],
+)
+def test_a_head_of_another_kind_is_not_kept(
+    folders: dict[Kind, Path], tmp_path: Path, kind: Kind, saved_by: str, lacks: str | None, said: str
+):
+    """A head for tokens has the names and the shapes of one for texts, and is read behind a layer that is drawn."""
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folders[kind]))
+    model.save_pretrained(tmp_path / "whole")
+    settings = changed(
+        tmp_path / "whole", tmp_path / "saved", {"architectures": [saved_by]}, lambda tensors: tensors.pop(lacks, None)
+    )
+    network = empty_model(settings, n_outputs=2, language_model=False)
+    with pytest.raises(HeadError, match=re.escape(said)):
+        check_pretrained_head(network, check_checkpoint(settings, network), n_outputs=2)
+    check_pretrained_head(
+        empty_model(ModelSettings(str(tmp_path / "whole")), n_outputs=2, language_model=False), (), n_outputs=2
+    )
+
+
+def test_what_overflows_in_half_precision_is_told_as_such(folders: dict[Kind, Path], tmp_path: Path):
+    def large(tensors: dict[str, Tensor]) -> None:
+        tensors["encoder.layer.0.attention.self.query.weight"][0, 0] = 1e6
+
+    settings = changed(folders["bert"], tmp_path / "large", weights=large)
+    load_model(settings, n_outputs=2, language_model=False, seed=0)
+    with pytest.raises(NonFiniteError, match=r"numbers beyond 65504, the largest of float16.* bfloat16 or float32"):
+        load_model(replace(settings, dtype="float16"), n_outputs=2, language_model=False, seed=0)
+
+
+def test_outputs_have_names_whatever_the_configuration_asks_for(folders: dict[Kind, Path], tmp_path: Path):
+    settings = changed(folders["bert"], tmp_path / "tuples", {"return_dict": False})
+    model = load_model(settings, n_outputs=2, language_model=False, seed=0).model
+    assert model(input_ids=torch.tensor([[2, 5, 3]])).logits.shape == (1, 2)

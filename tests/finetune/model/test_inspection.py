@@ -4,8 +4,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from finetune.errors import ModelLoadError, TargetError
+from finetune.model.adapter import dense_parts
+from finetune.model.architecture import Target
 from finetune.model.inspection import inspect_model
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
@@ -106,3 +109,11 @@ def test_no_model_there(tmp_path):
             ModelSettings(str(tmp_path / "none")), AdapterSettings("lora", 2, 4.0, ("query",)), HeadSettings("random"),
             n_outputs=2,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("normalized", [weight_norm, spectral_norm])
+def test_a_weight_that_is_computed_from_others_is_no_target(normalized):
+    """Its own gradient is not that of the parameters, and two of them are not tied: each read makes another tensor."""
+    target = Target("0.query", 0, "query", "layer.0.query", normalized(torch.nn.Linear(3, 3)))
+    with pytest.raises(TargetError, match=r"the weight of layer\.0\.query is no parameter.* adapter\.kind: lora"):
+        dense_parts(target)

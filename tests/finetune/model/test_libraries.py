@@ -32,6 +32,8 @@ from ntk_dist.errors import NonFiniteError
         (ImportError("cannot import name 'gone' from 'torch'", name="torch"), "written for other versions"),
         (ModuleNotFoundError("No module named 'flash.layers'", name="flash.layers"), "pip install flash)"),
         (OSError(2, "No such file"), "No such file; it must be"),
+        (ImportError("You need to install fugashi to use MecabTokenizer."), "pip install fugashi"),
+        (Exception("data did not match any variant of untagged enum"), "another version of tokenizers: update it"),
     ],
 )
 def test_what_a_library_raises_becomes_one_message_with_cause_and_fix(error: Exception, said: str):

@@ -1,4 +1,4 @@
-"""The line about a class that a training set may lack."""
+"""The lines about classes: their sizes, and a class that a training set may lack."""
 
 from dataclasses import replace
 
@@ -20,3 +20,35 @@ def test_a_balanced_draw_is_advised_where_there_can_be_one(sizes: tuple[int, ...
     survey = replace(survey_of(n_outputs=len(sizes), pool=100), class_sizes=sizes)
     (said,) = (line for line in classes_said(plan_of({"grid.n_train": [n_train]}, survey=survey)) if "may draw" in line)
     assert said.endswith(f"a seed may draw none; {advice}")
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ((), "8,923 of class 0 (45 %), 11,043 of class 1 (55 %)"),
+        ((("0", 0), ("1", 1)), "8,923 of class 0 (45 %), 11,043 of class 1 (55 %)"),
+        (
+            (("2024-01-10", 0), ("bad", 1), ("poor", 1)),
+            '8,923 of class 0 "2024-01-10" (45 %), 11,043 of class 1 "bad" or "poor" (55 %)',
+        ),
+    ],
+)
+def test_number_name_and_size_of_a_class_do_not_run_together(labels: tuple[tuple[str, int], ...], said: str):
+    survey = replace(survey_of(n_outputs=2, pool=19_966), class_sizes=(8_923, 11_043), labels=labels)
+    assert classes_said(plan_of(survey=survey))[0] == f"classes among the 19,966 examples of split train: {said}"
+
+
+def test_of_many_classes_the_largest_and_the_smallest_are_listed():
+    sizes = (1, *range(100, 1200, 100))
+    survey = replace(survey_of(n_outputs=len(sizes), pool=sum(sizes)), class_sizes=sizes)
+    assert classes_said(plan_of(survey=survey))[0] == (
+        "12 classes among the 6,601 examples of split train; the largest: 1,100 of class 11 (17 %), 1,000 of class 10 "
+        "(15 %), 900 of class 9 (14 %); the smallest: 1 of class 0 (under 1 %), 100 of class 1 "
+        "(2 %), 200 of class 2 (3 %)"
+    )
+
+
+def test_rows_that_are_left_out_are_told_by_their_labels():
+    labels = (("bad", 0), ("good", 1), ("", None), ("unsure", None))
+    survey = replace(survey_of(n_outputs=2, pool=40), class_sizes=(20, 20), labels=labels)
+    assert classes_said(plan_of(survey=survey))[1] == 'rows left out: those with no label, label "unsure"'

@@ -254,3 +254,14 @@ def test_the_json_of_doctor_has_every_check(tmp_path: Path):
     checks = strict_json(ntksweep("doctor", "--folder", tmp_path, "--json").output)
     assert {"feature", "name", "ok", "required", "found", "advice"} == set(checks[0])
     assert {"torch", "ray", "processors", "polars"} <= {check["name"] for check in checks}
+
+
+def test_no_option_is_cut_off_in_the_help_of_a_narrow_terminal():
+    program = "import sys; from orchestrator.cli import main; sys.argv = ['ntksweep', 'export', '--help']; main()"
+    narrow = os.environ | {"COLUMNS": "60", "NO_COLOR": "1"}
+    said = subprocess.run(
+        [sys.executable, "-c", program], env=narrow, capture_output=True, text=True, check=True
+    ).stdout
+    assert all(f"  {option} " in said for option in ("--trust-remote-code", "-o, --output <path>"))
+    assert max(map(len, said.splitlines())) <= 60
+    assert "…" not in said

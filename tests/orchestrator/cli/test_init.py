@@ -57,7 +57,8 @@ def test_a_spec_for_ones_own_data_says_what_was_found_and_runs(
         assert said in written
     plan = ntksweep("plan", "mine.yaml")
     assert (
-        "classes (split train, 24 examples): 0 <script> 8 (33 %), 1 Business 8 (33 %), 2 [/b] 8 (33 %)" in plan.output
+        'classes among the 24 examples of split train: 8 of class 0 "<script>" (33 %), 8 of class 1 "Business" (33 %), '
+        '8 of class 2 "[/b]" (33 %)' in plan.output
     )
     facts = json.loads(ntksweep("plan", "mine.yaml", "--json").output)["classes"]["mine"]
     assert facts[2] == {"class": 2, "labels": ["[/b]"], "train": 8, "evaluation": 8}
@@ -105,7 +106,7 @@ def test_splits_of_a_folder_are_taken_by_their_names(tmp_path: Path, tiny_model:
     assert "eval_split: test # 9 rows" in written
     assert "3 classes: a 10, b 10, c 0" in written
     assert (
-        "no training example is of class 2 c: nothing is learned of it"
+        'no training example is of class 2 "c": nothing is learned of it'
         in ntksweep("plan", tmp_path / "mine.yaml").output
     )
 

@@ -195,3 +195,27 @@ def test_a_results_folder_that_slurm_would_read_otherwise_is_not_submitted(name:
     assert "set the spec's results.folder to a path without it" in fault
     assert "\n" not in fault
     assert list(folder_faults(profile, tmp_path / "a b'c")) == []
+
+
+def test_a_misspelled_path_is_told_with_the_nearest_spec_or_results(tmp_path: Path, tiny_model: Path):
+    spec = make_sweep(tmp_path, model=tiny_model)
+    (tmp_path / "sweeps.txt").write_text("notes")
+    (tmp_path / "result").mkdir()
+    assert f"did you mean {spec}?" in ntksweep("plan", tmp_path / "sweeep.yaml").errors
+    run_spec(spec)
+    assert f"did you mean {tmp_path / 'results'}?" in ntksweep("status", tmp_path / "reslts").errors
+    assert "did you mean" not in ntksweep("status", tmp_path / "other").errors
+
+
+def test_a_sweep_that_would_begin_anew_in_another_folder_is_told_so(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec = make_sweep(tmp_path / "a", {"results.folder": None}, model=tiny_model)
+    monkeypatch.chdir(tmp_path / "a")
+    assert "begin anew" not in ntksweep("run", spec).errors
+    monkeypatch.chdir(tmp_path)
+    said = "this sweep has results in a/results/tiny, and would begin anew in results/tiny, which starts from"
+    assert said in " ".join(ntksweep("plan", spec).output.split())
+    answer = ntksweep("run", spec)
+    assert said in " ".join(answer.errors.split())
+    assert "begin anew" not in ntksweep("run", spec).errors

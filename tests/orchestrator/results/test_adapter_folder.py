@@ -60,7 +60,7 @@ def ended_with(results: ntksweep.Results, cell: str) -> tuple[list[Batch], np.nd
     ]
     stage = comparison.stage
     trained = TrainedCells(store.open(*stage.inputs["trained"][0]), stage.parameters.run)
-    place = plan.lambdas.index(row["lambda_given"]) - comparison.first
+    place = comparison.lambdas.index(plan.lambdas.index(row["lambda_given"]))
     outputs = trained.array("eval_outputs")[trained.array("kept")[place], place]
     tokens = read_tokens(store.open(*stage.inputs["dataset"][0]), "eval", 0, len(outputs))
     return [tokens.batch(np.array([number])) for number in range(len(outputs))], outputs

@@ -87,13 +87,45 @@ def test_what_status_verify_finds_in_a_finished_sweep_run_mends(damage, spec: Pa
     assert found.status == 3
     assert found.output.count("damaged: ") == 1
     assert "`ntksweep run SPEC`" in found.output
+    plain = ntksweep("status", spec)
+    assert plain.status == 3
+    assert plain.output.count("damaged when last verified: ") == 1
+    assert "`ntksweep run SPEC`" in plain.output
     answer = ntksweep("run", spec)
     assert answer.status == 0, answer.errors
+    plain = ntksweep("status", spec)
+    assert (plain.status, "damaged" in plain.output) == (0, False)
     again = ntksweep("status", spec, "--verify")
     assert again.status == 0, again.output
     assert "every artifact and table matches" in again.output
     assert ResultsFolder(spec.parent / "results").artifacts().noted() == []
     assert (spec.parent / "results/tables/cells" / PART).read_bytes() == cells
+
+
+def test_a_table_that_was_found_damaged_is_told_until_it_is_written_again(spec: Path) -> None:
+    part = spec.parent / "results/tables/cells" / PART
+    whole = part.read_bytes()
+    part.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    assert ntksweep("status", spec).status == 0  # it is as large as it was, and nothing was read
+    assert f"damaged: tables/cells/{PART}" in ntksweep("status", spec, "--verify").output
+    known = json.loads(ntksweep("status", spec, "--json").output)
+    assert known["damaged"] == []
+    assert known["damaged_before"] == [f"tables/cells/{PART}"]
+    assert not known["complete"]
+    assert ntksweep("run", spec).status == 0
+    assert part.read_bytes() == whole
+    assert ntksweep("status", spec).status == 0
+
+
+def test_what_is_brought_back_is_no_longer_told_once_it_was_verified(spec: Path) -> None:
+    arrays = arrays_of(records(spec, "gram")[0])
+    whole = arrays.read_bytes()
+    arrays.write_bytes(whole + b"more")
+    assert ntksweep("status", spec, "--verify").status == 3
+    arrays.write_bytes(whole)
+    assert "damaged when last verified: gram/" in ntksweep("status", spec).output
+    assert ntksweep("status", spec, "--verify").status == 0
+    assert ntksweep("status", spec).status == 0
 
 
 def test_no_flipped_bit_of_a_table_or_its_manifest_passes(spec: Path) -> None:

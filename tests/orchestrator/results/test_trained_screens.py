@@ -175,15 +175,15 @@ def test_a_training_that_runs_has_the_losses_of_its_batches(trained: Path, tmp_p
     )  # fmt: skip
     assert comparison.run == 1  # the seeds share a model
     stage_id = index.stages["finetune"][comparison.trained]
-    first = comparison.run * comparison.count
+    first = comparison.run * len(comparison.lambdas)
     found, board = looking_at(folder)(), TensorBoard(folder, tmp_path / "board")
     for step, loss in ((3, 0.75), (3, 0.75), (5, 0.5)):
         losses = {cell: loss + cell for cell in range(9)}
         going = Computing("finetune", stage_id, "here", 1, None, 0.0, TrainingProgress("", 10, 1, step, losses))
         board.update(replace(found, computing=(going,)))
     board.close()
-    for position in range(comparison.count):
-        strength = index.lambdas[comparison.first + position]
+    for position, place in comparison.in_grid.items():
+        strength = index.lambdas[place]
         run = read(tmp_path / "board" / f"layers:1, lambda {strength:g}, seed 1, n_train 6")
         seen = [(event.step, event.value) for event in run.Scalars("finetune/batch_loss")]
         assert seen == [(3, pytest.approx(0.75 + first + position)), (5, pytest.approx(0.5 + first + position))]

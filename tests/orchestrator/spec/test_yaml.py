@@ -85,6 +85,7 @@ def test_what_is_written_reads_back_as_it_was(value: Any):
         ("a: !!python/name:os.system x", "means nothing here"),
         ("a: 1\nb: 2\na: 3", "line 3: the key `a` is written twice"),
         ("a:\n\tb: 1", "line 2, column 1: a tab stands"),
+        ("a:\t1", "line 1, column 3: a tab stands here; YAML indents and parts with spaces"),
         ("a: \x07", "line 1, column 4: the character U+0007"),
         ("a: *x", "line 1: `*x` stands for what `&x` marks"),
         ("a: &x [*x]", "would never end"),
@@ -154,6 +155,8 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path: Path):
         ("head.in_kernel", "maybe", "`maybe` is not true or false"),
         ("adapter", "3", "`3` cannot be used here; give keys of its own"),
         ("head.words", "good", "`good` cannot be used here; give a list, as in [a, b]"),
+        ("compute.device", "gpu", "`gpu` is not one of cpu, cuda; did you mean `cuda`?"),
+        ("model.dtype", "BF16", "did you mean `bfloat16`?"),
         ("compute.memory_budget", "lots", "`lots` is not a size; write the number and the unit, as in 64GB"),
     ],
 )  # fmt: skip

@@ -95,12 +95,12 @@ def test_every_row_has_the_norms_of_dense_hessians(smooth: Path):
         layer_set = smoothed.solve.layer_sets[smoothed.comparison.layer_set]
         rows = table[table["layer_set"] == layer_set.name]
         points = []
-        if smoothed.comparison.first == 0:
+        if 0 in smoothed.comparison.lambdas:
             at_random = rows[rows["place"] == "random"]
             assert at_random[["cell_id", "lambda_given"]].isna().all(axis=None)
             assert at_random["distance"].tolist() == pytest.approx(list(RADII), rel=1e-12)
             points += [(row, dense.along(layer_set.groups, row["distance"])) for _, row in at_random.iterrows()]
-        strength = plan.lambdas[smoothed.comparison.first]
+        strength = plan.lambdas[next(iter(smoothed.comparison.in_grid.values()))]
         ((_, row),) = rows[rows["lambda_given"] == strength].iterrows()
         assert row["place"] == "trained"
         assert row["distance"] == pytest.approx(cells.loc[row["cell_id"], "finetune_distance"], rel=1e-10)

@@ -60,6 +60,14 @@ def test_an_adapter_beside_the_model(spec: Path):
     assert "holds an adapter (adapter_config.json) beside the model" in refused(changed)
 
 
+def test_a_head_whose_classes_are_in_another_order(spec: Path):
+    folder = save_tiny("bert", spec.parent / "model")
+    AutoModelForSequenceClassification.from_pretrained(folder).save_pretrained(folder)
+    configure(folder, id2label={"0": "1", "1": "0"}, label2id={"1": 0, "0": 1})
+    options = ("task.labels={'0': 0, '1': 1}", "head.kind=pretrained")
+    assert "set task.labels: {0: 1, 1: 0}, or use another head" in refused(spec, *options)
+
+
 def test_code_that_needs_a_package_which_is_missing_or_trust(spec: Path):
     folder = save_tiny("bert", spec.parent / "model")
     (folder / "modeling.py").write_text("import no_such_package\nfrom transformers import BertModel as Model\n")

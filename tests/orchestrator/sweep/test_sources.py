@@ -1,12 +1,14 @@
 """Model and data: where they are found, how a change is noticed, and what is said when they are not there."""
 
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import errors
 
 from orchestrator.errors import SourceError
 from orchestrator.spec import Spec
@@ -167,6 +169,19 @@ def test_missing_data_is_told_with_where_it_was_looked_for(place: Path, data: st
         find_sources(spec_of({"task.data": data}), place)
 
 
+@pytest.mark.parametrize(
+    ("there", "written", "said"),
+    [
+        ("Films.csv", "films.csv", "; 'Films.csv' is there, which differs in capital letters"),
+        ("e\u0301t.csv", "\u00e9t.csv", r"; 'e\u0301t.csv' is there, which has its accents written in another way"),
+    ],
+)
+def test_a_file_whose_name_looks_the_same_is_named(place: Path, there: str, written: str, said: str):
+    (place / there).write_text("text,label\na,0\n")
+    with pytest.raises(SourceError, match=re.escape(said)):
+        find_sources(spec_of({"task.data": written}), place)
+
+
 def test_what_is_no_file_of_data_is_told_as_what_it_is(place: Path):
     (place / "gone.csv").symlink_to("nowhere.csv")
     os.mkfifo(place / "pipe.csv")
@@ -222,6 +237,30 @@ def test_an_id_that_the_hub_cannot_be_asked_for_says_what_to_do(place: Path, cha
 def test_an_id_that_cannot_be_one_is_told_the_same_way(place: Path):
     with pytest.raises(SourceError, match=r"no local path `no such--thing!`, and it is no id of the hub"):
         find_sources(spec_of({"model.path": "no such--thing!"}), place)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (errors.GatedRepoError, "the hub gives this model to those who accepted its terms; do, and log in here"),
+        (errors.DisabledRepoError, r"could not be asked for a model with that id \(DisabledRepoError\)"),
+        (errors.RepositoryNotFoundError, "the hub shows no model with that id; correct it, or log in here"),
+        (errors.RevisionNotFoundError, "what the hub has under that id has no revision `v9`; correct it"),
+        (errors.OfflineModeIsEnabled, r"could not be asked for a model with that id \(HF_HUB_OFFLINE is set\)"),
+        (ConnectionError, r"could not be asked for a model with that id \(ConnectionError\)"),
+    ],
+)
+def test_each_answer_of_the_hub_says_what_to_do(
+    place: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], said: str
+):
+    def refuse(*_: Any, **__: Any) -> None:
+        # the hub's own classes are made of a response, which none of the versions in use needs to name the class
+        raise error.__new__(error)
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", refuse)
+    spec = spec_of({"model.path": "some-org/some-model", "model.revision": "v9"})
+    with pytest.raises(SourceError, match=rf"model.path: there is no local path `some-org/some-model`, .*{said}"):
+        find_sources(spec, place)
 
 
 def test_a_sweep_that_began_online_goes_on_offline_with_the_same_commit(place: Path):

@@ -1,6 +1,7 @@
 """Code that comes with a model: it runs where the command line allows it, and nowhere else."""
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from orchestrator.cli.clusters import _print_offer
+from orchestrator.cli.terminal import Terminal
 from orchestrator.cluster import pilot, submitting
 from orchestrator.cluster.records import read_submissions, write_submission
 from orchestrator.engine.run import resolve
@@ -251,6 +254,25 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submitting, "check_profile", lambda *_, **__: None)
     monkeypatch.setattr(submitting, "refuse_exclusion", lambda *_: None)
     monkeypatch.setattr(submitting, "try_script", lambda _: None)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_submission_counts_the_start_of_an_allocation_and_not_its_wait(
+    finished: Trap, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    profile = Profile.model_validate({"memory": "2G", "time_limit": "1h"})
+    trusting = finished.sweep(trusts_code=True)
+    plan = make_plan(trusting, surveys(trusting, finished.results.artifacts()))
+    offer = submitting.prepare(plan, ResultsFolder(tmp_path / "none"), profile, 1)
+    assert offer.starting is not None
+    counted = sum(cost.seconds for cost in offer.costs if cost.seconds is not None)
+    assert offer.estimated_hours * 3600 == pytest.approx(counted + offer.starting.seconds)
+    _print_offer(Terminal(), offer)
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"time starting - .* 14 s ~ ", said)
+    assert "14 s of it for starting Ray and loading libraries" in said
+    assert "the wait in Slurm's queue is not known" in said
+    assert submitting.prepare(plan, finished.results, profile, 1).starting is None
 
 
 @pytest.mark.usefixtures("cluster")

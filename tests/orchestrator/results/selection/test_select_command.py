@@ -27,6 +27,7 @@ def test_select_prints_the_ranking_and_what_it_rests_on(swept: Path):
     text = " ".join(answer.output.split())
     assert "Layer sets by gcv, smallest first (mean over 2 seeds)" in text
     assert "gcv: generalized cross-validation" in text
+    assert "If a ridge head was fitted to these labels, that is counted." in text
     assert "its best of 2 lambdas, 0.01 to 1, in units of trace/M" in text
     assert "rests on 10 training examples and 2 seeds" in text
     assert "noise floor" not in text
