@@ -35,7 +35,8 @@ def check_label_words(model: ModelSettings, head: HeadSettings, template: str | 
 
     Raises:
         LabelWordError: as `word_ids`.
-        PromptError: as `word_ids`; a masked language model without {mask} in the prompt, or a causal one with it.
+        PromptError: as `word_ids`; a masked language model without {mask} in the prompt, or a causal one with it;
+            the tokenizer of a causal one closes each text with a token of its own.
         ModelLoadError, UnsupportedModelError: as `finetune.model.loading.load_config`.
     """
     if head.kind != "label_words":
@@ -51,6 +52,26 @@ def check_label_words(model: ModelSettings, head: HeadSettings, template: str | 
         raise PromptError(
             f"{model.path} is a causal language model, whose label words are read behind the text: take {{mask}} out "
             "of the template and let it end where the word would follow, as in '{text} It was'"
+        )
+    if ids.mask is None:
+        _refuse_closing_token(model, head.words[0], ids.words[0])
+
+
+def _refuse_closing_token(model: ModelSettings, word: str, word_id: int) -> None:
+    """Refuse a tokenizer that puts a token behind each text, where words are read behind the text.
+
+    Args:
+        model: a causal language model.
+        word: a word of one token.
+        word_id: that token.
+    """
+    tokenizer = load_tokenizer(model)
+    last = tokenizer(word)["input_ids"][-1]
+    if last != word_id:
+        raise PromptError(
+            f"the tokenizer of {model.path} ends each text with {tokenizer.convert_ids_to_tokens(last)}, and label "
+            "words would be read behind it, not behind the text: set add_eos_token: false in its "
+            "tokenizer_config.json, or take that token out of post_processor in its tokenizer.json"
         )
 
 

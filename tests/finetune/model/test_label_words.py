@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForMaskedLM, BertConfig, BertLMHeadModel, FlaubertConfig, GPT2Config, XLMRobertaConfig
 
 from finetune.analysis.weight_condition import weight_condition_numbers
@@ -247,6 +249,18 @@ def test_prompts_that_do_not_fit_the_model_are_known_without_weights(folders, ki
         check_label_words(model, HEAD, template, n_outputs=2)
     check_label_words(model, HeadSettings("random"), template, n_outputs=2)
     check_label_words(model, HEAD, "{text} it was" if kind == "llama" else PROMPT, n_outputs=2)
+
+
+def test_a_tokenizer_that_puts_a_token_behind_the_text(folders, tmp_path):
+    """A causal model would be read at that token, as if nothing were left to say."""
+    folder = edited(folders["llama"], tmp_path / "m", lambda tensors, config: None)
+    model, file = ModelSettings(str(folder)), folder / "tokenizer.json"
+    check_label_words(model, HEAD, "{text} it was", n_outputs=2)
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.post_processor = TemplateProcessing(single="$A <sep>", special_tokens=[("<sep>", SPECIAL.index("<sep>"))])
+    tokenizer.save(str(file))
+    with pytest.raises(PromptError, match=r"ends each text with <sep>.*: set add_eos_token: false"):
+        check_label_words(ModelSettings(str(folder)), HEAD, "{text} it was", n_outputs=2)
 
 
 def test_words_are_checked_without_weights(folders):
