@@ -35,6 +35,8 @@ NUMBERS = {
 }
 """The ten numbers, and the name under which `choices.csv` has the choice by each."""
 
+NOWHERE_LINEAR = "Linearization holds at no λ of the grid."
+
 BASELINES = ("all", "last", "random")
 PLACE = [*VARIANT, "lambda_given"]
 
@@ -165,6 +167,9 @@ def _linearity(found: Found) -> Iterator[str]:
             f"{row['initial_eval_accuracy']:.3f} | {row['finetune_eval_accuracy']:.3f} |"
         )
     linear = table[table["linear"]]
+    if linear.empty:
+        yield from ("", NOWHERE_LINEAR)
+        return
     of_tasks = linear.groupby("task")["gain"].max()
     yield ""
     yield (
@@ -175,6 +180,9 @@ def _linearity(found: Found) -> Iterator[str]:
 
 
 def _orders(sweeps: Sequence[Found]) -> Iterator[str]:
+    if all(found.correlations.empty for found in sweeps):
+        yield NOWHERE_LINEAR
+        return
     names = [found.name for found in sweeps]
     yield (
         "Partial Spearman correlation with the evaluation loss after fine-tuning, given the number of parameters: "
@@ -197,7 +205,7 @@ def _orders(sweeps: Sequence[Found]) -> Iterator[str]:
 def _costs(found: Found) -> Iterator[str]:
     table = costs(found)
     if table.empty:
-        yield "Linearization holds at no λ of the grid."
+        yield NOWHERE_LINEAR
         return
     loss = table["excess_loss"].unstack("task")
     accuracy = table["lost_accuracy"].unstack("task")
