@@ -27,12 +27,21 @@ def scores(model: str, whose: str) -> tuple[Column, ...]:
         Column(f"{model}_{split}_loss", REAL, f"half the mean squared residual over {examples}, {whose}")
         for split, examples in SPLITS
     )
+    entropies = (
+        Column(
+            f"{model}_{split}_cross_entropy",
+            REAL,
+            f"mean cross-entropy over {examples} with outputs as logits, {whose}; null unless finetune.loss is "
+            "cross_entropy",
+        )
+        for split, examples in SPLITS
+    )
     metrics = (
         Column(f"{model}_{split}_{metric}", REAL, f"{meaning} on {examples}, {whose}")
         for split, examples in SPLITS
         for metric, meaning in METRICS
     )
-    return *losses, *metrics
+    return *losses, *entropies, *metrics
 
 
 def loss_rises(model: str, whose: str, when: str) -> Column:

@@ -64,7 +64,7 @@ def _label(stage: Stage[CompareParameters]) -> str:
 COMPARE = StageKind(
     name="compare",
     parameters=CompareParameters,
-    version=6,
+    version=7,
     meaning="compares the trained model with its trained linearization",
     module="orchestrator.stages.compare.compute",
     plan_sweep=plan,

@@ -31,7 +31,7 @@ def compute(stage: Stage[CompareParameters], work: Work) -> Product:
         "finetune": TrainedCells(work.input(stage, "trained"), stage.parameters.run),
         "linearized": TrainedCells(work.input(stage, "linearized"), 0),
     }
-    runs = {name: TrainedRun(problem, trained, training.regularizer) for name, trained in artifacts.items()}
+    runs = {name: TrainedRun(problem, trained, training) for name, trained in artifacts.items()}
     longest = max(runs.values(), key=lambda run: len(run.steps))
     n_evaluations = len(longest.steps)
     initial = runs["finetune"].outputs

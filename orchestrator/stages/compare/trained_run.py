@@ -4,8 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from finetune.training.settings import Regularizer
+from finetune.training.losses import example_losses
+from finetune.training.settings import TrainingSettings
 from ntk_dist.arrays import FloatArray
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.finetune.trained_cells import TrainedCells
@@ -14,9 +16,9 @@ from orchestrator.stages.finetune.trained_cells import TrainedCells
 class TrainedRun:
     """One training run, its outputs as numbers of the task."""
 
-    def __init__(self, problem: Problem, trained: TrainedCells, regularizer: Regularizer) -> None:
+    def __init__(self, problem: Problem, trained: TrainedCells, training: TrainingSettings) -> None:
         self.problem = problem
-        self.regularizer = regularizer
+        self.training = training
         self.trained = trained
         self.steps = trained.array("steps")
         self.kept = trained.array("kept")
@@ -73,7 +75,7 @@ class TrainedRun:
     def rises(self) -> FloatArray:
         """Return how often the objective had risen (K, S); nan where lambda is no part of it."""
         counted = np.array(self.trained.array("rises"), dtype=np.float64)
-        return np.full_like(counted, np.nan) if self.regularizer == "spd" else counted
+        return np.full_like(counted, np.nan) if self.training.regularizer == "spd" else counted
 
     def first_losses(self) -> FloatArray:
         """Return the training losses (S,) before training."""
@@ -92,12 +94,16 @@ class TrainedRun:
         """Return losses and metrics (S,) of outputs (S, n, R) of both splits."""
         scores: dict[str, FloatArray] = {}
         problem = self.problem
-        for split, outputs, targets in (
-            ("train", train, problem.targets),
-            ("eval", evaluation, problem.eval_targets),
+        for split, outputs, targets, labels in (
+            ("train", train, problem.targets, problem.labels),
+            ("eval", evaluation, problem.eval_targets, problem.eval_labels),
         ):
             residuals = outputs - targets.reshape(outputs.shape[1:])
             scores[f"{split}_loss"] = np.einsum("snr,snr->s", residuals, residuals) / (2 * outputs.shape[1])
+            if self.training.loss == "cross_entropy":
+                classes = torch.from_numpy(labels.astype(np.int64)).expand(len(outputs), -1)
+                losses = example_losses("cross_entropy", torch.from_numpy(outputs), classes)
+                scores[f"{split}_cross_entropy"] = losses.mean(dim=1).numpy()
             scores |= problem.metrics(split, outputs)
         return scores
 

@@ -1,12 +1,17 @@
 """What regularization proves of training, at its end and on the way, and runs that break it."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
+from orchestrator.spec import read_spec
 from orchestrator.stages.compare import bounds
+from orchestrator.stages.finetune import runs_of
+from orchestrator.sweep.folder import ResultsFolder
 from tests.orchestrator.stages.trained_sweeps import DESCENT, TRAINING, training
 from tests.orchestrator.sweeps import results_of, run_spec
 
@@ -55,6 +60,38 @@ def test_cross_entropy_has_the_bound_of_its_own_loss(tmp_path: Path, tiny_model:
         R_0 = bound**2 * cells.loc[cell, "lambda"] / 2
         assert 0.5 * N * np.log(2) < R_0 < 2 * N * np.log(2)
         assert (rows["finetune_distance"] <= bound).all()
+        for model in ("finetune", "linearized"):
+            assert N * rows[f"{model}_train_cross_entropy"].iloc[0] == pytest.approx(R_0, rel=1e-12)
+
+
+@pytest.mark.parametrize("outputs", ["full", "margin"])
+def test_cells_that_lower_the_cross_entropy_have_columns_of_it(outputs: str, tmp_path: Path, tiny_model: Path):
+    spec = training(tmp_path, tiny_model, TRAINING | {"loss": "cross_entropy"}, **GRID, **{"kernel.outputs": outputs})
+    ran = run_spec(spec)
+    assert not ran.report.failures
+    store = ResultsFolder(read_spec(spec).folder).artifacts()
+    (dataset,), trainings = (
+        [each for each in ran.plan.stages if each.kind == kind] for kind in ("dataset", "finetune")
+    )
+    labels = store.open("dataset", dataset.stage_id)
+    cells = results_of(spec).cells.to_pandas().set_index("lambda")
+    for stage, split in product(trainings, ("train", "eval")):
+        trained, (run,) = store.open("finetune", stage.stage_id), runs_of(stage)
+        model = "linearized" if run.parameters.model == "linearized" else "finetune"
+        classes = np.array(labels.array(f"{split}.labels")).astype(int)
+        for cell, kept in enumerate(trained.array("0.kept")):
+            logits = trained.array(f"0.{split}_outputs")[kept, cell].astype(np.float64)
+            if outputs == "margin":
+                logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+            expected = -log_softmax(logits, axis=1)[np.arange(len(classes)), classes].mean()
+            found = cells.loc[trained.array("0.lambda")[cell], f"{model}_{split}_cross_entropy"]
+            assert found == pytest.approx(expected, rel=1e-10)
+
+
+def test_cells_that_lower_squares_have_no_cross_entropy(tmp_path: Path, tiny_model: Path):
+    for table in tables(tmp_path, tiny_model, TRAINING):
+        assert table.filter(like="cross_entropy").isna().all(axis=None)
+        assert table.filter(like="cross_entropy").shape[1] == 4
 
 
 def test_other_ways_to_hold_the_weights_have_no_bound(tmp_path: Path, tiny_model: Path):
