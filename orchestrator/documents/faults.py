@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import Any, get_args
@@ -41,13 +41,18 @@ def faults_of(
     # A value that fits none of a union's members is reported once for each member: keep the most helpful report.
     # A member that does not know a key says nothing about its value.
     by_place: dict[Location, list[str]] = {}
-    for fault in sorted(error.errors(include_url=False), key=_is_unknown_key):
+    found = error.errors(include_url=False)
+    missing = [fault["loc"] for fault in found if fault["type"] == "missing"]
+    for fault in sorted(found, key=_is_unknown_key):
         place = _known_place(fault["loc"], root.value)
-        message = (
-            _unknown_key(model, fault["loc"], other_names)
-            if _is_unknown_key(fault)
-            else _message(fault, _at(place, root))
-        )
+        if _is_unknown_key(fault):
+            message = _unknown_key(model, fault["loc"], other_names)
+        elif fault["loc"] in missing:
+            # Those that only members of a union lack are not among the place's own.
+            own = [str(loc[-1]) for loc in missing if loc[:-1] == place]
+            message = _missing(own if fault["loc"][:-1] == place else [str(fault["loc"][-1])])
+        else:
+            message = _message(fault, _at(place, root))
         by_place.setdefault(place, []).append(message)
     outer = {place[:length] for place in by_place for length in range(1, len(place))}
     innermost = [place for place in by_place if place not in outer]
@@ -136,8 +141,9 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST_QUOTE else text[:LONGEST_QUOTE] + "..."
 
 
-def _missing(fault: ErrorDetails, node: Node | None) -> str:
-    return f"the key `{fault['loc'][-1]}` is missing"
+def _missing(keys: Sequence[str]) -> str:
+    *others, last = (f"`{key}`" for key in keys)
+    return f"the keys {', '.join(others)} and {last} are missing" if others else f"the key {last} is missing"
 
 
 _OF_OTHERS = {
@@ -187,7 +193,6 @@ def _empty_text(fault: ErrorDetails, node: Node | None) -> str:
 
 
 _MESSAGES: dict[str, Callable[[ErrorDetails, Node | None], str]] = {
-    "missing": _missing,
     "literal_error": _unknown_choice,
     "enum": _unknown_choice,
     "too_short": _empty_list,

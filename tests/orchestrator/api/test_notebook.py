@@ -90,4 +90,4 @@ def test_pictures_and_tables_are_shown(kernel: tuple[Kernel, Path]):
     (said,) = cell.execute("ntksweep.run({'name': 'x'})")
     assert said["ename"] == "SpecError"
     assert said["traceback"] == [f"SpecError: {said['evalue']}"]  # one message, as on the command line
-    assert "the key `model` is missing" in said["evalue"]
+    assert "the keys `model`, `task`, `adapter` and `grid` are missing" in said["evalue"]

@@ -177,6 +177,12 @@ def test_a_missing_key_is_named(key: str):
     assert f"{section + ': ' if section else ''}the key `{last}` is missing" in message
 
 
+def test_all_missing_keys_of_a_section_are_named_at_once():
+    message = fault({"model": None, "grid": None, "task.data": None, "task.n_eval": None})
+    assert "the keys `model` and `grid` are missing" in message
+    assert "task: the keys `data` and `n_eval` are missing" in message
+
+
 @pytest.mark.parametrize(
     ("key", "typo", "nearest"),
     [
