@@ -358,7 +358,7 @@ def test_a_folder_without_a_model(tmp_path):
 def test_weights_of_another_architecture(folders, tmp_path):
     def rename(tensors):
         for name in list(tensors):
-            tensors[f"other.{name}"] = tensors.pop(name)
+            tensors[f"{name}_other"] = tensors.pop(name)
 
     folder = edit(folders["bert"], tmp_path / "m", rename)
     with pytest.raises(ModelLoadError, match="none of the parameters"):
