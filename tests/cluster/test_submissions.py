@@ -133,7 +133,7 @@ def test_a_submission_that_is_killed_on_the_way_is_known_and_resumed(
     login.programs.add("sbatch", f"exec {login.real('sbatch')}")
     planned = login.must(sweep, "resume", sweep.results, "--dry-run")
     assert sweep.jobs() == []
-    there = {line.split()[0]: int(line.split()[2]) for line in planned.splitlines()[1:5]}
+    there = {line.split()[0]: int(line.split()[2]) for line in planned.splitlines()[2:6]}
     assert there["dataset"] > 0
     assert sum(there.values()) == sum(count["finished"] for count in login.status(sweep)["kinds"])
     said = login.must(sweep, "resume", sweep.results, "--allocations=2", "--yes", "--trust-profile")
