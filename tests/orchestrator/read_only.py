@@ -100,6 +100,7 @@ def main_of_test(results: Path, cell: str, written: Path, outside: Path) -> None
                     linked.append([str(found[0]), command[0], said])
             opened.close()
     shutil.rmtree(outside)
+    answer(reading[0])  # forgets the damage that it noted where links stood
     modules = [name for name in sys.modules if name.startswith("transformers_modules")]
     json.dump({"plain": plain, "unpickled": plain_unpickled, "modules": modules, "linked": linked}, sys.stdout)
 
