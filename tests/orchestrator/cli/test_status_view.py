@@ -25,7 +25,7 @@ STATUS = Status(
     lambdas=tuple(count(strength, 40, 20, 3, 2) for strength in (0.01, 0.1, 1.0, 10.0)),
     variants=(),
     cells=160, cells_finished=80, cells_in_tables=40, computing=(), workers=0, worker_seconds=None,
-    unmeasured=("solve",), failures=(), damaged=(), foreign=(), tables_complete=False,
+    unmeasured=("solve",), failures=(), damaged=(), damaged_before=(), foreign=(), tables_complete=False,
 )  # fmt: skip
 
 
