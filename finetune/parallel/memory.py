@@ -1,7 +1,6 @@
 """Return of freed memory to the system: otherwise the process would keep that of freed layers and batches."""
 
 import ctypes
-import math
 from functools import lru_cache
 
 _MMAP_THRESHOLD = -3
@@ -21,33 +20,11 @@ def keep_large_blocks_apart() -> None:
         libc.mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
-def give_back(beyond: int = 0) -> None:
-    """Give free memory of the heap back to the system, if there is more of it than a number of bytes.
-
-    That takes about a millisecond, and what is taken again afterwards costs more: the system clears every page.
-    """
+def give_back() -> None:
+    """Give free memory of the heap back to the system, which takes about a millisecond."""
     libc = _glibc()
-    if libc is not None and (not beyond or _free_bytes(libc) > beyond):
+    if libc is not None:
         libc.malloc_trim(0)
-
-
-class _HeapState(ctypes.Structure):
-    """The result of glibc's `mallinfo2`."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
-        )
-    ]  # fmt: skip
-
-
-def _free_bytes(libc: ctypes.CDLL) -> float:
-    """Return the free bytes of the heap, those included that were given back; without limit before glibc 2.33."""
-    if not hasattr(libc, "mallinfo2"):
-        return math.inf
-    libc.mallinfo2.restype = _HeapState
-    return int(libc.mallinfo2().fordblks)
 
 
 @lru_cache(maxsize=1)

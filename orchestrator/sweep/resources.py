@@ -15,9 +15,6 @@ from orchestrator.spec.compute_section import ComputeSection
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS")
 """Environment variables from which libraries of linear algebra read their number of threads when they are loaded."""
 
-KEPT_SHARE = 1 / 16
-"""Share of a stage's memory budget that the heap may hold free when it begins."""
-
 
 @contextmanager
 def fixed_sums(compute: ComputeSection) -> Iterator[None]:
@@ -62,14 +59,13 @@ def _loaded_libraries(n_modules: int) -> Any:
     return ThreadpoolController()
 
 
-def reset_peak_memory(budget: int = 0) -> bool:
+def reset_peak_memory() -> bool:
     """Reset the measured peak of memory where the kernel allows it (Linux); return whether it does.
 
     Memory that was freed before is given back first: where holes of a stage's heap do not fit the blocks of the next,
-    that one would take as much again, and exceed its budget. `budget` is that of what is measured: as little as
-    `KEPT_SHARE` of it stays, for small stages in a row would take the same memory again.
+    that one would take as much again, and exceed its budget.
     """
-    give_back(int(KEPT_SHARE * budget))
+    give_back()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
