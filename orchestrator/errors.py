@@ -14,6 +14,7 @@ class ExitCode(IntEnum):
     NO_RAY = 5
     HUNG_UP = 129
     INTERRUPTED = 130
+    READER_GONE = 141
     TERMINATED = 143
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from orchestrator.cli import beginning, clusters, devcluster, picturing, selecting, showing, sweeping, watching
 from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
+from orchestrator.cli.system_faults import ReaderGoneError, hold_standard_streams, own_output, system_fault
 from orchestrator.cli.terminal import Terminal, log_on_terminal, say
 from orchestrator.engine.executors.ray_thread import leave
 from orchestrator.environment import refuse_what_is_too_old
@@ -64,7 +65,8 @@ app = typer.Typer(
     help="Find out which layers of a language model to fine-tune, and how strongly to regularize, with its neural "
     "tangent kernel.\n\nExample: ntksweep run examples/quickstart.yaml",
     epilog="Exit status: 0 done, 1 stages failed, 2 wrong input, 3 unfinished, 4 the disk is full or read-only, "
-    "5 Ray does not start or was lost too often, 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP.",
+    "5 Ray does not start or was lost too often, 130 interrupted, 143 ended by SIGTERM, 129 by SIGHUP, 141 nobody "
+    "reads its output.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -128,18 +130,31 @@ def main() -> None:
     os.environ.setdefault("DATASETS_VERBOSITY", "critical")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    hold_standard_streams()
     errors = Terminal(stderr=True)
     try:
         stop_as_by_ctrl_c()
-        app()
+        with own_output():
+            app()
     except (SweepError, SlurmError) as error:
-        errors.print("error:", style="bold red", end=" ")
-        errors.print(str(error), soft_wrap=True)
-        if traceback_wanted():
-            errors.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)
+        _say_error(errors, str(error), error)
         leave(error.exit_code if isinstance(error, SweepError) else ExitCode.WRONG_INPUT)
     except (_Interrupted, KeyboardInterrupt):
         message, status = ending()
-        with suppress(OSError):  # the terminal may be closed
-            errors.print(f"\n{message}", soft_wrap=True)
+        errors.print(f"\n{message}", soft_wrap=True)
         leave(status)
+    except ReaderGoneError:
+        leave(ExitCode.READER_GONE)
+    except Exception as error:
+        fault = system_fault(error)
+        if fault is None:
+            raise  # a mistake of ntksweep's, which its traceback is of use for
+        _say_error(errors, fault[0], error)
+        leave(fault[1])
+
+
+def _say_error(errors: Terminal, message: str, error: Exception) -> None:
+    errors.print("error:", style="bold red", end=" ")
+    errors.print(message, soft_wrap=True)
+    if traceback_wanted():
+        errors.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)

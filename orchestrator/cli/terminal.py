@@ -3,9 +3,9 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.text import Text
@@ -24,13 +24,34 @@ class Terminal(Console):
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+        # What standard error does not take is dropped: a run is worth more than its bars.
+        into = cast(IO[str], _Forgiving(sys.stderr)) if stderr and sys.stderr is not None else None
+        super().__init__(file=into, stderr=stderr, markup=False, emoji=False, highlight=False)
         if not self.is_terminal:
             self.width = UNLIMITED  # who reads a pipe or a file wants a line where a line was written
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Return the text as it is shown; tables and `print` call it."""
         return super().render_str(printable(text), **options)
+
+
+class _Forgiving:
+    """A stream whose errors do not matter: its terminal may be closed, its disk full, nobody may read it."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def line(text: str, style: str = "") -> Text:

@@ -259,15 +259,44 @@ def _kept(folder: ResultsFolder, key: str) -> PlanIndex | None:
     try:
         data = unsealed(files.read_plain(folder.plan_path))
         index = PlanIndex.from_json(data) if data["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return index if index is None or (_names_stages(index) and _is_whole(index)) else None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
-    return index if index is None or _names_stages(index) else None
 
 
 def _names_stages(index: PlanIndex) -> bool:
     """Tell whether an index holds only valid kinds and identities of stages, which are used as file names."""
     named = [*index.surveys, *(stage_id for stages in index.stages.values() for stage_id in stages)]
     return index.stages.keys() <= KINDS.keys() and all(map(is_identity, named))
+
+
+def _is_whole(index: PlanIndex) -> bool:
+    """Tell whether all positions in an index lead somewhere, and all values are of their types."""
+    solves, comparisons = set(index.stages.get("solve", ())), set(index.stages.get("compare", ()))
+    sets, variants = range(len(index.layer_sets)), range(len(index.variants))
+    trainings, lambdas = range(len(index.stages.get("finetune", ()))), range(len(index.lambdas))
+    return (
+        all(isinstance(name, str) for name in (index.plan_id, *index.variants, *index.layer_sets))
+        and all(isinstance(each, int | float) for each in index.lambdas)
+        and all(
+            solve.stage_id in solves
+            and isinstance(solve.seed, int)
+            and isinstance(solve.n_train, int)
+            and solve.variant in variants
+            and all(position in sets for position in solve.layer_sets)
+            for solve in index.solves
+        )
+        and all(
+            each.stage_id in comparisons
+            and each.layer_set in sets
+            and all(position is None or position in lambdas for position in each.lambdas)
+            and each.trained in trainings
+            and each.linearized in trainings
+            and isinstance(each.run, int)
+            for solve in index.solves
+            for each in solve.comparisons
+        )
+    )
 
 
 def _planned(folder: ResultsFolder, key: str) -> PlanIndex:

@@ -18,10 +18,12 @@ from orchestrator.store.checksums import ALGORITHM
 from orchestrator.store.files import (
     explained,
     gone,
+    is_no_more_files,
     is_plain,
     link_new,
     make_folder,
     move_aside,
+    no_more_files,
     publish_new,
     read_plain,
     temporary_beside,
@@ -111,8 +113,7 @@ class Artifact:
         try:
             yield self._arrays
         except (OSError, ValueError) as error:  # gone, or cut short, since it was opened
-            if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-                raise  # the file is intact, but this process has too little memory
+            _raise_shortage(error, self._arrays.path)
             raise self._damaged(str(error)) from None
 
     def _damaged(self, why: str) -> DamagedArtifactError:
@@ -131,6 +132,7 @@ class Artifact:
             try:
                 found = self._arrays.checksum(name, self._algorithm)
             except OSError as error:  # another run may have set it aside in the meantime
+                _raise_shortage(error, self._arrays.path)
                 found = type(error).__name__
             except ValueError as error:
                 raise self._damaged(str(error)) from None
@@ -266,6 +268,7 @@ class ArtifactStore:
             _refuse_another(record, kind, stage_id)
             artifact = Artifact((kind, stage_id), record, _arrays_of(record, path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            _raise_shortage(error, path)
             raise DamagedArtifactError(kind, stage_id, f"{path.name}: {_why(error)}") from None
         artifact.verify(HEADER)
         return artifact
@@ -354,6 +357,7 @@ def _arrays_of(record: Mapping[str, Any], path: Path) -> ArrayReader | None:
     try:
         reader = ArrayReader(path.with_name(arrays["file"]))
     except OSError as error:
+        _raise_shortage(error, path)
         raise ValueError(f"its arrays, {arrays['file']}, cannot be read: {_why(error)}") from None
     if reader.size != arrays["bytes"]:
         raise ValueError(f"{arrays['file']} has {reader.size} bytes, not {arrays['bytes']}")
@@ -362,6 +366,15 @@ def _arrays_of(record: Mapping[str, Any], path: Path) -> ArrayReader | None:
 
 def _arrays_name(stage_id: str, checksums: Mapping[str, str]) -> str:
     return f"{stage_id}.{identity(checksums)[:12]}.safetensors"
+
+
+def _raise_shortage(error: Exception, path: Path) -> None:
+    """Raise what says nothing about the file: this process lacks memory, or has too many files open."""
+    if isinstance(error, OSError):
+        if is_no_more_files(error):
+            raise no_more_files(path) from error
+        if error.errno == errno.ENOMEM:
+            raise error
 
 
 def _why(error: Exception) -> str:

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import resource
 import socket
 import stat
 from collections.abc import Collection, Iterator
@@ -17,6 +18,7 @@ from orchestrator.errors import StorageError
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
 _IMPOSSIBLE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENOTSUP)
+_NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
 
 
@@ -82,6 +84,8 @@ def explained(path: Path) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}). Nothing finished is lost; make the folder writable "
                 "and run the same command again"
             ) from error
+        if is_no_more_files(error):
+            raise no_more_files(path) from error
         if error.errno in _IN_THE_WAY:
             raise in_the_way(path) from error
         if error.errno == errno.ENOENT and not path.parent.is_dir():
@@ -107,6 +111,23 @@ def in_the_way(path: Path) -> StorageError:
     return StorageError(
         f"{path} cannot be written: something else lies there, or where a folder above it should be. Move that away "
         "and run the same command again"
+    )
+
+
+def is_no_more_files(error: OSError) -> bool:
+    """Tell whether a file cannot be opened because too many are open, which says nothing about the file."""
+    return error.errno in _NO_MORE_FILES
+
+
+def no_more_files(path: Path) -> StorageError:
+    """Return the error that `path` cannot be opened because this process, or this machine, has too many files open.
+
+    No reader may take it for damage.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return StorageError(
+        f"{path} cannot be opened, for too many files are open: a process may open {most:,} here; raise that "
+        "(`ulimit -n`) and run the same command again"
     )
 
 
@@ -188,6 +209,7 @@ def open_plain(path: Path) -> BinaryIO:
     Raises:
         NotAFileError: it is something else.
         OSError: it is not there, or may not be read.
+        StorageError: too many files are open.
     """
     try:
         stream = open(str(path), "rb", buffering=0, opener=_plainly)  # noqa: SIM115 - the caller closes it
@@ -196,6 +218,8 @@ def open_plain(path: Path) -> BinaryIO:
             raise NotAFileError(errno.EINVAL, "it is a link, not a file", str(path)) from None
         if error.errno == errno.EISDIR:
             raise NotAFileError(errno.EINVAL, "it is a folder, not a file", str(path)) from None
+        if is_no_more_files(error):
+            raise no_more_files(path) from error
         raise
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         stream.close()
@@ -238,6 +262,8 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
     except PermissionError as error:
         raise StorageError(f"{folder} cannot be read ({error.strerror}); ask its owner to let you read it") from error
     except OSError as error:
+        if is_no_more_files(error):
+            raise no_more_files(folder) from error
         raise StorageError(f"{folder} cannot be read ({error.strerror}); name another folder") from error
 
 

@@ -4,7 +4,10 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from finetune.settings import Labels
 from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
@@ -68,11 +71,23 @@ class Survey:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Survey":
-        """Return the survey that `to_json` wrote."""
-        groups = tuple(GroupFacts(**{**group, "zero_parts": tuple(group["zero_parts"])}) for group in data["groups"])
-        sizes = {key: tuple(data[key]) for key in ("class_sizes", "evaluation_sizes")}
-        labels = tuple((str(name), of) for name, of in data["labels"])
-        return cls(**{**data, "groups": groups, **sizes, "labels": labels})
+        """Return the survey that `to_json` wrote.
+
+        Raises:
+            ValueError: a value is missing or of another type, as where somebody edited it.
+        """
+        found = _checked().validate_python(data)
+        if found.mean_tokens <= 0 or any(not isinstance(found.model.get(name), int) for name in _COUNTED):
+            raise ValueError("a number of the survey is none")
+        return found
+
+
+_COUNTED = ("n_layers", "hidden_size", "n_parameters", "linear_parameters", "weight_bytes", "is_decoder")
+
+
+@cache
+def _checked() -> TypeAdapter[Survey]:
+    return TypeAdapter(Survey)
 
 
 def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:

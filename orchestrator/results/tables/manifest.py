@@ -66,11 +66,29 @@ def written_at(folder: ResultsFolder) -> float:
 def _manifest(folder: ResultsFolder) -> dict[str, Any] | None:
     try:
         manifest = unsealed(read_plain(folder.tables / MANIFEST))
-        names = list(manifest["tables"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
-    # Files are looked up by them.
-    return manifest if all(name.isidentifier() for name in names) else None
+    return manifest if _is_manifest(manifest) else None
+
+
+def _is_manifest(found: dict[str, Any]) -> bool:
+    """Tell whether a record has all that a manifest has; files are looked up by the names of its tables."""
+    tables = found.get("tables")
+    return (
+        isinstance(found.get("plan"), str)
+        and isinstance(found.get("complete"), bool)
+        and isinstance(found.get("cells", 0), int)
+        and isinstance(tables, dict)
+        and ("cells" in found or "cells" in tables)
+        and all(name.isidentifier() and _is_entry(entry) for name, entry in tables.items())
+    )
+
+
+_ENTRY = {"rows": int, "bytes": int, "algorithm": str, "checksum": str}
+
+
+def _is_entry(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(name), of) for name, of in _ENTRY.items())
 
 
 def cells_in_complete_tables(plan: "Plan", folder: ResultsFolder) -> int | None:

@@ -8,11 +8,12 @@ import sys
 import traceback
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 
 from ntk_dist.device.faults import device_answers, is_broken_device
 from ntk_dist.device.faults import is_out_of_memory as says_out_of_memory
 from orchestrator.errors import DamagedArtifactError, OtherGpuError, StorageError, SweepError
-from orchestrator.store.files import host_name
+from orchestrator.store.files import host_name, is_no_more_files, no_more_files
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,8 @@ def failed(error: Exception) -> Outcome:
 def _classified(error: Exception) -> Outcome:
     if isinstance(error, DamagedArtifactError):
         return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))
+    if isinstance(error, OSError) and is_no_more_files(error):
+        error = no_more_files(Path(str(error.filename or "a file")))
     if isinstance(error, StorageError):
         return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
     if (advice := _of_other_bits(error)) is not None:
