@@ -84,7 +84,8 @@ def split_files(folder: Path, split: str, config: str | None = None) -> list[Pat
             f"{root} has no split {split!r}; its files are: {_listed(root, files)}. A split is called as its file is, "
             "with or without the ending: name one in task.train_split or task.eval_split"
         )
-    if len(families) > 1:
+    # Names that differ in capital letters alone are no parts: often one file was copied from another system.
+    if len(families) > 1 or len({str(file).lower() for file in chosen}) < len(chosen):
         raise SplitError(
             f"{root} has several files for the split {split!r}: {_listed(root, chosen)}; name one of them with its "
             "folder and ending, or rename the others"

@@ -13,7 +13,14 @@ from typer.core import TyperGroup
 from orchestrator.cli import beginning, clusters, devcluster, picturing, selecting, showing, sweeping, watching
 from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
-from orchestrator.cli.system_faults import ReaderGoneError, hold_standard_streams, own_output, system_fault
+from orchestrator.cli.system_faults import (
+    FOLDER_GONE,
+    ReaderGoneError,
+    folder_is_gone,
+    hold_standard_streams,
+    own_output,
+    system_fault,
+)
 from orchestrator.cli.terminal import Terminal, log_on_terminal, say
 from orchestrator.engine.executors.ray_thread import leave
 from orchestrator.environment import refuse_what_is_too_old
@@ -155,6 +162,8 @@ def main() -> None:
 
 def _say_error(errors: Terminal, message: str, error: Exception) -> None:
     errors.print("error:", style="bold red", end=" ")
+    if folder_is_gone() and message != FOLDER_GONE:
+        message = f"{message}. Beware: {FOLDER_GONE}"
     errors.print(message, soft_wrap=True)
     if traceback_wanted():
         errors.print("".join(traceback.format_exception(error)).rstrip(), soft_wrap=True)

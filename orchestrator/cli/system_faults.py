@@ -16,6 +16,12 @@ _NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate
 _NO_THREAD = ("can't start new thread", "resource temporarily unavailable")
 
 
+FOLDER_GONE = (
+    "the current folder is no longer there, and relative paths start from it; change to one that is (`cd`) and give "
+    "the command again"
+)
+
+
 class ReaderGoneError(Exception):
     """Nobody reads any more what the command prints, as after `ntksweep show FOLDER | head`."""
 
@@ -104,11 +110,8 @@ def system_fault(error: BaseException) -> tuple[str, ExitCode] | None:
             f"what this command prints cannot be written to where its output goes ({error}); make room there, or let "
             "it go elsewhere"
         ), ExitCode.STORAGE
-    if isinstance(error, FileNotFoundError) and _folder_is_gone():
-        return (
-            "the current folder is no longer there, and relative paths start from it; change to one that is (`cd`) and "
-            "give the command again"
-        ), ExitCode.WRONG_INPUT
+    if isinstance(error, FileNotFoundError) and folder_is_gone():
+        return FOLDER_GONE, ExitCode.WRONG_INPUT
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and is_no_more_files(error):
         return str(no_more_files(Path(str(error.filename or "a file")))), ExitCode.STORAGE
@@ -127,7 +130,8 @@ def system_fault(error: BaseException) -> tuple[str, ExitCode] | None:
     return None
 
 
-def _folder_is_gone() -> bool:
+def folder_is_gone() -> bool:
+    """Tell whether the current folder was removed."""
     try:
         os.getcwd()  # noqa: PTH109 - which asks the system itself
     except FileNotFoundError:

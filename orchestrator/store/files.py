@@ -262,6 +262,8 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
     except PermissionError as error:
         raise StorageError(f"{folder} cannot be read ({error.strerror}); ask its owner to let you read it") from error
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            return []
         if is_no_more_files(error):
             raise no_more_files(folder) from error
         raise StorageError(f"{folder} cannot be read ({error.strerror}); name another folder") from error

@@ -128,7 +128,7 @@ class ResultsFolder:
             )
         for part in _LISTED:
             for entry in files.visible(self.root / part):
-                if entry.is_symlink() and (part or entry.name in FOLDERS) and entry.is_dir():
+                if entry.is_symlink() and (part or entry.name in FOLDERS) and os.path.isdir(entry.path):  # noqa: PTH112
                     raise ResultsError(
                         f"{entry.path} is a link, and ntksweep follows none within a results folder, which may come "
                         "from somebody else: put what it leads to in its place"
@@ -372,7 +372,11 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, UnreadableFileError | YamlFault) else type(error).__name__
+    if isinstance(error, UnreadableFileError | YamlFault):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "it is not, or not all of, what ntksweep wrote"
 
 
 def _spec_hash(sweep: Sweep) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 
@@ -66,7 +67,9 @@ def write_figure(picture: Picture, path: Path, size: Size) -> Path:
     drawn = draw(picture, size)
     # no date: the same numbers give the same bytes
     metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(ending)
-    with settings(size):
+    with settings(size), catch_warnings():
+        # A letter that the font lacks is drawn as a box, which everybody sees.
+        filterwarnings("ignore", message=".*missing from font")
         drawn.savefig(content, format=ending, dpi=300, metadata=metadata)
     write_output(path, content.getvalue())
     return path

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from orchestrator.literal import printable
 from orchestrator.results.findings.linearity import VARIANT
 from orchestrator.results.least import LEAST_SEEDS, LEAST_SETS, too_few
 from orchestrator.results.tables.contribution_to_all import CONTRIBUTION
@@ -50,10 +51,9 @@ class Findings:
 
 
 def page(found: Findings) -> str:
-    """Return the page in Markdown."""
-    return (
-        "\n".join([*_head(found), *_linearity(found), *_correlations(found), *_choices(found), *_notes(found)]) + "\n"
-    )
+    """Return the page in Markdown; names in it, which may come from somebody else, are no HTML."""
+    lines = [*_head(found), *_linearity(found), *_correlations(found), *_choices(found), *_notes(found)]
+    return printable("\n".join(lines) + "\n").replace("<", "&lt;")
 
 
 def _head(found: Findings) -> Iterator[str]:

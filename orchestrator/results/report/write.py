@@ -79,7 +79,7 @@ def page(measured: Measured) -> str:
     templates.filters["coded"] = _coded
     found = list(all_pictures(measured))
     failures = measured.work.failures if measured.work else ()
-    return templates.get_template("page.html").render(
+    text = templates.get_template("page.html").render(
         generator=GENERATOR,
         css=Markup(templates.get_template("page.css").render(styles=STYLES, context=CONTEXT)),
         js=Markup(files("orchestrator.results.report").joinpath("page.js").read_text("utf-8")),
@@ -92,6 +92,7 @@ def page(measured: Measured) -> str:
         tables=[(name, str(place)) for name, place in measured.tables.paths.items()],
         provenance=list(_provenance(measured.cells)),
     )
+    return printable(text)  # names in it may come from somebody else
 
 
 def _shown(picture: Picture, sweep: str) -> dict[str, Any]:

@@ -125,9 +125,10 @@ def foreign_in_tables(folder: ResultsFolder) -> list[str]:
     Nothing reads them here, but readers of Parquet that are given a table's folder may.
     """
     entries = [entry for entry in visible(folder.tables) if entry.name != MANIFEST]
-    beside = [entry.name for entry in entries if is_plain(entry)]
+    folders = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    beside = [entry.name for entry in entries if entry not in folders]
     within = [
-        f"{entry.name}/{part.name}" for entry in entries for part in visible(Path(entry.path)) if part.name != PART
+        f"{entry.name}/{part.name}" for entry in folders for part in visible(Path(entry.path)) if part.name != PART
     ]
     return sorted(beside + within)
 

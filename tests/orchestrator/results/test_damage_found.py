@@ -245,3 +245,20 @@ def test_local_results_are_their_owners_alone_unless_he_opens_them(template: Pat
     (spec.parent / "results/tables" / MANIFEST).unlink()
     assert ntksweep("run", spec).status == 0
     assert stat.S_IMODE((spec.parent / "results").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("place", ["logs/x.log", "journal/x.jsonl", "claims/x", "tables/x", "artifacts/x"])
+def test_a_link_to_itself_stops_nothing(place: str, spec: Path):
+    path = spec.parent / "results" / place
+    path.symlink_to(path)
+    for command in ("status", "show", "select", "logs"):
+        assert ntksweep(command, path.parents[1]).status == 0
+    assert ntksweep("run", spec).status == 0
+    if not place.startswith("logs"):
+        assert place in ntksweep("status", path.parents[1]).output
+
+
+def test_a_stored_spec_that_is_something_else_is_told_in_words(spec: Path):
+    (spec.parent / "results/spec.yaml").write_text("<html>404</html>")
+    errors = ntksweep("status", spec.parent / "results").errors
+    assert "spec.yaml cannot be read (it is not, or not all of, what ntksweep wrote); restore it" in errors
