@@ -13,6 +13,7 @@ from orchestrator.results.pictures.measured import Measured
 from orchestrator.results.pictures.picture import Picture
 from orchestrator.results.pictures.tables import TablesOfResults
 from orchestrator.results.pictures.work import work_of
+from orchestrator.spec.places import given_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,7 @@ class Drawing:
             ResultsError: the ending is another one.
             StorageError: the file cannot be written.
         """
-        return write_figure(self.picture, Path(path).expanduser(), self.size)
+        return write_figure(self.picture, given_path(path), self.size)
 
     def _repr_png_(self) -> bytes:
         from io import BytesIO

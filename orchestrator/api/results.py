@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.results.loading import Results as StoredTables
 from orchestrator.results.loading import load as load_tables
+from orchestrator.spec.places import given_path
 from orchestrator.sweep.folder import ResultsFolder
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Results(StoredTables):
         """
         from orchestrator.results.adapter_folder import export_adapter
 
-        output = Path(folder).expanduser()
+        output = given_path(folder)
         export_adapter(self.folder, cell, output, trusts_code=trust_remote_code)
         return output
 
@@ -98,4 +99,4 @@ def load(path: str | Path) -> Results:
     Raises:
         ResultsError: there are no results at `path`.
     """
-    return Results(load_tables(Path(path).expanduser()).folder)
+    return Results(load_tables(given_path(path)).folder)

@@ -16,6 +16,7 @@ from orchestrator.environment import refuse_what_is_too_old
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec, change_spec, make_spec
 from orchestrator.spec.naming_lines import naming_lines
+from orchestrator.spec.places import given_path
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.on_change import OnChange
 from slurm.ray.gpus import allocator_settings
@@ -132,7 +133,7 @@ def _read(spec: SpecGiven, overrides: Overrides) -> tuple[Spec, Path]:
         raise SpecError(f"a spec is a path, a dictionary or a Spec, not of the type {type(spec).__name__}")
     if "\n" in str(spec):
         raise SpecError("this is the text of a spec, not its path; ntksweep.parse_spec(text) reads it")
-    return given_spec(Path(spec).expanduser(), overrides)
+    return given_spec(given_path(spec), overrides)
 
 
 @contextmanager

@@ -33,14 +33,9 @@ def possible_path(path: Path | None) -> Path | None:
     Raises:
         SpecError: no file can have that name.
     """
-    if path is None or os.path.lexists(path):
-        return path
-    from orchestrator.spec.places import possible
+    from orchestrator.spec.places import given_path
 
-    try:
-        return Path(possible(str(path))).expanduser()
-    except ValueError as error:
-        raise SpecError(f"`{str(path)[:60]}`: {error}") from None
+    return None if path is None else given_path(path)
 
 
 SpecArgument = Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from orchestrator.errors import SpecError
 from slurm.profile.quantities import LONGEST_NAME, LONGEST_PATH
 
 
@@ -13,8 +14,13 @@ def possible(text: str) -> str:
     """Return a path that a file can have.
 
     Raises:
-        ValueError: a name or all of it is too long, or it begins with the home of a user who does not exist.
+        ValueError: a name or all of it is too long, it is no text, or it begins with the home of a user who does not
+            exist.
     """
+    if "\0" in text:
+        raise ValueError("the path holds a null character, which no name of a file has")
+    if not is_text(text):
+        raise ValueError(NO_TEXT)
     longest = max(len(os.fsencode(name)) for name in text.split("/"))
     if longest > LONGEST_NAME:
         raise ValueError(f"a name in this path has {longest} bytes, and the names of files have {LONGEST_NAME} at most")
@@ -23,6 +29,28 @@ def possible(text: str) -> str:
     if text.startswith("~"):
         _home_of(text)
     return text
+
+
+NO_TEXT = "a name in this path has bytes that are not text in UTF-8, and could not be written down; rename that file or folder"
+
+
+def is_text(path: str | Path) -> bool:
+    """Tell whether a path is text; Python keeps bytes that are not as characters that no encoding has."""
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
+def given_path(path: str | Path) -> Path:
+    """Return a path that the user gave: what lies there as it is written, else with ~ filled in.
+
+    Raises:
+        SpecError: no file can have that name.
+    """
+    if os.path.lexists(path) and is_text(path):
+        return Path(path)
+    try:
+        return _home_of(possible(str(path)))
+    except ValueError as error:
+        raise SpecError(f"`{str(path)[:60]}`: {error}") from None
 
 
 def _home_of(text: str) -> Path:

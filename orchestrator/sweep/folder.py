@@ -14,6 +14,7 @@ from orchestrator.documents.writing import to_yaml
 from orchestrator.errors import ChangedError, ResultsError, SpecError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
+from orchestrator.spec.places import NO_TEXT, is_text
 from orchestrator.spec.section import adding_keys
 from orchestrator.store import files
 from orchestrator.store.artifacts import ArtifactStore
@@ -121,6 +122,8 @@ class ResultsFolder:
             ResultsError: names the link, or the path that is not a folder.
             StorageError: a folder may not be read.
         """
+        if not is_text(self.root):
+            raise ResultsError(f"no results can be at {self.root}: {NO_TEXT}")
         if obstacle := files.obstacle(self.root):
             raise ResultsError(
                 f"no results can be at {self.root}, for {obstacle} is not a folder; name another one, in a spec as "

@@ -17,6 +17,7 @@ from finetune.errors import DataLoadError
 from orchestrator.errors import SourceError
 from orchestrator.identity import identity
 from orchestrator.spec import Spec
+from orchestrator.spec.places import NO_TEXT, is_text
 from orchestrator.spec.sections import TaskSection
 from orchestrator.store.user_cache import recall, remember
 from orchestrator.sweep.alike import hint_at_alike
@@ -211,6 +212,8 @@ def find_again(name: str, before: Source) -> Source:
 def _local(location: str, folder: Path) -> Path | None:
     """Return the path of a local location, in which nothing is a pattern and a leading ~ may be a home folder."""
     path = _absolute(folder / location)
+    if not is_text(path):
+        raise SourceError(f"{path}: {NO_TEXT}")
     if path.exists():
         return path
     if location.startswith("~"):

@@ -147,16 +147,11 @@ def test_a_split_of_a_folder_is_the_file_of_its_name(tmp_path):
     assert examples(tmp_path, train_split="train.csv").texts == ["a", "b"]
 
 
-@pytest.mark.parametrize(
-    "names", [("train.csv", "train.CSV"), ("train.csv", "Train.csv"), ("reviews.csv", "reviews.CSV")]
-)
-def test_files_whose_names_differ_in_capital_letters_alone_are_not_joined(tmp_path, names):
-    for name in names:
-        written(tmp_path, name, b"text,label\na,0\nb,1\n")
-    if names[1] == "Train.csv":
-        assert examples(tmp_path).texts == ["a", "b"]
-        return
-    with pytest.raises(SplitError, match=r"several files for the split 'train': \w+.CSV, \w+.csv"):
+@pytest.mark.parametrize("name", ["train", "reviews"])
+def test_files_whose_names_differ_in_capital_letters_alone_are_not_joined(tmp_path, name):
+    for ending in ("csv", "CSV"):
+        written(tmp_path, f"{name}.{ending}", b"text,label\na,0\nb,1\n")
+    with pytest.raises(SplitError, match=rf"several files for the split 'train': {name}\.CSV, {name}\.csv"):
         examples(tmp_path)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.errors import ExitCode
+import ntksweep as ntksweep_api
+from orchestrator.errors import ExitCode, SweepError
 from orchestrator.sweep.folder import ResultsFolder
 from slurm.profile.profile import Profile
 from slurm.query.shared_folder import folder_faults
@@ -124,6 +125,39 @@ def test_a_tilde_that_no_shell_filled_in_is_the_home_folder(place: Path, monkeyp
     assert ntksweep("export", "results", "--output=~/cells.csv", "--force").status == 0
     (place / "folder/cells.csv").unlink()
     shutil.rmtree(place / "~")
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/x", LONG_NAME, "nul\0", os.fsdecode(b"caf\xe9")])
+def test_a_path_that_no_file_can_have_is_one_message_in_programs_too(path: str, place: Path, tmp_path: Path):
+    looks = [
+        lambda: ntksweep_api.load(path),
+        lambda: ntksweep_api.plan(path),
+        lambda: ntksweep_api.load(place / "results").plot.lambda_path().save(path),
+        lambda: ntksweep_api.load(place / "results").save_adapter("a", path),
+    ]
+    for look in looks:
+        with pytest.raises(SweepError, match=r"not know|300 bytes|null|not text in UTF-8"):
+            look()
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_folder_whose_name_is_no_text_is_told(inside: bool, place: Path, tmp_path: Path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    shutil.copytree(place, odd, ignore=shutil.ignore_patterns("pipe"), symlinks=True)
+    changes = {
+        "results.folder": None,
+        "model.path": "model",
+        "task.data": "data.parquet",
+        "grid.layer_sets": ["all_layers"],
+    }
+    write_spec(odd, changes)
+    with contextlib.chdir(odd if inside else place):
+        spec = Path("sweep.yaml") if inside else odd / "sweep.yaml"
+        for command, path in (("plan", spec), ("run", spec), ("status", spec.parent / "results")):
+            answer = ntksweep(command, path)
+            assert answer.status == ExitCode.WRONG_INPUT
+            assert answer.errors.count("bytes that are not text in UTF-8") == 1
+            answer.errors.encode()
 
 
 # --- folders of others
