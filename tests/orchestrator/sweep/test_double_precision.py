@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.cli.product_notes import product_notes
+from orchestrator.cli.notes import product_notes
 from orchestrator.plan.estimate import Cost
 from orchestrator.sweep.cards import Card, refuse_other_card
 from orchestrator.sweep.double_precision import product_note, product_speed
