@@ -153,7 +153,7 @@ def _unknown(
     name: str, values: Sequence[Any], names: Sequence[str], where: str, known: Mapping[str, int | None]
 ) -> str:
     count = names.count(name)
-    rows = f"{count} rows are so" if count > 1 else "it is the only one"
+    rows = f"{count} such rows" if count > 1 else "the only such row"
     if name == MISSING:
         return (
             f"{where} has no label ({rows}); give it, remove the row, or leave such rows out: task.labels: "

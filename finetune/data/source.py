@@ -86,8 +86,8 @@ def hub_splits(task: TaskSettings) -> Mapping[str, Any]:
             splits: Mapping[str, Any] = load_dataset(task.data, name=task.config, revision=task.revision)
         except Exception as error:  # datasets passes on any error of its readers
             raise DataLoadError(
-                f"the data set {task.data} cannot be read from the hub: {_cause(error)}; it may need task.config, or "
-                "the hub, its cache and the disk need looking after"
+                f"the data set {task.data} cannot be read from the hub: {_cause(error)}; set "
+                "task.config if it has several configurations, or check the hub, its cache and the disk"
             ) from error
         return splits
 

@@ -127,7 +127,7 @@ def _sweep_at(path: Path) -> Path | None:
 
 
 def _was_run_in(root: Path) -> bool:
-    """Tell whether a folder has the parts of a results folder, so that a damaged `spec.yaml` is told as such."""
+    """Tell whether a folder has the parts of a results folder, so that a damaged `spec.yaml` is reported as damaged."""
     kept = root / "spec.yaml"
     parts = all(os.path.isdir(root / part) for part in ("artifacts", "journal"))  # noqa: PTH112
     return parts and os.path.isfile(kept) and not os.path.islink(kept)  # noqa: PTH113, PTH114

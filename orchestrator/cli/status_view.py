@@ -123,7 +123,7 @@ def _time_left(found: Status) -> Iterator[Text]:
     if found.worker_seconds is None:
         yield line(f"time left: unknown until a stage is finished of: {', '.join(found.unmeasured)}")
     elif found.seconds_left is None:
-        yield line(f"nobody computes now; {human_seconds(found.worker_seconds)} are left for one worker")
+        yield line(f"no worker is running; about {human_seconds(found.worker_seconds)} of work are left for one worker")
     else:
         elapsed = "" if found.elapsed is None else f"{clock(found.elapsed)} elapsed since the last run began"
         yield line(joined((elapsed, remaining(found.worker_seconds, found.workers))))
@@ -133,7 +133,7 @@ def _foreign(paths: Sequence[str]) -> Iterator[Text]:
     if paths:
         more = f" and {len(paths) - FEW} more" if len(paths) > FEW else ""
         yield line(
-            f"passed over: {', '.join(paths[:FEW])}{more}; not written by ntksweep, or not readable for you: move them "
+            f"ignored: {', '.join(paths[:FEW])}{more}; ntksweep did not write them, or you may not read them: move them "
             "out of the results folder, or have them made readable",
             style="yellow",
         )

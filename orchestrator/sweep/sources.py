@@ -361,7 +361,7 @@ def _why_no_commit(error: Exception, kind: str, revision: str | None) -> str:
         (errors.HFValidationError, "and it is no id of the hub, such as owner/name; give a folder, or an id"),
         (
             errors.GatedRepoError,
-            f"and the hub gives this {kind} to those who accepted its terms; do, and log in here",
+            f"and the hub gives this {kind} only to users who have accepted its terms; accept them, and log in here",
         ),
         (errors.RevisionNotFoundError, f"and what the hub has under that id has no revision `{revision}`; correct it"),
         (

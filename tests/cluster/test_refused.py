@@ -91,7 +91,7 @@ def test_a_job_that_sbatch_does_not_take_after_all_is_reported_and_sent_again(
     login.programs.add("sbatch", f'case "$*" in *--test-only*) exec {login.real("sbatch")};; esac\n{says}')
     answer = login.submit(sweep)
     assert answer.status == 2
-    assert "error: sbatch did not take the job" in answer.output
+    assert "error: sbatch refused the job" in answer.output
     assert "Job violates accounting policy" in answer.output
     assert "Traceback" not in answer.output
     assert login.status(sweep)["allocations"] == []

@@ -157,7 +157,7 @@ def test_a_driver_that_is_never_let_in_is_one_message(head: Head, results: Path)
         said, _ = driver.communicate(timeout=240)
     assert driver.returncode == ExitCode.NO_RAY, said
     (error,) = re.findall("^error: (.*)", said, re.MULTILINE)
-    assert "did not let the driver in within 6 s" in error
+    assert "could not connect to the Ray of this allocation within 6 s" in error
     assert str(head.environment[NODE_LOGS]) in error
     assert "`ntksweep resume`" in error
     assert "Traceback" not in said

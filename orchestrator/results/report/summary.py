@@ -135,7 +135,7 @@ def _best(measured: Measured, variant: Variant) -> Table:
     ]
     seeds = f"mean over {n_seeds} seeds, ± standard error" if measured.n_seeds > 1 else "one seed"
     majority = cells["majority_accuracy"].mean()
-    baseline = "" if pd.isna(majority) else f"; always saying the most frequent class has accuracy {majority:.3f}"
+    baseline = "" if pd.isna(majority) else f"; the majority baseline has accuracy {majority:.3f}"
     title = f"{variant.title or 'Best layer sets'} ({seeds}{baseline})"
     return Table(title, headings, rows)
 
