@@ -35,13 +35,16 @@ def read_split(task: TaskSettings, split: str) -> Table:
     """
     try:
         return _split(task, split)
-    except SplitError as error:
-        error.setting = "task.train_split" if split == task.train_split else "task.eval_split"
+    except (SplitError, MissingColumnError) as error:
+        error.setting = _setting_of(error, task, split)
         raise
-    except MissingColumnError as error:
-        named = (key for key in ("text", "label", "text_pair") if getattr(task, key) in error.columns)
-        error.setting = f"task.{next(named)}" if error.columns else ""
-        raise
+
+
+def _setting_of(error: SplitError | MissingColumnError, task: TaskSettings, split: str) -> str:
+    """Return the key of the spec whose value is the cause of an error; empty where no key is."""
+    if isinstance(error, SplitError):
+        return "task.train_split" if split == task.train_split else "task.eval_split"
+    return next((f"task.{key}" for key in ("text", "label", "text_pair") if getattr(task, key) in error.columns), "")
 
 
 def _split(task: TaskSettings, split: str) -> Table:

@@ -133,8 +133,8 @@ def _foreign(paths: Sequence[str]) -> Iterator[Text]:
     if paths:
         more = f" and {len(paths) - FEW} more" if len(paths) > FEW else ""
         yield line(
-            f"ignored: {', '.join(paths[:FEW])}{more}; ntksweep did not write them, or you may not read them: move them "
-            "out of the results folder, or have them made readable",
+            f"ignored: {', '.join(paths[:FEW])}{more}; ntksweep did not write them, or you may not read them: move "
+            "them out of the results folder, or have them made readable",
             style="yellow",
         )
 

@@ -19,7 +19,7 @@ from orchestrator.identity import identity
 from orchestrator.spec import Spec
 from orchestrator.spec.sections import TaskSection
 from orchestrator.store.user_cache import recall, remember
-from orchestrator.sweep.alike import hint_at_alike
+from orchestrator.sweep.missing_places import hint_at_alike
 
 logger = logging.getLogger(__name__)
 

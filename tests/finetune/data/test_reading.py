@@ -83,7 +83,7 @@ def test_what_spreadsheets_and_libraries_write(tmp_path, name, content, texts):
         ("a.jsonl", '{"text": 1900, "label": 0}\n', "holds 1900.*write it as a text"),
         ("a.csv", "t\u0435xt,label\na,0\n", r"'t.u0435xt' may look like 'text', but has other char.* columns are: "),
         ("a.csv", "te\u200bxt,label\na,0\n", r"'te.u200bxt' may look like 'text'"),
-        ("a.csv", "text,label\na,0\n".encode("utf-16-le"), r"begins like UTF-16LE .*iconv -f UTF-16LE -t UTF-8 a\.csv"),
+        ("a.csv", "text,label\na,0\n".encode("utf-16-le"), r"begins like UTF-16LE, .*-f UTF-16LE -t UTF-8 a\.csv"),
         ("a.csv", "text,label\na,0\n".encode("utf-16-be"), "begins like UTF-16BE"),
         ("a.json", '{"text": ["a", "b"], "label": [0, 1]}', "line 1 is one object with a list for each column; write"),
         ("a.json", '{"rows": [{"text": "a", "label": 0}]}', "with the examples in a list under 'rows'; write"),

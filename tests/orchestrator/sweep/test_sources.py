@@ -244,7 +244,7 @@ def test_an_id_that_cannot_be_one_is_told_the_same_way(place: Path):
     [
         (
             errors.GatedRepoError,
-            "the hub gives this model only to users who have accepted its terms; accept them, and log in here",
+            "this model only to users who have accepted its terms; accept them, and log in here",
         ),
         (errors.DisabledRepoError, r"could not be asked for a model with that id \(DisabledRepoError\)"),
         (errors.RepositoryNotFoundError, "the hub shows no model with that id; correct it, or log in here"),

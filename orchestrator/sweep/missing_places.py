@@ -1,11 +1,14 @@
-"""Files whose names look as that of a missing one."""
+"""Hints for users who name a file that is not there, or a folder that holds no sweep."""
 
 import unicodedata
 from pathlib import Path
 
+_MOST_NAMED = 5
+"""Results folders that a message names."""
+
 
 def hint_at_alike(path: Path) -> str:
-    """Return a hint at a file beside a missing one whose name looks as its name does; empty where there is none."""
+    """Return a hint at a file beside a missing one whose name looks the same; empty where there is none."""
     try:
         others = sorted(each.name for each in path.parent.iterdir())
     except OSError:
@@ -17,3 +20,9 @@ def hint_at_alike(path: Path) -> str:
     if near.casefold() == path.name.casefold():
         return f"; {near!r} is there, which differs in capital letters"
     return f"; {near!a} is there, which has its accents written in another way: copy the name from there"
+
+
+def sweeps_below(folder: Path) -> str:
+    """Return advice to name one of the results folders that lie in a folder, or another one where there are none."""
+    below = sorted(path.parent for path in folder.glob("*/spec.yaml"))[:_MOST_NAMED]
+    return f"name one of those in it: {', '.join(map(str, below))}" if below else "name the results folder of a sweep"
