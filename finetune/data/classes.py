@@ -118,7 +118,7 @@ def _refuse_alike(names: Sequence[str], where: str) -> None:
 
 
 def _as_seen(name: str) -> str:
-    """Return a name without what people do not see in it, as in which way its accents are written."""
+    """Return a name without differences that people do not see, such as how its accents are encoded."""
     return " ".join(visible(name).casefold().split())
 
 

@@ -308,7 +308,7 @@ class _Training:
         self._observe([cell for cell in evaluated if state.cells[cell].status is not CellStatus.DIVERGED])
 
     def _follow(self, cells: Sequence[int], losses: Mapping[int, float]) -> NDArray[np.float64]:
-        """Count the cells whose objective has risen, given mean losses over all examples; return it, (S,)."""
+        """Return the objectives of S cells, (S,), given mean losses over all examples; count those that have risen."""
         found = []
         for cell in cells:
             displacement = self.state.displacements[cell]

@@ -17,7 +17,7 @@ SECONDS_BETWEEN = 0.25
 """Between two pictures that a notebook is sent."""
 
 
-class Unseen:
+class Silent:
     """Takes the progress of a run, and shows nothing."""
 
     def begin(self, totals: dict[str, int], finished: dict[str, int]) -> None:
@@ -107,7 +107,7 @@ def shown_progress(wanted: "bool | Progress", folder: ResultsFolder) -> "Iterato
     if not isinstance(wanted, bool):
         yield wanted
     elif not wanted:
-        yield Unseen()
+        yield Silent()
     elif in_notebook():
         table = NotebookTable()
         try:

@@ -148,7 +148,7 @@ def _holds_sweep(root: Path) -> bool:
 
 
 def _meant(path: Path) -> Path | None:
-    """Return what is there instead of a path that is not: results or a spec of that name, or of one like it."""
+    """Return the results or the spec that a missing path probably means: one of that name, or of a similar one."""
     others = (Path("results") / path, path.with_name(f"{path.name}.yaml"), path.with_suffix(".yaml"))
     there = next((each for each in others if os.path.exists(each)), None)  # noqa: PTH110 - folders may be closed
     return there or _named_alike(path)

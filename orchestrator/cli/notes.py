@@ -9,9 +9,9 @@ from orchestrator.stages.finetune import FINETUNE, runs_of
 from orchestrator.stages.finetune.costs import by_rows
 from orchestrator.stages.gram import GRAM
 from orchestrator.store.stage import Stage
-from orchestrator.sweep.cards import likely_card
 from orchestrator.sweep.double_precision import product_note
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.gpu_kind import likely_gpu
 from orchestrator.sweep.refinements import refinements_of
 from orchestrator.sweep.training_estimates import FITTED_HEADS, missing_estimates
 from orchestrator.sweep.variant import Variant
@@ -107,8 +107,8 @@ def product_notes(plan: Plan, found: Sequence[Cost], folder: ResultsFolder) -> l
     import torch
 
     device = torch.device("cuda") if torch.cuda.is_available() else None
-    card = likely_card(folder)
-    note = None if card is None else product_note(card, flops, device)
+    gpu = likely_gpu(folder)
+    note = None if gpu is None else product_note(gpu, flops, device)
     return [] if note is None else [note]
 
 
@@ -180,5 +180,5 @@ def _notes_of_variant(variant: Variant) -> list[str]:
         )
     if empty := [titled(survey, of) for of, size in enumerate(survey.class_sizes) if not size]:
         listed = ", ".join(empty[:8]) + (", ..." if len(empty) > 8 else "")
-        notes.append(f"no training example is of class {listed}: nothing is learned of it")
+        notes.append(f"no training example is of class {listed}: nothing is learned about it")
     return notes

@@ -78,7 +78,7 @@ def run(
             return
         folder = ResultsFolder(checked.folder)
         with (
-            _boarded(checked, folder, tensorboard) as look,
+            _status_reader(checked, folder, tensorboard) as look,
             Bars(Terminal(stderr=True), look) as bars,
             said_at_once(bars.note),
         ):
@@ -101,8 +101,8 @@ def run(
 
 
 @contextmanager
-def _boarded(spec: "Spec", folder: "ResultsFolder", into: Path | None) -> "Iterator[Callable[[], Status]]":
-    """Return a function that reads how the sweep stands, and writes what is new for TensorBoard, if that is asked for.
+def _status_reader(spec: "Spec", folder: "ResultsFolder", into: Path | None) -> "Iterator[Callable[[], Status]]":
+    """Yield a function that reads the status of the sweep and, if that is asked for, writes new values for TensorBoard.
 
     Raises:
         SweepError: TensorBoard is not there, its folder cannot be written, or the sweep trains nothing.

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.allocations_view import allocations_view
-from orchestrator.cli.going_on import clock, joined, remaining, trainings
+from orchestrator.cli.in_progress import clock, joined, remaining, trainings
 from orchestrator.cli.render import human_seconds, number, rows_table
 from orchestrator.cli.terminal import line
 from orchestrator.results.status import Computing, Count, Status

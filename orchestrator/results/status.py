@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.plan.index import PlanIndex
 from orchestrator.results.damage import damage_found, damage_noted
 from orchestrator.results.tables.manifest import cells_in, foreign_in_tables, read_manifest
-from orchestrator.results.time_left import Going, time_left
+from orchestrator.results.time_left import RunningStage, time_left
 from orchestrator.stages.registry import KINDS
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.claims import ClaimBook
@@ -77,11 +77,11 @@ class Computing:
     training: TrainingProgress | None = None
 
     @property
-    def going(self) -> Going:
+    def running(self) -> RunningStage:
         """Time and share of the stage so far."""
         seconds = max(0.0, time.time() - self.since) if self.since is not None else 0.0
         done = self.training.step / max(1, self.training.steps) if self.training else None
-        return Going(self.kind, seconds, done)
+        return RunningStage(self.kind, seconds, done)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""
@@ -189,7 +189,7 @@ def status_of(
     left = _left(plan, kinds, cells_left=cells - cells_finished)
     manifest = _current_manifest(plan, folder)
     computing = tuple(_computing(plan.kinds[held_id], held_id, holder, folder) for held_id, holder in running.items())
-    time_to_go = time_left(left, history.times(), history.estimates(), (one.going for one in computing))
+    time_to_go = time_left(left, history.times(), history.estimates(), (one.running for one in computing))
     return Status(
         kinds=kinds,
         layer_sets=layer_sets,

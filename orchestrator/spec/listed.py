@@ -33,8 +33,8 @@ class Logspace(Section):
             )
         if self.start == self.stop and self.count > 1:
             raise ValueError(
-                f"start and stop are both {high}, so that {self.count} values would be one: write `values: [{high}]`, "
-                "or a larger stop"
+                f"start and stop are both {high}, so all {self.count} values would be the same: write "
+                f"`values: [{high}]`, or a larger stop"
             )
         return self
 

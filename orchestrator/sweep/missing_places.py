@@ -23,6 +23,6 @@ def hint_at_alike(path: Path) -> str:
 
 
 def sweeps_below(folder: Path) -> str:
-    """Return advice to name one of the results folders that lie in a folder, or another one where there are none."""
+    """Return advice to name one of the results folders in a folder; where there is none, to name another folder."""
     below = sorted(path.parent for path in folder.glob("*/spec.yaml"))[:_MOST_NAMED]
     return f"name one of those in it: {', '.join(map(str, below))}" if below else "name the results folder of a sweep"

@@ -223,7 +223,7 @@ def _local(location: str, folder: Path) -> Path | None:
         if path.exists():
             return path
     if path.is_symlink():
-        raise SourceError(f"{path} is a link to {path.readlink()}, where nothing is; correct the link, or name a file")
+        raise SourceError(f"{path} is a broken link to {path.readlink()}; correct the link, or name a file")
     if "://" in location:
         raise SourceError(
             f"`{location}` is an address, not a path here; what is on the hub is named by its id, such as owner/name"

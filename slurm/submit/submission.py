@@ -13,7 +13,7 @@ from slurm.submit.script import python_command, setup_lines
 
 
 class SubmissionError(SlurmError):
-    """Slurm did not take a job."""
+    """Slurm refused a job."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.xdist_group("faul
 DRIVER = """
 import sys
 from pathlib import Path
-from orchestrator.cluster.pilot import main
+from orchestrator.cluster.driver import main
 from orchestrator.engine.executors import joined_ray
 from orchestrator.engine.executors.ray_thread import leave
 joined_ray.CONNECT_SECONDS = float(sys.argv[2])

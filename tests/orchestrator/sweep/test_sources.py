@@ -186,7 +186,7 @@ def test_what_is_no_file_of_data_is_told_as_what_it_is(place: Path):
     (place / "gone.csv").symlink_to("nowhere.csv")
     os.mkfifo(place / "pipe.csv")
     for data, said in (
-        ("gone.csv", "is a link to nowhere.csv, where nothing is"),
+        ("gone.csv", "is a broken link to nowhere.csv"),
         ("pipe.csv", "neither a file nor a folder, but a pipe"),
         ("https://huggingface.co/datasets/glue", "is an address, not a path here; .* by its id, such as owner/name"),
     ):
