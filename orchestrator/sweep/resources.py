@@ -17,8 +17,14 @@ _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLI
 """Environment variables from which libraries of linear algebra read their number of threads when they are loaded."""
 
 
-_settled: float = math.inf
-"""Resident memory of this process, in bytes: the least since it last gave memory back."""
+class _ThisProcess:
+    """What is known of this process.
+
+    Attributes:
+        settled: its least resident memory, in bytes, since it last gave memory back.
+    """
+
+    settled: float = math.inf
 
 
 @contextmanager
@@ -74,14 +80,13 @@ def reset_peak_memory(spared: int = 0) -> bool:
         spared: bytes by which the process may have grown before it gives memory back again: the system clears every
             page that it hands out, which takes a fifth of the time of small stages that come one after the other.
     """
-    global _settled
     try:
         resident = resident_memory()
-        if not spared or resident - _settled > spared:
+        if not spared or resident - _ThisProcess.settled > spared:
             give_back()
-            _settled = resident_memory()
+            _ThisProcess.settled = resident_memory()
         else:
-            _settled = min(_settled, resident)
+            _ThisProcess.settled = min(_ThisProcess.settled, resident)
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return False
