@@ -107,7 +107,7 @@ def train_cells(
         observer: gets the displacements at every evaluation.
         at_once: most examples that go through the model at once, where memory does not allow `batch_size`; the
             numbers agree with those of whole batches to rounding.
-        watcher: is told the losses on the way.
+        watcher: is told the losses while training goes on.
     """
     training = _Training(model, targets, settings, cells, seeds)
     training.observer = observer

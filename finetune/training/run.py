@@ -154,7 +154,7 @@ class TrainingRun:
     """A training run that has ended.
 
     Attributes:
-        trajectory: what was seen on the way.
+        trajectory: values at each evaluation.
         cells: how each cell ended, and its displacement.
     """
 

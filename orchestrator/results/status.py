@@ -234,7 +234,8 @@ def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, .
     """Return the counts of cells by layer set, by lambda and by variant."""
     of_set: list[Counter[State]] = [Counter() for _ in plan.layer_sets]
     of_variant: list[Counter[State]] = [Counter() for _ in plan.variants]
-    # A solve stage fills every lambda of its layer sets, a comparison some of one: those are told apart where they are.
+    # A solve stage fills every lambda of its layer sets, a comparison only some lambdas of one layer set: these are
+    # counted lambda by lambda.
     of_all: Counter[State] = Counter()
     of_lambda: list[Counter[State]] = [Counter() for _ in plan.lambdas]
     for solve in plan.solves:

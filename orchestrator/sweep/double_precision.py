@@ -38,7 +38,7 @@ class ProductSpeed:
         single: floating-point operations a second in float32, about.
         double: the same in float64.
         half: the same in half precision; where they were measured, no more than in float32, which nothing needs there.
-        measured: whether they were measured, for want of published numbers.
+        measured: whether they were measured, because none were published.
     """
 
     single: float

@@ -245,7 +245,7 @@ class ResultsFolder:
         Args:
             given: the sweep that is asked for.
             on_change: what to do if it has other numbers.
-            note: is told what is kept of the folder in the place of what is given.
+            note: is told which of the folder's values are kept instead of the given ones.
 
         Raises:
             ChangedError: the two ask for different numbers, and the user did not choose which to keep.

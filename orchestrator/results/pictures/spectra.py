@@ -42,7 +42,7 @@ def picture(measured: Measured) -> Picture | Missing:
 
 
 def note(measured: Measured, rows: pd.DataFrame) -> str:
-    """Return what of the spectra is drawn."""
+    """Return a note about which of the spectra are drawn."""
     drawn, of = rows["layer_set"].nunique(), len(measured.layer_sets)
     parts = [
         f"Kernels of seed {int(rows['seed'].iloc[0])}; those of other seeds are in the table."
