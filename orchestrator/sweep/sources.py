@@ -204,7 +204,7 @@ def find_again(name: str, before: Source) -> Source:
         return before
     path = Path(before.location)
     if not path.exists():
-        raise SourceError(f"the {name} of the stored sweep is no longer at {path}; bring it back there")
+        raise SourceError(f"the {name} of the stored sweep is no longer at {path}; put it back there")
     return _fingerprint(path, _model_files(path) if name == "model" else _data_files(path), before)
 
 
