@@ -74,7 +74,7 @@ def test_what_is_written_reads_back_as_it_was(value: Any):
     ("text", "said"),
     [
         ("[" * 1000 + "]" * 1000, "are nested more than 30 levels deep"),
-        ("\n".join(" " * level + "a:" for level in range(100)), "30 deep"),
+        ("\n".join(" " * level + "a:" for level in range(100)), "30 levels deep"),
         ("a: " + "9" * 5000, "line 1: a number of 5000 digits"),
         ('a: "\\UFFFFFFFF"', "line 1: an escape with \\U names no character"),
         ('a: "\\uD800"', "line 1: a text holds U+D800"),
@@ -234,7 +234,7 @@ WRITTEN = {
     "a brace in a word": ("path: model", "path: mo}del", None),
     "a character without a face": ("path: model", 'path: "\\x00"', "line 3: a text holds U+0000"),
     "a plus": ("name: tiny", "name: +", "use only letters"),
-    "brackets": ("target_modules:", f"target_modules: {'[' * 1000}", "more than 30 deep"),
+    "brackets": ("target_modules:", f"target_modules: {'[' * 1000}", "more than 30 levels deep"),
     "a list that ends early": ("path: model", "path: [model", "not YAML"),
     "a comment for a value": ("rank: 2", "rank: #2", "there is no value here; give a whole number"),
 }  # fmt: skip
