@@ -1,6 +1,6 @@
 """Sizes of the parts of a sweep: rows, shards and tiles; and the choice between primal and dual for a layer set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -129,6 +129,11 @@ class Sizes:
     def n_parameters(self) -> int:
         """Parameters of all captured groups."""
         return sum(self.group_parameters)
+
+    def parameters_of(self, groups: Iterable[str]) -> int:
+        """Return the parameters of some of the captured groups."""
+        chosen = frozenset(groups)
+        return sum(n for group, n in zip(self.groups, self.group_parameters, strict=True) if group in chosen)
 
     @property
     def shard_bytes(self) -> int:

@@ -115,6 +115,28 @@ def test_more_work_costs_more(tmp_path: Path):
     assert vectors.memory_bytes > base["solve"].memory_bytes
 
 
+@pytest.mark.parametrize("rows", ["stored", "resident"])
+def test_rows_cost_a_backward_pass_down_to_the_lowest_layer_that_has_one(tmp_path: Path, rows: str):
+    lower, upper = (
+        plan_of(
+            {
+                "grid.layer_sets": [{"layers": [[layer]]}],
+                "head.in_kernel": False,
+                "kernel.outputs": "full",
+                "compute.rows": rows,
+            }
+        )
+        for layer in (0, 1)
+    )
+    rows_per_example = lower.variants[0].sizes.rows_per_example
+    kind = "capture" if rows == "stored" else "gram"
+    taken = [
+        sum(plan.cost_of(stage).model_flops for stage in plan.stages if stage.kind == kind) for plan in (lower, upper)
+    ]
+    assert rows_per_example == 2
+    assert taken[1] / taken[0] == pytest.approx((1 + 2 * 0.5) / (1 + 2))
+
+
 def test_disk_is_what_the_arrays_take(finished: Path):
     plan = run_spec(finished).plan
     folder = read_spec(finished).folder
