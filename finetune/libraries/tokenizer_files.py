@@ -4,11 +4,11 @@ What transformers says then is of what it tried last, which may be another packa
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
+from transformers.utils import cached_file
 
 _SENTENCEPIECE = (
     "spiece.model", "sentencepiece.bpe.model", "spm.model", "tokenizer.model", "sentencepiece.model", "source.spm",
@@ -43,12 +43,13 @@ def unread_vocabulary(path: str, revision: str | None) -> str | None:
 def _files(path: str, revision: str | None, names: tuple[str, ...]) -> Iterator[Path]:
     """Yield those files that are there, of a folder or in the cache of the hub."""
     for name in names:
-        try:
-            found = Path(path, name) if Path(path).is_dir() else try_to_load_from_cache(path, name, revision=revision)
-        except HFValidationError:  # neither a folder nor an id
-            return
-        if isinstance(found, str | Path) and Path(found).is_file():
-            yield Path(found)
+        # neither a folder nor an id, or nothing of it is in the cache
+        with suppress(OSError):
+            found = cached_file(
+                path, name, revision=revision, local_files_only=True, _raise_exceptions_for_missing_entries=False
+            )
+            if found is not None:
+                yield Path(found)
 
 
 def _begins_with(file: Path, start: bytes) -> bool:

@@ -24,7 +24,6 @@ from finetune.training.smoothness import Smoothness, smoothness
 from finetune.training.stacked import StackedModel
 from finetune.training.trainable import Displacement, Positions, Split, Trainable
 from ntk_dist.jacobian.tracked import TrackedLinear
-from orchestrator.errors import SweepError
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Work
@@ -77,20 +76,11 @@ class TrainingInputs:
         self._counts: dict[Split, int] = {"train": problem.n_train, "eval": problem.n_eval}
 
     def lambdas(self) -> list[float]:
-        """Return the lambdas of the cells, absolute; the spec may give them in units of trace/M.
-
-        Raises:
-            SweepError: they are in units of a kernel that is zero.
-        """
+        """Return the lambdas of the cells, absolute; the spec may give them in units of trace/M."""
         given = list(self._parameters.cells.lambdas)
         if self._parameters.cells.lambda_scale != "trace":
             return given
         unit = self._captured.mean_diagonal(self.groups)
-        if not unit:
-            raise SweepError(
-                f"lambda in units of trace/M is no number for {'+'.join(self.groups)}: their kernel is zero, for no "
-                "output depends on them before training; leave the layer set out, or set grid.lambdas.scale: absolute"
-            )
         return [strength * unit for strength in given]
 
     def targets(self) -> Targets:
