@@ -4,7 +4,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from ntk_dist.errors import NtkError
 
 
 @contextmanager
-def loading(path: str, what: str = "model") -> Iterator[None]:
+def loading(path: str, what: str = "model", look_closer: Callable[[], str | None] = lambda: None) -> Iterator[None]:
     """Raise any error of a library inside this context as a `ModelLoadError`; the original is its cause.
 
     The same holds for a checkpoint's own code that ends the process. Too little memory, a lost process of a
@@ -26,6 +26,7 @@ def loading(path: str, what: str = "model") -> Iterator[None]:
     Args:
         path: folder or id of the model.
         what: what is loaded from there.
+        look_closer: returns cause and fix where more is known than a library says, after an error.
 
     Raises:
         ModelLoadError: with the library's words and what to do.
@@ -35,7 +36,7 @@ def loading(path: str, what: str = "model") -> Iterator[None]:
     except (Exception, SystemExit) as error:  # any class of error: libraries, and a checkpoint's own code
         if _comes_through(error):
             raise
-        reason = damaged_file(path) or f"{_cause(error)}; {_fix(error, path, what)}"
+        reason = damaged_file(path) or look_closer() or f"{_cause(error)}; {_fix(error, path, what)}"
         raise ModelLoadError(f"the {what} of {path} cannot be loaded: {reason}") from error
 
 
