@@ -5,12 +5,14 @@ from inspect import signature
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from finetune.errors import ModelLoadError
 from finetune.libraries.faults import loading
 from finetune.libraries.quiet import quiet
 from finetune.settings import ModelSettings
+
+_SCALED = ("linear", "dynamic", "yarn", "llama3", "longrope")
 
 
 @dataclass(frozen=True)
@@ -71,4 +73,18 @@ def _positions(model: PreTrainedModel, said: int | None) -> int | None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and "position" in name.rpartition(".")[2] and said == module.num_embeddings:
             return said if module.padding_idx is None else said - module.padding_idx - 1
-    return said
+    return None if said is None else max(said, _scaled(model.config, said))
+
+
+def _scaled(config: PreTrainedConfig, said: int) -> int:
+    """Return the tokens that scaled rotary positions are made for, as transformers defines each way of scaling.
+
+    A factor multiplies the length before scaling. Of linear and dynamic scaling that is max_position_embeddings; the
+    others may have it apart, and max_position_embeddings is often the length that they reach.
+    """
+    scaling = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    kind, factor = scaling.get("rope_type"), scaling.get("factor")
+    before = said if kind in ("linear", "dynamic") else scaling.get("original_max_position_embeddings")
+    if kind not in _SCALED or not isinstance(factor, int | float) or not isinstance(before, int):
+        return said
+    return int(before * factor)

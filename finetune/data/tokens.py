@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from finetune.data.limits import TextLimits, text_limits
 from finetune.errors import EmptyTextError, ModelLoadError, PromptError, TooLongError
 from finetune.libraries.faults import loading, tokenizing
 from finetune.libraries.quiet import quiet
+from finetune.libraries.tokenizer_files import unread_vocabulary
 from finetune.settings import ModelSettings
 from ntk_dist.jacobian.batches import Batch, pad
 
@@ -143,7 +145,7 @@ def load_tokenizer(model: ModelSettings) -> Any:
     Raises:
         ModelLoadError: there is none, or a library raises an error.
     """
-    with loading(model.path, "tokenizer"), quiet():
+    with loading(model.path, "tokenizer", partial(unread_vocabulary, model.path, model.revision)), quiet():
         return AutoTokenizer.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         )

@@ -4,21 +4,20 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import torch
-
 from finetune.errors import FinetuneError, ModelLoadError, ModelRunError
 from finetune.libraries.damaged_files import damaged_file
 from finetune.parallel.processes import is_lost_connection
+from ntk_dist.device.faults import is_out_of_memory
 from ntk_dist.errors import NtkError
 
 
 @contextmanager
-def loading(path: str, what: str = "model") -> Iterator[None]:
+def loading(path: str, what: str = "model", look_closer: Callable[[], str | None] = lambda: None) -> Iterator[None]:
     """Raise any error of a library inside this context as a `ModelLoadError`; the original is its cause.
 
     The same holds for a checkpoint's own code that ends the process. Too little memory, a lost process of a
@@ -27,6 +26,7 @@ def loading(path: str, what: str = "model") -> Iterator[None]:
     Args:
         path: folder or id of the model.
         what: what is loaded from there.
+        look_closer: returns cause and fix where more is known than a library says, after an error.
 
     Raises:
         ModelLoadError: with the library's words and what to do.
@@ -36,7 +36,7 @@ def loading(path: str, what: str = "model") -> Iterator[None]:
     except (Exception, SystemExit) as error:  # any class of error: libraries, and a checkpoint's own code
         if _comes_through(error):
             raise
-        reason = damaged_file(path) or f"{_cause(error)}; {_fix(error, path, what)}"
+        reason = damaged_file(path) or look_closer() or f"{_cause(error)}; {_fix(error, path, what)}"
         raise ModelLoadError(f"the {what} of {path} cannot be loaded: {reason}") from error
 
 
@@ -94,16 +94,7 @@ def _comes_through(error: Exception | SystemExit) -> bool:
     if isinstance(error, SystemExit):
         return _is_of_a_signal(error)
     explained = isinstance(error, FinetuneError | NtkError)
-    return explained or is_want_of_memory(error) or is_lost_connection(error) or isinstance(error, _signals())
-
-
-def is_want_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory was too small."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # torch has no class for it on a CPU.
-    words = ("out of memory", "not enough memory", "allocate memory")
-    return isinstance(error, RuntimeError | OSError) and any(each in str(error) for each in words)
+    return explained or is_out_of_memory(error) or is_lost_connection(error) or isinstance(error, _signals())
 
 
 def _signals() -> tuple[type[Exception], ...]:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from ntk_dist.errors import NtkError
 from ntk_dist.jacobian.forwards import replaced_forwards
+from ntk_dist.jacobian.other_uses import OtherUses
 from ntk_dist.jacobian.recording import Recorder, hooked, recorded
 from ntk_dist.jacobian.row_sums import RowSums
 
 _NOT_CUTTABLE = (
-    "the layers of this architecture do not take hidden states as their first argument and hand on nothing else that "
-    "depends on tracked parameters, so that they cannot be run again one by one; leave checkpointing out"
+    "the layers of this architecture cannot be run again one by one: hidden states are not their first argument, or "
+    "they pass on something else that depends on tracked parameters; leave checkpointing out"
 )
 _FIRST = "hidden_states"
 
@@ -59,11 +60,11 @@ class LayerByLayer:
     Args:
         layers: the layers, see `ntk_dist.jacobian.capture.jacobian_rows`.
         recorders: of all tracked modules.
+        uses: of the same modules.
         around: gives the context in which layers run again.
         ready: called before each backward pass with the number of those before it through the same graph.
 
     Attributes:
-        recorders: of all tracked modules.
         outside: recorders of the modules outside the layers, which record in the forward pass.
     """
 
@@ -71,11 +72,12 @@ class LayerByLayer:
         self,
         layers: Sequence[nn.Module],
         recorders: Sequence[Recorder],
+        uses: OtherUses,
         around: Callable[[], AbstractContextManager[object]],
         ready: Callable[[int], None],
     ) -> None:
         self._layers = list(layers)
-        self.recorders = recorders
+        self._uses = uses
         self._inside: dict[nn.Module, list[Recorder]] = {}
         for layer in layers:
             modules = set(layer.modules())
@@ -123,19 +125,20 @@ class LayerByLayer:
             raise NtkError(_NOT_CUTTABLE)
         recorders = self._inside[run.layer]
         hidden = run.hidden.detach().requires_grad_(run.hidden.requires_grad)
-        with torch.enable_grad(), hooked(recorders), self._around():
+        with torch.enable_grad(), self._uses.watched(), hooked(recorders), self._around():
             states, others = _split(run.with_hidden(hidden))
         if any(tensor.requires_grad for tensor in _tensors(others)):
             raise NtkError(_NOT_CUTTABLE)
         calls = recorded(recorders)
-        wanted = [call.edge for _, call in calls]
-        targets: list[Any] = [*wanted, hidden] if hidden.requires_grad else wanted
+        if not states.requires_grad:
+            return {}
+        targets: list[Any] = [call.edge for _, call in calls]
+        if hidden.requires_grad:
+            targets.append(hidden)
         passed = {}
         for number, (output, gradient) in enumerate(arrived.items()):
             self._ready(number)
-            found = torch.autograd.grad(
-                states, targets, gradient, retain_graph=number < len(arrived) - 1, allow_unused=True
-            )
+            found = self._uses.gradients(states, targets, gradient, retain_graph=number < len(arrived) - 1)
             for (recorder, call), own in zip(calls, found[: len(calls)], strict=True):
                 sums.add(recorder, call, output, own)
             if hidden.requires_grad and found[-1] is not None:
@@ -151,9 +154,7 @@ class LayerByLayer:
         leaves = [run.leaf for run in self._runs]
         calls = recorded(self.outside)
         targets: list[Any] = [*leaves, *(call.edge for _, call in calls)]
-        if not targets:
-            return
-        found = torch.autograd.grad(values, targets, gradient, retain_graph=True, allow_unused=True)
+        found = self._uses.gradients(values, targets, gradient, retain_graph=True)
         for arrived, own in zip(gradients, found[: len(leaves)], strict=True):
             if own is not None:
                 arrived[output] = arrived[output] + own if output in arrived else own

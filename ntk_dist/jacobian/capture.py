@@ -9,6 +9,8 @@ while they add nothing: see `ntk_dist.jacobian.branches`.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +19,11 @@ from ntk_dist.errors import NtkError
 from ntk_dist.jacobian.branches import without_branches
 from ntk_dist.jacobian.by_layer import LayerByLayer
 from ntk_dist.jacobian.forwards import replaced_forwards
+from ntk_dist.jacobian.other_uses import OtherUses
 from ntk_dist.jacobian.recording import (
     Recorder,
     check_recorded,
-    differentiable,
     hooked,
-    in_graph,
     recorded,
     recorders_of,
 )
@@ -96,50 +97,59 @@ def begin_rows(
     before_backward: Callable[[int], None] | None = None,
     unused: set[nn.Module] | None = None,
 ) -> BatchRows:
-    """Begin what `jacobian_rows` returns; the host has not waited for it.
+    """Return what `jacobian_rows` returns, still on the device: the host does not wait until it is computed.
 
     Args and errors: as `jacobian_rows`, but for NonFiniteError, which whoever waits raises.
     """
     check_groups(groups)
     recorders = recorders_of(groups)
     ready = before_backward or (lambda _number: None)
-    again = LayerByLayer(layers, recorders, around_layers, ready) if layers else None
+    uses = OtherUses([recorder.linear for recorder in recorders])
+    again = LayerByLayer(layers, recorders, uses, around_layers, ready) if layers else None
     # layers that run again have graphs of their own, so every pass has to look for all modules
     known = set() if unused is None or layers else unused
-    watched = [recorder.linear for recorder in recorders if recorder.linear.module in known]
     inside = hooked(recorders if again is None else again.outside)
-    with _skipped(recorders):
-        with torch.enable_grad(), differentiable(watched), inside:
+    with _skipped(recorders, uses):
+        with torch.enable_grad(), uses.watched(), inside:
             scores = score() if again is None else again.run(score)
         if scores.ndim != 2:
             raise NtkError(f"the scores must be (examples, outputs), not of shape {tuple(scores.shape)}")
-        called = {recorder.linear for recorder in recorders if recorder.called}
-        named = in_graph([linear for linear in watched if linear not in called], scores)
         sums = RowSums(groups, recorders, scores, row_dtype)
         if again is None:
-            _backward(scores, recorders, sums, ready)
+            _backward(scores, recorders, uses, sums, ready)
         else:
             again.backward(scores, sums)
-    check_recorded(recorders if again is None else again.recorders, score, known, named)
+    check_recorded(recorders, score, known, elsewhere=uses.first, reached=sums.has_begun)
     return sums.finished(scores.detach())
 
 
-def _skipped(recorders: Sequence[Recorder]) -> AbstractContextManager[None]:
+def _skipped(recorders: Sequence[Recorder], uses: OtherUses) -> AbstractContextManager[None]:
     """Return the context in which the model runs without the branches that its recorders do not need."""
-    return replaced_forwards(without_branches(each.branch for each in recorders if each.branch is not None))
+
+    def run(recorder: Recorder, base: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        if torch.is_grad_enabled() and not recorder.inside:
+            uses.note_use(recorder.linear)
+        return base(*arguments, **named)
+
+    bases = without_branches(each.branch for each in recorders if each.branch is not None)
+    return replaced_forwards({
+        each.watched: partial(run, each, bases[each.watched]) for each in recorders if each.branch is not None
+    })  # fmt: skip
 
 
-def _backward(scores: Tensor, recorders: list[Recorder], sums: RowSums, ready: Callable[[int], None]) -> None:
-    """Add the gradients of every score at all recorded calls."""
-    calls = recorded(recorders)
-    if not scores.requires_grad or not calls:
+def _backward(
+    scores: Tensor, recorders: list[Recorder], uses: OtherUses, sums: RowSums, ready: Callable[[int], None]
+) -> None:
+    """Add the gradients of every score at all recorded calls, and note those that arrive otherwise."""
+    if not scores.requires_grad:
         return
+    calls = recorded(recorders)
     edges = [call.edge for _, call in calls]
     last = scores.shape[1] - 1
     for output in range(last + 1):
         direction = torch.zeros_like(scores)
         direction[:, output] = 1
         ready(output)
-        gradients = torch.autograd.grad(scores, edges, direction, retain_graph=output < last, allow_unused=True)
+        gradients = uses.gradients(scores, edges, direction, retain_graph=output < last)
         for (recorder, call), gradient in zip(calls, gradients, strict=True):
             sums.add(recorder, call, output, gradient)

@@ -66,7 +66,7 @@ def displaced(groups: Groups, displacement: Mapping[str, Tensor]) -> Iterator[No
     """Add `displacement` to the tracked parameters inside this context.
 
     The parameters themselves are put aside and return untouched, bit by bit. Whatever shares one with a
-    tracked module (a tied embedding) keeps the old value, as the rows of `jacobian_rows` suppose.
+    tracked module (a tied embedding) keeps the old value; `jacobian_rows` refuses it.
 
     Args:
         groups: the tracked modules by group.

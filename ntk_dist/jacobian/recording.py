@@ -2,7 +2,8 @@
 
 Not every module is called: an architecture may read its weight directly, or run the parts of a layer without the layer.
 A module that is not called records nothing; its rows are zero only if the outputs do not depend on it. An adapter that
-is not called is an error rather than zero rows: the model runs without it.
+is not called is an error rather than zero rows: the model runs without it. A module from whose output no gradient can
+arrive is none the model uses, or one whose output the model detaches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ntk_dist.errors import NotRecordedError
 from ntk_dist.jacobian.branches import Branch
+from ntk_dist.jacobian.other_uses import differentiable
 from ntk_dist.jacobian.tracked import Groups, TrackedLinear
 
 _ADVICE = "leave it out of the targets, and compute.checkpointing out if that is set"
@@ -48,6 +50,7 @@ class Recorder:
         calls: its calls so far.
         called: whether it was ever called with a graph.
         hidden: whether it was ever called without one.
+        inside: whether it is being called.
     """
 
     linear: TrackedLinear
@@ -57,9 +60,15 @@ class Recorder:
     calls: list[Call] = field(default_factory=list)
     called: bool = False
     hidden: bool = False
+    inside: bool = False
+
+    def begin(self, _module: nn.Module, _args: object) -> None:
+        """Note that a call begins."""
+        self.inside = True
 
     def __call__(self, _module: nn.Module, args: tuple[Tensor, ...], outputs: Tensor) -> Tensor:
         """Record a call; return the outputs as the model is to go on with them."""
+        self.inside = False
         if not torch.is_grad_enabled():
             # the model asks for no gradient here: an index that it chooses by, say
             self.hidden = True
@@ -110,6 +119,7 @@ def recorders_of(groups: Groups) -> list[Recorder]:
 def hooked(recorders: Sequence[Recorder]) -> Iterator[None]:
     """Let the recorders record inside this context."""
     handles = [recorder.watched.register_forward_hook(recorder) for recorder in recorders]
+    handles += [recorder.watched.register_forward_pre_hook(recorder.begin) for recorder in recorders]
     try:
         yield
     finally:
@@ -122,50 +132,26 @@ def recorded(recorders: Sequence[Recorder]) -> list[tuple[Recorder, Call]]:
     return [(recorder, call) for recorder in recorders for call in recorder.calls]
 
 
-@contextmanager
-def differentiable(linears: Sequence[TrackedLinear]) -> Iterator[None]:
-    """Let parameters of modules require a gradient inside this context, so that a graph shows whether it has them."""
-    parameters = [parameter for linear in linears for parameter in linear.parameters]
-    before = [parameter.requires_grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, required in zip(parameters, before, strict=True):
-            parameter.requires_grad_(required)
-
-
-def in_graph(linears: Sequence[TrackedLinear], scores: Tensor) -> TrackedLinear | None:
-    """Return the first module with a parameter in the graph of the scores, made while it was `differentiable`."""
-    found, waiting = set(), [scores.grad_fn] if linears and scores.grad_fn is not None else []
-    leaves = set()
-    while waiting:
-        node = waiting.pop()
-        leaves.add(id(getattr(node, "variable", None)))
-        following = [each for each, _ in node.next_functions if each is not None and each not in found]
-        found.update(following)
-        waiting += following
-    return next((linear for linear in linears if any(id(each) in leaves for each in linear.parameters)), None)
-
-
 def check_recorded(
     recorders: Sequence[Recorder],
     score: Callable[[], Tensor],
     unused: set[nn.Module],
-    named: TrackedLinear | None = None,
+    *,
+    elsewhere: TrackedLinear | None,
+    reached: Callable[[Recorder], bool],
 ) -> None:
-    """Check that the scores do not depend on modules that were not called, and that all adapters were.
+    """Check that recorded calls are all by which scores depend on tracked modules, and that all adapters were called.
 
     Args:
         recorders: of all tracked modules, after a pass.
         score: runs the model a few times more, where there are modules that are not `unused`.
-        unused: modules on which, as earlier passes found, nothing depends without a call, and which the caller has
-            looked for in the graph of this pass; those that are found now are added.
-        named: one of them that stands in that graph nevertheless.
+        unused: modules on which, as earlier passes found, nothing depends without a call, or by a call that no gradient
+            reaches; those that are found now are added.
+        elsewhere: a module that the graph of the pass has outside of its calls.
+        reached: tells whether a gradient arrived at a call of a recorder's module.
 
     Raises:
-        NotRecordedError: they do, or an adapter was not, or a module ran without a graph alone; names the module.
+        NotRecordedError: they are not, or an adapter was not, or a module ran without a graph alone; names the module.
     """
     for recorder in recorders:
         if recorder.hidden and not recorder.called:
@@ -181,17 +167,37 @@ def check_recorded(
                 f"{linear.name} was not called: the model never runs the module that it adapts, reads that module's "
                 f"weight directly, or runs it apart from its layer, so that the adapter changes nothing; {_ADVICE}"
             )
+    named = None if elsewhere is None or elsewhere not in silent else elsewhere
     if named is None and not unused.issuperset(linear.module for linear in silent):
         named = _with_gradient(silent, score)
         if named is None and _takes_part(silent, score):
             named = next((linear for linear in silent if _takes_part([linear], score)), silent[0])
-    if named is None:
-        unused.update(linear.module for linear in silent)
-    else:
+    if named is not None:
         raise NotRecordedError(
             f"{named.name} takes part in the outputs without being called as a module: the model reads its weight "
             f"directly, or runs it apart from its layer. So its rows cannot be recorded; {_ADVICE}"
         )
+    if elsewhere is not None:
+        raise NotRecordedError(
+            f"{elsewhere.name} takes part in the outputs also beside being called as a module: the model reads its "
+            "weight directly (as where weights are tied by hand), or runs it apart from its layer. So its rows would "
+            f"lack a part of the gradient; {_ADVICE}"
+        )
+    unused.update(linear.module for linear in silent)
+    _check_attached([each.linear for each in recorders if each.called and not reached(each)], score, unused)
+
+
+def _check_attached(linears: Sequence[TrackedLinear], score: Callable[[], Tensor], unused: set[nn.Module]) -> None:
+    """Check that nothing depends on modules whose outputs no gradient reaches, and add them to those `unused`."""
+    others = [linear for linear in linears if linear.module not in unused]
+    if others and _changes_with(others, score):
+        named = next((linear for linear in others if _changes_with([linear], score)), others[0])
+        raise NotRecordedError(
+            f"{named.name} takes part in the outputs, but no gradient goes back to it: the model detaches what it "
+            "returns, or computes with it where gradients are turned off. So its rows would be zero; leave it out of "
+            "the targets"
+        )
+    unused.update(linear.module for linear in others)
 
 
 def _with_gradient(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -> TrackedLinear | None:
@@ -220,3 +226,27 @@ def _takes_part(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -
             parameter.neg_()
     change = torch.linalg.vector_norm(after - before)
     return bool(change > torch.finfo(before.dtype).eps ** 0.5 * torch.linalg.vector_norm(before))
+
+
+@torch.no_grad()
+def _changes_with(linears: Sequence[TrackedLinear], score: Callable[[], Tensor]) -> bool:
+    """Tell whether the scores change with small changes of some parameters.
+
+    They are small because experts that are chosen by a module's output have a choice that a derivative does not see.
+    """
+    parameters = {id(parameter): parameter for linear in linears for parameter in linear.parameters}.values()
+    kept = [parameter.clone() for parameter in parameters]
+    before = score()
+    roundoff = torch.finfo(before.dtype).eps
+    draw = torch.Generator().manual_seed(0)
+    try:
+        for parameter in parameters:
+            signs = torch.randint(0, 2, parameter.shape, generator=draw).to(parameter) * 2 - 1
+            sizes = parameter.abs() if bool(parameter.any()) else torch.ones_like(parameter)
+            parameter.add_(roundoff ** (1 / 3) * sizes * signs)
+        after = score()
+    finally:
+        for parameter, values in zip(parameters, kept, strict=True):
+            parameter.copy_(values)
+    change = torch.linalg.vector_norm(after - before)
+    return bool(change > roundoff**0.75 * torch.linalg.vector_norm(before))

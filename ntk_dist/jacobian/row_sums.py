@@ -66,6 +66,10 @@ class RowSums:
         self._begun.add((recorder, output))
         add_call(self._columns(recorder, output), linear, call.inputs, gradient, first=first, scale=recorder.scale)
 
+    def has_begun(self, recorder: Recorder) -> bool:
+        """Tell whether anything was added to the rows of a module."""
+        return any(each is recorder for each, _ in self._begun)
+
     def finished(self, scores: Tensor) -> "BatchRows":
         """Return the scores (B, R) and the rows in the precision of the rows; nothing can be added any more."""
         # not filled with zeros before: most of them are written at once

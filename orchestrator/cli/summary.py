@@ -1,4 +1,4 @@
-"""The best lambda of each layer set, with whose numbers they are: what `run` and `show` say of a sweep."""
+"""The best lambda of each layer set, and which model's numbers say so: what `run` and `show` print about a sweep."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,8 @@ _STOPPED = ("task", "adapter_rank", "n_train", "layer_set")
 _KERNEL = ("condition_number_relative_sigma", "effective_rank")
 _OUTCOMES = tuple(f"{model}eval_{metric}" for model in MODELS for metric in METRICS)
 _COLUMNS = [
-    *_VARIANT, "task_kind", "layer_set", "seed", "n_parameters", "lambda_given", "lambda_scale", "majority_accuracy",
+    *_VARIANT, "task_kind", "layer_set", "seed", "n_parameters", "lambda_given", "lambda", "lambda_scale",
+    "majority_accuracy",
     "finetune_status", "linearized_status", *_KERNEL, *_OUTCOMES,
 ]  # fmt: skip
 
@@ -101,6 +102,7 @@ class Summary:
         least_seeds: number of seeds below which a standard error means nothing.
         lambda_scale: absolute, or trace: in units of trace/M.
         majority_accuracy: by task, mean accuracy of always predicting the majority class; empty for regression.
+        zero_kernels: layer sets without a lambda, because it is in units of their kernel and that is zero.
     """
 
     layer_sets: list[LayerSetSummary]
@@ -110,6 +112,7 @@ class Summary:
     least_seeds: int
     lambda_scale: str
     majority_accuracy: dict[str, float]
+    zero_kernels: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON, each number under the name of its column of `cells`."""
@@ -144,6 +147,7 @@ def summarize(results: Results) -> Summary:
         least_seeds=LEAST_SEEDS,
         lambda_scale=str(cells["lambda_scale"][0]) if len(cells) else "absolute",
         majority_accuracy=_majority(cells),
+        zero_kernels=cells.filter(pc.is_null(cells["lambda"]))["layer_set"].unique().to_pylist(),
     )
 
 

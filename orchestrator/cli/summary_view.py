@@ -1,4 +1,4 @@
-"""The summary of a sweep on the terminal: whose numbers, the table, and what to know before believing them."""
+"""The summary of a sweep on the terminal: which model's numbers, the table, and what limits their meaning."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -128,6 +128,11 @@ def _below(summary: Summary) -> Iterator[str]:
         yield (
             f"(edge): in {edges} of {len(summary.layer_sets)} rows the best lambda is the smallest or largest of the "
             "grid; one beyond it may be better"
+        )
+    for name in summary.zero_kernels:
+        yield (
+            f"{name}: its kernel is zero, for no output depends on its parameters (is the head all zeros?), so that "
+            "lambda in units of trace/M is no number; its rows are those of the model before fine-tuning"
         )
     if any(each.stopping for each in summary.layer_sets):
         yield "or stop at time: where gradient flow of the linearized model without lambda has its lowest eval loss"

@@ -31,7 +31,10 @@ def possible(text: str) -> str:
     return text
 
 
-NO_TEXT = "a name in this path has bytes that are not text in UTF-8, and could not be written down; rename that file or folder"
+NO_TEXT = (
+    "a name in this path has bytes that are not text in UTF-8, and could not be written down; rename that file or "
+    "folder"
+)
 
 
 def is_text(path: str | Path) -> bool:

@@ -5,6 +5,7 @@ feature and layer; a backward pass to the activations takes as many (Kaplan et a
 """
 
 import math
+from collections.abc import Iterable
 
 from orchestrator.store.stage import StageCost
 from orchestrator.sweep.variant import Variant
@@ -28,9 +29,14 @@ def forward(variant: Variant, n_examples: float, *, at_once: float | None = None
     )
 
 
-def rows(variant: Variant, n_examples: int) -> StageCost:
-    """Return the cost of the Jacobian rows of some examples: a forward pass, and a backward one for each output."""
-    return (1 + variant.sizes.rows_per_example) * forward(variant, n_examples)
+def rows(variant: Variant, n_examples: int, groups: Iterable[str]) -> StageCost:
+    """Return the cost of the Jacobian rows of some examples with respect to some groups.
+
+    It is that of a forward pass, and for each output of a backward one down to the lowest layer that has such a group.
+    """
+    lowest = min((variant.layers_below[group] for group in groups), default=variant.n_layers)
+    back = forward(variant, n_examples, share=1 - lowest / variant.n_layers)
+    return forward(variant, n_examples) + variant.sizes.rows_per_example * back
 
 
 def _batches(variant: Variant, n_examples: float, at_once: float | None) -> float:

@@ -1,10 +1,9 @@
 """Sizes of the parts of a sweep: rows, shards and tiles; and the choice between primal and dual for a layer set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.sweep.drawn_sets import drawn_sets
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.survey import Survey
@@ -82,7 +81,7 @@ class Sizes:
             kernel_rows_per_example=kernel_rows,
             features_per_parameter=features,
             shard_examples=shard,
-            drawn_sets=drawn_sets(max(spec.grid.n_train), sweep.drawn_before),
+            drawn_sets=sweep.drawn_sets,
             n_eval=spec.task.n_eval,
             n_trained=trained_examples(spec, survey),
             largest_dual=max((n for _, n in dual), default=0),
@@ -129,6 +128,11 @@ class Sizes:
     def n_parameters(self) -> int:
         """Parameters of all captured groups."""
         return sum(self.group_parameters)
+
+    def parameters_of(self, groups: Iterable[str]) -> int:
+        """Return the parameters of some of the captured groups."""
+        chosen = frozenset(groups)
+        return sum(n for group, n in zip(self.groups, self.group_parameters, strict=True) if group in chosen)
 
     @property
     def shard_bytes(self) -> int:

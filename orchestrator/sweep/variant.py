@@ -6,7 +6,7 @@ from functools import cached_property
 from orchestrator.sweep.blocks import block_name
 from orchestrator.sweep.choices import Choice
 from orchestrator.sweep.folder import Sweep
-from orchestrator.sweep.layer_sets import LayerSet
+from orchestrator.sweep.layer_sets import HEAD, LayerSet
 from orchestrator.sweep.refinements import Refinement, refinements
 from orchestrator.sweep.residency import RowsPlace, rows_place
 from orchestrator.sweep.sizes import Sizes
@@ -38,7 +38,8 @@ class Variant:
         """Where the Jacobian rows are kept."""
         from orchestrator.sweep.passes import rows
 
-        return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, rows(self, 1).model_flops)
+        flops = rows(self, 1, self.sizes.groups).model_flops
+        return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, flops)
 
     @cached_property
     def refinements(self) -> tuple[Refinement, ...]:
@@ -54,3 +55,9 @@ class Variant:
     def n_layers(self) -> int:
         """Layers of the model."""
         return int(self.survey.model["n_layers"])
+
+    @cached_property
+    def layers_below(self) -> dict[str, int]:
+        """How many layers lie below each group; none below modules outside the layers, for some have them above."""
+        found = {group.name: group.layer or 0 for group in self.survey.groups}
+        return found | {HEAD: self.n_layers}

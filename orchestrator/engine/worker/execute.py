@@ -172,7 +172,7 @@ class StageWorker:
         return outcome
 
     def _attempt(self, work: Work, stage: Stage, attempt: int, started: float) -> Outcome:
-        reset_peak_memory()
+        reset_peak_memory(spared=self._compute.memory_budget // 8)
         try:
             if stage.runs_model:
                 lead(self.process_group, stage, work.halvings)

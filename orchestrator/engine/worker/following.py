@@ -56,7 +56,7 @@ class Follower:
 
     def _take_part(self, stage: Stage, halvings: int) -> Outcome | None:
         work = Work(self._state, stage.of, halvings, self._process_group)
-        reset_peak_memory()
+        reset_peak_memory(spared=self._compute.memory_budget // 8)
         started = time.perf_counter()
         try:
             with fixed_sums(self._compute):

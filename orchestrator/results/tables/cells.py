@@ -120,6 +120,7 @@ def _cells_of(finished: Finished, solve: Solve, first_in_train: Mapping[str, np.
         first_in_train: for each example of a split the position of the first training example with its text, or -1.
     """
     # They load much that `plan` and `status` do without.
+    from orchestrator.stages.solve.path import NO_UNIT
     from orchestrator.stages.solve.rows import dataset_of, paths_of
     from orchestrator.stages.solve.scalars import scalars_of
 
@@ -139,8 +140,9 @@ def _cells_of(finished: Finished, solve: Solve, first_in_train: Mapping[str, np.
     fallbacks = artifact.facts.get("fallbacks", {})
     columns["fallback"] = _for_cells([fallbacks.get(str(position)) for position in range(len(sets))], n_lambdas)
     missing = artifact.facts.get("missing_estimates", {})
-    columns["missing_estimates"] = "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
     of_sets = [path.columns for path in paths_of(plan, solve, artifact, dataset_of(finished, solve))]
+    no_units = [{"lambda": NO_UNIT} if np.isnan(found["lambda"]).any() else {} for found in of_sets]
+    columns["missing_estimates"] = _for_cells([_reasons(missing | each) for each in no_units], n_lambdas)
     stored = scalars_of(artifact)
     for column in (*SPECTRUM_COLUMNS, *RIDGE_COLUMNS):
         if column.name in of_sets[0]:
@@ -149,6 +151,10 @@ def _cells_of(finished: Finished, solve: Solve, first_in_train: Mapping[str, np.
             columns[column.name] = np.repeat(stored[column.name], n_lambdas)
     columns |= training_columns(finished, solve, columns["halvings"])
     return Rows(columns, len(sets) * n_lambdas)
+
+
+def _reasons(missing: Mapping[str, str]) -> str | None:
+    return "; ".join(f"{name}: {why}" for name, why in missing.items()) or None
 
 
 def _for_cells(values: Sequence[Any], n_lambdas: int) -> Any:

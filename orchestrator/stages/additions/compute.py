@@ -19,7 +19,7 @@ from orchestrator.stages.additions.residual import residual_of
 from orchestrator.stages.additions.ridge_forms import check_forms, inverse_form, ridge_forms
 from orchestrator.stages.context.blocks import sum_tiles
 from orchestrator.stages.context.work import Product, Work
-from orchestrator.stages.solve.path import Strengths
+from orchestrator.stages.solve.path import Strengths, for_solving
 from orchestrator.store.stage import Stage
 
 Row = dict[str, float | FloatArray]
@@ -84,6 +84,7 @@ class _Kernels:
         kernel = self._sum_of(groups, lambda: decomposition)
         p = self._parameters
         lambdas = Strengths(p.lambdas, p.lambda_scale).of(kernel.trace, self._size)
+        solved, has_unit = for_solving(lambdas), not np.isnan(lambdas).any()
 
         def row(block_groups: Sequence[str]) -> Row:
             S = self._matrix(block_groups)
@@ -94,16 +95,16 @@ class _Kernels:
             block = self._sum_of(block_groups, lambda: reduce_symmetric(S))
             found = _numbers(kernel, block, both, first_order, self._parameters.sigma)
             forms = ridge_forms(
-                kernel.ridge_form(lambdas),
-                both.ridge_form(lambdas),
-                lambdas,
+                kernel.ridge_form(solved),
+                both.ridge_form(solved),
+                solved,
                 block_max=block.sigma_max,
                 kernel_min=kernel.sigma_min - kernel.noise_floor,
             )
             what = f"{'+'.join(block_groups)} added to {'+'.join(groups)}"
             _check(found, what)
             check_forms(forms, kernel.noise_floor + block.noise_floor + both.noise_floor, what)
-            return {**found, **forms}
+            return {**found, **{name: values if has_unit else lambdas for name, values in forms.items()}}
 
         return [row(block_groups) for block_groups in added]
 

@@ -17,7 +17,7 @@ SEVERAL = 4
 
 def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
     """Return the cost of the small batches and of the largest possible one, with the most examples of a batch."""
-    passed = rows(variant, SEVERAL + stage.parameters.batch_size)
+    passed = rows(variant, SEVERAL + stage.parameters.batch_size, stage.parameters.groups)
     return passed + StageCost(memory_bytes=variant.sizes.batch_bytes)
 
 

@@ -37,11 +37,11 @@ class CaptureParameters:
 
 def cost(stage: Stage[CaptureParameters], variant: "Variant") -> StageCost:
     """Return the cost of the rows of the shard's examples."""
-    sizes = variant.sizes
+    sizes, groups = variant.sizes, stage.parameters.rows.groups
     n = stage.parameters.stop - stage.parameters.start
-    written = n * sizes.rows_per_example * (sizes.n_parameters + 1) * sizes.row_bytes
+    written = n * sizes.rows_per_example * (sizes.parameters_of(groups) + 1) * sizes.row_bytes
     on_gpu = variant.sweep.spec.compute.device == "cuda"
-    return rows(variant, n) + StageCost(
+    return rows(variant, n, groups) + StageCost(
         written_bytes=written,
         moved_bytes=written if on_gpu else 0,
         memory_bytes=sizes.batch_bytes,

@@ -7,6 +7,7 @@ import torch
 
 from finetune.training.linearized import LinearRows
 from finetune.training.trainable import Split
+from orchestrator.errors import SweepError
 from orchestrator.stages.context.problem import Problem
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.batched import Array
@@ -38,9 +39,18 @@ class CapturedRows:
         return LinearRows(torch.from_numpy(scores), torch.from_numpy(jacobian).view(len(scores), scores.shape[1], -1))
 
     def mean_diagonal(self, groups: Sequence[str]) -> float:
-        """Return trace/M, the unit of lambda, of the kernel of some groups on the training examples."""
+        """Return trace/M, the unit of lambda, of the kernel of some groups on the training examples.
+
+        Raises:
+            SweepError: it is zero.
+        """
         blocks = (self._rows("train", group) for group in groups)
         squares = sum(float(np.einsum("ij,ij->", rows, rows, dtype=np.float64)) for rows in blocks)
+        if not squares:
+            raise SweepError(
+                f"lambda in units of trace/M is no number for {'+'.join(groups)}: their kernel is zero, for no output "
+                "depends on them before training; leave the layer set out, or set grid.lambdas.scale: absolute"
+            )
         # The trace-averaged kernel is the mean over an example's outputs, and has one row for each example.
         size = self._counts["train"] * self._problem.rows_per_example
         return squares / self._problem.outputs_per_example / size

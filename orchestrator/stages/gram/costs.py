@@ -5,7 +5,7 @@ from functools import cache
 from orchestrator.stages.gram import GramParameters
 from orchestrator.store.stage import Stage, StageCost
 from orchestrator.sweep import passes
-from orchestrator.sweep.sizes import Sizes, workspace_bytes
+from orchestrator.sweep.sizes import workspace_bytes
 from orchestrator.sweep.variant import Variant
 
 
@@ -13,7 +13,7 @@ def gram_cost(stage: Stage[GramParameters], variant: Variant) -> StageCost:
     """Return the cost of the products of two shards' rows, of all blocks, and of rows that are made for them."""
     sizes, p = variant.sizes, stage.parameters
     left, right = p.rows * sizes.rows_per_example, p.columns * sizes.rows_per_example
-    parameters = _parameters(p, sizes)
+    parameters = sizes.parameters_of(_groups(p))
     kernel_rows = left // p.outputs_per_example
     written = 8 * len(p.blocks) * kernel_rows * (right // p.outputs_per_example + p.own_rows)
     read = 0 if stage.within else int(_rows_read(stage, variant, left, right) * parameters * sizes.row_bytes)
@@ -27,14 +27,13 @@ def gram_cost(stage: Stage[GramParameters], variant: Variant) -> StageCost:
         device_bytes=device,
     )
     if stage.within and _makes_left_rows(stage, variant):
-        return products + passes.rows(variant, p.rows)
+        return products + passes.rows(variant, p.rows, _groups(p))
     return products
 
 
-def _parameters(p: GramParameters, sizes: Sizes) -> int:
-    """Return the parameters of the groups of all blocks."""
-    groups = {group for block in p.blocks for group in block}
-    return sum(n for g, n in zip(sizes.groups, sizes.group_parameters, strict=True) if g in groups)
+def _groups(p: GramParameters) -> set[str]:
+    """Return the groups of all blocks."""
+    return {group for block in p.blocks for group in block}
 
 
 def _makes_left_rows(stage: Stage[GramParameters], variant: Variant) -> bool:
@@ -86,7 +85,7 @@ def _memory(stage: Stage[GramParameters], variant: Variant) -> tuple[int, int]:
     sizes, device_bytes = variant.sizes, stage.parameters.kernel_device.device_bytes
     rows = min(sizes.shard_examples, max(sizes.n_train, sizes.n_eval)) * sizes.rows_per_example
     most = stage.together.held if stage.together else len(stage.within)
-    of_a_shard = rows * _parameters(stage.parameters, sizes) * sizes.row_bytes
+    of_a_shard = rows * sizes.parameters_of(_groups(stage.parameters)) * sizes.row_bytes
     processes = variant.sweep.spec.group_size  # each has a part of what is held, and once more that of another process
     held = min(most, len(sizes.train_shards) + 1) + int(processes > 1)
     resident = held * -(-of_a_shard // processes) + sizes.batch_bytes

@@ -33,7 +33,7 @@ class PrecisionParameters:
 def cost(stage: Stage[PrecisionParameters], variant: "Variant") -> StageCost:
     """Return the cost of rows in both precisions."""
     sizes, n = variant.sizes, stage.parameters.examples
-    return 2 * rows(variant, n) + StageCost(
+    return 2 * rows(variant, n, stage.parameters.rows.groups) + StageCost(
         # Rows in both precisions, and those of a group in float64.
         memory_bytes=4 * n * sizes.rows_per_example * sizes.n_parameters * sizes.row_bytes,
     )

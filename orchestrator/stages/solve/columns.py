@@ -35,7 +35,11 @@ SPECTRUM_COLUMNS = (
 
 _INITIAL = "of the model before fine-tuning"
 RIDGE_COLUMNS = (
-    Column("lambda", REAL, "lambda of (1/2)|J d - r|^2 + (lambda/2)|d|^2, absolute"),
+    Column(
+        "lambda",
+        REAL,
+        "lambda of (1/2)|J d - r|^2 + (lambda/2)|d|^2, absolute; null where it is in units of a kernel that is zero",
+    ),
     Column("initial_train_loss", REAL, f"train_loss {_INITIAL}"),
     Column("initial_eval_loss", REAL, f"eval_loss {_INITIAL}"),
     Column(
@@ -71,7 +75,7 @@ RIDGE_COLUMNS = (
         "log-density of r = y - f_0 under N(0, t (K + lambda I)/lambda), each target alone, for the most likely t, "
         "2 objective / (entries of r); the ridge solution is its mean; null under a fitted head, which saw the labels",
     ),
-    Column("missing_estimates", NAME, "why gcv, leave_one_out_loss or log_evidence is null; null where none is"),
+    Column("missing_estimates", NAME, "why lambda, gcv, leave_one_out_loss or log_evidence is null; null if none is"),
     Column(
         "ridge_residual",
         REAL,

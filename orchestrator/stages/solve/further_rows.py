@@ -15,7 +15,7 @@ from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve.flow import flow_moments, flow_strengths, step_sizes, steps
 from orchestrator.stages.solve.flow_memory import TRAINED_BY
 from orchestrator.stages.solve.further_columns import REMAINDERS
-from orchestrator.stages.solve.path import Strengths, read_kept
+from orchestrator.stages.solve.path import Strengths, for_solving, read_kept
 from orchestrator.stages.solve.rows import distinct, problem_in
 from orchestrator.stages.solve.scalars import scalars_of
 from orchestrator.store.artifacts import Artifact
@@ -55,7 +55,7 @@ def _contributions(
     kept = read_kept(solve.stage, artifact, position, size=problem.size)
     names = [name for name in artifact.names() if name in {f"{each}.{position}" for each in _KEPT}]
     arrays = {name.partition(".")[0]: array for name, array in artifact.arrays(names).items()}
-    return KeptContributions.from_arrays(arrays).along(kept.ridge_path(problem.residual, lambdas), kept)
+    return KeptContributions.from_arrays(arrays).along(kept.ridge_path(problem.residual, for_solving(lambdas)), kept)
 
 
 _KEPT = ("contribution_forms", "contribution_products")

@@ -10,7 +10,7 @@ from ntk_dist.spectrum.iterative import IterativeDecomposition
 from orchestrator.stages.context.blocks import summed_tiles
 from orchestrator.stages.context.work import Work
 from orchestrator.stages.solve import IterativeParameters, SolveParameters
-from orchestrator.stages.solve.path import Strengths
+from orchestrator.stages.solve.path import Strengths, for_solving
 from orchestrator.stages.solve.scalars import summary_settings
 from orchestrator.stages.solve.solver import Solver
 from orchestrator.stages.solve.split import operator_shares
@@ -38,7 +38,7 @@ class IterativeSolver(Solver):
         problem = self.problem
         K, evaluation = self.operators(groups)
         decomposition = IterativeDecomposition(K, seed=self.own.probe_seed)
-        (lowest,) = self._lowest().of(decomposition.trace, decomposition.size)
+        (lowest,) = for_solving(self._lowest().of(decomposition.trace, decomposition.size))
         found = decomposition.keep(problem.residual, evaluation, float(lowest))
         self.complete &= found.complete
         self.shares = operator_shares(groups, self.operators, problem.residual)

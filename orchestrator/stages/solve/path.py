@@ -12,12 +12,13 @@ from ntk_dist.solvers.kept_krylov import KeptKrylovPath
 from ntk_dist.solvers.kept_path import KeptPath
 from ntk_dist.solvers.ridge import RidgePath
 from ntk_dist.spectrum.bounds import ridge_distance_bound
-from orchestrator.errors import SweepError
 from orchestrator.stages.context.problem import Problem
 from orchestrator.stages.solve import SolveParameters
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import Stage
 from orchestrator.sweep.training_estimates import EVIDENCE
+
+_BOUND = "parameter_distance_bound"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +52,24 @@ class Strengths:
     def of(self, trace: float, size: int) -> FloatArray:
         """Return the absolute strengths (L,) for a kernel with that trace and number of rows.
 
-        Raises:
-            SweepError: they are in units of a kernel that is zero.
+        They are nan where they are in units of a kernel that is zero.
         """
-        if self.scale == "trace" and trace == 0:
-            raise SweepError(
-                "the kernel of a layer set is zero: no output depends on its parameters (is the head all zeros?), so "
-                "that lambda in units of trace/M is no number; use another head, leave the layer set out, or set "
-                "grid.lambdas.scale: absolute"
-            )
         strengths = np.array(self.given, dtype=np.float64)
-        return strengths * (trace / size) if self.scale == "trace" else strengths
+        if self.scale != "trace":
+            return strengths
+        return strengths * (trace / size) if trace else np.full(len(strengths), np.nan)
+
+
+NO_UNIT = (
+    "the kernel is zero, no output depends on these parameters, so that lambda in units of trace/M is no number; "
+    "whatever it is, nothing moves"
+)
+"""Why there is no lambda."""
+
+
+def for_solving(lambdas: FloatArray) -> FloatArray:
+    """Return lambdas (L,) with any positive number for nan: by a kernel that is zero, no lambda moves anything."""
+    return np.where(np.isnan(lambdas), 1.0, lambdas)
 
 
 def follow(
@@ -76,13 +84,15 @@ def follow(
         strengths: the lambdas.
         missing: reasons why columns are nan, by column.
     """
-    path = kept.ridge_path(problem.residual, strengths.of(trace, kept.size))
+    lambdas = strengths.of(trace, kept.size)
+    path = kept.ridge_path(problem.residual, for_solving(lambdas))
     predictions = problem.eval_initial + kept.eval_fit(path)
     columns = path_columns(path, predictions, problem, missing)
     if isinstance(kept, KeptKrylovPath):
         columns["ridge_residual"] = kept.solve_residuals(path)
     elif EVIDENCE not in missing:
         columns[EVIDENCE] = log_evidence(path, problem.residual, kept.eigenvalues)
+    columns |= {"lambda": lambdas, _BOUND: np.where(np.isnan(lambdas), np.nan, columns[_BOUND])}
     return LambdaPath(columns, predictions, _variances(kept, path, problem.residual))
 
 
@@ -109,7 +119,7 @@ def path_columns(
         "eval_loss": _sum_of_squares(eval_residuals) / (2 * problem.n_eval),
         "objective": (squared_residual + path.lambdas * path.squared_distance) / 2,
         "parameter_distance": np.sqrt(path.squared_distance),
-        "parameter_distance_bound": ridge_distance_bound(residual_norm, path.lambdas),
+        _BOUND: ridge_distance_bound(residual_norm, path.lambdas),
         "degrees_of_freedom": path.degrees_of_freedom,
         "gcv": unknown if "gcv" in missing else path.gcv,
         EVIDENCE: unknown,

@@ -30,7 +30,6 @@ def paths_of(plan: "Plan", solve: Solve, artifact: Artifact, dataset: Artifact) 
 
     Raises:
         DamagedArtifactError: an artifact does not match its checksums.
-        SweepError: as `Strengths.of`.
     """
     problem = _problem(solve, artifact, dataset)
     strengths = Strengths(plan.lambdas, plan.sweep.spec.grid.lambdas.scale)

@@ -1,6 +1,7 @@
 """Tokenizers that are not there or not the model's, and the room that positions leave."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers.processors import TemplateProcessing
@@ -108,3 +109,43 @@ def test_a_tokenizer_with_more_types_than_the_model(tmp_path: Path):
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelLoadError, match=r"gives tokens the type 2, but the model has 2 types of tokens"):
         tokenize(ModelSettings(str(tmp_path)), ["the film"], template=None, max_length=16)
+
+
+LISTS = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("scaling", "room"),
+    [
+        (None, 32),
+        ({"rope_type": "linear", "factor": 4.0}, 128),
+        ({"rope_type": "dynamic", "factor": 2.0}, 64),
+        # as in Qwen 2.5, which keeps the length before scaling, and DeepSeek, which has both
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}, 128),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}, 32),
+        ({"rope_type": "yarn", "factor": 4.0}, 128),
+        # Llama 3.1 goes further than its factor says
+        (
+            {"rope_type": "llama3", "factor": 2.0, "original_max_position_embeddings": 8, "low_freq_factor": 1.0}
+            | {"high_freq_factor": 4.0},
+            32,
+        ),
+        ({"rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 8, **LISTS}, 32),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 8, **LISTS}, 32),
+    ],
+)
+def test_scaled_rotary_positions_have_the_room_that_they_are_made_for(
+    tmp_path: Path, scaling: dict[str, Any] | None, room: int
+):
+    rope = {} if scaling is None else {"rope_parameters": scaling | {"rope_theta": 1e4}}
+    config = AutoConfig.for_model("llama", **SIZES, max_position_embeddings=32, **rope)
+    config.save_pretrained(tmp_path)
+    assert text_limits(ModelSettings(str(tmp_path))).tokens == room
+
+
+def test_layers_that_scale_each_in_its_way_have_the_room_that_the_configuration_says(tmp_path: Path):
+    kinds = {"full_attention": {"rope_type": "linear", "factor": 8.0}, "sliding_attention": {"rope_type": "default"}}
+    rope = {name: kind | {"rope_theta": 1e4} for name, kind in kinds.items()}
+    config = AutoConfig.for_model("gemma3_text", **SIZES, max_position_embeddings=32, head_dim=8, rope_parameters=rope)
+    config.save_pretrained(tmp_path)
+    assert text_limits(ModelSettings(str(tmp_path))).tokens == 32

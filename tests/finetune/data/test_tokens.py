@@ -1,10 +1,11 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from finetune.data.tokens import TokenizedTexts, tokenize
+from finetune.data.tokens import TokenizedTexts, load_tokenizer, tokenize
 from finetune.errors import EmptyTextError, ModelLoadError, TooLongError
 from finetune.settings import ModelSettings
 from tests.tiny_models import SPECIAL, WORDS, save_tiny
@@ -129,3 +130,26 @@ def test_what_a_tokenizer_raises_at_a_text_is_one_message(models, tmp_path):
     file.write_text(json.dumps(facts))
     with pytest.raises(ModelLoadError, match=r"the tokenizer of .*unknown cannot read these texts: .*; correct what"):
         tokenize(settings, ["the zebra"], template=None, max_length=10)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "content", "package"),
+    [
+        ("t5", "spiece.model", b"\n\x0e\n\x05<unk>", "sentencepiece"),
+        ("albert", "spiece.model", b"\n\x0e\n\x05<unk>", "sentencepiece"),
+        ("xlm-roberta", "sentencepiece.bpe.model", b"\n\x0e\n\x05<unk>", "sentencepiece"),
+        ("deberta-v2", "spm.model", b"\n\x0e\n\x05<unk>", "sentencepiece"),
+        ("llama", "tokenizer.model", b"\n\x0e\n\x05<unk>", "sentencepiece"),
+        # transformers knows no tokenizer of it then
+        ("marian", "source.spm", b"\n\x0e\n\x05<unk>", "sentencepiece"),
+        ("llama", "tokenizer.model", b"IQ== 0\nbroken\n", "tiktoken"),
+    ],
+)
+def test_a_vocabulary_that_no_installed_package_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str, name: str, content: bytes, package: str
+):
+    monkeypatch.setattr("finetune.libraries.tokenizer_files.find_spec", lambda _name: None)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelLoadError, match=f"its vocabulary {name} is read by {package}, .*pip install {package},"):
+        load_tokenizer(ModelSettings(str(tmp_path)))

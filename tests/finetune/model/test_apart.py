@@ -17,6 +17,7 @@ from transformers import (
     ConvBertConfig,
     FNetConfig,
     GPT2Config,
+    LlamaConfig,
     Phi3Config,
     PreTrainedConfig,
     YosoConfig,
@@ -28,6 +29,7 @@ from finetune.errors import BatchingError
 from finetune.model.adapted import AdaptedModel
 from finetune.model.batching import Found, TrialTexts, check_batching, one_score
 from finetune.model.model_state import undone
+from finetune.model.precision import KeepDouble
 from finetune.model.prefix import PrefixCache
 from finetune.model.scorer import Scorer, UnshardedScorer
 from finetune.model.trials import find_example_axes
@@ -348,3 +350,34 @@ def test_what_a_pass_changes_is_undone():
         model.new = "left over"
         model[0] = nn.Identity()
     assert (model[0] is memory, float(memory.longest), memory.seen, hasattr(model, "new")) == (True, 0.0, [], False)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "dynamic", "factor": 4.0},
+        {"rope_type": "linear", "factor": 4.0},
+        {"rope_type": "yarn", "factor": 4.0},
+    ],
+)
+def test_texts_beyond_the_length_before_scaling_have_the_rows_of_each_alone(tmp_path: Path, scaling: dict[str, object]):
+    config = LlamaConfig(**SMALL | {"max_position_embeddings": 8}, rope_parameters=scaling | {"rope_theta": 1e4})
+    alone = scaling["rope_type"] == "dynamic"
+    texts = texts_of((5, 23, 9, 30, 5))
+    scorer = scorer_of(config, tmp_path / "a", alone=alone, targets=("q_proj", "v_proj"))
+    check(scorer, texts)
+    _, rows = scorer.rows(texts.batch(range(len(texts))), nn.Identity())
+    fresh = scorer_of(config, tmp_path / "a", alone=True, targets=("q_proj", "v_proj"))
+
+    def plain(position: int) -> Tensor:
+        batch = texts.batch([position])
+        with undone(fresh.model), KeepDouble():
+            hidden = fresh.model.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
+            return fresh.final(hidden[:, -1])
+
+    for name, values in reference_rows(plain, len(texts), fresh.groups).items():
+        assert values.norm() > 0
+        assert relative_error(rows[name], values) < 1e-10, name
+    if alone:
+        with pytest.raises(BatchingError, match=r"set compute\.batching: alone"):
+            check(scorer_of(config, tmp_path / "a", targets=("q_proj", "v_proj")), texts)

@@ -25,8 +25,8 @@ from orchestrator.stages.capture import CAPTURE
 from orchestrator.stages.gram import GRAM
 from orchestrator.store.history import History
 from orchestrator.store.sealed import sealed
-from orchestrator.sweep.cards import Card
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.gpu_kind import Gpu
 from tests.orchestrator.sweeps import SPEEDS, groups_of, make_sweep, ntksweep, plan_of, plan_spec, run_spec, survey_of
 
 Disk = namedtuple("Disk", "total used free")
@@ -115,6 +115,28 @@ def test_more_work_costs_more(tmp_path: Path):
     assert vectors.memory_bytes > base["solve"].memory_bytes
 
 
+@pytest.mark.parametrize("rows", ["stored", "resident"])
+def test_rows_cost_a_backward_pass_down_to_the_lowest_layer_that_has_one(tmp_path: Path, rows: str):
+    lower, upper = (
+        plan_of(
+            {
+                "grid.layer_sets": [{"layers": [[layer]]}],
+                "head.in_kernel": False,
+                "kernel.outputs": "full",
+                "compute.rows": rows,
+            }
+        )
+        for layer in (0, 1)
+    )
+    rows_per_example = lower.variants[0].sizes.rows_per_example
+    kind = "capture" if rows == "stored" else "gram"
+    taken = [
+        sum(plan.cost_of(stage).model_flops for stage in plan.stages if stage.kind == kind) for plan in (lower, upper)
+    ]
+    assert rows_per_example == 2
+    assert taken[1] / taken[0] == pytest.approx((1 + 2 * 0.5) / (1 + 2))
+
+
 def test_disk_is_what_the_arrays_take(finished: Path):
     plan = run_spec(finished).plan
     folder = read_spec(finished).folder
@@ -168,7 +190,7 @@ def test_times_are_unknown_for_a_gpu_that_is_neither_here_nor_noted(tmp_path: Pa
     assert speeds_of(spec, folder) is None
     assert all(cost.seconds is None for cost in costs(plan_of(), folder, None))
     folder.gpu_path.parent.mkdir(parents=True, exist_ok=True)
-    folder.gpu_path.write_bytes(sealed(asdict(Card("NVIDIA H100 80GB HBM3", "9.0", 132, 80 << 30))))
+    folder.gpu_path.write_bytes(sealed(asdict(Gpu("NVIDIA H100 80GB HBM3", "9.0", 132, 80 << 30))))
     found = speeds_of(spec, folder)
     assert found is not None
     assert found.source == "published speeds of NVIDIA H100 80GB HBM3"

@@ -185,7 +185,7 @@ def test_the_plan_counts_what_is_captured(panel: int, monkeypatch: pytest.Monkey
     products = 2.0 * (4 * 2) ** 2 * variant.sizes.n_parameters * len(tiles)
     captured = 4 * sum(4 - start + 2 for start in range(0, 4, panel))
     assert sum(plan.cost_of(tile).flops for tile in tiles) == pytest.approx(
-        products + passes.rows(variant, captured).flops
+        products + passes.rows(variant, captured, variant.sizes.groups).flops
     )
 
 

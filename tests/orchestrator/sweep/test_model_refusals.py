@@ -100,6 +100,46 @@ def test_code_that_ends_the_process_or_fails(tmp_path: Path, code: str, said: st
     assert said in refused(spec, "--trust-remote-code")
 
 
+OWN_CODE = """
+import torch
+from torch import nn
+from transformers import BertModel, BertPreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class Own(BertPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None, **kwargs):
+        hidden = self.bert(input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
+        query = self.bert.encoder.layer[1].attention.self.query
+        {line}
+        return SequenceClassifierOutput(logits=self.classifier(hidden))
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("hidden = hidden @ query.weight", "layer.1.attention.self.query takes part in the outputs also beside being"),
+        ("hidden = query(hidden) + query.forward(hidden)", "self.query takes part in the outputs also beside being"),
+        ("hidden = hidden.detach()", "self.query takes part in the outputs, but no gradient goes back to it"),
+    ],
+)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_code_that_uses_a_weight_in_more_than_one_way(tmp_path: Path, line: str, said: str, checkpointing: bool):
+    folder = save_tiny("bert", tmp_path / "model")
+    (folder / "own.py").write_text(OWN_CODE.format(line=line))
+    configure(folder, auto_map={"AutoModelForSequenceClassification": "own.Own"})
+    changes = {"model.trust_remote_code": True, "adapter.kind": "none", "adapter.target_modules": ["query"]}
+    changes |= {"adapter.rank": None, "compute.checkpointing": checkpointing}
+    assert said in refused(make_sweep(tmp_path, changes, model=folder), "--trust-remote-code")
+
+
 def test_more_layers_than_any_model_has(spec: Path):
     configure(save_tiny("bert", spec.parent / "model"), num_hidden_layers=10**9)
     assert "config.json says 1000000000 layers (num_hidden_layers)" in refused(spec)
