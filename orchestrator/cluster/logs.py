@@ -1,5 +1,6 @@
 """The logs that the jobs and the processes of a sweep leave in its results folder."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.errors import ResultsError
 from orchestrator.process_log import job_of
-from orchestrator.store.files import is_plain, read_plain, visible
+from orchestrator.store.files import is_plain, open_plain, visible
 from orchestrator.sweep.folder import ResultsFolder
 from slurm.ray.node import MARK
 from slurm.submit.script import FAULT_MARK
@@ -93,12 +94,18 @@ def _is_log(name: str) -> bool:
     return name.endswith(".log")
 
 
+_END_READ = 1 << 22
+"""Bytes at the end of a log that are read, at most."""
+
+
 def _root(folder: ResultsFolder) -> Path:
     return folder.logs / "slurm"
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return read_plain(path).decode(errors="replace").splitlines()
+        with open_plain(path) as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _END_READ))
+            return stream.read(_END_READ).decode(errors="replace").splitlines()
     except OSError as error:
         return [f"{path.name} cannot be read ({error.strerror})"]

@@ -182,6 +182,8 @@ class ArrayReader:
                 raise ValueError(f"{path.name} is shorter than its header says")
             self._entries, self._batched = _entries(stream.read(length))
         self._start = 8 + length
+        if any(entry["data_offsets"][1] > self.size - self._start for entry in self._entries.values()):
+            raise ValueError(f"{path.name} is shorter than its header says")
 
     def names(self) -> list[str]:
         """Return the names of the arrays, in the file's order."""
@@ -268,10 +270,26 @@ def _entries(header: bytes) -> tuple[dict[str, Any], BatchedLayout | None]:
     try:
         entries = dict(json.loads(header))
         layout = entries.pop(_METADATA, {}).get(BATCHES)
+        if not all(map(_is_entry, entries.values())):
+            raise ValueError("its header says of an array what none can be")
         dtype = _NUMPY_NAME[entries[BATCHES]["dtype"]] if layout else ""
         return entries, BatchedLayout.from_text(layout, dtype) if layout else None
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError("its header is no header of arrays") from error
+
+
+def _is_entry(found: Any) -> bool:
+    """Tell whether a header's entry is that of an array, whose bytes are as many as its shape says."""
+    try:
+        start, stop = found["data_offsets"]
+        shape = found["shape"]
+        numbers = (start, stop, *shape)
+        itemsize = np.dtype(_NUMPY_NAME[found["dtype"]]).itemsize
+        return all(type(each) is int and each >= 0 for each in numbers) and stop - start == itemsize * math.prod(shape)
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 @cache

@@ -359,6 +359,8 @@ def _arrays_of(record: Mapping[str, Any], path: Path) -> ArrayReader | None:
     except OSError as error:
         _raise_shortage(error, path)
         raise ValueError(f"its arrays, {arrays['file']}, cannot be read: {_why(error)}") from None
+    if {HEADER, *reader.names()} != set(arrays["checksums"]):
+        raise ValueError(f"{arrays['file']} has other arrays than its record names")
     if reader.size != arrays["bytes"]:
         raise ValueError(f"{arrays['file']} has {reader.size} bytes, not {arrays['bytes']}")
     return reader

@@ -232,14 +232,25 @@ def _plainly(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def read_plain(path: Path) -> bytes:
+LARGEST_READ = 1 << 29
+"""Bytes of a file that is read into memory, at most; what ntksweep writes to be read at once is far smaller."""
+
+
+def read_plain(path: Path, *, largest: int | None = LARGEST_READ) -> bytes:
     """Return the content of a regular file.
+
+    Args:
+        path: the file.
+        largest: its bytes, at most; None for any number.
 
     Raises:
         NotAFileError: it is something else.
-        OSError: it is not there, or may not be read.
+        OSError: it is not there, may not be read, or is larger.
     """
     with open_plain(path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if largest is not None and size > largest:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, far more than ntksweep writes there", str(path))
         return stream.read()
 
 

@@ -1,6 +1,7 @@
 """Damage of every shape is found, said in one message, and mended as the message says; what is foreign does no harm."""
 
 import json
+import os
 import shutil
 import stat
 from pathlib import Path
@@ -262,3 +263,19 @@ def test_a_stored_spec_that_is_something_else_is_told_in_words(spec: Path):
     (spec.parent / "results/spec.yaml").write_text("<html>404</html>")
     errors = ntksweep("status", spec.parent / "results").errors
     assert "spec.yaml cannot be read (it is not, or not all of, what ntksweep wrote); restore it" in errors
+
+
+LARGE = ["plan.json", "tables/manifest.json", "spec.yaml", "logs/x.log", "submissions/x.json", "artifacts/survey/*"]
+
+
+@pytest.mark.parametrize("place", LARGE)
+def test_a_file_larger_than_memory_is_not_read(place: str, spec: Path):
+    folder = spec.parent / "results"
+    path = next(folder.glob(place), folder / place)
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    os.truncate(path, 1 << 40)
+    for command in ("status", "show", "select", "logs"):
+        answer = ntksweep(command, folder)
+        assert answer.status in (0, 2, 3)
+        assert "too little memory" not in answer.errors

@@ -1,10 +1,12 @@
 """Artifacts: published once, whole or not at all, and every changed byte is found."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,10 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import DamagedArtifactError, StorageError
 from orchestrator.stages.gram import GRAM
-from orchestrator.store.artifacts import Artifact, ArtifactStore, layout_of
+from orchestrator.store.arrays import HEADER
+from orchestrator.store.artifacts import Artifact, ArtifactStore, _arrays_name, layout_of
+from orchestrator.store.checksums import checksum_of
+from orchestrator.store.sealed import sealed, unsealed
 from orchestrator.store.stage import Stage
 from tests.orchestrator.store.processes import at_once
 
@@ -275,3 +280,54 @@ def test_a_store_that_is_removed_while_an_artifact_is_written_is_told(tmp_path: 
         file.write(ARRAYS)
         shutil.rmtree(tmp_path / "store")
         store.publish(STAGE, {"rows": [0, 4]}, {}, file)
+
+
+def edited(path: Path, header: dict[str, Any]) -> None:
+    """Give an artifact another header of its arrays, with checksums that fit, as somebody may who means harm."""
+    record = unsealed(path.read_bytes())
+    arrays = path.with_name(record["arrays"]["file"])
+    content = arrays.read_bytes()
+    rest = content[8 + int.from_bytes(content[:8], "little") :]
+    text = json.dumps(header).encode()
+    begin = len(text).to_bytes(8, "little") + text
+    record["arrays"]["checksums"][HEADER] = checksum_of([begin])
+    record["arrays"]["file"] = _arrays_name(STAGE.stage_id, record["arrays"]["checksums"])
+    record["arrays"]["bytes"] = len(begin) + len(rest)
+    path.with_name(record["arrays"]["file"]).write_bytes(begin + rest)
+    path.write_bytes(sealed(record))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3, {}, {"shape": [10**9, 10**9]}, {"data_offsets": [0, 10**15]}, {"data_offsets": [-100, -1]}, {"dtype": "X"},
+        {"shape": "x"}, {"shape": [-1, -96]}, {"shape": None},
+        {"shape": [10**7, 10**7], "data_offsets": [0, 8 * 10**14]}, {"dtype": "F16"}, {"data_offsets": None}, None,
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_header_that_no_arrays_can_have_is_damage_although_checksums_fit(entry: Any, tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    publish(store, {"a": np.arange(12.0)})
+    whole = {"dtype": "F64", "shape": [12], "data_offsets": [0, 96]}
+    edited(store.record_path(*KEY), {"a": {**whole, **entry} if isinstance(entry, dict) and entry else entry})
+    with pytest.raises(DamagedArtifactError):
+        verified(store).array("a")
+    assert not store.is_intact(*KEY)
+
+
+def test_arrays_that_the_record_does_not_name_are_damage(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    publish(store, {"a": np.arange(12.0)})
+    for header in ({}, {"b": {"dtype": "F64", "shape": [12], "data_offsets": [0, 96]}}):
+        edited(store.record_path(*KEY), header)
+        with pytest.raises(DamagedArtifactError, match="other arrays than its record names"):
+            store.read(*KEY)
+
+
+def test_a_file_of_another_size_altogether_is_not_read_into_memory(tmp_path: Path) -> None:
+    store = ArtifactStore(tmp_path)
+    publish(store)
+    os.truncate(store.record_path(*KEY), 1 << 40)
+    with pytest.raises(DamagedArtifactError, match=r"1,099,511,627,776 bytes, far more"):
+        store.read(*KEY)
