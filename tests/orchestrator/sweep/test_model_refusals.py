@@ -1,15 +1,16 @@
 """Models that cannot be used, each told by `plan` before anything is computed."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForSequenceClassification, NystromformerConfig
+from transformers import AutoModelForSequenceClassification, NystromformerConfig, PerceiverConfig
 
 from orchestrator.errors import ExitCode
-from tests.orchestrator.sweeps import make_sweep, ntksweep
+from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of
 from tests.tiny_models import save_tiny
 
 Change = Callable[[Path], Any]
@@ -118,7 +119,8 @@ class Own(BertPreTrainedModel):
         hidden = self.bert(input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
         query = self.bert.encoder.layer[1].attention.self.query
         {line}
-        return SequenceClassifierOutput(logits=self.classifier(hidden))
+        logits = self.classifier(hidden)
+        return SequenceClassifierOutput(logits={logits})
 """
 
 
@@ -133,11 +135,53 @@ class Own(BertPreTrainedModel):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_code_that_uses_a_weight_in_more_than_one_way(tmp_path: Path, line: str, said: str, checkpointing: bool):
     folder = save_tiny("bert", tmp_path / "model")
-    (folder / "own.py").write_text(OWN_CODE.format(line=line))
+    (folder / "own.py").write_text(OWN_CODE.format(line=line, logits="logits"))
     configure(folder, auto_map={"AutoModelForSequenceClassification": "own.Own"})
     changes = {"model.trust_remote_code": True, "adapter.kind": "none", "adapter.target_modules": ["query"]}
     changes |= {"adapter.rank": None, "compute.checkpointing": checkpointing}
     assert said in refused(make_sweep(tmp_path, changes, model=folder), "--trust-remote-code")
+
+
+def own_code(folder: Path, logits: str, **config: Any) -> Path:
+    save_tiny("bert", folder)
+    (folder / "own.py").write_text(OWN_CODE.format(line="pass", logits=logits))
+    configure(folder, auto_map={"AutoModelForSequenceClassification": "own.Own"}, **config)
+    return folder
+
+
+@pytest.mark.parametrize("changes", [{}, {"task.kind": "regression", "task.label": "rating"}])
+def test_code_that_squeezes_its_logits_has_the_numbers_of_code_that_does_not(tmp_path: Path, changes: dict[str, Any]):
+    """Of a single text, or of one output, an axis is missing."""
+    found = []
+    for logits in ("logits", "logits.squeeze()"):
+        folder = tmp_path / logits
+        model = own_code(tmp_path / logits / "own", logits)
+        spec = make_sweep(folder, {"model.trust_remote_code": True, "compute.batch_tokens": 16} | changes, model=model)
+        answer = ntksweep("run", spec, "--trust-remote-code")
+        assert answer.status == 0, answer.errors
+        found.append(results_of(spec).cells.to_pandas()[["trace", "train_loss", "eval_loss"]])
+    assert found[0].equals(found[1])
+
+
+@pytest.mark.parametrize(
+    ("logits", "said"), [("logits.T", r"\(2, 3\) for 3 examples, .* \(3, 2\)"), ("logits[:, :1]", r"\(., 1\) for")]
+)
+def test_code_that_returns_logits_of_another_shape(tmp_path: Path, logits: str, said: str):
+    model = own_code(tmp_path / "own", logits)
+    message = refused(make_sweep(tmp_path, {"model.trust_remote_code": True}, model=model), "--trust-remote-code")
+    assert "the model returns logits of shape" in message
+    assert re.search(said, message)
+
+
+def test_a_head_inside_the_base_model(tmp_path: Path):
+    config = PerceiverConfig(
+        vocab_size=30, d_model=16, d_latents=16, num_latents=4, num_blocks=1, num_self_attends_per_block=1,
+        num_self_attention_heads=2, num_cross_attention_heads=2, max_position_embeddings=32,
+    )  # fmt: skip
+    folder = save_tiny("bert", tmp_path / "model")
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    spec = make_sweep(tmp_path, {"adapter.target_modules": ["query"]}, model=folder)
+    assert "final_layer, which has, is a part of the base model" in refused(spec)
 
 
 def test_more_layers_than_any_model_has(spec: Path):
