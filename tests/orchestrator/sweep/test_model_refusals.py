@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, NystromformerConfig, PerceiverConfig
 
 from orchestrator.errors import ExitCode
@@ -196,6 +199,87 @@ def test_an_adapter_alone(spec: Path):
     changed = spec.with_name("alone.yaml")
     changed.write_text(spec.read_text().replace("path: model", "path: alone"))
     assert "holds an adapter alone (of someone/base), and no model: merge it into its model" in refused(changed)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"peft_type": "PROMPT_TUNING", "base_model_name_or_path": "a/b"},
+            "(of a/b), and no model: of its kind, PROMPT_T",
+        ),
+        (
+            {"config": {}, "model_name": "a/b"},
+            "(of a/b), and no model: it is one of the library adapters, which cannot",
+        ),
+        ([], "holds an adapter alone, and no model: merge it"),
+    ],
+)
+@pytest.mark.parametrize("place", [".", "checkpoint-10"])
+def test_an_adapter_alone_of_another_kind_or_below(tmp_path: Path, facts: Any, said: str, place: str):
+    folder = tmp_path / "out" / place
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps(facts))
+    spec = make_sweep(tmp_path, model=tmp_path / "out")
+    assert said in refused(spec)
+
+
+def rename(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def adapted(folder: Path, **options: Any) -> dict[str, Tensor]:
+    """Return the weights of a classifier with an adapter, under the names that peft gives them."""
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForSequenceClassification.from_pretrained(folder)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", **options))
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+INSIDE = len("base_model.model.")
+QUERY = "encoder.layer.0.attention.self.query"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder, _held: adapted(folder), f"hold base_model.model.bert.{QUERY}.base_layer"),
+        (
+            lambda folder, _held: {name[INSIDE:]: value for name, value in adapted(folder, use_dora=True).items()},
+            f"hold bert.{QUERY}.base_layer",
+        ),
+        (
+            lambda folder, _held: {name: value for name, value in adapted(folder).items() if "lora" in name},
+            f"hold base_model.model.bert.{QUERY}.lora_A",
+        ),
+        (lambda _folder, held: held | {f"{QUERY}.lora_A": torch.ones(2, 16)}, f"hold {QUERY}.lora_A"),
+        (
+            lambda _folder, held: held | {"encoder.layer.0.output.adapters.own.adapter_up.weight": torch.ones(2, 16)},
+            "hold encoder.layer.0.output.adapters.own",
+        ),
+    ],
+)
+def test_weights_with_an_adapter_that_was_not_merged(spec: Path, change: Callable[..., dict[str, Tensor]], said: str):
+    folder = save_tiny("bert", spec.parent / "model")
+    rename(folder, lambda held: change(folder, held))
+    message = refused(spec)
+    assert said in message
+    assert "an adapter, or of a model with one that was not merged into it" in message
+
+
+def test_a_head_under_the_names_of_an_adapter_leaves_the_base_model_usable(spec: Path):
+    folder = save_tiny("bert", spec.parent / "model")
+    rename(folder, lambda held: held | {"classifier.modules_to_save.default.weight": torch.ones(2, 16)})
+    assert ntksweep("plan", spec).status == 0
+
+
+def test_an_embedding_with_tokens_that_config_does_not_have(spec: Path):
+    folder = save_tiny("bert", spec.parent / "model")
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    configure(folder, vocab_size=size - 2)
+    assert f"an embedding of {size} tokens, and config.json describes {size - 2}: tokens were added" in refused(spec)
 
 
 def test_an_architecture_that_only_fails_when_it_is_run(spec: Path):
