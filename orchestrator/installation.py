@@ -102,7 +102,7 @@ def difference(driver: Installation, other: Installation, *, who: str) -> str | 
         fix = install
     else:
         fix = changed if driver.host == other.host else f"{changed}; or each machine has its own: {install}"
-    return f"{said}; {fix}. What is finished is kept"
+    return f"{said}; {fix}. Finished stages are kept"
 
 
 def refuse_others(found: Sequence[Mapping[str, str]]) -> None:

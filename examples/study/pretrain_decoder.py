@@ -31,7 +31,7 @@ def texts() -> list[str]:
 
 
 def tokenizer_of(corpus: list[str]) -> PreTrainedTokenizerFast:
-    """Return a byte-pair tokenizer learnt from `corpus`, which puts `<s>` before every text."""
+    """Return a byte-pair tokenizer learned from `corpus`, which puts `<s>` before every text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
     tokenizer.decoder = decoders.ByteLevel()

@@ -118,7 +118,7 @@ def _refuse_alike(names: Sequence[str], where: str) -> None:
 
 
 def _as_seen(name: str) -> str:
-    """Return a name without what people do not see in it, as in which way its accents are written."""
+    """Return a name without differences that people do not see, such as how its accents are encoded."""
     return " ".join(visible(name).casefold().split())
 
 
@@ -153,7 +153,7 @@ def _unknown(
     name: str, values: Sequence[Any], names: Sequence[str], where: str, known: Mapping[str, int | None]
 ) -> str:
     count = names.count(name)
-    rows = f"{count} rows are so" if count > 1 else "it is the only one"
+    rows = f"{count} such rows" if count > 1 else "the only such row"
     if name == MISSING:
         return (
             f"{where} has no label ({rows}); give it, remove the row, or leave such rows out: task.labels: "

@@ -36,7 +36,7 @@ def texts_of(column: list[Any], rows: NDArray[np.int64], name: str, place: Place
             if isinstance(text, int | float) and not isinstance(text, bool):
                 how = "a number: write it as a text, or name another column"
             count = sum(not isinstance(column[each], str) or not column[each].strip() for each in rows.tolist())
-            others = f"; {count} rows are so" if count > 1 else ""
+            others = f"; {count} such rows" if count > 1 else ""
             raise EmptyTextError(f"{place(row)} has no text in column {name!r} (it holds {_held(text)}{others}); {how}")
         try:
             text.encode("utf-8")

@@ -81,8 +81,8 @@ def split_files(folder: Path, split: str, config: str | None = None) -> list[Pat
     families = {_family(file) for file in chosen}
     if not chosen:
         raise SplitError(
-            f"{root} has no split {split!r}; its files are: {_listed(root, files)}. A split is called as its file is, "
-            "with or without the ending: name one in task.train_split or task.eval_split"
+            f"{root} has no split {split!r}; its files are: {_listed(root, files)}. A split has the name of its "
+            "file, with or without the ending: name one in task.train_split or task.eval_split"
         )
     if len(families) > 1:
         raise SplitError(
@@ -141,7 +141,7 @@ def _check_parts(files: Sequence[Path]) -> None:
     missing = next((number for number in range(count) if number not in there), None)
     if missing is not None:
         name = f"{part['name']}-{missing:05d}-of-{count:05d}{files[0].suffix}"
-        raise DataLoadError(f"{files[0].parent} has {len(there)} of {count} parts; {name} is missing: bring it there")
+        raise DataLoadError(f"{files[0].parent} has {len(there)} of {count} parts; {name} is missing: add it")
 
 
 def _listed(root: Path, files: Sequence[Path]) -> str:

@@ -35,13 +35,16 @@ def read_split(task: TaskSettings, split: str) -> Table:
     """
     try:
         return _split(task, split)
-    except SplitError as error:
-        error.setting = "task.train_split" if split == task.train_split else "task.eval_split"
+    except (SplitError, MissingColumnError) as error:
+        error.setting = _setting_of(error, task, split)
         raise
-    except MissingColumnError as error:
-        named = (key for key in ("text", "label", "text_pair") if getattr(task, key) in error.columns)
-        error.setting = f"task.{next(named)}" if error.columns else ""
-        raise
+
+
+def _setting_of(error: SplitError | MissingColumnError, task: TaskSettings, split: str) -> str:
+    """Return the key of the spec whose value is the cause of an error; empty where no key is."""
+    if isinstance(error, SplitError):
+        return "task.train_split" if split == task.train_split else "task.eval_split"
+    return next((f"task.{key}" for key in ("text", "label", "text_pair") if getattr(task, key) in error.columns), "")
 
 
 def _split(task: TaskSettings, split: str) -> Table:
@@ -86,8 +89,8 @@ def hub_splits(task: TaskSettings) -> Mapping[str, Any]:
             splits: Mapping[str, Any] = load_dataset(task.data, name=task.config, revision=task.revision)
         except Exception as error:  # datasets passes on any error of its readers
             raise DataLoadError(
-                f"the data set {task.data} cannot be read from the hub: {_cause(error)}; it may need task.config, or "
-                "the hub, its cache and the disk need looking after"
+                f"the data set {task.data} cannot be read from the hub: {_cause(error)}; set "
+                "task.config if it has several configurations, or check the hub, its cache and the disk"
             ) from error
         return splits
 

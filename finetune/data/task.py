@@ -114,6 +114,23 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
     if n_outputs is None and labels:
         n_outputs = max(of for _, of in labels if of is not None) + 1
     pools = [(train, task.train_split)] + ([] if evaluation is train else [(evaluation, str(task.eval_split))])
+    classes = _number_of_classes(task, pools, n_outputs)
+    if n_outputs is None and task.sign_cut is None:
+        found = np.concatenate([pool.labels for pool, _ in pools])
+        _check_every_class_occurs(task, found, classes)
+        _check_classes_are_meant(task, len(found), classes)
+    class_names = _class_names(labels, splits[0].table.class_names.get(task.label, ()) if task.sign_cut is None else ())
+    if _is_redundant(labels, [pool for pool, _ in pools]):
+        labels = ()
+    return _once(task, Examples(train, evaluation, classes, labels, class_names))
+
+
+def _number_of_classes(task: TaskSettings, pools: Sequence[tuple[Pool, str]], n_outputs: int | None) -> int:
+    """Return the number of classes: `n_outputs`, or as many as the labels of the pools, with their splits, count.
+
+    Raises:
+        LabelError: there are more classes than rows, or a label is outside the head.
+    """
     largest = max(int(pool.labels.max()) for pool, _ in pools)
     classes = max(largest + 1, 2) if n_outputs is None else n_outputs
     n_rows = sum(len(pool) for pool, _ in pools)
@@ -135,14 +152,7 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
                 "label",
                 setting="task.classes",
             )
-    if n_outputs is None and task.sign_cut is None:
-        found = np.concatenate([pool.labels for pool, _ in pools])
-        _check_every_class_occurs(task, found, classes)
-        _check_classes_are_meant(task, len(found), classes)
-    class_names = _class_names(labels, splits[0].table.class_names.get(task.label, ()) if task.sign_cut is None else ())
-    if _say_nothing(labels, [pool for pool, _ in pools]):
-        labels = ()
-    return _once(task, Examples(train, evaluation, classes, labels, class_names))
+    return classes
 
 
 def _class_names(labels: Labels, of_data: Sequence[str]) -> tuple[NamedClass, ...]:
@@ -152,8 +162,8 @@ def _class_names(labels: Labels, of_data: Sequence[str]) -> tuple[NamedClass, ..
     return tuple(NamedClass(label, meanings.get(label, label), of) for label, of in classes if of is not None)
 
 
-def _say_nothing(labels: Labels, pools: Sequence[Pool]) -> bool:
-    """Tell whether the same is read without a map of labels: it has 0, 1, ... for themselves, and all of them occur."""
+def _is_redundant(labels: Labels, pools: Sequence[Pool]) -> bool:
+    """Tell whether a map of labels changes nothing: it maps 0, 1, ... to themselves, and all of them occur."""
     themselves = {str(number): number for number in range(len(labels))}
     if len(labels) < 2 or dict(labels) != themselves:
         return False

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import torch
-
 from finetune.errors import FinetuneError, ModelLoadError, ModelRunError
 from finetune.libraries.damaged_files import damaged_file
 from finetune.parallel.processes import is_lost_connection
+from ntk_dist.device.faults import is_out_of_memory
 from ntk_dist.errors import NtkError
 
 
@@ -95,16 +94,7 @@ def _comes_through(error: Exception | SystemExit) -> bool:
     if isinstance(error, SystemExit):
         return _is_of_a_signal(error)
     explained = isinstance(error, FinetuneError | NtkError)
-    return explained or is_want_of_memory(error) or is_lost_connection(error) or isinstance(error, _signals())
-
-
-def is_want_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that memory was too small."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    # torch has no class for it on a CPU.
-    words = ("out of memory", "not enough memory", "allocate memory")
-    return isinstance(error, RuntimeError | OSError) and any(each in str(error) for each in words)
+    return explained or is_out_of_memory(error) or is_lost_connection(error) or isinstance(error, _signals())
 
 
 def _signals() -> tuple[type[Exception], ...]:

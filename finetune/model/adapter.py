@@ -104,7 +104,7 @@ def _branch(model: PreTrainedModel, target: Target) -> Branch | None:
 
 
 def computed_weights(module: nn.Module) -> list[str]:
-    """Return which of weight and bias a linear module has without their being parameters of its own."""
+    """Return which of a linear module's weight and bias are computed from other tensors instead of being parameters."""
     return [
         name
         for name in ("weight", "bias")

@@ -197,7 +197,7 @@ def find_layers(model: PreTrainedModel) -> nn.ModuleList:
     if len(found) != 1:
         raise UnsupportedModelError(
             f"{type(model).__name__} should have one list of layers, but has {', '.join(found) or 'none'}, so that "
-            "its frozen layers cannot be told; train it without the cache"
+            "its frozen layers cannot be found; train it without the cache"
         )
     return next(iter(found.values()))
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 
 from finetune.data.tokens import TokenizedTexts
 from finetune.errors import FinetuneError, ModelLoadError
-from finetune.libraries.faults import is_want_of_memory, loading
+from finetune.libraries.faults import loading
 from finetune.libraries.quiet import quiet
 from finetune.model.adapted import ScorerSettings
 from finetune.model.batching import Found, TrialTexts, check_batching, largest_error, one_score
@@ -19,6 +19,7 @@ from finetune.model.loading import LoadedModel, drawn_model, load_config, model_
 from finetune.model.model_state import undone
 from finetune.model.scorer import Scorer, unsharded_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
+from ntk_dist.device.faults import is_out_of_memory
 from ntk_dist.errors import NonFiniteError, NtkError
 from ntk_dist.jacobian.batches import Batch
 
@@ -81,7 +82,7 @@ def dry_run(
         if _size(own) <= _LARGE:
             _run(own)
     except Exception as error:
-        if not is_want_of_memory(error):
+        if not is_out_of_memory(error):
             raise
 
 

@@ -50,9 +50,9 @@ class LinearizedProducts:
     ) -> None:
         if scorer.is_sharded:
             raise ProcessGroupError(
-                "products with the Jacobian cannot be had of a model that is sharded over processes, which lets go of "
-                "each layer's weights before they are differentiated a second time; set finetune.linearization: rows, "
-                "with a larger memory budget"
+                "products with the Jacobian cannot be taken from a model that is sharded over processes, which "
+                "releases each layer's weights before they are differentiated a second time; set "
+                "finetune.linearization: rows, with a larger memory budget"
             )
         self._scorer = scorer
         self._groups = {group: scorer.groups[group] for group in groups}

@@ -107,7 +107,7 @@ def train_cells(
         observer: gets the displacements at every evaluation.
         at_once: most examples that go through the model at once, where memory does not allow `batch_size`; the
             numbers agree with those of whole batches to rounding.
-        watcher: is told the losses on the way.
+        watcher: is told the losses while training goes on.
     """
     training = _Training(model, targets, settings, cells, seeds)
     training.observer = observer
@@ -308,7 +308,7 @@ class _Training:
         self._observe([cell for cell in evaluated if state.cells[cell].status is not CellStatus.DIVERGED])
 
     def _follow(self, cells: Sequence[int], losses: Mapping[int, float]) -> NDArray[np.float64]:
-        """Count the cells whose objective has risen, given mean losses over all examples; return it, (S,)."""
+        """Return the objectives of S cells, (S,), given mean losses over all examples; count those that have risen."""
         found = []
         for cell in cells:
             displacement = self.state.displacements[cell]

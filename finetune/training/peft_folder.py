@@ -1,4 +1,4 @@
-"""A trained cell as a folder that peft loads: its adapter, and what of the head the checkpoint lacks."""
+"""A trained cell as a folder that peft loads: its adapter, and the parts of the head that the checkpoint lacks."""
 
 import inspect
 import warnings

@@ -26,7 +26,7 @@ def pull(displacement: Tensors, strength: float) -> Tensor:
 def pull_selectively(displacement: Tensors, strength: float) -> Tensor:
     """Do as `pull` while <grad R(theta), theta - theta_0> >= 0 over all parameters together, else nothing.
 
-    Equation 8 of arXiv 2602.08239. A step towards theta_0 changes R by -<grad R, theta - theta_0> to first order: the
+    Equation 8 of arXiv 2602.08239. A step toward theta_0 changes R by -<grad R, theta - theta_0> to first order: the
     pull is there only where it does not make R larger. That is where a step of descent on R leads back to theta_0 too;
     while descent leads away nothing holds the weights. The gradients must be those of R alone.
     """

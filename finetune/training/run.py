@@ -109,9 +109,9 @@ class CellState:
     rises: int = 0
 
     def follow(self, objective: float, rounding: float) -> None:
-        """Compare the objective with what it was before; a share of `rounding` more is none.
+        """Count a rise of the objective if it exceeds the last ones by more than the share `rounding`.
 
-        It is compared with what it was at its lowest since it last rose, so that many small rises are not overlooked.
+        It is compared with its lowest value since it last rose, so that many small rises are not overlooked.
         """
         if objective > self.objective * (1 + rounding):
             self.rises += 1
@@ -154,7 +154,7 @@ class TrainingRun:
     """A training run that has ended.
 
     Attributes:
-        trajectory: what was seen on the way.
+        trajectory: values at each evaluation.
         cells: how each cell ended, and its displacement.
     """
 

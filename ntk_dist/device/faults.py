@@ -4,6 +4,7 @@ CUDA and its libraries have no class of exception for most of this, so that it i
 loads torch: a process that has not loaded it uses no device.
 """
 
+import errno
 import gc
 import re
 import sys
@@ -40,13 +41,15 @@ _BROKEN = re.compile(
 )
 
 
-def is_out_of_memory(words: str) -> bool:
-    """Tell whether an error's words say that there was too little memory, of the host or of a device.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that there was too little memory, of the host or of a device.
 
     cuBLAS, cuSOLVER and their like fail so where they are started on a GPU that is full; torch's own allocator has
-    then freed nothing for them.
+    then freed nothing for them. A file that cannot be mapped is an `OSError`, from safetensors one without a number.
     """
-    return _OUT_OF_MEMORY.search(words) is not None
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError | OSError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def is_broken_device(words: str) -> bool:

@@ -21,8 +21,8 @@ from ntk_dist.jacobian.recording import Recorder, hooked, recorded
 from ntk_dist.jacobian.row_sums import RowSums
 
 _NOT_CUTTABLE = (
-    "the layers of this architecture do not take hidden states as their first argument and hand on nothing else that "
-    "depends on tracked parameters, so that they cannot be run again one by one; leave checkpointing out"
+    "the layers of this architecture cannot be run again one by one: hidden states are not their first argument, or "
+    "they pass on something else that depends on tracked parameters; leave checkpointing out"
 )
 _FIRST = "hidden_states"
 

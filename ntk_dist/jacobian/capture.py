@@ -97,7 +97,7 @@ def begin_rows(
     before_backward: Callable[[int], None] | None = None,
     unused: set[nn.Module] | None = None,
 ) -> BatchRows:
-    """Begin what `jacobian_rows` returns; the host has not waited for it.
+    """Return what `jacobian_rows` returns, still on the device: the host does not wait until it is computed.
 
     Args and errors: as `jacobian_rows`, but for NonFiniteError, which whoever waits raises.
     """

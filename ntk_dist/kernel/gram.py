@@ -96,7 +96,7 @@ def check_same_group(left: AnyRows, right: AnyRows) -> None:
 def not_finite(row: int) -> str:
     """Return the message about a Jacobian row that holds nan or inf."""
     return (
-        f"Jacobian row {row} of this tile holds nan or inf: check that example's text and at the "
+        f"Jacobian row {row} of this tile holds nan or inf: check that example's text and the "
         "model's weights, or capture with the model in float64"
     )
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from orchestrator.engine.schedule import Progress
 
 SECONDS_BETWEEN = 0.25
-"""Between two pictures that a notebook is sent."""
+"""Seconds between two updates of the table in a notebook."""
 
 
-class Unseen:
-    """Takes the progress of a run, and shows nothing."""
+class Silent:
+    """Receives the progress of a run, and shows nothing."""
 
     def begin(self, totals: dict[str, int], finished: dict[str, int]) -> None:
         """Take the numbers of stages."""
@@ -98,16 +98,16 @@ def in_notebook() -> bool:
 
 @contextmanager
 def shown_progress(wanted: "bool | Progress", folder: ResultsFolder) -> "Iterator[Progress]":
-    """Yield who is told about a run: what a program gives itself, or what fits the place where it runs.
+    """Yield the receiver of a run's progress: the program's own, or the one that fits the place where it runs.
 
     Args:
-        wanted: whether to show it; or who is told instead.
+        wanted: whether to show progress; or the program's own receiver.
         folder: the results folder of the run.
     """
     if not isinstance(wanted, bool):
         yield wanted
     elif not wanted:
-        yield Unseen()
+        yield Silent()
     elif in_notebook():
         table = NotebookTable()
         try:

@@ -10,7 +10,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from orchestrator.cli import beginning, clusters, devcluster, picturing, selecting, showing, sweeping, watching
+from orchestrator.cli import (
+    beginning,
+    clusters,
+    devcluster,
+    picturing,
+    planning,
+    running,
+    selecting,
+    showing,
+    watching,
+)
 from orchestrator.cli.arguments import TRACEBACK, VERBOSE, traceback_wanted
 from orchestrator.cli.stopping import ending, stop_as_by_ctrl_c
 from orchestrator.cli.terminal import Terminal, log_on_terminal, say
@@ -102,9 +112,9 @@ def _options(
 
 
 app.command("init")(beginning.init)
-app.command("schema")(sweeping.schema)
-app.command("plan")(sweeping.plan)
-app.command("run")(sweeping.run)
+app.command("schema")(planning.schema)
+app.command("plan")(planning.plan)
+app.command("run")(running.run)
 app.command("submit", rich_help_panel="On a cluster")(clusters.submit)
 app.command("resume", rich_help_panel="On a cluster")(clusters.resume)
 app.command("wait", rich_help_panel="On a cluster")(clusters.wait)

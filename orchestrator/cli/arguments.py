@@ -1,6 +1,5 @@
 """Arguments and options that several commands share."""
 
-import difflib
 import os
 import re
 import sys
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.errors import ResultsError, SpecError
+from orchestrator.sweep.missing_places import named_alike
 from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _sweep_at(path: Path) -> Path | None:
 
 
 def _was_run_in(root: Path) -> bool:
-    """Tell whether a folder has the parts of a results folder, so that a damaged `spec.yaml` is told as such."""
+    """Tell whether a folder has the parts of a results folder, so that a damaged `spec.yaml` is reported as damaged."""
     kept = root / "spec.yaml"
     parts = all(os.path.isdir(root / part) for part in ("artifacts", "journal"))  # noqa: PTH112
     return parts and os.path.isfile(kept) and not os.path.islink(kept)  # noqa: PTH113, PTH114
@@ -148,23 +148,10 @@ def _holds_sweep(root: Path) -> bool:
 
 
 def _meant(path: Path) -> Path | None:
-    """Return what is there instead of a path that is not: results or a spec of that name, or of one like it."""
+    """Return the results or the spec that a missing path probably means: one of that name, or of a similar one."""
     others = (Path("results") / path, path.with_name(f"{path.name}.yaml"), path.with_suffix(".yaml"))
     there = next((each for each in others if os.path.exists(each)), None)  # noqa: PTH110 - folders may be closed
-    return there or _named_alike(path)
-
-
-def _named_alike(path: Path) -> Path | None:
-    """Return the spec or results folder beside a path that has the nearest name; None if none is near."""
-    try:
-        names = os.listdir(path.parent)  # noqa: PTH208 - entries may be as many as there are files
-    except OSError:
-        return None
-    for name in difflib.get_close_matches(path.name, names, n=3, cutoff=0.8):
-        near = path.with_name(name)
-        if near.suffix in (".yaml", ".yml") or _holds_sweep(near):
-            return near
-    return None
+    return there or named_alike(path, lambda near: near.suffix in (".yaml", ".yml") or _holds_sweep(near))
 
 
 def results_elsewhere(spec: "Spec", base: Path) -> str | None:

@@ -107,7 +107,7 @@ def _write_example(name: str, path: Path | None, *, force: bool) -> None:
         return
     say(f"{path} is the example {name}; then: ntksweep plan {path}")
     for key, place in missing_sources(text, path):
-        say(f"{key}: {place} is not here; write there where yours is")
+        say(f"{key}: {place} does not exist; set the key to the path of yours")
 
 
 def _write_spec(path: Path, text: str) -> None:
@@ -117,10 +117,10 @@ def _write_spec(path: Path, text: str) -> None:
     schema = path.with_name(FILE_NAME)
     if os.path.lexists(schema) and not is_schema(schema):
         say(f"{path} is a spec to start from; then: ntksweep plan {path}")
-        say(f"{schema} is a file of yours and stays; `ntksweep schema` prints what editors complete specs by")
+        say(f"{schema} exists and is not of ntksweep: it is kept; `ntksweep schema` prints the schema for editors")
         return
     _write(schema, json_schema())
-    say(f"{path} is a spec to start from, and editors complete it by {schema}; then: ntksweep plan {path}")
+    say(f"{path} is a spec to start from, which editors complete with {schema}; then: ntksweep plan {path}")
 
 
 def _full(path: Path) -> str:
@@ -180,7 +180,7 @@ def _asked(question: str, answers: Sequence[str] = ()) -> str:
         try:
             answer = input("> ").strip()
         except EOFError:
-            raise SpecError("nothing was answered, and nothing is written") from None
+            raise SpecError("no answer was given, so that no file is written") from None
         if answer and (not answers or answer in answers):
             return answer
         if answer:

@@ -212,7 +212,7 @@ def _print_offer(console: Terminal, offer: Any) -> None:
 
 def _ask(offer: Any) -> None:
     if not sys.stdin.isatty():
-        raise SpecError("nobody is there to ask whether to submit this; give --yes, or --dry-run to see it only")
+        raise SpecError("there is no terminal to ask whether to submit this; give --yes, or --dry-run to see it only")
     typer.confirm(f"Submit {_allocations(offer.count)}?", default=False, abort=True)
 
 

@@ -1,11 +1,23 @@
-"""Notes about the kernel, the training and the examples of a plan, which are shown beside its costs."""
+"""Notes about a plan, which are shown beside its costs: what its user might not expect."""
+
+from collections.abc import Sequence
 
 from orchestrator.cli.classes_view import titled
+from orchestrator.plan.estimate import Cost
 from orchestrator.plan.plan import Plan
 from orchestrator.stages.finetune import FINETUNE, runs_of
 from orchestrator.stages.finetune.costs import by_rows
+from orchestrator.stages.gram import GRAM
+from orchestrator.store.stage import Stage
+from orchestrator.sweep.double_precision import product_note
+from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.gpu_kind import likely_gpu
+from orchestrator.sweep.refinements import refinements_of
 from orchestrator.sweep.training_estimates import FITTED_HEADS, missing_estimates
 from orchestrator.sweep.variant import Variant
+
+MOST_NAMED = 8
+"""Layer sets that a note names."""
 
 HEAD_OUTSIDE = "the head is trained but not in the kernel: the linearization lacks it"
 
@@ -24,7 +36,7 @@ NORM_OF_THE_KERNEL = (
 
 
 def notes_of(plan: Plan) -> list[str]:
-    """Return a sentence for each thing about a plan that its user might not expect."""
+    """Return a sentence for each unexpected property of the kernel, the training and the examples of a plan."""
     return [*kernel_notes(plan), *training_notes(plan), *_data_notes(plan)]
 
 
@@ -45,6 +57,59 @@ def rows_notes(plan: Plan) -> list[str]:
         f"Jacobian rows {'stay in memory' if each.resident else 'go to the disk'}: {each.why}"
         for each in places.values()
     ]
+
+
+def joined_notes(plan: Plan, missing: Sequence[Stage]) -> list[str]:
+    """Return for each variant what is made once more for layer sets that joined, and why; none where nothing is.
+
+    Args:
+        plan: the plan.
+        missing: its stages that are to be computed.
+    """
+    return [note for variant in plan.variants if (note := _joined_note(plan, variant, missing))]
+
+
+def _joined_note(plan: Plan, variant: Variant, missing: Sequence[Stage]) -> str:
+    found = variant.refinements
+    tiles = [
+        stage.parameters.blocks
+        for stage in missing
+        if stage.of is GRAM and plan.of(stage) is variant and stage.parameters.blocks in found[1:]
+    ]
+    if not tiles:
+        return ""
+    groups = {group for blocks in tiles for block in blocks for group in block}
+    lacking = {found.index(blocks) for blocks in tiles}
+    sets = [each.name for each in variant.layer_sets if not lacking.isdisjoint(refinements_of(each.groups, found))]
+    named = ", ".join(sets[:MOST_NAMED]) + (f" and {len(sets) - MOST_NAMED} more" if len(sets) > MOST_NAMED else "")
+    of = f"{variant.choice}: " if str(variant.choice) else ""
+    return (
+        f"{of}{len(tiles)} tiles of {len(groups)} of {len(variant.sizes.dual_groups)} groups are made for layer sets "
+        f"that cut stored blocks: {named}; rows of these groups are "
+        f"{'captured again' if variant.rows_place.resident else 'read from the disk again'}, and everything else stays"
+    )
+
+
+def product_notes(plan: Plan, found: Sequence[Cost], folder: ResultsFolder) -> list[str]:
+    """Return what products in float64 cost where blocks are made by a GPU that is slow at them; no note elsewhere.
+
+    The GPU is the one of this machine, or that of the results folder where there is none here.
+
+    Args:
+        plan: the plan.
+        found: the costs of its kinds of stages.
+        folder: its results folder.
+    """
+    compute = plan.sweep.spec.compute
+    flops = sum(cost.flops for cost in found if cost.kind == "gram")
+    if compute.device == "cpu" or compute.gram_dtype != "float64" or not flops:
+        return []
+    import torch
+
+    device = torch.device("cuda") if torch.cuda.is_available() else None
+    gpu = likely_gpu(folder)
+    note = None if gpu is None else product_note(gpu, flops, device)
+    return [] if note is None else [note]
 
 
 def _empty_estimates(plan: Plan) -> list[str]:
@@ -115,5 +180,5 @@ def _notes_of_variant(variant: Variant) -> list[str]:
         )
     if empty := [titled(survey, of) for of, size in enumerate(survey.class_sizes) if not size]:
         listed = ", ".join(empty[:8]) + (", ..." if len(empty) > 8 else "")
-        notes.append(f"no training example is of class {listed}: nothing is learned of it")
+        notes.append(f"no training example is of class {listed}: nothing is learned about it")
     return notes

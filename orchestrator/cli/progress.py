@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from orchestrator.cli.going_on import clock, joined, remaining, trainings
+from orchestrator.cli.in_progress import clock, joined, remaining, trainings
 from orchestrator.cli.terminal import Terminal, line
 from orchestrator.errors import SweepError
 from orchestrator.results.status import Status

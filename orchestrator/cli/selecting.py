@@ -135,7 +135,7 @@ def _what_it_rests_on(ranking: "Ranking") -> Iterator[str]:
     if criterion.column == "gcv" and ranking.n_repeats:
         yield (
             f"{ranking.n_repeats} training examples of a seed repeat an earlier text: their kernel is singular, and "
-            "gcv then falls towards 0 with lambda, whatever the error is; take `--by leave_one_out`, or "
+            "gcv then falls toward 0 with lambda, whatever the error is; take `--by leave_one_out`, or "
             "task.distinct_texts: true."
         )
     if ranking.unfinished:

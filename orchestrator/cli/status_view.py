@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.allocations_view import allocations_view
-from orchestrator.cli.going_on import clock, joined, remaining, trainings
+from orchestrator.cli.in_progress import clock, joined, remaining, trainings
 from orchestrator.cli.render import human_seconds, number, rows_table
 from orchestrator.cli.terminal import line
 from orchestrator.results.status import Computing, Count, Status
@@ -123,7 +123,7 @@ def _time_left(found: Status) -> Iterator[Text]:
     if found.worker_seconds is None:
         yield line(f"time left: unknown until a stage is finished of: {', '.join(found.unmeasured)}")
     elif found.seconds_left is None:
-        yield line(f"nobody computes now; {human_seconds(found.worker_seconds)} are left for one worker")
+        yield line(f"no worker is running; about {human_seconds(found.worker_seconds)} of work are left for one worker")
     else:
         elapsed = "" if found.elapsed is None else f"{clock(found.elapsed)} elapsed since the last run began"
         yield line(joined((elapsed, remaining(found.worker_seconds, found.workers))))
@@ -133,8 +133,8 @@ def _foreign(paths: Sequence[str]) -> Iterator[Text]:
     if paths:
         more = f" and {len(paths) - FEW} more" if len(paths) > FEW else ""
         yield line(
-            f"passed over: {', '.join(paths[:FEW])}{more}; not written by ntksweep, or not readable for you: move them "
-            "out of the results folder, or have them made readable",
+            f"ignored: {', '.join(paths[:FEW])}{more}; ntksweep did not write them, or you may not read them: move "
+            "them out of the results folder, or have them made readable",
             style="yellow",
         )
 

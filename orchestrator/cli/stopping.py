@@ -10,7 +10,7 @@ from orchestrator.errors import ExitCode
 STATUSES = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGHUP: ExitCode.HUNG_UP}
 
 
-STOPPING = "stopping: what is finished is kept and written into the tables; once more leaves at once"
+STOPPING = "stopping: finished stages are kept and written into the tables; a second signal ends the command at once"
 
 
 _told_by: list[signal.Signals] = []

@@ -1,4 +1,4 @@
-"""The best lambda of each layer set, with whose numbers they are: what `run` and `show` say of a sweep."""
+"""The best lambda of each layer set, and which model's numbers say so: what `run` and `show` print about a sweep."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

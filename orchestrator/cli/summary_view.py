@@ -1,4 +1,4 @@
-"""The summary of a sweep on the terminal: whose numbers, the table, and what to know before believing them."""
+"""The summary of a sweep on the terminal: which model's numbers, the table, and what limits their meaning."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

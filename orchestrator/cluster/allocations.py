@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from orchestrator.cluster.logs import last_words
+from orchestrator.cluster.logs import end_reason
 from orchestrator.cluster.records import Submission, read_submissions
 from orchestrator.sweep.folder import ResultsFolder
 from slurm.errors import SlurmError
@@ -85,7 +85,7 @@ def _words(folder: ResultsFolder, submission: Submission, state: JobState) -> st
     # The log of a canceled job adds nothing to its state.
     if state.alive is not False or state.succeeded or state.state is State.CANCELLED:
         return ""
-    return last_words(folder, submission.submission_id, state.job)
+    return end_reason(folder, submission.submission_id, state.job)
 
 
 def alive(allocations: Sequence[Allocation]) -> list[Allocation]:

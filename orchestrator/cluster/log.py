@@ -36,7 +36,7 @@ class LogLines:
         if report.stopped:
             self._say(f"stopped; {report.open} stages are open")
         elif report.left:
-            self._say(f"nothing is left to do here; others are at the {report.open} stages that are open")
+            self._say(f"nothing is left to do here; other runs compute the {report.open} open stages")
         else:
             self._say(f"done; {n_cells} cells in the tables, {len(report.failures)} stages failed")
         for failure in report.failures:

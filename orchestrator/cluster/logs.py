@@ -54,7 +54,7 @@ def logs_of(folder: ResultsFolder, job: str | None, lines: int) -> list[Log]:
     return [Log(str(path), "\n".join(_lines(path)[-lines:])) for path, _ in found]
 
 
-def last_words(folder: ResultsFolder, submission_id: str, job: str) -> str:
+def end_reason(folder: ResultsFolder, submission_id: str, job: str) -> str:
     """Return the reason of a bad end from the log of a job: the fault that it found, else its last line."""
     paths = list(_paths(folder, submission_id, job))
     if not paths:

@@ -140,7 +140,7 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
         name=submission.name,
         results=folder.root,
         logs=folder.logs / "slurm" / submission.submission_id,
-        driver=pilot_command(folder, trusts_code=plan.sweep.trusts_code),
+        driver=driver_command(folder, trusts_code=plan.sweep.trusts_code),
         cleanup=("-m", "orchestrator.cluster.release", str(folder.root)),
         check=check_command(),
     )
@@ -153,14 +153,14 @@ def prepare(plan: Plan, folder: ResultsFolder, profile: Profile, count: int) -> 
     return offer
 
 
-def pilot_command(folder: ResultsFolder, *, trusts_code: bool) -> tuple[str, ...]:
+def driver_command(folder: ResultsFolder, *, trusts_code: bool) -> tuple[str, ...]:
     """Return the arguments of Python with which an allocation works on a sweep.
 
     Args:
         folder: the results folder.
         trusts_code: whether code that comes with the model may run there.
     """
-    return ("-m", "orchestrator.cluster.pilot", str(folder.root), *(["--trust-remote-code"] if trusts_code else []))
+    return ("-m", "orchestrator.cluster.driver", str(folder.root), *(["--trust-remote-code"] if trusts_code else []))
 
 
 def send(offer: Offer, folder: ResultsFolder, *, add: bool, on_submitted: Callable[[str, int], None]) -> Submission:

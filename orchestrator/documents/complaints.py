@@ -55,7 +55,7 @@ def in_plain_words(error: yaml.MarkedYAMLError) -> YamlFault:
 def _words(problem: str, context: str) -> str:
     if found := re.search(r"found character '(.+)' that cannot start any token", problem):
         if found[1] == "\\t":
-            return "a tab stands here; YAML indents and parts with spaces"
+            return "a tab is here; YAML indents and separates with spaces"
         return f"`{found[1]}` cannot begin a text; put it in quotes"
     for part, words in (*(each for each in _CONTEXTS if each[0] in context), *_PROBLEMS):
         if part in problem or part in context:

@@ -85,7 +85,7 @@ class _Composer:
     def _node(self, depth: int) -> Node:
         event = self._next()
         if depth > DEEPEST:
-            raise YamlFault(_line(event), f"lists and mappings lie within each other more than {DEEPEST} deep")
+            raise YamlFault(_line(event), f"lists and mappings are nested more than {DEEPEST} levels deep")
         if isinstance(event, yaml.AliasEvent):
             return self._aliased(event)
         if event.anchor is not None:

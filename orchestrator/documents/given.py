@@ -27,7 +27,7 @@ def node_of(value: Any, place: str = "", depth: int = 0) -> Node:
         YamlFault: it is, or holds, something that no YAML file could hold.
     """
     if depth > DEEPEST:
-        raise _fault(place, f"lists and mappings lie within each other more than {DEEPEST} deep")
+        raise _fault(place, f"lists and mappings are nested more than {DEEPEST} levels deep")
     if isinstance(value, Mapping):
         return _mapping(value, place, depth)
     if not isinstance(value, str) and hasattr(value, "tolist"):  # an array, or a number of numpy or torch

@@ -215,7 +215,7 @@ def compute_missing(
     Args:
         plan: the plan.
         folder: the results folder.
-        progress: who is told how it goes.
+        progress: is told about the progress of the run.
         journal: where damaged artifacts are noted.
         compute: computes stages until they are finished, given up, or it is told to stop.
         also: identities of stages that are to be computed whether or not anything needs them.

@@ -76,14 +76,14 @@ class Schedule:
         plan: the plan.
         store: its artifacts.
         executor: where stages run; workers of it may come and go meanwhile.
-        progress: who is told how it goes.
+        progress: is told about the progress of the run.
         missing: the stages to compute, inputs before what needs them.
         leave_after: seconds after which to leave the stages that other runs are computing to them, where there has been
             nothing else to do or to wait for. More than `STALE_AFTER`, so that what the dead held is taken over before.
             None waits for as long as it takes.
         out_of_memory: how often stages have run out of memory before, elsewhere.
-        tables: writes tables on the way; None leaves them to the end.
-        workers: workers that there will be, by which the order of stages goes.
+        tables: writes tables while the run goes on; None leaves them to the end.
+        workers: number of workers that there will be, on which the order of stages depends.
     """
 
     def __init__(

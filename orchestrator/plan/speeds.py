@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from ntk_dist.timing import fastest, processor_clock
 from orchestrator.spec import Spec
 from orchestrator.store.stage import StageCost
-from orchestrator.sweep.cards import likely_card
 from orchestrator.sweep.double_precision import product_speed
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.gpu_kind import likely_gpu
 
 STAGE_SECONDS = 0.01
 """Time that a stage takes beside its work: to be claimed, to open its inputs, and to be published."""
@@ -73,9 +73,9 @@ def speeds_of(spec: Spec, folder: ResultsFolder) -> Speeds | None:
     here = processor_speeds(spec)
     if spec.compute.device == "cpu":
         return here
-    card = likely_card(folder)
-    found = None if card is None else product_speed(card)
-    if found is None or card is None:
+    gpu = likely_gpu(folder)
+    found = None if gpu is None else product_speed(gpu)
+    if found is None or gpu is None:
         return None
     of_model = {"float64": found.double, "float32": found.single}.get(spec.model.dtype, found.half)
     return Speeds(
@@ -85,7 +85,7 @@ def speeds_of(spec: Spec, folder: ResultsFolder) -> Speeds | None:
         memory=here.memory,
         disk=DISK,
         transfer=TRANSFER,
-        source=f"published speeds of {card.name}",
+        source=f"published speeds of {gpu.name}",
     )
 
 

@@ -1,11 +1,12 @@
 """The least number of seeds and layer sets from which on an interval or a standard error means something."""
 
 LEAST_SEEDS = 5
-"""Below it a standard error hardly knows what it estimates: a 95 % interval reaches 13 of them to each side with two
-seeds, and 2.8 with five (Student's t)."""
+"""With fewer seeds a standard error is itself too uncertain: a 95 % interval reaches 13 standard errors to each side
+with two seeds, and 2.8 with five (Student's t)."""
 
 LEAST_SETS = 5
-"""Below it no order of the layer sets is rare enough: of four, two in 24 orders agree or disagree wholly."""
+"""With fewer layer sets no rank correlation is significant: of the 24 orders of four, two agree or disagree wholly by
+chance."""
 
 
 def too_few(*, seeds: int, layer_sets: int | None = None) -> str:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,8 +10,10 @@ from typing import Any
 from orchestrator.plan.index import PlanIndex
 from orchestrator.results.damage import damage_found, damage_noted
 from orchestrator.results.tables.manifest import cells_in, foreign_in_tables, read_manifest
-from orchestrator.results.time_left import Going, time_left
+from orchestrator.results.time_left import RunningStage, time_left
 from orchestrator.stages.registry import KINDS
+from orchestrator.store.artifacts import ArtifactStore
+from orchestrator.store.claims import ClaimBook
 from orchestrator.store.history import History
 from orchestrator.store.training_progress import TrainingProgress, progress_of, to_json
 from orchestrator.sweep.folder import ResultsFolder
@@ -75,11 +77,11 @@ class Computing:
     training: TrainingProgress | None = None
 
     @property
-    def going(self) -> Going:
+    def running(self) -> RunningStage:
         """Time and share of the stage so far."""
         seconds = max(0.0, time.time() - self.since) if self.since is not None else 0.0
         done = self.training.step / max(1, self.training.steps) if self.training else None
-        return Going(self.kind, seconds, done)
+        return RunningStage(self.kind, seconds, done)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""
@@ -184,13 +186,10 @@ def status_of(
     layer_sets, lambdas, variants = _cells(plan, states)
     cells, cells_finished = plan.n_cells, sum(count.finished for count in layer_sets)
     running = {stage_id: holder for stage_id, holder in held.items() if states.get(stage_id) is State.RUNNING}
-    todo = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
-    # Once every stage that fills a table is finished, lost inputs are no longer needed.
-    unfilled = cells_finished < cells or any(todo.get(kind.name) for kind in KINDS.values() if kind.tables)
-    left = {kind: count for kind, count in todo.items() if count and unfilled}
+    left = _left(plan, kinds, cells_left=cells - cells_finished)
     manifest = _current_manifest(plan, folder)
     computing = tuple(_computing(plan.kinds[held_id], held_id, holder, folder) for held_id, holder in running.items())
-    time_to_go = time_left(left, history.times(), history.estimates(), (one.going for one in computing))
+    time_to_go = time_left(left, history.times(), history.estimates(), (one.running for one in computing))
     return Status(
         kinds=kinds,
         layer_sets=layer_sets,
@@ -204,19 +203,10 @@ def status_of(
         worker_seconds=time_to_go.seconds,
         unmeasured=time_to_go.unknown,
         began=history.began(),
-        failures=tuple(
-            {**event, **plan.cells_of(stage_id)}
-            for stage_id, event in failed.items()
-            if states.get(stage_id) is State.FAILED
-        ),
+        failures=_failures(plan, states, failed),
         damaged=tuple(damage_found(plan, folder, finished)) if verify else (),
         damaged_before=() if verify else tuple(damage_noted(plan, folder)),
-        foreign=(
-            *(f"artifacts/{name}" for name in store.foreign(("survey", *KINDS))),
-            *(f"claims/{name}" for name in claims.foreign()),
-            *(f"journal/{name}" for name in history.foreign()),
-            *(f"tables/{name}" for name in foreign_in_tables(folder)),
-        ),
+        foreign=_foreign(folder, store, claims, history),
         tables_complete=bool(manifest and manifest["complete"]),
     )
 
@@ -244,7 +234,8 @@ def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, .
     """Return the counts of cells by layer set, by lambda and by variant."""
     of_set: list[Counter[State]] = [Counter() for _ in plan.layer_sets]
     of_variant: list[Counter[State]] = [Counter() for _ in plan.variants]
-    # A solve stage fills every lambda of its layer sets, a comparison some of one: those are told apart where they are.
+    # A solve stage fills every lambda of its layer sets, a comparison only some lambdas of one layer set: these are
+    # counted lambda by lambda.
     of_all: Counter[State] = Counter()
     of_lambda: list[Counter[State]] = [Counter() for _ in plan.lambdas]
     for solve in plan.solves:
@@ -264,6 +255,35 @@ def _cells(plan: PlanIndex, states: Mapping[str, State]) -> tuple[tuple[Count, .
         tuple(Count.of(name, of) for name, of in zip(plan.layer_sets, of_set, strict=True)),
         tuple(Count.of(strength, of_all + of) for strength, of in zip(plan.lambdas, of_lambda, strict=True)),
         tuple(Count.of(name, of) for name, of in zip(plan.variants, of_variant, strict=True)),
+    )
+
+
+def _left(plan: PlanIndex, kinds: Sequence[Count], *, cells_left: int) -> dict[str, int]:
+    """Return the number of stages of each kind that are still to be computed, those that are running included."""
+    unfinished = {kind: count.running + count.missing for kind, count in zip(plan.stages, kinds, strict=True)}
+    if not cells_left and not any(unfinished.get(kind.name) for kind in KINDS.values() if kind.tables):
+        return {}  # every table can be filled: inputs that were lost are no longer needed
+    return {kind: count for kind, count in unfinished.items() if count}
+
+
+def _failures(
+    plan: PlanIndex, states: Mapping[str, State], failed: Mapping[str, Mapping[str, Any]]
+) -> tuple[Mapping[str, Any], ...]:
+    """Return the last failure of every failed stage, with the cells that the stage would fill."""
+    return tuple(
+        {**event, **plan.cells_of(stage_id)}
+        for stage_id, event in failed.items()
+        if states.get(stage_id) is State.FAILED
+    )
+
+
+def _foreign(folder: ResultsFolder, store: ArtifactStore, claims: ClaimBook, history: History) -> tuple[str, ...]:
+    """Return the paths in the folder that ntksweep did not write, or may not read."""
+    return (
+        *(f"artifacts/{name}" for name in store.foreign(("survey", *KINDS))),
+        *(f"claims/{name}" for name in claims.foreign()),
+        *(f"journal/{name}" for name in history.foreign()),
+        *(f"tables/{name}" for name in foreign_in_tables(folder)),
     )
 
 

@@ -14,7 +14,7 @@ SHARE_DONE = 0.02
 
 
 @dataclass(frozen=True)
-class Going:
+class RunningStage:
     """A stage that is being computed.
 
     Attributes:
@@ -45,7 +45,7 @@ def time_left(
     unfinished: Mapping[str, int],
     means: Mapping[str, tuple[float, int]],
     estimates: Mapping[str, float],
-    going: Iterable[Going] = (),
+    running: Iterable[RunningStage] = (),
 ) -> Left:
     """Return the time that is left.
 
@@ -57,9 +57,9 @@ def time_left(
         unfinished: stages of each kind that are not finished and still needed, those that run included.
         means: mean seconds of a finished stage of each kind, and the number of those.
         estimates: seconds of a stage of each kind as the plan estimates it.
-        going: the stages that run.
+        running: the stages that run.
     """
-    running = list(going)
+    running = list(running)
     correction = _correction(unfinished, means, estimates)
     each: dict[str, float] = {}
     unknown = []
@@ -84,7 +84,7 @@ def time_left(
     return Left(max(0.0, seconds), ())
 
 
-def _at_present_speed(kind: str, running: Iterable[Going]) -> float | None:
+def _at_present_speed(kind: str, running: Iterable[RunningStage]) -> float | None:
     """Return the seconds of a stage of a kind by how far those are that run; None if none is far enough."""
     found = [
         stage.seconds / stage.done

@@ -119,7 +119,7 @@ class ComputeSection(Section):
         description="together lets examples of similar length share a batch, which a trial before anything is captured "
         "allows only where that changes no numbers; alone takes every example through the model by itself and leaves "
         "the model as it was loaded, in more time: for architectures in which padding, other texts or those that came "
-        "before change an example's numbers (FNet, ConvBERT, BigBird, ...). batch_tokens then means nothing.",
+        "before change an example's numbers (FNet, ConvBERT, BigBird, ...). batch_tokens then has no effect.",
         examples=["together"],
     )
     shard_examples: Count | None = Field(

@@ -151,8 +151,9 @@ class FinetuneSection(Section):
     )
     train_head: bool | None = Field(
         None,
-        description="Whether training changes the head; null does as head.in_kernel says. true with a head outside the "
-        "kernel trains it beside every layer set; the linearization has the kernel's parameters and lacks the head's.",
+        description="Whether training changes the head; null takes the value of head.in_kernel. true with a head "
+        "outside the kernel trains it beside every layer set; the linearization has the kernel's parameters and lacks "
+        "the head's.",
         examples=[True],
     )
     combinations: Annotated[CombinationsSection | None, Adds()] = Field(

@@ -129,20 +129,20 @@ class GridSection(Section):
     tasks: dict[TaskName, TaskSection] | None = Field(
         None,
         description="Several tasks, by name. Each gives the keys of the section `task` that are its own, the others "
-        "are those of `task`; null has the one task that `task` describes.",
+        "are those of `task`; null takes the one task that `task` describes.",
         examples=[{"movies": {"data": "data/movies.parquet", "kind": "classification", "n_eval": 300}}],
         min_length=1,
     )
     ranks: Annotated[tuple[Rank, ...], First, ONE_OR_MORE] | None = Field(
         None,
-        description="Several ranks of LoRA; null has the one of `adapter.rank`. alpha stays, so that updates are "
+        description="Several ranks of LoRA; null takes `adapter.rank`. alpha stays, so that updates are "
         "scaled by alpha / rank.",
         examples=[[1, 2, 4, 8, 16]],
         min_length=1,
     )
     learning_rates: Annotated[tuple[Real, ...], First, ONE_OR_MORE] | None = Field(
         None,
-        description="Several learning rates; null has the one of `finetune.learning_rate`.",
+        description="Several learning rates; null takes `finetune.learning_rate`.",
         examples=[[3e-4, 1e-3, 3e-3]],
         min_length=1,
     )

@@ -28,7 +28,7 @@ def _by_name(labels: Any) -> Any:
     for label, of in labels.items():
         name = name_of(label)
         if name in named:
-            raise ValueError(f"labels name `{name}` twice, for a file may write it so or so; remove one")
+            raise ValueError(f"labels name `{name}` twice, in two spellings of one label; remove one")
         named[name] = of
     return named
 

@@ -33,8 +33,8 @@ class Logspace(Section):
             )
         if self.start == self.stop and self.count > 1:
             raise ValueError(
-                f"start and stop are both {high}, so that {self.count} values would be one: write `values: [{high}]`, "
-                "or a larger stop"
+                f"start and stop are both {high}, so all {self.count} values would be the same: write "
+                f"`values: [{high}]`, or a larger stop"
             )
         return self
 
@@ -50,7 +50,7 @@ TimeScale = Literal["absolute", "sigma_max"]
 
 
 class FlowTimesSection(Section):
-    """The times t > 0 at which training with gradient flow and gradient descent is looked at."""
+    """The times t > 0 at which training with gradient flow and gradient descent is evaluated."""
 
     values: Annotated[tuple[Real, ...], First, ONE_OR_MORE] | None = Field(
         None, description="The times themselves.", examples=[[1.0, 10.0, 100.0]], max_length=MOST_TIMES, min_length=1

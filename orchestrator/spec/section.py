@@ -10,7 +10,7 @@ class Section(BaseModel):
 
 
 class Adds:
-    """Marks a key that adds numbers to a sweep and changes no others: finished sweeps take it, or do without it."""
+    """Marks a key that adds numbers to a sweep and changes no others: a finished sweep can gain or lose it."""
 
 
 def adding_keys(section: Section) -> list[str]:

@@ -300,7 +300,7 @@ class KernelSection(Section):
     flow_times: Annotated[FlowTimesSection | None, STRENGTHS, Adds()] = Field(
         None,
         description="Times at which training of the linearized model, by gradient flow and by gradient descent, is "
-        "looked at without taking its steps: losses, metrics and |d| at each, without lambda and with every lambda of "
+        "evaluated without taking its steps: losses, metrics and |d| at each, without lambda and with every lambda of "
         "the grid, into the table `flow`. A list gives the `values`, on the absolute scale. Needs `eigenvectors: "
         "true`; further lambdas then decompose anew.",
         examples=[{"logspace": {"start": 1.0, "stop": 1e5, "count": 16}, "scale": "sigma_max"}],

@@ -97,7 +97,7 @@ def explained(path: Path) -> Iterator[None]:
 def gone(path: Path) -> StorageError:
     """Return the error that a file or its folder was removed while the file was written at `path`."""
     return StorageError(
-        f"{path} cannot be written: it or its folder is no longer there. If nobody wanted to remove it, run the same "
+        f"{path} cannot be written: it or its folder was removed meanwhile. If that was not intended, run the same "
         "command again"
     )
 
@@ -157,8 +157,8 @@ def make_folder(path: Path) -> None:
 def nothing_above(path: Path) -> StorageError:
     """Return the error that `path` is not in a folder that can be written to."""
     return StorageError(
-        f"{path} cannot be written: the folder that it should lie in is not there, or takes nothing new; name another "
-        "place, or make that folder"
+        f"{path} cannot be written: its folder does not exist, or cannot be written to; name another place, or make "
+        "that folder"
     )
 
 

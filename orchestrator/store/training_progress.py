@@ -1,6 +1,6 @@
 """How far the trainings are that run now: a small file each, which its worker replaces about once a second.
 
-No artifact and no checkpoint: it tells people how it goes, and may be lost at any moment.
+It is neither artifact nor checkpoint: only `status` and progress bars read it, and losing it costs nothing.
 """
 
 import json

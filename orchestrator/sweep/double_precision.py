@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from orchestrator.sweep.cards import Card
+from orchestrator.sweep.gpu_kind import Gpu
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class ProductSpeed:
         single: floating-point operations a second in float32, about.
         double: the same in float64.
         half: the same in half precision; where they were measured, no more than in float32, which nothing needs there.
-        measured: whether they were measured, for want of published numbers.
+        measured: whether they were measured, because none were published.
     """
 
     single: float
@@ -52,35 +52,35 @@ class ProductSpeed:
         return self.double < _FAST_ENOUGH * self.single
 
 
-def product_speed(card: Card, device: "torch.device | None" = None) -> ProductSpeed | None:
+def product_speed(gpu: Gpu, device: "torch.device | None" = None) -> ProductSpeed | None:
     """Return the speed of products on a GPU; None where nothing was published and there is none to measure.
 
     Args:
-        card: the GPU.
+        gpu: the GPU.
         device: where it is, if it is here.
     """
-    if card.capability in _RESULTS_A_CLOCK:
+    if gpu.capability in _RESULTS_A_CLOCK:
         single, double, half = (
-            2.0 * results * card.multiprocessors * _CLOCK for results in _RESULTS_A_CLOCK[card.capability]
+            2.0 * results * gpu.multiprocessors * _CLOCK for results in _RESULTS_A_CLOCK[gpu.capability]
         )
         return ProductSpeed(single, double, half)
     return None if device is None else _measured(device)
 
 
-def product_note(card: Card, flops: float, device: "torch.device | None" = None) -> str | None:
+def product_note(gpu: Gpu, flops: float, device: "torch.device | None" = None) -> str | None:
     """Return what products of float64 cost on a GPU whose float64 units are slow, and the way out; None elsewhere.
 
     Args:
-        card: the GPU.
+        gpu: the GPU.
         flops: floating-point operations of the products to be taken.
         device: where it is, if it is here.
     """
-    speed = product_speed(card, device)
+    speed = product_speed(gpu, device)
     if speed is None or not speed.is_slow or not flops:
         return None
     source = "measured" if speed.measured else "published"
     return (
-        f"{card.name} takes products in float64 at 1/{speed.single / speed.double:.0f} of its speed in float32 "
+        f"{gpu.name} takes products in float64 at 1/{speed.single / speed.double:.0f} of its speed in float32 "
         f"({source}): kernel blocks take about {_duration(flops / speed.double)} of GPU time, and would take "
         f"{_duration(flops / speed.single)} with compute.gram_dtype: float32, which takes products in float32 and adds "
         "them in float64; noise_floor is then that of float32"

@@ -24,11 +24,10 @@ from orchestrator.store.sealed import unsealed
 from orchestrator.sweep.blocks_asked import BlocksAsked, with_asked
 from orchestrator.sweep.comparing import comparable, same_but_for_written_labels
 from orchestrator.sweep.differences import differences, overrides_apart
-from orchestrator.sweep.drawn_sets import with_drawn
+from orchestrator.sweep.missing_places import holds_spec, named_alike, sweeps_below
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import Source, Sources, find_again
 from orchestrator.sweep.stacked_before import StackedBefore
-from orchestrator.sweep.sweeps_below import sweeps_below
 from orchestrator.sweep.versions import versions
 
 LARGEST_STORED = 256 * 2**20
@@ -63,6 +62,17 @@ class Sweep:
     drawn_before: tuple[int, ...] = ()
     blocks_asked: tuple[BlocksAsked, ...] = ()
     stacked_before: StackedBefore = field(default_factory=StackedBefore)
+
+    @property
+    def drawn_sets(self) -> tuple[int, ...]:
+        """Training sets that are drawn, ascending: the smaller ones of earlier runs, and the largest of the grid."""
+        largest = max(self.spec.grid.n_train)
+        return (*(size for size in self.drawn_before if size < largest), largest)
+
+    @property
+    def all_drawn(self) -> tuple[int, ...]:
+        """Training sets that the results folder was run with, those of this sweep included."""
+        return max(self.drawn_before, self.drawn_sets, key=lambda sets: sets[-1:])
 
     def numbers(self, *, training: bool = False) -> dict[str, Any]:
         """Return all values outside the grid that fix the numbers, by dotted name.
@@ -226,7 +236,9 @@ class ResultsFolder:
                 "finished is found by its content"
             )
         if sweep is None:
-            raise ResultsError(f"there are no results at {self.root}; `ntksweep run SPEC` makes them")
+            near = named_alike(self.root, holds_spec)
+            cure = f"did you mean {near}?" if near else "`ntksweep run SPEC` makes them"
+            raise ResultsError(f"there are no results at {self.root}; {cure}")
         return sweep
 
     def settle(self, given: Sweep, on_change: OnChange, note: Callable[[str], None] = lambda _: None) -> Sweep:
@@ -235,7 +247,7 @@ class ResultsFolder:
         Args:
             given: the sweep that is asked for.
             on_change: what to do if it has other numbers.
-            note: is told what is kept of the folder in the place of what is given.
+            note: is told which of the folder's values are kept instead of the given ones.
 
         Raises:
             ChangedError: the two ask for different numbers, and the user did not choose which to keep.
@@ -333,7 +345,7 @@ def stored_text(sweep: Sweep) -> str:
         "versions": versions(),
         "sources": sweep.sources.to_json(),
         **({"overrides": list(sweep.spec.overrides)} if sweep.spec.overrides else {}),
-        "drawn_sets": with_drawn(sweep.drawn_before, max(sweep.spec.grid.n_train)),
+        "drawn_sets": list(sweep.all_drawn),
         "blocks_asked": [each.model_dump(mode="json") for each in with_asked(sweep.blocks_asked, sweep.spec)],
         **({"stacked_before": stacked.model_dump(mode="json")} if (stacked := sweep.stacked_before).begun else {}),
         "spec": sweep.spec.model_dump(mode="json"),

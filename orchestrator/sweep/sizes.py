@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from orchestrator.sweep.drawn_sets import drawn_sets
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import LayerSet
 from orchestrator.sweep.survey import Survey
@@ -82,7 +81,7 @@ class Sizes:
             kernel_rows_per_example=kernel_rows,
             features_per_parameter=features,
             shard_examples=shard,
-            drawn_sets=drawn_sets(max(spec.grid.n_train), sweep.drawn_before),
+            drawn_sets=sweep.drawn_sets,
             n_eval=spec.task.n_eval,
             n_trained=trained_examples(spec, survey),
             largest_dual=max((n for _, n in dual), default=0),

@@ -19,7 +19,7 @@ from orchestrator.spec import Spec
 from orchestrator.spec.sections import TaskSection
 from orchestrator.store.user_cache import recall, remember
 from orchestrator.sweep.adapter_folders import ADAPTER, check_no_adapter
-from orchestrator.sweep.alike import hint_at_alike
+from orchestrator.sweep.missing_places import hint_at_alike
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ def find_again(name: str, before: Source) -> Source:
         return before
     path = Path(before.location)
     if not path.exists():
-        raise SourceError(f"the {name} of the stored sweep is no longer at {path}; bring it back there")
+        raise SourceError(f"the {name} of the stored sweep is no longer at {path}; put it back there")
     return _fingerprint(path, _model_files(path) if name == "model" else _data_files(path), before)
 
 
@@ -223,7 +223,7 @@ def _local(location: str, folder: Path) -> Path | None:
         if path.exists():
             return path
     if path.is_symlink():
-        raise SourceError(f"{path} is a link to {path.readlink()}, where nothing is; correct the link, or name a file")
+        raise SourceError(f"{path} is a broken link to {path.readlink()}; correct the link, or name a file")
     if "://" in location:
         raise SourceError(
             f"`{location}` is an address, not a path here; what is on the hub is named by its id, such as owner/name"
@@ -350,7 +350,7 @@ def _why_no_commit(error: Exception, kind: str, revision: str | None) -> str:
         (errors.HFValidationError, "and it is no id of the hub, such as owner/name; give a folder, or an id"),
         (
             errors.GatedRepoError,
-            f"and the hub gives this {kind} to those who accepted its terms; do, and log in here",
+            f"and the hub gives this {kind} only to users who have accepted its terms; accept them, and log in here",
         ),
         (errors.RevisionNotFoundError, f"and what the hub has under that id has no revision `{revision}`; correct it"),
         (

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.settings import Labels
 from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
@@ -20,6 +20,11 @@ from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import GroupFacts
 from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings, task_settings
 from orchestrator.sweep.versions import versions
+
+if TYPE_CHECKING:
+    from finetune.data.task import Examples
+    from finetune.data.tokens import TokenizedTexts
+    from finetune.model.inspection import ModelFacts
 
 logger = logging.getLogger(__name__)
 
@@ -197,45 +202,11 @@ def _shares_batches(spec: Spec) -> bool:
 def _look(sweep: Sweep, choice: Choice) -> Survey:
     load_model_libraries()
     from finetune.data.repeats import count_repeats, count_shared
-    from finetune.data.task import read_examples
-    from finetune.data.tokens import tokenize
     from finetune.errors import FinetuneError
-    from finetune.model.class_order import check_class_order
-    from finetune.model.dry_run import dry_run
-    from finetune.model.inspection import inspect_model
-    from finetune.model.label_words import check_label_words
     from ntk_dist.errors import NtkError
-    from orchestrator.sweep.resources import limited_threads
 
-    model = model_settings(sweep)
-    task = sweep.spec.task
     try:
-        examples = read_examples(
-            task_settings(task, sweep.sources.data.location, sweep.sources.data.revision), n_outputs=task.classes
-        )
-        head = head_settings(sweep.spec.head)
-        adapter = adapter_settings(sweep.spec.adapter)
-        with no_garbage():  # a model without weights, but of many objects
-            facts = inspect_model(model, adapter, head, n_outputs=examples.n_outputs)
-        check_class_order(model, head, examples.class_names, n_outputs=examples.n_outputs)
-        check_label_words(model, head, task.template, n_outputs=examples.n_outputs)
-        tokens = tokenize(
-            model,
-            examples.train.texts[:SURVEYED_TEXTS],
-            examples.train.pairs and examples.train.pairs[:SURVEYED_TEXTS],
-            template=task.template,
-            max_length=task.max_length,
-        )
-        with limited_threads(1):  # two texts: several threads would spend their time on waiting for one another
-            dry_run(
-                model,
-                adapter,
-                head,
-                tokens,
-                n_outputs=examples.n_outputs,
-                batch_tokens=_batch_tokens(sweep.spec),
-                together=_shares_batches(sweep.spec),
-            )
+        examples, facts, tokens = _tried(sweep)
     except (FinetuneError, NtkError) as error:
         said = f"{choice}: {error}" if choice.task else str(error)
         key = error.setting if isinstance(error, FinetuneError) else ""
@@ -260,3 +231,47 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         repeats_eval=0 if examples.held_out else count_repeats(examples.evaluation),
         shared_texts=0 if examples.held_out else count_shared(examples.train, examples.evaluation),
     )
+
+
+def _tried(sweep: Sweep) -> tuple["Examples", "ModelFacts", "TokenizedTexts"]:
+    """Return the examples, facts about the model, and some tokenized texts, with which the model was tried.
+
+    Raises:
+        FinetuneError, NtkError: model and data cannot be used, alone or together.
+    """
+    from finetune.data.task import read_examples
+    from finetune.data.tokens import tokenize
+    from finetune.model.class_order import check_class_order
+    from finetune.model.dry_run import dry_run
+    from finetune.model.inspection import inspect_model
+    from finetune.model.label_words import check_label_words
+    from orchestrator.sweep.resources import limited_threads
+
+    spec, task = sweep.spec, sweep.spec.task
+    model, adapter, head = model_settings(sweep), adapter_settings(spec.adapter), head_settings(spec.head)
+    examples = read_examples(
+        task_settings(task, sweep.sources.data.location, sweep.sources.data.revision), n_outputs=task.classes
+    )
+    n_outputs = examples.n_outputs
+    with no_garbage():  # a model without weights, but of many objects
+        facts = inspect_model(model, adapter, head, n_outputs=n_outputs)
+    check_class_order(model, head, examples.class_names, n_outputs=n_outputs)
+    check_label_words(model, head, task.template, n_outputs=n_outputs)
+    tokens = tokenize(
+        model,
+        examples.train.texts[:SURVEYED_TEXTS],
+        examples.train.pairs and examples.train.pairs[:SURVEYED_TEXTS],
+        template=task.template,
+        max_length=task.max_length,
+    )
+    with limited_threads(1):  # two texts: several threads would spend their time on waiting for one another
+        dry_run(
+            model,
+            adapter,
+            head,
+            tokens,
+            n_outputs=n_outputs,
+            batch_tokens=_batch_tokens(spec),
+            together=_shares_batches(spec),
+        )
+    return examples, facts, tokens

@@ -140,7 +140,7 @@ class Control:
     def _explain(self, failure: str, name: str) -> str:
         logs = [outside(self._daemons[name].log, self._folder), self._folder / f"log/{name}.start.log"]
         lines = [line for log in logs if log.exists() for line in log.read_text(errors="replace").splitlines()[-5:]]
-        return "\n  ".join([f"{failure}; its last words (more in {logs[0]}):", *lines])
+        return "\n  ".join([f"{failure}; its last output (more in {logs[0]}):", *lines])
 
 
 def _program(pid: int) -> str:

@@ -170,7 +170,7 @@ def _identity(user: str) -> dict[str, str]:
 
 def _refusal(reason: str) -> str:
     return (
-        f"no namespaces can be made on this machine: {reason or 'unshare ended without a word'}; a development cluster "
-        "needs a machine, or a container with the rights of root (docker run --privileged), that allows "
+        f"no namespaces can be made on this machine: {reason or 'unshare ended without a message'}; a development "
+        "cluster needs a machine, or a container with the rights of root (docker run --privileged), that allows "
         "`unshare --net --pid --mount --uts`"
     )

@@ -66,7 +66,7 @@ class Profile(BaseModel):
     signal_seconds: Annotated[int, BeforeValidator(not_logical), Field(ge=1, le=65535)] = Field(
         120,
         description="How long before its time limit an allocation is told to stop: it begins no further stage, and "
-        "ends what it is at.",
+        "finishes those that it computes.",
         examples=[300],
     )
     requeues: CountOrNone = Field(

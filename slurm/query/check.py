@@ -72,7 +72,7 @@ def _partitions_of(profile: Profile, facts: ClusterFacts) -> str:
 
 
 def try_script(script: str) -> str:
-    """Have Slurm judge a script without taking it (`sbatch --test-only`); return what it says about its start.
+    """Have Slurm check a script without submitting it (`sbatch --test-only`); return what it says about its start.
 
     Raises:
         ProfileError: it would refuse the script.

@@ -94,7 +94,7 @@ def _failure(argv: tuple[str, ...], command: str, said: str) -> CommandError | N
     if _PASSES.search(said):
         advice = "Slurm does not answer at the moment; try again in a minute, `scontrol ping` says whether it is up"
         return CommandError(command, said, advice, passes=True)
-    return CommandError(command, said, "run it by hand to look further")
+    return CommandError(command, said, "run it by hand to see more")
 
 
 def _environment() -> dict[str, str]:

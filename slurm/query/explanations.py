@@ -48,7 +48,7 @@ _STATES = {
     State.BOOT_FAIL: "its nodes did not start",
     State.DEADLINE: "reached its deadline",
     State.GONE: "the scheduler has forgotten it, as it does some minutes after a job ended; how it ended is not known",
-    State.UNKNOWN: "the scheduler does not say how it stands, as in the first seconds of a job with accounting",
+    State.UNKNOWN: "the scheduler does not report its state, as in the first seconds of a job with accounting",
 }
 
 

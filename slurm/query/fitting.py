@@ -55,7 +55,7 @@ def _gpu_faults(profile: Profile, partition: Partition, partitions: Mapping[str,
         gpus = "GPUs" if profile.gpu_type is None else f"GPUs of type `{profile.gpu_type}`"
         key = "gpus_per_task" if profile.gpu_type is None else "gpu_type"
         if elsewhere:
-            hint = f"such are in {', '.join(elsewhere)}"
+            hint = f"some are in {', '.join(elsewhere)}"
         else:
             hint = nearest(profile.gpu_type or "", {name for kind in partition.node_types for name in kind.gpus} - {""})
         yield f"{key}: partition {partition.name} has no {gpus}; {hint}"

@@ -39,7 +39,7 @@ class RayStartError(SlurmError):
 
 
 class NotWantedError(SlurmError):
-    """Nobody wants Ray any more, before it has started."""
+    """Ray is no longer needed, before it has started."""
 
 
 class HeadLostError(SlurmError):
@@ -198,7 +198,7 @@ class RayCluster:
 
     def _wait_for(self, step: RayStep, deadline: float) -> None:
         if not self._wanted():
-            raise NotWantedError(f"Ray is not wanted any more on node {step.node}")
+            raise NotWantedError(f"Ray is no longer needed on node {step.node}")
         if ended := next((each for each in self._steps.values() if each.has_ended()), None):
             raise RayStartError(
                 f"Ray did not start on node {ended.node}; it says:\n{ended.tail()}", passes=ended.ray_gave_up()

@@ -100,7 +100,7 @@ def refuse_missing_gpus(wanted: int, environment: Mapping[str, str]) -> None:
     raise MissingGpusError(
         f"the job asked for {wanted} GPUs on this node and has {len(listed)} there "
         f"(CUDA_VISIBLE_DEVICES={environment['CUDA_VISIBLE_DEVICES']}): see what `setup` and `modules` of the profile "
-        "do to that variable, or have the node's gres.conf seen to"
+        "do to that variable, or have the node's gres.conf corrected"
     )
 
 

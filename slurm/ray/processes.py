@@ -15,7 +15,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none is lost sight of."""
+    """Become the parent of every descendant whose own parent ends, so that all of them can be found and ended."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -13,12 +13,12 @@ def main() -> None:
     from ray._private.node import Node
     from ray.scripts.scripts import main as ray
 
-    _leave_out_what_nobody_uses(Node, sys.argv)
+    _without_unused_servers(Node, sys.argv)
     if sys.stdin.readline():
         ray()
 
 
-def _leave_out_what_nobody_uses(node: Any, arguments: Sequence[str]) -> None:
+def _without_unused_servers(node: Any, arguments: Sequence[str]) -> None:
     """Have Ray start no server for its clients, and no server of its dashboard where there is none.
 
     Each of them loads Ray anew, while Ray's other programs wait for each other for 15 seconds and no longer.

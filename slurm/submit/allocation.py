@@ -81,12 +81,12 @@ class Allocation(Checkpointable):
             told.checkpoint_and_requeue()
         if ending is Ending.LOST:
             raise AllocationFailedError(
-                f"Ray or its driver was lost at each of {MOST_STARTS} starts, and why stands above; perhaps the nodes "
+                f"Ray or its driver was lost at each of {MOST_STARTS} starts, for the reasons above; perhaps the nodes "
                 "have too little memory or are busy with other work; finished stages are kept: go on with "
                 "`ntksweep resume`"
             )
         if ending is Ending.FAILED:
-            raise AllocationFailedError("the driver failed; its last lines stand above")
+            raise AllocationFailedError("the driver failed; its last lines are above")
         return str(ending.value)
 
     def _run_until_it_ends(self, told: "_Told") -> Ending:

@@ -13,7 +13,7 @@ from slurm.submit.script import python_command, setup_lines
 
 
 class SubmissionError(SlurmError):
-    """Slurm did not take a job."""
+    """Slurm refused a job."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def submit_allocations(request: Request, count: int) -> str:
         with executor.batch():
             jobs = [executor.submit(allocation) for _ in range(count)]
     except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
-        raise SubmissionError(f"sbatch did not take the job: {error}") from None
+        raise SubmissionError(f"sbatch refused the job: {error}") from None
     return str(jobs[0].job_id).partition("_")[0]
 
 

@@ -122,7 +122,7 @@ class Submitted:
 
     def driver(self) -> int:
         """Return the process that works the plan off in an allocation."""
-        return pids_of(self.cluster, "orchestrator.cluster.pilot", str(self.results))[0]
+        return pids_of(self.cluster, "orchestrator.cluster.driver", str(self.results))[0]
 
     def supervisor(self) -> int:
         """Return the batch process of an allocation."""

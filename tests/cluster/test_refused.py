@@ -64,7 +64,7 @@ def test_a_dry_run_and_a_user_who_says_no_leave_nothing(login: Login, new_sweep:
     assert "on disk" in dry.output
     assert_nothing_submitted(login, sweep)
     nobody = login.run(sweep, *command)
-    assert_refused(login, sweep, nobody, "nobody is there to ask whether to submit this; give --yes, or --dry-run")
+    assert_refused(login, sweep, nobody, "there is no terminal to ask whether to submit this; give --yes, or --dry-run")
     no = login.run(sweep, *command, says="n\n")
     assert no.status == 1
     assert "Submit 3 allocations? [y/N]" in no.output
@@ -91,7 +91,7 @@ def test_a_job_that_sbatch_does_not_take_after_all_is_reported_and_sent_again(
     login.programs.add("sbatch", f'case "$*" in *--test-only*) exec {login.real("sbatch")};; esac\n{says}')
     answer = login.submit(sweep)
     assert answer.status == 2
-    assert "error: sbatch did not take the job" in answer.output
+    assert "error: sbatch refused the job" in answer.output
     assert "Job violates accounting policy" in answer.output
     assert "Traceback" not in answer.output
     assert login.status(sweep)["allocations"] == []

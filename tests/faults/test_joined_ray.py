@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.xdist_group("faul
 DRIVER = """
 import sys
 from pathlib import Path
-from orchestrator.cluster.pilot import main
+from orchestrator.cluster.driver import main
 from orchestrator.engine.executors import joined_ray
 from orchestrator.engine.executors.ray_thread import leave
 joined_ray.CONNECT_SECONDS = float(sys.argv[2])
@@ -157,7 +157,7 @@ def test_a_driver_that_is_never_let_in_is_one_message(head: Head, results: Path)
         said, _ = driver.communicate(timeout=240)
     assert driver.returncode == ExitCode.NO_RAY, said
     (error,) = re.findall("^error: (.*)", said, re.MULTILINE)
-    assert "did not let the driver in within 6 s" in error
+    assert "could not connect to the Ray of this allocation within 6 s" in error
     assert str(head.environment[NODE_LOGS]) in error
     assert "`ntksweep resume`" in error
     assert "Traceback" not in said

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.logs import last_words
+from orchestrator.cluster.logs import end_reason
 from orchestrator.engine import torchrun
 from orchestrator.engine.executors import ray_teams
 from orchestrator.errors import OtherInstallationError
@@ -140,7 +140,7 @@ def test_an_allocation_of_another_version_ends_at_once_and_its_log_says_why(copi
     log = copied / "results/logs/slurm/5ab1/12_0_log.err"
     log.parent.mkdir(parents=True)
     log.write_text(ran.stderr)
-    words = last_words(ResultsFolder(copied / "results"), "5ab1", "12")
+    words = end_reason(ResultsFolder(copied / "results"), "5ab1", "12")
     assert words.startswith(f"the job runs ntksweep 9.{installation().version} (code ")
     assert f" at {copied} on n1" in words
     assert f"submitted by {installation()}: install the same in both places" in words

@@ -114,7 +114,7 @@ def test_what_the_cluster_has_is_accepted(changes: dict[str, Any]):
         ({"gpus_per_task": 1, "gpu_type": "fale"},
          "gpu_type: partition main has no GPUs of type `fale`; did you mean `fake`?"),
         ({"gpus_per_task": 1, "gpu_type": "a100"},
-         "gpu_type: partition main has no GPUs of type `a100`; such are in gpu"),
+         "gpu_type: partition main has no GPUs of type `a100`; some are in gpu"),
         ({"gpus_per_task": 3, "gpu_type": "fake"},
          "gpus_per_task: 1 worker with 3 GPUs each need 3 on a node; a node of partition main has 2 at most"),
         ({"tasks_per_node": 2, "cpus_per_task": 3},

@@ -78,7 +78,7 @@ def test_an_unknown_state_is_neither_success_nor_end(word: str):
         assert state.state is State.UNKNOWN
         assert state.alive is None
         assert not state.succeeded
-        assert state.explanation.startswith("the scheduler does not say how it stands")
+        assert state.explanation.startswith("the scheduler does not report its state")
 
 
 @pytest.mark.parametrize("word", ["GONE", "UNKNOWN", "REVOKED", "completed", "COMPLETED_", ""])

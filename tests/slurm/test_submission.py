@@ -206,5 +206,5 @@ def test_the_job_gets_the_allocation_that_the_profile_describes(sbatch: Programs
 
 def test_what_sbatch_says_is_passed_on(sbatch: Programs, tmp_path: Path) -> None:
     (tmp_path / "refuse").touch()
-    with pytest.raises(SubmissionError, match=r"sbatch did not take the job: (?s:.*)Invalid qos"):
+    with pytest.raises(SubmissionError, match=r"sbatch refused the job: (?s:.*)Invalid qos"):
         submit_allocations(request_of(tmp_path / "logs"), 2)

@@ -58,7 +58,7 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     """Return a hint at the column that may be meant; empty where none is near."""
     alike = next((each for each in names if _look_alike(each, name)), None)
     if alike is not None:
-        return f" ({alike!a} may look as {name!a} does, but has other characters: copy it from the file)"
+        return f" ({alike!a} may look like {name!a}, but has other characters: copy it from the file)"
     near = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 

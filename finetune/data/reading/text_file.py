@@ -9,7 +9,7 @@ from typing import TextIO
 from finetune.errors import DataLoadError
 
 _MARKS = {b"\xff\xfe\x00\x00": "utf-32", b"\x00\x00\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-"""Byte order marks; the longer ones come first, for one begins as a shorter one does."""
+"""Byte order marks; the longer ones come first, because one begins with a shorter one."""
 
 _OTHER_FILES = {
     b"PK\x03\x04": "a ZIP archive or a spreadsheet",
@@ -83,14 +83,14 @@ def _check_has_mark(path: Path, start: bytes) -> None:
         if len(start) == 4 and nulls == b"\0\0" and b"\0" not in letters:
             command = f"iconv -f {encoding} -t UTF-8 {shlex.quote(path.name)}"
             raise DataLoadError(
-                f"{path} begins as {encoding} does, without the byte order mark that would say so: save it as UTF-8 "
+                f"{path} begins like {encoding}, without the byte order mark that would say so: save it as UTF-8 "
                 f"({command} > ...)"
             )
 
 
 def _not_decoded(path: Path, encoding: str, error: UnicodeDecodeError) -> DataLoadError:
     if encoding != "utf-8-sig":
-        return DataLoadError(f"{path} begins as {encoding.upper()} and is not ({error.reason}); save it as UTF-8")
+        return DataLoadError(f"{path} begins like {encoding.upper()} and is not ({error.reason}); save it as UTF-8")
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:

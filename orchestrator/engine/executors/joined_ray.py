@@ -40,8 +40,8 @@ class JoinedRay:
             self._disconnect()
             if isinstance(error, NeverReturnedError):
                 raise RayFailedError(
-                    f"the Ray of this allocation did not let the driver in within {CONNECT_SECONDS:.0f} s; see what "
-                    f"its nodes say in {self._node_logs}, then go on with `ntksweep resume`"
+                    f"the driver could not connect to the Ray of this allocation within {CONNECT_SECONDS:.0f} s; see "
+                    f"what its nodes say in {self._node_logs}, then go on with `ntksweep resume`"
                 ) from None
             raise
         workers = int(self._resources.get("CPU", 0))
@@ -65,7 +65,7 @@ class JoinedRay:
         try:
             self._thread.shut_ray_down(LEAVE_SECONDS)
         except NeverReturnedError:
-            logger.warning("Ray did not let the driver go in time")
+            logger.warning("the driver could not disconnect from Ray in time")
         finally:
             self._thread.end()
 

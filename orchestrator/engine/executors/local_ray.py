@@ -134,8 +134,8 @@ class LocalRay:
     def _start(self) -> None:
         if is_stuck():
             raise RayFailedError(
-                "Ray did not start or end before in this process, and that call has not come back; start "
-                "Python anew, or run without Ray with `--executor inline`"
+                "an earlier start or end of Ray in this process has not returned; restart Python, or run without "
+                "Ray with `--executor inline`"
             )
         # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
         temporary = self._folder.enter_context(private_folder(usable_root()))
@@ -191,7 +191,7 @@ class LocalRay:
             ray.init(
                 address="local",
                 num_cpus=self._workers,
-                num_gpus=self._gpus,  # by itself Ray counts cards, and not the MIG instances of one
+                num_gpus=self._gpus,  # by itself Ray counts whole GPUs, and not their MIG instances
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 log_to_driver=False,

@@ -114,7 +114,7 @@ class Worker:
                 outcomes.append(outcome)
                 if outcome.spent:
                     break
-        rest = Outcome(Status.FAILED, FailureClass.WORKER, "the worker's GPU took no more orders from it")
+        rest = Outcome(Status.FAILED, FailureClass.WORKER, "the worker could not use its GPU any more")
         return outcomes + [rest] * (len(tasks) - len(outcomes))
 
     def lead(self, task: Task) -> Outcome:

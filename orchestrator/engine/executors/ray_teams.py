@@ -10,7 +10,7 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 
 @dataclass(eq=False)
 class Team:
-    """Workers that are started and ended together.
+    """The workers of one process group, started and ended together; one worker where models are not sharded.
 
     Attributes:
         members: in the order of their ranks.

@@ -90,7 +90,7 @@ class Watchdog:
             program = self._ended()
             lost_for = lost_for + LOOK_SECONDS if program else 0.0
             if lost_for > SECONDS_TO_NOTICE:
-                _end(f"Ray's {program} ended, and what was asked of Ray then does not come back")
+                _end(f"Ray's {program} ended, so that a call of Ray can never return")
 
 
 def end_processes(numbers: Iterable[int]) -> None:

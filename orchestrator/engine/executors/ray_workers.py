@@ -192,7 +192,7 @@ class RayExecutor:
         hosts = sorted({each.up.process["host"] for each in members})
         raise GpuFailedError(
             f"no GPU is left: {self._aside[-1][1].message}; finished stages are kept: leave {', '.join(hosts)} out (on "
-            "a cluster by the profile's `exclude`) or have it seen to, then go on with the same command"
+            "a cluster by the profile's `exclude`) or have it repaired, then go on with the same command"
         )
 
     def _restart_if_lost(self) -> bool:

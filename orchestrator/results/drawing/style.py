@@ -1,4 +1,4 @@
-"""Colors, dashes and shapes: each style differs from the others in all three, so that grey prints are readable."""
+"""Colors, dashes and shapes: each style differs from the others in all three, so that gray prints are readable."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ CONTEXT = ("#8b8b8b", "#8a8f98")
 _RAMP = np.array([
     (0.965, 0.953, 0.902), (0.718, 0.824, 0.733), (0.337, 0.616, 0.659), (0.149, 0.376, 0.537), (0.071, 0.141, 0.318),
 ])  # fmt: skip
-"""From pale to deep blue; lightness falls evenly, so that it is also read in grey."""
+"""From pale to deep blue; lightness falls evenly, so that it is also read in gray."""
 
 
 def shades(values: FloatArray, *, logarithmic: bool, small_is_good: bool) -> FloatArray:

@@ -32,11 +32,9 @@ def picture(measured: Measured) -> Picture | Missing:
         return Missing(KIND, TITLE, "No kernel was solved yet.")
     rows = pd.concat(frames, ignore_index=True)
     says = (
-        "A hill is a crowd of eigenvalues of about one size. λ cuts it: what lies right of λ · trace(K)/M is learned, "
-        "what lies left of it is held back. What lies below the noise floor is drawn at it."
-        if measured.lambda_unit != "absolute"
-        else "A hill is a crowd of eigenvalues of about one size. λ cuts it: what lies right of λ is learned, what "
-        "lies left of it is held back. What lies below the noise floor is drawn at it."
+        "A peak stands for many eigenvalues of about the same size. λ divides them: modes with eigenvalues above "
+        f"{'λ' if measured.lambda_unit == 'absolute' else 'λ · trace(K)/M'} are learned, those below it are held back. "
+        "Eigenvalues below the noise floor are drawn at the noise floor."
     )
     return Picture(KIND, TITLE, says, tuple(panels), rows, across=2, note=note(measured, rows))
 

@@ -80,7 +80,7 @@ def _panels(measured: Measured, variant: Variant, frame: pd.DataFrame, first_row
     for whose, column in outcomes(measured, variant):
         series = tuple(_lines(measured, frame, column, first_row))
         rules = tuple(_rules(variant.choose(measured.cells), column))
-        # a band of a grey line is not drawn
+        # a band of a gray line is not drawn
         ends = [frame[column].to_numpy()] + [
             end for each in series if each.low is not None and each.high is not None for end in (each.low, each.high)
         ]

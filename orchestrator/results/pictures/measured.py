@@ -19,10 +19,10 @@ VARIANT = ["task", "adapter_rank", "learning_rate", "n_train"]
 """Columns of `cells` whose values have panels of their own."""
 
 MOST_VARIANTS = 6
-"""Variants that are drawn; a page with more panels is not read."""
+"""Variants that are drawn; more panels would make a page too long to read."""
 
 NAMED = 6
-"""Layer sets that are named and styled; the others are grey. More colors are not told apart."""
+"""Layer sets that are named and styled; the others are gray. More colors could not be told apart."""
 
 KERNEL = ("condition_number_relative_sigma", "trace", "effective_rank")
 """What of a kernel is held against what its layer set ends with."""
@@ -217,7 +217,7 @@ class Measured:
     def about_lines(self) -> str:
         """A sentence about which layer sets have colors; empty if all have."""
         n, of = len(self.styles), len(self.layer_sets)
-        return "" if n == of else f"The {n} layer sets that end best have colors, the others are grey."
+        return "" if n == of else f"The {n} layer sets that end best have colors, the others are gray."
 
     @cached_property
     def n_seeds(self) -> int:

@@ -12,7 +12,7 @@ from orchestrator.results.pictures.picture import Form, Missing, Panel, Picture,
 KIND, TITLE = "models", "Ridge, linearized and fine-tuned"
 
 MOST_SETS = 30
-"""Layer sets of a panel; more lines are not read."""
+"""Layer sets of a panel; more lines could not be told apart."""
 
 _MODELS = {"": "ridge solution", "linearized_": "trained linearization", "finetune_": "fine-tuned"}
 
@@ -108,7 +108,7 @@ def _says(measured: Measured) -> str:
     if not measured.trained:
         return (
             "Nothing was trained: the points are ridge solutions, each at the λ with the smallest loss. Points left of "
-            "the dashed lines do no better than no fine-tuning, or than always saying the most frequent class."
+            "the dashed lines do no better than no fine-tuning, or than the majority baseline."
         )
     return (
         "Where the three points of a layer set lie together, the linearized model tells what fine-tuning ends with. A "
@@ -125,8 +125,7 @@ def _note(measured: Measured, rows: pd.DataFrame) -> str:
         if most >= LEAST_SEEDS
         else "there is one seed, and so no bar."
         if most == 1
-        else f"bars reach from the lowest to the highest seed; fewer than {LEAST_SEEDS} give no interval worth its "
-        "name."
+        else f"bars reach from the lowest to the highest seed; fewer than {LEAST_SEEDS} give no meaningful interval."
     )
     drawn = rows["layer_set"].nunique()
     cut = f"The {drawn} best of {len(measured.layer_sets)} layer sets. " if drawn < len(measured.layer_sets) else ""

@@ -60,7 +60,7 @@ class Series:
 
     Attributes:
         name: as in the legend.
-        style: position among the styles; None for the many that only give context, which are grey and in no legend.
+        style: position among the styles; None for the many that only give context, which are gray and in no legend.
         x, y: where the marks are, (n,); what is not finite is left out.
         first_row: the row of the picture that the first mark stands for; the next marks stand for the next rows.
         form: how they are marked. Bars go from the left end of the axis to x.

@@ -36,13 +36,13 @@ def picture(measured: Measured) -> Picture | Missing:
     rows = pd.concat(frames, ignore_index=True)
     says = (
         "The steeper a line falls, the fewer directions carry the kernel, and the more λ decides what is learned. "
-        "Eigenvalues in the grey strip cannot be told from 0: a condition number that rests on them is noise."
+        "Eigenvalues in the gray strip cannot be told from 0: a condition number that rests on them is noise."
     )
     return Picture(KIND, TITLE, says, tuple(panels), rows, across=2, note=note(measured, rows))
 
 
 def note(measured: Measured, rows: pd.DataFrame) -> str:
-    """Return what of the spectra is drawn."""
+    """Return a note about which of the spectra are drawn."""
     drawn, of = rows["layer_set"].nunique(), len(measured.layer_sets)
     parts = [
         f"Kernels of seed {int(rows['seed'].iloc[0])}; those of other seeds are in the table."

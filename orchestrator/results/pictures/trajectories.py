@@ -38,7 +38,7 @@ def picture(measured: Measured) -> Picture | Missing:
         return Missing(KIND, TITLE, "No training has been evaluated yet.")
     says = (
         "Lines of the model and of its linearization that stay together say that training stayed in the linear regime; "
-        "where they part, it left it. An evaluation loss that turns up while the training loss falls is overfitting."
+        "where they part, training left it. An evaluation loss that rises while the training loss falls is overfitting."
     )
     note = (
         "Left the cell with the smallest fine-tuned loss, then the same layer set at the smallest and the largest λ; "

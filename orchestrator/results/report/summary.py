@@ -135,7 +135,7 @@ def _best(measured: Measured, variant: Variant) -> Table:
     ]
     seeds = f"mean over {n_seeds} seeds, ± standard error" if measured.n_seeds > 1 else "one seed"
     majority = cells["majority_accuracy"].mean()
-    baseline = "" if pd.isna(majority) else f"; always saying the most frequent class has accuracy {majority:.3f}"
+    baseline = "" if pd.isna(majority) else f"; the majority baseline has accuracy {majority:.3f}"
     title = f"{variant.title or 'Best layer sets'} ({seeds}{baseline})"
     return Table(title, headings, rows)
 
@@ -153,19 +153,18 @@ def _cautions(measured: Measured) -> Iterator[str]:
     status = measured.work.status if measured.work else None
     if status is not None and len(cells) < status.cells:
         yield (
-            f"{len(cells):,} of {status.cells:,} cells are in the tables. What is missing may be better than what is "
-            "here; `ntksweep run` goes on."
+            f"{len(cells):,} of {status.cells:,} cells are in the tables. A missing cell may be better than "
+            "these; `ntksweep run` goes on."
         )
     if cells.empty:
         return
     if lacking := measured.lacking_seeds:
         yield (
             f"{len(lacking)} of {len(measured.layer_sets)} layer sets lack seeds: seeds differ in data and head, so "
-            "do not compare means over different ones. Such layer sets stand behind the others, and none is called the "
-            "best."
+            "do not compare means over different ones. They are listed after the others, and none is called the best."
         )
     if measured.n_seeds == 1:
-        yield "One seed: nothing here says how far from it another one would end."
+        yield "One seed: nothing here shows how much the numbers differ between seeds."
     elif few := too_few(seeds=measured.n_seeds):
         yield few
     n_sets = len(measured.layer_sets)

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from finetune.data.targets import kernel_outputs, rows_per_example
+from ntk_dist.device.faults import is_out_of_memory
 from orchestrator.stages.base.parameters import RowsParameters, ScorerParameters
 from orchestrator.stages.batches import SEVERAL
 from orchestrator.stages.batches.memory import MemoryLine, batch_limit, fitting_tokens, forget_batch, peak_of
-from orchestrator.stages.context.failures import is_out_of_memory
 from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.context.work import Product, Work
 from orchestrator.store.stage import Stage

@@ -15,7 +15,7 @@ from orchestrator.store.stage import Stage
 
 
 def compute(stage: Stage[CompareParameters], work: Work) -> Product:
-    """Return the numbers of S cells after training and at K evaluations on the way.
+    """Return the numbers of S cells after training and at K evaluations during it.
 
     They are called as the columns of the tables: `cells.<column>` (S,), `trajectories.<column>` (K, S) and
     `updates.<column>` (S, groups). A cell's own numbers are those of the weights that it ends with. The K evaluations

@@ -1,6 +1,5 @@
 """Outcomes of attempts to compute a stage, and classes of their failures."""
 
-import errno
 import logging
 import os
 import re
@@ -9,8 +8,7 @@ import traceback
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ntk_dist.device.faults import device_answers, is_broken_device
-from ntk_dist.device.faults import is_out_of_memory as says_out_of_memory
+from ntk_dist.device.faults import device_answers, is_broken_device, is_out_of_memory
 from orchestrator.errors import DamagedArtifactError, OtherGpuError, StorageError, SweepError
 from orchestrator.store.files import host_name
 
@@ -124,15 +122,6 @@ def _of_other_bits(error: Exception) -> str | None:
             "compute.deterministic: false for numbers that agree to rounding"
         )
     return None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether an error says that there was too little memory, of the host or of a device."""
-    if isinstance(error, MemoryError):
-        return True
-    if isinstance(error, OSError):  # of a file that cannot be mapped
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and says_out_of_memory(str(error))
 
 
 def is_broken_gpu(error: Exception) -> bool:

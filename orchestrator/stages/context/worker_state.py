@@ -11,8 +11,8 @@ import numpy as np
 from orchestrator.stages.base.parameters import ScorerParameters
 from orchestrator.store.artifacts import Artifact
 from orchestrator.store.stage import StageKind
-from orchestrator.sweep.cards import card_of, refuse_other_card
 from orchestrator.sweep.folder import ResultsFolder, Sweep
+from orchestrator.sweep.gpu_kind import gpu_of, refuse_other_gpu
 from orchestrator.sweep.settings import model_settings
 
 if TYPE_CHECKING:
@@ -148,6 +148,6 @@ class WorkerState:
         if not self._knows_gpu:
             take_part(device, self._on_a_gpu)
             if device.type == "cuda" and self.sweep.spec.compute.deterministic:
-                refuse_other_card(self.folder, card_of(device))
+                refuse_other_gpu(self.folder, gpu_of(device))
             self._knows_gpu = device.type != "cpu"
         return device

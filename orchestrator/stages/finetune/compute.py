@@ -98,7 +98,7 @@ def _observer(inputs: Sequence[TrainingInputs], slices: Sequence[slice], n_examp
 
 @contextmanager
 def _watching(stage: Stage[FinetuneParameters], work: Work, settings: TrainingSettings) -> Iterator[Watcher | None]:
-    """Return who is told the losses of a training, and keeps them in a file for as long as the context lasts.
+    """Yield the receiver of a training's losses, which keeps them in a file for as long as the context lasts.
 
     There is none but in the first process of a group.
     """

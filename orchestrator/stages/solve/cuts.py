@@ -1,4 +1,4 @@
-"""Parts of tiles that lie in a matrix, and what of them has to be summed."""
+"""Parts of tiles that lie in a matrix, and the rows of these parts that have to be summed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tables of what a decomposition gives besides: contributions of blocks, and training on its way."""
+"""Tables of what else a decomposition gives: contributions of blocks, and the linearized model while it trains."""
 
 from orchestrator.stages.base.columns import DIFFERENCE_COLUMNS, METRICS, SET_COLUMNS, SPLITS
 from orchestrator.stages.base.tables import NAME, NAMES, REAL, Column, Table
@@ -62,7 +62,7 @@ FLOW = Table(
     name="flow",
     columns=_FLOW,
     about="One row a layer set, seed, training-set size, way of training, lambda and time: the linearized model "
-    "while it trains; written with `kernel.flow_times`. [Formulas](numbers.md#training-on-its-way).",
+    "while it trains; written with `kernel.flow_times`. [Formulas](numbers.md#the-linearized-model-while-it-trains).",
     rows_from="orchestrator.stages.solve.further_rows:flow_rows",
     wanted=lambda spec: spec.kernel.flow_times is not None,
     hint="set kernel.flow_times and run",

@@ -60,7 +60,7 @@ def test_the_map_of_both_splits_together_has_labels_that_only_one_has(tmp_path: 
 @pytest.mark.parametrize(
     ("labels", "mapped", "said"),
     [
-        (["good", "bad", ""], (), r"row 2 .* no label \(it is the only one\).*: {bad: 0, good: 1, '': null}"),
+        (["good", "bad", ""], (), r"row 2 .* no label \(the only such row\).*: {bad: 0, good: 1, '': null}"),
         (["good", "bad", float("nan")], (), "row 2 .* no label"),
         (["good", "bad", "N/A"], (), r"'N/A', which often stands for a missing one.*{bad: 0, good: 1, N/A: null}"),
         ([0, 1, 1, "unsure"], (), r"row 3 .*'unsure', where 3 of 4 labels are numbers"),
@@ -71,7 +71,7 @@ def test_the_map_of_both_splits_together_has_labels_that_only_one_has(tmp_path: 
         (
             ["a", "b", "c", "c"],
             (("a", 0), ("b", 1)),
-            r"row 2 .*'c' \(2 rows are so\), which task.labels lacks; .* a, b",
+            r"row 2 .*'c' \(2 such rows\), which task.labels lacks; .* a, b",
         ),
         ([0, 3, 3, 3], (), r"no example of classes 1, 2; .*task.labels: {0: 0, 3: 1}"),
         ([1, 2, 2], (), r"no example of class 0; .*task.labels: {1: 0, 2: 1}"),

@@ -58,6 +58,7 @@ def test_a_tokenizer_is_called_one_and_long_words_are_cut():
         NonFiniteError("has one too"),
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
         RuntimeError("[1] Connection closed by peer"),
         SignalException("told to end", signal.SIGTERM),

@@ -83,7 +83,7 @@ def test_init_writes_a_spec_that_plan_explains(tmp_path: Path, monkeypatch: pyte
     answer = ntksweep("init", "my-sweep.yaml", "--full")
     assert answer.status == 0
     assert answer.output == (
-        "my-sweep.yaml is a spec to start from, and editors complete it by ntksweep.schema.json; then: ntksweep plan "
+        "my-sweep.yaml is a spec to start from, which editors complete with ntksweep.schema.json; then: ntksweep plan "
         "my-sweep.yaml\n"
     )
     assert (tmp_path / "ntksweep.schema.json").read_text() == ntksweep("schema").output

@@ -106,7 +106,7 @@ def test_splits_of_a_folder_are_taken_by_their_names(tmp_path: Path, tiny_model:
     assert "eval_split: test # 9 rows" in written
     assert "3 classes: a 10, b 10, c 0" in written
     assert (
-        'no training example is of class 2 "c": nothing is learned of it'
+        'no training example is of class 2 "c": nothing is learned about it'
         in ntksweep("plan", tmp_path / "mine.yaml").output
     )
 
@@ -198,8 +198,8 @@ def test_examples_and_profiles_are_written_by_name(tmp_path: Path, monkeypatch: 
     answer = ntksweep("init", "--example", "lp-ft")
     assert answer.output.splitlines() == [
         "lp-ft.yaml is the example lp-ft; then: ntksweep plan lp-ft.yaml",
-        "model.path: data/minilm is not here; write there where yours is",
-        "task.data: data/movies.parquet is not here; write there where yours is",
+        "model.path: data/minilm does not exist; set the key to the path of yours",
+        "task.data: data/movies.parquet does not exist; set the key to the path of yours",
     ]
     assert "is the cluster profile gpu" in ntksweep("init", "--example", "gpu").output
     assert "did you mean `paper`?" in ntksweep("init", "--example", "papr").errors

@@ -108,7 +108,7 @@ def test_a_finished_sweep_takes_a_few_lines():
         ({}, "time left: unknown until a stage is finished of: solve"),
         ({"worker_seconds": 7200.0, "workers": 2}, "about 60 min remaining on 2 workers"),
         ({"worker_seconds": 50.0, "workers": 1}, "about 50 s remaining on 1 worker"),
-        ({"worker_seconds": 50.0, "workers": 0}, "nobody computes now; 50 s are left for one worker"),
+        ({"worker_seconds": 50.0, "workers": 0}, "no worker is running; about 50 s of work are left for one worker"),
     ],
 )
 def test_the_time_left_is_told_as_far_as_it_is_known(changes: Mapping[str, Any], text: str):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.logs import last_words, logs_of
+from orchestrator.cluster.logs import end_reason, logs_of
 from orchestrator.errors import ResultsError
 from orchestrator.sweep.folder import ResultsFolder
 from slurm.submit.script import FAULT_MARK
@@ -31,11 +31,11 @@ def test_the_last_words_of_a_job_say_why_it_ended(errors: str, words: str, tmp_p
     write_log(tmp_path, "12_0_log.out", "ValueError: this is what the job printed\n")
     write_log(tmp_path, "12_0_log.err", errors)
     write_log(tmp_path, "13_0_log.err", "RuntimeError: of another job\n")
-    assert last_words(ResultsFolder(tmp_path), "5ab1", "12") == words
+    assert end_reason(ResultsFolder(tmp_path), "5ab1", "12") == words
 
 
 def test_a_job_without_a_log_never_began_or_could_not_write_it(tmp_path: Path) -> None:
-    assert "its nodes do not see the results folder" in last_words(ResultsFolder(tmp_path), "5ab1", "12")
+    assert "its nodes do not see the results folder" in end_reason(ResultsFolder(tmp_path), "5ab1", "12")
     with pytest.raises(ResultsError, match=r"there are no logs of job 12 in .*; jobs that never began leave none"):
         logs_of(ResultsFolder(tmp_path), "12", 10)
 

@@ -25,8 +25,8 @@ from orchestrator.stages.capture import CAPTURE
 from orchestrator.stages.gram import GRAM
 from orchestrator.store.history import History
 from orchestrator.store.sealed import sealed
-from orchestrator.sweep.cards import Card
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.gpu_kind import Gpu
 from tests.orchestrator.sweeps import SPEEDS, groups_of, make_sweep, ntksweep, plan_of, plan_spec, run_spec, survey_of
 
 Disk = namedtuple("Disk", "total used free")
@@ -190,7 +190,7 @@ def test_times_are_unknown_for_a_gpu_that_is_neither_here_nor_noted(tmp_path: Pa
     assert speeds_of(spec, folder) is None
     assert all(cost.seconds is None for cost in costs(plan_of(), folder, None))
     folder.gpu_path.parent.mkdir(parents=True, exist_ok=True)
-    folder.gpu_path.write_bytes(sealed(asdict(Card("NVIDIA H100 80GB HBM3", "9.0", 132, 80 << 30))))
+    folder.gpu_path.write_bytes(sealed(asdict(Gpu("NVIDIA H100 80GB HBM3", "9.0", 132, 80 << 30))))
     found = speeds_of(spec, folder)
     assert found is not None
     assert found.source == "published speeds of NVIDIA H100 80GB HBM3"

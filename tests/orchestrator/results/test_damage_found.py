@@ -198,7 +198,7 @@ def test_foreign_files_are_passed_over_and_said(spec: Path) -> None:
         "artifacts/notes.txt",
     } <= set(said)
     assert {"artifacts/solve/notes.txt", "tables/notes.txt", "tables/cells/part-0 (copy).parquet"} <= set(said)
-    assert "passed over: " in ntksweep("status", spec).output
+    assert "ignored: " in ntksweep("status", spec).output
     assert len(load(results).cells) == 6
     records(spec, "solve")[0].unlink()
     (results / "tables" / MANIFEST).unlink()

@@ -196,7 +196,7 @@ def test_a_training_that_runs_says_how_far_it_is(sweep: Sweep):
     (one,) = sweep.status().computing
     assert one.training is not None
     assert (one.training.step, one.training.epoch, one.training.losses) == (4, 2.0, {0: 0.5})
-    assert one.going.done == 0.4
+    assert one.running.done == 0.4
     facts = json.loads(json.dumps(sweep.status().to_json(), allow_nan=False))
     assert facts["computing"][0]["training"]["epoch"] == 2.0
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.results.time_left import Going, Left, time_left
+from orchestrator.results.time_left import Left, RunningStage, time_left
 
 
 def test_kinds_with_finished_stages_count_with_their_means():
@@ -34,11 +34,11 @@ def test_trivial_kinds_do_not_correct_the_estimates_of_others():
 
 
 def test_what_runs_counts_as_far_as_it_is_and_its_speed_tells_of_its_kind():
-    going = [Going("finetune", 12.0, 0.25), Going("gram", 4.0), Going("gram", 400.0)]
+    going = [RunningStage("finetune", 12.0, 0.25), RunningStage("gram", 4.0), RunningStage("gram", 400.0)]
     found = time_left({"gram": 3, "finetune": 4}, {"gram": (10.0, 5)}, {"finetune": 1000.0}, going)
     # trainings take 48 s, of which 12 are over; of two tiles 4 s are over and all
     assert found.seconds == pytest.approx(30.0 - 4.0 - 10.0 + 4 * 48.0 - 12.0)
-    early = time_left({"finetune": 2}, {}, {"finetune": 100.0}, [Going("finetune", 1.0, 0.001)])
+    early = time_left({"finetune": 2}, {}, {"finetune": 100.0}, [RunningStage("finetune", 1.0, 0.001)])
     assert early.seconds == pytest.approx(2 * 100.0 - 0.1)
 
 

@@ -113,5 +113,5 @@ def test_messages_about_a_dictionary_name_the_key_and_no_line(changes: dict[str,
 def test_a_dictionary_that_holds_itself_is_refused():
     tree: dict[str, Any] = dict(SPEC)
     tree["grid"] = tree
-    with pytest.raises(SpecError, match="more than 30 deep"):
+    with pytest.raises(SpecError, match="more than 30 levels deep"):
         make_spec(tree)

@@ -22,7 +22,7 @@ FLOW = {"kernel.eigenvectors": True}
         (
             0.5,
             0.5,
-            "start and stop are both 0.5, so that 5 values would be one: write `values: [0.5]`, or a larger stop",
+            "start and stop are both 0.5, so all 5 values would be the same: write `values: [0.5]`, or a larger stop",
         ),
     ],
 )

@@ -73,8 +73,8 @@ def test_what_is_written_reads_back_as_it_was(value: Any):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[" * 1000 + "]" * 1000, "lie within each other more than 30 deep"),
-        ("\n".join(" " * level + "a:" for level in range(100)), "30 deep"),
+        ("[" * 1000 + "]" * 1000, "are nested more than 30 levels deep"),
+        ("\n".join(" " * level + "a:" for level in range(100)), "30 levels deep"),
         ("a: " + "9" * 5000, "line 1: a number of 5000 digits"),
         ('a: "\\UFFFFFFFF"', "line 1: an escape with \\U names no character"),
         ('a: "\\uD800"', "line 1: a text holds U+D800"),
@@ -84,8 +84,8 @@ def test_what_is_written_reads_back_as_it_was(value: Any):
         ("a: !!set {x}", "the tag `!!set` means nothing here"),
         ("a: !!python/name:os.system x", "means nothing here"),
         ("a: 1\nb: 2\na: 3", "line 3: the key `a` is written twice"),
-        ("a:\n\tb: 1", "line 2, column 1: a tab stands"),
-        ("a:\t1", "line 1, column 3: a tab stands here; YAML indents and parts with spaces"),
+        ("a:\n\tb: 1", "line 2, column 1: a tab is here"),
+        ("a:\t1", "line 1, column 3: a tab is here; YAML indents and separates with spaces"),
         ("a: \x07", "line 1, column 4: the character U+0007"),
         ("a: *x", "line 1: `*x` stands for what `&x` marks"),
         ("a: &x [*x]", "would never end"),
@@ -234,7 +234,7 @@ WRITTEN = {
     "a brace in a word": ("path: model", "path: mo}del", None),
     "a character without a face": ("path: model", 'path: "\\x00"', "line 3: a text holds U+0000"),
     "a plus": ("name: tiny", "name: +", "use only letters"),
-    "brackets": ("target_modules:", f"target_modules: {'[' * 1000}", "more than 30 deep"),
+    "brackets": ("target_modules:", f"target_modules: {'[' * 1000}", "more than 30 levels deep"),
     "a list that ends early": ("path: model", "path: [model", "not YAML"),
     "a comment for a value": ("rank: 2", "rank: #2", "there is no value here; give a whole number"),
 }  # fmt: skip

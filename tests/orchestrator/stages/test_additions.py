@@ -314,7 +314,7 @@ def test_a_sweep_is_finished_once_its_additions_are(tmp_path: Path, model: Path)
         "kinds"
     ]
     assert status["worker_seconds"] > 0
-    assert "nobody computes now" in ntksweep("status", tmp_path / "results").output
+    assert "no worker is running" in ntksweep("status", tmp_path / "results").output
     assert run_spec(spec).report.computed == 1
     assert_same_tables(tmp_path / "results", expected)
 

@@ -79,6 +79,19 @@ def expected(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Any:
     return at_once
 
 
+def run_then_grown(
+    folder: Path, model: Path, settings: dict[str, Any], changes: dict[str, Any]
+) -> tuple[Path, ResultsFolder, dict[str, Any]]:
+    """Run a sweep and change its spec; return the spec, the results folder, and its checksums in between."""
+    base = {"finetune": settings} | AXES | {"model.path": str(model)}
+    spec = make_sweep(folder, base, model=model)
+    run_spec(spec)
+    results = ResultsFolder(read_spec(spec).folder)
+    before = checksums(results.root)
+    write_spec(folder, base | changes)
+    return spec, results, before
+
+
 @pytest.mark.parametrize(
     ("changes", "settings", "new", "cells"),
     [
@@ -99,12 +112,7 @@ def test_a_sweep_that_grows_trains_what_joined(
     tiny_model: Path,
     expected: Any,
 ):
-    base = {"finetune": settings} | AXES | {"model.path": str(tiny_model)}
-    spec = make_sweep(tmp_path, base, model=tiny_model)
-    run_spec(spec)
-    folder = ResultsFolder(read_spec(spec).folder)
-    before = checksums(folder.root)
-    write_spec(tmp_path, base | changes)
+    spec, folder, before = run_then_grown(tmp_path, tiny_model, settings, changes)
     planned = plan_spec(spec)
     ending = run_spec(spec)
     assert not ending.report.failures
@@ -130,12 +138,7 @@ def test_a_sweep_that_grows_trains_what_joined(
 def test_a_grown_sweep_that_is_killed_goes_on_with_the_same_stages(
     tmp_path: Path, tiny_model: Path, expected: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    base = {"finetune": ACROSS} | AXES | {"model.path": str(tiny_model)}
-    spec = make_sweep(tmp_path, base, model=tiny_model)
-    run_spec(spec)
-    folder = ResultsFolder(read_spec(spec).folder)
-    before = checksums(folder.root)
-    write_spec(tmp_path, base | MORE)
+    spec, folder, before = run_then_grown(tmp_path, tiny_model, ACROSS, MORE)
     planned, batches, steps = plan_spec(spec).plan_id, loop.step_batches, []
 
     def dying(*arguments: Any) -> Any:

@@ -25,13 +25,13 @@ from orchestrator.stages.context import worker_state
 from orchestrator.stages.context.failures import FailureClass, Outcome, failed
 from orchestrator.store.files import host_name
 from orchestrator.store.stage import StageKind
-from orchestrator.sweep.cards import Card, refuse_other_card
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.gpu_kind import Gpu, refuse_other_gpu
 from tests.orchestrator.sweeps import plan_of, sweep_of
 
 GPU: dict[str, Any] = {"compute.device": "cuda"}
-H100 = Card("NVIDIA H100 80GB HBM3", "9.0", 132, 85_017_493_504)
-SLICE = Card("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "9.0", 16, 10_468_982_784)
+H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", 132, 85_017_493_504)
+SLICE = Gpu("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "9.0", 16, 10_468_982_784)
 
 
 def any_order(*_: object) -> None:
@@ -108,24 +108,24 @@ def test_the_numbers_of_a_sweep_are_the_same_sweeps_without() -> None:
 
 def test_the_first_gpu_is_noted_and_only_its_kind_goes_on(tmp_path: Path) -> None:
     folder = ResultsFolder(tmp_path / "results")
-    refuse_other_card(folder, H100)
-    refuse_other_card(folder, replace(H100, memory=H100.memory - 2**20))  # of another driver
+    refuse_other_gpu(folder, H100)
+    refuse_other_gpu(folder, replace(H100, memory=H100.memory - 2**20))  # of another driver
     others = [
         SLICE,
         replace(H100, name="NVIDIA H200"),
         replace(H100, capability="9.1"),
         replace(H100, multiprocessors=114),
     ]
-    for card in others:
+    for gpu in others:
         with pytest.raises(OtherGpuError) as refused:
-            refuse_other_card(folder, card)
+            refuse_other_gpu(folder, gpu)
         assert (
-            f"the GPU of {host_name()} is {card.kind}, and the numbers in {folder.root} come from {H100.kind}, "
+            f"the GPU of {host_name()} is {gpu.kind}, and the numbers in {folder.root} come from {H100.kind}, "
             in str(refused.value)
         )
         assert "or set compute.deterministic: false" in str(refused.value)
     folder.gpu_path.write_bytes(b"{}")
-    refuse_other_card(folder, SLICE)  # nobody knows
+    refuse_other_gpu(folder, SLICE)  # nobody knows
 
 
 def test_a_worker_with_another_kind_of_gpu_begins_nothing_and_its_node_is_told(
@@ -134,10 +134,10 @@ def test_a_worker_with_another_kind_of_gpu_begins_nothing_and_its_node_is_told(
     folder, sweep = ResultsFolder(tmp_path / "results"), sweep_of(GPU)
     monkeypatch.setattr(device, "present_device", torch.device)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(worker_state, "card_of", lambda device: H100)
+    monkeypatch.setattr(worker_state, "gpu_of", lambda device: H100)
     with InlineExecutor(sweep, folder):
         assert unfit_nodes(folder) == {}
-    monkeypatch.setattr(worker_state, "card_of", lambda device: SLICE)
+    monkeypatch.setattr(worker_state, "gpu_of", lambda device: SLICE)
     with pytest.raises(GpuFailedError, match=r"MIG 1g\.10gb .* use GPUs of one kind"), InlineExecutor(sweep, folder):
         pass
     with InlineExecutor(sweep_of(GPU | {"compute.deterministic": False}), folder):

@@ -269,7 +269,7 @@ def test_a_header_is_compared_with_its_checksum_before_its_shapes_are_believed(t
 def test_a_store_that_is_removed_while_an_artifact_is_written_is_told(tmp_path: Path) -> None:
     store = ArtifactStore(tmp_path / "store")
     with (
-        pytest.raises(StorageError, match="it or its folder is no longer there"),
+        pytest.raises(StorageError, match="it or its folder was removed meanwhile"),
         store.new_arrays(STAGE, layout_of(ARRAYS)) as file,
     ):
         file.write(ARRAYS)

@@ -85,7 +85,7 @@ def test_a_disk_that_takes_nothing_is_one_error_that_says_what_to_do(number: int
 def test_a_folder_that_was_removed_in_the_middle_is_told(
     write: Callable[[Path, bytes], object], tmp_path: Path
 ) -> None:
-    with pytest.raises(StorageError, match=r"gone/x cannot be written: it or its folder is no longer there"):
+    with pytest.raises(StorageError, match=r"gone/x cannot be written: it or its folder was removed meanwhile"):
         write(tmp_path / "gone" / "x", b"content")
 
 

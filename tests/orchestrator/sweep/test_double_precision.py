@@ -6,32 +6,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.cli.product_notes import product_notes
+from orchestrator.cli.notes import product_notes
 from orchestrator.plan.estimate import Cost
-from orchestrator.sweep.cards import Card, refuse_other_card
 from orchestrator.sweep.double_precision import product_note, product_speed
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.gpu_kind import Gpu, refuse_other_gpu
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_of
 
-H200 = Card("NVIDIA H200", "9.0", 132, 150 * 10**9)
-A100 = Card("NVIDIA A100-SXM4-80GB", "8.0", 108, 85 * 10**9)
-L40 = Card("NVIDIA L40S", "8.9", 142, 48 * 10**9)
-T4 = Card("Tesla T4", "7.5", 40, 16 * 10**9)
-UNKNOWN = Card("NVIDIA Next", "99.9", 100, 10**11)
+H200 = Gpu("NVIDIA H200", "9.0", 132, 150 * 10**9)
+A100 = Gpu("NVIDIA A100-SXM4-80GB", "8.0", 108, 85 * 10**9)
+L40 = Gpu("NVIDIA L40S", "8.9", 142, 48 * 10**9)
+T4 = Gpu("Tesla T4", "7.5", 40, 16 * 10**9)
+UNKNOWN = Gpu("NVIDIA Next", "99.9", 100, 10**11)
 
 
-@pytest.mark.parametrize("card", [H200, A100])
-def test_float64_is_free_where_its_units_are_fast(card: Card):
-    speed = product_speed(card)
+@pytest.mark.parametrize("gpu", [H200, A100])
+def test_float64_is_free_where_its_units_are_fast(gpu: Gpu):
+    speed = product_speed(gpu)
     assert speed is not None
     assert speed.double == speed.single
-    assert product_note(card, 1e18) is None
+    assert product_note(gpu, 1e18) is None
 
 
-@pytest.mark.parametrize(("card", "published_tflops", "share"), [(L40, (91.6, 1.41), 64), (T4, (8.1, 0.254), 32)])
-def test_the_speed_is_near_what_its_maker_publishes(card: Card, published_tflops: tuple[float, float], share: int):
+@pytest.mark.parametrize(("gpu", "published_tflops", "share"), [(L40, (91.6, 1.41), 64), (T4, (8.1, 0.254), 32)])
+def test_the_speed_is_near_what_its_maker_publishes(gpu: Gpu, published_tflops: tuple[float, float], share: int):
     """Peaks at the highest clock, which products do not reach."""
-    speed = product_speed(card)
+    speed = product_speed(gpu)
     assert speed is not None
     assert speed.single / speed.double == share
     for found, published in zip((speed.single, speed.double), published_tflops, strict=True):
@@ -69,7 +69,7 @@ def test_the_gpu_is_that_of_the_results_folder_where_there_is_none_here(tmp_path
         dtype: plan_of({"compute.device": "cuda", "compute.gram_dtype": dtype}) for dtype in ("float64", "float32")
     }
     assert product_notes(plans["float64"], [gram], folder) == []
-    refuse_other_card(folder, L40)
+    refuse_other_gpu(folder, L40)
     assert product_notes(plans["float64"], [gram], folder) == [product_note(L40, 1e15)]
     assert product_notes(plans["float64"], [replace(gram, flops=0.0)], folder) == []
     assert product_notes(plans["float32"], [gram], folder) == []
@@ -78,6 +78,6 @@ def test_the_gpu_is_that_of_the_results_folder_where_there_is_none_here(tmp_path
 
 @pytest.mark.usefixtures("without_gpu")
 def test_plan_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("orchestrator.sweep.cards.noted_card", lambda _folder: L40)
+    monkeypatch.setattr("orchestrator.sweep.gpu_kind.noted_gpu", lambda _folder: L40)
     answer = ntksweep("plan", make_sweep(tmp_path, {"compute.device": "cuda"}))
     assert "takes products in float64 at 1/64" in " ".join(answer.output.split()), answer.errors

@@ -294,9 +294,7 @@ def test_keeping_the_stored_side_needs_the_stored_data(place: Path):
     again(place, {"grid.seeds": [0, 1]})
     (place / "data.parquet").unlink()
     write_data(place / "other.parquet", seed=1)
-    with pytest.raises(
-        SourceError, match=r"the data of the stored sweep is no longer at .*data.parquet; bring it back"
-    ):
+    with pytest.raises(SourceError, match=r"the data of the stored sweep is no longer at .*data.parquet; put it back"):
         again(place, {"task.data": "other.parquet"}, OnChange.STORED)
 
 

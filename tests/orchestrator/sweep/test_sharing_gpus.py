@@ -99,7 +99,7 @@ def test_a_plan_divides_the_memory_of_a_gpu_among_those_that_share_it(monkeypatc
     assert (alone.memory, alone.name) == (80 * 10**9, "this machine's GPU")
 
 
-class Card:
+class Gpu:
     """A stand-in for torch's view of a GPU with 80 GB, a part of which others hold."""
 
     def __init__(self, *, others: int = 0, reserved: int = 0, allocated: int = 0) -> None:
@@ -129,15 +129,15 @@ def test_workers_on_a_gpu_never_take_more_than_there_is_together(workers: int, m
     held = part // 4
     # The first of them comes when nothing is taken, the last when all others have what is theirs.
     for others in (0, (workers - 1) * (part + CONTEXT_BYTES)):
-        card = Card(others=others, reserved=held, allocated=held // 2)
-        monkeypatch.setattr(torch, "get_device_module", lambda device, card=card: card)
+        gpu = Gpu(others=others, reserved=held, allocated=held // 2)
+        monkeypatch.setattr(torch, "get_device_module", lambda device, gpu=gpu: gpu)
         take_part(cuda, workers)
-        assert card.allocated + bytes_left(cuda) == pytest.approx(part, abs=8)
+        assert gpu.allocated + bytes_left(cuda) == pytest.approx(part, abs=8)
 
 
 def test_others_that_take_more_than_their_part_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    card = Card(others=70 * 10**9)
-    monkeypatch.setattr(torch, "get_device_module", lambda device: card)
+    gpu = Gpu(others=70 * 10**9)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: gpu)
     take_part(torch.device("cuda"), 2)
     assert bytes_left(torch.device("cuda")) == 10 * 10**9
 

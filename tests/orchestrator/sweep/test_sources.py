@@ -186,7 +186,7 @@ def test_what_is_no_file_of_data_is_told_as_what_it_is(place: Path):
     (place / "gone.csv").symlink_to("nowhere.csv")
     os.mkfifo(place / "pipe.csv")
     for data, said in (
-        ("gone.csv", "is a link to nowhere.csv, where nothing is"),
+        ("gone.csv", "is a broken link to nowhere.csv"),
         ("pipe.csv", "neither a file nor a folder, but a pipe"),
         ("https://huggingface.co/datasets/glue", "is an address, not a path here; .* by its id, such as owner/name"),
     ):
@@ -242,7 +242,10 @@ def test_an_id_that_cannot_be_one_is_told_the_same_way(place: Path):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (errors.GatedRepoError, "the hub gives this model to those who accepted its terms; do, and log in here"),
+        (
+            errors.GatedRepoError,
+            "this model only to users who have accepted its terms; accept them, and log in here",
+        ),
         (errors.DisabledRepoError, r"could not be asked for a model with that id \(DisabledRepoError\)"),
         (errors.RepositoryNotFoundError, "the hub shows no model with that id; correct it, or log in here"),
         (errors.RevisionNotFoundError, "what the hub has under that id has no revision `v9`; correct it"),

@@ -12,7 +12,7 @@ import yaml
 
 from orchestrator.cli.clusters import _print_offer
 from orchestrator.cli.terminal import Terminal
-from orchestrator.cluster import pilot, submitting
+from orchestrator.cluster import driver, submitting
 from orchestrator.cluster.records import read_submissions, write_submission
 from orchestrator.engine.run import resolve
 from orchestrator.errors import ExitCode, UntrustedCodeError
@@ -281,7 +281,7 @@ def test_a_submission_passes_on_and_records_what_its_command_line_allows(finishe
     trusting, doubting = finished.sweep(trusts_code=True), finished.sweep(trusts_code=False)
     plan = make_plan(trusting, surveys(trusting, finished.results.artifacts()))
     offer = submitting.prepare(plan, finished.results, profile, 1)
-    assert offer.request.driver == ("-m", "orchestrator.cluster.pilot", str(finished.results.root), ALLOWED)
+    assert offer.request.driver == ("-m", "orchestrator.cluster.driver", str(finished.results.root), ALLOWED)
     folder = ResultsFolder(tmp_path)
     write_submission(folder, offer.submission)
     (read,) = read_submissions(folder)
@@ -296,7 +296,7 @@ def test_a_submission_passes_on_and_records_what_its_command_line_allows(finishe
         doubting.sources,
     )
     offer = submitting.prepare(make_plan(plain, [plan.variants[0].survey]), finished.results, profile, 1)
-    assert offer.request.driver == ("-m", "orchestrator.cluster.pilot", str(finished.results.root))
+    assert offer.request.driver == ("-m", "orchestrator.cluster.driver", str(finished.results.root))
     assert not offer.submission.trust_remote_code
 
 
@@ -307,11 +307,11 @@ def test_the_driver_of_an_allocation_takes_it_from_its_command_line_alone(
     copy = tmp_path / "results"
     shutil.copytree(finished.results.root, copy)
     shutil.rmtree(copy / "artifacts" / "survey")
-    assert pilot.main([str(copy)]) == ExitCode.WRONG_INPUT
+    assert driver.main([str(copy)]) == ExitCode.WRONG_INPUT
     assert ALLOWED in capsys.readouterr().err
     assert not finished.ran()
 
     monkeypatch.delenv(NODE_LOGS, raising=False)
     with pytest.raises(KeyError, match=NODE_LOGS):  # it looks at the model, and then for the Ray of its allocation
-        pilot.main([str(copy), ALLOWED])
+        driver.main([str(copy), ALLOWED])
     assert finished.ran()

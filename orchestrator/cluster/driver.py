@@ -1,6 +1,6 @@
 """The driver of an allocation: it runs a sweep together with other allocations, until it has nothing left to do.
 
-`python -m orchestrator.cluster.pilot FOLDER [--trust-remote-code]`, run by an allocation. On SIGTERM it begins no
+`python -m orchestrator.cluster.driver FOLDER [--trust-remote-code]`, run by an allocation. On SIGTERM it begins no
 further stage and exits with status 3 once the stages in flight have ended; before any is begun, at once.
 """
 
@@ -46,8 +46,8 @@ class _StopError(BaseException):
     """The driver is told to stop before it has begun a stage."""
 
 
-class Pilot:
-    """One driver's work on a sweep.
+class Driver:
+    """The driver of an allocation at work on a sweep.
 
     Args:
         folder: its results folder.
@@ -140,15 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: of the command line; None takes those of this process.
     """
-    parser = argparse.ArgumentParser(prog="orchestrator.cluster.pilot")
+    parser = argparse.ArgumentParser(prog="orchestrator.cluster.driver")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trust-remote-code", action="store_true")
     given = parser.parse_args(arguments)
-    pilot = Pilot(ResultsFolder(given.folder), trusts_code=given.trust_remote_code)
-    signal.signal(signal.SIGTERM, pilot.stop)
+    driver = Driver(ResultsFolder(given.folder), trusts_code=given.trust_remote_code)
+    signal.signal(signal.SIGTERM, driver.stop)
     try:
-        with own_process(), process_log(pilot.folder.logs):
-            report = pilot.run()
+        with own_process(), process_log(driver.folder.logs):
+            report = driver.run()
     except _StopError:
         LogLines().note("stopped before a stage was begun")
         return UNFINISHED

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Card:
+class Gpu:
     """A GPU, or the part of one that MIG makes of it.
 
     Attributes:
@@ -35,23 +35,23 @@ class Card:
         return f"{self.name} (compute capability {self.capability}, {self.multiprocessors} multiprocessors)"
 
 
-def card_of(device: "torch.device") -> Card:
+def gpu_of(device: "torch.device") -> Gpu:
     """Return the GPU of torch's device."""
     import torch
 
     found = torch.cuda.get_device_properties(device)
     capability = f"{found.major}.{found.minor}"
-    return Card(found.name, capability, found.multi_processor_count, found.total_memory)
+    return Gpu(found.name, capability, found.multi_processor_count, found.total_memory)
 
 
-def likely_card(folder: ResultsFolder) -> Card | None:
+def likely_gpu(folder: ResultsFolder) -> Gpu | None:
     """Return the GPU of this machine, or where it has none that of a results folder; None if neither is known."""
     import torch
 
-    return card_of(torch.device("cuda")) if torch.cuda.is_available() else noted_card(folder)
+    return gpu_of(torch.device("cuda")) if torch.cuda.is_available() else noted_gpu(folder)
 
 
-def refuse_other_card(folder: ResultsFolder, card: Card) -> None:
+def refuse_other_gpu(folder: ResultsFolder, gpu: Gpu) -> None:
     """Raise an error if the numbers of a results folder come from another kind of GPU; the folder records the first.
 
     Raises:
@@ -59,18 +59,18 @@ def refuse_other_card(folder: ResultsFolder, card: Card) -> None:
         StorageError: the folder cannot be written.
     """
     files.make_folder(folder.root)
-    before = card if files.publish_new(folder.gpu_path, sealed(asdict(card))) else noted_card(folder)
-    if before is not None and before.kind != card.kind:
+    before = gpu if files.publish_new(folder.gpu_path, sealed(asdict(gpu))) else noted_gpu(folder)
+    if before is not None and before.kind != gpu.kind:
         raise OtherGpuError(
-            f"the GPU of {files.host_name()} is {card.kind}, and the numbers in {folder.root} come from {before.kind}, "
+            f"the GPU of {files.host_name()} is {gpu.kind}, and the numbers in {folder.root} come from {before.kind}, "
             "which adds in another order: use GPUs of one kind (in a profile `gpu_type` or `constraint`), name another "
             "results.folder, or set compute.deterministic: false for numbers that agree to rounding"
         )
 
 
-def noted_card(folder: ResultsFolder) -> Card | None:
+def noted_gpu(folder: ResultsFolder) -> Gpu | None:
     """Return the GPU from which the numbers of a results folder come; None if it has none, or none that can be read."""
     try:
-        return Card(**unsealed(files.read_plain(folder.gpu_path)))
+        return Gpu(**unsealed(files.read_plain(folder.gpu_path)))
     except (OSError, ValueError, TypeError):
         return None

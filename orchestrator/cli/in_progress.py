@@ -1,4 +1,4 @@
-"""What goes on in a run now, as `run` and `status` show it: its trainings, and its times."""
+"""The trainings and times of a run in progress, as `run` and `status` show them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
