@@ -1,6 +1,5 @@
 """Arguments and options that several commands share."""
 
-import difflib
 import os
 import re
 import sys
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.errors import ResultsError, SpecError
+from orchestrator.sweep.missing_places import named_alike
 from orchestrator.sweep.on_change import OnChange
 
 if TYPE_CHECKING:
@@ -151,20 +151,7 @@ def _meant(path: Path) -> Path | None:
     """Return the results or the spec that a missing path probably means: one of that name, or of a similar one."""
     others = (Path("results") / path, path.with_name(f"{path.name}.yaml"), path.with_suffix(".yaml"))
     there = next((each for each in others if os.path.exists(each)), None)  # noqa: PTH110 - folders may be closed
-    return there or _named_alike(path)
-
-
-def _named_alike(path: Path) -> Path | None:
-    """Return the spec or results folder beside a path that has the nearest name; None if none is near."""
-    try:
-        names = os.listdir(path.parent)  # noqa: PTH208 - entries may be as many as there are files
-    except OSError:
-        return None
-    for name in difflib.get_close_matches(path.name, names, n=3, cutoff=0.8):
-        near = path.with_name(name)
-        if near.suffix in (".yaml", ".yml") or _holds_sweep(near):
-            return near
-    return None
+    return there or named_alike(path, lambda near: near.suffix in (".yaml", ".yml") or _holds_sweep(near))
 
 
 def results_elsewhere(spec: "Spec", base: Path) -> str | None:

@@ -24,7 +24,7 @@ from orchestrator.store.sealed import unsealed
 from orchestrator.sweep.blocks_asked import BlocksAsked, with_asked
 from orchestrator.sweep.comparing import comparable, same_but_for_written_labels
 from orchestrator.sweep.differences import differences, overrides_apart
-from orchestrator.sweep.missing_places import sweeps_below
+from orchestrator.sweep.missing_places import holds_spec, named_alike, sweeps_below
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import Source, Sources, find_again
 from orchestrator.sweep.stacked_before import StackedBefore
@@ -236,7 +236,9 @@ class ResultsFolder:
                 "finished is found by its content"
             )
         if sweep is None:
-            raise ResultsError(f"there are no results at {self.root}; `ntksweep run SPEC` makes them")
+            near = named_alike(self.root, holds_spec)
+            cure = f"did you mean {near}?" if near else "`ntksweep run SPEC` makes them"
+            raise ResultsError(f"there are no results at {self.root}; {cure}")
         return sweep
 
     def settle(self, given: Sweep, on_change: OnChange, note: Callable[[str], None] = lambda _: None) -> Sweep:

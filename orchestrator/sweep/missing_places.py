@@ -1,6 +1,9 @@
 """Hints for users who name a file that is not there, or a folder that holds no sweep."""
 
+import difflib
+import os
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 _MOST_NAMED = 5
@@ -20,6 +23,21 @@ def hint_at_alike(path: Path) -> str:
     if near.casefold() == path.name.casefold():
         return f"; {near!r} is there, which differs in capital letters"
     return f"; {near!a} is there, which has its accents written in another way: copy the name from there"
+
+
+def named_alike(path: Path, fits: Callable[[Path], bool]) -> Path | None:
+    """Return what fits beside a missing path and has the nearest name; None if none is near."""
+    try:
+        names = os.listdir(path.parent)  # noqa: PTH208 - entries may be as many as there are files
+    except OSError:
+        return None
+    near = map(path.with_name, difflib.get_close_matches(path.name, names, n=3, cutoff=0.8))
+    return next((each for each in near if fits(each)), None)
+
+
+def holds_spec(folder: Path) -> bool:
+    """Tell whether a folder has a file where the spec of results stands."""
+    return os.path.isfile(folder / "spec.yaml")  # noqa: PTH113 - a folder of others may not be entered
 
 
 def sweeps_below(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """The tables: documented, versioned, readable by everyone, and equal to what can be recomputed from them."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,6 @@ def test_results_say_what_they_are(finished: Path):
 
 
 def test_a_file_of_an_older_version_is_read_with_nulls(finished: Path, tmp_path: Path):
-    import shutil
-
     shutil.copytree(finished.parent / "results", tmp_path / "results")
     path = tmp_path / "results" / "tables" / "cells" / "part-0.parquet"
     rewrite_table(tmp_path / "results", "cells", pq.read_table(path).drop_columns(["gcv"]))
@@ -122,6 +121,10 @@ def test_a_file_of_an_older_version_is_read_with_nulls(finished: Path, tmp_path:
 def test_folders_without_results_are_told(tmp_path: Path, finished: Path):
     with pytest.raises(ResultsError, match="there are no results at"):
         orchestrator.load(tmp_path / "none")
+    (tmp_path / "resulte").mkdir()  # nearer, and holds none
+    shutil.copytree(finished.parent / "results", tmp_path / "results")
+    with pytest.raises(ResultsError, match=rf"there are no results at .*; did you mean {tmp_path / 'results'}\?"):
+        orchestrator.load(tmp_path / "resultes")
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ResultsError, match="holds no sweep"):
         orchestrator.load(tmp_path)
