@@ -169,7 +169,7 @@ def _of_rounding(cells: pa.Table) -> list[str]:
 
 
 def _majority(cells: pa.Table) -> dict[str, float]:
-    """Return the mean accuracy of always predicting the majority class, for each task with classes."""
+    """Return the mean accuracy of the majority baseline, for each task with classes."""
     found = {}
     for task in cells["task"].unique():
         values = cells.filter(pc.equal(cells["task"], task))["majority_accuracy"].drop_null()
