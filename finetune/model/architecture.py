@@ -133,8 +133,10 @@ def final_linear(model: PreTrainedModel, n_outputs: int) -> tuple[str, nn.Linear
     """
     fitting = [(name, module) for name, module in head_linears(model).items() if module.out_features == n_outputs]
     if not fitting:
+        inside = [name for name, module in linears(model).items() if module.weight.shape[0] == n_outputs]
+        where = f": {inside[-1]}, which has, is a part of the base model" if inside and has_head(model) else ""
         raise HeadError(
-            f"the head of {type(model).__name__} has no linear layer with {n_outputs} outputs; use "
+            f"the head of {type(model).__name__} has no linear layer with {n_outputs} outputs{where}; use "
             "label_words or another architecture"
         )
     return fitting[-1]

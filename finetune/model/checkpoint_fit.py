@@ -34,6 +34,11 @@ _MOST_SHAPES = 2
 
 _QUANTIZED = re.compile(r"(^|\.)(qweight|qzeros|scales|g_idx|SCB|absmax|quant_map|weight_scale(_inv)?|weight_packed)$")
 
+_OF_ADAPTERS = re.compile(
+    r"(^|\.)(lora_[A-Za-z_]+|base_layer|modules_to_save|original_module|ia3_l|hada_w[12]_[ab]|oft_[rR]|vera_lambda_[bd]|"
+    r"adapters)(\.|$)"
+)
+"""What libraries of adapters write beside, or in the place of, the weights that they adapt."""
 
 Shape = tuple[int, ...]
 
@@ -133,6 +138,12 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
     order = [name for name, _ in model.named_parameters(remove_duplicate=False) if name.startswith(prefix)]
     wrong = [name for name in order if name in fit.mismatched]
     if wrong:
+        if len(wrong) == 1 and (sizes := _tokens(model, fit, wrong[0])):
+            raise ModelLoadError(
+                f"{settings.path}: the weights have an embedding of {sizes[0]} tokens, and config.json describes "
+                f"{sizes[1]}: tokens were added, or taken out; set its vocab_size to {sizes[0]}, with the tokenizer "
+                "that belongs to it, or get the checkpoint again"
+            )
         raise ModelLoadError(
             f"{settings.path}: the weights have other shapes than config.json describes: "
             f"{_shapes(fit, wrong[:_MOST_SHAPES])}{_more(wrong, _MOST_SHAPES)}; the files do not belong "
@@ -145,6 +156,13 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
             "use the checkpoint that they were made from"
         )
     lacking = [name for name in order if name in fit.missing and not _POOLER.search(name.removeprefix(prefix))]
+    adapter = next((name for name in sorted(fit.unexpected) if _OF_ADAPTERS.search(name)), None)
+    if adapter is not None and (lacking or held):
+        raise ModelLoadError(
+            f"{settings.path}: the weights hold {adapter}: they are those of an adapter, or of a model with one that "
+            "was not merged into it; load the model with its adapter as it was trained, merge it (merge_and_unload of "
+            "peft), and save the result with `save_pretrained`"
+        )
     if lacking and fit.missing.issuperset(order):
         if wrapper := _wrapper(fit, lacking, prefix):
             raise ModelLoadError(
@@ -166,6 +184,15 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
             f"{settings.path}: the weights hold {held[0]}{_more(held)}, for which the model of config.json has no "
             "place; correct config.json (its number of layers?), or get the checkpoint again"
         )
+
+
+def _tokens(model: PreTrainedModel, fit: Fit, name: str) -> tuple[int, int] | None:
+    """Return the tokens of the input embedding, as held and as described; None if another parameter has this name."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    held, wanted = fit.mismatched[name]
+    if module is not model.get_input_embeddings() or held[1:] != wanted[1:]:
+        return None
+    return held[0], wanted[0]
 
 
 def _wrapper(fit: Fit, wanted: Collection[str], prefix: str) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from finetune.errors import ModelRunError
 from finetune.libraries.faults import running
 from finetune.model.adapted import AdaptedModel, ScorerSettings, adapt
 from finetune.model.architecture import base_model, is_decoder
@@ -200,7 +201,9 @@ class Scorer(ABC):
             if self.words is None and self._last_token:
                 return _at_least_single(self.final(self._last_hidden(there)))
             logits = _at_least_single(self._whole(there))
-            return logits if self.words is None else logits[self._read_at(batch)]
+            if self.words is not None:
+                return logits[self._read_at(batch)]
+            return _by_example(logits, (len(batch), self.final.out_features))
 
     def _vocabulary_logits(self, batch: Batch) -> Tensor:
         there = batch.to(self.device)
@@ -274,6 +277,22 @@ def unsharded_scorer(settings: ScorerSettings, loaded: LoadedModel | None = None
 
 def _at_least_single(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _by_example(logits: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return logits (B, C) that may lack axes of length 1, or have more of them: code of a checkpoint may squeeze them.
+
+    Raises:
+        ModelRunError: they have another shape.
+    """
+    if tuple(logits.shape) == shape:
+        return logits
+    if [size for size in logits.shape if size > 1] != [size for size in shape if size > 1]:
+        raise ModelRunError(
+            f"the model returns logits of shape {tuple(logits.shape)} for {shape[0]} examples, instead of "
+            f"{shape[1]} for each, {shape}; change its code, or use another model"
+        )
+    return logits.reshape(shape)
 
 
 def _last_tokens(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -47,8 +47,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     cuBLAS, cuSOLVER and their like fail so where they are started on a GPU that is full; torch's own allocator has
     then freed nothing for them. A file that cannot be mapped is an `OSError`, from safetensors one without a number.
     """
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if isinstance(error, MemoryError):
         return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError | OSError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 

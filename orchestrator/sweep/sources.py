@@ -1,7 +1,6 @@
 """Locations of the model and the data, and fingerprints that show when they change."""
 
 import hashlib
-import json
 import logging
 import os
 import time
@@ -20,6 +19,7 @@ from orchestrator.spec import Spec
 from orchestrator.spec.places import NO_TEXT, is_text
 from orchestrator.spec.sections import TaskSection
 from orchestrator.store.user_cache import recall, remember
+from orchestrator.sweep.adapter_folders import ADAPTER, check_no_adapter
 from orchestrator.sweep.missing_places import hint_at_alike
 
 logger = logging.getLogger(__name__)
@@ -260,24 +260,13 @@ def check_model_folder(folder: Path) -> None:
         return
     if folder.is_file():
         raise SourceError(f"{folder} is a file; name the folder of the model, which holds config.json and the weights")
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
-        raise SourceError(
-            f"{folder} holds an adapter alone{_base_of(adapter)}, and no model: merge it into its model "
-            "(merge_and_unload of peft) and save the result"
-        )
+    check_no_adapter(folder)
     below = sorted(path.parent.name for path in folder.glob("*/config.json"))[:5]
+    if not below:
+        for inside in sorted(folder.glob(f"*/{ADAPTER}")):
+            check_no_adapter(inside.parent)
     advice = f"name one in it that has: {', '.join(below)}" if below else "name what save_pretrained wrote"
     raise SourceError(f"{folder} is not a model folder of transformers: it has no config.json; {advice}")
-
-
-def _base_of(adapter: Path) -> str:
-    """Return the base model that an adapter names."""
-    try:
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        return ""
-    return f" (of {base})" if isinstance(base, str) else ""
 
 
 def _data_files(path: Path) -> list[Path]:

@@ -83,7 +83,7 @@ def _panel(measured: Measured, variant: Variant, frame: pd.DataFrame, first_row:
     cells = variant.choose(measured.cells)
     rules = []
     if variant.metric == "accuracy" and cells["majority_accuracy"].notna().any():
-        rules.append(Rule(float(cells["majority_accuracy"].mean()), "majority class", upright=True))
+        rules.append(Rule(float(cells["majority_accuracy"].mean()), "majority baseline", upright=True))
     before = cells[f"initial_eval_{variant.metric}"]
     if before.notna().any():
         rules.append(Rule(float(before.mean()), "before fine-tuning", upright=True))

@@ -82,7 +82,7 @@ class Problem:
 
     @cached_property
     def initial_scalars(self) -> dict[str, float]:
-        """Return losses and metrics of the model before fine-tuning, and those of the majority class."""
+        """Return losses and metrics of the model before fine-tuning, and the accuracy of the majority baseline."""
         scalars = {
             "initial_train_loss": float(np.sum(self.residual**2)) / (2 * self.n_train),
             "initial_eval_loss": float(np.sum((self.eval_targets - self.eval_initial) ** 2)) / (2 * self.n_eval),

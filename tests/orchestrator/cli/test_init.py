@@ -183,7 +183,7 @@ def test_files_that_are_there_stay(tmp_path: Path, options: list[str]):
     schema.unlink()
     if options == ["--full"]:
         ntksweep("init", path, *options, "--force")
-        assert "file of yours" not in ntksweep("init", path, *options, "--force").output
+        assert "is not of ntksweep" not in ntksweep("init", path, *options, "--force").output
 
 
 def test_examples_and_profiles_are_written_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,15 +1,19 @@
 """Models that cannot be used, each told by `plan` before anything is computed."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoModelForSequenceClassification, NystromformerConfig
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, NystromformerConfig, PerceiverConfig
 
 from orchestrator.errors import ExitCode
-from tests.orchestrator.sweeps import make_sweep, ntksweep
+from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of
 from tests.tiny_models import save_tiny
 
 Change = Callable[[Path], Any]
@@ -118,7 +122,8 @@ class Own(BertPreTrainedModel):
         hidden = self.bert(input_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
         query = self.bert.encoder.layer[1].attention.self.query
         {line}
-        return SequenceClassifierOutput(logits=self.classifier(hidden))
+        logits = self.classifier(hidden)
+        return SequenceClassifierOutput(logits={logits})
 """
 
 
@@ -133,11 +138,53 @@ class Own(BertPreTrainedModel):
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_code_that_uses_a_weight_in_more_than_one_way(tmp_path: Path, line: str, said: str, checkpointing: bool):
     folder = save_tiny("bert", tmp_path / "model")
-    (folder / "own.py").write_text(OWN_CODE.format(line=line))
+    (folder / "own.py").write_text(OWN_CODE.format(line=line, logits="logits"))
     configure(folder, auto_map={"AutoModelForSequenceClassification": "own.Own"})
     changes = {"model.trust_remote_code": True, "adapter.kind": "none", "adapter.target_modules": ["query"]}
     changes |= {"adapter.rank": None, "compute.checkpointing": checkpointing}
     assert said in refused(make_sweep(tmp_path, changes, model=folder), "--trust-remote-code")
+
+
+def own_code(folder: Path, logits: str, **config: Any) -> Path:
+    save_tiny("bert", folder)
+    (folder / "own.py").write_text(OWN_CODE.format(line="pass", logits=logits))
+    configure(folder, auto_map={"AutoModelForSequenceClassification": "own.Own"}, **config)
+    return folder
+
+
+@pytest.mark.parametrize("changes", [{}, {"task.kind": "regression", "task.label": "rating"}])
+def test_code_that_squeezes_its_logits_has_the_numbers_of_code_that_does_not(tmp_path: Path, changes: dict[str, Any]):
+    """Of a single text, or of one output, an axis is missing."""
+    found = []
+    for logits in ("logits", "logits.squeeze()"):
+        folder = tmp_path / logits
+        model = own_code(tmp_path / logits / "own", logits)
+        spec = make_sweep(folder, {"model.trust_remote_code": True, "compute.batch_tokens": 16} | changes, model=model)
+        answer = ntksweep("run", spec, "--trust-remote-code")
+        assert answer.status == 0, answer.errors
+        found.append(results_of(spec).cells.to_pandas()[["trace", "train_loss", "eval_loss"]])
+    assert found[0].equals(found[1])
+
+
+@pytest.mark.parametrize(
+    ("logits", "said"), [("logits.T", r"\(2, 3\) for 3 examples, .* \(3, 2\)"), ("logits[:, :1]", r"\(., 1\) for")]
+)
+def test_code_that_returns_logits_of_another_shape(tmp_path: Path, logits: str, said: str):
+    model = own_code(tmp_path / "own", logits)
+    message = refused(make_sweep(tmp_path, {"model.trust_remote_code": True}, model=model), "--trust-remote-code")
+    assert "the model returns logits of shape" in message
+    assert re.search(said, message)
+
+
+def test_a_head_inside_the_base_model(tmp_path: Path):
+    config = PerceiverConfig(
+        vocab_size=30, d_model=16, d_latents=16, num_latents=4, num_blocks=1, num_self_attends_per_block=1,
+        num_self_attention_heads=2, num_cross_attention_heads=2, max_position_embeddings=32,
+    )  # fmt: skip
+    folder = save_tiny("bert", tmp_path / "model")
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    spec = make_sweep(tmp_path, {"adapter.target_modules": ["query"]}, model=folder)
+    assert "final_layer, which has, is a part of the base model" in refused(spec)
 
 
 def test_more_layers_than_any_model_has(spec: Path):
@@ -152,6 +199,92 @@ def test_an_adapter_alone(spec: Path):
     changed = spec.with_name("alone.yaml")
     changed.write_text(spec.read_text().replace("path: model", "path: alone"))
     assert "holds an adapter alone (of someone/base), and no model: merge it into its model" in refused(changed)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (
+            {"peft_type": "PROMPT_TUNING", "base_model_name_or_path": "a/b"},
+            "(of a/b), and no model: of its kind, PROMPT_T",
+        ),
+        (
+            {"config": {}, "model_name": "a/b"},
+            "(of a/b), and no model: it is one of the library adapters, which cannot",
+        ),
+        ([], "holds an adapter alone, and no model: merge it"),
+    ],
+)
+@pytest.mark.parametrize("place", [".", "checkpoint-10"])
+def test_an_adapter_alone_of_another_kind_or_below(tmp_path: Path, facts: Any, said: str, place: str):
+    folder = tmp_path / "out" / place
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text(json.dumps(facts))
+    spec = make_sweep(tmp_path, model=tmp_path / "out")
+    assert said in refused(spec)
+
+
+def rename(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+
+def adapted(folder: Path, **options: Any) -> dict[str, Tensor]:
+    """Return the weights of a classifier with an adapter, under the names that peft gives them."""
+    from peft import LoraConfig, get_peft_model
+
+    base = AutoModelForSequenceClassification.from_pretrained(folder)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS", **options))
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+INSIDE = len("base_model.model.")
+QUERY = "encoder.layer.0.attention.self.query"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda folder, _held: adapted(folder), f"hold base_model.model.bert.{QUERY}.base_layer"),
+        (
+            lambda folder, _held: {name[INSIDE:]: value for name, value in adapted(folder, use_dora=True).items()},
+            f"hold bert.{QUERY}.base_layer",
+        ),
+        (
+            lambda folder, _held: {name: value for name, value in adapted(folder).items() if "lora" in name},
+            f"hold base_model.model.bert.{QUERY}.lora_A",
+        ),
+        (lambda _folder, held: held | {f"{QUERY}.lora_A": torch.ones(2, 16)}, f"hold {QUERY}.lora_A"),
+        (
+            lambda _folder, held: held | {"encoder.layer.0.output.adapters.own.adapter_up.weight": torch.ones(2, 16)},
+            "hold encoder.layer.0.output.adapters.own",
+        ),
+    ],
+)
+def test_weights_with_an_adapter_that_was_not_merged(spec: Path, change: Callable[..., dict[str, Tensor]], said: str):
+    folder = save_tiny("bert", spec.parent / "model")
+    rename(folder, lambda held: change(folder, held))
+    message = refused(spec)
+    assert said in message
+    assert "an adapter, or of a model with one that was not merged into it" in message
+
+
+def test_a_head_under_the_names_of_an_adapter_leaves_the_base_model_usable(spec: Path):
+    folder = save_tiny("bert", spec.parent / "model")
+    rename(folder, lambda held: held | {"classifier.modules_to_save.default.weight": torch.ones(2, 16)})
+    assert ntksweep("plan", spec).status == 0
+
+
+def test_layers_that_cut_texts_into_pieces(spec: Path):
+    configure(save_tiny("bert", spec.parent / "model"), chunk_size_feed_forward=2)
+    assert "set chunk_size_feed_forward to 0 in its config.json, which changes no number" in refused(spec)
+
+
+def test_an_embedding_with_tokens_that_config_does_not_have(spec: Path):
+    folder = save_tiny("bert", spec.parent / "model")
+    size = json.loads((folder / "config.json").read_text())["vocab_size"]
+    configure(folder, vocab_size=size - 2)
+    assert f"an embedding of {size} tokens, and config.json describes {size - 2}: tokens were added" in refused(spec)
 
 
 def test_an_architecture_that_only_fails_when_it_is_run(spec: Path):
