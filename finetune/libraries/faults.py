@@ -202,4 +202,6 @@ def _running_fix(error: Exception | SystemExit) -> str:
         return f"install what it needs (pip install {packages}), also where workers run"
     if isinstance(error, AttributeError) and any(name in str(error) for name in _OUTPUTS):
         return f"its passes must return objects of transformers with {' and '.join(_OUTPUTS)}; use another model"
+    if "to be chunked" in str(error):
+        return "set chunk_size_feed_forward to 0 in its config.json, which changes no number"
     return "try model.attention: eager or model.dtype: float32, or use another architecture"

@@ -22,9 +22,12 @@ _KERNEL = ("condition_number_relative_sigma", "effective_rank")
 _OUTCOMES = tuple(f"{model}eval_{metric}" for model in MODELS for metric in METRICS)
 _COLUMNS = [
     *_VARIANT, "task_kind", "layer_set", "seed", "n_parameters", "lambda_given", "lambda", "lambda_scale",
-    "majority_accuracy",
+    "majority_accuracy", "dtype", "trace", "kernel_size", "initial_train_loss",
     "finetune_status", "linearized_status", *_KERNEL, *_OUTCOMES,
 ]  # fmt: skip
+
+_UNIT_ROUNDOFFS = {"float64": 2.0**-53, "float32": 2.0**-24}
+_FEW = 50
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ class Summary:
         lambda_scale: absolute, or trace: in units of trace/M.
         majority_accuracy: by task, mean accuracy of always predicting the majority class; empty for regression.
         zero_kernels: layer sets without a lambda, because it is in units of their kernel and that is zero.
+        rounding_kernels: layer sets whose kernel is no larger than what the rounding of a backward pass makes of zero.
     """
 
     layer_sets: list[LayerSetSummary]
@@ -113,6 +117,7 @@ class Summary:
     lambda_scale: str
     majority_accuracy: dict[str, float]
     zero_kernels: list[str]
+    rounding_kernels: list[str]
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON, each number under the name of its column of `cells`."""
@@ -148,7 +153,19 @@ def summarize(results: Results) -> Summary:
         lambda_scale=str(cells["lambda_scale"][0]) if len(cells) else "absolute",
         majority_accuracy=_majority(cells),
         zero_kernels=cells.filter(pc.is_null(cells["lambda"]))["layer_set"].unique().to_pylist(),
+        rounding_kernels=_of_rounding(cells),
     )
+
+
+def _of_rounding(cells: pa.Table) -> list[str]:
+    """Return layer sets whose gradients are a few unit roundoffs of the errors, as attention to one token leaves."""
+    found: dict[str, None] = {}
+    for dtype, roundoff in _UNIT_ROUNDOFFS.items():
+        errors = pc.multiply(cells["initial_train_loss"], 2 * (_FEW * roundoff) ** 2)
+        is_small = pc.less(pc.divide(cells["trace"], pc.cast(cells["kernel_size"], pa.float64())), errors)
+        is_some = pc.and_(pc.greater(cells["trace"], 0.0), pc.equal(cells["dtype"], dtype))
+        found |= dict.fromkeys(cells.filter(pc.and_(is_small, is_some))["layer_set"].to_pylist())
+    return list(found)
 
 
 def _majority(cells: pa.Table) -> dict[str, float]:

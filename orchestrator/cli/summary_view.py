@@ -134,6 +134,11 @@ def _below(summary: Summary) -> Iterator[str]:
             f"{name}: its kernel is zero, for no output depends on its parameters (is the head all zeros?), so that "
             "lambda in units of trace/M is no number; its rows are those of the model before fine-tuning"
         )
+    for name in summary.rounding_kernels:
+        yield (
+            f"{name}: its kernel is no larger than rounding, for no output depends on its parameters (as where "
+            "attention is to one token); its numbers mean nothing"
+        )
     if any(each.stopping for each in summary.layer_sets):
         yield "or stop at time: where gradient flow of the linearized model without lambda has its lowest eval loss"
     if summary.trained and any(each.chosen_by == "eval_loss" for each in summary.layer_sets):

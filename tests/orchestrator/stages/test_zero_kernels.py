@@ -1,5 +1,6 @@
 """A layer set whose kernel is zero, with lambda in units of it: its rows say so, and all others are what they were."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,24 @@ def test_training_without_a_unit_fails_by_name_and_the_others_go_on(tmp_path: Pa
     cells = results_of(path).cells.to_pandas().set_index("layer_set")
     assert cells.loc[ALIVE, "finetune_eval_loss"].notna().all()
     assert cells.loc[DEAD, "finetune_eval_loss"].isna().all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_kernel_of_rounding_is_told_by_name(tmp_path: Path, dtype: str):
+    """Where the first token sees itself alone, its attention does not depend on queries; what is computed is not 0."""
+    changes = {
+        "model.dtype": dtype,
+        "head.in_kernel": False,
+        "grid.layer_sets": ["each_target"],
+        "adapter.kind": "none",
+    }
+    path = make_sweep(tmp_path, changes | {"adapter.rank": None})
+    config = tmp_path / "model/config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"is_decoder": True}))
+    answer = ntksweep("run", path)
+    assert answer.status == 0, answer.errors
+    said = " ".join(answer.output.split())
+    assert "target:query: its kernel is no larger than rounding" in said
+    assert "target:value: its" not in said
+    traces = results_of(path).cells.to_pandas().groupby("layer_set")["trace"].first()
+    assert 0 < traces["target:query"] < 1e-9 * traces["target:value"]

@@ -275,6 +275,11 @@ def test_a_head_under_the_names_of_an_adapter_leaves_the_base_model_usable(spec:
     assert ntksweep("plan", spec).status == 0
 
 
+def test_layers_that_cut_texts_into_pieces(spec: Path):
+    configure(save_tiny("bert", spec.parent / "model"), chunk_size_feed_forward=2)
+    assert "set chunk_size_feed_forward to 0 in its config.json, which changes no number" in refused(spec)
+
+
 def test_an_embedding_with_tokens_that_config_does_not_have(spec: Path):
     folder = save_tiny("bert", spec.parent / "model")
     size = json.loads((folder / "config.json").read_text())["vocab_size"]
