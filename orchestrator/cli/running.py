@@ -60,10 +60,6 @@ def run(
 
     Example: ntksweep run examples/quickstart.yaml grid.seeds=[0,1] --workers 4
     """
-    from orchestrator.cli.progress import Bars
-    from orchestrator.engine.run import run as run_sweep
-    from orchestrator.engine.torchrun import follow, launched_group
-    from orchestrator.spec.naming_lines import naming_lines
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
 
@@ -71,33 +67,48 @@ def run(
     checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
-    with naming_lines(checked), launched_group(checked) as process_group:
-        if not process_group.leads:
-            end_at_once()  # it waits for the first one, in calls that answer no signal
-            follow(checked, base, process_group, trusts_code=trust_remote_code)
-            return
-        folder = ResultsFolder(checked.folder)
-        with (
-            _status_reader(checked, folder, tensorboard) as look,
-            Bars(Terminal(stderr=True), look) as bars,
-            said_at_once(bars.note),
-        ):
-            if (said := results_elsewhere(checked, base)) is not None:
-                bars.note(said)
-            ending = run_sweep(
-                checked,
-                base,
-                bars,
-                on_change=on_change,
-                process_group=process_group,
-                trusts_code=trust_remote_code,
-            )
+    ending = _run(checked, base, on_change=on_change, trusts_code=trust_remote_code, tensorboard=tensorboard)
+    if ending is None:
+        return
+    folder = ResultsFolder(checked.folder)
     if as_json:
         print(json.dumps(_facts(ending, folder), indent=1))
     else:
         _print_ending(ending, folder, show_trace=traceback_wanted())
     if ending.report.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)
+
+
+def _run(
+    checked: "Spec", base: Path, *, on_change: OnChange, trusts_code: bool, tensorboard: Path | None
+) -> "Ending | None":
+    """Run a sweep; return how it ended, or None in a process that only follows the first one of its process group."""
+    from orchestrator.cli.progress import Bars
+    from orchestrator.engine.run import run as run_sweep
+    from orchestrator.engine.torchrun import follow, launched_group
+    from orchestrator.spec.naming_lines import naming_lines
+    from orchestrator.sweep.folder import ResultsFolder
+
+    with naming_lines(checked), launched_group(checked) as process_group:
+        if not process_group.leads:
+            end_at_once()  # it waits for the first one, in calls that answer no signal
+            follow(checked, base, process_group, trusts_code=trusts_code)
+            return None
+        with (
+            _status_reader(checked, ResultsFolder(checked.folder), tensorboard) as look,
+            Bars(Terminal(stderr=True), look) as bars,
+            said_at_once(bars.note),
+        ):
+            if (said := results_elsewhere(checked, base)) is not None:
+                bars.note(said)
+            return run_sweep(
+                checked,
+                base,
+                bars,
+                on_change=on_change,
+                process_group=process_group,
+                trusts_code=trusts_code,
+            )
 
 
 @contextmanager
