@@ -9,6 +9,9 @@ from orchestrator.spec.schema import schema_comment
 
 MOST_LINES = 25
 
+TRAINING = "# finetune: {learning_rate: 0.001, epochs: 10} # trains every cell beside its linearization"
+"""The last line: a section that costs more than all others, for whom the ridge solutions do not suffice."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -67,6 +70,8 @@ def _lines(start: Start) -> Iterator[str]:
     yield "  layer_sets: [each_layer, all_layers]"
     yield "  seeds: [0, 1]"
     yield f"  n_train: [{start.n_train}]"
+    yield ""
+    yield TRAINING
 
 
 def _flow(value: object) -> str:

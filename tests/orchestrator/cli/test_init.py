@@ -97,6 +97,16 @@ def test_labels_and_texts_of_every_kind_get_the_keys_that_they_need(
     assert ntksweep("plan", tmp_path / "mine.yaml").status == 0
 
 
+def test_the_last_line_trains_every_cell_once_it_is_no_comment(tmp_path: Path, tiny_model: Path):
+    data = write_csv(tmp_path / "data.csv", ["text", "label"], [["a film", n % 2] for n in range(20)])
+    written = begun(tmp_path, data, tiny_model)
+    *others, last = written.splitlines()
+    assert last == "# finetune: {learning_rate: 0.001, epochs: 10} # trains every cell beside its linearization"
+    (tmp_path / "mine.yaml").write_text("\n".join([*others, last.removeprefix("# ")]))
+    assert read_spec(tmp_path / "mine.yaml").finetune.epochs == 10
+    assert ntksweep("plan", tmp_path / "mine.yaml").status == 0
+
+
 def test_splits_of_a_folder_are_taken_by_their_names(tmp_path: Path, tiny_model: Path):
     folder = tmp_path / "data"
     folder.mkdir()
