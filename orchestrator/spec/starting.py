@@ -27,6 +27,7 @@ class Start:
         about_targets: comment on them.
         kernel: keys of the section `kernel`; none leaves it out.
         n_train: training-set size.
+        doubts: what is said beside the file, for its user to decide.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Start:
     n_train: int
     kernel: dict[str, object] = field(default_factory=dict)
     about_task: dict[str, str] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
 
 def short_spec(start: Start) -> str:
