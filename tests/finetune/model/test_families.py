@@ -183,13 +183,14 @@ def test_the_decoder_is_not_loaded(folders: dict[str, Path]):
 
 def test_a_head_that_was_saved_with_the_encoder_is_kept(folders: dict[str, Path], tmp_path: Path):
     saved: Any = T5EncoderForSequenceClassification.from_pretrained(folders["t5"], num_labels=2, dtype=torch.float64)
-    saved.classifier.weight.data.normal_()
+    saved.classifier.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     saved.save_pretrained(tmp_path)
     scorer, tokens = build(tmp_path, "t5", head=HeadSettings("pretrained")), tokens_of(folders["t5"])
     assert scorer.drawn == []
     batch = tokens.batch([0, 1])
     expected = saved.eval()(batch.input_ids, batch.attention_mask).logits
-    assert torch.allclose(scorer.logits(batch), expected, rtol=1e-5)
+    # the plain model rounds to single precision inside its norms, whatever the size of a logit
+    assert torch.linalg.norm(scorer.logits(batch) - expected) < 1e-6 * torch.linalg.norm(expected)
 
 
 def test_the_head_of_the_decoder_is_none_of_the_encoders(folders: dict[str, Path], tmp_path: Path):
