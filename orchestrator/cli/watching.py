@@ -64,8 +64,9 @@ def status(
             console.print("every artifact and table matches its checksum")
         elif found.damaged or found.damaged_before:
             console.print(
-                "`ntksweep run SPEC`, or `ntksweep resume` on a cluster, sets damaged artifacts aside and computes "
+                f"`{folder.run_again}`, or `ntksweep resume` on a cluster, sets damaged artifacts aside and computes "
                 "them again",
+                soft_wrap=True,
             )
     if found.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)

@@ -67,8 +67,9 @@ class Table:
         try:
             yield
         except OSError as error:
+            again = ResultsFolder(self.path.parent.parent).run_again
             raise ResultsError(
-                f"the table `{self.name}` in {self.path} cannot be read ({error}); `ntksweep run SPEC` writes it again"
+                f"the table `{self.name}` in {self.path} cannot be read ({error}); `{again}` writes it again"
             ) from error
 
     def to_pandas(self, columns: list[str] | None = None) -> "pd.DataFrame":

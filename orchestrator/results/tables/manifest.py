@@ -151,7 +151,7 @@ def verified_part(folder: ResultsFolder, table: str) -> Path | None:
     """Return the file of a table, every byte of it as it was written; None if there is no such table.
 
     Raises:
-        ResultsError: the file or the manifest is damaged.
+        ResultsError: the file or the manifest is damaged or gone.
     """
     give_up = time.monotonic() + WRITTEN_WITHIN
     tries = 0
@@ -166,11 +166,10 @@ def verified_part(folder: ResultsFolder, table: str) -> Path | None:
                 return folder.tables / table / PART
         being_written = CLAIM in folder.claims().held()
         if tries > 1 and (not being_written or time.monotonic() > give_up):  # it may have ended in between
-            damaged = MANIFEST if manifest is None else f"{table}/{PART}"
-            raise ResultsError(
-                f"{folder.tables / damaged} is missing or damaged: it is not, byte for byte, what was written; "
-                "`ntksweep run SPEC` writes the tables again"
-            )
+            damaged = folder.tables / (MANIFEST if manifest is None else f"{table}/{PART}")
+            there = os.path.lexists(damaged)
+            how = "is damaged: it is not, byte for byte, what was written" if there else "is gone"
+            raise ResultsError(f"{damaged} {how}; `{folder.run_again}` writes the tables again")
         if being_written:
             time.sleep(0.05)
 
