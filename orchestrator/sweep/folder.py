@@ -1,7 +1,6 @@
 """A results folder: the paths of its parts, the sweep that it holds, and its treatment of a changed spec."""
 
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -299,11 +298,6 @@ class ResultsFolder:
     def _anything_finished(self) -> bool:
         artifacts = self.root / "artifacts"
         return any(path.parent.name != "survey" for path in artifacts.glob("*/*.json"))
-
-    @property
-    def run_again(self) -> str:
-        """What to type to go on with the sweep: the folder, or the user's own spec where it has lost the stored one."""
-        return f"ntksweep run {shlex.quote(str(self.root)) if os.path.lexists(self.spec_path) else 'SPEC'}"
 
     @property
     def has_kernels(self) -> bool:

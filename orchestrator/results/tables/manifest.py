@@ -10,6 +10,7 @@ from orchestrator.store.checksums import ALGORITHM, checksum_of
 from orchestrator.store.files import is_plain, open_plain, read_plain, replace, visible
 from orchestrator.store.sealed import sealed, unsealed
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.missing_places import run_again
 
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan
@@ -169,7 +170,7 @@ def verified_part(folder: ResultsFolder, table: str) -> Path | None:
             damaged = folder.tables / (MANIFEST if manifest is None else f"{table}/{PART}")
             there = os.path.lexists(damaged)
             how = "is damaged: it is not, byte for byte, what was written" if there else "is gone"
-            raise ResultsError(f"{damaged} {how}; `{folder.run_again}` writes the tables again")
+            raise ResultsError(f"{damaged} {how}; `{run_again(folder.root)}` writes the tables again")
         if being_written:
             time.sleep(0.05)
 

@@ -179,6 +179,14 @@ def test_tables_that_cannot_be_read_are_one_message_and_written_again(how: str, 
     assert ntksweep("status", spec, "--verify").status == 0
 
 
+def test_a_table_that_goes_after_it_was_loaded_names_the_folder_to_run(spec: Path) -> None:
+    results = spec.parent / "results"
+    cells = load(results).cells
+    (results / "tables/cells" / PART).unlink()
+    with pytest.raises(ResultsError, match=f"`ntksweep run {results}` writes it again"):
+        cells.to_arrow()
+
+
 def test_foreign_files_are_passed_over_and_said(spec: Path) -> None:
     results = spec.parent / "results"
     stage = records(spec, "solve")[0].stem
