@@ -56,7 +56,7 @@ def plan(
 ) -> None:
     """Say what a sweep would compute, what is done already, and what it costs; computes nothing.
 
-    Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
+    Example: ntksweep plan examples/quickstart.yaml 'grid.seeds=[0,1]'
     """
     from orchestrator.spec.naming_lines import naming_lines
 

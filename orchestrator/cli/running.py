@@ -58,7 +58,7 @@ def run(
 
     Finished stages are never computed again; a finished sweep is left alone. Several runs of one sweep share the work.
 
-    Example: ntksweep run examples/quickstart.yaml grid.seeds=[0,1] --workers 4
+    Example: ntksweep run examples/quickstart.yaml 'grid.seeds=[0,1]' --workers 4
     """
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
