@@ -61,7 +61,10 @@ def init(
     else:
         path = path or Path("sweep.yaml")
         _refuse_existing(path, force=force)
-        _write_spec(path, _full(path) if full else _short(path, looked))
+        text, doubts = (_full(path), ()) if full else _short(path, looked)
+        _write_spec(path, text)
+        for doubt in doubts:
+            say(doubt)
 
 
 def _refuse_two_kinds(options: dict[str, object]) -> None:
@@ -130,7 +133,8 @@ def _full(path: Path) -> str:
     return starting_spec(sweep_name(path))
 
 
-def _short(path: Path, options: Mapping[str, str | None]) -> str:
+def _short(path: Path, options: Mapping[str, str | None]) -> tuple[str, tuple[str, ...]]:
+    """Return a spec for data and a model, and what is to be said beside it."""
     from orchestrator.cli.starting import Given, start_from, sweep_name
     from orchestrator.spec import parse_spec
     from orchestrator.spec.starting import short_spec
@@ -151,9 +155,10 @@ def _short(path: Path, options: Mapping[str, str | None]) -> str:
         text_pair=options["--text-pair"],
         label=options["--label"],
     )
-    written = short_spec(start_from(given, path, sweep_name(path), _choose))
+    start = start_from(given, path, sweep_name(path), _choose)
+    written = short_spec(start)
     parse_spec(written, name=str(path))
-    return written
+    return written, start.doubts
 
 
 def _can_ask() -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from orchestrator.cli.misspelled_labels import misspelled_said
 from orchestrator.plan.plan import Plan
 from orchestrator.sweep.survey import Survey
 from orchestrator.sweep.variant import Variant
@@ -10,6 +11,8 @@ from orchestrator.sweep.variant import Variant
 MOST_LISTED = 10
 """Classes up to which all are listed."""
 
+FEWEST_TO_DRAW = 3
+"""Examples of a class from which on larger training sets help to draw one and leave one to evaluate."""
 
 LONGEST_NAME = 40
 """Characters of a label that are shown."""
@@ -64,16 +67,35 @@ def _of_variant(variant: Variant) -> Iterator[str]:
         yield f"classes among {where}: {', '.join(counted)}"
     if left_out := [f'label "{short(name)}"' if name else "no label" for name, of in survey.labels if of is None]:
         yield f"rows left out: those with {', '.join(left_out[:MOST_LISTED])}"
+    if said := misspelled_said(survey.labels, occurrences(survey)):
+        yield said
     smallest = min((size for size in sizes if size), default=0)
     n_train = min(variant.sweep.spec.grid.n_train)
     if task.sampling == "random" and n_train * smallest < total:
         rare = titled(survey, sizes.index(smallest))
         enough = len(sizes) <= n_train <= smallest * len(sizes)
+        advice = "task.sampling: balanced draws as many of each class" if enough else _advice(smallest, rare, total)
         yield (
             f"{n_train} training examples have {n_train * smallest / total:.1g} of class {rare} on average, so that a "
-            "seed may draw none; "
-            + ("task.sampling: balanced draws as many of each class" if enough else "raise grid.n_train")
+            f"seed may draw none; {advice}"
         )
+
+
+def _advice(size: int, rare: str, total: int) -> str:
+    """Return what helps where a training set may have no example of the smallest class."""
+    if size >= FEWEST_TO_DRAW:
+        return "raise grid.n_train"
+    return (
+        f"there {'is one such example' if size == 1 else f'are {size} such examples'} among {total:,}, which no larger "
+        f"grid.n_train helps: give class {rare} more, another class or null in task.labels"
+    )
+
+
+def occurrences(survey: Survey) -> tuple[int, ...]:
+    """Return the number of examples of each class in all pools; empty for regression."""
+    if survey.shared_pool:
+        return survey.class_sizes
+    return tuple(map(sum, zip(survey.class_sizes, survey.evaluation_sizes, strict=True)))
 
 
 def _share(size: int, total: int) -> str:

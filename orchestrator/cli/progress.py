@@ -26,6 +26,15 @@ SAID_EVERY = 60.0
 """Seconds between two lines where standard error is no terminal."""
 
 
+def said_first(stages: int) -> str:
+    """Return what stands first where standard error is no terminal, for nothing follows for a while."""
+    some = "1 stage" if stages == 1 else f"{stages:,} stages"
+    return (
+        f"{some} to compute; a line a minute says how far they are. To interrupt is safe: what is finished stays, and "
+        "the same command goes on"
+    )
+
+
 class Bars:
     """Shows the progress of a run; use it as a context manager.
 
@@ -58,6 +67,9 @@ class Bars:
             self._stages.update(self._tasks[kind], total=total, completed=finished[kind])
         if self._tasks and not self._live.is_started:
             self._began = time.monotonic()
+            left = sum(totals.values()) - sum(map(finished.__getitem__, totals))
+            if left and not self._console.is_terminal:
+                self._console.print(line(said_first(left)), soft_wrap=True)
             self._live.start()
             if self._look is not None:
                 self._looking.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.classes_view import short
+from orchestrator.cli.misspelled_labels import misspelled_said
 from orchestrator.errors import SourceError, SpecError
 from orchestrator.literal import printable
 from orchestrator.spec.starting import Start
@@ -111,7 +112,15 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
         about_targets=f"also there: {', '.join(found.others)}" if found.others else "",
         n_train=_Sizes.of(examples).n_train,
         kernel={"outputs": "trace"} if examples.n_outputs > MANY_CLASSES else {},
+        doubts=_doubts(examples),
     )
+
+
+def _doubts(examples: "Examples") -> tuple[str, ...]:
+    """Return what the labels make one ask."""
+    pools = [examples.class_sizes] if examples.held_out else [examples.class_sizes, examples.evaluation_sizes]
+    said = misspelled_said(examples.labels, tuple(map(sum, zip(*pools, strict=True))))
+    return (said,) if said else ()
 
 
 def _read(given: Given, look: "Look", ask: Ask) -> "tuple[TaskSettings, Examples, int]":

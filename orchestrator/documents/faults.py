@@ -23,6 +23,9 @@ LONGEST_QUOTE = 60
 LAST_RESORT = "this is not what the key takes"
 """Beginning of the message for a fault that has no explanation here; no such fault is known."""
 
+ALIKE = 0.55
+"""Likeness of two names, as difflib measures it, from which on one is taken for the other mistyped or cut."""
+
 MOST_FAULTS = 20
 """Most faults that are reported; the others appear once those are corrected."""
 
@@ -165,7 +168,7 @@ def _unknown_choice(fault: ErrorDetails, node: Node | None) -> str:
         return f"give {which}"
     written = node.written if node is not None and node.written else str(value)
     known = [_OF_OTHERS[written.lower()]] if _OF_OTHERS.get(written.lower()) in choices else []
-    nearest = known or difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
+    nearest = known or difflib.get_close_matches(written, choices, n=1, cutoff=ALIKE)
     return f"{quoted(written)} is not {which}" + (f"; did you mean `{nearest[0]}`?" if nearest else "")
 
 
@@ -211,12 +214,12 @@ def _unknown_key(model: type[BaseModel], location: Location, other_names: Mappin
     if key in valid:
         return f"`{key}` does not go together with the other keys beside it; give one of {', '.join(valid)}"
     plain = key[:LONGEST_QUOTE].strip().lower().replace("-", "_")
-    if plain in other_names:
+    if plain in other_names and ("." in other_names[plain] or len(location) == 1):
         named = other_names[plain]
         inner = named.rpartition(".")[2]
         return f"unknown key {quoted(key)}; the key for this is `{inner if inner in valid else named}`"
     # For a key that is valid elsewhere, wrong indentation is the likelier mistake.
-    nearest = difflib.get_close_matches(plain, valid, n=1, cutoff=0.8 if plain in _homes(model) else 0.5)
+    nearest = difflib.get_close_matches(plain, valid, n=1, cutoff=0.8 if plain in _homes(model) else ALIKE)
     hints = [f"did you mean `{nearest[0]}`?"] if nearest else []
     if plain in _homes(model):
         hints.append(_homes(model)[plain])

@@ -80,8 +80,10 @@ class Computing:
     def running(self) -> RunningStage:
         """Time and share of the stage so far."""
         seconds = max(0.0, time.time() - self.since) if self.since is not None else 0.0
-        done = self.training.step / max(1, self.training.steps) if self.training else None
-        return RunningStage(self.kind, seconds, done)
+        if self.training is None:
+            return RunningStage(self.kind, seconds)
+        steps = max(1, self.training.steps)
+        return RunningStage(self.kind, seconds, self.training.step / steps, self.training.resumed_at / steps)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON."""

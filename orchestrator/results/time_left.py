@@ -1,6 +1,6 @@
 """Time that is left of a sweep: from the times of its finished stages, and for other kinds from the plan's estimate."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 CALIBRATED_FROM = 1.0
@@ -21,11 +21,19 @@ class RunningStage:
         kind: its kind.
         seconds: time since it began.
         done: share of it that is done; None where it does not say.
+        begun_with: share that was done before, where another process had begun it.
     """
 
     kind: str
     seconds: float
     done: float | None = None
+    begun_with: float = 0.0
+
+    @property
+    def whole(self) -> float | None:
+        """Seconds that all of it takes at its present speed; None if too little was done since to tell."""
+        since = 0.0 if self.done is None else self.done - self.begun_with
+        return self.seconds / since if since >= SHARE_DONE else None
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,10 @@ def time_left(
 ) -> Left:
     """Return the time that is left.
 
-    A stage counts with the mean time of the finished ones of its kind; where there is none, with what a training that
-    runs needs at its present speed; else with the plan's estimate, times the ratio of the measured times of other kinds
-    to their estimates. Kinds that take next to no time do not count in that ratio; those without an estimate are such.
+    A stage counts with the mean time of its kind, over finished stages and, at their present speed, the trainings that
+    run; where there are none, with the plan's estimate, times the ratio of the measured times of other kinds to their
+    estimates. Kinds that take next to no time do not count in that ratio; those without an estimate are such. Of a
+    training that runs what is left counts at its own speed.
 
     Args:
         unfinished: stages of each kind that are not finished and still needed, those that run included.
@@ -66,10 +75,8 @@ def time_left(
     for kind, count in unfinished.items():
         if not count:
             continue
-        if kind in means:
-            each[kind] = means[kind][0]
-        elif (speed := _at_present_speed(kind, running)) is not None:
-            each[kind] = speed
+        if (mean := _mean(means.get(kind, (0.0, 0)), [stage for stage in running if stage.kind == kind])) is not None:
+            each[kind] = mean
         elif kind in estimates:
             each[kind] = estimates[kind] * correction
         else:
@@ -79,19 +86,23 @@ def time_left(
     seconds = sum(unfinished[kind] * each[kind] for kind in each)
     for stage in running:
         if stage.kind in each:
-            share = stage.done if stage.done is not None else stage.seconds / max(each[stage.kind], 1e-9)
-            seconds -= min(1.0, share) * each[stage.kind]
+            # it is among the unfinished ones with the time of all of it
+            seconds += _rest(stage, each[stage.kind]) - each[stage.kind]
     return Left(max(0.0, seconds), ())
 
 
-def _at_present_speed(kind: str, running: Iterable[RunningStage]) -> float | None:
-    """Return the seconds of a stage of a kind by how far those are that run; None if none is far enough."""
-    found = [
-        stage.seconds / stage.done
-        for stage in running
-        if stage.kind == kind and stage.done is not None and stage.done >= SHARE_DONE
-    ]
-    return sum(found) / len(found) if found else None
+def _mean(finished: tuple[float, int], running: Sequence[RunningStage]) -> float | None:
+    """Return the mean seconds of the stages of a kind, those that run at their present speed; None if none is known."""
+    mean, count = finished
+    found = [whole for stage in running if (whole := stage.whole) is not None]
+    return (mean * count + sum(found)) / (count + len(found)) if count or found else None
+
+
+def _rest(stage: RunningStage, usual: float) -> float:
+    """Return the seconds that a stage which runs has left; `usual` is what one of its kind takes."""
+    if stage.done is None:
+        return max(0.0, usual - stage.seconds)
+    return (1 - stage.done) * (usual if stage.whole is None else stage.whole)
 
 
 def _correction(

@@ -17,7 +17,16 @@ LIBRARY_NAMES: Mapping[str, str] = {
     "max_seq_length": "task.max_length",
     "model_max_length": "task.max_length",
     "num_labels": "task.classes",
-    # transformers: training
+    # transformers: training; the names of a section are known at the left margin alone
+    "train": "finetune",
+    "trainer": "finetune",
+    "training": "finetune",
+    "training_args": "finetune",
+    "training_arguments": "finetune",
+    "fine_tuning": "finetune",
+    "epoch": "finetune.epochs",
+    "n_epochs": "finetune.epochs",
+    "num_epochs": "finetune.epochs",
     "num_train_epochs": "finetune.epochs",
     "max_steps": "finetune.epochs",
     "lr": "finetune.learning_rate",

@@ -9,6 +9,9 @@ from orchestrator.spec.schema import schema_comment
 
 MOST_LINES = 25
 
+TRAINING = "# finetune: {learning_rate: 0.001, epochs: 10} # trains every cell beside its linearization"
+"""The last line: a section that costs more than all others, for whom the ridge solutions do not suffice."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -24,6 +27,7 @@ class Start:
         about_targets: comment on them.
         kernel: keys of the section `kernel`; none leaves it out.
         n_train: training-set size.
+        doubts: what is said beside the file, for its user to decide.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Start:
     n_train: int
     kernel: dict[str, object] = field(default_factory=dict)
     about_task: dict[str, str] = field(default_factory=dict)
+    doubts: tuple[str, ...] = ()
 
 
 def short_spec(start: Start) -> str:
@@ -67,6 +72,8 @@ def _lines(start: Start) -> Iterator[str]:
     yield "  layer_sets: [each_layer, all_layers]"
     yield "  seeds: [0, 1]"
     yield f"  n_train: [{start.n_train}]"
+    yield ""
+    yield TRAINING
 
 
 def _flow(value: object) -> str:

@@ -34,6 +34,7 @@ class TrainingProgress:
         losses: of each cell, mean over the examples of the last update, before it.
         evaluated_at: updates made before the last evaluation.
         train_losses, eval_losses: of each cell at the last evaluation, mean over all examples.
+        resumed_at: updates made before its process took it up, where another one had begun it.
     """
 
     label: str
@@ -44,6 +45,7 @@ class TrainingProgress:
     evaluated_at: int | None = None
     train_losses: Losses = field(default_factory=dict)
     eval_losses: Losses = field(default_factory=dict)
+    resumed_at: int = 0
 
     @property
     def epoch(self) -> float:
@@ -68,12 +70,14 @@ class ProgressFile:
 
     def stepped(self, step: int, losses: Losses) -> None:
         """Note an update that was made, and the losses before it."""
+        self._known.setdefault("resumed_at", step - 1)
         now = time.monotonic()
         if now >= self._next:
             self._write(now, step=step, losses=_finite(losses))
 
     def evaluated(self, step: int, train_losses: Losses, eval_losses: Losses) -> None:
         """Note an evaluation."""
+        self._known.setdefault("resumed_at", step)
         found = {"train_losses": _finite(train_losses), "eval_losses": _finite(eval_losses)}
         self._write(time.monotonic(), step=step, evaluated_at=step, **found)
 

@@ -29,6 +29,7 @@ NOT_RUN = {
 
 REDUCED = {
     "FacebookAI/roberta-base": "model", "models/my-encoder": "model", "minilm": "model",
+    "examples/data/minilm": "model",
     "ID": "CELL", "3": "1",
 }  # fmt: skip
 """Words in whose place tiny ones stand: models, the number of a cell, layers of a model that has two."""

@@ -72,6 +72,14 @@ def test_the_readme_takes_two_screens_at_most_and_its_links_lead_to_files():
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+def test_what_works_today_comes_first(page: str):
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert blocks[0].startswith("git clone URL ntksweep\ncd ntksweep\n")
+    installed = [line for block in blocks for line in block.splitlines() if line.startswith("pip install")]
+    assert installed == ["pip install '.[report]'"]  # by its name on a package index, nothing can be installed yet
+
+
 def test_a_packaged_readme_has_no_link_that_only_a_checkout_can_follow():
     with_address = packaged_readme(README, "https://example.org/ntksweep/")
     assert "](docs/" not in with_address

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.cli.classes_view import classes_said
+from orchestrator.cli.misspelled_labels import misspelled_said
 from tests.orchestrator.sweeps import plan_of, survey_of
 
 
@@ -12,7 +13,13 @@ from tests.orchestrator.sweeps import plan_of, survey_of
     ("sizes", "n_train", "advice"),
     [
         ((90, 5, 5), 9, "task.sampling: balanced draws as many of each class"),
-        ((98, 1, 1), 9, "raise grid.n_train"),  # of the smallest class a balanced draw would need three
+        ((194, 3, 3), 12, "raise grid.n_train"),  # of the smallest class a balanced draw would need four
+        (
+            (98, 1, 1),
+            9,
+            "there is one such example among 100, which no larger grid.n_train helps: give class 1 more, another class "
+            "or null in task.labels",
+        ),
         ((4,) * 25, 20, "raise grid.n_train"),  # a balanced draw has no example of some classes
     ],
 )
@@ -46,6 +53,31 @@ def test_of_many_classes_the_largest_and_the_smallest_are_listed():
         "(15 %), 900 of class 9 (14 %); the smallest: 1 of class 0 (under 1 %), 100 of class 1 "
         "(2 %), 200 of class 2 (3 %)"
     )
+
+
+def test_a_rare_label_with_nearly_the_letters_of_another_is_asked_about():
+    labels = (("negative", 0), ("neutral", 1), ("postive", 2), ("positive", 3), ("", None))
+    survey = replace(survey_of(n_outputs=4, pool=121), class_sizes=(40, 30, 1, 50), labels=labels)
+    assert (
+        "label `postive` stands once; did you mean `positive`? Then write task.labels: {negative: 0, neutral: 1, "
+        "postive: 2, positive: 2, '': null}" in classes_said(plan_of(survey=survey))
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "sizes"),
+    [
+        ((("negative", 0), ("postive", 1), ("positive", 2)), (40, 6, 50)),  # not rare
+        ((("negative", 0), ("postive", 1), ("positive", 2)), (40, 0, 50)),  # there is none
+        ((("bad", 0), ("cat", 1), ("car", 2)), (40, 1, 50)),  # not alike
+        ((("topic 1", 0), ("topic 2", 1), ("topic 3", 2)), (40, 50, 1)),  # they count
+        ((("other", 0), ("relevant", 1), ("irrelevant", 2)), (40, 50, 1)),  # the opposite
+        ((("positive", 0), ("postive", 1)), (50, 1)),  # one class would be left
+        ((("negative", 0), ("postive", 1), ("positive", 1)), (50, 1)),  # brought together already
+    ],
+)
+def test_other_rare_labels_are_left_alone(labels: tuple[tuple[str, int], ...], sizes: tuple[int, ...]):
+    assert misspelled_said(labels, sizes) == ""
 
 
 def test_rows_that_are_left_out_are_told_by_their_labels():

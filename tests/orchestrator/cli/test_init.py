@@ -97,6 +97,28 @@ def test_labels_and_texts_of_every_kind_get_the_keys_that_they_need(
     assert ntksweep("plan", tmp_path / "mine.yaml").status == 0
 
 
+def test_a_label_that_seems_mistyped_is_asked_about_and_the_answer_can_be_pasted(tmp_path: Path, tiny_model: Path):
+    rows = [["a film", ["negative", "positive"][n % 2]] for n in range(40)]
+    data = write_csv(tmp_path / "data.csv", ["text", "label"], [*rows, ["a plot", "postive"]])
+    answer = ntksweep("init", tmp_path / "mine.yaml", "--data", data, "--model", tiny_model)
+    said = "label `postive` stands once; did you mean `positive`? Then write task.labels: "
+    (line,) = (line for line in answer.output.splitlines() if line.startswith(said))
+    assert line in ntksweep("plan", tmp_path / "mine.yaml").output
+    plan = ntksweep("plan", tmp_path / "mine.yaml", f"task.labels={line.removeprefix(said)}").output
+    assert '21 of class 1 "positive" or "postive" (51 %)' in plan
+    assert "did you mean" not in plan
+
+
+def test_the_last_line_trains_every_cell_once_it_is_no_comment(tmp_path: Path, tiny_model: Path):
+    data = write_csv(tmp_path / "data.csv", ["text", "label"], [["a film", n % 2] for n in range(20)])
+    written = begun(tmp_path, data, tiny_model)
+    *others, last = written.splitlines()
+    assert last == "# finetune: {learning_rate: 0.001, epochs: 10} # trains every cell beside its linearization"
+    (tmp_path / "mine.yaml").write_text("\n".join([*others, last.removeprefix("# ")]))
+    assert read_spec(tmp_path / "mine.yaml").finetune.epochs == 10
+    assert ntksweep("plan", tmp_path / "mine.yaml").status == 0
+
+
 def test_splits_of_a_folder_are_taken_by_their_names(tmp_path: Path, tiny_model: Path):
     folder = tmp_path / "data"
     folder.mkdir()

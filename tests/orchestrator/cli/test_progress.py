@@ -79,7 +79,8 @@ def test_what_is_no_terminal_gets_a_line_now_and_then(monkeypatch: pytest.Monkey
     with Bars(console, lambda: found) as bars:
         bars.begin({"dataset": 1}, {"dataset": 0})
         until(lambda: "remaining" in stream.getvalue())
-    first, *_, last = stream.getvalue().splitlines()
+    before, first, *_, last = stream.getvalue().splitlines()
+    assert before.startswith("1 stage to compute; a line a minute")
     assert first == "0:00:00 elapsed, about 60 s remaining on 2 workers, 80 of 160 cells complete"
     assert last == "0:00:00 elapsed"
     assert stream.getvalue().endswith("\n")

@@ -196,7 +196,7 @@ def test_a_training_that_runs_says_how_far_it_is(sweep: Sweep):
     (one,) = sweep.status().computing
     assert one.training is not None
     assert (one.training.step, one.training.epoch, one.training.losses) == (4, 2.0, {0: 0.5})
-    assert one.running.done == 0.4
+    assert (one.running.done, one.running.begun_with) == (0.4, 0.3)
     facts = json.loads(json.dumps(sweep.status().to_json(), allow_nan=False))
     assert facts["computing"][0]["training"]["epoch"] == 2.0
 
@@ -219,7 +219,8 @@ def test_the_tables_of_another_grid_do_not_count(sweep: Sweep):
     part = sweep.folder.tables / "cells" / PART
     part.parent.mkdir(parents=True)
     part.write_bytes(b"rows")
-    manifest = {"plan": sweep.plan.plan_id, "complete": True, "tables": {"cells": {"rows": 18, "bytes": 4}}}
+    entry = {"rows": 18, "bytes": 4, "algorithm": "xxh128", "checksum": 32 * "0"}
+    manifest = {"plan": sweep.plan.plan_id, "complete": True, "tables": {"cells": entry}}
     write_manifest(sweep.folder, manifest)
     assert sweep.status().cells_in_tables == 18
     assert sweep.status().complete

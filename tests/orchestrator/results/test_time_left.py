@@ -39,7 +39,22 @@ def test_what_runs_counts_as_far_as_it_is_and_its_speed_tells_of_its_kind():
     # trainings take 48 s, of which 12 are over; of two tiles 4 s are over and all
     assert found.seconds == pytest.approx(30.0 - 4.0 - 10.0 + 4 * 48.0 - 12.0)
     early = time_left({"finetune": 2}, {}, {"finetune": 100.0}, [RunningStage("finetune", 1.0, 0.001)])
-    assert early.seconds == pytest.approx(2 * 100.0 - 0.1)
+    assert early.seconds == pytest.approx(2 * 100.0 - 0.1)  # too early to tell
+
+
+def test_a_slower_training_than_those_before_it_counts_at_its_own_speed():
+    slow = RunningStage("finetune", 90.0, 0.3)  # 300 s, where those before it took 10 s
+    found = time_left({"finetune": 3}, {"finetune": (10.0, 2)}, {}, [slow])
+    assert found.seconds == pytest.approx(0.7 * 300 + 2 * (2 * 10 + 300) / 3)
+    later = time_left({"finetune": 3}, {"finetune": (10.0, 2)}, {}, [RunningStage("finetune", 180.0, 0.6)])
+    assert later.seconds == pytest.approx(found.seconds - 0.3 * 300)
+
+
+def test_a_training_that_another_process_began_counts_at_the_speed_of_this_one():
+    resumed = RunningStage("finetune", 10.0, 0.9, begun_with=0.8)
+    assert time_left({"finetune": 1}, {}, {}, [resumed]).seconds == pytest.approx(10.0)
+    just = RunningStage("finetune", 1.0, 0.801, begun_with=0.8)
+    assert time_left({"finetune": 1}, {"finetune": (50.0, 1)}, {}, [just]).seconds == pytest.approx(0.199 * 50)
 
 
 def test_nothing_is_left_of_nothing():

@@ -30,6 +30,11 @@ def fault(changes: dict[str, Any]) -> str:
         ("compute.gradient_checkpointing", "checkpointing"),
         ("model.max_seq_length", "task.max_length"),
         ("output_dir", "results.folder"),
+        ("train", "finetune"),
+        ("training", "finetune"),
+        ("fine-tuning", "finetune"),
+        ("lr", "finetune.learning_rate"),
+        ("num_epochs", "finetune.epochs"),
     ],
 )
 def test_a_key_of_another_library_is_answered_with_the_key_here(place: str, key: str):
@@ -49,6 +54,18 @@ def test_a_key_of_another_library_is_answered_with_the_key_here(place: str, key:
 )
 def test_a_part_of_a_key_finds_the_key(place: str, key: str):
     assert f"{place}: unknown key `{place.rpartition('.')[2]}`; did you mean `{key}`?" in fault({place: 1})
+
+
+def test_a_key_of_training_at_the_left_margin_is_sent_into_its_section():
+    for key in ("epochs", "learning_rate"):
+        assert f"{key}: unknown key `{key}`; `{key}` is a key of `finetune`: put it there" in fault({key: 1})
+
+
+@pytest.mark.parametrize("place", ["finetune.models", "head.training", "compute.train"])
+def test_a_key_that_is_like_no_other_gets_the_keys_that_there_are(place: str):
+    told = fault({place: 1})
+    assert f"{place}: unknown key `{place.rpartition('.')[2]}`; valid keys: " in told
+    assert "did you mean" not in told
 
 
 def test_names_of_other_libraries_stand_for_keys_and_are_none():

@@ -39,6 +39,15 @@ def test_steps_are_written_once_a_second_at_most(tmp_path: Path, monkeypatch: py
     assert len(written) == 10
 
 
+def test_it_says_where_its_process_took_it_up(tmp_path: Path):
+    fresh, resumed = (ProgressFile(tmp_path / name, "", steps=100, epochs=1) for name in ("fresh", "resumed"))
+    fresh.stepped(1, {0: 1.0})
+    resumed.stepped(41, {0: 1.0})
+    resumed.evaluated(50, {0: 1.0}, {0: 1.0})
+    found = [progress_of(tmp_path / name) for name in ("fresh", "resumed")]
+    assert [each and each.resumed_at for each in found] == [0, 40]
+
+
 def test_a_folder_that_cannot_be_written_does_not_end_a_training(tmp_path: Path):
     (tmp_path / "training").write_text("no folder")
     file = ProgressFile(tmp_path / "training" / "a.json", "", steps=2, epochs=1)
