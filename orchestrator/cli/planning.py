@@ -18,6 +18,7 @@ from orchestrator.cli.arguments import (
 )
 from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.cli.terminal import Terminal
+from orchestrator.errors import ChangedError, ResultsError
 
 if TYPE_CHECKING:
     from orchestrator.plan.estimate import Cost, Kernels
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.starting import Starting
     from orchestrator.spec import Spec
     from orchestrator.store.stage import Stage
-    from orchestrator.sweep.folder import ResultsFolder
+    from orchestrator.sweep.folder import ResultsFolder, Sweep
     from orchestrator.sweep.model_memory import Device
 
 
@@ -80,6 +81,8 @@ def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_jso
     notes = _notes(costed, folder)
     if (said := results_elsewhere(checked, base)) is not None:
         notes.append(said)
+    if (said := _refusal(sweep, folder)) is not None:
+        notes.append(f"`run` would refuse this: {said}")
     if as_json:
         print(json.dumps(_facts(costed, notes, folder), indent=1))
     else:
@@ -92,6 +95,17 @@ def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_jso
         refuse_unwritable(folder.root)
     refuse_what_cannot_fit(costed.plan, folder)
     refuse_model_that_cannot_fit(sweep, costed.plan.variants[0].survey, costed.device)
+
+
+def _refusal(sweep: "Sweep", folder: "ResultsFolder") -> str | None:
+    """Return on one line why `run` would not go on in the results folder; None if it would."""
+    from orchestrator.sweep.on_change import OnChange
+
+    try:
+        folder.settle(sweep, OnChange.REFUSE)
+    except (ChangedError, ResultsError) as error:
+        return str(error).replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", ". ")
+    return None
 
 
 @dataclass(frozen=True)

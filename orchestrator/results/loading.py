@@ -17,6 +17,7 @@ from orchestrator.literal import printable
 from orchestrator.results.tables.manifest import PART, table_names, verified_part
 from orchestrator.results.tables.schema import TABLES, arrow_schema
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.missing_places import run_again
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,8 +69,9 @@ class Table:
         try:
             yield
         except OSError as error:
+            again = run_again(self.path.parent.parent)
             raise ResultsError(
-                f"the table `{self.name}` in {self.path} cannot be read ({error}); `ntksweep run SPEC` writes it again"
+                f"the table `{self.name}` in {self.path} cannot be read ({error}); `{again}` writes it again"
             ) from error
 
     def to_pandas(self, columns: list[str] | None = None) -> "pd.DataFrame":
