@@ -250,6 +250,9 @@ def _print_plan(console: Terminal, costed: _CostedPlan, notes: list[str]) -> Non
     }
     of_each = [f"{len(values)} {what}{'' if len(values) == 1 else 's'}" for what, values in axes.items() if values]
     console.print(f"{plan.n_cells} cells = {' x '.join(of_each)}")
+    unit = "in units of trace/M" if grid.lambdas.scale == "trace" else "on the absolute scale"
+    lowest, highest = (f"{end:g}" for end in (min(plan.lambdas), max(plan.lambdas)))
+    console.print(f"lambda {lowest if lowest == highest else f'{lowest} to {highest}'}, {unit}")
     console.print(
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
         + (f"; {left} of {zero} groups have no gradient at the start and are left out" if zero else ""),

@@ -1,5 +1,6 @@
 """Loading results: the tables of a results folder as pyarrow datasets."""
 
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -135,7 +136,9 @@ class Results:
             ResultsError: there is no such table, it was not asked for, or it is damaged.
         """
         if name not in TABLES:
-            raise ResultsError(f"there is no table `{name}`; tables: {', '.join(TABLES)}")
+            nearest = difflib.get_close_matches(name, TABLES, n=1)
+            guess = f"did you mean `{nearest[0]}`? " if nearest else ""
+            raise ResultsError(f"there is no table `{name}`; {guess}tables of this sweep: {', '.join(self.names)}")
         known = self.folder.tables / name / PART
         if known in self._verified and self._verified[known] == _state(known):
             return Table(name, known)
