@@ -83,4 +83,4 @@ if not TYPE_CHECKING:  # or a type checker would believe that any name is here
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

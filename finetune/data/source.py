@@ -11,6 +11,7 @@ from finetune.data.reading.json_file import read_json, read_json_lines
 from finetune.data.reading.parquet import read_parquet
 from finetune.data.reading.table import Table, check_names, joined
 from finetune.errors import DataLoadError, MissingColumnError, SplitError
+from finetune.libraries.hub import unreachable
 from finetune.settings import TaskSettings
 
 _READERS = {
@@ -88,6 +89,11 @@ def hub_splits(task: TaskSettings) -> Mapping[str, Any]:
         try:
             splits: Mapping[str, Any] = load_dataset(task.data, name=task.config, revision=task.revision)
         except Exception as error:  # datasets passes on any error of its readers
+            if said := unreachable(error):
+                raise DataLoadError(
+                    f"the data set {task.data} cannot be read from the hub: {said}, and the cache here has none of it; "
+                    "give a file or a folder, or run where there is a network"
+                ) from error
             raise DataLoadError(
                 f"the data set {task.data} cannot be read from the hub: {_cause(error)}; set "
                 "task.config if it has several configurations, or check the hub, its cache and the disk"

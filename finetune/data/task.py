@@ -1,14 +1,16 @@
 """The examples of a task, read and checked."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.classes import MOST_NAMES, classes_of, labels_of
 from finetune.data.columns import MOST_LISTED, real_labels, rows_with_text, sign_labels, texts_of
-from finetune.data.label_names import NamedClass, written
+from finetune.data.label_names import NamedClass, name_of, written
+from finetune.data.left_out import LeftOut
 from finetune.data.reading.table import Table
 from finetune.data.repeats import first_places
 from finetune.data.source import read_split
@@ -57,6 +59,7 @@ class Examples:
         n_outputs: number of classes, or 1 for regression.
         labels: the class of each label by its name; empty where labels are the classes themselves.
         class_names: what the labels mean, where they are names or the data bring the names of their classes.
+        left_out: rows of both that are no examples.
     """
 
     train: Pool
@@ -64,6 +67,7 @@ class Examples:
     n_outputs: int
     labels: Labels = ()
     class_names: tuple[NamedClass, ...] = ()
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def held_out(self) -> bool:
@@ -107,10 +111,11 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
     if task.kind == "classification" and task.sign_cut is None and not labels:
         columns = [(split.table.columns[task.label], split.place) for split in splits]
         labels = labels_of(columns, f"{task.data}, column {task.label!r}")
-    train, *others = [_pool(task, split, labels) for split in splits]
-    evaluation = others[0] if others else train
+    read = [_pool(task, split, labels) for split in splits]
+    train, evaluation = read[0][0], read[-1][0]
+    left_out = LeftOut(_by_label(task, splits, labels), sum(blank for _, blank in read))
     if task.kind == "regression":
-        return _once(task, Examples(train, evaluation, 1))
+        return _once(task, Examples(train, evaluation, 1, left_out=left_out))
     if n_outputs is None and labels:
         n_outputs = max(of for _, of in labels if of is not None) + 1
     pools = [(train, task.train_split)] + ([] if evaluation is train else [(evaluation, str(task.eval_split))])
@@ -122,7 +127,16 @@ def read_examples(task: TaskSettings, *, n_outputs: int | None = None) -> Exampl
     class_names = _class_names(labels, splits[0].table.class_names.get(task.label, ()) if task.sign_cut is None else ())
     if _is_redundant(labels, [pool for pool, _ in pools]):
         labels = ()
-    return _once(task, Examples(train, evaluation, classes, labels, class_names))
+    return _once(task, Examples(train, evaluation, classes, labels, class_names, left_out))
+
+
+def _by_label(task: TaskSettings, splits: "Sequence[_Split]", labels: Labels) -> tuple[tuple[str, int], ...]:
+    """Return how many rows each label has that is given null; those without any are not listed."""
+    null = [name for name, of in labels if of is None]
+    if not null:
+        return ()
+    counts = Counter(name_of(value) for split in splits for value in split.table.columns[task.label])
+    return tuple((name, counts[name]) for name in null if counts[name])
 
 
 def _number_of_classes(task: TaskSettings, pools: Sequence[tuple[Pool, str]], n_outputs: int | None) -> int:
@@ -216,7 +230,8 @@ def _once(task: TaskSettings, examples: Examples) -> Examples:
     train, evaluation = examples.train, examples.evaluation
     if examples.held_out:
         kept = _first_of_each(train)
-        return replace(examples, train=kept, evaluation=kept)
+        left_out = replace(examples.left_out, repeated=len(train) - len(kept))
+        return replace(examples, train=kept, evaluation=kept, left_out=left_out)
     kept_evaluation = _first_of_each(evaluation)
     within = first_places(kept_evaluation, train)
     kept = _first_of_each(train.at(np.flatnonzero(within < 0)))
@@ -225,7 +240,9 @@ def _once(task: TaskSettings, examples: Examples) -> Examples:
             f"{task.data}: every text of split {task.train_split} stands in split {task.eval_split} too, so that "
             "task.distinct_texts leaves none to train on"
         )
-    return replace(examples, train=kept, evaluation=kept_evaluation)
+    repeated = len(train) - len(kept) + len(evaluation) - len(kept_evaluation)
+    left_out = replace(examples.left_out, repeated=repeated)
+    return replace(examples, train=kept, evaluation=kept_evaluation, left_out=left_out)
 
 
 def _first_of_each(pool: Pool) -> Pool:
@@ -243,7 +260,8 @@ class _Split:
         return f"{self.table.place(row)}: row {row} of split {self.name}"
 
 
-def _pool(task: TaskSettings, split: _Split, labels_by_name: Labels) -> Pool:
+def _pool(task: TaskSettings, split: _Split, labels_by_name: Labels) -> tuple[Pool, int]:
+    """Return the examples of a split, and how many rows were left out for a blank text."""
     table, place = split.table, split.place
     if not table.n_rows:
         raise DataLoadError(f"split {split.name} of {task.data} has no rows; give data with examples")
@@ -265,15 +283,17 @@ def _pool(task: TaskSettings, split: _Split, labels_by_name: Labels) -> Pool:
         if not len(rows):
             said = f"task.labels leaves out every row of split {split.name}; give one of its labels a class"
             raise LabelError(said, setting="task.labels")
+    labelled = len(rows)
     if task.skip_blank_texts:
         of_texts = [table.columns[name] for name in (task.text, task.text_pair) if name is not None]
         kept = np.isin(rows, rows_with_text(of_texts, rows))
         rows, labels = rows[kept], labels[kept]
         if not len(rows):
             raise EmptyTextError(f"{task.data}: no row of split {split.name} has a text in column {task.text!r}")
-    return Pool(
+    pool = Pool(
         texts=texts_of(table.columns[task.text], rows, task.text, place),
         pairs=None if task.text_pair is None else texts_of(table.columns[task.text_pair], rows, task.text_pair, place),
         labels=labels,
         rows=rows,
     )
+    return pool, labelled - len(rows)

@@ -94,9 +94,15 @@ class Run(Results):
 
 
 def load(path: str | Path) -> Results:
-    """Return the tables, pictures and summary of the results folder at `path`.
+    """Return the tables, pictures and summary of the results folder at `path`, or of the sweep whose spec file it is.
 
     Raises:
-        ResultsError: there are no results at `path`.
+        ResultsError: there are no results there.
+        SpecError: the file is no valid spec.
     """
-    return Results(load_tables(given_path(path)).folder)
+    place = given_path(path)
+    if place.suffix in (".yaml", ".yml") and place.is_file():
+        from orchestrator.cli.arguments import results_folder
+
+        place = results_folder(place).root
+    return Results(load_tables(place).folder)

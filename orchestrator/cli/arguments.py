@@ -51,7 +51,8 @@ OverridesArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Values for keys of the spec, for example grid.seeds=[0,1]; checked and recorded like those in the file.",
+        help="Values for keys of the spec, for example 'grid.seeds=[0,1]'; checked and recorded like those in the "
+        "file.",
         show_default=False,
     ),
 ]

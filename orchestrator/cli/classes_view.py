@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from finetune.data.left_out import LeftOut
 from orchestrator.cli.misspelled_labels import misspelled_said
 from orchestrator.plan.plan import Plan
 from orchestrator.sweep.survey import Survey
@@ -47,8 +48,12 @@ def titled(survey: Survey, of: int) -> str:
 
 def classes_said(plan: Plan) -> list[str]:
     """Return lines that say which classes each task has, and how many examples each of them has."""
-    found = (f"{variant.choice.task}: {line}" if variant.choice.task else line
-             for variant in plan.variants for line in _of_variant(variant))  # fmt: skip
+    said = (
+        (variant.choice.task, line)
+        for variant in plan.variants
+        for line in (*_of_variant(variant), *left_out_said(variant.survey.left_out))
+    )
+    found = (f"{task}: {line}" if task else line for task, line in said)
     return list(dict.fromkeys(found))
 
 
@@ -65,8 +70,6 @@ def _of_variant(variant: Variant) -> Iterator[str]:
         yield f"{len(sizes)} classes among {where}; the largest: {many}; the smallest: {few}"
     else:
         yield f"classes among {where}: {', '.join(counted)}"
-    if left_out := [f'label "{short(name)}"' if name else "no label" for name, of in survey.labels if of is None]:
-        yield f"rows left out: those with {', '.join(left_out[:MOST_LISTED])}"
     if said := misspelled_said(survey.labels, occurrences(survey)):
         yield said
     smallest = min((size for size in sizes if size), default=0)
@@ -79,6 +82,18 @@ def _of_variant(variant: Variant) -> Iterator[str]:
             f"{n_train} training examples have {n_train * smallest / total:.1g} of class {rare} on average, so that a "
             f"seed may draw none; {advice}"
         )
+
+
+def left_out_said(left_out: LeftOut) -> Iterator[str]:
+    """Yield a line with the rows that are left out and why; none where all are examples."""
+    labels = [
+        f'{count:,} with label "{short(name)}"' if name else f"{count:,} with no label"
+        for name, count in left_out.labels[:MOST_LISTED]
+    ]
+    blank = [f"{left_out.blank:,} with a blank text"] if left_out.blank else []
+    repeated = [f"{left_out.repeated:,} with a text that another one has"] if left_out.repeated else []
+    if said := [*labels, *blank, *repeated]:
+        yield f"rows left out: {', '.join(said)}"
 
 
 def _advice(size: int, rare: str, total: int) -> str:

@@ -231,8 +231,25 @@ def cancel(path: FolderArgument, as_json: JsonOption = False) -> None:
         return
     named = f": {', '.join(each.job for each in living)}" if living else ""
     say(f"cancelled {_allocations(len(living))}{named}")
+    if elsewhere := _processes_outside_slurm(folder):
+        say(
+            f"a run that no Slurm job started goes on, by {elsewhere}: Ctrl-C in its own terminal stops it, and what "
+            "is finished is kept"
+        )
     if living:
         say(f"go on with: ntksweep resume {as_typed(folder.root)}")
+
+
+def _processes_outside_slurm(folder: "ResultsFolder") -> str:
+    """Return the processes that compute stages of a sweep and belong to no Slurm job; empty if none do."""
+    found: dict[str, set[str]] = {}
+    for holder in folder.claims().held().values():
+        if holder.get("slurm_job") is None:
+            found.setdefault(str(holder.get("host")), set()).add(str(holder.get("process")))
+    return "; ".join(
+        f"process{'es' if len(those) > 1 else ''} {', '.join(sorted(those))} on {host}"
+        for host, those in sorted(found.items())
+    )
 
 
 def wait(

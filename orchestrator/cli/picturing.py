@@ -7,6 +7,7 @@ import typer
 
 from orchestrator.cli.arguments import FolderArgument, as_typed, no_cell_yet, possible_path, sweep_folder
 from orchestrator.cli.terminal import say
+from orchestrator.errors import ResultsError, StorageError
 
 if TYPE_CHECKING:
     from orchestrator.results.pictures.measured import Measured
@@ -35,7 +36,12 @@ def report(
     measured, root = _measured(path)
     if measured.cells.empty and not (measured.work and measured.work.failures):
         raise no_cell_yet(root)
-    written = write_report(measured, output or root / PAGE, overwrite=force)
+    try:
+        written = write_report(measured, output or root / PAGE, overwrite=force)
+    except StorageError as error:
+        if output is not None:
+            raise
+        raise StorageError(f"{error}, or give --output FILE") from error
     say(f"{as_typed(written)} has the report")
 
 
@@ -62,18 +68,17 @@ def plot(
 ) -> None:
     """Draw one picture of the report as a figure for a paper.
 
-    A file that exists is replaced only with --force.
+    An earlier figure is replaced, any other file only with --force.
 
     Example: ntksweep plot results/quickstart --kind lambda-path -o figure.pdf
     """
-    from orchestrator.errors import ResultsError
-    from orchestrator.results.drawing.paper import Size, write_figure
+    from orchestrator.results.drawing.paper import Size, refuse_other_file, write_figure
     from orchestrator.results.pictures.kinds import picture_named
 
     if size not in list(Size):
         raise ResultsError(f"there is no size `{size}`; there are: {', '.join(Size)}")
-    if output.exists() and not force:
-        raise ResultsError(f"{output} exists; name another file, or give --force")
+    if not force:
+        refuse_other_file(output)
     measured, _ = _measured(path, task)
     written = write_figure(picture_named(kind, measured), output, Size(size))
     say(f"{as_typed(written)} has the figure")

@@ -18,6 +18,7 @@ from orchestrator.cli.arguments import (
 )
 from orchestrator.cli.render import costs_table, human_seconds
 from orchestrator.cli.terminal import Terminal
+from orchestrator.errors import ChangedError, ResultsError
 
 if TYPE_CHECKING:
     from orchestrator.plan.estimate import Cost, Kernels
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.starting import Starting
     from orchestrator.spec import Spec
     from orchestrator.store.stage import Stage
-    from orchestrator.sweep.folder import ResultsFolder
+    from orchestrator.sweep.folder import ResultsFolder, Sweep
     from orchestrator.sweep.model_memory import Device
 
 
@@ -55,7 +56,7 @@ def plan(
 ) -> None:
     """Say what a sweep would compute, what is done already, and what it costs; computes nothing.
 
-    Example: ntksweep plan examples/quickstart.yaml grid.seeds=[0,1]
+    Example: ntksweep plan examples/quickstart.yaml 'grid.seeds=[0,1]'
     """
     from orchestrator.spec.naming_lines import naming_lines
 
@@ -80,6 +81,8 @@ def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_jso
     notes = _notes(costed, folder)
     if (said := results_elsewhere(checked, base)) is not None:
         notes.append(said)
+    if (said := _refusal(sweep, folder)) is not None:
+        notes.append(f"`run` would refuse this: {said}")
     if as_json:
         print(json.dumps(_facts(costed, notes, folder), indent=1))
     else:
@@ -92,6 +95,17 @@ def _plan(checked: "Spec", base: Path, *, probe: bool, trusts_code: bool, as_jso
         refuse_unwritable(folder.root)
     refuse_what_cannot_fit(costed.plan, folder)
     refuse_model_that_cannot_fit(sweep, costed.plan.variants[0].survey, costed.device)
+
+
+def _refusal(sweep: "Sweep", folder: "ResultsFolder") -> str | None:
+    """Return on one line why `run` would not go on in the results folder; None if it would."""
+    from orchestrator.sweep.on_change import OnChange
+
+    try:
+        folder.settle(sweep, OnChange.REFUSE)
+    except (ChangedError, ResultsError) as error:
+        return str(error).replace(":\n  ", ": ").replace("\n  ", "; ").replace("\n", ". ")
+    return None
 
 
 @dataclass(frozen=True)
@@ -236,6 +250,9 @@ def _print_plan(console: Terminal, costed: _CostedPlan, notes: list[str]) -> Non
     }
     of_each = [f"{len(values)} {what}{'' if len(values) == 1 else 's'}" for what, values in axes.items() if values]
     console.print(f"{plan.n_cells} cells = {' x '.join(of_each)}")
+    unit = "in units of trace/M" if grid.lambdas.scale == "trace" else "on the absolute scale"
+    lowest, highest = (f"{end:g}" for end in (min(plan.lambdas), max(plan.lambdas)))
+    console.print(f"lambda {lowest if lowest == highest else f'{lowest} to {highest}'}, {unit}")
     console.print(
         f"{len(sizes.groups)} groups, {sizes.n_parameters} parameters, {sizes.shard_examples} examples a shard"
         + (f"; {left} of {zero} groups have no gradient at the start and are left out" if zero else ""),

@@ -1,5 +1,6 @@
 """Tables on the terminal."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,9 +76,10 @@ def checks_table(checks: "Sequence[Check]") -> Table:
 
 
 def cells_table(cells: "pa.Table") -> Table:
-    """Return a table of cells without averages."""
+    """Return a table of cells without averages; long headings take a second line, behind the name of the model."""
     rows = [[number(value) for value in row.values()] for row in cells.to_pylist()]
-    return rows_table(cells.column_names, rows)
+    headings = [re.sub("^(linearized|finetune)_", r"\1_\n", name) for name in cells.column_names]
+    return rows_table(headings, rows)
 
 
 def number(value: Any, digits: int = 3) -> str:

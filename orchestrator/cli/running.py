@@ -58,7 +58,7 @@ def run(
 
     Finished stages are never computed again; a finished sweep is left alone. Several runs of one sweep share the work.
 
-    Example: ntksweep run examples/quickstart.yaml grid.seeds=[0,1] --workers 4
+    Example: ntksweep run examples/quickstart.yaml 'grid.seeds=[0,1]' --workers 4
     """
     from orchestrator.sweep.folder import ResultsFolder
     from slurm.ray.gpus import allocator_settings
@@ -178,7 +178,9 @@ def _print_ending(ending: "Ending", folder: "ResultsFolder", *, show_trace: bool
         console.print()
     for note in notes_of(ending.plan):
         console.print(note)
-    if ending.was_finished:
+    if ending.tables_written:
+        console.print("every stage was finished already; the tables were written again")
+    elif ending.was_finished:
         console.print("the sweep was finished already; nothing to do")
     for failure in ending.report.failures[:5]:
         console.print(f"failed ({failure.failure}): {failure.stage.label}, stage {failure.stage.stage_id}", style="red")

@@ -40,7 +40,13 @@ def show(
         str | None,
         typer.Option(help="Show the cells of this layer set: its name, or 4, 0-2, query, all.", metavar="NAME"),
     ] = None,
-    sort: Annotated[str, typer.Option(help="Column to sort those cells by.", metavar="COLUMN")] = "eval_loss",
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="Column to sort those cells by; by default eval_loss, or finetune_eval_loss where it is known.",
+            metavar="COLUMN",
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Most cells to show.", min=1)] = 20,
     as_json: JsonOption = False,
 ) -> None:
@@ -76,10 +82,15 @@ def show(
         )
 
 
-_SHOWN = ("seed", "n_train", "lambda_given", "train_loss", "eval_loss", "eval_accuracy", "eval_pearson", "gcv")
+_OUTCOMES = ("eval_loss", "eval_accuracy", "eval_pearson")
+_SHOWN = ("seed", "n_train", "lambda_given", "train_loss", *_OUTCOMES, "gcv")
+_SHOWN_OF_TRAINED = (
+    "cell_id", "seed", "n_train", "lambda_given",
+    *(f"{model}{name}" for model in ("", "linearized_", "finetune_") for name in _OUTCOMES),
+)  # fmt: skip
 
 
-def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: bool) -> None:
+def _show_cells(cells: "Table", layer_set: str, sort: str | None, limit: int, as_json: bool) -> None:
     import difflib
 
     import pyarrow.compute as pc
@@ -87,13 +98,16 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
     from orchestrator.results.usual_names import COLUMNS, layer_set_named, simplified
 
     names = [field.name for field in cells.dataset.schema]
+    known = cells.to_arrow(["layer_set"])["layer_set"].unique().to_pylist()
+    layer_set = layer_set_named(layer_set, known)
+    rows = cells.to_arrow(where=pc.field("layer_set") == layer_set)
+    trained = rows["finetune_eval_loss"].null_count < len(rows)
+    sort = sort or ("finetune_eval_loss" if trained else "eval_loss")
     sort = sort if sort in names else COLUMNS.get(simplified(sort), sort)
     if sort not in names:
         nearest = difflib.get_close_matches(sort, names, n=1) or [names[0]]
         raise ResultsError(f"there is no column `{sort}`; did you mean `{nearest[0]}`?")
-    known = cells.to_arrow(["layer_set"])["layer_set"].unique().to_pylist()
-    layer_set = layer_set_named(layer_set, known)
-    rows = cells.to_arrow(where=pc.field("layer_set") == layer_set).sort_by(sort).slice(0, limit)
+    rows = rows.sort_by(sort).slice(0, limit)
     if not len(rows):
         raise ResultsError(f"there is no layer set `{layer_set}`; there are: {', '.join(known[:20])}")
     if rows[sort].null_count == len(rows):
@@ -107,7 +121,11 @@ def _show_cells(cells: "Table", layer_set: str, sort: str, limit: int, as_json: 
     if as_json:
         print(standard_json(rows.to_pylist(), indent=1))
         return
-    chosen = [name for name in dict.fromkeys((*_SHOWN, sort)) if rows[name].null_count < len(rows)]
+    chosen = [
+        name
+        for name in dict.fromkeys((*(_SHOWN_OF_TRAINED if trained else _SHOWN), sort))
+        if rows[name].null_count < len(rows)
+    ]
     Terminal().print(cells_table(rows.select(chosen)))
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from orchestrator.results.least import LEAST_SEEDS
+from orchestrator.results.least import LEAST_SEEDS, is_flat
 from orchestrator.results.loading import Results
+from orchestrator.results.stopped_short import COLUMNS_COMPARED, stopped_short
 
 MODELS = ("", "linearized_", "finetune_")
 """What the columns of each model begin with: ridge solution, trained linearization, fine-tuned model."""
@@ -71,7 +72,7 @@ class LayerSetSummary:
         n_parameters: its parameters.
         best_lambda: the lambda, as the spec gives it, with the lowest mean of `chosen_by`.
         chosen_by: the column that chose it: finetune_eval_loss, or eval_loss where nothing is trained yet.
-        at_edge: whether it is the smallest or the largest lambda of the grid.
+        at_edge: whether it is the smallest or the largest lambda of the grid, and the others are worse.
         numbers: by column of `cells`, the mean over seeds there; None where no seed has a number.
         condition_number_relative_sigma: geometric mean over all lambdas and seeds; nan where a cell has none.
         effective_rank: mean over those.
@@ -101,10 +102,15 @@ class Summary:
         layer_sets: one entry a layer set, in the grid's order, for every task, rank, learning rate and size.
         metric: accuracy or pearson, whichever the first task has.
         trained: whether any cell has numbers of training.
+        trains: whether the sweep trains its cells, now or later.
+        n_cells: cells that are in the table.
         n_seeds: number of seeds of the cells.
         least_seeds: number of seeds below which a standard error means nothing.
         lambda_scale: absolute, or trace: in units of trace/M.
+        trace_units: the smallest and the largest trace/M of a kernel.
         majority_accuracy: by task, mean accuracy of always predicting the majority class; empty for regression.
+        no_better_than_majority: the tasks of which no layer set has a higher accuracy at its best lambda.
+        stopped_short: a sentence about trainings that ended long before their end; empty where none did.
         zero_kernels: layer sets without a lambda, because it is in units of their kernel and that is zero.
         rounding_kernels: layer sets whose kernel is no larger than what the rounding of a backward pass makes of zero.
     """
@@ -112,10 +118,15 @@ class Summary:
     layer_sets: list[LayerSetSummary]
     metric: str
     trained: bool
+    trains: bool
+    n_cells: int
     n_seeds: int
     least_seeds: int
     lambda_scale: str
+    trace_units: tuple[float, float]
     majority_accuracy: dict[str, float]
+    no_better_than_majority: list[str]
+    stopped_short: str
     zero_kernels: list[str]
     rounding_kernels: list[str]
 
@@ -134,6 +145,7 @@ class Summary:
 def summarize(results: Results) -> Summary:
     """Return the summary of a sweep; of one without cells it has no layer sets."""
     cells = _without_diverged(_without_nan(results.cells.to_arrow(_COLUMNS)))
+    n_cells = len(cells)
     trained = cells["finetune_eval_loss"].null_count < len(cells)
     if not trained and len(cells):  # what is there is then the same for every learning rate
         rates = cells["learning_rate"]
@@ -144,14 +156,24 @@ def summarize(results: Results) -> Summary:
     metric = "accuracy" if classification else "pearson"
     named = [name for name in _OUTCOMES if cells[name].null_count < len(cells) or name == f"eval_{metric}"]
     stopping = _best_times(results)
+    layer_sets = [_best(rows, edges, named, stopping) for rows in _by_layer_set(cells)]
+    majority = _majority(cells)
+    stored = results.folder.stored()
     return Summary(
-        layer_sets=[_best(rows, edges, named, stopping) for rows in _by_layer_set(cells)],
+        layer_sets=layer_sets,
         metric=metric,
         trained=trained,
+        trains=stored is not None and stored.spec.finetune is not None,
+        n_cells=n_cells,
         n_seeds=pc.count_distinct(cells["seed"]).as_py(),
         least_seeds=LEAST_SEEDS,
         lambda_scale=str(cells["lambda_scale"][0]) if len(cells) else "absolute",
-        majority_accuracy=_majority(cells),
+        trace_units=_trace_units(cells),
+        majority_accuracy=majority,
+        no_better_than_majority=[task for task in majority if not _has_better(layer_sets, task, majority[task])],
+        stopped_short=stopped_short(stored.spec, results.cells.to_arrow(list(COLUMNS_COMPARED)))
+        if stored and trained
+        else "",
         zero_kernels=cells.filter(pc.is_null(cells["lambda"]))["layer_set"].unique().to_pylist(),
         rounding_kernels=_of_rounding(cells),
     )
@@ -176,6 +198,20 @@ def _majority(cells: pa.Table) -> dict[str, float]:
         if len(values):
             found[str(task)] = math.fsum(values.to_pylist()) / len(values)
     return found
+
+
+def _has_better(layer_sets: Sequence[LayerSetSummary], task: str, accuracy: float) -> bool:
+    """Tell whether a layer set of a task has a higher accuracy at its best lambda, or none has an accuracy."""
+    columns = {"finetune_eval_loss": "finetune_eval_accuracy", "eval_loss": "eval_accuracy"}
+    found = [each.numbers.get(columns[each.chosen_by]) for each in layer_sets if each.task == task]
+    known = [mean.mean for mean in found if mean is not None]
+    return not known or max(known) > accuracy
+
+
+def _trace_units(cells: pa.Table) -> tuple[float, float]:
+    """Return the smallest and the largest trace/M of the kernels; nan without cells."""
+    units = pc.min_max(pc.divide(cells["trace"], pc.cast(cells["kernel_size"], pa.float64()))).as_py()
+    return math.nan if units["min"] is None else units["min"], math.nan if units["max"] is None else units["max"]
 
 
 def _without_nan(cells: pa.Table) -> pa.Table:
@@ -233,6 +269,8 @@ def _best(
         return row[f"{judge}_count"] < most, math.inf if mean is None else mean, row["lambda_given"]
 
     chosen = min(rows, key=badness)
+    losses = [mean for row in rows if (mean := row[f"{judge}_mean"]) is not None]
+    flat = bool(losses) and is_flat(min(losses), max(losses))
     known = sum(row["log_condition_count"] for row in rows) == sum(row["seed_count"] for row in rows)
     return LayerSetSummary(
         task=str(first["task"]),
@@ -243,7 +281,7 @@ def _best(
         n_parameters=int(first["n_parameters_min"]),
         best_lambda=float(chosen["lambda_given"]),
         chosen_by=judge,
-        at_edge=chosen["lambda_given"] in edges,
+        at_edge=chosen["lambda_given"] in edges and not flat,
         numbers={name: _mean_of(chosen, name) for name in named},
         condition_number_relative_sigma=math.exp(_mean(rows, "log_condition")) if known else math.nan,
         effective_rank=_mean(rows, "effective_rank"),

@@ -47,10 +47,19 @@ def _heading(summary: Summary) -> Iterator[str]:
         yield "Each layer set at its best lambda, by evaluation loss of the fine-tuned model"
         yield "ridge: the linearized model, solved exactly; linearized and fine-tuned: as trained"
     else:
-        yield "Ridge solutions: the linearized model, solved exactly; nothing was trained"
+        untrained = f"no cell is trained yet (0 of {summary.n_cells})" if summary.trains else "nothing was trained"
+        yield f"Ridge solutions: the linearized model, solved exactly; {untrained}"
         yield "Each layer set at its best lambda, by evaluation loss"
     seeds = f"mean±standard error over {summary.n_seeds} seeds" if summary.n_seeds > 1 else "one seed"
-    yield seeds + ("; lambda in units of trace/M" if summary.lambda_scale == "trace" else "")
+    yield f"{seeds}; {_scale(summary)}"
+
+
+def _scale(summary: Summary) -> str:
+    """Say on which scale lambda is; of an absolute one, what the unit of the other would be."""
+    if summary.lambda_scale == "trace":
+        return "lambda in units of trace/M"
+    low, high = (number(end) for end in summary.trace_units)
+    return f"lambda on the absolute scale (trace/M of the kernels: {low if low == high else f'{low} to {high}'})"
 
 
 def _columns(summary: Summary) -> Iterator[Column]:
@@ -124,6 +133,11 @@ def _mean(found: Mean | None) -> str:
 def _below(summary: Summary) -> Iterator[str]:
     if summary.majority_accuracy:
         yield f"majority baseline: accuracy {_of_tasks(summary.majority_accuracy)}"
+    if worse := summary.no_better_than_majority:
+        of = f" on {', '.join(worse)}" if len(summary.majority_accuracy) > 1 else ""
+        yield f"no layer set is better than the majority baseline{of}"
+    if summary.stopped_short:
+        yield summary.stopped_short
     if edges := sum(each.at_edge for each in summary.layer_sets):
         yield (
             f"(edge): in {edges} of {len(summary.layer_sets)} rows the best lambda is the smallest or largest of the "

@@ -41,6 +41,7 @@ def status(
     Example: ntksweep status results/quickstart --watch
     """
     from orchestrator.cli.status_view import status_view
+    from orchestrator.sweep.missing_places import run_again
 
     if watch and (as_json or verify):
         raise typer.BadParameter("--watch goes with neither --json nor --verify, which look once")
@@ -64,8 +65,9 @@ def status(
             console.print("every artifact and table matches its checksum")
         elif found.damaged or found.damaged_before:
             console.print(
-                "`ntksweep run SPEC`, or `ntksweep resume` on a cluster, sets damaged artifacts aside and computes "
-                "them again",
+                f"`{run_again(folder.root)}`, or `ntksweep resume` on a cluster, sets damaged artifacts aside and "
+                "computes them again",
+                soft_wrap=True,
             )
     if found.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)

@@ -122,6 +122,8 @@ def _wrong_type(fault: ErrorDetails, node: Node | None) -> str:
         found = "keys" if isinstance(value, dict) else "a list"
         return f"{found} cannot be used here; give {wanted}"
     written = node.written if node is not None and (node.written or node.quoted) else str(value)
+    if wanted == _TYPES["list"] and "," in written:
+        return f"{quoted(written)} cannot be used here; write [{_cut(written)}]"
     if wanted == _TYPES["model"] or wanted == _TYPES["list"]:
         return f"{quoted(written)} cannot be used here; give {wanted}"
     if wanted == "a text":

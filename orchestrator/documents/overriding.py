@@ -64,7 +64,7 @@ def _parsed(text: str) -> Override:
         raise YamlFault(
             NOWHERE,
             f"`{text}` overrides nothing; write KEY=VALUE with the dotted key of the spec and no space around =, as "
-            "grid.seeds=[0,1]",
+            "'grid.seeds=[0,1]'",
         )
     try:
         node = compose(value)

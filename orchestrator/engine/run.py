@@ -45,12 +45,14 @@ class Ending:
         report: stages computed, failed and blocked.
         n_cells: cells in the tables.
         was_finished: whether everything was finished before the run.
+        tables_written: whether only the tables were missing then, damaged, or those of another plan.
     """
 
     plan: Plan
     report: Report
     n_cells: int
     was_finished: bool
+    tables_written: bool = False
 
 
 def resolve(spec: Spec, spec_folder: Path, folder: ResultsFolder, *, trusts_code: bool = False) -> Sweep:
@@ -148,6 +150,7 @@ def _run_logged(
             tables, workers = EarlyTables(plan, folder), worker_count(sweep)
             return Schedule(plan, store, workers_here, progress, missing, tables=tables, workers=workers).run()
 
+    tables_only = not damaged and not missing_stages(plan, store) and cells_in_complete_tables(plan, folder) is None
     try:
         report, n_cells = compute_missing(plan, folder, progress, journal, compute, also=damaged)
     except BaseException as error:
@@ -157,7 +160,8 @@ def _run_logged(
     noted_damage(plan, folder)
     remove_leftovers(folder.root)
     journal.write("run", phase="ended", computed=report.computed, failed=len(report.failures))
-    return Ending(plan, report, n_cells, was_finished=not missing_stages(plan, store) and not report.computed)
+    was_finished = not missing_stages(plan, store) and not report.computed
+    return Ending(plan, report, n_cells, was_finished, tables_written=was_finished and tables_only)
 
 
 def is_finished(plan: Plan, folder: ResultsFolder) -> bool:

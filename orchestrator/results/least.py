@@ -1,4 +1,4 @@
-"""The least number of seeds and layer sets from which on an interval or a standard error means something."""
+"""The least number of seeds and layer sets, and the least difference along the lambdas, that mean something."""
 
 LEAST_SEEDS = 5
 """With fewer seeds a standard error is itself too uncertain: a 95 % interval reaches 13 standard errors to each side
@@ -7,6 +7,15 @@ with two seeds, and 2.8 with five (Student's t)."""
 LEAST_SETS = 5
 """With fewer layer sets no rank correlation is significant: of the 24 orders of four, two agree or disagree wholly by
 chance."""
+
+LEAST_DIFFERENCE = 1e-3
+"""Share of the best mean loss by which the worst of a grid of lambdas must exceed it, for the grid to ask for a lambda
+beyond its edge: of losses that agree to three digits, which lambda is best is hardly more than rounding."""
+
+
+def is_flat(lowest: float, highest: float) -> bool:
+    """Tell whether losses along a grid of lambdas differ by too little for one lambda to be called better."""
+    return highest - lowest < LEAST_DIFFERENCE * abs(lowest)
 
 
 def too_few(*, seeds: int, layer_sets: int | None = None) -> str:

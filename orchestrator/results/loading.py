@@ -1,5 +1,6 @@
 """Loading results: the tables of a results folder as pyarrow datasets."""
 
+import difflib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from orchestrator.literal import printable
 from orchestrator.results.tables.manifest import PART, table_names, verified_part
 from orchestrator.results.tables.schema import TABLES, arrow_schema
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.missing_places import run_again
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,8 +69,9 @@ class Table:
         try:
             yield
         except OSError as error:
+            again = run_again(self.path.parent.parent)
             raise ResultsError(
-                f"the table `{self.name}` in {self.path} cannot be read ({error}); `ntksweep run SPEC` writes it again"
+                f"the table `{self.name}` in {self.path} cannot be read ({error}); `{again}` writes it again"
             ) from error
 
     def to_pandas(self, columns: list[str] | None = None) -> "pd.DataFrame":
@@ -133,7 +136,9 @@ class Results:
             ResultsError: there is no such table, it was not asked for, or it is damaged.
         """
         if name not in TABLES:
-            raise ResultsError(f"there is no table `{name}`; tables: {', '.join(TABLES)}")
+            nearest = difflib.get_close_matches(name, TABLES, n=1)
+            guess = f"did you mean `{nearest[0]}`? " if nearest else ""
+            raise ResultsError(f"there is no table `{name}`; {guess}tables of this sweep: {', '.join(self.names)}")
         known = self.folder.tables / name / PART
         if known in self._verified and self._verified[known] == _state(known):
             return Table(name, known)

@@ -18,6 +18,17 @@ Name = Annotated[str, Field(min_length=1)]
 class ModelSection(Section):
     """The pretrained model, as transformers loads it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _not_its_path_alone(cls, value: Any) -> Any:
+        if isinstance(value, str) and value:
+            place = value[:60]
+            raise ValueError(
+                f"`{place}` is a path or an id, and stands under the key path: write model.path={place}, in a file "
+                f"model: {{path: {place}}}"
+            )
+        return value
+
     path: Place = Field(
         description="Folder of the model (relative to the spec file), or its id on the hub.",
         examples=["data/minilm", "FacebookAI/roberta-base"],

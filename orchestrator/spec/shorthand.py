@@ -1,5 +1,6 @@
 """Shorter ways of writing keys of a spec: each stands for a longer one, and gives the same sweep."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,11 @@ ONE_OR_MORE = Shorthand(_listed, _items)
 def _choices(value: Any) -> Any:
     listed = _listed(value)
     for each in listed or ():
+        if isinstance(each, str) and (ends := re.fullmatch(r"([0-9]{1,4})-([0-9]{1,4})", each)):
+            raise ValueError(
+                f"`{each}` names layers as `show` does: for these layers together write {{layers: "
+                f"[{_shown(list(range(int(ends[1]), int(ends[2]) + 1)))}]}}"
+            )
         if any(type(number) is int for number in (each if isinstance(each, list | tuple) else [each])):
             raise ValueError(
                 f"{_shown(each)} may be a set of layers or a number of them: for these layers together write {{layers: "

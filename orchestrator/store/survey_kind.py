@@ -15,7 +15,7 @@ class SurveyParameters:
 SURVEY = StageKind(
     name="survey",
     parameters=SurveyParameters,
-    version=2,
+    version=3,
     meaning="looks at the model and the data",
     module="orchestrator.sweep.survey",
 )

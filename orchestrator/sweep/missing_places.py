@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import shlex
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -44,3 +45,8 @@ def sweeps_below(folder: Path) -> str:
     """Return advice to name one of the results folders in a folder; where there is none, to name another folder."""
     below = sorted(path.parent for path in folder.glob("*/spec.yaml"))[:_MOST_NAMED]
     return f"name one of those in it: {', '.join(map(str, below))}" if below else "name the results folder of a sweep"
+
+
+def run_again(root: Path) -> str:
+    """Return what to type to go on with a sweep: its results folder, or a spec where the folder has lost its own."""
+    return f"ntksweep run {shlex.quote(str(root)) if os.path.lexists(root / 'spec.yaml') else 'SPEC'}"

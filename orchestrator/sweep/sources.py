@@ -349,6 +349,8 @@ def _why_no_commit(error: Exception, kind: str, revision: str | None) -> str:
     """Say why the hub named no commit of a model or of data, and what to do."""
     from huggingface_hub import errors
 
+    from finetune.libraries.hub import unreachable
+
     known: tuple[tuple[type[Exception], str], ...] = (
         (errors.HFValidationError, "and it is no id of the hub, such as owner/name; give a folder, or an id"),
         (
@@ -365,9 +367,9 @@ def _why_no_commit(error: Exception, kind: str, revision: str | None) -> str:
         if isinstance(error, kind_of_error):
             return said
     offline = isinstance(error, errors.OfflineModeIsEnabled)
+    why = "HF_HUB_OFFLINE is set" if offline else unreachable(error) or type(error).__name__
     return (
-        f"the hub could not be asked for a {kind} with that id "
-        f"({'HF_HUB_OFFLINE is set' if offline else type(error).__name__}), and the hub's cache here has none; give a "
+        f"the hub could not be asked for a {kind} with that id ({why}), and the hub's cache here has none; give a "
         "folder, or run where the hub can be reached"
     )
 

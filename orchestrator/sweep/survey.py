@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from finetune.data.left_out import LeftOut
 from finetune.settings import Labels
 from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
 from orchestrator.identity import identity
@@ -54,6 +55,7 @@ class Survey:
         repeats_train: training examples whose text an earlier one has.
         repeats_eval: evaluation examples of which that is true, where they have a split of their own.
         shared_texts: evaluation examples of such a split whose text is a training example's too.
+        left_out: rows of the data that are no examples.
     """
 
     groups: tuple[GroupFacts, ...]
@@ -69,6 +71,7 @@ class Survey:
     repeats_train: int = 0
     repeats_eval: int = 0
     shared_texts: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def to_json(self) -> dict[str, Any]:
         """Return the survey as JSON."""
@@ -245,6 +248,7 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         repeats_train=count_repeats(examples.train),
         repeats_eval=0 if examples.held_out else count_repeats(examples.evaluation),
         shared_texts=0 if examples.held_out else count_shared(examples.train, examples.evaluation),
+        left_out=examples.left_out,
     )
 
 

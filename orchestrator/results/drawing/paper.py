@@ -1,8 +1,10 @@
 """A picture as a figure for papers and slides, by matplotlib."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from warnings import catch_warnings, filterwarnings
 
@@ -13,7 +15,8 @@ from orchestrator.results.drawing.scales import places, ticks
 from orchestrator.results.drawing.style import CONTEXT, STYLES, color, ink_on, shades
 from orchestrator.results.pictures.numerals import shortest
 from orchestrator.results.pictures.picture import Axis, Form, Grid, Panel, Picture, Scale, Series, Sign
-from orchestrator.store.files import write_output
+from orchestrator.store.files import explained_output, write_output
+from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -23,6 +26,15 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 FORMATS = ("pdf", "svg", "png", "eps")
+CREATOR = f"drawn by ntksweep {VERSION}"
+"""What a figure says of its program, in the metadata of its format, which is not compressed."""
+
+_SAYS_CREATOR: Mapping[str, Mapping[str, str | None]] = MappingProxyType({
+    "png": {"Software": CREATOR}, "pdf": {"Creator": CREATOR, "CreationDate": None},
+    "svg": {"Creator": CREATOR, "Date": None}, "eps": {"Creator": CREATOR},
+})  # fmt: skip
+# no date: the same numbers give the same bytes
+
 _FORMATS = f".{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}"
 
 
@@ -50,6 +62,21 @@ _MEASURES = {
 }
 
 
+def refuse_other_file(path: Path) -> None:
+    """Raise an error if a file lies at `path` that is no figure of ntksweep.
+
+    Raises:
+        ResultsError: one does.
+        StorageError: the file cannot be read.
+    """
+    if not path.is_file():
+        return
+    with explained_output(path):
+        content = path.read_bytes()
+    if CREATOR.removesuffix(VERSION).encode() not in content:
+        raise ResultsError(f"{path} exists and is no figure of ntksweep; name another file, or give --force")
+
+
 def write_figure(picture: Picture, path: Path, size: Size) -> Path:
     """Write a picture to `path`, in the format of its ending; return it.
 
@@ -65,12 +92,10 @@ def write_figure(picture: Picture, path: Path, size: Size) -> Path:
 
     content = BytesIO()
     drawn = draw(picture, size)
-    # no date: the same numbers give the same bytes
-    metadata = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(ending)
     with settings(size), catch_warnings():
         # A letter that the font lacks is drawn as a box, which everybody sees.
         filterwarnings("ignore", message=".*missing from font")
-        drawn.savefig(content, format=ending, dpi=300, metadata=metadata)
+        drawn.savefig(content, format=ending, dpi=300, metadata=dict(_SAYS_CREATOR[ending]))
     write_output(path, content.getvalue())
     return path
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ntk_dist.arrays import FloatArray
+from orchestrator.results.least import is_flat
 from orchestrator.results.pictures.measured import Measured, Variant, over_seeds
 from orchestrator.results.pictures.picture import (
     Axis,
@@ -125,9 +126,15 @@ def best_of_all(frame: pd.DataFrame, best: pd.DataFrame, column: str) -> "pd.Ser
     return usable.iloc[int(signed.to_numpy().argmin())]
 
 
-def at_edge(frame: pd.DataFrame, best: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which of the best rows lie at the smallest or largest lambda of a frame."""
-    return best["lambda_given"].isin([frame["lambda_given"].min(), frame["lambda_given"].max()])
+def at_edge(frame: pd.DataFrame, best: pd.DataFrame, column: str) -> "pd.Series[bool]":
+    """Return which of the best rows by a column lie at the smallest or largest lambda of a frame.
+
+    None does whose line is flat: it asks for no other lambda.
+    """
+    ends = frame.groupby("layer_set", sort=False)[column].agg(["min", "max"])
+    flat = {name for name, row in ends.iterrows() if is_flat(row["min"], row["max"])}
+    outermost = [frame["lambda_given"].min(), frame["lambda_given"].max()]
+    return best["lambda_given"].isin(outermost) & ~best["layer_set"].isin(flat)
 
 
 def _marks(measured: Measured, frame: pd.DataFrame, column: str) -> Iterator[Mark]:
@@ -135,7 +142,7 @@ def _marks(measured: Measured, frame: pd.DataFrame, column: str) -> Iterator[Mar
     if best.empty:
         return
     if frame["lambda_given"].nunique() > 1:
-        for (_, row), edge in zip(best.iterrows(), at_edge(frame, best), strict=True):
+        for (_, row), edge in zip(best.iterrows(), at_edge(frame, best, column), strict=True):
             if row["layer_set"] in measured.styles:
                 yield Mark(row["lambda_given"], row[column], Sign.AT_EDGE if edge else Sign.OWN_BEST)
     top = best_of_all(frame, best, column)
@@ -146,7 +153,7 @@ def _says(measured: Measured, rows: pd.DataFrame, frames: list[tuple[Variant, pd
     column = "finetune_eval_loss" if measured.trained else "eval_loss"
     whose = "fine-tuned model" if measured.trained else "ridge solution (the linearized model, nothing trained)"
     found = [best_rows(frame, column) for _, frame in frames]
-    n_edge = sum(int(at_edge(frame, best).sum()) for (_, frame), best in zip(frames, found, strict=True))
+    n_edge = sum(int(at_edge(frame, best, column).sum()) for (_, frame), best in zip(frames, found, strict=True))
     n = sum(map(len, found))
     _, frame = frames[0]
     if found[0].empty:
@@ -160,10 +167,14 @@ def _says(measured: Measured, rows: pd.DataFrame, frames: list[tuple[Variant, pd
     if frame["lambda_given"].nunique() == 1:
         return text + "The grid has one λ only, so that nothing says whether another would be better."
     if n_edge:
-        return text + (
-            f"Of {n} lines, {n_edge} are best at the edge of the grid: there, a λ beyond the edge may be better still."
+        verb = "is" if n_edge == 1 else "are"
+        return (
+            text + f"Of {n} lines, {n_edge} {verb} best at the edge of the grid: there, a λ beyond the edge may be "
+            "better still."
         )
-    return text + "All layer sets are best inside the grid: neither a smaller nor a larger λ is asked for."
+    return (
+        text + "No layer set asks for a λ beyond the grid: each is best inside of it, or its loss hardly depends on λ."
+    )
 
 
 def _note(measured: Measured, rows: pd.DataFrame) -> str:

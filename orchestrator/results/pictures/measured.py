@@ -30,7 +30,7 @@ KERNEL = ("condition_number_relative_sigma", "trace", "effective_rank")
 _COLUMNS = [
     *VARIANT, "layer_set", "seed", "lambda_given", "lambda_scale", "n_eval", "n_parameters", "noise_floor",
     "condition_number_resolved", "majority_accuracy", "initial_eval_loss", "initial_eval_accuracy",
-    "initial_eval_pearson", *KERNEL, "eval_loss", "eval_accuracy", "eval_pearson", "eval_in_train",
+    "initial_eval_pearson", *KERNEL, "eval_loss", "eval_accuracy", "eval_pearson", "eval_in_train", "kernel_size",
     "finetune_n_train", "finetune_eval_in_train",
     "finetune_status", "finetune_eval_loss", "finetune_eval_accuracy", "finetune_eval_pearson",
     "linearized_status", "linearized_eval_loss", "linearized_eval_accuracy", "linearized_eval_pearson",

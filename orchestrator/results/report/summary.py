@@ -9,6 +9,7 @@ import pandas as pd
 from orchestrator.results.least import LEAST_SETS, too_few
 from orchestrator.results.pictures.lambda_path import METRIC_NAMES, at_edge, best_rows
 from orchestrator.results.pictures.measured import Measured, Variant, over_seeds
+from orchestrator.results.stopped_short import COLUMNS_COMPARED, stopped_short
 
 SHOWN = 6
 """Layer sets in the table of the best."""
@@ -63,7 +64,12 @@ def _lead(measured: Measured) -> str:
     did = (
         "Every cell was fine-tuned, and its linearization trained beside it."
         if measured.trained
-        else "Nothing was trained: all numbers are those of the linearized model, solved exactly."
+        else (
+            f"No cell is trained yet (0 of {len(cells):,}): "
+            if spec.finetune is not None and len(cells)
+            else "Nothing was trained: "
+        )
+        + "all numbers are those of the linearized model, solved exactly."
     )
     return f"{about}. {did}"
 
@@ -100,8 +106,20 @@ def _answer(measured: Measured) -> str:
     loss = "evaluation loss of the fine-tuned model" if measured.trained else "evaluation loss"
     return (
         f"Below are the numbers of {whose}. Each layer set stands at the λ with its smallest mean {loss}, "
-        "best first. λ was chosen on the same evaluation examples, so the best numbers are a little too good."
+        f"best first. λ is {_scale(measured)}. It was chosen on the same evaluation "
+        "examples, so the best numbers are a little too good."
     )
+
+
+def _scale(measured: Measured) -> str:
+    """Return the scale of λ; of an absolute one, with what the unit of the other would be."""
+    if measured.lambda_unit != "absolute":
+        return measured.lambda_unit
+    units = (measured.cells["trace"] / measured.cells["kernel_size"]).dropna()
+    if units.empty:
+        return "on the absolute scale"
+    low, high = f"{units.min():.3g}", f"{units.max():.3g}"
+    return f"on the absolute scale (trace(K)/M is {low if low == high else f'{low} to {high}'})"
 
 
 def _best(measured: Measured, variant: Variant) -> Table:
@@ -115,7 +133,7 @@ def _best(measured: Measured, variant: Variant) -> Table:
     errors = cells.groupby(["layer_set", "lambda_given"], sort=False)[columns].sem().add_suffix("_error")
     frame = frame.join(errors, on=["layer_set", "lambda_given"])
     best = best_rows(frame, by)
-    edge = at_edge(frame, best) & (frame["lambda_given"].nunique() > 1)
+    edge = at_edge(frame, best, by) & (frame["lambda_given"].nunique() > 1)
     sizes = cells.groupby("layer_set", sort=False)["n_parameters"].first()
     n_seeds = int(frame["n_seeds"].max())
     best = best.assign(edge=edge, lacking=best["n_seeds"] < n_seeds)
@@ -171,7 +189,28 @@ def _cautions(measured: Measured) -> Iterator[str]:
     if n_sets < LEAST_SETS:
         counted = f"{n_sets} layer sets" if n_sets > 1 else "One layer set"
         yield f"{counted}: a correlation over fewer than {LEAST_SETS} means nothing."
-    if measured.trained and (cells["outputs"] == "trace").any():
+    if measured.trained:
+        yield from _cautions_of_training(measured)
+    yield from _worse_than_majority(measured)
+    n_eval = int(cells["n_eval"].min())
+    if (cells["eval_accuracy"].notna().any()) and n_eval:
+        yield (
+            f"{n_eval:,} evaluation examples: an accuracy has a standard error of up to {50 / n_eval**0.5:.1f} points "
+            "from them alone."
+        )
+    leaked = cells[["eval_in_train", "finetune_eval_in_train"]].max().max()
+    if leaked and not pd.isna(leaked):
+        yield f"Up to {int(leaked)} evaluation examples have a text that stands among the training examples too."
+    if not cells["condition_number_resolved"].fillna(value=True).astype(bool).all():
+        yield (
+            "Some kernels have a smallest eigenvalue below the noise floor: their plain condition number is noise, and "
+            "pictures show the one with kernel.relative_sigma added."
+        )
+
+
+def _cautions_of_training(measured: Measured) -> Iterator[str]:
+    cells = measured.cells
+    if (cells["outputs"] == "trace").any():
         yield (
             "kernel.outputs is trace: the ridge solution has the kernel that is averaged over outputs, the trained "
             "linearization the full one, so that the two need not agree."
@@ -183,23 +222,26 @@ def _cautions(measured: Measured) -> Iterator[str]:
             f"{int(apart['n_train'].min()):,} of them: ridge solutions are fitted to those alone, and training may do "
             "better for its examples."
         )
-    n_eval = int(cells["n_eval"].min())
-    if (cells["eval_accuracy"].notna().any()) and n_eval:
-        yield (
-            f"{n_eval:,} evaluation examples: an accuracy has a standard error of up to {50 / n_eval**0.5:.1f} points "
-            "from them alone."
-        )
-    leaked = cells[["eval_in_train", "finetune_eval_in_train"]].max().max()
-    if leaked and not pd.isna(leaked):
-        yield f"Up to {int(leaked)} evaluation examples have a text that stands among the training examples too."
+    if short := stopped_short(measured.spec, measured.tables.read("cells", list(COLUMNS_COMPARED))):
+        yield short
     diverged = int((cells["finetune_status"] == "diverged").sum())
     if diverged:
         yield f"{diverged:,} trainings diverged and are left out of all means."
-    if not cells["condition_number_resolved"].fillna(value=True).astype(bool).all():
-        yield (
-            "Some kernels have a smallest eigenvalue below the noise floor: their plain condition number is noise, and "
-            "pictures show the one with kernel.relative_sigma added."
-        )
+
+
+def _worse_than_majority(measured: Measured) -> Iterator[str]:
+    """Yield a sentence for each variant of which no layer set has a better accuracy than the majority baseline."""
+    loss = "finetune_eval_loss" if measured.trained else "eval_loss"
+    accuracy = loss.replace("loss", "accuracy")
+    for variant in measured.variants:
+        cells = variant.choose(measured.cells)
+        majority = cells["majority_accuracy"].mean()
+        best = best_rows(over_seeds(cells, ["layer_set", "lambda_given"], [loss, accuracy]), loss)[accuracy].max()
+        if best <= majority:
+            yield variant.titled(
+                f"no layer set is better than the majority baseline: it has accuracy {majority:.4g}, the best of them "
+                f"{best:.4g}, each at its best λ."
+            )
 
 
 def duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from orchestrator.store.checksums import ALGORITHM, checksum_of
 from orchestrator.store.files import is_plain, open_plain, read_plain, replace, visible
 from orchestrator.store.sealed import sealed, unsealed
 from orchestrator.sweep.folder import ResultsFolder
+from orchestrator.sweep.missing_places import run_again
 
 if TYPE_CHECKING:
     from orchestrator.plan.plan import Plan
@@ -151,7 +152,7 @@ def verified_part(folder: ResultsFolder, table: str) -> Path | None:
     """Return the file of a table, every byte of it as it was written; None if there is no such table.
 
     Raises:
-        ResultsError: the file or the manifest is damaged.
+        ResultsError: the file or the manifest is damaged or gone.
     """
     give_up = time.monotonic() + WRITTEN_WITHIN
     tries = 0
@@ -166,11 +167,10 @@ def verified_part(folder: ResultsFolder, table: str) -> Path | None:
                 return folder.tables / table / PART
         being_written = CLAIM in folder.claims().held()
         if tries > 1 and (not being_written or time.monotonic() > give_up):  # it may have ended in between
-            damaged = MANIFEST if manifest is None else f"{table}/{PART}"
-            raise ResultsError(
-                f"{folder.tables / damaged} is missing or damaged: it is not, byte for byte, what was written; "
-                "`ntksweep run SPEC` writes the tables again"
-            )
+            damaged = folder.tables / (MANIFEST if manifest is None else f"{table}/{PART}")
+            there = os.path.lexists(damaged)
+            how = "is damaged: it is not, byte for byte, what was written" if there else "is gone"
+            raise ResultsError(f"{damaged} {how}; `{run_again(folder.root)}` writes the tables again")
         if being_written:
             time.sleep(0.05)
 

@@ -194,6 +194,24 @@ def test_a_hub_data_set_is_read_at_its_commit(monkeypatch):
     assert asked == {"name_on_hub": "someone/sentences", "name": "en", "revision": "0123abc"}
 
 
+def test_a_hub_that_cannot_be_reached_is_the_cause_that_is_named(monkeypatch):
+    """Without a network the library raises this, with the error of the connection below it."""
+
+    class ConnectError(Exception):
+        """As httpx has it, which is no error of Python's own."""
+
+    def load_dataset(*args, **options):
+        try:
+            raise ConnectError("[Errno -3] Temporary failure in name resolution")
+        except ConnectError as error:
+            raise FileNotFoundError("Dataset someone/sentences is not cached in None") from error
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    with pytest.raises(DataLoadError, match=r"from the hub: [\w.:]+ cannot be reached, and the cache here") as raised:
+        read_split(TaskSettings("someone/sentences", "classification"), "train")
+    assert "task.config" not in str(raised.value)
+
+
 def test_the_cause_behind_a_wrapper_is_quoted(monkeypatch):
     """A full disk cannot be had here: it is raised below as the library raises it."""
 

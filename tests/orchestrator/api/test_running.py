@@ -14,7 +14,7 @@ from orchestrator.api.plots import Plots
 from orchestrator.errors import ResultsError, SpecError
 from orchestrator.results.pictures.kinds import MAKERS
 from orchestrator.sweep.folder import ResultsFolder
-from tests.orchestrator.sweeps import SPEC, Quiet, changed, make_sweep, run_spec, write_data
+from tests.orchestrator.sweeps import SPEC, Quiet, changed, make_sweep, run_spec, write_data, write_spec
 from tests.orchestrator.sweeps import ntksweep as command
 
 NASTY = "<img src=x onerror=alert(1)>&.parquet"
@@ -42,6 +42,21 @@ def test_a_run_returns_the_results_of_all_cells_with_a_short_repr(ran: ntksweep.
     )
     assert repr(ran.plan) == f"<ntksweep plan of tiny: 12 cells, {len(ran.plan.stages)} stages>"
     assert repr(ntksweep.load(ran.folder.root)) == f"<ntksweep results at {ran.folder.root}>"
+
+
+def test_a_spec_file_stands_for_the_results_of_its_sweep(ran: ntksweep.Run, tmp_path: Path):
+    spec = write_spec(tmp_path, {"results.folder": str(ran.folder.root)})
+    assert ntksweep.load(spec).cells.to_arrow().equals(ran.cells.to_arrow())
+    assert ntksweep.load(ran.folder.root / "spec.yaml").folder.root == ran.folder.root
+    missing = write_spec(tmp_path, {"results.folder": str(tmp_path / "none")})
+    with pytest.raises(ResultsError, match=f"there are no results at {tmp_path / 'none'}"):
+        ntksweep.load(missing)
+
+
+def test_the_names_that_are_listed_are_the_public_ones():
+    assert [name for name in dir(ntksweep) if not name.startswith("__")] == sorted(
+        name for name in ntksweep.__all__ if not name.startswith("__")
+    )
 
 
 def test_overrides_are_recorded_and_dropping_them_is_an_edited_spec(tmp_path: Path, tiny_model: Path):

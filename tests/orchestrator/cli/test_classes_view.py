@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from finetune.data.left_out import LeftOut
 from orchestrator.cli.classes_view import classes_said
 from orchestrator.cli.misspelled_labels import misspelled_said
 from tests.orchestrator.sweeps import plan_of, survey_of
@@ -80,7 +81,14 @@ def test_other_rare_labels_are_left_alone(labels: tuple[tuple[str, int], ...], s
     assert misspelled_said(labels, sizes) == ""
 
 
-def test_rows_that_are_left_out_are_told_by_their_labels():
-    labels = (("bad", 0), ("good", 1), ("", None), ("unsure", None))
-    survey = replace(survey_of(n_outputs=2, pool=40), class_sizes=(20, 20), labels=labels)
-    assert classes_said(plan_of(survey=survey))[1] == 'rows left out: those with no label, label "unsure"'
+def test_rows_that_are_left_out_are_counted():
+    left_out = LeftOut((("", 3), ("unsure", 1_200)), blank=2, repeated=6)
+    survey = replace(survey_of(n_outputs=2, pool=40), class_sizes=(20, 20), left_out=left_out)
+    assert classes_said(plan_of(survey=survey))[1] == (
+        'rows left out: 3 with no label, 1,200 with label "unsure", 2 with a blank text, 6 with a text that another '
+        "one has"
+    )
+    of_numbers = replace(survey_of(n_outputs=1, pool=40), left_out=LeftOut(blank=1))
+    assert classes_said(plan_of({"task.kind": "regression"}, survey=of_numbers)) == [
+        "rows left out: 1 with a blank text"
+    ]

@@ -1,6 +1,7 @@
 """The command: help, init, plan, run and doctor: what they print, what scripts read of it, exit statuses."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from orchestrator.cluster.profiles import read_profile
 from orchestrator.engine.executors.inline import InlineExecutor
 from orchestrator.errors import ExitCode
 from orchestrator.store.journal import read_journals
+from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.version import VERSION
 from tests.orchestrator.cli.answers import folder_of, strict_json
 from tests.orchestrator.sweeps import make_sweep, ntksweep, results_of, write_spec
@@ -121,6 +123,38 @@ def test_plan_tells_cells_stages_and_cost_and_leaves_nothing(tmp_path: Path, tin
         assert kind in answer.output
     assert f"results: {tmp_path / 'results'}" in answer.output
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"values": [0.1, 10.0], "scale": "trace"}, "lambda 0.1 to 10, in units of trace/M"),
+        ([0.5], "lambda 0.5, on the absolute scale"),
+    ],
+    ids=str,
+)
+def test_plan_and_show_say_the_scale_of_lambda(tmp_path: Path, tiny_model: Path, given: Any, said: str):
+    spec = make_sweep(tmp_path, {"grid.lambdas": given}, model=tiny_model)
+    assert said in ntksweep("plan", spec).output.splitlines()
+    assert ntksweep("run", spec).status == 0
+    cells = results_of(spec).cells.to_pandas()
+    units = cells["trace"] / cells["kernel_size"]
+    scale = said.partition(", ")[2]
+    if "absolute" in scale:
+        scale += f" (trace/M of the kernels: {units.min():.3g} to {units.max():.3g})"
+    assert ntksweep("show", spec).output.splitlines()[2].endswith(f"; lambda {scale}")
+
+
+def test_cancel_says_that_a_run_without_slurm_goes_on(finished: Path, tmp_path: Path):
+    shutil.copytree(folder_of(finished), tmp_path / "results")
+    assert ntksweep("cancel", tmp_path / "results").output == "cancelled 0 allocations\n"
+    claims = ResultsFolder(tmp_path / "results").claims()
+    claim = claims.take("0" * 64)
+    assert claim is not None
+    said = ntksweep("cancel", tmp_path / "results").output.splitlines()
+    assert said[0] == "cancelled 0 allocations"
+    assert said[1].startswith(f"a run that no Slurm job started goes on, by process {os.getpid()} on ")
+    claims.release(claim)
 
 
 def test_the_json_of_plan_has_what_the_table_has(tmp_path: Path, tiny_model: Path):

@@ -109,6 +109,15 @@ def test_a_label_that_seems_mistyped_is_asked_about_and_the_answer_can_be_pasted
     assert "did you mean" not in plan
 
 
+def test_rows_that_the_spec_leaves_out_are_counted_by_plan(tmp_path: Path, tiny_model: Path):
+    rows = [["very " * n + "good", ["bad", "good"][n % 2]] for n in range(1, 31)]
+    odd = [["a plot", ""], ["a story", ""], [" ", "bad"], [" very  good", "bad"]]
+    data = write_csv(tmp_path / "data.csv", ["text", "label"], [*rows, *odd])
+    begun(tmp_path, data, tiny_model)
+    said = "rows left out: 2 with no label, 1 with a blank text, 1 with a text that another one has"
+    assert said in ntksweep("plan", tmp_path / "mine.yaml").output
+
+
 def test_the_last_line_trains_every_cell_once_it_is_no_comment(tmp_path: Path, tiny_model: Path):
     data = write_csv(tmp_path / "data.csv", ["text", "label"], [["a film", n % 2] for n in range(20)])
     written = begun(tmp_path, data, tiny_model)

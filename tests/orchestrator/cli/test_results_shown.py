@@ -192,7 +192,7 @@ def test_the_format_may_be_named_and_must_be_known(finished: Path, tmp_path: Pat
 def test_a_table_that_does_not_exist_is_told(finished: Path, tmp_path: Path, tiny_model: Path):
     answer = ntksweep("export", finished, "-o", tmp_path / "out.csv", "--table", "cell")
     assert answer.status == 2
-    assert "there is no table `cell`; tables: cells, spectra, predictions" in answer.errors
+    assert "there is no table `cell`; did you mean `cells`? tables of this sweep: cells, " in answer.errors
     plain = make_sweep(tmp_path / "plain", model=tiny_model)
     assert ntksweep("run", plain).status == 0
     answer = ntksweep("export", plain, "-o", tmp_path / "out.csv", "--table", "predictions")

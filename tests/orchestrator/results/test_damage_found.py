@@ -87,11 +87,11 @@ def test_what_status_verify_finds_in_a_finished_sweep_run_mends(damage, spec: Pa
     found = ntksweep("status", spec, "--verify")
     assert found.status == 3
     assert found.output.count("damaged: ") == 1
-    assert "`ntksweep run SPEC`" in found.output
+    assert f"`ntksweep run {spec.parent / 'results'}`" in found.output
     plain = ntksweep("status", spec)
     assert plain.status == 3
     assert plain.output.count("damaged when last verified: ") == 1
-    assert "`ntksweep run SPEC`" in plain.output
+    assert f"`ntksweep run {spec.parent / 'results'}`" in plain.output
     answer = ntksweep("run", spec)
     assert answer.status == 0, answer.errors
     plain = ntksweep("status", spec)
@@ -141,7 +141,7 @@ def test_no_flipped_bit_of_a_table_or_its_manifest_passes(spec: Path) -> None:
             content[position] ^= 1 << position % 8
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-        with pytest.raises(ResultsError, match=r"missing or damaged.*`ntksweep run SPEC` writes the tables again"):
+        with pytest.raises(ResultsError, match=r"is damaged: .*`ntksweep run .*results` writes the tables again"):
             _ = load(folder.root).spectra
 
 
@@ -166,9 +166,25 @@ def test_tables_that_cannot_be_read_are_one_message_and_written_again(how: str, 
     answer = ntksweep("show", spec)
     assert answer.status == 2
     assert "`ntksweep run" in answer.errors
-    assert ntksweep("run", spec).status == 0
+    if how in ("cut", "garbled", "gone"):
+        said = "is gone; `" if how == "gone" else "is damaged: it is not, byte for byte, what was written; `"
+        results = spec.parent / "results"
+        assert f"{part} {said}ntksweep run {results}` writes the tables again" in answer.errors
+    again = ntksweep("run", spec.parent / "results")
+    assert again.status == 0
+    assert "every stage was finished already; the tables were written again" in again.output
+    assert "nothing to do" not in again.output
     assert part.read_bytes() == whole
+    assert "nothing to do" in ntksweep("run", spec).output
     assert ntksweep("status", spec, "--verify").status == 0
+
+
+def test_a_table_that_goes_after_it_was_loaded_names_the_folder_to_run(spec: Path) -> None:
+    results = spec.parent / "results"
+    cells = load(results).cells
+    (results / "tables/cells" / PART).unlink()
+    with pytest.raises(ResultsError, match=f"`ntksweep run {results}` writes it again"):
+        cells.to_arrow()
 
 
 def test_foreign_files_are_passed_over_and_said(spec: Path) -> None:

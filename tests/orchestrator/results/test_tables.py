@@ -128,7 +128,7 @@ def test_folders_without_results_are_told(tmp_path: Path, finished: Path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ResultsError, match="holds no sweep"):
         orchestrator.load(tmp_path)
-    with pytest.raises(ResultsError, match=r"there is no table `cell`; tables: cells, spectra, predictions"):
+    with pytest.raises(ResultsError, match=r"there is no table `cell`; did you mean `cells`\? tables of this"):
         results_of(finished).table("cell")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,6 +21,10 @@ from orchestrator.cli.summary_view import summary_view
 from orchestrator.cli.watching import looking_at
 from orchestrator.plan.index import plan_index
 from orchestrator.results.loading import load
+from orchestrator.results.pictures.kinds import picture_named
+from orchestrator.results.pictures.measured import Measured
+from orchestrator.results.pictures.tables import TablesOfResults
+from orchestrator.results.report.summary import summarize as summary_of_report
 from orchestrator.results.status import Computing
 from orchestrator.results.tensorboard import TensorBoard
 from orchestrator.store.training_progress import TrainingProgress
@@ -106,8 +111,6 @@ def test_means_do_not_count_what_diverged_and_lambdas_with_fewer_seeds_are_not_b
     columns = {name: frame[name] for name in ("finetune_eval_loss", "finetune_status")}
     for name, values in columns.items():
         position = cells.column_names.index(name)
-        import pyarrow as pa
-
         cells = cells.set_column(position, cells.field(position), pa.array(values, cells.field(position).type))
     rewrite_table(tmp_path / "results", "cells", cells)
     shown = next(one for one in summarize(load(tmp_path / "results")).layer_sets if one.layer_set == "layers:0")
@@ -122,6 +125,82 @@ def test_a_run_ends_with_what_makes_a_page_and_a_pipe_gets_whole_lines(trained: 
     heading = next(line for line in said if line.startswith("n_train"))
     assert len(heading) > 100
     assert heading.split()[-3:] == ["condition", "eff.", "rank"]
+
+
+def with_columns(trained: Path, results: Path, **columns: Any) -> Path:
+    """Return a copy of results in which columns of `cells` have other values: one for all cells, or one each."""
+    shutil.copytree(trained, results)
+    cells = load(results).cells.to_arrow()
+    for name, given in columns.items():
+        field = cells.field(name)
+        values = list(given) if isinstance(given, list | np.ndarray) else [given] * len(cells)
+        cells = cells.set_column(cells.column_names.index(name), field, pa.array(values, field.type))
+    rewrite_table(results, "cells", cells)
+    return results
+
+
+def cautions(results: Path) -> str:
+    return " ".join(summary_of_report(Measured(TablesOfResults(load(results)))).cautions)
+
+
+def test_trainings_that_got_nowhere_are_told_by_the_screen_and_the_report(trained: Path, tmp_path: Path):
+    cells = cells_of(trained)
+    way = cells["initial_train_loss"] - cells["train_loss"]
+    gone = cells["initial_train_loss"] - cells["linearized_train_loss"]
+    short = (gone < way / 2) & (gone >= 0) & (way >= 0.01 * cells["initial_train_loss"])
+    assert 0 < short.sum() < 36
+    beginning = f"In {short.sum()} of 36 trained cells (lambda "
+    assert any(line.startswith(beginning) for line in printed(trained, 400))
+    assert beginning in cautions(trained)
+    there = with_columns(trained, tmp_path / "results", linearized_train_loss=cells["train_loss"].to_numpy())
+    assert not any("training stopped" in line for line in printed(there, 400))
+    assert "training stopped" not in cautions(there)
+
+
+def test_a_lambda_beyond_the_edge_is_not_asked_for_where_losses_hardly_differ(trained: Path, tmp_path: Path):
+    strengths = np.log10(cells_of(trained)["lambda_given"].to_numpy())
+    for share, edges in ((4e-4, 0), (6e-4, 4)):  # per power of ten, of two
+        losses = 0.5 * (1 + share * strengths)
+        results = with_columns(trained, tmp_path / str(edges), finetune_eval_loss=losses)
+        found = summarize(load(results))
+        assert [one.best_lambda for one in found.layer_sets] == [0.1] * 4
+        assert sum(one.at_edge for one in found.layer_sets) == edges
+        picture = picture_named("lambda-path", Measured(TablesOfResults(load(results))))
+        assert ("best at the edge of the grid" in picture.says) == bool(edges)
+        report = summary_of_report(Measured(TablesOfResults(load(results))))
+        assert ("(edge)" in str(report.best)) == bool(edges)
+
+
+def test_it_is_said_that_no_layer_set_is_better_than_the_majority(trained: Path, tmp_path: Path):
+    shown = "no layer set is better than the majority baseline"
+    for majority, worse in ((0.0, False), (1.0, True)):
+        results = with_columns(trained, tmp_path / str(majority), majority_accuracy=majority)
+        assert (shown in printed(results, 200)) == worse
+        assert (f"{shown}: it has accuracy 1, the best of them 0." in cautions(results)) == worse
+
+
+def test_before_a_cell_is_trained_the_screen_says_that_it_will_be(trained: Path, tmp_path: Path):
+    results = with_columns(
+        trained, tmp_path / "results", finetune_eval_loss=None, finetune_status=None, linearized_status=None
+    )
+    said = "no cell is trained yet (0 of 36)"
+    assert f"Ridge solutions: the linearized model, solved exactly; {said}" in printed(results, 200)
+    assert not any("nothing was trained" in line for line in printed(results, 200))
+    assert summary_of_report(Measured(TablesOfResults(load(results)))).lead.endswith(
+        "No cell is trained yet (0 of 36): all numbers are those of the linearized model, solved exactly."
+    )
+
+
+def test_the_cells_of_a_layer_set_are_shown_as_trained_the_best_first_with_their_identity(trained: Path):
+    answer = ntksweep("show", trained, "--layer-set", "1", "--limit", "3")
+    own = cells_of(trained).query("layer_set == 'layers:1'").sort_values("finetune_eval_loss")
+    shown = [line.split()[0] for line in answer.output.splitlines()[-3:]]
+    assert shown == own["cell_id"].tolist()[:3]
+    headings = answer.output.splitlines()
+    assert headings[0].split() == ["linearized_"] * 2 + ["finetune_"] * 2
+    assert headings[1].split() == ["cell_id", "seed", "n_train", "lambda_given", *["eval_loss", "eval_accuracy"] * 3]
+    best = ntksweep("show", trained, "--layer-set", "1", "--limit", "1", "--sort", "eval_loss", "--json").output
+    assert strict_json(best)[0]["eval_loss"] == own["eval_loss"].min()
 
 
 # --- TensorBoard

@@ -56,6 +56,10 @@ def test_null_takes_a_section_away():
         ("grid.seeds", "`grid.seeds` overrides nothing; write KEY=VALUE"),
         ("grid.seeds ", "`grid.seeds ` overrides nothing; write KEY=VALUE with the dotted key of the spec and no"),
         ("task.template={text} was", "within them a text that begins with { in double ones"),
+        ("grid.seeds=0,1,2", "grid.seeds: `0,1,2` cannot be used here; write [0,1,2]"),
+        ("grid.layer_sets=[0-2]", "for these layers together write {layers: [[0, 1, 2]]}"),
+        ("model=examples/m", "model: `examples/m` is a path or an id, and stands under the key path: write "
+                             "model.path=examples/m, in a file model: {path: examples/m}"),
         ("=1", "`=1` overrides nothing; write KEY=VALUE"),
     ],
 )  # fmt: skip

@@ -17,6 +17,7 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.on_change import OnChange
 from tests.orchestrator.sweeps import (
     make_sweep,
+    ntksweep,
     results_of,
     run_spec,
     sources_of,
@@ -219,6 +220,24 @@ def test_other_numbers_are_refused_with_every_difference_and_both_ways_out(place
     assert "--on-change stored" in message
     assert "--on-change given" in message
     assert again(place).was_finished
+
+
+def test_plan_says_on_one_line_that_run_would_refuse_and_why(place: Path):
+    write_spec(place, {"adapter.rank": 4, "kernel.sigma": 0.5})
+    answer = ntksweep("plan", place / "sweep.yaml")
+    assert answer.status == 0
+    (said,) = (line for line in answer.output.splitlines() if "would refuse" in line)
+    results = place / "results"
+    assert said.startswith(
+        f"`run` would refuse this: the spec asks for other numbers than {results} holds: adapter.rank: 2 in the folder"
+        ", 4 now; kernel.sigma: 0.0001 in the folder, 0.5 now. Keep the folder's with `--on-change stored`"
+    )
+    refused = ntksweep("run", place / "sweep.yaml", "--executor", "inline")
+    assert "adapter.rank: 2 in the folder, 4 now" in refused.errors
+    write_spec(place, {"name": "other"})
+    assert f"would refuse this: {results} holds the sweep `tiny`" in ntksweep("plan", place / "sweep.yaml").output
+    write_spec(place, {})
+    assert "would refuse" not in ntksweep("plan", place / "sweep.yaml").output
 
 
 def test_keeping_the_stored_side_leaves_the_results_as_they_are(place: Path):

@@ -67,4 +67,5 @@ def test_an_id_that_is_nowhere_says_what_to_do(tmp_path, tiny_model, hub):
     message = " ".join(ended.stderr.split())
     assert "no local path `someone/nothing`" in message
     assert "give a folder, or run where the hub can be reached" in message
+    assert ("(127.0.0.1:9 cannot be reached)" if hub is UNREACHABLE else "(HF_HUB_OFFLINE is set)") in message
     assert not (tmp_path / "results").exists()

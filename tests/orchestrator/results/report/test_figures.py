@@ -1,5 +1,6 @@
 """The commands that draw: figures for papers have the numbers of the picture, and no file is lost."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from orchestrator.cli.app import app
-from orchestrator.results.drawing.paper import Size, draw
+from orchestrator.results.drawing.paper import CREATOR, Size, draw
 from orchestrator.results.loading import load
 from orchestrator.results.pictures.kinds import MAKERS, picture_named
 from orchestrator.results.pictures.measured import Measured
@@ -51,18 +52,27 @@ def test_a_heatmap_has_a_color_for_every_row(measured: Measured):
         assert len(axes.collections[0].get_paths()) == len(picture.rows) == 72
 
 
-@pytest.mark.parametrize(("name", "start"), [("f.pdf", b"%PDF"), ("f.png", b"\x89PNG"), ("f.svg", b"<?xml")])
-def test_the_ending_says_the_format_and_the_same_numbers_give_the_same_bytes(tmp_path: Path, name: str, start: bytes):
+@pytest.mark.parametrize(
+    ("name", "start"), [("f.pdf", b"%PDF"), ("f.png", b"\x89PNG"), ("f.svg", b"<?xml"), ("f.eps", b"%!PS")]
+)
+def test_the_ending_says_the_format_and_an_earlier_figure_is_replaced_alone(tmp_path: Path, name: str, start: bytes):
     command = ["plot", REFERENCE, "--task", "amazon", "--size", "column", "--output", tmp_path / name]
     answer = ntksweep(*command)
     assert (answer.status, answer.errors) == (0, "")
     content = (tmp_path / name).read_bytes()
     assert content.startswith(start)
-    again = ntksweep(*command)
-    assert again.status == 2
-    assert "exists; name another file, or give --force" in again.errors
+    assert ntksweep(*command).status == 0
+    if not name.endswith("eps"):  # has the time
+        assert (tmp_path / name).read_bytes() == content  # the same numbers, the same bytes
+    theirs = content.replace(CREATOR.encode(), b"drawn by hand".ljust(len(CREATOR)))
+    assert len(theirs) == len(content) and theirs != content
+    (tmp_path / name).write_bytes(theirs)
+    refused = ntksweep(*command)
+    assert refused.status == 2
+    assert "is no figure of ntksweep; name another file, or give --force" in refused.errors
+    assert (tmp_path / name).read_bytes() == theirs
     assert ntksweep(*command, "--force").status == 0
-    assert (tmp_path / name).read_bytes() == content
+    assert (tmp_path / name).read_bytes() != theirs
 
 
 @pytest.mark.parametrize(
@@ -105,6 +115,16 @@ def test_only_an_earlier_report_is_replaced(finished: Path, tmp_path: Path):
     written = page.read_bytes()
     assert ntksweep("report", folder, "-o", page).status == 0
     assert page.read_bytes() == written  # the same numbers, the same page
+
+
+def test_where_the_report_cannot_go_another_file_is_offered(finished: Path, tmp_path: Path):
+    shutil.copytree(read_spec(finished).folder, tmp_path / "results")
+    (tmp_path / "results" / "report.html").mkdir()
+    answer = ntksweep("report", tmp_path / "results")
+    assert answer.status == 4
+    assert answer.errors.endswith("run the same command again, or give --output FILE\n")
+    answer = ntksweep("report", tmp_path / "results", "-o", tmp_path / "results" / "report.html")
+    assert answer.errors.endswith("run the same command again\n")
 
 
 @pytest.mark.parametrize(
