@@ -34,8 +34,6 @@ def stopped_short(spec: Spec, cells: pa.Table) -> str:
     training = spec.finetune
     if training is None or training.loss != "squared" or training.regularizer != "l2sp":
         return ""
-    if spec.kernel.kind != "sgd":  # training follows the sgd kernel, whatever the sweep's is
-        return ""
     if training.early_stopping_patience is not None or not set(COLUMNS_COMPARED) <= set(cells.column_names):
         return ""
     start, exact, ended = (

@@ -62,9 +62,3 @@ def test_cells_that_aim_at_something_else_or_ended_otherwise_do_not_count(change
 def test_trainings_without_that_solution_are_not_compared_with_it(training: dict[str, Any]):
     assert said(FAR, spec=spec_with(**training)) == ""
     assert said(FAR, spec=spec_of()) == ""
-
-
-def test_a_sign_kernel_has_another_solution_than_training():
-    training = {"finetune": {"learning_rate": 0.1, "epochs": 2}}
-    assert said(FAR, spec=spec_of(training | {"kernel.kind": "sgd"})) != ""
-    assert said(FAR, spec=spec_of(training | {"kernel.kind": "sign"})) == ""
