@@ -1,7 +1,7 @@
 """Checks that a checkpoint holds exactly the base model that its configuration describes."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -136,19 +136,7 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
     """
     prefix = base_prefix(model)
     order = [name for name, _ in model.named_parameters(remove_duplicate=False) if name.startswith(prefix)]
-    wrong = [name for name in order if name in fit.mismatched]
-    if wrong:
-        if len(wrong) == 1 and (sizes := _tokens(model, fit, wrong[0])):
-            raise ModelLoadError(
-                f"{settings.path}: the weights have an embedding of {sizes[0]} tokens, and config.json describes "
-                f"{sizes[1]}: tokens were added, or taken out; set its vocab_size to {sizes[0]}, with the tokenizer "
-                "that belongs to it, or get the checkpoint again"
-            )
-        raise ModelLoadError(
-            f"{settings.path}: the weights have other shapes than config.json describes: "
-            f"{_shapes(fit, wrong[:_MOST_SHAPES])}{_more(wrong, _MOST_SHAPES)}; the files do not belong "
-            "together: get the checkpoint again"
-        )
+    _check_shapes(settings, model, fit, order)
     held = _unused(model, prefix, fit.unexpected)
     if quantized := [name for name in held if _QUANTIZED.search(name)]:
         raise ModelLoadError(
@@ -184,6 +172,24 @@ def check_fit(settings: ModelSettings, model: PreTrainedModel, fit: Fit) -> None
             f"{settings.path}: the weights hold {held[0]}{_more(held)}, for which the model of config.json has no "
             "place; correct config.json (its number of layers?), or get the checkpoint again"
         )
+
+
+def _check_shapes(settings: ModelSettings, model: PreTrainedModel, fit: Fit, order: Sequence[str]) -> None:
+    """Check that no parameter of the base model, given in the model's order, has another shape."""
+    wrong = [name for name in order if name in fit.mismatched]
+    if not wrong:
+        return
+    if len(wrong) == 1 and (sizes := _tokens(model, fit, wrong[0])):
+        raise ModelLoadError(
+            f"{settings.path}: the weights have an embedding of {sizes[0]} tokens, and config.json describes "
+            f"{sizes[1]}: tokens were added, or taken out; set its vocab_size to {sizes[0]}, with the tokenizer "
+            "that belongs to it, or get the checkpoint again"
+        )
+    raise ModelLoadError(
+        f"{settings.path}: the weights have other shapes than config.json describes: "
+        f"{_shapes(fit, wrong[:_MOST_SHAPES])}{_more(wrong, _MOST_SHAPES)}; the files do not belong "
+        "together: get the checkpoint again"
+    )
 
 
 def _tokens(model: PreTrainedModel, fit: Fit, name: str) -> tuple[int, int] | None:
