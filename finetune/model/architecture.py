@@ -175,10 +175,10 @@ def find_targets(model: PreTrainedModel, targets: Sequence[str]) -> list[Target]
 
 
 def n_layers(model: PreTrainedModel) -> int:
-    """Number of layers that have linear modules of their own."""
+    """Number of layers, up to the last one that has linear modules of its own."""
     prefix = base_prefix(model)
     paths = [name.removeprefix(prefix) for name in linears(model) if name.startswith(prefix)]
-    return len({layer for layer, _ in map(_locate, paths) if layer is not None})
+    return max((layer + 1 for layer, _ in map(_locate, paths) if layer is not None), default=0)
 
 
 def find_layers(model: PreTrainedModel) -> nn.ModuleList:

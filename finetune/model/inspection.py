@@ -50,7 +50,7 @@ class ModelFacts:
 
     Attributes:
         groups: by layer, then in the order of the targets; the head last.
-        n_layers: layers that have linear modules of their own.
+        n_layers: layers, up to the last one that has linear modules of its own; 0 where the model has no layers.
         hidden_size: width d of the hidden states.
         n_parameters: scalars of the model, head included, adapter not.
         linear_parameters: those of linear modules with which a token is multiplied; the head's not.

@@ -6,7 +6,7 @@ from typing import Any
 from finetune.data.left_out import LeftOut
 from orchestrator.cli.misspelled_labels import misspelled_said
 from orchestrator.plan.plan import Plan
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 from orchestrator.sweep.variant import Variant
 
 MOST_LISTED = 10

@@ -19,7 +19,7 @@ from orchestrator.sweep.choices import Choice, variants
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import expand_layer_sets
 from orchestrator.sweep.sizes import Sizes
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 from orchestrator.sweep.trained_examples import check_trained_examples
 from orchestrator.sweep.variant import Variant
 

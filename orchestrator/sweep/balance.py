@@ -2,7 +2,7 @@
 
 from orchestrator.errors import SpecError
 from orchestrator.spec import Spec
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 from orchestrator.sweep.trained_examples import trained_examples
 
 

@@ -10,7 +10,7 @@ from orchestrator.spec.compute_section import ShardingSection
 from orchestrator.spec.quantities import human_bytes
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.sizes import BYTES
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 
 LARGEST_GROUP = 1024
 """Processes of the largest process group that error messages suggest."""
@@ -62,14 +62,13 @@ def model_memory(spec: Spec, survey: Survey) -> ModelMemory:
     """Return the memory that a process takes for the model of a survey."""
     model, sharding = survey.model, spec.sharding
     element = BYTES[spec.model.dtype]
-    whole = int(model["weight_bytes"])
-    # Surveys from before process groups existed have no facts about layers.
-    largest = int(model.get("largest_layer_bytes", whole))
-    width = int(model.get("linear_width", 0))
+    whole = model.weight_bytes
+    largest = model.largest_layer_bytes
+    width = model.linear_width
     tokens = _tokens_at_once(spec)
     if spec.compute.checkpointing:
-        layers = max(1, int(model["n_layers"]))
-        width = width // layers + layers * int(model["hidden_size"])
+        layers = max(1, model.n_layers)
+        width = width // layers + layers * model.hidden_size
     activations = tokens * width * element
     if sharding is None or not spec.is_sharded:
         return ModelMemory(whole, whole, 0, activations)
@@ -168,10 +167,11 @@ def _ways_out(spec: Spec, survey: Survey, device: Device) -> Iterator[str]:
     if spec.model.dtype in ("float64", "float32"):
         smaller = "float32" if spec.model.dtype == "float64" else "bfloat16"
         model = spec.model.model_copy(update={"dtype": smaller})
-        facts = {
-            key: value * BYTES[smaller] // BYTES[spec.model.dtype] if key.endswith("_bytes") else value
-            for key, value in survey.model.items()
-        }
+        whole, largest = (
+            n_bytes * BYTES[smaller] // BYTES[spec.model.dtype]
+            for n_bytes in (survey.model.weight_bytes, survey.model.largest_layer_bytes)
+        )
+        facts = replace(survey.model, weight_bytes=whole, largest_layer_bytes=largest)
         if _fits(spec.model_copy(update={"model": model}), replace(survey, model=facts), device):
             yield f"model.dtype: {smaller}"
 

@@ -22,8 +22,8 @@ def forward(variant: Variant, n_examples: float, *, at_once: float | None = None
     """
     layers, model = variant.n_layers * share, variant.survey.model
     tokens = variant.survey.mean_tokens
-    of_example = 2.0 * int(model["linear_parameters"]) * tokens * share
-    of_example += 4.0 * int(model["hidden_size"]) * tokens**2 * layers
+    of_example = 2.0 * model.linear_parameters * tokens * share
+    of_example += 4.0 * model.hidden_size * tokens**2 * layers
     return StageCost(
         model_flops=of_example * n_examples, layer_passes=_batches(variant, n_examples, at_once) * max(1.0, layers)
     )
@@ -35,7 +35,7 @@ def rows(variant: Variant, n_examples: int, groups: Iterable[str]) -> StageCost:
     It is that of a forward pass, and for each output of a backward one down to the lowest layer that has such a group.
     """
     lowest = min((variant.layers_below[group] for group in groups), default=variant.n_layers)
-    back = forward(variant, n_examples, share=1 - lowest / variant.n_layers)
+    back = forward(variant, n_examples, share=1 - lowest / variant.n_layers if variant.n_layers else 1.0)
     return forward(variant, n_examples) + variant.sizes.rows_per_example * back
 
 

@@ -8,7 +8,7 @@ from orchestrator.spec.quantities import human_bytes
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.model_memory import model_memory, this_device
 from orchestrator.sweep.sizes import Sizes, workspace_bytes
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 from orchestrator.sweep.workers import worker_count
 
 DISK_BYTES_PER_SECOND = 1e9

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import LayerSet
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 from orchestrator.sweep.trained_examples import trained_examples
 
 LARGEST_SHARD = 256

@@ -1,16 +1,11 @@
-"""The survey: facts about the model and the data that a plan needs, computed once and kept."""
+"""The survey of a variant: computed once from model and data, kept in the results folder and the user's cache."""
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
-
-from finetune.data.left_out import LeftOut
-from finetune.settings import Labels
 from orchestrator.errors import DamagedArtifactError, ResultsError, SourceError
 from orchestrator.identity import identity
 from orchestrator.loading import load_model_libraries, no_garbage
@@ -23,6 +18,7 @@ from orchestrator.sweep.choices import Choice, variants
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import GroupFacts
 from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings, task_settings
+from orchestrator.sweep.survey_facts import Architecture, Survey
 from orchestrator.sweep.versions import versions
 
 if TYPE_CHECKING:
@@ -34,68 +30,6 @@ logger = logging.getLogger(__name__)
 
 SURVEYED_TEXTS = 1000
 """Texts that are tokenized to estimate the mean number of tokens."""
-
-
-@dataclass(frozen=True)
-class Survey:
-    """Facts about the model and the data of a variant.
-
-    Attributes:
-        groups: every group of the model, in the model's order, the head included.
-        n_outputs: outputs C of the model: classes, or 1 for regression.
-        model: architecture facts: model_type, n_layers, hidden_size, n_parameters, weight_bytes, is_decoder, and the
-            further ones of `finetune.model.inspection.ModelFacts`.
-        pool_train: examples that training examples can be drawn from.
-        pool_eval: examples that evaluation examples can be drawn from; with no split of their own, the same ones.
-        shared_pool: whether train and evaluation examples are drawn from one split.
-        mean_tokens: mean tokens of an example, special tokens included, estimated on a part of the data.
-        class_sizes: number of training examples of each class; empty for regression.
-        evaluation_sizes: the same of evaluation examples.
-        labels: the class of each label by its name; empty where labels are the classes themselves.
-        repeats_train: training examples whose text an earlier one has.
-        repeats_eval: evaluation examples of which that is true, where they have a split of their own.
-        shared_texts: evaluation examples of such a split whose text is a training example's too.
-        left_out: rows of the data that are no examples.
-    """
-
-    groups: tuple[GroupFacts, ...]
-    n_outputs: int
-    model: Mapping[str, Any]
-    pool_train: int
-    pool_eval: int
-    shared_pool: bool
-    mean_tokens: float
-    class_sizes: tuple[int, ...] = ()
-    evaluation_sizes: tuple[int, ...] = ()
-    labels: Labels = ()
-    repeats_train: int = 0
-    repeats_eval: int = 0
-    shared_texts: int = 0
-    left_out: LeftOut = field(default_factory=LeftOut)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the survey as JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Survey":
-        """Return the survey that `to_json` wrote.
-
-        Raises:
-            ValueError: a value is missing or of another type, as where somebody edited it.
-        """
-        found = _checked().validate_python(data)
-        if found.mean_tokens <= 0 or any(not isinstance(found.model.get(name), int) for name in _COUNTED):
-            raise ValueError("a number of the survey is none")
-        return found
-
-
-_COUNTED = ("n_layers", "hidden_size", "n_parameters", "linear_parameters", "weight_bytes", "is_decoder")
-
-
-@cache
-def _checked() -> TypeAdapter[Survey]:
-    return TypeAdapter(Survey)
 
 
 def surveys(sweep: Sweep, store: ArtifactStore) -> list[Survey]:
@@ -230,14 +164,11 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         key = error.setting if isinstance(error, FinetuneError) else ""
         raise SourceError(said, key=key, task=choice.task) from error
     model_facts = asdict(facts)
-    groups = tuple(
-        GroupFacts(group["name"], group["layer"], group["target"], group["n_parameters"], tuple(group["zero_parts"]))
-        for group in model_facts.pop("groups")
-    )
+    groups = tuple(GroupFacts(**group) for group in model_facts.pop("groups"))
     return Survey(
         groups=groups,
         n_outputs=examples.n_outputs,
-        model=model_facts,
+        model=Architecture(**model_facts),
         pool_train=len(examples.train),
         pool_eval=len(examples.evaluation),
         shared_pool=examples.held_out,

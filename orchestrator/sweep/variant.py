@@ -10,7 +10,7 @@ from orchestrator.sweep.layer_sets import HEAD, LayerSet
 from orchestrator.sweep.refinements import Refinement, refinements
 from orchestrator.sweep.residency import RowsPlace, rows_place
 from orchestrator.sweep.sizes import Sizes
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Variant:
     @property
     def n_layers(self) -> int:
         """Layers of the model."""
-        return int(self.survey.model["n_layers"])
+        return self.survey.model.n_layers
 
     @cached_property
     def layers_below(self) -> dict[str, int]:

@@ -26,7 +26,8 @@ from orchestrator.sweep.folder import ResultsFolder, Sweep
 from orchestrator.sweep.layer_sets import HEAD, GroupFacts
 from orchestrator.sweep.on_change import OnChange
 from orchestrator.sweep.sources import FileFingerprint, Source, Sources
-from orchestrator.sweep.survey import Survey, surveys
+from orchestrator.sweep.survey import surveys
+from orchestrator.sweep.survey_facts import Architecture, Survey
 from tests.tiny_models import WORDS, save_tiny
 
 SPEC: Mapping[str, Any] = {
@@ -162,16 +163,18 @@ def survey_of(
     shared_pool: bool = True,
 ) -> Survey:
     """Return what a survey of a model with two layers would find, without a model."""
-    facts = {
-        "model_type": "bert",
-        "n_layers": 2,
-        "hidden_size": 16,
-        "n_parameters": 10_000,
-        "linear_parameters": 4_000,
-        "weight_bytes": 80_000,
-        "is_decoder": False,
-    }
     found = tuple(groups_of(2, ("query", "value")) if groups is None else groups)
+    facts = Architecture(
+        n_layers=max((group.layer + 1 for group in found if group.layer is not None), default=0),
+        hidden_size=16,
+        n_parameters=10_000,
+        linear_parameters=4_000,
+        weight_bytes=80_000,
+        largest_layer_bytes=80_000,
+        linear_width=0,
+        model_type="bert",
+        is_decoder=False,
+    )
     return Survey(found, n_outputs, facts, pool, pool, shared_pool, 8.0)
 
 

@@ -78,6 +78,8 @@ def weight_conditions(variant: Variant, groups_of: Mapping[int, Sequence[str]]) 
         )
     except (SourceError, FinetuneError) as error:
         return {}, str(error)
+    if unknown := [group for groups in groups_of.values() for group in groups if group not in of_groups]:
+        return {}, f"the survey in the results folder names {', '.join(unknown)}, which the model does not have"
     by_layer = {
         layer: float(np.exp(np.mean([np.log(of_groups[group]) for group in groups])))
         for layer, groups in groups_of.items()

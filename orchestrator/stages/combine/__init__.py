@@ -76,7 +76,7 @@ def _memory(stage: Stage[CombineParameters], variant: "Variant") -> int:
     groups = dict(zip(sizes.groups, sizes.group_parameters, strict=True))
     # Of both models and tasks, and their combination.
     weights = 5 * sum(groups[group] for group in p.a.cells.groups) * sizes.row_bytes
-    cached = survey.mean_tokens * survey.model["hidden_size"] * sizes.row_bytes if p.frozen_layers != 0 else 0
+    cached = survey.mean_tokens * survey.model.hidden_size * sizes.row_bytes if p.frozen_layers != 0 else 0
     outputs = 2 * (len(planned(stage)) + len(SIDES)) * sizes.n_eval * sizes.rows_per_example * 8
     return int(weights + sizes.n_eval * cached + outputs)
 

@@ -4,7 +4,7 @@ from orchestrator.stages.finetune import Run
 from orchestrator.store.stage import StageCost
 from orchestrator.sweep.passes import forward
 from orchestrator.sweep.sizes import Sizes
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 from orchestrator.sweep.variant import Variant
 
 
@@ -96,8 +96,8 @@ def trained_parameters(sizes: Sizes, survey: Survey, run: Run) -> int:
     total = sum(_group_parameters(sizes, run))
     if not run.parameters.cells.train_head:
         return total
-    hidden = int(survey.model["hidden_size"])
-    dense = 0 if survey.model["is_decoder"] else hidden * (hidden + 1)
+    hidden = survey.model.hidden_size
+    dense = 0 if survey.model.is_decoder else hidden * (hidden + 1)
     return total + dense + (hidden + 1) * survey.n_outputs
 
 
@@ -119,7 +119,7 @@ def _states_bytes(sizes: Sizes, survey: Survey, run: Run) -> int:
     """Return the bytes of the hidden states after the frozen layers."""
     if run.parameters.frozen_layers == 0:
         return 0
-    return int(_examples(sizes, run) * survey.mean_tokens * survey.model["hidden_size"] * sizes.row_bytes)
+    return int(_examples(sizes, run) * survey.mean_tokens * survey.model.hidden_size * sizes.row_bytes)
 
 
 def _examples(sizes: Sizes, run: Run) -> int:

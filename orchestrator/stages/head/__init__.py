@@ -31,7 +31,7 @@ class HeadParameters:
 def cost(stage: Stage[HeadParameters], variant: "Variant") -> StageCost:
     """Return the cost of the hidden states of all training examples, and of the fit."""
     sizes, survey = variant.sizes, variant.survey
-    n, d = sizes.n_train, int(survey.model["hidden_size"])
+    n, d = sizes.n_train, survey.model.hidden_size
     # The singular value decomposition of the features takes about 6 n d^2 (Golub and Van Loan, figure 8.6.1).
     fit = 6.0 * max(n, d) * min(n, d) ** 2
     written = 8 * (n + survey.n_outputs) * (d + 1)

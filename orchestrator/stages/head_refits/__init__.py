@@ -26,7 +26,7 @@ def cost(stage: Stage[HeadRefitsParameters], variant: "Variant") -> StageCost:
     About 40 of them are needed.
     """
     n, C = variant.sizes.n_train, variant.survey.n_outputs
-    q = min(n, int(variant.survey.model["hidden_size"])) + 1
+    q = min(n, variant.survey.model.hidden_size) + 1
     return StageCost(memory_flops=40 * 4.0 * n * n * q * C, written_bytes=8 * n * q * (C + 1))
 
 

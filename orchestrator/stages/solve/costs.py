@@ -64,7 +64,7 @@ def _start_memory(stage: Stage[SolveParameters], variant: Variant, layer_set: La
         return 0
     sizes, survey = variant.sizes, variant.survey
     n, R = stage.parameters.problem.n_train, sizes.kernel_rows_per_example
-    q = min(sizes.n_train, int(survey.model["hidden_size"])) + 1
+    q = min(sizes.n_train, survey.model.hidden_size) + 1
     size = n * R
     if stage.parameters.method == "primal":
         size = layer_set.n_parameters * sizes.features_per_parameter

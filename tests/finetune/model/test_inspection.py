@@ -5,10 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
+from transformers import BertConfig, BertForSequenceClassification
 
 from finetune.errors import ModelLoadError, TargetError
 from finetune.model.adapter import dense_parts
-from finetune.model.architecture import Target
+from finetune.model.architecture import Target, n_layers
 from finetune.model.inspection import inspect_model
 from finetune.scorers import build_scorer
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
@@ -91,6 +92,16 @@ def test_facts_are_json(folders):
     adapter = AdapterSettings("lora", 2, 4.0, ("query",))
     facts = inspect_model(ModelSettings(str(folders["bert"])), adapter, HeadSettings("random"), n_outputs=2)
     assert json.loads(json.dumps(dataclasses.asdict(facts)))["groups"][0]["name"] == "0.query"
+
+
+def test_layers_without_linear_modules_count_where_they_lie_below_others():
+    model = BertForSequenceClassification(BertConfig(vocab_size=23, hidden_size=16, num_attention_heads=2,
+                                                     num_hidden_layers=4, intermediate_size=24))  # fmt: skip
+    layers = model.bert.encoder.layer
+    layers[0], layers[3] = torch.nn.Tanh(), torch.nn.Tanh()
+    assert n_layers(model) == 3
+    model.bert.encoder = torch.nn.Tanh()
+    assert n_layers(model) == 0
 
 
 def test_no_weight_is_read(tmp_path):

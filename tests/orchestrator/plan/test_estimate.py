@@ -27,6 +27,7 @@ from orchestrator.store.history import History
 from orchestrator.store.sealed import sealed
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.gpu_kind import Gpu
+from orchestrator.sweep.layer_sets import HEAD, GroupFacts
 from tests.orchestrator.sweeps import SPEEDS, groups_of, make_sweep, ntksweep, plan_of, plan_spec, run_spec, survey_of
 
 Disk = namedtuple("Disk", "total used free")
@@ -135,6 +136,16 @@ def test_rows_cost_a_backward_pass_down_to_the_lowest_layer_that_has_one(tmp_pat
     ]
     assert rows_per_example == 2
     assert taken[1] / taken[0] == pytest.approx((1 + 2 * 0.5) / (1 + 2))
+
+
+def test_a_model_without_layers_is_priced_too(tmp_path: Path):
+    groups = [GroupFacts(name, None, name, 64) for name in ("embed.projection", "pooler.dense", HEAD)]
+    training = {"learning_rate": 0.1, "epochs": 4, "batch_size": 4}
+    plan = plan_of({"grid.layer_sets": ["each_target"], "finetune": training}, survey=survey_of(groups=groups))
+    assert plan.variants[0].n_layers == 0
+    found = by_kind(plan, tmp_path)
+    assert found["capture"].seconds > 0
+    assert found["finetune"].seconds > 0
 
 
 def test_disk_is_what_the_arrays_take(finished: Path):

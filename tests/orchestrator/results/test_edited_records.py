@@ -33,6 +33,14 @@ EDITS: list[tuple[str, Sequence[str | int], Any]] = [
     ("artifacts/survey/*.json", ["facts", "groups", 0], "0.query"),
     ("artifacts/survey/*.json", ["facts", "class_sizes"], {"a": 1}),
     ("artifacts/survey/*.json", ["facts"], None),
+    ("artifacts/survey/*.json", ["facts", "groups", 1, "name"], "x"),
+    ("artifacts/survey/*.json", ["facts", "groups", 1], {"name": "0.x", "layer": 0, "target": "x", "n_parameters": 32}),
+    ("artifacts/survey/*.json", ["facts", "groups", 0, "layer"], 10**6),
+    ("artifacts/survey/*.json", ["facts", "groups", 0, "n_parameters"], 0),
+    ("artifacts/survey/*.json", ["facts", "model", "n_layers"], 0),
+    ("artifacts/survey/*.json", ["facts", "n_outputs"], 0),
+    ("artifacts/survey/*.json", ["facts", "mean_tokens"], 1e308),
+    ("artifacts/survey/*.json", ["facts", "pool_train"], -1),
 ]
 
 

@@ -19,7 +19,8 @@ from orchestrator.store.user_cache import recall, remember
 from orchestrator.sweep import sources, survey
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.sources import find_sources
-from orchestrator.sweep.survey import Survey, surveys
+from orchestrator.sweep.survey import surveys
+from orchestrator.sweep.survey_facts import Survey
 from tests.orchestrator.sweeps import make_sweep, ntksweep, spec_of, write_data, write_spec
 from tests.root import ROOT
 

@@ -1,5 +1,6 @@
 """Sentences of a plan about models that fit or do not: weights of each process, activations, and what would fit."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from finetune.model.inspection import inspect_model
 from finetune.settings import AdapterSettings, HeadSettings, ModelSettings
 from orchestrator.errors import BudgetError
 from orchestrator.sweep.model_memory import Device, fitting_notes, model_memory, refuse_model_that_cannot_fit
-from orchestrator.sweep.survey import Survey
+from orchestrator.sweep.survey_facts import Survey
 from tests.orchestrator.sweeps import spec_of, survey_of, sweep_of
 from tests.tiny_models import ALL_TARGETS, save_tiny
 
@@ -18,7 +19,7 @@ EIGHT_BILLION = {"n_layers": 32, "hidden_size": 4096, "weight_bytes": 32 * GB, "
 
 def survey(**facts: Any) -> Survey:
     found = survey_of()
-    return Survey(**{**vars(found), "model": found.model | EIGHT_BILLION | {"linear_width": 2_000_000} | facts})
+    return replace(found, model=replace(found.model, **EIGHT_BILLION | {"linear_width": 2_000_000} | facts))
 
 
 def test_a_sharded_model_leaves_each_process_its_part_and_one_layer():
