@@ -18,6 +18,7 @@ from submitit.core.utils import UncompletedJobError
 from submitit.helpers import Checkpointable
 
 from slurm.errors import SlurmError
+from slurm.query.commands import run_command
 from slurm.ray.cluster import HeadLostError, NotWantedError, RayCluster, RaySettings, RayStartError
 
 UNFINISHED = 3
@@ -93,11 +94,17 @@ class Allocation(Checkpointable):
         for start in range(MOST_STARTS):
             if start:
                 _say(f"starting again ({start} of {MOST_STARTS - 1})")
-            ending = self._run_once(told)
+            try:
+                ending = self._run_once(told)
+            except RayStartError:
+                _wait_if_queued_again()
+                raise
+            if ending is Ending.LOST and told.by is not None:
+                return Ending.UNFINISHED
+            if ending in (Ending.LOST, Ending.FAILED):
+                _wait_if_queued_again()
             if ending is not Ending.LOST:
                 return ending
-            if told.by is not None:
-                return Ending.UNFINISHED
         return Ending.LOST
 
     def _run_once(self, told: "_Told") -> Ending:
@@ -188,6 +195,25 @@ class _Told:
                     "the time limit is near, work is left, and the job was queued again as often as the profile's "
                     "`requeues` allows; go on with `ntksweep resume`"
                 ) from None
+
+
+def _wait_if_queued_again() -> None:
+    """Wait to be killed if Slurm has queued this job again, as it does when it loses touch with the first node.
+
+    Processes there go on until slurmd is back and kills them. If this one ended before, Slurm would take that for the
+    end of the job that waits in its queue, and cancel it.
+    """
+    job = os.environ["SLURM_JOB_ID"]
+    try:
+        told = run_command("squeue", "--noheader", f"--jobs={job}", "--Format=RestartCnt", timeout=10, patience=0)
+    except SlurmError:
+        return  # without an answer nothing is known, and this start counts as any other
+    restarts = told.split()
+    if not restarts or int(restarts[0]) <= int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+        return
+    _say("Slurm lost touch with this node and has queued the job again; what is left of it here waits to be ended")
+    while True:
+        signal.pause()
 
 
 @contextmanager

@@ -31,6 +31,8 @@ def test_slurmd_dies_on_the_first_node_of_one_sweep_and_on_a_further_node_of_ano
         # An allocation without its first node starts anew elsewhere, one without another goes on.
         wait_until(lambda: job_facts(cluster, first.job())["Restarts"] == "1")
         wait_until(lambda: "node n3 given up" in further.log())
+        # What is left of its first start does not end, which Slurm would take for the end of the job in its queue.
+        wait_until(lambda: "waits to be ended" in first.log())
         assert job_facts(cluster, further.job())["Restarts"] == "0"
         # It was told to forget the nodes that do not answer; what runs there goes on until slurmd is back.
         assert {node_state(cluster, node)[-1] for node in ("n1", "n3")} == {"*"}

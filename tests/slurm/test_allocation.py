@@ -13,6 +13,7 @@ from submitit.core.utils import UncompletedJobError
 from slurm.ray.cluster import NotWantedError, RaySettings, RayStartError
 from slurm.submit import allocation
 from slurm.submit.allocation import MOST_STARTS, Allocation, AllocationFailedError, Ending
+from tests.slurm.programs import Programs
 
 RAY = RaySettings(
     workers_per_node=1, cpus_per_node=1, gpus_per_node=0, memory_bytes=10**9, object_store_bytes=10**8,
@@ -152,3 +153,40 @@ def test_an_allocation_that_is_told_to_stop_while_ray_starts_is_queued_again(
     monkeypatch.setattr(allocation, "RayCluster", Told())
     assert WORKS() == "unfinished"
     assert requeued == [signal.SIGUSR2]
+
+
+class Killed(BaseException):
+    """The end of a process that waits to be killed."""
+
+
+@pytest.mark.usefixtures("in_a_job", "requeued")
+@pytest.mark.parametrize("own", [None, "2"], ids=["first run of the job", "third run of the job"])
+@pytest.mark.parametrize("end", ["lost", "no start", "driver failed"])
+@pytest.mark.parametrize(
+    ("slurm", "waits"),
+    [
+        ('echo "    {next}   "', True),
+        ('echo "    {now}   "', False),
+        ("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1", False),
+        ("exit 0", False),
+    ],
+    ids=["queued again", "runs", "gone", "says nothing"],
+)
+def test_what_is_left_of_a_job_that_slurm_has_queued_again_waits_to_be_killed(
+    slurm: str, waits: bool, end: str, own: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if own is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", own)
+    programs = Programs(tmp_path)
+    programs.add("squeue", slurm.format(now=own or 0, next=int(own or 0) + 1))
+    monkeypatch.setenv("PATH", f"{programs.folder}:/usr/bin:/bin")
+    ends: list[Exception] = [RayStartError("Ray did not start on node n1", passes=end == "lost")] * MOST_STARTS
+    monkeypatch.setattr(allocation, "RayCluster", Starts(*([] if end == "driver failed" else ends)))
+
+    def killed() -> None:
+        raise Killed
+
+    monkeypatch.setattr("signal.pause", killed)
+    with pytest.raises(Killed if waits else (AllocationFailedError, RayStartError)):
+        replace(WORKS, driver=("false",))()
+    assert programs.calls()[0] == "squeue --noheader --jobs=12 --Format=RestartCnt"
