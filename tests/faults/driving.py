@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from orchestrator.store.journal import read_journals
+import psutil
+
+from orchestrator.store.journal import Journal, read_journals
 from tests.served import SERVED
 
 SECONDS = 240
@@ -64,6 +66,11 @@ class Command:
         """Stop the process for a while, as a debugger or a suspended laptop does."""
         os.kill(self.pid, signal.SIGSTOP)
 
+    def wait_until_paused(self) -> None:
+        """Wait until the process is stopped, as one is that was prepared by `pause_at_event`."""
+        stopped = psutil.STATUS_STOPPED
+        wait_until(lambda: psutil.Process(self.pid).status() == stopped)
+
     def resume(self) -> None:
         """Let a paused process go on."""
         os.kill(self.pid, signal.SIGCONT)
@@ -97,6 +104,18 @@ class Command:
 def ntksweep(*arguments: str | Path, folder: Path, prepare: Callable[[], None] | None = None) -> Answer:
     """Run a command to its end."""
     return Command(*arguments, folder=folder, prepare=prepare).wait()
+
+
+def pause_at_event(count: int) -> None:
+    """Have this process stopped as soon as its own journal holds so many events."""
+    write, left = Journal.write, iter(range(count - 1, -1, -1))
+
+    def counted(journal: Journal, *arguments: Any, **facts: Any) -> None:
+        write(journal, *arguments, **facts)
+        if next(left, None) == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    Journal.write = counted  # type: ignore[method-assign]
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.errors import ExitCode
 from tests.faults.conftest import NewSweep
 from tests.faults.disks import Ballast, disk, read_only, writable
-from tests.faults.driving import Command, ntksweep
+from tests.faults.driving import Command, ntksweep, pause_at_event
 from tests.faults.journal_proof import prove_nothing_was_computed_twice
 from tests.faults.tables import assert_same_tables
 
@@ -37,9 +37,11 @@ def goes_on(spec: Path, expected: dict[str, pa.Table]) -> None:
 def test_a_disk_that_fills_up_during_a_run(event: int, new_sweep: NewSweep, expected: dict[str, pa.Table]) -> None:
     spec = new_sweep()
     with disk(spec.parent / "results", megabytes=16):
-        run = Command("run", spec, folder=spec.parent)
-        assert run.wait_for_events(event)
+        run = Command("run", spec, folder=spec.parent, prepare=partial(pause_at_event, event))
+        run.wait_until_paused()
         ballast = Ballast(run.results)
+        ballast.grow()
+        run.resume()
         while run.running:
             ballast.grow()
         answer = run.wait()
