@@ -124,7 +124,7 @@ def _kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _user_cache(_kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the commands of these tests one cache: most sweeps have one model and one dataset, which is surveyed once."""
+    """Give the commands of these tests one cache: most sweeps have one model and one dataset, surveyed once."""
     monkeypatch.setenv("NTKSWEEP_CACHE", str(_kept))
 
 
