@@ -85,6 +85,7 @@ class ClaimBook:
         self._lock = threading.Lock()
         self._renewer: threading.Thread | None = None
         self._clock = (-math.inf, 0.0)
+        self._ahead: dict[Path, tuple[float, float]] = {}
         self.process: dict[str, Any] = {
             "host": host_name(),
             "process_namespace": process_namespace(),
@@ -182,8 +183,16 @@ class ClaimBook:
                 self._remove(stage_id, _generation(path))
 
     def held(self) -> dict[str, Mapping[str, Any]]:
-        """Return the holders of all stages that living processes are computing, by stage."""
-        return {stage_id: holder for stage_id, path, holder in self._newest() if not self._abandoned(path, holder)}
+        """Return the holders of all stages that living processes are computing, by stage.
+
+        One that was last renewed in a future farther away than it takes to be stale is not counted: the clock was set
+        back since, and a living process would have renewed it.
+        """
+        return {
+            stage_id: holder
+            for stage_id, path, holder in self._newest()
+            if not self._abandoned(path, holder) and self._ahead.get(path, (0.0, 0.0))[0] - self._now() <= STALE_AFTER
+        }
 
     def foreign(self) -> list[str]:
         """Return the names of visible entries of the folder that are not claims, or may not be read."""
@@ -244,9 +253,24 @@ class ClaimBook:
             started = process_started(holder["process"]) if holder["boot"] == self.process["boot"] else None
             return started is None or holder["process_started"] != started
         try:
-            return self._now() - path.stat().st_mtime > STALE_AFTER
+            renewed = path.stat().st_mtime
         except FileNotFoundError:
             return True
+        now = self._now()
+        if renewed <= now:
+            self._ahead.pop(path, None)
+            return now - renewed > STALE_AFTER
+        return self._stands_still(path, renewed)
+
+    def _stands_still(self, path: Path, renewed: float) -> bool:
+        """Tell whether a claim from the future has not been renewed while this process has known it.
+
+        A clock that was set back leaves such claims, whose age says nothing; a living holder goes on renewing its own.
+        """
+        now = time.monotonic()
+        before, since = self._ahead.get(path, (renewed, now))
+        self._ahead[path] = (renewed, since if renewed == before else now)
+        return now - self._ahead[path][1] > STALE_AFTER
 
     def _now(self) -> float:
         # The file server's clock, not this machine's: times of change are compared with it. One look serves the claims

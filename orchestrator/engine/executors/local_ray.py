@@ -4,9 +4,7 @@ import atexit
 import logging
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
@@ -15,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from orchestrator.engine.executors.ray_needs import refuse_without_loopback, usable_root
 from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, is_stuck
 from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes
 from orchestrator.errors import RayFailedError
 from slurm.ray.gpus import allocator_settings, gpus_of_a_worker
-from slurm.ray.private_folder import LONGEST_ROOT, private_folder
+from slurm.ray.private_folder import private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +46,6 @@ PATIENCE = "3600"
 
 PORT_PAUSE_MS = 10
 """Milliseconds between two looks for a file of Ray."""
-
-NEEDED_BYTES = 16 << 20
-"""Bytes that Ray needs at least in its temporary folder."""
 
 
 class LocalRay:
@@ -137,6 +133,7 @@ class LocalRay:
                 "an earlier start or end of Ray in this process has not returned; restart Python, or run without "
                 "Ray with `--executor inline`"
             )
+        refuse_without_loopback()
         # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
         temporary = self._folder.enter_context(private_folder(usable_root()))
         self._thread = RayThread()
@@ -272,38 +269,6 @@ def _wait_for_ports_in_python(node: Any) -> None:
 
     wait.waits_in_python = True  # type: ignore[attr-defined]
     node.wait_for_persisted_port = wait
-
-
-def usable_root() -> Path:
-    """Return the first folder for temporary files that Ray can use, TMPDIR before others.
-
-    Raises:
-        RayFailedError: none can be used; the message says why.
-    """
-    refused, folders = [], ["/tmp", "/var/tmp", "/dev/shm"]
-    with suppress(FileNotFoundError):  # of all that Python tries, none can be written
-        folders.insert(0, tempfile.gettempdir())
-    for folder in dict.fromkeys(folders):
-        reason = _unusable(Path(folder))
-        if reason is None:
-            return Path(folder)
-        refused.append(f"{folder} {reason}")
-    raise RayFailedError(
-        f"Ray needs a folder for its sockets and logs, and there is none: {', '.join(refused)}; make room in one of "
-        f"them, name another in TMPDIR of at most {LONGEST_ROOT} bytes, or run without Ray with `--executor inline`"
-    )
-
-
-def _unusable(folder: Path) -> str | None:
-    """Return why Ray cannot use a folder; None if it can."""
-    if len(os.fsencode(folder)) > LONGEST_ROOT:
-        return f"is too deep for the paths of sockets ({len(os.fsencode(folder))} bytes)"
-    if not folder.is_dir():
-        return "is not there"
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return "cannot be written"
-    free = shutil.disk_usage(folder).free
-    return f"is full ({free >> 20} MB are free)" if free < NEEDED_BYTES else None
 
 
 def _first_line(error: Exception) -> str:

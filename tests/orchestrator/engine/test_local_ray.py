@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestrator.engine.executors import local_ray
+from orchestrator.engine.executors import ray_needs
 from orchestrator.engine.executors.local_ray import LocalRay
 from orchestrator.errors import RayFailedError
 
@@ -75,16 +75,36 @@ def test_a_folder_that_ray_cannot_use_is_passed_over_for_a_shorter_or_emptier_on
     deep = tmp_path / ("deep" * 30)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    assert local_ray.usable_root() == Path("/tmp")
+    assert ray_needs.usable_root() == Path("/tmp")
 
 
 def test_where_every_folder_is_full_the_message_names_them_and_what_to_do(monkeypatch):
-    monkeypatch.setattr(local_ray, "NEEDED_BYTES", 1 << 60)
+    monkeypatch.setattr(ray_needs, "NEEDED_BYTES", 1 << 60)
     with pytest.raises(RayFailedError) as raised:
-        local_ray.usable_root()
+        ray_needs.usable_root()
     assert raised.value.exit_code == 5
     assert "/tmp is full (" in str(raised.value)
     assert "make room in one of them, name another in TMPDIR of at most 26 bytes" in str(raised.value)
+
+
+WITHOUT_LOOPBACK = """
+import ctypes, os
+from orchestrator.engine.executors.local_ray import LocalRay
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET | (CLONE_NEWUSER if os.getuid() else 0)):
+    raise SystemExit(77)
+with LocalRay(workers=1):
+    pass
+"""
+
+
+def test_a_machine_that_cannot_reach_itself_is_refused_before_ray_waits_for_minutes():
+    command = [sys.executable, "-c", WITHOUT_LOOPBACK]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if said.returncode == 77:
+        pytest.skip("no network namespace can be made here")
+    assert "RayFailedError: Ray does not start: this machine cannot connect to itself at 127.0.0.1 (" in said.stderr
+    assert "bring its loopback interface up (`ip link set lo up`), or run without Ray" in said.stderr
 
 
 def test_a_ray_that_does_not_come_up_is_one_message_and_nothing_of_it_stays(tmp_path, monkeypatch):

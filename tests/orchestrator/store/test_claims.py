@@ -200,6 +200,25 @@ def test_a_holder_on_another_machine_counts_as_gone_by_time_alone(facts: dict[st
     assert names(tmp_path) == ["s.1", "s.2"]
 
 
+@pytest.mark.parametrize("ahead", [30.0, 86_400.0, 3e8], ids=["seconds", "a day", "years"])
+def test_a_claim_from_the_future_is_taken_over_once_it_has_stood_still(
+    ahead: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(tmp_path)
+    age(tmp_path / "s.1", -ahead)
+    book, here = ClaimBook(tmp_path), time.monotonic()
+    assert book.take("s") is None
+    assert ("s" in book.held()) == (ahead < STALE_AFTER), "a look cannot wait"
+    monkeypatch.setattr(claims.time, "monotonic", lambda: here + LONG_AGO / 2)
+    age(tmp_path / "s.1", 1 - ahead)  # its holder lives, with a clock of its own
+    assert book.take("s") is None
+    monkeypatch.setattr(claims.time, "monotonic", lambda: here + LONG_AGO + 1)
+    assert book.take("s") is None
+    monkeypatch.setattr(claims.time, "monotonic", lambda: here + 2 * LONG_AGO)
+    assert book.take("s") is not None
+    assert names(tmp_path) == ["s.1", "s.2"]
+
+
 def test_a_claim_that_is_held_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "RENEWED_EVERY", 0.02)
     book = elsewhere(tmp_path)
