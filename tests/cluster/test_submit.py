@@ -14,6 +14,7 @@ from orchestrator.store.journal import read_journals
 from slurm.devcluster import DevCluster
 from tests.cluster.conftest import NewSubmitted
 from tests.cluster.login import Login
+from tests.cluster.ray_jobs import pids_of
 from tests.cluster.submitted import Submitted
 from tests.cluster.waiting import wait_until
 from tests.faults.driving import ntksweep
@@ -63,7 +64,10 @@ def test_the_quickstart_gives_the_same_tables_on_two_nodes_and_two_further_alloc
     asked = {"memory": "1900MB", "sbatch": {"hold": True}}
     two_nodes = job_of(login.submit(sweep, nodes=2, **asked).output)
     array = job_of(login.submit(sweep, "--add", "--allocations=2", **asked).output, "2 allocations")
-    cluster.run(["scontrol", "release", f"{two_nodes},{array}"])
+    # no allocation is done before the last one has its workers
+    with sweep.held("gram"):
+        cluster.run(["scontrol", "release", f"{two_nodes},{array}"])
+        wait_until(lambda: len(pids_of(cluster, "ray::Worker")) == 4)
     assert login.must(sweep, "wait", sweep.results).count("COMPLETED") == 3
     sweep.ended_as_if_nothing_had_been(numbers(local.parent / "results"))
     found = finishers(sweep)
