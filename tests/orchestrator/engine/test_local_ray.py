@@ -107,6 +107,30 @@ def test_a_machine_that_cannot_reach_itself_is_refused_before_ray_waits_for_minu
     assert "bring its loopback interface up (`ip link set lo up`), or run without Ray" in said.stderr
 
 
+THROWN = """Failed to start GCS.  Last 6 lines of error files:
+[2026-01-01 00:00:00,000 E 7 8] (gcs_server) logging.cc:118: Unhandled exception: N5boost10wrapexceptE. what(): {} \
+/somewhere/ray/core/src/ray/gcs/gcs_server(+0x14c3daa) [0x559149765daa] ray::operator<<()
+[2026-01-01 00:00:00,000 E 7 8] (gcs_server) logging.cc:125: Stack trace:
+
+.Please check /tmp/somewhere for details. Last connection error: None"""
+
+
+@pytest.mark.parametrize(
+    ("thrown", "said"),
+    [
+        ("thread: Resource temporarily unavailable [system:11]", "no further process or thread can be started: .*-u`"),
+        ("pipe: No such device", r"Failed to start GCS \(pipe: No such device\); see whether the machine has memory"),
+    ],
+)
+def test_what_ended_a_program_of_ray_is_told(thrown: str, said: str, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError(THROWN.format(thrown))
+
+    monkeypatch.setattr(LocalRay, "_initialize", fail)
+    with pytest.raises(RayFailedError, match=f"^Ray does not start: {said}.*inline`$"), LocalRay(workers=1):
+        pass
+
+
 def test_a_ray_that_does_not_come_up_is_one_message_and_nothing_of_it_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("ray._private.services.GCS_SERVER_EXECUTABLE", "/bin/false")
     monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "1")
