@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from ntk_dist.device.faults import is_out_of_threads
-from orchestrator.engine.executors.ray_needs import refuse_without_loopback, usable_root
+from orchestrator.engine.executors.ray_needs import refuse_too_few_threads, refuse_without_loopback, usable_root
 from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, is_stuck
 from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes
 from orchestrator.errors import RayFailedError
@@ -142,6 +142,7 @@ class LocalRay:
                 "Ray with `--executor inline`"
             )
         refuse_without_loopback()
+        refuse_too_few_threads(self._workers)
         # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
         temporary = self._folder.enter_context(private_folder(usable_root()))
         self._thread = RayThread()

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import psutil
@@ -105,6 +106,27 @@ def test_a_machine_that_cannot_reach_itself_is_refused_before_ray_waits_for_minu
         pytest.skip("no network namespace can be made here")
     assert "RayFailedError: Ray does not start: this machine cannot connect to itself at 127.0.0.1 (" in said.stderr
     assert "bring its loopback interface up (`ip link set lo up`), or run without Ray" in said.stderr
+
+
+def test_too_few_threads_are_told_before_ray_aborts_this_process(monkeypatch):
+    monkeypatch.setattr(ray_needs, "_is_exempt", lambda: False)
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1_000, 1_000))
+    monkeypatch.setattr(ray_needs, "_threads_of_user", lambda: 848)
+    ray_needs.refuse_too_few_threads(2)
+    with pytest.raises(RayFailedError, match=r"with 3 workers it starts 178 threads or more, .* 1,000 .* 848 .*-u`"):
+        ray_needs.refuse_too_few_threads(3)
+
+
+def test_the_threads_of_this_user_are_counted():
+    before = ray_needs._threads_of_user()
+    over = threading.Event()
+    started = [threading.Thread(target=over.wait) for _ in range(200)]
+    for each in started:
+        each.start()
+    try:
+        assert ray_needs._threads_of_user() - before > 100, "others may have ended meanwhile"
+    finally:
+        over.set()
 
 
 THROWN = """Failed to start GCS.  Last 6 lines of error files:
