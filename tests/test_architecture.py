@@ -202,6 +202,14 @@ def test_the_command_starts_without_the_libraries_that_take_seconds_to_load():
     assert ran.returncode == 0, ran.stderr
 
 
+def test_tables_are_written_without_the_libraries_that_models_need():
+    written = [name for name in modules_of("orchestrator") if name.endswith((".rows", "solve.path", "solve.scalars"))]
+    assert len(written) > 5
+    slow = ["torch", "transformers", "peft", "datasets", "sklearn", "deepspeed"]
+    ran = import_without(["orchestrator.results.tables.write", *written], slow)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_the_documentation_lists_every_kind_of_stage():
     page = (ROOT / "docs/running.md").read_text(encoding="utf-8")
     assert [kind for kind in KINDS if f"\n| `{kind}` |" not in page] == []

@@ -1,12 +1,16 @@
 """The model outputs that the kernel belongs to, and their target values."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from finetune.errors import LabelError, OutputModeError
 from finetune.settings import TaskKind
 from ntk_dist.kernel.features import OutputMode
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def rows_per_example(n_outputs: int, outputs: OutputMode) -> int:
@@ -24,7 +28,7 @@ def rows_per_example(n_outputs: int, outputs: OutputMode) -> int:
     return 1
 
 
-def kernel_outputs(logits: Tensor, outputs: OutputMode) -> Tensor:
+def kernel_outputs(logits: "Tensor", outputs: OutputMode) -> "Tensor":
     """The outputs (B, R) that are differentiated: the logits (B, C), or logit 1 minus logit 0 (B, 1).
 
     Raises:

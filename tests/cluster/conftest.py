@@ -117,6 +117,17 @@ def nothing_left(cluster: DevCluster, scratch: Path) -> Callable[[], None]:
     return check
 
 
+@pytest.fixture(scope="session")
+def _kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _user_cache(_kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the commands of these tests one cache: most sweeps have one model and one dataset, surveyed once."""
+    monkeypatch.setenv("NTKSWEEP_CACHE", str(_kept))
+
+
 @pytest.fixture(autouse=True)
 def _tidy(request: pytest.FixtureRequest) -> Iterator[None]:
     """After a test that used the cluster: no jobs, all daemons, all nodes idle."""

@@ -16,10 +16,12 @@ from tests.root import ROOT
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    """Leave the handlers of signals as they were."""
+    """Leave the handlers of signals, and of errors that cannot be raised, as they were."""
+    hook = sys.unraisablehook
     before = {number: signal.signal(number, signal.SIG_DFL) for number in STATUSES}
     stop_as_by_ctrl_c()
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -70,3 +72,30 @@ def test_a_signal_before_and_after_the_command_ends_it_without_a_traceback(code:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == -number
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *STATUSES])
+def test_a_signal_whose_interrupt_python_drops_still_stops_the_command(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+):
+    class Last:
+        def __del__(self) -> None:  # what is raised in it is dropped
+            os.kill(os.getpid(), number)
+            for _ in range(1000):
+                pass
+
+    last = Last()
+    with pytest.raises(KeyboardInterrupt):
+        del last
+        time.sleep(5)
+    assert capsys.readouterr().err == ""
+
+
+def test_another_error_that_python_drops_is_reported(capsys: pytest.CaptureFixture[str]):
+    class Faulty:
+        def __del__(self) -> None:
+            raise ValueError("not an interrupt")
+
+    faulty = Faulty()
+    del faulty
+    assert "ValueError: not an interrupt" in capsys.readouterr().err
