@@ -15,7 +15,12 @@ from types import TracebackType
 from typing import Any
 
 from ntk_dist.device.faults import is_out_of_threads
-from orchestrator.engine.executors.ray_needs import refuse_too_few_threads, refuse_without_loopback, usable_root
+from orchestrator.engine.executors.ray_needs import (
+    object_store_folder,
+    refuse_too_few_threads,
+    refuse_without_loopback,
+    usable_root,
+)
 from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, is_stuck
 from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes
 from orchestrator.errors import RayFailedError
@@ -203,6 +208,7 @@ class LocalRay:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 _temp_dir=str(folder),
+                _plasma_directory=str(stored) if (stored := object_store_folder(folder.parent)) else None,
             )
         finally:
             self._starting = False

@@ -16,6 +16,9 @@ from slurm.ray.private_folder import LONGEST_ROOT
 NEEDED_BYTES = 16 << 20
 """Bytes that Ray needs at least in its temporary folder."""
 
+SHARED_MEMORY = Path("/dev/shm")
+"""Folder in which Ray keeps its object store."""
+
 LOOPBACK = "127.0.0.1"
 
 CONNECT_SECONDS = 5.0
@@ -87,6 +90,17 @@ def refuse_without_loopback() -> None:
             "over which Ray's programs talk to each other; bring its loopback interface up (`ip link set lo up`), or "
             "run without Ray with `--executor inline`"
         ) from error
+
+
+def object_store_folder(private: Path) -> Path | None:
+    """Return the folder for Ray's object store where shared memory cannot be written; None where it can.
+
+    Ray looks at its size alone, and its raylet then never comes up.
+
+    Args:
+        private: a folder of this run.
+    """
+    return None if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else private
 
 
 def usable_root() -> Path:

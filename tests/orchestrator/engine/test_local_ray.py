@@ -72,6 +72,14 @@ def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ, "a process started later would look for a token that is gone"
 
 
+def test_ray_starts_where_shared_memory_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_needs, "SHARED_MEMORY", tmp_path / "missing")
+    with LocalRay(workers=1):
+        started = [" ".join(each.cmdline()) for each in psutil.Process().children()]
+    (words,) = (words for words in started if "raylet/raylet" in words)
+    assert "--plasma_directory=/tmp/ntk-" in words
+
+
 def test_a_folder_that_ray_cannot_use_is_passed_over_for_a_shorter_or_emptier_one(tmp_path, monkeypatch):
     deep = tmp_path / ("deep" * 30)
     deep.mkdir()
