@@ -23,6 +23,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, interrupted)
     try:
         command()
+    except KeyboardInterrupt as further:  # while the command said how it ended
+        sys.exit(128 + (further.args[0] if further.args else signal.SIGINT))
     finally:
         _end_at_once()  # the command has said how it ended
 

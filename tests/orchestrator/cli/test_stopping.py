@@ -55,6 +55,17 @@ from ntksweep.__main__ import main
 main()
 """
 
+WHILE_IT_SAYS_SO = """
+import os, signal, sys, time
+import orchestrator.cli.app as cli
+def told():
+    os.kill(os.getpid(), signal.Signals[sys.argv[1]])
+    time.sleep(5)
+cli.app = cli.ending = told
+from ntksweep.__main__ import main
+main()
+"""
+
 AT_ITS_END = """
 import atexit, os, signal, sys
 number = signal.Signals[sys.argv[1]]
@@ -71,6 +82,15 @@ def test_a_signal_before_and_after_the_command_ends_it_without_a_traceback(code:
     command, environment = [sys.executable, "-c", code, number.name], {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == -number
+    assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_a_further_signal_while_the_command_says_how_it_ended_ends_it_without_a_traceback(number: signal.Signals):
+    command = [sys.executable, "-c", WHILE_IT_SAYS_SO, number.name]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 128 + number
     assert ended.stderr == ""
 
 
