@@ -12,7 +12,7 @@ from types import FrameType
 from finetune.errors import FinetuneError, ModelLoadError, ModelRunError
 from finetune.libraries.damaged_files import damaged_file
 from finetune.parallel.processes import is_lost_connection
-from ntk_dist.device.faults import is_out_of_memory
+from ntk_dist.device.faults import is_limit_of_process, is_out_of_memory
 from ntk_dist.errors import NtkError
 
 
@@ -20,8 +20,8 @@ from ntk_dist.errors import NtkError
 def loading(path: str, what: str = "model", look_closer: Callable[[], str | None] = lambda: None) -> Iterator[None]:
     """Raise any error of a library inside this context as a `ModelLoadError`; the original is its cause.
 
-    The same holds for a checkpoint's own code that ends the process. Too little memory, a lost process of a
-    group, a signal, and errors that are explained already are raised unchanged.
+    The same holds for a checkpoint's own code that ends the process. Too little memory, no further file or
+    thread, a lost process of a group, a signal, and errors that are explained already are raised unchanged.
 
     Args:
         path: folder or id of the model.
@@ -94,7 +94,8 @@ def _comes_through(error: Exception | SystemExit) -> bool:
     if isinstance(error, SystemExit):
         return _is_of_a_signal(error)
     explained = isinstance(error, FinetuneError | NtkError)
-    return explained or is_out_of_memory(error) or is_lost_connection(error) or isinstance(error, _signals())
+    of_the_system = is_out_of_memory(error) or is_limit_of_process(error)
+    return explained or of_the_system or is_lost_connection(error) or isinstance(error, _signals())
 
 
 def _signals() -> tuple[type[Exception], ...]:

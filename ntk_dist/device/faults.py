@@ -1,4 +1,4 @@
-"""Meaning of a device's errors: too little memory, or a broken device; and a check that the device still answers.
+"""Meaning of errors: too little memory, no further thread, a broken device; and a check that a device still answers.
 
 CUDA and its libraries have no class of exception for most of this, so that it is read from their words. Nothing here
 loads torch: a process that has not loaded it uses no device.
@@ -20,6 +20,10 @@ _OUT_OF_MEMORY = re.compile(
     r"|CUDNN_STATUS_NOT_INITIALIZED",
     re.IGNORECASE,
 )
+
+_NO_THREAD = re.compile("can't start new thread|resource temporarily unavailable", re.IGNORECASE)
+
+_NO_FILE = (errno.EMFILE, errno.ENFILE)
 
 _BROKEN = re.compile(
     r"uncorrectable (?:ECC|NVLink) error"
@@ -52,6 +56,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError | OSError) and _OUT_OF_MEMORY.search(str(error)) is not None
+
+
+def is_out_of_threads(error: BaseException) -> bool:
+    """Tell whether an error says that this process, or another one, could start no further thread or process."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.EAGAIN
+    return isinstance(error, RuntimeError | OSError) and _NO_THREAD.search(str(error)) is not None
+
+
+def is_limit_of_process(error: BaseException) -> bool:
+    """Tell whether an error says that no further file or thread was to be had, so that it blames nothing else."""
+    return is_out_of_threads(error) or (isinstance(error, OSError) and error.errno in _NO_FILE)
 
 
 def is_broken_device(words: str) -> bool:

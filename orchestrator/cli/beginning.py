@@ -60,6 +60,7 @@ def init(
         _write_profile(path or Path("cluster.yaml"), force=force)
     else:
         path = path or Path("sweep.yaml")
+        _refuse_data(path)
         _refuse_existing(path, force=force)
         text, doubts = (_full(path), ()) if full else _short(path, looked)
         _write_spec(path, text)
@@ -73,6 +74,17 @@ def _refuse_two_kinds(options: dict[str, object]) -> None:
     others = [name for name, value in options.items() if value and name not in alone]
     if alone and (len(alone) > 1 or others):
         raise SpecError(f"{alone[0]} writes a file by itself; leave {', '.join([*alone[1:], *others])} out")
+
+
+def _refuse_data(path: Path) -> None:
+    """Raise an error if the file to write is there and is one of data: the option `--data` was left out."""
+    from finetune.data.data_folder import is_data
+
+    if is_data(path) and path.is_file():
+        raise SpecError(
+            f"{path} is a file of data by its ending, and the spec would replace it; name the spec first: "
+            f"ntksweep init sweep.yaml --data {path}"
+        )
 
 
 def _refuse_existing(path: Path, *, force: bool) -> None:

@@ -89,14 +89,17 @@ def start_from(given: Given, path: Path, name: str, ask: Ask) -> Start:
 
 def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
     from finetune.data.looking import look_at
-    from finetune.model.suggestion import suggest
-    from finetune.settings import ModelSettings
-    from orchestrator.loading import load_model_libraries
 
     _check_model(given.model)
     look = look_at(given.data, given.config)
     settings, examples, repeats = _read(given, look, ask)
-    load_model_libraries()
+
+    from orchestrator.loading import load_model_libraries
+
+    load_model_libraries()  # they take seconds, in which what is wrong with the data is said already
+    from finetune.model.suggestion import suggest
+    from finetune.settings import ModelSettings
+
     model = ModelSettings(given.model)
     found = suggest(model)
     length, about_length = _length(model, examples, found.room)
@@ -191,8 +194,15 @@ def _columns(given: Given, look: "Look", ask: Ask) -> tuple[str, str]:
         text = _only(text_columns(columns), columns, "texts", "--text", ask)
     if label is None:
         columns = {name: values for name, values in look.columns.items() if name != text}
-        label = _only(label_columns(columns, {text, given.text_pair or text}), columns, "labels", "--label", ask)
+        candidates = label_columns(columns, {text, given.text_pair or text})
+        if not candidates and len(columns) == 1 and all(_are_same(each) for each in columns.values()):
+            candidates = list(columns)  # that all labels are the same says more than a question
+        label = _only(candidates, columns, "labels", "--label", ask)
     return text, label
+
+
+def _are_same(values: Sequence[Any]) -> bool:
+    return all(value == values[0] for value in values)
 
 
 def _only(candidates: list[str], columns: Mapping[str, Any], what: str, option: str, ask: Ask) -> str:

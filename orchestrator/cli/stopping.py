@@ -1,6 +1,9 @@
 """Handling of stop signals: SIGTERM and SIGHUP end a command as Ctrl-C does, and a run says at once that it stops."""
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -9,6 +12,8 @@ from orchestrator.errors import ExitCode
 
 STATUSES = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGHUP: ExitCode.HUNG_UP}
 
+AGAIN_AFTER = 0.1
+"""Seconds after which a signal is sent again whose interrupt Python has dropped."""
 
 STOPPING = "stopping: finished stages are kept and written into the tables; a second signal ends the command at once"
 
@@ -25,9 +30,11 @@ class StoppedError(KeyboardInterrupt):
 def stop_as_by_ctrl_c() -> None:
     """Make SIGTERM (from containers, services and `kill`) and SIGHUP (from a closed terminal) raise StoppedError.
 
-    A signal that is ignored, as SIGHUP is under nohup, stays ignored.
+    A signal that is ignored, as SIGHUP is under nohup, stays ignored. An interrupt that comes while Python runs what
+    may raise nothing, as `__del__` and the end of an import, is dropped by Python: its signal is then sent again.
     """
     _told_by.clear()
+    sys.unraisablehook = _send_again
     for number in STATUSES:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
@@ -74,6 +81,18 @@ def ending() -> tuple[str, ExitCode]:
     if _told_by:
         by, status = f" by {_told_by[0].name}", STATUSES[_told_by[0]]
     return f"interrupted{by}; finished stages are kept. Run the same command again to go on.", status
+
+
+def _send_again(dropped: "sys.UnraisableHookArgs") -> None:
+    """Send the signal of an interrupt that Python has dropped once more; report any other error as Python does."""
+    error = dropped.exc_value
+    if not isinstance(error, KeyboardInterrupt):
+        sys.__unraisablehook__(dropped)
+        return
+    number = error.args[0] if isinstance(error, StoppedError) else signal.SIGINT
+    again = threading.Timer(AGAIN_AFTER, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
 
 
 def _stop(number: int, _: FrameType | None) -> None:

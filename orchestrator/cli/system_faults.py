@@ -2,18 +2,18 @@
 
 import errno
 import os
-import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
+from ntk_dist.device.faults import is_out_of_threads
 from orchestrator.errors import ExitCode
+from orchestrator.process_limits import no_more_threads, too_little_memory
 from orchestrator.store.files import is_no_more_files, no_more_files
 
 _NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "unable to allocate")
-_NO_THREAD = ("can't start new thread", "resource temporarily unavailable")
 
 
 FOLDER_GONE = (
@@ -117,16 +117,9 @@ def system_fault(error: BaseException) -> tuple[str, ExitCode] | None:
         return str(no_more_files(Path(str(error.filename or "a file")))), ExitCode.STORAGE
     said = str(error).lower()
     if number == errno.ENOMEM or isinstance(error, MemoryError) or any(each in said for each in _NO_MEMORY):
-        return (
-            "there is too little memory for this command: its process may have "
-            f"{_limit(resource.RLIMIT_AS, 'bytes')} of address space; raise that (`ulimit -v`) if it is little, or end "
-            "other programs, and run the same command again"
-        ), ExitCode.WRONG_INPUT
-    if number == errno.EAGAIN or any(each in said for each in _NO_THREAD):
-        return (
-            f"no further process or thread can be started: you may have {_limit(resource.RLIMIT_NPROC)} on this "
-            "machine; raise that (`ulimit -u`), or end other programs, and run the same command again"
-        ), ExitCode.WRONG_INPUT
+        return too_little_memory(), ExitCode.WRONG_INPUT
+    if is_out_of_threads(error):
+        return no_more_threads(), ExitCode.WRONG_INPUT
     return None
 
 
@@ -137,9 +130,3 @@ def folder_is_gone() -> bool:
     except FileNotFoundError:
         return True
     return False
-
-
-def _limit(of: int, what: str = "") -> str:
-    limit = resource.getrlimit(of)[0]
-    number = "any number" if limit == resource.RLIM_INFINITY else f"{limit:,}"
-    return f"{number} of {what}".replace(" of bytes", " bytes") if what else number

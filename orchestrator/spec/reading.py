@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finetune.data.data_folder import is_data
 from orchestrator.documents import Document, Overrides, overrides_of
 from orchestrator.documents.lines import Lines
 from orchestrator.errors import SpecError
@@ -22,7 +23,13 @@ def read_spec(path: str | Path, *, overrides: Overrides = ()) -> Spec:
     Raises:
         SpecError: the file is missing, is not YAML, or is not a valid spec; the message names each fault.
     """
-    document = _document(f"`ntksweep init {path}` writes one to start from")
+    if is_data(Path(path)) and Path(path).suffix.lower() != ".json":  # JSON is YAML too
+        raise SpecError(
+            f"{path} is a file of data by its ending, and a spec is YAML; `ntksweep init sweep.yaml --data {path}` "
+            "writes a spec for data"
+        )
+    aim = f"sweep.yaml --data {path}" if is_data(Path(path)) else path
+    document = _document(f"`ntksweep init {aim}` writes one to start from")
     return _recorded(*document.read(Path(path), overrides), overrides)
 
 

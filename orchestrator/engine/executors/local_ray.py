@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -13,10 +14,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from orchestrator.engine.executors.ray_needs import refuse_without_loopback, usable_root
+from ntk_dist.device.faults import is_out_of_threads
+from orchestrator.engine.executors.ray_needs import (
+    object_store_folder,
+    refuse_too_few_threads,
+    refuse_without_loopback,
+    usable_root,
+)
 from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, is_stuck
 from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes
 from orchestrator.errors import RayFailedError
+from orchestrator.process_limits import no_more_threads
 from slurm.ray.gpus import allocator_settings, gpus_of_a_worker
 from slurm.ray.private_folder import private_folder
 
@@ -43,6 +51,11 @@ STOP_SECONDS = 3.0
 
 PATIENCE = "3600"
 """Seconds after which Ray ends a process that cannot reach Ray's server; long, because we are to say why it ends."""
+
+_QUOTES = re.compile(r"\s*Last \d+ lines of error files:")
+
+_THROWN = re.compile(r"Unhandled exception:.* what\(\): (.*?)(?: /|$)", re.MULTILINE)
+"""The words of an error that ended one of Ray's programs, in what Ray quotes of its log."""
 
 PORT_PAUSE_MS = 10
 """Milliseconds between two looks for a file of Ray."""
@@ -134,6 +147,7 @@ class LocalRay:
                 "Ray with `--executor inline`"
             )
         refuse_without_loopback()
+        refuse_too_few_threads(self._workers)
         # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
         temporary = self._folder.enter_context(private_folder(usable_root()))
         self._thread = RayThread()
@@ -161,7 +175,7 @@ class LocalRay:
             self._end_processes()
             logger.info("Ray did not start", exc_info=error)
             if not again:
-                raise RayFailedError(f"Ray does not start: {_first_line(error)}; {ADVICE}") from error
+                raise RayFailedError(f"Ray does not start: {_cause(error)}") from error
             return False
         logger.info("Ray is up after %.1f s, its files in %s", time.perf_counter() - began, folder)
         return True
@@ -194,6 +208,7 @@ class LocalRay:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 _temp_dir=str(folder),
+                _plasma_directory=str(stored) if (stored := object_store_folder(folder.parent)) else None,
             )
         finally:
             self._starting = False
@@ -271,6 +286,11 @@ def _wait_for_ports_in_python(node: Any) -> None:
     node.wait_for_persisted_port = wait
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def _cause(error: Exception) -> str:
+    """Return why Ray did not start, in one line, and what to do; Ray quotes the ends of its programs' logs below."""
+    if is_out_of_threads(error):
+        return f"{no_more_threads()}, or run without Ray with `--executor inline`"
+    line, *quoted = str(error).strip().splitlines() or [type(error).__name__]
+    said = _QUOTES.sub("", line).rstrip(". ")
+    thrown = _THROWN.search("\n".join(quoted))
+    return f"{said}{f' ({thrown[1]})' if thrown else ''}; {ADVICE}"

@@ -1,11 +1,14 @@
-"""What Ray needs of this machine before it starts: a folder for its files, and an interface over which it talks."""
+"""What Ray needs of this machine before it starts: a folder for its files, an interface to talk over, and threads."""
 
 import os
+import resource
 import shutil
 import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from orchestrator.errors import RayFailedError
 from slurm.ray.private_folder import LONGEST_ROOT
@@ -13,10 +16,63 @@ from slurm.ray.private_folder import LONGEST_ROOT
 NEEDED_BYTES = 16 << 20
 """Bytes that Ray needs at least in its temporary folder."""
 
+SHARED_MEMORY = Path("/dev/shm")
+"""Folder in which Ray keeps its object store."""
+
 LOOPBACK = "127.0.0.1"
 
 CONNECT_SECONDS = 5.0
 """Seconds for a connection within this machine, which takes less than one hundredth of a second."""
+
+THREADS_OF_RAY, THREADS_OF_A_WORKER = 100, 26
+"""Threads that a Ray starts at least, in this process and in its own, and in a worker: a machine with two processors
+has no fewer."""
+
+_EXEMPT = 1 << 21 | 1 << 24
+"""Capabilities whose holders may start any number of threads: CAP_SYS_ADMIN and CAP_SYS_RESOURCE."""
+
+
+def refuse_too_few_threads(workers: int) -> None:
+    """Raise an error if this user may not start as many threads as Ray does, which would abort this process with it.
+
+    Args:
+        workers: how many workers Ray is to start.
+
+    Raises:
+        RayFailedError: says how many there are, and what to do.
+    """
+    most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    if most == resource.RLIM_INFINITY or _is_exempt():
+        return
+    wanted = THREADS_OF_RAY + THREADS_OF_A_WORKER * workers
+    running = _threads_of_user()
+    if most - running < wanted:
+        raise RayFailedError(
+            f"Ray does not start: with {workers} workers it starts {wanted} threads or more, and of the {most:,} that "
+            f"you may have on this machine {running:,} are running; raise that (`ulimit -u`), end other programs, "
+            "lower compute.workers, or run without Ray with `--executor inline`"
+        )
+
+
+def _threads_of_user() -> int:
+    found = 0
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # it has ended, or may not be looked at
+            if process.uids().real == os.getuid():
+                found += process.num_threads()
+    return found
+
+
+def _is_exempt() -> bool:
+    """Tell whether the system lets this process start any number of threads."""
+    if os.getuid() == 0:
+        return True
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return True
+    effective = next((line.split()[1] for line in status.splitlines() if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) & _EXEMPT)
 
 
 def refuse_without_loopback() -> None:
@@ -34,6 +90,17 @@ def refuse_without_loopback() -> None:
             "over which Ray's programs talk to each other; bring its loopback interface up (`ip link set lo up`), or "
             "run without Ray with `--executor inline`"
         ) from error
+
+
+def object_store_folder(private: Path) -> Path | None:
+    """Return the folder for Ray's object store where shared memory cannot be written; None where it can.
+
+    Ray looks at its size alone, and its raylet then never comes up.
+
+    Args:
+        private: a folder of this run.
+    """
+    return None if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else private
 
 
 def usable_root() -> Path:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from ntk_dist.device.faults import device_answers, is_broken_device, is_out_of_memory
+from ntk_dist.device.faults import device_answers, is_broken_device, is_out_of_memory, is_out_of_threads
 from orchestrator.errors import DamagedArtifactError, OtherGpuError, StorageError, SweepError
+from orchestrator.process_limits import no_more_threads
 from orchestrator.store.files import host_name, is_no_more_files, no_more_files
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,8 @@ def _not_of_the_stage(error: Exception) -> tuple[FailureClass, str] | None:
         return FailureClass.NODE, f"the GPU of {host_name()} failed: {first_line(error)}"
     if is_out_of_memory(error):
         return FailureClass.MEMORY, _memory_message(error)
+    if is_out_of_threads(error):
+        return FailureClass.WORKER, no_more_threads()
     if _is_lost_connection(error):
         return FailureClass.WORKER, f"another process of the process group was lost: {error}"
     return None

@@ -60,6 +60,8 @@ def test_a_tokenizer_is_called_one_and_long_words_are_cut():
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+        RuntimeError("can't start new thread"),
+        OSError(24, "Too many open files", "config.json"),
         RuntimeError("[1] Connection closed by peer"),
         SignalException("told to end", signal.SIGTERM),
     ],

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,14 @@ from orchestrator.spec.examples import example_names, example_text, is_profile
 from orchestrator.spec.starting import MOST_LINES
 from tests.orchestrator.sweeps import ntksweep
 from tests.root import ROOT
+
+WITHOUT_LIBRARIES = """
+import sys
+
+sys.modules.update(dict.fromkeys(["transformers", "peft", "ray", "datasets"]))
+from orchestrator.cli import main
+main()
+"""
 
 
 def write_csv(path: Path, names: list[str], rows: list[list[Any]], delimiter: str = ",") -> Path:
@@ -153,6 +163,7 @@ def test_splits_of_a_folder_are_taken_by_their_names(tmp_path: Path, tiny_model:
         (["good film", "good"], [[f"a film {n}", ["good", "bad"][n % 2]] for n in range(12)],
          "should name its columns, and seems to be an example: `good` stands there and below it"),
         (["text", "label"], [["a film", "same"]] * 6, "every label is 'same'"),
+        (["text", "mood"], [["a film", "same"]] * 6, "column 'mood': every label is 'same'"),
         (["text", "label"], [["a film", "ab"[n % 2]] for n in range(3)], "there are 3 examples"),
     ],
 )  # fmt: skip
@@ -215,6 +226,23 @@ def test_files_that_are_there_stay(tmp_path: Path, options: list[str]):
     if options == ["--full"]:
         ntksweep("init", path, *options, "--force")
         assert "is not of ntksweep" not in ntksweep("init", path, *options, "--force").output
+
+
+@pytest.mark.parametrize("options", [[], ["--force"], ["--full", "--force"]])
+@pytest.mark.parametrize("name", ["reviews.csv", "reviews.json"])
+def test_no_spec_is_written_over_data(tmp_path: Path, name: str, options: list[str]):
+    data = tmp_path / name
+    data.write_text("text,label\nA film.,0\n")
+    assert f"name the spec first: ntksweep init sweep.yaml --data {data}" in ntksweep("init", data, *options).errors
+    assert data.read_text() == "text,label\nA film.,0\n"
+
+
+def test_what_is_wrong_with_data_is_said_before_the_libraries_of_models_are_loaded(tmp_path: Path, tiny_model: Path):
+    data = write_csv(tmp_path / "data.csv", ["text", "label"], [["a film", "same"]] * 6)
+    command = [sys.executable, "-c", WITHOUT_LIBRARIES, "init", tmp_path / "mine.yaml", "--data", data]
+    answer = subprocess.run([*command, "--model", tiny_model], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "every label is 'same'" in answer.stderr
+    assert answer.returncode == 2
 
 
 def test_examples_and_profiles_are_written_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

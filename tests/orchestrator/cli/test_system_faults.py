@@ -178,3 +178,9 @@ def test_a_stage_that_may_open_no_file_is_tried_again_by_the_next_run() -> None:
     outcome = failed(OSError(24, "Too many open files", "/a/b"))
     assert outcome.failure is FailureClass.STORAGE
     assert "ulimit -n" in outcome.message
+
+
+def test_a_stage_that_may_start_no_thread_is_no_mistake_of_the_code() -> None:
+    outcome = failed(RuntimeError("can't start new thread"))
+    assert outcome.failure is FailureClass.WORKER
+    assert "ulimit -u" in outcome.message

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import psutil
@@ -71,6 +72,14 @@ def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_
     assert "RAY_AUTH_TOKEN_PATH" not in os.environ, "a process started later would look for a token that is gone"
 
 
+def test_ray_starts_where_shared_memory_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_needs, "SHARED_MEMORY", tmp_path / "missing")
+    with LocalRay(workers=1):
+        started = [" ".join(each.cmdline()) for each in psutil.Process().children()]
+    (words,) = (words for words in started if "raylet/raylet" in words)
+    assert "--plasma_directory=/tmp/ntk-" in words
+
+
 def test_a_folder_that_ray_cannot_use_is_passed_over_for_a_shorter_or_emptier_one(tmp_path, monkeypatch):
     deep = tmp_path / ("deep" * 30)
     deep.mkdir()
@@ -105,6 +114,51 @@ def test_a_machine_that_cannot_reach_itself_is_refused_before_ray_waits_for_minu
         pytest.skip("no network namespace can be made here")
     assert "RayFailedError: Ray does not start: this machine cannot connect to itself at 127.0.0.1 (" in said.stderr
     assert "bring its loopback interface up (`ip link set lo up`), or run without Ray" in said.stderr
+
+
+def test_too_few_threads_are_told_before_ray_aborts_this_process(monkeypatch):
+    monkeypatch.setattr(ray_needs, "_is_exempt", lambda: False)
+    monkeypatch.setattr("resource.getrlimit", lambda _: (1_000, 1_000))
+    monkeypatch.setattr(ray_needs, "_threads_of_user", lambda: 848)
+    ray_needs.refuse_too_few_threads(2)
+    with pytest.raises(RayFailedError, match=r"with 3 workers it starts 178 threads or more, .* 1,000 .* 848 .*-u`"):
+        ray_needs.refuse_too_few_threads(3)
+
+
+def test_the_threads_of_this_user_are_counted():
+    before = ray_needs._threads_of_user()
+    over = threading.Event()
+    started = [threading.Thread(target=over.wait) for _ in range(200)]
+    for each in started:
+        each.start()
+    try:
+        assert ray_needs._threads_of_user() - before > 100, "others may have ended meanwhile"
+    finally:
+        over.set()
+
+
+THROWN = """Failed to start GCS.  Last 6 lines of error files:
+[2026-01-01 00:00:00,000 E 7 8] (gcs_server) logging.cc:118: Unhandled exception: N5boost10wrapexceptE. what(): {} \
+/somewhere/ray/core/src/ray/gcs/gcs_server(+0x14c3daa) [0x559149765daa] ray::operator<<()
+[2026-01-01 00:00:00,000 E 7 8] (gcs_server) logging.cc:125: Stack trace:
+
+.Please check /tmp/somewhere for details. Last connection error: None"""
+
+
+@pytest.mark.parametrize(
+    ("thrown", "said"),
+    [
+        ("thread: Resource temporarily unavailable [system:11]", "no further process or thread can be started: .*-u`"),
+        ("pipe: No such device", r"Failed to start GCS \(pipe: No such device\); see whether the machine has memory"),
+    ],
+)
+def test_what_ended_a_program_of_ray_is_told(thrown: str, said: str, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError(THROWN.format(thrown))
+
+    monkeypatch.setattr(LocalRay, "_initialize", fail)
+    with pytest.raises(RayFailedError, match=f"^Ray does not start: {said}.*inline`$"), LocalRay(workers=1):
+        pass
 
 
 def test_a_ray_that_does_not_come_up_is_one_message_and_nothing_of_it_stays(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -208,6 +209,15 @@ def test_a_misspelled_choice_names_the_nearest_one(key: str, typo: Any, nearest:
 def test_what_is_no_mapping_is_told_apart_from_a_spec(text: str):
     with pytest.raises(SpecError, match=r"my.yaml is empty or not a mapping; `ntksweep init` writes"):
         parse_spec(text, name="my.yaml")
+
+
+@pytest.mark.parametrize("name", ["reviews.csv", "REVIEWS.TSV", "reviews.jsonl", "reviews.parquet"])
+def test_data_in_the_place_of_a_spec_are_not_to_be_written_over(name: str, tmp_path: Path):
+    data = tmp_path / name
+    data.write_text("text,label\nA sentence.,0\n")
+    with pytest.raises(SpecError) as raised:
+        read_spec(data)
+    assert f"`ntksweep init sweep.yaml --data {data}` writes a spec for data" in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["name: [unclosed", "name: a\n\tmodel: b", "a: b: c"])
