@@ -59,6 +59,8 @@ def show(
     from orchestrator.results.loading import load
     from orchestrator.results.tables.manifest import tables_are_complete
 
+    if sort is not None and layer_set is None:
+        raise ResultsError("--sort orders the cells of one layer set: give --layer-set NAME with it")
     results = load(sweep_folder(path).root)
     if layer_set is not None:
         _show_cells(results.cells, layer_set, sort, limit, as_json)

@@ -111,6 +111,12 @@ def test_a_metric_that_does_not_exist_is_null_in_json(tmp_path: Path, tiny_model
     assert [shown["eval_loss"]["standard_error"] for shown in facts["layer_sets"]] == [None] * 3
 
 
+def test_a_column_to_sort_by_needs_a_layer_set(finished: Path):
+    answer = ntksweep("show", finished, "--sort", "eval_accuracy")
+    assert answer.status == 2
+    assert "give --layer-set NAME with it" in answer.errors
+
+
 def test_show_suggests_the_nearest_column_and_lists_layer_sets(finished: Path):
     answer = ntksweep("show", finished, "--layer-set", "layers:0", "--sort", "eval_acuracy")
     assert answer.status == 2
