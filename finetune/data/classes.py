@@ -1,5 +1,6 @@
 """Classes of labels: from a map of their names, or found in the data."""
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def classes_of(values: Sequence[Any], place: Place, labels: Labels) -> tuple[NDA
     names = [name_of(value) for value in values]
     for row, name in enumerate(names):
         if name not in known:
-            raise LabelError(_unknown(name, values, names, place(row), known))
+            raise LabelError(_unknown(name, values, names, place(row), known), setting="task.labels")
     kept = [(row, of) for row, name in enumerate(names) if (of := known[name]) is not None]
     return np.array([row for row, _ in kept], dtype=np.int64), np.array([of for _, of in kept], dtype=np.int64)
 
@@ -159,10 +160,12 @@ def _unknown(
             f"{where} has no label ({rows}); give it, remove the row, or leave such rows out: task.labels: "
             f"{_some([*known.items(), (MISSING, None)])}"
         )
+    fix = "Add it with its class, or with null to leave such rows out"
+    if nearest := difflib.get_close_matches(name, sorted(known.keys() - set(names)), n=1):
+        fix = f"No row has {nearest[0]!r}: if that is this label misspelled, correct it there. Otherwise a{fix[1:]}"
     return (
         f"{where} has label {shown(values[names.index(name)])} ({rows}), which task.labels lacks; it has "
-        f"{', '.join(list(known)[:_LISTED])}{', ...' if len(known) > _LISTED else ''}. Add it with its class, or with "
-        "null to leave such rows out"
+        f"{', '.join(list(known)[:_LISTED])}{', ...' if len(known) > _LISTED else ''}. {fix}"
     )
 
 

@@ -71,7 +71,12 @@ def test_the_map_of_both_splits_together_has_labels_that_only_one_has(tmp_path: 
         (
             ["a", "b", "c", "c"],
             (("a", 0), ("b", 1)),
-            r"row 2 .*'c' \(2 such rows\), which task.labels lacks; .* a, b",
+            r"row 2 .*'c' \(2 such rows\), which task.labels lacks; .* a, b. Add it with its class",
+        ),
+        (
+            ["praise", "complaint", "praise"],
+            (("complaint", 0), ("prase", 1)),
+            r"row 0 .*'praise' .*, task.labels lacks; .* No row has 'prase': .*correct it there. Otherwise add it",
         ),
         ([0, 3, 3, 3], (), r"no example of classes 1, 2; .*task.labels: {0: 0, 3: 1}"),
         ([1, 2, 2], (), r"no example of class 0; .*task.labels: {1: 0, 2: 1}"),
