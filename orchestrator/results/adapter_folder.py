@@ -11,7 +11,6 @@ import numpy as np
 from orchestrator.errors import NotExportedError, ResultsError
 from orchestrator.plan.plan import Plan, make_plan
 from orchestrator.stages.base.cells import Comparison, Solve, cell_ids
-from orchestrator.stages.context.tokenized import read_tokens
 from orchestrator.stages.finetune import Run, runs_of
 from orchestrator.store.files import explained_output, make_folder
 from orchestrator.sweep.folder import ResultsFolder, Sweep
@@ -75,7 +74,10 @@ def export_adapter(folder: ResultsFolder, cell: str, output: Path, *, trusts_cod
     _refuse_full(output)
     sweep = replace(folder.existing(), trusts_code=trusts_code)
     if sweep.spec.finetune is None:
-        raise ResultsError(f"{folder.root} holds a sweep that trains nothing: its spec has no section `finetune`")
+        raise ResultsError(
+            f"{folder.root} holds a sweep that trains nothing: its spec has no section `finetune`; add one, as "
+            "`ntksweep init --full` writes it, and run the spec again"
+        )
     store = folder.artifacts()
     plan = make_plan(sweep, kept_surveys(sweep, store), store)
     found = _cell_named(plan, cell)
@@ -83,6 +85,7 @@ def export_adapter(folder: ResultsFolder, cell: str, output: Path, *, trusts_cod
     from finetune.errors import FinetuneError
     from finetune.training.peft_folder import write_peft_folder
     from ntk_dist.errors import NtkError
+    from orchestrator.stages.context.tokenized import read_tokens
     from orchestrator.stages.finetune.trained_cells import TrainedCells
 
     of_cell = _with_the_same_model(plan.variants[found.solve.variant].sweep)
@@ -118,8 +121,8 @@ def _cell_named(plan: Plan, cell: str) -> TrainedCell:
     if found:
         raise ResultsError(f"{len(found)} cells begin with `{cell}`; write more of the identity")
     raise ResultsError(
-        f"there is no cell `{cell}`; cells are named by the column cell_id of the table cells (`ntksweep export FOLDER "
-        "--output cells.csv` writes it)"
+        f"there is no cell `{cell}`; the column cell_id names them: `ntksweep show FOLDER --layer-set NAME` shows it, "
+        "and `ntksweep export FOLDER --output cells.csv` writes it for all"
     )
 
 
