@@ -191,7 +191,9 @@ def status_of(
     left = _left(plan, kinds, cells_left=cells - cells_finished)
     manifest = _current_manifest(plan, folder)
     computing = tuple(_computing(plan.kinds[held_id], held_id, holder, folder) for held_id, holder in running.items())
-    time_to_go = time_left(left, history.times(), history.estimates(), (one.running for one in computing))
+    began = history.began()
+    elapsed = 0.0 if began is None or not computing else time.time() - began
+    time_to_go = time_left(left, history.times(), history.estimates(), (one.running for one in computing), elapsed)
     return Status(
         kinds=kinds,
         layer_sets=layer_sets,
@@ -204,7 +206,7 @@ def status_of(
         workers=len({tuple(map(holder.get, _PROCESS)) for holder in running.values()}),
         worker_seconds=time_to_go.seconds,
         unmeasured=time_to_go.unknown,
-        began=history.began(),
+        began=began,
         failures=_failures(plan, states, failed),
         damaged=tuple(damage_found(plan, folder, finished)) if verify else (),
         damaged_before=() if verify else tuple(damage_noted(plan, folder)),

@@ -42,7 +42,8 @@ class Left:
 
     Attributes:
         seconds: in seconds of one worker; None where kinds are unknown.
-        unknown: kinds of unfinished stages that could take any time, for none is finished and no run made an estimate.
+        unknown: kinds of unfinished stages that could take any time: none is finished, and no run made an estimate, or
+            one that the run has outlasted.
     """
 
     seconds: float | None
@@ -54,22 +55,26 @@ def time_left(
     means: Mapping[str, tuple[float, int]],
     estimates: Mapping[str, float],
     running: Iterable[RunningStage] = (),
+    elapsed: float = 0.0,
 ) -> Left:
     """Return the time that is left.
 
     A stage counts with the mean time of its kind, over finished stages and, at their present speed, the trainings that
     run; where there are none, with the plan's estimate, times the ratio of the measured times of other kinds to their
     estimates. Kinds that take next to no time do not count in that ratio; those without an estimate are such. Of a
-    training that runs what is left counts at its own speed.
+    training that runs what is left counts at its own speed. An estimate that nothing measured has corrected tells
+    nothing once the run has lasted longer.
 
     Args:
         unfinished: stages of each kind that are not finished and still needed, those that run included.
         means: mean seconds of a finished stage of each kind, and the number of those.
         estimates: seconds of a stage of each kind as the plan estimates it.
         running: the stages that run.
+        elapsed: seconds since the run that computes them began.
     """
     running = list(running)
-    correction = _correction(unfinished, means, estimates)
+    measured = _correction(unfinished, means, estimates)
+    correction = 1.0 if measured is None else measured
     each: dict[str, float] = {}
     unknown = []
     for kind, count in unfinished.items():
@@ -88,6 +93,8 @@ def time_left(
         if stage.kind in each:
             # it is among the unfinished ones with the time of all of it
             seconds += _rest(stage, each[stage.kind]) - each[stage.kind]
+    if measured is None and elapsed > seconds and (guessed := tuple(kind for kind in each if kind not in means)):
+        return Left(None, guessed)
     return Left(max(0.0, seconds), ())
 
 
@@ -107,11 +114,11 @@ def _rest(stage: RunningStage, usual: float) -> float:
 
 def _correction(
     unfinished: Mapping[str, int], means: Mapping[str, tuple[float, int]], estimates: Mapping[str, float]
-) -> float:
-    """Return the ratio of measured to estimated seconds over kinds that have both; 1 where that is too little."""
+) -> float | None:
+    """Return the ratio of measured to estimated seconds over kinds that have both; None where that is too little."""
     finished = {kind: count for kind, (_, count) in means.items()}
     totals = {kind: each * (finished.get(kind, 0) + unfinished.get(kind, 0)) for kind, each in estimates.items()}
     counted = [kind for kind in means if totals.get(kind, 0.0) > TRIVIAL * sum(totals.values())]
     measured = sum(means[kind][0] * finished[kind] for kind in counted)
     estimated = sum(estimates[kind] * finished[kind] for kind in counted)
-    return measured / estimated if measured >= CALIBRATED_FROM and estimated > 0 else 1.0
+    return measured / estimated if measured >= CALIBRATED_FROM and estimated > 0 else None

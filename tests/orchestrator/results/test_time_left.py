@@ -57,5 +57,17 @@ def test_a_training_that_another_process_began_counts_at_the_speed_of_this_one()
     assert time_left({"finetune": 1}, {"finetune": (50.0, 1)}, {}, [just]).seconds == pytest.approx(0.199 * 50)
 
 
+def test_an_estimate_that_nothing_has_corrected_says_nothing_once_the_run_has_lasted_longer():
+    estimates = {"dataset": 0.01, "capture": 3.0, "solve": 1.0}
+    left = {"capture": 2, "solve": 1}
+    started = {"dataset": (0.02, 1)}
+    assert time_left(left, started, estimates, [RunningStage("capture", 5.0)], elapsed=3.0).seconds == 4.0
+    assert time_left(left, started, estimates, [RunningStage("capture", 60.0)], elapsed=60.0) == Left(
+        None, ("capture", "solve")
+    )
+    measured = started | {"capture": (6.0, 1)}
+    assert time_left({"capture": 1, "solve": 1}, measured, estimates, elapsed=60.0).seconds == 8.0
+
+
 def test_nothing_is_left_of_nothing():
     assert time_left({}, {}, {}) == Left(0.0, ())
