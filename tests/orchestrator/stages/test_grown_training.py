@@ -1,5 +1,7 @@
 """Sweeps that grow after they were trained: that stays, and only what joined is trained, with its own numbers."""
 
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from orchestrator.stages.finetune import runs_of
 from orchestrator.store.journal import read_journals
 from orchestrator.sweep.folder import ResultsFolder
 from orchestrator.sweep.survey import surveys
+from tests.faults.driving import Command, count_events, workers_of
+from tests.faults.journal_proof import prove_nothing_was_computed_twice
 from tests.faults.tables import checksums, numbers
 from tests.orchestrator.sweeps import make_sweep, ntksweep, plan_spec, run_spec, write_data, write_spec
 
@@ -161,6 +165,32 @@ def test_a_grown_sweep_that_is_killed_goes_on_with_the_same_stages(
     after = checksums(folder.root)
     assert {name: after[name] for name in finished} == finished
     assert trained_once(folder.root)
+    assert_close(folder.root, expected(MORE))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("executor", "events"), [("inline", 14), pytest.param("ray", 8, marks=pytest.mark.ray)])
+def test_a_grown_sweep_whose_processes_are_killed_trains_what_joined_once(
+    executor: str, events: int, tmp_path: Path, tiny_model: Path, expected: Any
+):
+    spec, folder, before = run_then_grown(tmp_path, tiny_model, ACROSS, MORE)
+    planned, begun = plan_spec(spec).plan_id, count_events(folder.root)
+    run = Command("run", spec, "--executor", executor, folder=tmp_path)
+    assert run.wait_for_events(begun + events)
+    if executor == "inline":
+        run.kill()
+        assert run.wait().status == -signal.SIGKILL
+    else:
+        worker = next(pid for pid in workers_of(folder.root, run.pid) if pid != os.getpid())
+        os.kill(worker, signal.SIGKILL)
+        assert run.wait().status == 0
+    ending = run_spec(spec)
+    assert not ending.report.failures
+    assert ending.was_finished == (executor == "ray")
+    assert ending.plan.plan_id == planned
+    after = checksums(folder.root)
+    assert {name: after[name] for name in before} == before
+    prove_nothing_was_computed_twice(folder.root)
     assert_close(folder.root, expected(MORE))
 
 
