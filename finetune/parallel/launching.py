@@ -1,7 +1,8 @@
 """Starting the processes of a group on one machine, through torch's elastic launcher."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
@@ -39,12 +40,26 @@ def run_group(size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]
         start_method=START_METHOD,
     )
     try:
-        found = elastic_launch(config, work)(*arguments)
+        with _handlers_as_before():
+            found = elastic_launch(config, work)(*arguments)
         return [found[rank] for rank in range(size)]
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
     # Raised after the except block, so that the error does not keep the launcher alive, which would go on listening.
     raise ProcessGroupError(f"process {rank} of a process group of {size} {_why(failure)}; the others were ended")
+
+
+@contextmanager
+def _handlers_as_before() -> Iterator[None]:
+    """Put the handlers of signals back at the end: the launcher leaves its own, which makes no interrupt of Ctrl-C."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    before = {number: signal.getsignal(number) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
 def _why(failure: ProcessFailure) -> str:

@@ -1,5 +1,7 @@
 """Divided models are freed once nobody holds them, and leave nothing that changes those after them."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,3 +22,10 @@ def test_models_that_were_dropped_leave_nothing_and_one_that_is_held_stays_whole
         assert seen.held[0] == seen.held[1]
         assert seen.dropped == 0
         assert seen.same_again
+
+
+def test_a_group_leaves_the_handlers_of_signals_as_they_were():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    assert len(run_forked_group(1, os.getpid)) == 1
+    assert [signal.getsignal(number) for number in numbers] == before

@@ -19,6 +19,7 @@ def handlers() -> Iterator[None]:
     """Leave the handlers of signals, and of errors that cannot be raised, as they were."""
     hook = sys.unraisablehook
     before = {number: signal.signal(number, signal.SIG_DFL) for number in STATUSES}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     stop_as_by_ctrl_c()
     yield
     sys.unraisablehook = hook

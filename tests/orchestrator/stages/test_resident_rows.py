@@ -150,7 +150,7 @@ def test_what_reads_rows_has_them_on_the_disk():
 
 
 def test_auto_stores_rows_where_workers_would_wait_for_one():
-    large = replace(MANY, model=dict(MANY.model) | {"linear_parameters": 10**9})
+    large = replace(MANY, model=replace(MANY.model, linear_parameters=10**9))
     few = {"compute.rows": "auto", "compute.executor": "ray", "compute.workers": 8, "compute.memory_budget": "2GB"}
     assert not plan_of(few, survey=large).variants[0].rows_place.resident
     assert plan_of(few | {"grid.seeds": list(range(8))}, survey=large).variants[0].rows_place.resident
