@@ -76,7 +76,7 @@ def test_the_map_of_both_splits_together_has_labels_that_only_one_has(tmp_path: 
         (
             ["praise", "complaint", "praise"],
             (("complaint", 0), ("prase", 1)),
-            r"row 0 .*'praise' .*, task.labels lacks; .* No row has 'prase': .*correct it there. Otherwise add it",
+            r"row 0 .*'praise' .*task.labels lacks; .* No row has 'prase': .*correct it there. Otherwise add it",
         ),
         ([0, 3, 3, 3], (), r"no example of classes 1, 2; .*task.labels: {0: 0, 3: 1}"),
         ([1, 2, 2], (), r"no example of class 0; .*task.labels: {1: 0, 2: 1}"),
