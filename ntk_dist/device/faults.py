@@ -23,7 +23,7 @@ _OUT_OF_MEMORY = re.compile(
 
 _NO_THREAD = re.compile("can't start new thread|resource temporarily unavailable", re.IGNORECASE)
 
-_NO_FILE = (errno.EMFILE, errno.ENFILE)
+_NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 
 _BROKEN = re.compile(
     r"uncorrectable (?:ECC|NVLink) error"
@@ -65,9 +65,14 @@ def is_out_of_threads(error: BaseException) -> bool:
     return isinstance(error, RuntimeError | OSError) and _NO_THREAD.search(str(error)) is not None
 
 
+def is_out_of_files(error: BaseException) -> bool:
+    """Tell whether a file cannot be opened because too many are open, which says nothing about the file."""
+    return isinstance(error, OSError) and error.errno in _NO_MORE_FILES
+
+
 def is_limit_of_process(error: BaseException) -> bool:
     """Tell whether an error says that no further file or thread was to be had, so that it blames nothing else."""
-    return is_out_of_threads(error) or (isinstance(error, OSError) and error.errno in _NO_FILE)
+    return is_out_of_threads(error) or is_out_of_files(error)
 
 
 def is_broken_device(words: str) -> bool:

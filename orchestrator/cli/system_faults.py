@@ -8,10 +8,10 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ntk_dist.device.faults import is_out_of_threads
+from ntk_dist.device.faults import is_out_of_files, is_out_of_threads
 from orchestrator.errors import ExitCode
 from orchestrator.process_limits import no_more_threads, too_little_memory
-from orchestrator.store.files import is_no_more_files, no_more_files
+from orchestrator.store.files import no_more_files
 
 _NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't allocate memory", "unable to allocate")
 
@@ -113,7 +113,7 @@ def system_fault(error: BaseException) -> tuple[str, ExitCode] | None:
     if isinstance(error, FileNotFoundError) and folder_is_gone():
         return FOLDER_GONE, ExitCode.WRONG_INPUT
     number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, OSError) and is_no_more_files(error):
+    if isinstance(error, OSError) and is_out_of_files(error):
         return str(no_more_files(Path(str(error.filename or "a file")))), ExitCode.STORAGE
     said = str(error).lower()
     if number == errno.ENOMEM or isinstance(error, MemoryError) or any(each in said for each in _NO_MEMORY):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ntk_dist.device.faults import is_out_of_files
 from orchestrator.errors import DamagedArtifactError
 from orchestrator.identity import ID_LENGTH, identity
 from orchestrator.store.arrays import HEADER, ArrayFile, ArrayReader, Layout, name_of
@@ -18,7 +19,6 @@ from orchestrator.store.checksums import ALGORITHM
 from orchestrator.store.files import (
     explained,
     gone,
-    is_no_more_files,
     is_plain,
     link_new,
     make_folder,
@@ -373,7 +373,7 @@ def _arrays_name(stage_id: str, checksums: Mapping[str, str]) -> str:
 def _raise_shortage(error: Exception, path: Path) -> None:
     """Raise what says nothing about the file: this process lacks memory, or has too many files open."""
     if isinstance(error, OSError):
-        if is_no_more_files(error):
+        if is_out_of_files(error):
             raise no_more_files(path) from error
         if error.errno == errno.ENOMEM:
             raise error

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
+from ntk_dist.device.faults import is_out_of_files
 from orchestrator.errors import StorageError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_WRITING = (errno.EROFS, errno.EACCES, errno.EPERM)
 _IMPOSSIBLE = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENOTSUP)
-_NO_MORE_FILES = (errno.EMFILE, errno.ENFILE)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP)
 
 
@@ -84,7 +84,7 @@ def explained(path: Path) -> Iterator[None]:
                 f"{path} cannot be written ({error.strerror}). Nothing finished is lost; make the folder writable "
                 "and run the same command again"
             ) from error
-        if is_no_more_files(error):
+        if is_out_of_files(error):
             raise no_more_files(path) from error
         if error.errno in _IN_THE_WAY:
             raise in_the_way(path) from error
@@ -112,11 +112,6 @@ def in_the_way(path: Path) -> StorageError:
         f"{path} cannot be written: something else lies there, or where a folder above it should be. Move that away "
         "and run the same command again"
     )
-
-
-def is_no_more_files(error: OSError) -> bool:
-    """Tell whether a file cannot be opened because too many are open, which says nothing about the file."""
-    return error.errno in _NO_MORE_FILES
 
 
 def no_more_files(path: Path) -> StorageError:
@@ -218,7 +213,7 @@ def open_plain(path: Path) -> BinaryIO:
             raise NotAFileError(errno.EINVAL, "it is a link, not a file", str(path)) from None
         if error.errno == errno.EISDIR:
             raise NotAFileError(errno.EINVAL, "it is a folder, not a file", str(path)) from None
-        if is_no_more_files(error):
+        if is_out_of_files(error):
             raise no_more_files(path) from error
         raise
     if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
@@ -275,7 +270,7 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
     except OSError as error:
         if error.errno == errno.ELOOP:
             return []
-        if is_no_more_files(error):
+        if is_out_of_files(error):
             raise no_more_files(folder) from error
         raise StorageError(f"{folder} cannot be read ({error.strerror}); name another folder") from error
 

@@ -20,19 +20,7 @@ Count = Annotated[int, Field(ge=0, lt=MOST)]
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a plan needs to know of a model, as in `finetune.model.inspection.ModelFacts`.
-
-    Attributes:
-        n_layers: layers, up to the last one that has linear modules of its own; 0 where the model has no layers.
-        hidden_size: width d of the hidden states.
-        n_parameters: scalars of the model, head included, adapter not.
-        linear_parameters: those of linear modules with which a token is multiplied; the head's not.
-        weight_bytes: their size in memory.
-        largest_layer_bytes: that of the largest layer, or of the embeddings if those are larger.
-        linear_width: inputs and outputs of all linear modules together.
-        model_type: transformers' name of the architecture.
-        is_decoder: whether the output is read at the last token.
-    """
+    """What a plan needs to know of a model; the fields mean what they do in `finetune.model.inspection.ModelFacts`."""
 
     n_layers: Count
     hidden_size: Positive

@@ -9,10 +9,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from ntk_dist.device.faults import device_answers, is_broken_device, is_out_of_memory, is_out_of_threads
+from ntk_dist.device.faults import (
+    device_answers,
+    is_broken_device,
+    is_out_of_files,
+    is_out_of_memory,
+    is_out_of_threads,
+)
 from orchestrator.errors import DamagedArtifactError, OtherGpuError, StorageError, SweepError
 from orchestrator.process_limits import no_more_threads
-from orchestrator.store.files import host_name, is_no_more_files, no_more_files
+from orchestrator.store.files import host_name, no_more_files
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +88,7 @@ def failed(error: Exception) -> Outcome:
 def _classified(error: Exception) -> Outcome:
     if isinstance(error, DamagedArtifactError):
         return Outcome(Status.DAMAGED_INPUT, message=str(error), damaged=(error.kind, error.stage_id))
-    if isinstance(error, OSError) and is_no_more_files(error):
+    if isinstance(error, OSError) and is_out_of_files(error):
         error = no_more_files(Path(str(error.filename or "a file")))
     if isinstance(error, StorageError):
         return Outcome(Status.FAILED, FailureClass.STORAGE, str(error))
