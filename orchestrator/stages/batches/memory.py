@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from finetune.parallel.memory import give_back
+from finetune.parallel.memory import full_heap, give_back
 from ntk_dist.device.share import bytes_left
 from orchestrator.errors import SweepError
 from orchestrator.sweep.resources import peak_memory, reset_peak_memory, resident_memory
@@ -58,15 +58,17 @@ def _peak_on_the_host(run: Callable[[], object]) -> int:
     """
     # Memory that was freed but not given back would be used again, and not be seen.
     gc.collect()
-    if not reset_peak_memory():
-        raise SweepError(
-            "compute.batch_tokens: auto measures the memory of batches, which this system does not tell; give a number"
-        )
-    before = peak_memory()
-    run()
-    peak = peak_memory()
-    give_back()
-    return peak - before + max(0, before - resident_memory())
+    with full_heap():
+        if not reset_peak_memory():
+            raise SweepError(
+                "compute.batch_tokens: auto measures the memory of batches, which this system does not tell; give a "
+                "number"
+            )
+        before = peak_memory()
+        run()
+        peak = peak_memory()
+        give_back()
+        return peak - before + max(0, before - resident_memory())
 
 
 def forget_batch(device: torch.device) -> None:

@@ -1,7 +1,10 @@
 """`compute.batch_tokens: auto`: how many tokens fit is measured once and kept; numbers agree to rounding."""
 
+import ctypes
+import mmap
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -198,9 +201,34 @@ def test_what_is_taken_on_a_processor_is_seen_whatever_was_taken_before(megabyte
         assert megabytes * 10**6 == pytest.approx(taken, rel=0.1)
 
 
+def test_a_heap_that_keeps_what_was_freed_hides_nothing():
+    """As the heap of a thread does, and any heap with something else behind it."""
+    libc = ctypes.CDLL("libc.so.6")
+    libc.malloc.restype = ctypes.c_void_p
+
+    def use(size: int) -> None:
+        block = ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size)))
+        ctypes.memset(block, 1, size)
+        libc.free(block)
+
+    def measure() -> list[int]:
+        use(31 * 10**6)  # from now on glibc takes smaller blocks from the heap
+        return [peak_of(lambda: use(20 * 10**6), torch.device("cpu")) for _ in range(3)]
+
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(measure).result() == [pytest.approx(20 * 10**6, rel=0.1)] * 3
+
+
+def of_the_system(megabytes: int) -> mmap.mmap:
+    """Return memory that goes back to the system as soon as it is dropped."""
+    memory = mmap.mmap(-1, megabytes * 10**6)
+    memory.write(bytes(len(memory)))
+    return memory
+
+
 def test_memory_that_others_give_back_meanwhile_hides_nothing():
     processor = torch.device("cpu")
-    others = [torch.ones(30 * 10**6, dtype=torch.uint8)]
+    others = [of_the_system(30)]
 
     def batch() -> torch.Tensor:
         others.clear()
@@ -225,7 +253,7 @@ def test_a_pass_whose_memory_was_there_already_hides_nothing():
 
 def test_memory_that_is_given_back_all_the_time_makes_a_batch_look_larger():
     processor = torch.device("cpu")
-    others = [torch.ones(40 * 10**6, dtype=torch.uint8) for _ in range(8)]
+    others = [of_the_system(40) for _ in range(8)]
 
     def batch() -> torch.Tensor:
         others.pop()
