@@ -1,12 +1,15 @@
 """Handling of stop signals: SIGTERM and SIGHUP end a command as Ctrl-C does, and a run says at once that it stops."""
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 from orchestrator.errors import ExitCode
 
@@ -15,12 +18,19 @@ STATUSES = {signal.SIGTERM: ExitCode.TERMINATED, signal.SIGHUP: ExitCode.HUNG_UP
 AGAIN_AFTER = 0.1
 """Seconds after which a signal is sent again whose interrupt Python has dropped."""
 
+AS_ONE = 1.0
+"""Seconds within which a signal that comes twice counts once: timeout, systemd and Slurm send it to a process, and to
+all of its group or step."""
+
 STOPPING = "stopping: finished stages are kept and written into the tables; a second signal ends the command at once"
 
 
 _told_by: list[signal.Signals] = []
 """The signals that told this command to stop, but for Ctrl-C: Ray makes a plain KeyboardInterrupt of what interrupts a
 call of it."""
+
+_came: dict[int, float] = {}
+"""When each signal came that counted, by the monotonic clock."""
 
 
 class StoppedError(KeyboardInterrupt):
@@ -34,6 +44,7 @@ def stop_as_by_ctrl_c() -> None:
     may raise nothing, as `__del__` and the end of an import, is dropped by Python: its signal is then sent again.
     """
     _told_by.clear()
+    _came.clear()
     sys.unraisablehook = _send_again
     for number in STATUSES:
         if signal.getsignal(number) == signal.SIG_DFL:
@@ -52,13 +63,15 @@ def said_at_once(say: Callable[[str], None]) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal told
+        if not _counts(number):
+            return
         if not told:
             told = True
             with suppress(Exception):  # the terminal may be closed, or in the middle of another message
                 say(STOPPING)
-        handler = handlers[signal.Signals(number)]
-        assert callable(handler)
-        handler(number, frame)
+        if number in STATUSES:
+            _interrupt(number)
+        signal.default_int_handler(number, frame)
 
     own = [number for number, handler in handlers.items() if handler in (_stop, signal.default_int_handler)]
     for number in own:
@@ -90,11 +103,26 @@ def _send_again(dropped: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(dropped)
         return
     number = error.args[0] if isinstance(error, StoppedError) else signal.SIGINT
+    _came.pop(number, None)
     again = threading.Timer(AGAIN_AFTER, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()
 
 
+def _counts(number: int) -> bool:
+    """Tell whether a signal is more than the repetition of one that has just come."""
+    now = time.monotonic()
+    if now - _came.get(number, -math.inf) < AS_ONE:
+        return False
+    _came[number] = now
+    return True
+
+
 def _stop(number: int, _: FrameType | None) -> None:
+    if _counts(number):
+        _interrupt(number)
+
+
+def _interrupt(number: int) -> NoReturn:
     _told_by.append(signal.Signals(number))
     raise StoppedError(number)

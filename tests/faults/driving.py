@@ -83,6 +83,11 @@ class Command:
         """Send SIGTERM to this process alone, as `kill`, containers and services do."""
         os.kill(self.pid, signal.SIGTERM)
 
+    def terminate_all(self) -> None:
+        """Send SIGTERM to the process and then to all of its group, those of Ray among them, as timeout does."""
+        self.terminate()
+        os.killpg(self.pid, signal.SIGTERM)
+
     def output(self) -> str:
         """Return what the process has said so far."""
         return self._output.read_text() if self._output.exists() else ""

@@ -52,7 +52,12 @@ def held(results: Path, stage_id: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("tell", "word", "status"), [(Command.interrupt, "", 130), (Command.terminate, " by SIGTERM", 143)]
+    ("tell", "word", "status"),
+    [
+        (Command.interrupt, "", 130),
+        (Command.terminate, " by SIGTERM", 143),
+        (Command.terminate_all, " by SIGTERM", 143),
+    ],
 )
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     executor: str,

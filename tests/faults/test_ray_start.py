@@ -77,7 +77,9 @@ def folder_of(server: psutil.Process) -> Path:
 
 
 @pytest.mark.parametrize("when", STOPPED_WHEN)
-@pytest.mark.parametrize(("tell", "status"), [(Command.interrupt, 130), (Command.terminate, 143)])
+@pytest.mark.parametrize(
+    ("tell", "status"), [(Command.interrupt, 130), (Command.terminate, 143), (Command.terminate_all, 143)]
+)
 def test_a_run_that_is_told_to_stop_while_ray_starts_says_so_at_once_and_leaves_nothing(
     when: str, tell: Callable[[Command], None], status: int, new_sweep: NewSweep
 ) -> None:

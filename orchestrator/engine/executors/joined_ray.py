@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread
+from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, keep_handlers_of_signals
 from orchestrator.errors import RayFailedError
 from slurm.ray.gpus import gpus_of_a_worker
 from slurm.ray.step import killed_for_memory
@@ -51,6 +51,7 @@ class JoinedRay:
     def _connect(self) -> None:
         import ray
 
+        keep_handlers_of_signals()
         # The output of workers goes to the logs of the nodes.
         ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
         self._resources = ray.cluster_resources()
@@ -75,8 +76,9 @@ class JoinedRay:
     def start_again(self) -> None:
         """Do nothing; the allocation does."""
 
-    def end_workers(self, workers: Sequence[int]) -> None:
-        """Do nothing; the allocation does."""
+    def end_workers(self, workers: Sequence[int]) -> bool:
+        """Return False: they are on other nodes, and the allocation ends those of a lost Ray."""
+        return False
 
     def ran_out_of_memory(self, host: str) -> bool:
         """Tell whether Slurm ended the processes on a node because they took more memory than the allocation has."""

@@ -21,7 +21,7 @@ from orchestrator.engine.executors.ray_needs import (
     refuse_without_loopback,
     usable_root,
 )
-from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, is_stuck
+from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, is_stuck, keep_handlers_of_signals
 from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes
 from orchestrator.errors import RayFailedError
 from orchestrator.process_limits import no_more_threads
@@ -119,9 +119,14 @@ class LocalRay:
             self._processes.find()
         return self._processes.ended()
 
-    def end_workers(self, workers: Sequence[int]) -> None:
-        """Kill workers of a lost Ray, which would go on until they finish their current stages."""
-        end_processes(workers)
+    def end_workers(self, workers: Sequence[int]) -> bool:
+        """Kill workers, which would go on until they finish their current stages; see `RayConnection`.
+
+        Those of a Ray that was there already may be on other machines.
+        """
+        if self._started:
+            end_processes(workers)
+        return self._started
 
     def start_again(self) -> None:
         """Start Ray again after it was lost; nothing of the previous one remains.
@@ -197,6 +202,7 @@ class LocalRay:
         node = ray._private.node.Node
         node.start_monitor = node.start_log_monitor = node.start_api_server = lambda *_, **__: None
         _wait_for_ports_in_python(ray._private.node)
+        keep_handlers_of_signals()
         self._starting = True
         try:
             ray.init(

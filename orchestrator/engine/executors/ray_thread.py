@@ -3,7 +3,6 @@
 import atexit
 import os
 import queue
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -54,7 +53,7 @@ class RayThread(threading.Thread):
 
     def wait(self, seconds: float) -> None:
         """Wait until the last call returns; raises NeverReturnedError if it does not in time."""
-        last, handler = self._last, signal.getsignal(signal.SIGTERM)
+        last = self._last
         if last is None:
             return
         # Not by the clock: it goes on while Slurm or a user has suspended this process.
@@ -64,8 +63,6 @@ class RayThread(threading.Thread):
             seconds -= LOOK_SECONDS
             with suppress(TimeoutError):
                 last.exception(LOOK_SECONDS)
-            if handler is not None and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)  # Ray replaces it by one that ends the process with a stack
 
     def shut_ray_down(self, seconds: float) -> None:
         """Disconnect from Ray, and end the one that this process has started; nothing is asked of one that is stuck.
@@ -96,6 +93,13 @@ class RayThread(threading.Thread):
                 answer.set_exception(error)
             else:
                 answer.set_result(None)
+
+
+def keep_handlers_of_signals() -> None:
+    """Have Ray install none in this process as it connects: its own end the process, with a stack of addresses."""
+    import ray
+
+    ray._private.ray_constants.RAY_DISABLE_FAILURE_SIGNAL_HANDLER = True
 
 
 def is_stuck() -> bool:

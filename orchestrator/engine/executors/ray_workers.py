@@ -59,8 +59,11 @@ class RayConnection(Protocol):
     def lost(self) -> str | None:
         """Return the part of Ray that has ended, if this process has to start Ray again; else None."""
 
-    def end_workers(self, workers: Sequence[int]) -> None:
-        """Kill workers of a lost Ray, by their process numbers, and wait until they are gone."""
+    def end_workers(self, workers: Sequence[int]) -> bool:
+        """Kill workers by their process numbers, and wait until they are gone; return False if others have to do it.
+
+        Nothing is asked of Ray, which may be lost, or about to end.
+        """
 
     def start_again(self) -> None:
         """Start a lost Ray again."""
@@ -212,13 +215,21 @@ class RayExecutor:
 
     def _end_workers_of_lost(self) -> None:
         """Kill the workers of a Ray that was lost, and give back their claims."""
-        calls = [member for member, _ in self._in_flight.values()] + list(self._following.values())
-        members = [member.up.process for member in [*self._idle, *calls]]
-        self._connection.end_workers([process["process"] for process in members])
-        for member in calls:
-            self._folder.claims().release_all(member.up.process)
+        self._end_directly([*self._idle, *self._called().values()])
         self._idle, self._in_flight, self._following, self._starting = [], {}, {}, {}
         self._bundles.clear()
+
+    def _end_directly(self, members: Sequence[Member]) -> bool:
+        """Kill workers without Ray, and give back their claims; return False if they cannot be reached from here."""
+        if not self._connection.end_workers([member.up.process["process"] for member in members]):
+            return False
+        for member in members:
+            self._folder.claims().release_all(member.up.process)
+        return True
+
+    def _called(self) -> dict[Any, Member]:
+        """Return the calls for stages that have not ended, each with the worker that was called."""
+        return {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
 
     def _needs_team(self, stage: Stage) -> bool:
         return self._team_size > 1 and stage.runs_model
@@ -325,8 +336,7 @@ class RayExecutor:
         self._end_team(member.team, failure, failure if failure.broken_gpu else None)
 
     def _calls_to(self, team: Team) -> dict[Any, Member]:
-        calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
-        return {call: member for call, member in calls.items() if member.team is team}
+        return {call: member for call, member in self._called().items() if member.team is team}
 
     def _start_team(self) -> None:
         team = start_team(self._sweep, self._folder, self._team_size, self._connection.gpus_per_worker)
@@ -379,10 +389,10 @@ class RayExecutor:
         """Kill the workers that still compute, and give their claims back once they are dead."""
         import ray
 
-        if self._connection.lost():
-            self._end_workers_of_lost()
+        calls = self._called()
+        # Ray itself may just be ending, and never answer: timeout, systemd and others signal each process of a run.
+        if self._end_directly([*calls.values(), *(self._idle if self._connection.lost() else ())]):
             return
-        calls = {call: worker for call, (worker, _) in self._in_flight.items()} | self._following
         for worker in calls.values():
             ray.kill(worker.actor)
         self._release_claims(calls)

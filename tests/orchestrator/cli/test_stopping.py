@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestrator.cli.stopping import STATUSES, StoppedError, ending, stop_as_by_ctrl_c
+from orchestrator.cli.stopping import AS_ONE, STATUSES, STOPPING, StoppedError, ending, said_at_once, stop_as_by_ctrl_c
 from orchestrator.errors import ExitCode
 from tests.root import ROOT
 
@@ -40,6 +40,23 @@ def test_the_status_names_the_signal_also_where_a_library_makes_a_plain_interrup
     assert message.startswith(f"interrupted by {number.name};")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, *STATUSES])
+def test_a_signal_that_comes_to_the_process_and_to_its_group_counts_once(number: signal.Signals):
+    said: list[str] = []
+    with said_at_once(said.append), pytest.raises(KeyboardInterrupt):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        finally:  # the command ends its work
+            os.kill(os.getpid(), number)
+            time.sleep(AS_ONE)
+            said.append("done")
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+                time.sleep(5)
+    assert said == [STOPPING, "done"]
+
+
 def test_ctrl_c_names_no_signal():
     assert ending()[1] == ExitCode.INTERRUPTED
     assert ending()[0].startswith("interrupted;")
@@ -59,10 +76,14 @@ main()
 WHILE_IT_SAYS_SO = """
 import os, signal, sys, time
 import orchestrator.cli.app as cli
+from orchestrator.cli.stopping import AS_ONE
 def told():
     os.kill(os.getpid(), signal.Signals[sys.argv[1]])
     time.sleep(5)
-cli.app = cli.ending = told
+def told_again():
+    time.sleep(AS_ONE)
+    told()
+cli.app, cli.ending = told, told_again
 from ntksweep.__main__ import main
 main()
 """
