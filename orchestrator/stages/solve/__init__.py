@@ -105,7 +105,7 @@ def _label(stage: Stage[SolveParameters]) -> str:
 SOLVE = StageKind(
     name="solve",
     parameters=SolveParameters,
-    version=12,
+    version=13,
     meaning="decomposes the kernels of layer sets",
     module="orchestrator.stages.solve.compute",
     plan=plan,
