@@ -20,3 +20,8 @@ def node_state(cluster: DevCluster, node: str) -> str:
 def drain(cluster: DevCluster, *nodes: str) -> None:
     """Let nodes take no further jobs."""
     cluster.run(["scontrol", "update", f"nodename={','.join(nodes)}", "state=drain", "reason=test"])
+
+
+def resume(cluster: DevCluster, node: str) -> None:
+    """Let a drained node take jobs again."""
+    cluster.run(["scontrol", "update", f"nodename={node}", "state=resume"])

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from orchestrator.engine.executors.bundles import BundleSizes
+from orchestrator.engine.executors.ray_connection import RayConnection
 from orchestrator.engine.executors.ray_endings import Ending, cause, ending_of, is_alive
 from orchestrator.engine.executors.ray_teams import Member, Team, start_team
 from orchestrator.engine.executors.ray_watch import ADVICE
@@ -35,38 +36,6 @@ LOOK_SECONDS = 0.5
 
 UP_SECONDS = 300.0
 """Seconds without any worker while some are being started; Python can load slowly from a shared file system."""
-
-
-class RayConnection(Protocol):
-    """Connection of this process to a Ray; use it as a context manager, which connects and disconnects.
-
-    Attributes:
-        gpus_per_worker: GPUs that each worker has for itself; known once connected.
-    """
-
-    gpus_per_worker: float
-
-    def __enter__(self) -> int:
-        """Connect, and return the number of workers to start."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def ran_out_of_memory(self, host: str) -> bool:
-        """Tell whether the processes on a node were ended because of their memory."""
-
-    def lost(self) -> str | None:
-        """Return the part of Ray that has ended, if this process has to start Ray again; else None."""
-
-    def end_workers(self, workers: Sequence[int]) -> bool:
-        """Kill workers by their process numbers, and wait until they are gone; return False if others have to do it.
-
-        Nothing is asked of Ray, which may be lost, or about to end.
-        """
-
-    def start_again(self) -> None:
-        """Start a lost Ray again."""
 
 
 class RayExecutor:
