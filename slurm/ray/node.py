@@ -20,6 +20,7 @@ from typing import IO
 
 from slurm.errors import SlurmError
 from slurm.ray.gpus import allocator_settings, visible_gpus
+from slurm.ray.needs import object_store_folder, refuse_full, refuse_too_few_threads, refuse_unreachable
 from slurm.ray.ports import held_ports
 from slurm.ray.private_folder import private_folder, remove
 from slurm.ray.processes import adopt_orphans, die_with_parent, kill_descendants, start_child
@@ -71,10 +72,13 @@ def main() -> None:
     count = len(NODE_PORTS) + len(HEAD_PORTS) + 1 + 2 * options.workers + SPARE_WORKER_PORTS
     try:
         refuse_missing_gpus(options.gpus, os.environ)
+        refuse_unreachable(options.address)
+        refuse_too_few_threads(options.workers)
         with (
             private_folder(options.scratch) as folder,
             held_ports(count, options.job, options.rank) as ports,
         ):
+            refuse_full(folder)
             command = ray_command(options, folder / "ray", ports)
             _say(f"step={os.environ.get('SLURM_STEP_ID', '')} port={ports[0]}")
             status = _guarded(lambda: _run_ray(command, folder))
@@ -134,7 +138,10 @@ def ray_command(options: argparse.Namespace, folder: Path, ports: Sequence[int])
         "--no-redirect-output",  # what Ray and the workers write goes to the log of the node, which stays
         "--include-log-monitor=false",
     ]
-    return command + ([f"--memory={options.memory}"] if options.memory else [])
+    if options.memory:
+        command += [f"--memory={options.memory}"]
+    stored = object_store_folder(folder.parent)
+    return command + ([f"--plasma-directory={stored}"] if stored else [])
 
 
 def _guarded(work: Callable[[], int]) -> int:

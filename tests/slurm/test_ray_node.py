@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from slurm.ray.node import _parser, ray_command
 
 PORTS = range(20_000, 20_080)
@@ -47,3 +49,11 @@ def test_ray_counts_what_the_allocation_has_and_not_what_the_host_has() -> None:
 def test_the_dashboard_runs_only_if_asked_for_and_on_the_loopback_address() -> None:
     assert "--include-dashboard=False" in _command()
     assert {"--include-dashboard=True", "--dashboard-host=127.0.0.1"} <= set(_command("--dashboard"))
+
+
+def test_objects_lie_in_the_private_folder_where_shared_memory_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not any("plasma" in word for word in _command())
+    monkeypatch.setattr("slurm.ray.needs.SHARED_MEMORY", tmp_path / "missing")
+    assert "--plasma-directory=/tmp/ntk-1" in _command()

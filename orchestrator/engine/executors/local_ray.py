@@ -7,25 +7,26 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ntk_dist.device.faults import is_out_of_threads
-from orchestrator.engine.executors.ray_needs import (
-    object_store_folder,
-    refuse_too_few_threads,
-    refuse_without_loopback,
-    usable_root,
-)
 from orchestrator.engine.executors.ray_thread import NeverReturnedError, RayThread, is_stuck, keep_handlers_of_signals
 from orchestrator.engine.executors.ray_watch import ADVICE, RayProcesses, Watchdog, end_processes
 from orchestrator.errors import RayFailedError
 from orchestrator.process_limits import no_more_threads
 from slurm.ray.gpus import allocator_settings, gpus_of_a_worker
+from slurm.ray.needs import (
+    RayNeedsError,
+    object_store_folder,
+    refuse_too_few_threads,
+    refuse_unreachable,
+    usable_root,
+)
 from slurm.ray.private_folder import private_folder
 
 logger = logging.getLogger(__name__)
@@ -151,10 +152,12 @@ class LocalRay:
                 "an earlier start or end of Ray in this process has not returned; restart Python, or run without "
                 "Ray with `--executor inline`"
             )
-        refuse_without_loopback()
-        refuse_too_few_threads(self._workers)
+        with _needs_told():
+            refuse_unreachable()
+            refuse_too_few_threads(self._workers)
+            root = usable_root()
         # A folder of our own: the shared default belongs to whoever started Ray first on this machine.
-        temporary = self._folder.enter_context(private_folder(usable_root()))
+        temporary = self._folder.enter_context(private_folder(root))
         self._thread = RayThread()
         self._started = True
         try:
@@ -269,9 +272,20 @@ def _private_token() -> Path:
     """
     folder = ExitStack()
     atexit.register(folder.close)
-    path = folder.enter_context(private_folder(usable_root())) / "auth_token"
+    with _needs_told():
+        root = usable_root()
+    path = folder.enter_context(private_folder(root)) / "auth_token"
     path.write_text(secrets.token_hex(32))
     return path
+
+
+@contextmanager
+def _needs_told() -> Iterator[None]:
+    """Say of what Ray needs of this machine and does not find there that runs go without Ray too."""
+    try:
+        yield
+    except RayNeedsError as error:
+        raise RayFailedError(f"Ray does not start: {error}, or run without Ray with `--executor inline`") from error
 
 
 def _wait_for_ports_in_python(node: Any) -> None:

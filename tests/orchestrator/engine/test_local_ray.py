@@ -5,15 +5,14 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import psutil
 import pytest
 
-from orchestrator.engine.executors import ray_needs
 from orchestrator.engine.executors.local_ray import LocalRay
 from orchestrator.errors import RayFailedError
+from slurm.ray import needs
 
 pytestmark = pytest.mark.ray
 
@@ -73,27 +72,18 @@ def test_a_deep_temporary_folder_is_no_hindrance_and_nothing_is_left_behind(tmp_
 
 
 def test_ray_starts_where_shared_memory_cannot_be_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_needs, "SHARED_MEMORY", tmp_path / "missing")
+    monkeypatch.setattr(needs, "SHARED_MEMORY", tmp_path / "missing")
     with LocalRay(workers=1):
         started = [" ".join(each.cmdline()) for each in psutil.Process().children()]
     (words,) = (words for words in started if "raylet/raylet" in words)
     assert "--plasma_directory=/tmp/ntk-" in words
 
 
-def test_a_folder_that_ray_cannot_use_is_passed_over_for_a_shorter_or_emptier_one(tmp_path, monkeypatch):
-    deep = tmp_path / ("deep" * 30)
-    deep.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(deep))
-    assert ray_needs.usable_root() == Path("/tmp")
-
-
-def test_where_every_folder_is_full_the_message_names_them_and_what_to_do(monkeypatch):
-    monkeypatch.setattr(ray_needs, "NEEDED_BYTES", 1 << 60)
-    with pytest.raises(RayFailedError) as raised:
-        ray_needs.usable_root()
+def test_what_ray_needs_and_does_not_find_here_is_told_with_a_way_around_it(monkeypatch):
+    monkeypatch.setattr(needs, "NEEDED_BYTES", 1 << 60)
+    with pytest.raises(RayFailedError, match=r"Ray does not start: .* is full .*, or run without Ray with") as raised:
+        LocalRay(workers=1).__enter__()
     assert raised.value.exit_code == 5
-    assert "/tmp is full (" in str(raised.value)
-    assert "make room in one of them, name another in TMPDIR of at most 26 bytes" in str(raised.value)
 
 
 WITHOUT_LOOPBACK = """
@@ -114,27 +104,6 @@ def test_a_machine_that_cannot_reach_itself_is_refused_before_ray_waits_for_minu
         pytest.skip("no network namespace can be made here")
     assert "RayFailedError: Ray does not start: this machine cannot connect to itself at 127.0.0.1 (" in said.stderr
     assert "bring its loopback interface up (`ip link set lo up`), or run without Ray" in said.stderr
-
-
-def test_too_few_threads_are_told_before_ray_aborts_this_process(monkeypatch):
-    monkeypatch.setattr(ray_needs, "_is_exempt", lambda: False)
-    monkeypatch.setattr("resource.getrlimit", lambda _: (1_000, 1_000))
-    monkeypatch.setattr(ray_needs, "_threads_of_user", lambda: 848)
-    ray_needs.refuse_too_few_threads(2)
-    with pytest.raises(RayFailedError, match=r"with 3 workers it starts 178 threads or more, .* 1,000 .* 848 .*-u`"):
-        ray_needs.refuse_too_few_threads(3)
-
-
-def test_the_threads_of_this_user_are_counted():
-    before = ray_needs._threads_of_user()
-    over = threading.Event()
-    started = [threading.Thread(target=over.wait) for _ in range(200)]
-    for each in started:
-        each.start()
-    try:
-        assert ray_needs._threads_of_user() - before > 100, "others may have ended meanwhile"
-    finally:
-        over.set()
 
 
 THROWN = """Failed to start GCS.  Last 6 lines of error files:

@@ -1,4 +1,4 @@
-"""What Ray needs of this machine before it starts: a folder for its files, an interface to talk over, and threads."""
+"""What Ray needs of a machine before it starts there: room for its files, an address it can reach, and threads."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from orchestrator.errors import RayFailedError
+from slurm.errors import SlurmError
 from slurm.ray.private_folder import LONGEST_ROOT
 
 NEEDED_BYTES = 16 << 20
@@ -25,21 +25,25 @@ CONNECT_SECONDS = 5.0
 """Seconds for a connection within this machine, which takes less than one hundredth of a second."""
 
 THREADS_OF_RAY, THREADS_OF_A_WORKER = 100, 26
-"""Threads that a Ray starts at least, in this process and in its own, and in a worker: a machine with two processors
-has no fewer."""
+"""Threads that a Ray starts at least, in the process that starts it and in its own, and in a worker: a machine with two
+processors has no fewer."""
 
 _EXEMPT = 1 << 21 | 1 << 24
 """Capabilities whose holders may start any number of threads: CAP_SYS_ADMIN and CAP_SYS_RESOURCE."""
 
 
+class RayNeedsError(SlurmError):
+    """Ray would not start on this machine, or would abort there."""
+
+
 def refuse_too_few_threads(workers: int) -> None:
-    """Raise an error if this user may not start as many threads as Ray does, which would abort this process with it.
+    """Raise an error if this user may not start as many threads as Ray does, which would abort with its process.
 
     Args:
         workers: how many workers Ray is to start.
 
     Raises:
-        RayFailedError: says how many there are, and what to do.
+        RayNeedsError: says how many there are, and what to do.
     """
     most = resource.getrlimit(resource.RLIMIT_NPROC)[0]
     if most == resource.RLIM_INFINITY or _is_exempt():
@@ -47,10 +51,9 @@ def refuse_too_few_threads(workers: int) -> None:
     wanted = THREADS_OF_RAY + THREADS_OF_A_WORKER * workers
     running = _threads_of_user()
     if most - running < wanted:
-        raise RayFailedError(
-            f"Ray does not start: with {workers} workers it starts {wanted} threads or more, and of the {most:,} that "
-            f"you may have on this machine {running:,} are running; raise that (`ulimit -u`), end other programs, "
-            "lower compute.workers, or run without Ray with `--executor inline`"
+        raise RayNeedsError(
+            f"with {workers} workers it starts {wanted} threads or more, and of the {most:,} that you may have on this "
+            f"machine {running:,} are running; raise that (`ulimit -u`), end other programs, or have fewer workers"
         )
 
 
@@ -75,20 +78,27 @@ def _is_exempt() -> bool:
     return bool(int(effective, 16) & _EXEMPT)
 
 
-def refuse_without_loopback() -> None:
+def refuse_unreachable(address: str = LOOPBACK) -> None:
     """Raise an error if this machine cannot reach itself: Ray's programs would wait for each other for minutes.
 
+    Args:
+        address: the address of this machine at which they look for each other.
+
     Raises:
-        RayFailedError: says what the system says, and what to do.
+        RayNeedsError: says what the system says, and what to do.
     """
     try:
-        with socket.create_server((LOOPBACK, 0)) as server:
+        with socket.create_server((address, 0)) as server:
             socket.create_connection(server.getsockname(), CONNECT_SECONDS).close()
     except OSError as error:
-        raise RayFailedError(
-            f"Ray does not start: this machine cannot connect to itself at {LOOPBACK} ({error.strerror or error}), "
-            "over which Ray's programs talk to each other; bring its loopback interface up (`ip link set lo up`), or "
-            "run without Ray with `--executor inline`"
+        mend = (
+            "bring its loopback interface up (`ip link set lo up`)"
+            if address == LOOPBACK
+            else "see whether that is an address of this node, and which connections its firewall lets through"
+        )
+        raise RayNeedsError(
+            f"this machine cannot connect to itself at {address} ({error.strerror or error}), over which Ray's "
+            f"programs talk to each other; {mend}"
         ) from error
 
 
@@ -98,7 +108,7 @@ def object_store_folder(private: Path) -> Path | None:
     Ray looks at its size alone, and its raylet then never comes up.
 
     Args:
-        private: a folder of this run.
+        private: a folder for this Ray alone.
     """
     return None if os.access(SHARED_MEMORY, os.W_OK | os.X_OK) else private
 
@@ -107,7 +117,7 @@ def usable_root() -> Path:
     """Return the first folder for temporary files that Ray can use, TMPDIR before others.
 
     Raises:
-        RayFailedError: none can be used; the message says why.
+        RayNeedsError: none can be used; the message says why.
     """
     refused, folders = [], ["/tmp", "/var/tmp", "/dev/shm"]
     with suppress(FileNotFoundError):  # of all that Python tries, none can be written
@@ -117,10 +127,23 @@ def usable_root() -> Path:
         if reason is None:
             return Path(folder)
         refused.append(f"{folder} {reason}")
-    raise RayFailedError(
-        f"Ray needs a folder for its sockets and logs, and there is none: {', '.join(refused)}; make room in one of "
-        f"them, name another in TMPDIR of at most {LONGEST_ROOT} bytes, or run without Ray with `--executor inline`"
+    raise RayNeedsError(
+        f"it needs a folder for its sockets and logs, and there is none: {', '.join(refused)}; make room in one of "
+        f"them, or name another in TMPDIR of at most {LONGEST_ROOT} bytes"
     )
+
+
+def refuse_full(folder: Path) -> None:
+    """Raise an error if there is no room for the files of Ray in a folder: its programs would abort while they start.
+
+    Raises:
+        RayNeedsError: says how much room there is, and what to do.
+    """
+    if reason := _full(folder):
+        raise RayNeedsError(
+            f"it needs a folder for its sockets and logs, and {folder} {reason}; make room there, or name another "
+            f"folder of at most {LONGEST_ROOT} bytes as `local_scratch` in the cluster's profile"
+        )
 
 
 def _unusable(folder: Path) -> str | None:
@@ -131,5 +154,9 @@ def _unusable(folder: Path) -> str | None:
         return "is not there"
     if not os.access(folder, os.W_OK | os.X_OK):
         return "cannot be written"
+    return _full(folder)
+
+
+def _full(folder: Path) -> str | None:
     free = shutil.disk_usage(folder).free
     return f"is full ({free >> 20} MB are free)" if free < NEEDED_BYTES else None
