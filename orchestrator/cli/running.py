@@ -67,6 +67,8 @@ def run(
     checked = _override(given, executor, workers)
     if checked.compute.device == "cuda":
         os.environ.update(allocator_settings(os.environ))  # torch, which reads them once, is not loaded yet
+    if not as_json:
+        _say_what_comes_first(checked, spec)
     ending = _run(checked, base, on_change=on_change, trusts_code=trust_remote_code, tensorboard=tensorboard)
     if ending is None:
         return
@@ -77,6 +79,14 @@ def run(
         _print_ending(ending, folder, show_trace=traceback_wanted())
     if ending.report.failures:
         raise typer.Exit(ExitCode.FAILED_STAGES)
+
+
+def _say_what_comes_first(checked: "Spec", path: Path) -> None:
+    """Say on standard error what the run begins with: libraries load for seconds, in which nothing else is shown."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK") != "0":
+        return  # the first process of a group speaks for all
+    said = f"sweep {checked.name} of {as_typed(path)}: looking at the model and the data"
+    Terminal(stderr=True).print(said, soft_wrap=True)
 
 
 def _run(

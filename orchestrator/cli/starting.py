@@ -90,7 +90,7 @@ def start_from(given: Given, path: Path, name: str, ask: Ask) -> Start:
 def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
     from finetune.data.looking import look_at
 
-    _check_model(given.model)
+    revision = _model_revision(given.model)
     look = look_at(given.data, given.config)
     settings, examples, repeats = _read(given, look, ask)
 
@@ -100,7 +100,7 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
     from finetune.model.suggestion import suggest
     from finetune.settings import ModelSettings
 
-    model = ModelSettings(given.model)
+    model = ModelSettings(given.model, revision=revision)
     found = suggest(model)
     length, about_length = _length(model, examples, found.room)
     task = _task(given, path, look, examples, replace(settings, max_length=length), repeats=repeats)
@@ -162,14 +162,23 @@ def _read(given: Given, look: "Look", ask: Ask) -> "tuple[TaskSettings, Examples
     return settings, examples, count_repeats(examples.train)
 
 
-def _check_model(model: str) -> None:
-    from orchestrator.sweep.sources import check_model_folder
+def _model_revision(model: str) -> str | None:
+    """Return the commit of a model on the hub; None for a folder.
+
+    The hub is asked once, here: transformers would ask it for one file after the other, and again after each error.
+
+    Raises:
+        SourceError: there is no such folder or id, or the hub cannot be reached; says what to do.
+    """
+    from orchestrator.sweep.sources import check_model_folder, hub_source
 
     path = Path(model)
     if path.exists():
         check_model_folder(path)
-    elif model.startswith((".", "/", "~")) or model.count("/") > 1:
+        return None
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
         raise SourceError(f"there is nothing at {path}; name the folder of a model, or its id on the hub")
+    return hub_source("model", model, None).revision
 
 
 def _refuse_row_as_names(data: str, look: "Look", label: str) -> None:

@@ -166,7 +166,7 @@ def find_sources(spec: Spec, folder: Path, *, known: Sources | None = None) -> S
         found_model = (
             _fingerprint(model, _model_files(model), known_model)
             if model
-            else _hub_source("model", spec.model.path, spec.model.revision, known_model)
+            else hub_source("model", spec.model.path, spec.model.revision, known_model)
         )
     data = {}
     for location, task in tasks.items():
@@ -187,7 +187,7 @@ def _of_key(key: str, task: str | None = None) -> Iterator[None]:
 
 def _find_data(location: str, path: Path | None, known: Mapping[str, Source]) -> Source:
     if path is None:
-        return _hub_source("dataset", location, None, known.get(location))
+        return hub_source("dataset", location, None, known.get(location))
     return _fingerprint(path, _data_files(path), known.get(str(path)))
 
 
@@ -331,11 +331,26 @@ def _times(known: FileFingerprint) -> tuple[int, int, int]:
     return known.size, known.modified_ns, known.changed_ns
 
 
-def _hub_source(kind: str, name: str, revision: str | None, known: Source | None) -> Source:
+HUB_ANSWERS_WITHIN = 20.0
+"""Seconds after which the hub counts as out of reach: its client would wait for minutes where packets are dropped."""
+
+
+def hub_source(kind: str, name: str, revision: str | None, known: Source | None = None) -> Source:
+    """Ask the hub once for the commit of a model or of data; where it does not answer, the cache here.
+
+    Args:
+        kind: `model` or `dataset`.
+        name: its id.
+        revision: branch, tag or commit; None for the default branch.
+        known: what an earlier run found.
+
+    Raises:
+        SourceError: there is no such id, or neither the hub nor the cache could be asked; says what to do.
+    """
     from huggingface_hub import HfApi
 
     try:
-        info = HfApi().repo_info(name, repo_type=kind, revision=revision)
+        info = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=HUB_ANSWERS_WITHIN)
     except Exception as error:  # the HTTP library, and so its errors, differ between versions
         if known is not None and known.location == name and known.revision is not None:
             return known  # a cluster node without a network continues with the commit that the sweep started with

@@ -4,16 +4,18 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import progress
+from orchestrator.cli import progress, running
 from orchestrator.cli.progress import Bars
 from orchestrator.cli.terminal import Terminal
 from orchestrator.errors import StorageError
 from orchestrator.results.status import Computing, Status
 from orchestrator.store.training_progress import TrainingProgress
 from tests.orchestrator.cli.test_status_view import STATUS
+from tests.orchestrator.sweeps import ntksweep, write_spec
 
 TRAINING = Computing("finetune", "a", "box", 1, None, 0.0, TrainingProgress("fine-tuned, layer 0", 40, 4, 10, {0: 0.5}))
 
@@ -36,6 +38,31 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < give_up
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "said"),
+    [
+        ([], {}, "sweep tiny of sweep.yaml: looking at the model and the data\n"),
+        (["--json"], {}, ""),
+        ([], {"TORCHELASTIC_RUN_ID": "a", "RANK": "1"}, ""),
+    ],
+    ids=["for people", "for scripts", "in the second process of a group"],
+)
+def test_run_says_what_it_begins_with_before_it_loads_anything(
+    options: list[str],
+    environment: dict[str, str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    write_spec(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(running, "_run", lambda *_, **__: None)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    answer = ntksweep("run", "sweep.yaml", *options)
+    assert (answer.status, answer.errors) == (0, said)
 
 
 def test_a_run_shows_times_and_trainings_while_it_goes_on():

@@ -69,3 +69,24 @@ def test_an_id_that_is_nowhere_says_what_to_do(tmp_path, tiny_model, hub):
     assert "give a folder, or run where the hub can be reached" in message
     assert ("(127.0.0.1:9 cannot be reached)" if hub is UNREACHABLE else "(HF_HUB_OFFLINE is set)") in message
     assert not (tmp_path / "results").exists()
+
+
+def test_init_asks_the_hub_for_a_model_once_and_says_what_to_do(tmp_path):
+    (tmp_path / "data.csv").write_text("text,label\n" + "a film,0\na plot,1\n" * 12)
+    options = ["--data", tmp_path / "data.csv", "--model", "someone/nothing"]
+    ended = ntksweep(tmp_path / "cache", "init", tmp_path / "mine.yaml", *options, hub=UNREACHABLE)
+    assert ended.returncode == 2
+    assert ended.stderr == (  # the client says so before each further attempt
+        "error: there is no local path `someone/nothing`, the hub could not be asked for a model with that id "
+        "(127.0.0.1:9 cannot be reached), and the hub's cache here has none; give a folder, or run where the hub can "
+        "be reached\n"
+    )
+
+
+def test_init_takes_a_cached_model_where_the_hub_cannot_be_reached(tmp_path, tiny_model):
+    cache_with(tiny_model, tmp_path / "cache", "someone/tiny-bert")
+    (tmp_path / "data.csv").write_text("text,label\n" + "a film,0\na plot,1\n" * 12)
+    options = ["--data", tmp_path / "data.csv", "--model", "someone/tiny-bert"]
+    ended = ntksweep(tmp_path / "cache", "init", tmp_path / "mine.yaml", *options, hub=UNREACHABLE)
+    assert ended.returncode == 0, ended.stderr
+    assert "model: {path: someone/tiny-bert} # bert, 2 layers" in (tmp_path / "mine.yaml").read_text()
