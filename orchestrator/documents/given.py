@@ -10,6 +10,14 @@ from orchestrator.documents.composing import DEEPEST
 from orchestrator.documents.node import NOWHERE, Node, YamlFault
 from orchestrator.documents.scalars import MOST_DIGITS
 
+_TABLES = {
+    "pandas.DataFrame": 'frame.to_parquet("data.parquet")',
+    "polars.DataFrame": 'frame.write_parquet("data.parquet")',
+    "pyarrow.Table": 'pyarrow.parquet.write_table(table, "data.parquet")',
+    "datasets.Dataset": 'dataset.to_parquet("data.parquet")',
+}
+"""Tables in memory, by library and class, and what writes each into a file."""
+
 _NO_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 
 
@@ -69,6 +77,13 @@ def _scalar(value: Any, place: str) -> Node:
         return Node(int(value), NOWHERE, str(int(value)))
     if isinstance(value, float):
         return Node(float(value), NOWHERE, repr(float(value)))
+    kind = f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}"
+    if kind in _TABLES:
+        raise _fault(
+            place,
+            f"this is a {kind} in memory, and the path of a file is needed, for other processes read it too; write it "
+            f'with {_TABLES[kind]}, and give "data.parquet"',
+        )
     raise _fault(
         place,
         f"a value of the type {type(value).__name__}; give a text, a number, true, false, None, or a list or a "

@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars
+import pyarrow as pa
 import pytest
 import yaml
+from datasets import Dataset
 
 from orchestrator.errors import SpecError
 from orchestrator.spec import make_spec, parse_spec, read_spec
@@ -112,6 +116,28 @@ def test_messages_about_a_dictionary_name_the_key_and_no_line(changes: dict[str,
         make_spec(changed(SPEC, changes), name="the dictionary")
     assert said in str(raised.value)
     assert "line" not in str(raised.value)
+
+
+FRAME = pd.DataFrame({"text": ["a film"], "label": [0]})
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "written"),
+    [
+        (FRAME, "pandas.DataFrame", 'frame.to_parquet("data.parquet")'),
+        (polars.from_pandas(FRAME), "polars.DataFrame", 'frame.write_parquet("data.parquet")'),
+        (pa.table(FRAME), "pyarrow.Table", 'pyarrow.parquet.write_table(table, "data.parquet")'),
+        (Dataset.from_pandas(FRAME), "datasets.Dataset", 'dataset.to_parquet("data.parquet")'),
+    ],
+    ids=["pandas", "polars", "pyarrow", "datasets"],
+)
+def test_a_table_in_memory_is_told_how_it_becomes_a_file(table: Any, kind: str, written: str):
+    with pytest.raises(SpecError) as raised:
+        make_spec(changed(SPEC, {"task.data": table}), name="the dictionary")
+    assert str(raised.value) == (
+        f"the dictionary: task.data: this is a {kind} in memory, and the path of a file is needed, for other processes "
+        f'read it too; write it with {written}, and give "data.parquet"'
+    )
 
 
 def test_a_dictionary_that_holds_itself_is_refused():
