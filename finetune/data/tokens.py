@@ -39,12 +39,14 @@ class TokenizedTexts:
         offsets: (n + 1,) int64; example i has ids[offsets[i] : offsets[i + 1]].
         token_types: int32 like `ids`, for models that tell them apart.
         pad_id: the id that fills batches up.
+        room: most tokens that the model takes of an example; None where it has no limit, or none that is known.
     """
 
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     token_types: NDArray[np.int32] | None
     pad_id: int
+    room: int | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -108,7 +110,8 @@ def tokenize(
     if template is not None and "{mask}" in template:
         _check_one_mask(tokenizer, sequences)
     limits = text_limits(model)
-    _check_room(limits, tokenizer, lengths)
+    room = room_for_text(limits, tokenizer)
+    _check_room(room, lengths)
     _check_ids(model, limits, tokenizer, sequences)
     _check_known(model, tokenizer, texts, sequences)
     types = _types(model, limits, encoded.get("token_type_ids"))
@@ -117,6 +120,7 @@ def tokenize(
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         token_types=None if types is None else np.concatenate([np.array(t, dtype=np.int32) for t in types]),
         pad_id=_pad_id(tokenizer, limits),
+        room=room,
     )
 
 
@@ -218,14 +222,16 @@ def _without_last_tokens(tokenizer: Any, text: str, count: int, example: int, ma
     return text[: spans[len(spans) - count][0]].rstrip()
 
 
-def _check_room(limits: TextLimits, tokenizer: Any, lengths: NDArray[np.int64]) -> None:
+def room_for_text(limits: TextLimits, tokenizer: Any) -> int | None:
+    """Return the most tokens of a text that a model and its tokenizer take; None where no limit is known."""
     # a limit of 0 or -1 means that there is none
-    room = min(
+    return min(
         (value for value in (int(tokenizer.model_max_length), limits.tokens) if value and value > 0), default=None
     )
-    if room is None:
-        return
-    if lengths.max() > room:
+
+
+def _check_room(room: int | None, lengths: NDArray[np.int64]) -> None:
+    if room is not None and lengths.max() > room:
         raise TooLongError(
             f"example {int(lengths.argmax())} has {lengths.max()} tokens, but the model takes {room}; set "
             f"max_length to {room} or less"

@@ -7,7 +7,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_
 from transformers import PreTrainedModel
 
 from finetune.data.limits import text_limits
-from finetune.data.tokens import check_knows_words, load_tokenizer
+from finetune.data.tokens import check_knows_words, load_tokenizer, room_for_text
 from finetune.errors import TargetError
 from finetune.model.architecture import base_model, find_targets, linears, n_layers
 from finetune.model.loading import empty_model
@@ -58,13 +58,12 @@ def suggest(model: ModelSettings) -> Suggestion:
     usual = [tuple(OF_PEFT.get(model_type, ())), *_USUAL]
     targets = next((each for each in usual if each and _fits(network, each)), tuple(names))
     find_targets(network, targets or ["query"])  # raises the error that a plan would
-    limits = [int(load_tokenizer(model).model_max_length), text_limits(model).tokens]
     return Suggestion(
         model_type=model_type,
         n_layers=n_layers(network),
         targets=targets,
         others=tuple(name for name in names if name not in targets),
-        room=min((limit for limit in limits if limit and limit > 0), default=None),
+        room=room_for_text(text_limits(model), load_tokenizer(model)),
     )
 
 

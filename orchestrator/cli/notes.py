@@ -29,6 +29,10 @@ FURTHER = (
     "finetune.n_train: cells are trained on {n_trained} examples, their linearization by products with the Jacobian; "
     "the ridge solutions beside them are fitted to the first {n_kernel}"
 )
+TOO_LONG = (
+    "task.max_length: {kept} is more than the {room} tokens that the model takes: a text of more than {room} would not "
+    "be cut, and its stage would fail; set task.max_length to {room} or less"
+)
 NORM_OF_THE_KERNEL = (
     "{keys}: parameter_distance is a norm in the kernel's space, not a distance of parameters as finetune_distance and "
     "linearized_distance are"
@@ -158,6 +162,8 @@ def _data_notes(plan: Plan) -> list[str]:
 
 def _notes_of_variant(variant: Variant) -> list[str]:
     survey, notes = variant.survey, []
+    if survey.room is not None and (kept := variant.sweep.spec.task.max_length) > survey.room:
+        notes.append(TOO_LONG.format(kept=kept, room=survey.room))
     if survey.repeats_train:
         notes.append(
             f"{survey.repeats_train} of {survey.pool_train} examples of split {variant.sweep.spec.task.train_split} "

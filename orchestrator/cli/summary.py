@@ -107,6 +107,7 @@ class Summary:
         n_seeds: number of seeds of the cells.
         least_seeds: number of seeds below which a standard error means nothing.
         lambda_scale: absolute, or trace: in units of trace/M.
+        lambda_range: the smallest and the largest lambda of the grid, as the spec gives them; nan without cells.
         trace_units: the smallest and the largest trace/M of a kernel.
         majority_accuracy: by task, mean accuracy of always predicting the majority class; empty for regression.
         no_better_than_majority: the tasks of which no layer set has a higher accuracy at its best lambda.
@@ -123,6 +124,7 @@ class Summary:
     n_seeds: int
     least_seeds: int
     lambda_scale: str
+    lambda_range: tuple[float, float]
     trace_units: tuple[float, float]
     majority_accuracy: dict[str, float]
     no_better_than_majority: list[str]
@@ -168,6 +170,7 @@ def summarize(results: Results) -> Summary:
         n_seeds=pc.count_distinct(cells["seed"]).as_py(),
         least_seeds=LEAST_SEEDS,
         lambda_scale=str(cells["lambda_scale"][0]) if len(cells) else "absolute",
+        lambda_range=(min(lambdas), max(lambdas)) if lambdas else (math.nan, math.nan),
         trace_units=_trace_units(cells),
         majority_accuracy=majority,
         no_better_than_majority=[task for task in majority if not _has_better(layer_sets, task, majority[task])],

@@ -132,17 +132,15 @@ def _mean(found: Mean | None) -> str:
 
 def _below(summary: Summary) -> Iterator[str]:
     if summary.majority_accuracy:
-        yield f"majority baseline: accuracy {_of_tasks(summary.majority_accuracy)}"
+        reached = _of_tasks(summary.majority_accuracy)
+        yield f"majority baseline: accuracy {reached}, reached by always answering the most common class"
     if worse := summary.no_better_than_majority:
         of = f" on {', '.join(worse)}" if len(summary.majority_accuracy) > 1 else ""
         yield f"no layer set is better than the majority baseline{of}"
     if summary.stopped_short:
         yield summary.stopped_short
-    if edges := sum(each.at_edge for each in summary.layer_sets):
-        yield (
-            f"(edge): in {edges} of {len(summary.layer_sets)} rows the best lambda is the smallest or largest of the "
-            "grid; one beyond it may be better"
-        )
+    if at_edge := [each for each in summary.layer_sets if each.at_edge]:
+        yield f"(edge): in {len(at_edge)} of {len(summary.layer_sets)} rows {_beyond(summary, at_edge)}"
     for name in summary.zero_kernels:
         yield (
             f"{name}: its kernel is zero, for no output depends on its parameters (is the head all zeros?), so that "
@@ -159,6 +157,17 @@ def _below(summary: Summary) -> Iterator[str]:
         yield "layer sets that are not trained yet stand at the best lambda of the ridge solution"
     if few := too_few(seeds=summary.n_seeds):
         yield few
+
+
+def _beyond(summary: Summary, at_edge: Sequence[LayerSetSummary]) -> str:
+    """Say at which end of the grid the best lambdas of some layer sets are, and in which direction to widen it."""
+    there = {each.best_lambda for each in at_edge}
+    named = zip(summary.lambda_range, ("smallest", "largest"), ("smaller", "larger"), strict=True)
+    ends, further = zip(*((end, beyond) for value, end, beyond in named if value in there), strict=True)
+    return (
+        f"the best lambda is the {' or the '.join(ends)} of the grid, so that one beyond it may be better: add "
+        f"{' and '.join(further)} ones to grid.lambdas, and run again"
+    )
 
 
 def _of_tasks(values: dict[str, float]) -> str:

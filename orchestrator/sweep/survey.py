@@ -18,7 +18,7 @@ from orchestrator.sweep.choices import Choice, variants
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import GroupFacts
 from orchestrator.sweep.settings import adapter_settings, head_settings, model_settings, task_settings
-from orchestrator.sweep.survey_facts import Architecture, Survey
+from orchestrator.sweep.survey_facts import MOST, Architecture, Survey
 from orchestrator.sweep.versions import versions
 
 if TYPE_CHECKING:
@@ -180,6 +180,8 @@ def _look(sweep: Sweep, choice: Choice) -> Survey:
         repeats_eval=0 if examples.held_out else count_repeats(examples.evaluation),
         shared_texts=0 if examples.held_out else count_shared(examples.train, examples.evaluation),
         left_out=examples.left_out,
+        # what a tokenizer says that knows no limit is larger than any
+        room=tokens.room if tokens.room is not None and tokens.room < MOST else None,
     )
 
 

@@ -52,6 +52,7 @@ class Survey:
         repeats_eval: evaluation examples of which that is true, where they have a split of their own.
         shared_texts: evaluation examples of such a split whose text is a training example's too.
         left_out: rows of the data that are no examples.
+        room: most tokens of a text that the model takes; None where no limit is known.
     """
 
     groups: tuple[GroupFacts, ...]
@@ -68,6 +69,7 @@ class Survey:
     repeats_eval: Count = 0
     shared_texts: Count = 0
     left_out: LeftOut = field(default_factory=LeftOut)
+    room: Positive | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the survey as JSON."""

@@ -125,6 +125,18 @@ def test_plan_tells_cells_stages_and_cost_and_leaves_nothing(tmp_path: Path, tin
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(("kept", "is_said"), [(64, False), (65, True), (5000, True)])
+def test_plan_says_that_the_model_takes_fewer_tokens_than_are_kept(
+    tmp_path: Path, tiny_model: Path, kept: int, is_said: bool
+):
+    spec = make_sweep(tmp_path, {"task.max_length": kept}, model=tiny_model)
+    said = (
+        f"task.max_length: {kept} is more than the 64 tokens that the model takes: a text of more than 64 would not be "
+        "cut, and its stage would fail; set task.max_length to 64 or less"
+    )
+    assert (said in ntksweep("plan", spec).output.splitlines()) == is_said
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

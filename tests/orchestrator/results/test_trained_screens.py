@@ -171,6 +171,33 @@ def test_a_lambda_beyond_the_edge_is_not_asked_for_where_losses_hardly_differ(tr
         assert ("(edge)" in str(report.best)) == bool(edges)
 
 
+@pytest.mark.parametrize(
+    ("slopes", "ends", "ones"),
+    [
+        ((1, 1), "smallest", "smaller"),
+        ((-1, -1), "largest", "larger"),
+        ((1, -1), "smallest or the largest", "smaller and larger"),
+    ],
+    ids=["small", "large", "both"],
+)
+def test_a_best_lambda_at_the_edge_says_in_which_direction_to_widen_the_grid(
+    trained: Path, tmp_path: Path, slopes: tuple[int, int], ends: str, ones: str
+):
+    cells = cells_of(trained)
+    slope = np.where(cells["layer_set"] == "layers:0", *slopes)
+    losses = 0.5 + 0.1 * slope * np.log10(cells["lambda_given"].to_numpy())
+    results = with_columns(trained, tmp_path / "results", finetune_eval_loss=losses)
+    assert (
+        f"(edge): in 4 of 4 rows the best lambda is the {ends} of the grid, so that one beyond it may be better: add "
+        f"{ones} ones to grid.lambdas, and run again"
+    ) in printed(results, 400)
+
+
+def test_the_majority_baseline_is_explained(trained: Path):
+    (line,) = (line for line in printed(trained, 400) if line.startswith("majority baseline: accuracy 0."))
+    assert line.endswith(", reached by always answering the most common class")
+
+
 def test_it_is_said_that_no_layer_set_is_better_than_the_majority(trained: Path, tmp_path: Path):
     shown = "no layer set is better than the majority baseline"
     for majority, worse in ((0.0, False), (1.0, True)):
