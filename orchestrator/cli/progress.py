@@ -26,12 +26,16 @@ SAID_EVERY = 60.0
 """Seconds between two lines where standard error is no terminal."""
 
 
+LOADING = "workers are loading libraries"
+"""What is said until one of them computes, for no bar moves before."""
+
+
 def said_first(stages: int) -> str:
     """Return what stands first where standard error is no terminal, for nothing follows for a while."""
     some = "1 stage" if stages == 1 else f"{stages:,} stages"
     return (
-        f"{some} to compute; a line a minute says how far they are. To interrupt is safe: what is finished stays, and "
-        "the same command goes on"
+        f"{some} to compute, once workers have loaded libraries; a line a minute says how far they are. To interrupt "
+        "is safe: what is finished stays, and the same command goes on"
     )
 
 
@@ -53,6 +57,7 @@ class Bars:
         self._began = time.monotonic()
         self._found: Status | None = None
         self._workers = 0
+        self._left = 0
         self._over = threading.Event()
         self._live = Live(console=console, get_renderable=self._view, refresh_per_second=2)
         self._looking = threading.Thread(target=self._keep_looking, name="progress", daemon=True)
@@ -65,11 +70,11 @@ class Bars:
             if kind not in self._tasks:
                 self._tasks[kind] = self._stages.add_task(kind, total=total, completed=finished[kind])
             self._stages.update(self._tasks[kind], total=total, completed=finished[kind])
+        self._left = sum(totals.values()) - sum(map(finished.__getitem__, totals))
         if self._tasks and not self._live.is_started:
             self._began = time.monotonic()
-            left = sum(totals.values()) - sum(map(finished.__getitem__, totals))
-            if left and not self._console.is_terminal:
-                self._console.print(line(said_first(left)), soft_wrap=True)
+            if self._left and not self._console.is_terminal:
+                self._console.print(line(said_first(self._left)), soft_wrap=True)
             self._live.start()
             if self._look is not None:
                 self._looking.start()
@@ -110,7 +115,8 @@ class Bars:
         if found is None or ended:
             return line(elapsed)
         cells = f"{found.cells_finished} of {found.cells} cells complete"
-        return line(joined((elapsed, remaining(found.worker_seconds, self._workers), cells)))
+        loading = LOADING if found.starting and self._left else ""
+        return line(joined((elapsed, loading, remaining(found.worker_seconds, self._workers), cells)))
 
     def __enter__(self) -> "Bars":
         return self

@@ -114,6 +114,7 @@ class Status:
             are verified now.
         foreign: paths in the folder that ntksweep did not write, or may not read; they are ignored.
         tables_complete: whether the tables have every row of the plan, also those that are about no cell.
+        starting: whether no process has computed since the last run began: its workers start, and load libraries.
     """
 
     kinds: tuple[Count, ...]
@@ -133,6 +134,7 @@ class Status:
     foreign: tuple[str, ...]
     tables_complete: bool
     began: float | None = None
+    starting: bool = False
 
     @property
     def elapsed(self) -> float | None:
@@ -207,6 +209,7 @@ def status_of(
         worker_seconds=time_to_go.seconds,
         unmeasured=time_to_go.unknown,
         began=began,
+        starting=history.is_starting(),
         failures=_failures(plan, states, failed),
         damaged=tuple(damage_found(plan, folder, finished)) if verify else (),
         damaged_before=() if verify else tuple(damage_noted(plan, folder)),

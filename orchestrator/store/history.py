@@ -24,6 +24,7 @@ class History:
         self._began: float | None = None
         self._runs: list[tuple[float, str]] = []
         self._loaded: list[tuple[float, float, str]] = []
+        self._computed = 0.0
 
     def update(self) -> None:
         """Read the lines written since the last update; an incomplete line is left for the next one."""
@@ -83,6 +84,10 @@ class History:
                 return min(loaded)[0] - began, sum(seconds for _, seconds, _ in loaded) / len(workers)
         return None
 
+    def is_starting(self) -> bool:
+        """Tell whether no process has computed since the last run began: its workers start, and load libraries."""
+        return self._began is not None and self._computed < self._began
+
     def failures(self) -> dict[str, Mapping[str, Any]]:
         """Return the failure of every stage whose last attempt failed, oldest first."""
         failed = [event for event in self._last.values() if event["event"] == "failed" and event.get("failure")]
@@ -98,6 +103,8 @@ class History:
                 self._take_beginning(event)
             if isinstance(loading := event.get("loading"), int | float) and math.isfinite(loading):
                 self._loaded.append((event["time"] - event.get("seconds", 0.0) - loading, loading, journal))
+            if kind in ("started", "loaded", "finished", "failed") and not event.get("loads"):
+                self._computed = max(self._computed, event["time"])
             if kind not in ("started", "finished", "failed") or not {"stage", "kind"} <= event.keys():
                 continue
             if kind == "finished":

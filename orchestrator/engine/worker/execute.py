@@ -145,7 +145,8 @@ class StageWorker:
 
     def _claimed(self, stage: Stage, attempt: int, halvings: int, ahead: Sequence[Stage]) -> Outcome:
         facts: dict[str, Any] = {"kind": stage.kind, "stage": stage.stage_id, "halvings": halvings}
-        self._journal.write("started", **facts, attempt=attempt)
+        loads = {"loads": True} if "torch" not in sys.modules else {}  # whatever is slow to load comes with it
+        self._journal.write("started", **facts, attempt=attempt, **loads)
         group = self.process_group if stage.runs_model else None
         work = Work(self._state, stage.of, halvings, group, ahead)
         logger.debug("%s begun, attempt %d, batches halved %d times", stage.label, attempt, halvings)
@@ -153,6 +154,8 @@ class StageWorker:
         began = started = time.perf_counter()
         try:
             started += _loading(stage)
+            if loads:
+                self._journal.write("loaded")
             with fixed_sums(self._compute):
                 outcome = self._attempt(work, stage, attempt, started)
         finally:

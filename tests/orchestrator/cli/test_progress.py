@@ -80,6 +80,19 @@ def test_a_run_shows_times_and_trainings_while_it_goes_on():
     assert max(map(len, map(str.rstrip, lines))) <= 80
 
 
+@pytest.mark.parametrize(("left", "said"), [(1, ", workers are loading libraries, 80 of"), (0, "elapsed, 80 of")])
+def test_while_workers_load_libraries_the_run_says_so(left: int, said: str):
+    console, _ = terminal()
+    found = replace(STATUS, starting=True, unmeasured=())
+    with Bars(console, lambda: found) as bars:
+        bars.begin({"dataset": 2}, {"dataset": 2 - left})
+        until(lambda: bars._found)
+        assert said in shown(bars, console)
+        found = replace(found, starting=False)
+        until(lambda: bars._found is found)
+        assert progress.LOADING not in shown(bars, console)
+
+
 def test_workers_that_pause_between_stages_do_not_lengthen_the_rest():
     console, _ = terminal()
     looks = [replace(STATUS, worker_seconds=100.0, workers=workers, unmeasured=()) for workers in (2, 1)]
@@ -107,7 +120,7 @@ def test_what_is_no_terminal_gets_a_line_now_and_then(monkeypatch: pytest.Monkey
         bars.begin({"dataset": 1}, {"dataset": 0})
         until(lambda: "remaining" in stream.getvalue())
     before, first, *_, last = stream.getvalue().splitlines()
-    assert before.startswith("1 stage to compute; a line a minute")
+    assert before.startswith("1 stage to compute, once workers have loaded libraries; a line a minute")
     assert first == "0:00:00 elapsed, about 60 s remaining on 2 workers, 80 of 160 cells complete"
     assert last == "0:00:00 elapsed"
     assert stream.getvalue().endswith("\n")

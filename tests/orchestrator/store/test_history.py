@@ -103,3 +103,15 @@ def test_a_start_of_which_no_worker_says_anything_is_unknown(tmp_path: Path):
     (tmp_path / "worker.jsonl").write_text(_loaded(203, 1))
     assert looked(History(tmp_path)).starting("ray") is None
     assert looked(History(tmp_path)).starting("inline") is None
+
+
+def test_a_run_is_starting_until_one_of_its_processes_has_loaded_libraries(tmp_path: Path):
+    begun = '{{"time":{},"event":"started","kind":"a","stage":"a"{}}}\n'
+    assert not looked(History(tmp_path)).is_starting()
+    (tmp_path / "driver.jsonl").write_text(_loaded(90, 1) + _run(100, "ray"))
+    worker = tmp_path / "worker.jsonl"
+    worker.write_text(begun.format(107, ',"loads":true'))
+    assert looked(History(tmp_path)).is_starting()
+    for computes in ('{"time":113,"event":"loaded"}\n', begun.format(113, ""), _loaded(113, 1)):
+        worker.write_text(begun.format(107, ',"loads":true') + computes)
+        assert not looked(History(tmp_path)).is_starting()
