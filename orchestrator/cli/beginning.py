@@ -131,11 +131,14 @@ def _write_spec(path: Path, text: str) -> None:
     _write(path, text)
     schema = path.with_name(FILE_NAME)
     if os.path.lexists(schema) and not is_schema(schema):
-        say(f"{path} is a spec to start from; then: ntksweep plan {path}")
+        say(f"{path} is a spec to start from")
         say(f"{schema} exists and is not of ntksweep: it is kept; `ntksweep schema` prints the schema for editors")
-        return
-    _write(schema, json_schema())
-    say(f"{path} is a spec to start from, which editors complete with {schema}; then: ntksweep plan {path}")
+    else:
+        _write(schema, json_schema())
+        say(f"{path} is a spec to start from; with {schema} beside it, editors complete its keys")
+    say(
+        f"next: `ntksweep plan {path}` says what it computes and how long that takes; `ntksweep run {path}` computes it"
+    )
 
 
 def _full(path: Path) -> str:
@@ -184,7 +187,7 @@ def _choose(question: str, answers: Sequence[str]) -> str:
         SpecError: there is no terminal.
     """
     if not _can_ask():
-        raise SpecError(f"{question}? {', '.join(answers)}? There is no terminal here to ask on: give the option")
+        raise SpecError(f"{question}? {', '.join(answers)}? Give the option, for there is no terminal here to ask on")
     return _asked(question, answers)
 
 

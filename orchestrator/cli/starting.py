@@ -112,7 +112,7 @@ def _start(given: Given, path: Path, name: str, ask: Ask) -> Start:
         task=task.values,
         about_task=task.about,
         targets=found.targets,
-        about_targets=f"also there: {', '.join(found.others)}" if found.others else "",
+        about_targets=f"the model also has: {', '.join(found.others)}" if found.others else "",
         n_train=_Sizes.of(examples).n_train,
         kernel={"outputs": "trace"} if examples.n_outputs > MANY_CLASSES else {},
         doubts=_doubts(examples),
@@ -240,8 +240,8 @@ def _length(model: Any, examples: "Examples", room: int | None) -> tuple[int, st
     most = lengths[min(len(lengths) - 1, int(0.95 * len(lengths)))]
     length = next((each for each in _LENGTHS if each >= most), _LENGTHS[-1])
     if room is not None and length > room:
-        return room, f"95 % of the texts have {most} tokens or fewer, and the model takes {room}"
-    return length, f"95 % of the texts have {most} tokens or fewer"
+        return room, f"tokens that are kept of a text: 95 % have {most} or fewer, and the model takes {room}"
+    return length, f"tokens that are kept of a text: 95 % have {most} or fewer"
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,7 @@ def _task(
         keys.add("distinct_texts", True, f"takes each text once: {repeated}")
     sizes = _Sizes.of(examples)
     keys.add("max_length", settings.max_length)
-    held = "held out: they are never trained on" if examples.held_out else f"of split {look.eval_split}"
+    held = "which are never trained on" if examples.held_out else f"of split {look.eval_split}"
     keys.add("n_eval", sizes.n_eval, f"examples to evaluate on, {held}")
     if sizes.balanced:
         keys.add("sampling", "balanced", "as many training examples of each class, for some are rare")

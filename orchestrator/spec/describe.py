@@ -25,7 +25,7 @@ def starting_spec(name: str) -> str:
     lines = [
         schema_comment(),
         "# A sweep of ntksweep. Change what you need and leave the rest: keys that are commented out show an example,",
-        "# the other optional ones their default. Check it with `ntksweep plan`, run it with `ntksweep run`.",
+        "# the other optional ones their default.",
         "",
     ]
     for key, field in Spec.model_fields.items():

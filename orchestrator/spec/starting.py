@@ -9,7 +9,7 @@ from orchestrator.spec.schema import schema_comment
 
 MOST_LINES = 25
 
-TRAINING = "# finetune: {learning_rate: 0.001, epochs: 10} # trains every cell beside its linearization"
+TRAINING = "# finetune: {learning_rate: 0.001, epochs: 10} # without the first #, every cell is trained too"
 """The last line: a section that costs more than all others, for whom the ridge solutions do not suffice."""
 
 
@@ -52,7 +52,7 @@ def short_spec(start: Start) -> str:
 
 def _lines(start: Start) -> Iterator[str]:
     yield schema_comment()
-    yield "# Check it with `ntksweep plan`, run it with `ntksweep run`; `ntksweep init --full` writes every key."
+    yield "# The keys that most sweeps need; `ntksweep init --full` writes every key with its meaning."
     yield f"name: {_flow(start.name)}"
     yield f"model: {_flow({'path': start.model})}{_comment(start.about_model)}"
     yield ""
@@ -63,15 +63,15 @@ def _lines(start: Start) -> Iterator[str]:
     yield f"adapter: {_flow({'kind': 'lora', 'rank': 8, 'target_modules': list(start.targets)})}" + _comment(
         start.about_targets
     )
-    yield "head: {in_kernel: false} # to compare the layers: in the kernel, the head would outweigh them all"
+    yield "head: {in_kernel: false} # to compare the layers alone: the head's part of the kernel is far larger"
     if start.kernel:
         yield f"kernel: {_flow(start.kernel)} # one row of the kernel for each example, not one for each class too"
     yield ""
     yield "grid: # every combination is a cell"
     yield "  lambdas: {logspace: {start: 1.0e-4, stop: 10.0, count: 6}, scale: trace} # strengths of the regularization"
-    yield "  layer_sets: [each_layer, all_layers]"
-    yield "  seeds: [0, 1]"
-    yield f"  n_train: [{start.n_train}]"
+    yield "  layer_sets: [each_layer, all_layers] # layers that are adapted: each one alone, and all together"
+    yield "  seeds: [0, 1] # each one draws other examples and other random weights"
+    yield f"  n_train: [{start.n_train}] # training examples"
     yield ""
     yield TRAINING
 

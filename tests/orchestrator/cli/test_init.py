@@ -59,10 +59,11 @@ def test_a_spec_for_ones_own_data_says_what_was_found_and_runs(
         "  label: category",
         "  kind: classification # 3 classes: <script> 8, Business 8, [/b] 8",
         "  labels: {<script>: 0, Business: 1, '[/b]': 2}",
-        "  n_eval: 6 # examples to evaluate on, held out: they are never trained on",
-        "target_modules: [query, value]} # also there: key, dense",
-        "head: {in_kernel: false} # to compare the layers",
-        "  n_train: [18]",
+        "  n_eval: 6 # examples to evaluate on, which are never trained on",
+        "target_modules: [query, value]} # the model also has: key, dense",
+        "head: {in_kernel: false} # to compare the layers alone",
+        "  n_train: [18] # training examples",
+        "tokens that are kept of a text: 95 % have",
     ):
         assert said in written
     plan = ntksweep("plan", "mine.yaml")
@@ -132,7 +133,7 @@ def test_the_last_line_trains_every_cell_once_it_is_no_comment(tmp_path: Path, t
     data = write_csv(tmp_path / "data.csv", ["text", "label"], [["a film", n % 2] for n in range(20)])
     written = begun(tmp_path, data, tiny_model)
     *others, last = written.splitlines()
-    assert last == "# finetune: {learning_rate: 0.001, epochs: 10} # trains every cell beside its linearization"
+    assert last == "# finetune: {learning_rate: 0.001, epochs: 10} # without the first #, every cell is trained too"
     (tmp_path / "mine.yaml").write_text("\n".join([*others, last.removeprefix("# ")]))
     assert read_spec(tmp_path / "mine.yaml").finetune.epochs == 10
     assert ntksweep("plan", tmp_path / "mine.yaml").status == 0
@@ -158,7 +159,7 @@ def test_splits_of_a_folder_are_taken_by_their_names(tmp_path: Path, tiny_model:
         (["[/b]", "<u>"], [["a film", "the plot"], ["it was", "a story"]] * 5,
          "which column holds the texts (--text COLUMN)? <u>, [/b]?"),
         (["text", "a", "b"], [["a film", n % 2, n % 3] for n in range(12)],
-         "which column holds the labels (--label COLUMN)? a, b? There is no terminal here"),
+         "which column holds the labels (--label COLUMN)? a, b? Give the option, for there is no terminal here"),
         (["text", "n"], [["a film", n] for n in range(12)], "no column looks like labels"),
         (["good film", "good"], [[f"a film {n}", ["good", "bad"][n % 2]] for n in range(12)],
          "should name its columns, and seems to be an example: `good` stands there and below it"),
@@ -262,3 +263,19 @@ def test_examples_and_profiles_are_written_by_name(tmp_path: Path, monkeypatch: 
     ]
     assert "is the cluster profile gpu" in ntksweep("init", "--example", "gpu").output
     assert "did you mean `paper`?" in ntksweep("init", "--example", "papr").errors
+
+
+def test_what_is_printed_and_what_is_written_say_nothing_twice(tmp_path: Path, tiny_model: Path):
+    rows = [[f"{'very ' * (n % 4)}good {n}", ["bad", "good"][n % 2]] for n in range(20)]
+    data = write_csv(tmp_path / "data.csv", ["text", "label"], rows)
+    answer = ntksweep("init", tmp_path / "mine.yaml", "--data", data, "--model", tiny_model)
+    said = answer.output + (tmp_path / "mine.yaml").read_text()
+    for once in (
+        "ntksweep plan",
+        "ntksweep run",
+        "ntksweep init --full",
+        "never trained on",
+        "held out",
+        "to start from",
+    ):
+        assert said.count(once) <= 1, once
