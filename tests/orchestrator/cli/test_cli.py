@@ -86,8 +86,8 @@ def test_init_writes_a_spec_that_plan_explains(tmp_path: Path, monkeypatch: pyte
     assert answer.status == 0
     assert answer.output == (
         "my-sweep.yaml is a spec to start from; with ntksweep.schema.json beside it, editors complete its keys\n"
-        "next: `ntksweep plan my-sweep.yaml` says what it computes and how long that takes; `ntksweep run my-sweep.yaml` "
-        "computes it\n"
+        "next: `ntksweep plan my-sweep.yaml` says what it computes and how long that takes; `ntksweep run "
+        "my-sweep.yaml` computes it\n"
     )
     assert (tmp_path / "ntksweep.schema.json").read_text() == ntksweep("schema").output
     assert yaml.safe_load((tmp_path / "my-sweep.yaml").read_text())["name"] == "my-sweep"
