@@ -204,6 +204,12 @@ class Answer:
     output: str
     errors: str
 
+    @property
+    def message(self) -> str:
+        """Standard error without the line with which `run` begins."""
+        first, _, others = self.errors.partition("\n")
+        return others if first.endswith(": looking at the model and the data") else self.errors
+
 
 def ntksweep(*arguments: str | Path) -> Answer:
     """Run the command as a shell would, in this process."""

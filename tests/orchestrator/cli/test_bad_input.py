@@ -40,11 +40,11 @@ def refused(spec: Path, *, commands: tuple[str, ...] = ("plan", "run")) -> str:
     answers = {command: ntksweep(command, spec) for command in commands}
     for answer in answers.values():
         assert answer.status == ExitCode.WRONG_INPUT
-        assert answer.errors.startswith("error: ")
+        assert answer.message.startswith("error: ")
         assert answer.output == ""
-        assert "Traceback" not in answer.errors
+        assert "Traceback" not in answer.message
     assert not (spec.parent / "results").exists()
-    messages = {answer.errors for answer in answers.values()}
+    messages = {answer.message for answer in answers.values()}
     (message,) = messages
     return message
 

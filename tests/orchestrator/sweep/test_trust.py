@@ -104,7 +104,7 @@ class Trap:
         assert answer.status == ExitCode.WRONG_INPUT
         for named in ("model.trust_remote_code: true", str(self.model), ALLOWED):
             assert named in answer.errors
-        assert len(answer.errors.strip().splitlines()) == 1
+        assert len(answer.message.strip().splitlines()) == 1
         assert not self.ran()
 
 
