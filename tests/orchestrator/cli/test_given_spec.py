@@ -30,7 +30,7 @@ def there(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_every_command_takes_the_spec_or_its_results(place: str):
     for command in (["plan"], ["run", "--executor", "inline"], ["status"], ["show"], ["select"]):
         answer = ntksweep(command[0], place, *command[1:])
-        assert (answer.status, answer.errors) == (0, ""), (command, answer.errors)
+        assert (answer.status, answer.message) == (0, ""), (command, answer.errors)
         assert "the sweep was finished already" in answer.output or command[0] != "run"
 
 

@@ -88,7 +88,7 @@ def test_a_path_that_cannot_be_used_is_one_message_with_every_command(path: str,
 @pytest.mark.parametrize("path", ["file", "file/x", "dangling", "dangling/x", "loop", "pipe", "/dev/null"])
 def test_plan_and_run_refuse_a_place_that_is_none_for_results(path: str, place: Path):
     spec = write_spec(place, {"results.folder": path}, name="elsewhere.yaml")
-    answers = {ntksweep(command, spec).errors for command in ("plan", "run")}
+    answers = {ntksweep(command, spec).message for command in ("plan", "run")}
     (message,) = answers
     assert message.startswith(f"error: no results can be at {Path(path).absolute()}, for ")
     assert message.endswith("is not a folder; name another one, in a spec as results.folder\n")
