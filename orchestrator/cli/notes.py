@@ -1,6 +1,6 @@
 """Notes about a plan, which are shown beside its costs: what its user might not expect."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from orchestrator.cli.classes_view import titled
 from orchestrator.plan.estimate import Cost
@@ -74,7 +74,7 @@ def joined_notes(plan: Plan, missing: Sequence[Stage]) -> list[str]:
 
 
 def _joined_note(plan: Plan, variant: Variant, missing: Sequence[Stage]) -> str:
-    found = variant.refinements
+    found = [each.blocks for each in variant.refinements]
     tiles = [
         stage.parameters.blocks
         for stage in missing
@@ -84,14 +84,25 @@ def _joined_note(plan: Plan, variant: Variant, missing: Sequence[Stage]) -> str:
         return ""
     groups = {group for blocks in tiles for block in blocks for group in block}
     lacking = {found.index(blocks) for blocks in tiles}
-    sets = [each.name for each in variant.layer_sets if not lacking.isdisjoint(refinements_of(each.groups, found))]
+    sets = [
+        each.name
+        for each in variant.layer_sets
+        if not lacking.isdisjoint(refinements_of(each.groups, variant.refinements))
+    ]
     named = ", ".join(sets[:MOST_NAMED]) + (f" and {len(sets) - MOST_NAMED} more" if len(sets) > MOST_NAMED else "")
     of = f"{variant.choice}: " if str(variant.choice) else ""
     return (
         f"{of}{len(tiles)} tiles of {len(groups)} of {len(variant.sizes.dual_groups)} groups are made for layer sets "
-        f"that cut stored blocks: {named}; rows of these groups are "
-        f"{'captured again' if variant.rows_place.resident else 'read from the disk again'}, and everything else stays"
+        f"that joined: {named}; rows of these groups are {_how_made(variant, lacking)}, and everything else stays"
     )
+
+
+def _how_made(variant: Variant, further: Iterable[int]) -> str:
+    """Say how the rows are made that further blocks are products of, given by the positions of their refinements."""
+    asked = [each.rows for each in variant.refinements]
+    if any(asked[number] not in asked[:number] for number in further):
+        return "captured"
+    return "captured again" if variant.rows_place.resident else "read from the disk again"
 
 
 def product_notes(plan: Plan, found: Sequence[Cost], folder: ResultsFolder) -> list[str]:

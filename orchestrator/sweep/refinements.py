@@ -1,13 +1,14 @@
 """Which kernel blocks are stored: those of the first layer sets, and for sets that join later those that were lacking.
 
-A layer set that joins a sweep whose blocks are atoms may cut some of them. These stay, and so does what was computed of
-them; the groups that the set lacks, and no others, are multiplied again, into blocks of the atoms of all sets so far. A
-kernel is the sum of the largest stored blocks within its layer set. As every block is the union of later atoms, two
-blocks are disjoint or one lies within the other, and that sum is the same in whatever order blocks are found.
+A layer set that joins a sweep whose blocks are atoms may cut some of them, and one that joins any sweep may have groups
+that no set had before. What is there stays, and so does what was computed of it; the groups that the set lacks, and no
+others, are multiplied, into blocks of the atoms of all sets so far, or into one for each group. A kernel is the sum of
+the largest stored blocks within its layer set. As every block is the union of later ones, two blocks are disjoint or
+one lies within the other, and that sum is the same in whatever order blocks are found.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.sweep.blocks import Block, atoms, block_name, blocks_within, lacking
@@ -20,10 +21,30 @@ if TYPE_CHECKING:
 MOST_BYTES = 10 * 10**9
 """Most bytes of a seed's blocks of single groups, where `kernel.blocks` is auto."""
 
-Refinement = tuple[Block, ...]
-"""Blocks that are stored together: a stage `gram` makes a tile of each."""
-
 Groups = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """Kernel blocks that were asked for together.
+
+    Attributes:
+        blocks: the blocks; a stage `gram` makes a tile of each.
+        rows: groups of the rows that they are products of, one of the variant's `row_sets`.
+    """
+
+    blocks: tuple[Block, ...]
+    rows: Groups
+
+
+def row_sets(variant: "Variant") -> tuple[Groups, ...]:
+    """Return the groups of the Jacobian rows that a results folder was asked for, run by run, and a variant's at last.
+
+    Rows are those of all groups that some layer set has. A set that joins with other groups does not change the rows
+    that were asked for before it, nor what is made of them.
+    """
+    asked = () if variant.sweep.spec.compute.tokens_at_once == "auto" else _asked_before(variant)
+    return tuple(dict.fromkeys(each.sizes.groups for each in (*asked, variant)))
 
 
 def refinements(variant: "Variant") -> tuple[Refinement, ...]:
@@ -31,21 +52,28 @@ def refinements(variant: "Variant") -> tuple[Refinement, ...]:
 
     Without a results folder that was asked for others before there is one refinement at most, the coarsest one.
     """
-    if not _by_atoms(variant):
-        return (tuple((group,) for group in variant.sizes.dual_groups),)
+    by_atoms = _by_atoms(variant)
     known: list[Groups] = []
     found: list[Refinement] = []
-    for asked in (*_asked_before(variant), variant):
-        known += _sets(asked)
-        stored = _names(found)
-        needed = {group for groups in _summed(asked, known) for group in lacking(groups, stored)}
+    before = (each for each in _asked_before(variant) if _by_atoms(each) == by_atoms)
+    for asked in (*before, variant):
+        known += _sets(asked) if by_atoms else ()
+        needed = _lacked(asked, found, known) if by_atoms else {*asked.sizes.dual_groups} - {*_names(found)}
         if needed:
+            ordered = tuple(group for group in asked.sizes.groups if group in needed)
             within = [[group for group in groups if group in needed] for groups in known]
-            found.append(atoms([group for group in variant.sizes.groups if group in needed], within))
+            blocks = atoms(ordered, within) if by_atoms else tuple((group,) for group in ordered)
+            found.append(Refinement(blocks, variant.rows_with(ordered)))
     if len(found) > 1:
         used = {number for groups in _summed(variant, known) for number in refinements_of(groups, found)}
         found = [found[number] for number in sorted(used)]
     return tuple(found)
+
+
+def _lacked(asked: "Variant", found: Sequence[Refinement], known: Sequence[Groups]) -> set[str]:
+    """Return the groups that kernels have and that no sum of the blocks found so far gives them."""
+    stored = _names(found)
+    return {group for groups in _summed(asked, known) for group in lacking(groups, stored)}
 
 
 def refinements_of(groups: Sequence[str], found: Sequence[Refinement]) -> tuple[int, ...]:
@@ -57,7 +85,7 @@ def refinements_of(groups: Sequence[str], found: Sequence[Refinement]) -> tuple[
 
 
 def _names(found: Iterable[Refinement]) -> list[str]:
-    return [block_name(block) for each in found for block in each]
+    return [block_name(block) for each in found for block in each.blocks]
 
 
 def _by_atoms(variant: "Variant") -> bool:
@@ -71,16 +99,14 @@ def _by_atoms(variant: "Variant") -> bool:
 
 
 def _asked_before(variant: "Variant") -> Iterator["Variant"]:
-    """Yield the variant as its results folder was asked for it, where that were atoms of the same rows."""
+    """Yield the variant as its results folder was asked for it before, where that was in the same shards."""
     head_in_kernel = variant.sweep.spec.head.in_kernel
     for asked in variant.sweep.blocks_asked:
         sweep = replace(variant.sweep, spec=asked.within(variant.sweep.spec))
         sets = tuple(expand_layer_sets(asked.layer_sets, variant.survey.groups, head_in_kernel=head_in_kernel))
         sizes = Sizes.of(sweep, variant.survey, sets)
-        before = replace(variant, sweep=sweep, sizes=sizes, layer_sets=sets)
-        same_rows = (sizes.groups, sizes.shard_examples) == (variant.sizes.groups, variant.sizes.shard_examples)
-        if same_rows and _by_atoms(before):
-            yield before
+        if sizes.shard_examples == variant.sizes.shard_examples:
+            yield replace(variant, sweep=sweep, sizes=sizes, layer_sets=sets)
 
 
 def _sets(variant: "Variant") -> list[Groups]:

@@ -1,5 +1,6 @@
 """A variant of a sweep, with the facts that planning needs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,7 +8,7 @@ from orchestrator.sweep.blocks import block_name
 from orchestrator.sweep.choices import Choice
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import HEAD, LayerSet
-from orchestrator.sweep.refinements import Refinement, refinements
+from orchestrator.sweep.refinements import Groups, Refinement, refinements, row_sets
 from orchestrator.sweep.residency import RowsPlace, rows_place
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.survey_facts import Survey
@@ -42,6 +43,26 @@ class Variant:
         return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, flops)
 
     @cached_property
+    def row_sets(self) -> tuple[Groups, ...]:
+        """Groups of the rows that were asked for, run by run."""
+        return row_sets(self)
+
+    def rows_with(self, groups: Iterable[str]) -> Groups:
+        """Return the groups of the rows that serve some groups: those of the first run that asked for all of them."""
+        if len(self.row_sets) == 1:
+            return self.row_sets[0]
+        wanted = frozenset(groups)
+        return next((each for each in self.row_sets if wanted.issubset(each)), self.sizes.groups)
+
+    @cached_property
+    def rows_used(self) -> tuple[Groups, ...]:
+        """The `row_sets` of kernel blocks, and of layer sets if rows are read for them, in their order."""
+        used = {each.rows for each in self.refinements}
+        if self.reads_rows:
+            used |= {self.rows_with(each.groups) for each in self.layer_sets}
+        return tuple(each for each in self.row_sets if each in used)
+
+    @cached_property
     def refinements(self) -> tuple[Refinement, ...]:
         """The kernel blocks that are stored, in the order in which they were asked for."""
         return refinements(self)
@@ -49,7 +70,7 @@ class Variant:
     @cached_property
     def blocks(self) -> tuple[str, ...]:
         """Names of all kernel blocks that are stored."""
-        return tuple(block_name(block) for each in self.refinements for block in each)
+        return tuple(block_name(block) for each in self.refinements for block in each.blocks)
 
     @property
     def n_layers(self) -> int:

@@ -181,7 +181,7 @@ def _refuse_blocks_of_several_layers(
     """Raise an error if a layer's groups share a block with those of another."""
     found, sets = variant.refinements, [each.groups for solve in reading for each in solve.layer_sets]
     read = sorted({number for groups in sets for number in refinements_of(groups, found)})
-    blocks = [block_name(block) for number in read for block in found[number]]
+    blocks = [block_name(block) for number in read for block in found[number].blocks]
     for layer, groups in by_layer.items():
         if lacking(groups, blocks):
             raise ResultsError(

@@ -89,7 +89,11 @@ Tiles = dict[tuple[int, int], list[Stage[GramParameters]]]
 
 def _tiles(scope: SeedScope) -> Tiles:
     """Return the tiles of pairs of training shards that `solve` stages read, by the positions of the shards."""
-    positions = {stage.stage_id: position for position, stage in enumerate(captures(scope, "train"))}
+    positions = {
+        stage.stage_id: position
+        for groups in scope.variant.row_sets
+        for position, stage in enumerate(captures(scope, "train", groups))
+    }
     found: Tiles = {}
     for stage in scope.stages(GRAM):
         left, right = (positions.get(stage.inputs[side][0][1]) for side in ("left", "right"))
@@ -107,7 +111,7 @@ def _further_tiles(scope: SeedScope, added: Sequence[Sequence[Addition]], tiles:
     sizes = scope.variant.sizes
     used = {name for rows in added for row in rows for name in (*row.layer_set.groups, *row.groups)}
     needed = [name for name in sizes.groups if name in used]
-    shards = captures(scope, "train")
+    shards = captures(scope, "train", scope.variant.rows_with(needed))
     found: Tiles = {}
     for row, left in enumerate(shards):
         for column, right in enumerate(shards[: row + 1]):

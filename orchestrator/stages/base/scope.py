@@ -11,6 +11,7 @@ from orchestrator.stages.base.parameters import KernelDevice, ProblemParameters,
 from orchestrator.store.artifacts import ArtifactStore
 from orchestrator.store.stage import P, Stage, StageKind
 from orchestrator.sweep.folder import Sweep
+from orchestrator.sweep.refinements import Groups
 from orchestrator.sweep.settings import adapter_settings, head_settings
 from orchestrator.sweep.variant import Variant
 
@@ -163,13 +164,16 @@ class SeedScope:
 
     @cached_property
     def rows(self) -> RowsParameters:
-        """Everything that fixes the Jacobian rows of an example."""
-        sizes = self.variant.sizes
+        """Everything that fixes the Jacobian rows of an example, of all groups that some layer set has."""
+        return self.rows_of(self.variant.sizes.groups)
+
+    def rows_of(self, groups: Groups) -> RowsParameters:
+        """Return everything that fixes the Jacobian rows of an example, of one of the variant's `row_sets`."""
         return RowsParameters(
             scorer=self.scorer,
             outputs=self.variant.sweep.spec.kernel.outputs,
-            groups=sizes.groups,
-            batch_size=sizes.batch_size,
+            groups=groups,
+            batch_size=self.variant.sizes.batch_size,
         )
 
     def problem(self, n_train: int, dataset: str) -> ProblemParameters:

@@ -1,6 +1,7 @@
 """The kind `batching`: a trial that the examples of a batch do not change each other's numbers."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.stages.base.parameters import RowsParameters
@@ -8,6 +9,7 @@ from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
 from orchestrator.sweep.passes import forward
+from orchestrator.sweep.refinements import Groups
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -29,21 +31,35 @@ def cost(stage: Stage[RowsParameters], variant: "Variant") -> StageCost:
 
 def plan(scope: SeedScope) -> None:
     """Add for each drawn training set the trial of the batches of captures, and of those in which cells are trained."""
-    for n_train in scope.drawn_sets:
-        scope.add(Stage(BATCHING, scope.rows, model_inputs(scope, n_train)), n_train)
-    if scope.variant.sweep.spec.finetune is not None:
-        for n_train in dict.fromkeys(map(scope.variant.sizes.trained_with, scope.drawn_sets)):
-            scope.add(training_trial(scope, n_train))
+    for groups in scope.variant.rows_used:
+        for n_train in scope.drawn_sets:
+            scope.add(trial(scope, n_train, groups))
+        if scope.variant.sweep.spec.finetune is not None:
+            for n_train in dict.fromkeys(map(scope.variant.sizes.trained_with, scope.drawn_sets)):
+                scope.add(training_trial(scope, n_train, groups))
 
 
-def training_trial(scope: SeedScope, n_train: int) -> Stage[RowsParameters]:
-    """Return the stage that tries the batches in which cells of a training-set size are trained."""
-    return Stage(BATCHING, _training_batches(scope), model_inputs(scope, n_train))
+def trial(scope: SeedScope, n_train: int, groups: Groups) -> Stage[RowsParameters]:
+    """Return the stage that tries the batches in which rows of the first `n_train` examples are captured.
+
+    Args:
+        scope: the seed.
+        n_train: training examples.
+        groups: one of the variant's `row_sets`.
+    """
+    drawn = scope.drawn_with(n_train)
+    make = partial(Stage, BATCHING, scope.rows_of(groups), model_inputs(scope, drawn))
+    return scope.kept((BATCHING.name, drawn, groups), make)
 
 
-def _training_batches(scope: SeedScope) -> RowsParameters:
+def training_trial(scope: SeedScope, n_train: int, groups: Groups) -> Stage[RowsParameters]:
+    """Return the stage that tries the batches in which cells of a training-set size are trained; `groups` as above."""
+    return Stage(BATCHING, _training_batches(scope, groups), model_inputs(scope, n_train))
+
+
+def _training_batches(scope: SeedScope, groups: Groups) -> RowsParameters:
     """Return the parameters of training batches, which mix examples of any length."""
-    rows, tokens = scope.rows, scope.scorer.batch_tokens
+    rows, tokens = scope.rows_of(groups), scope.scorer.batch_tokens
     if scope.scorer.batching == "alone" or tokens == "auto":
         return rows
     scorer = replace(scope.scorer, batch_tokens=max(tokens, 2 * scope.variant.sweep.spec.task.max_length))

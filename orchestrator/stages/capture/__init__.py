@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 from orchestrator.stages.base.parameters import RowsParameters
 from orchestrator.stages.base.scope import SeedScope
-from orchestrator.stages.batching import BATCHING
+from orchestrator.stages.batching import BATCHING, trial
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
 from orchestrator.sweep.passes import rows
+from orchestrator.sweep.refinements import Groups
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -57,23 +58,30 @@ def _label(stage: Stage[CaptureParameters]) -> str:
 def plan(scope: SeedScope) -> None:
     """Add a stage for each shard of training and evaluation examples, unless rows stay in memory."""
     if not scope.variant.rows_place.resident:
-        for stage in (*captures(scope, "train"), *captures(scope, "eval")):
-            scope.add(stage)
+        for groups in scope.variant.rows_used:
+            for stage in (*captures(scope, "train", groups), *captures(scope, "eval", groups)):
+                scope.add(stage)
 
 
-def captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
-    """Return the captures of a split, shard by shard, whether or not they leave artifacts."""
-    return scope.kept((CAPTURE.name, split), lambda: _captures(scope, split))
+def captures(scope: SeedScope, split: Split, groups: Groups) -> list[Stage[CaptureParameters]]:
+    """Return the captures of a split, shard by shard, whether or not they leave artifacts.
+
+    Args:
+        scope: the seed.
+        split: the split.
+        groups: one of the variant's `row_sets`.
+    """
+    return scope.kept((CAPTURE.name, split, groups), lambda: _captures(scope, split, groups))
 
 
-def _captures(scope: SeedScope, split: Split) -> list[Stage[CaptureParameters]]:
+def _captures(scope: SeedScope, split: Split, groups: Groups) -> list[Stage[CaptureParameters]]:
     sizes = scope.variant.sizes
     ranges = sizes.train_shards if split == "train" else sizes.eval_shards
     found = []
     for start, stop in ranges:
         n_train = stop if split == "train" else scope.drawn_sets[0]  # all of them have the evaluation examples
-        inputs = {**model_inputs(scope, n_train), **scope.inputs(n_train, BATCHING)}
-        found.append(Stage(CAPTURE, CaptureParameters(scope.rows, split, start, stop), inputs))
+        inputs = {**model_inputs(scope, n_train), BATCHING.name: (trial(scope, n_train, groups).ref,)}
+        found.append(Stage(CAPTURE, CaptureParameters(scope.rows_of(groups), split, start, stop), inputs))
     return found
 
 

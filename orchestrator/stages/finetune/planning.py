@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 from finetune.training.settings import TrainingSettings
 from orchestrator.spec.finetune_section import FinetuneSection
@@ -12,6 +11,7 @@ from orchestrator.stages.batching import training_trial
 from orchestrator.stages.capture import captures
 from orchestrator.stages.dataset import DATASET
 from orchestrator.stages.finetune import (
+    FINETUNE,
     CellsParameters,
     Run,
     RunParameters,
@@ -20,6 +20,7 @@ from orchestrator.stages.finetune.costs import training_memory
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Inputs, Part
 from orchestrator.sweep.layer_sets import HEAD, LayerSet
+from orchestrator.sweep.refinements import Groups
 
 _OF_THE_PLAN = {
     "n_train", "epochs", "warmup_ratio", "num_evaluations", "kernel_examples", "stacked_cells", "stacked_across",
@@ -124,15 +125,22 @@ class _Training:
         """Whether cells are trained on more examples than the kernel has."""
         return self._n_train != self._kernel_n_train
 
-    @cached_property
-    def _inputs(self) -> Inputs:
-        """Dataset, head if one is fitted, the trial of training batches, and the kernel's captures of both splits."""
+    def _inputs(self, groups: Sequence[str]) -> Inputs:
+        """Return the inputs of the training of some groups, the same object for all that read the same.
+
+        Dataset, head if one is fitted, the trial of training batches, and the kernel's captures of both splits.
+        """
+        rows = self._scope.variant.rows_with(groups)
+        key = FINETUNE.name, self._n_train, self._kernel_n_train, rows
+        return self._scope.kept(key, lambda: self._inputs_of(rows))
+
+    def _inputs_of(self, rows: Groups) -> Inputs:
         shards = self._scope.variant.sizes.shards_of(self._kernel_n_train)
         return {
             **model_inputs(self._scope, self._n_train),
-            "batching": (training_trial(self._scope, self._n_train).ref,),
-            "train": refs(captures(self._scope, "train")[:shards]),
-            "eval": refs(captures(self._scope, "eval")),
+            "batching": (training_trial(self._scope, self._n_train, rows).ref,),
+            "train": refs(captures(self._scope, "train", rows)[:shards]),
+            "eval": refs(captures(self._scope, "eval", rows)),
         }
 
     def runs(self, layer_set: LayerSet, lambdas: Sequence[float]) -> tuple[Run, Run]:
@@ -150,7 +158,7 @@ class _Training:
         frozen_layers = _frozen_layers(layer_set) if self._section.prefix_cache else 0
         followed = min(self._section.kernel_examples, self._kernel_n_train)
         nonlinear = RunParameters(cells, "nonlinear", None, followed, frozen_layers)
-        return Part(nonlinear, self._inputs), self._linearized(cells, frozen_layers)
+        return Part(nonlinear, self._inputs(cells.groups)), self._linearized(cells, frozen_layers)
 
     def _linearized(self, cells: CellsParameters, frozen_layers: int | None) -> Run:
         """Return the run that trains the linearization: by rows where they fit, unless the spec sets the method.
@@ -159,11 +167,11 @@ class _Training:
         do not fit.
         """
         cells = replace(cells, train_head=False)
-        by_rows = Part(RunParameters(cells, "linearized", "rows", 0, 0), self._inputs)
+        by_rows = Part(RunParameters(cells, "linearized", "rows", 0, 0), self._inputs(cells.groups))
         method = self._section.linearization
         if not self._apart and (method == "rows" or self._spec.is_sharded or (method is None and self._fits(by_rows))):
             return by_rows
-        return Part(RunParameters(cells, "linearized", "products", 0, frozen_layers), self._inputs)
+        return Part(RunParameters(cells, "linearized", "products", 0, frozen_layers), self._inputs(cells.groups))
 
     def _fits(self, run: Run) -> bool:
         """Tell whether the memory of a worker holds what a run needs."""

@@ -8,7 +8,7 @@ from ntk_dist.kernel.features import KernelKind
 from orchestrator.spec.compute_section import GramDType
 from orchestrator.stages.base.parameters import KernelDevice
 from orchestrator.stages.base.scope import SeedScope
-from orchestrator.stages.capture import CaptureParameters, captures
+from orchestrator.stages.capture import CaptureParameters, Split, captures
 from orchestrator.store.stage import Stage, StageCost, StageKind, Together
 from orchestrator.sweep.blocks import Block
 
@@ -55,15 +55,14 @@ def cost(stage: Stage[GramParameters], variant: "Variant") -> StageCost:
 def plan(scope: SeedScope) -> None:
     """Add the tiles that some layer set needs, panel by panel: of training shards, then of evaluation shards."""
     sizes, place = scope.variant.sizes, scope.variant.rows_place
-    train, evaluation = captures(scope, "train")[: sizes.dual_train_shards], captures(scope, "eval")
-    if not train:
-        return
-    for refinement, blocks in enumerate(scope.variant.refinements):
-        for number, panel in enumerate(place.panels(len(train))):
-            key = f"{scope.position}/{scope.seed}/{refinement}/{number}"
+    for number, refinement in enumerate(scope.variant.refinements):
+        train = captures(scope, "train", refinement.rows)[: sizes.dual_train_shards]
+        evaluation = captures(scope, "eval", refinement.rows)
+        for position, panel in enumerate(place.panels(len(train))):
+            key = f"{scope.position}/{scope.seed}/{number}/{position}"
             together = Together(key, place.panel_shards + 1) if place.resident else None
             for left, right in _pairs(scope, panel, train, evaluation):
-                _tiles_of(scope, refinement).append(scope.add(tile(scope, left, right, blocks, together)))
+                _tiles_of(scope, number).append(scope.add(tile(scope, left, right, refinement.blocks, together)))
 
 
 def _pairs(
@@ -110,16 +109,20 @@ def _has_diagonal(left: Capture, right: Capture, kind: KernelKind) -> bool:
     return left.parameters.split == "eval" and right.parameters.start == 0 and kind != "asymmetric_sign"
 
 
-def tiles_between(
-    scope: SeedScope, left: Sequence[Capture], right: Sequence[Capture], refinements: Sequence[int]
+def tiles_of_kernel(
+    scope: SeedScope, split: Split, n_train: int, refinements: Sequence[int]
 ) -> list[Stage[GramParameters]]:
-    """Return the tiles whose rows are of some shards, and whose columns of some others, row by row.
+    """Return the tiles of the kernel of a split's examples and the first `n_train` training examples, row by row.
 
     Those of each refinement, given by its position, follow those of the one before.
     """
-    rows, columns = ({stage.stage_id: number for number, stage in enumerate(shards)} for shards in (left, right))
     found: list[Stage[GramParameters]] = []
+    shards = scope.variant.sizes.shards_of(n_train)
     for refinement in refinements:
+        groups = scope.variant.refinements[refinement].rows
+        right = captures(scope, "train", groups)[:shards]
+        left = right if split == "train" else captures(scope, split, groups)
+        rows, columns = ({stage.stage_id: number for number, stage in enumerate(side)} for side in (left, right))
         placed: dict[tuple[int, int], Stage[GramParameters]] = {}
         for stage in _tiles_of(scope, refinement):
             row, column = rows.get(stage.inputs["left"][0][1]), columns.get(stage.inputs["right"][0][1])

@@ -8,6 +8,7 @@ from orchestrator.stages.base.scope import SeedScope
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Stage, StageCost, StageKind
 from orchestrator.sweep.passes import rows
+from orchestrator.sweep.refinements import Groups
 
 if TYPE_CHECKING:
     from orchestrator.sweep.variant import Variant
@@ -41,10 +42,18 @@ def cost(stage: Stage[PrecisionParameters], variant: "Variant") -> StageCost:
 
 def plan(scope: SeedScope) -> None:
     """Add the stage that measures the errors from half precision, where the model is in it."""
-    if scope.scorer.dtype in ("bfloat16", "float16"):
-        smallest = scope.drawn_sets[0]
-        parameters = PrecisionParameters(scope.rows, min(SAMPLE, smallest))
-        scope.add(Stage(PRECISION, parameters, model_inputs(scope, smallest)))
+    for groups in scope.variant.rows_used:
+        if stage := errors_of(scope, groups):
+            scope.add(stage)
+
+
+def errors_of(scope: SeedScope, groups: Groups) -> Stage[PrecisionParameters] | None:
+    """Return the stage that measures the errors of rows, of one of the variant's `row_sets`; None where it has none."""
+    if scope.scorer.dtype not in ("bfloat16", "float16"):
+        return None
+    smallest = scope.drawn_sets[0]
+    parameters = PrecisionParameters(scope.rows_of(groups), min(SAMPLE, smallest))
+    return Stage(PRECISION, parameters, model_inputs(scope, smallest))
 
 
 PRECISION = StageKind(

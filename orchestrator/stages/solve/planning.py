@@ -9,15 +9,15 @@ from orchestrator.stages.base.parameters import ProblemParameters
 from orchestrator.stages.base.scope import Planning, SeedScope, refs
 from orchestrator.stages.capture import captures
 from orchestrator.stages.dataset import DATASET
-from orchestrator.stages.gram import tiles_between
+from orchestrator.stages.gram import tiles_of_kernel
 from orchestrator.stages.head import HEAD
 from orchestrator.stages.head_refits import HEAD_REFITS
-from orchestrator.stages.precision import PRECISION
+from orchestrator.stages.precision import PRECISION, errors_of
 from orchestrator.stages.solve import SOLVE, FlowParameters, IterativeParameters, Method, SolveParameters
 from orchestrator.stages.solve.kept_solves import KeptSolves
 from orchestrator.store.stage import Inputs, Stage, as_json
 from orchestrator.sweep.layer_sets import LayerSet
-from orchestrator.sweep.refinements import refinements_of
+from orchestrator.sweep.refinements import Groups, refinements_of
 from orchestrator.sweep.training_estimates import ERROR_ESTIMATES, missing_estimates
 
 MANY_LAYER_SETS = 1024
@@ -60,21 +60,24 @@ def _inputs(scope: SeedScope, method: Method, n_train: int, layer_sets: Sequence
     found = scope.variant.refinements
     used = {number for each in layer_sets for number in refinements_of(each.groups, found)} if method == "dual" else ()
     refinements = tuple(sorted(used))
-    key = SOLVE.name, method, n_train, refinements
-    return scope.kept(key, lambda: _inputs_of(scope, method, n_train, refinements))
+    rows = scope.variant.rows_with(group for each in layer_sets for group in each.groups)
+    key = SOLVE.name, method, n_train, refinements, rows
+    return scope.kept(key, lambda: _inputs_of(scope, method, n_train, refinements, rows))
 
 
-def _inputs_of(scope: SeedScope, method: Method, n_train: int, refinements: Sequence[int]) -> Inputs:
-    train, evaluation = captures(scope, "train")[: scope.variant.sizes.shards_of(n_train)], captures(scope, "eval")
-    inputs = scope.inputs(n_train, DATASET, PRECISION)
+def _inputs_of(scope: SeedScope, method: Method, n_train: int, refinements: Sequence[int], rows: Groups) -> Inputs:
+    inputs = scope.inputs(n_train, DATASET)
+    if precision := errors_of(scope, rows):
+        inputs[PRECISION.name] = (precision.ref,)
     left_out = _left_out(scope)
     if left_out and (method == "primal" or scope.variant.sweep.spec.kernel.decomposition == "full"):
         inputs["left_out"] = (left_out.ref,)
     if method == "dual":
-        inputs["tiles"] = refs(tiles_between(scope, train, train, refinements))
-        inputs["eval_tiles"] = refs(tiles_between(scope, evaluation, train, refinements))
+        inputs["tiles"] = refs(tiles_of_kernel(scope, "train", n_train, refinements))
+        inputs["eval_tiles"] = refs(tiles_of_kernel(scope, "eval", n_train, refinements))
     else:
-        inputs |= {"train": refs(train), "eval": refs(evaluation)}
+        train = captures(scope, "train", rows)[: scope.variant.sizes.shards_of(n_train)]
+        inputs |= {"train": refs(train), "eval": refs(captures(scope, "eval", rows))}
     return inputs
 
 

@@ -44,7 +44,7 @@ def planned(changes: dict[str, Any], *before: dict[str, Any]) -> Plan:
 
 
 def names(plan: Plan) -> list[set[str]]:
-    return [{"".join(block) for block in each} for each in plan.variants[0].refinements]
+    return [{"".join(block) for block in each.blocks} for each in plan.variants[0].refinements]
 
 
 COARSE = {"0.q0.v2.q2.v", "1.q1.v3.q3.v", "head"}
@@ -92,11 +92,38 @@ def test_additions_that_join_have_every_layer():
     assert names(joined) == [COARSE, {"0.q0.v", "1.q1.v", "2.q2.v", "3.q3.v"}]
 
 
-def test_other_rows_are_asked_for_anew():
-    """Rows of a shard hold the groups that some set needs: with others, no tile that is there serves."""
-    joined = planned({"grid.layer_sets": [ALL]}, {"grid.layer_sets": [{"layers": [LOW]}]})
-    assert len(names(joined)) == 1
-    assert planned({"grid.layer_sets": [ALL]}, sets() | {"kernel.blocks": "groups"}).plan_id == planned(sets()).plan_id
+ONLY_LOW: dict[str, Any] = {"grid.layer_sets": [{"layers": [LOW]}]}
+
+
+def test_a_set_with_groups_that_no_set_had_adds_blocks_of_these_alone():
+    assert names(planned(sets(), ONLY_LOW)) == [{"0.q0.v1.q1.v", "head"}, {"2.q2.v3.q3.v"}]
+    groups = {"kernel.blocks": "groups"}
+    first, second = planned(ONLY_LOW | groups), planned(sets() | groups, ONLY_LOW | groups)
+    assert names(first) == [{"0.q", "0.v", "1.q", "1.v", "head"}]
+    assert names(second) == [*names(first), {"2.q", "2.v", "3.q", "3.v"}]
+    there, planned_now = ({stage.stage_id for stage in plan.stages} for plan in (first, second))
+    assert not {stage.stage_id for stage in first.stages if stage.kind == "gram"} - planned_now
+    kept = planned(ONLY_LOW | groups, ONLY_LOW | groups, sets() | groups)
+    assert {stage.stage_id for stage in kept.stages} == there, "a set that leaves takes nothing with it"
+
+
+TRAINED: dict[str, Any] = {"finetune": {"learning_rate": 1e-3, "epochs": 1}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"), [({"model.dtype": "bfloat16"}, "precision"), (TRAINED, "finetune")], ids=["half", "trained"]
+)
+def test_what_cells_of_a_set_are_made_from_stays_when_further_groups_join(changes: dict[str, Any], kind: str):
+    """Rows, trials of batches, errors of half precision and trainings as well as kernels."""
+    changes = changes | {"compute.rows": "stored", "kernel.blocks": "groups"}
+    first = planned(ONLY_LOW | changes)
+    second = planned({"grid.layer_sets": [{"layers": [LOW]}, ALL]} | changes, ONLY_LOW | changes)
+    assert {stage.stage_id for stage in first.stages} < {stage.stage_id for stage in second.stages}
+    assert {"capture", "batching", "solve", kind} <= {stage.kind for stage in first.stages}
+
+
+def test_blocks_of_another_kind_or_in_other_shards_are_made_anew():
+    assert planned(sets(), sets() | {"kernel.blocks": "groups"}).plan_id == planned(sets()).plan_id
 
 
 def test_identities_do_not_depend_on_where_rows_are():
@@ -145,7 +172,7 @@ def test_sets_that_join_reuse_what_is_there(
     write_spec(spec.parent, changes | JOINED | {"model.path": str(tiny_model)})
     said = " ".join(ntksweep("plan", spec).output.split())
     again = "captured again" if rows == "resident" else "read from the disk again"
-    assert f"12 tiles of 4 of 5 groups are made for layer sets that cut stored blocks: layers:0, layers:1, " \
+    assert f"12 tiles of 4 of 5 groups are made for layer sets that joined: layers:0, layers:1, " \
            f"groups:0.query; rows of these groups are {again}, and everything else stays" in said  # fmt: skip
     captured: Counter[tuple[str, ...]] = Counter()
     resident_rows = capture.resident_rows
@@ -204,3 +231,29 @@ def test_additions_that_join_reuse_what_is_there(tmp_path: Path, tiny_model: Pat
     run_spec(fresh)
     columns = ["layer_set", "added_layer", "sigma_max", "kernel_sigma_max", "block_sigma_max"]
     assert_close((results, read_spec(fresh).folder), "additions", columns, 2)
+
+
+@pytest.mark.parametrize("changes", [{"compute.rows": "resident"}, TRAINED], ids=["resident", "trained"])
+def test_sets_with_further_groups_join_and_nothing_is_made_twice(
+    changes: dict[str, Any], tmp_path: Path, tiny_model: Path
+):
+    changes = {"adapter.rank": 4} | changes
+    spec = make_sweep(tmp_path / "grown", changes | {"grid.layer_sets": [{"layers": [[1]]}]}, model=tiny_model)
+    results = read_spec(spec).folder
+    run_spec(spec)
+    before = checksums(results)
+    joined = changes | {"grid.layer_sets": ["all_layers", "each_layer"]}
+    write_spec(spec.parent, joined | {"model.path": str(tiny_model)})
+    said = " ".join(ntksweep("plan", spec).output.split())
+    assert "of 2 of 5 groups are made for layer sets that joined: layers:0-1, layers:0; rows of these groups are " \
+           "captured, and everything else stays" in said  # fmt: skip
+    assert not run_spec(spec).report.failures
+    assert run_spec(spec).was_finished
+    after = checksums(results)
+    assert {name: after[name] for name in before} == before
+    assert set(finished(results).values()) == {1}
+
+    fresh = make_sweep(tmp_path / "fresh", joined, model=tiny_model)
+    run_spec(fresh)
+    columns = [*COLUMNS, "leave_one_out_loss", *(["finetune_eval_loss"] if "finetune" in changes else [])]
+    assert_close((results, read_spec(fresh).folder), "cells", columns, 2)
