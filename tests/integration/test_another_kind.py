@@ -52,7 +52,8 @@ def plan(scope: SeedScope) -> None:
     if not scope.variant.sweep.spec.kernel.row_norms:
         return
     parameters = RowNormsParameters(scope.variant.sizes.groups)
-    stage = Stage(ROW_NORMS, parameters, {"train": refs(captures(scope, "train"))})
+    shards = captures(scope, "train", scope.variant.rows_with(parameters.groups))
+    stage = Stage(ROW_NORMS, parameters, {"train": refs(shards)})
     n_train = scope.variant.sizes.n_train
     scope.planning.fill(RowNorms(stage=stage, variant=scope.position, seed=scope.seed, n_train=n_train))
 

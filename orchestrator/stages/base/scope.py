@@ -169,12 +169,8 @@ class SeedScope:
 
     def rows_of(self, groups: Groups) -> RowsParameters:
         """Return everything that fixes the Jacobian rows of an example, of one of the variant's `row_sets`."""
-        return RowsParameters(
-            scorer=self.scorer,
-            outputs=self.variant.sweep.spec.kernel.outputs,
-            groups=groups,
-            batch_size=self.variant.sizes.batch_size,
-        )
+        outputs = self.variant.sweep.spec.kernel.outputs
+        return RowsParameters(self.scorer, outputs, groups, self.variant.sizes.batch_size)
 
     def problem(self, n_train: int, dataset: str) -> ProblemParameters:
         """Return everything that fixes a regression problem but layer set and lambda.

@@ -10,12 +10,7 @@ from orchestrator.stages.base.scope import SeedScope, refs
 from orchestrator.stages.batching import training_trial
 from orchestrator.stages.capture import captures
 from orchestrator.stages.dataset import DATASET
-from orchestrator.stages.finetune import (
-    FINETUNE,
-    CellsParameters,
-    Run,
-    RunParameters,
-)
+from orchestrator.stages.finetune import FINETUNE, CellsParameters, Run, RunParameters
 from orchestrator.stages.finetune.costs import training_memory
 from orchestrator.stages.head import model_inputs
 from orchestrator.store.stage import Inputs, Part
