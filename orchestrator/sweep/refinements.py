@@ -43,8 +43,7 @@ def row_sets(variant: "Variant") -> tuple[Groups, ...]:
     Rows are those of all groups that some layer set has. A set that joins with other groups does not change the rows
     that were asked for before it, nor what is made of them.
     """
-    asked = () if variant.sweep.spec.compute.tokens_at_once == "auto" else _asked_before(variant)
-    return tuple(dict.fromkeys(each.sizes.groups for each in (*asked, variant)))
+    return tuple(dict.fromkeys(each.sizes.groups for each in (*_asked_before(variant), variant)))
 
 
 def refinements(variant: "Variant") -> tuple[Refinement, ...]:
@@ -99,13 +98,18 @@ def _by_atoms(variant: "Variant") -> bool:
 
 
 def _asked_before(variant: "Variant") -> Iterator["Variant"]:
-    """Yield the variant as its results folder was asked for it before, where that was in the same shards."""
+    """Yield the variant as its results folder was asked for it before, where its rows can stay as they were.
+
+    They cannot in other shards, nor with other groups where the size of batches follows from the memory of all groups.
+    """
+    measured = variant.sweep.spec.compute.tokens_at_once == "auto"
     head_in_kernel = variant.sweep.spec.head.in_kernel
     for asked in variant.sweep.blocks_asked:
         sweep = replace(variant.sweep, spec=asked.within(variant.sweep.spec))
         sets = tuple(expand_layer_sets(asked.layer_sets, variant.survey.groups, head_in_kernel=head_in_kernel))
         sizes = Sizes.of(sweep, variant.survey, sets)
-        if sizes.shard_examples == variant.sizes.shard_examples:
+        same_groups = sizes.groups == variant.sizes.groups
+        if sizes.shard_examples == variant.sizes.shard_examples and (same_groups or not measured):
             yield replace(variant, sweep=sweep, sizes=sizes, layer_sets=sets)
 
 

@@ -124,6 +124,8 @@ def test_what_cells_of_a_set_are_made_from_stays_when_further_groups_join(change
 
 def test_blocks_of_another_kind_or_in_other_shards_are_made_anew():
     assert planned(sets(), sets() | {"kernel.blocks": "groups"}).plan_id == planned(sets()).plan_id
+    for other in ({"compute.batch_tokens": "auto"}, {"compute.shard_examples": None, "compute.memory_budget": "16MB"}):
+        assert planned(sets() | other, ONLY_LOW | other).plan_id == planned(sets() | other).plan_id
 
 
 def test_identities_do_not_depend_on_where_rows_are():
