@@ -17,6 +17,18 @@ LAMBDAS = np.array([1e-2, 0.1, 1.0, 30.0, 1e9])
 N_EXAMPLES, PENALTY = 9, 0.3
 
 
+Extended = np.longdouble
+
+
+def extended_solve(A: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve A x = right in extended precision: by refinement, with residuals in it."""
+    solution = np.zeros_like(right)
+    for _ in range(6):
+        left = right - A @ solution
+        solution = solution + np.linalg.solve(A.astype(float), left.astype(float))
+    return solution
+
+
 @dataclass(frozen=True)
 class Regression:
     """n examples of R rows and k targets, whose f_0 is a ridge fit with intercept on features x (n, d)."""
@@ -52,19 +64,29 @@ class Regression:
         return values.reshape(len(values) * self.R, self.k)
 
     @property
+    def exact_hat(self) -> np.ndarray:
+        """H (n, n) in extended precision: labels that are nearly fitted leave little, which has to be as exact."""
+        one, penalty = penalized(self.x)
+        return one @ extended_solve(one.T @ one + penalty, one.T)
+
+    @property
     def hat(self) -> np.ndarray:
-        """H (n, n), from the fits to each label alone."""
-        return probe(self.x, np.eye(self.n))(self.x)
+        return self.exact_hat.astype(float)
+
+    @property
+    def exact_residual(self) -> np.ndarray:
+        """What the probe leaves of the labels, (n, R k), in extended precision."""
+        return self.y - self.exact_hat @ self.y
 
     @property
     def residual(self) -> np.ndarray:
-        return self.rows(self.y - self.hat @ self.y)
+        return self.rows(self.exact_residual.astype(float))
 
     def start(self, *, linear: bool = True) -> FittedStart:
         values, vectors = np.linalg.eigh(self.hat)
         features = vectors * np.sqrt(np.maximum(values, 0))
-        left = (self.y - self.hat @ self.y) / (1 - np.diag(self.hat))[:, None]
-        changes = left.reshape(self.n, 1, self.R, self.k)
+        left = self.exact_residual / (1 - np.diag(self.exact_hat))[:, None]
+        changes = left.astype(float).reshape(self.n, 1, self.R, self.k)
         return FittedStart(features, features[:, None, :], changes, linear)
 
     def refitted(self, f_without: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -87,6 +109,12 @@ class Regression:
             self.p,
             decompose=EigenDecomposition if eigenvectors else TridiagonalDecomposition,
         )
+
+
+def penalized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features x (n, d) with a column of ones, and the penalty of the ridge fit, in extended precision."""
+    one = np.column_stack([x, np.ones(len(x))]).astype(Extended)
+    return one, PENALTY * np.diag([1.0] * x.shape[1] + [0.0]).astype(Extended)
 
 
 def probe(x: np.ndarray, y: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -121,22 +149,9 @@ def test_leave_one_out_is_what_refitting_the_start_too_gives(case: Regression):
         np.testing.assert_allclose(path.leave_one_out, expected, rtol=0, atol=1e-11)
 
 
-Extended = np.longdouble
-
-
-def extended_solve(A: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solve A x = right in extended precision: by refinement, with residuals in it."""
-    solution = np.zeros_like(right)
-    for _ in range(6):
-        left = right - A @ solution
-        solution = solution + np.linalg.solve(A.astype(float), left.astype(float))
-    return solution
-
-
 def refitted_exactly(case: Regression, value: float) -> np.ndarray:
     """`Regression.refitted` for one lambda in extended precision, (M, k), for the kernel as it is in double."""
-    one = np.column_stack([case.x, np.ones(case.n)]).astype(Extended)
-    penalty = PENALTY * np.diag([1.0] * case.d + [0.0]).astype(Extended)
+    one, penalty = penalized(case.x)
     y, shifted = case.y.astype(Extended), case.kernel.astype(Extended)
     found = np.empty((case.n * case.R, case.k), dtype=Extended)
     for i in range(case.n):
