@@ -218,7 +218,12 @@ def test_lambdas_that_leave_are_in_no_table(tmp_path: Path, tiny_model: Path):
         rows = before[name].filter([value != 0.1 for value in before[name]["lambda_given"].to_pylist()])
         assert 0 < len(rows) < len(before[name])
         for column in rows.column_names:
-            assert str(after[name][column].to_pylist()) == str(rows[column].to_pylist()), (name, column)
+            found, kept = after[name][column].to_pandas(), rows[column].to_pandas()
+            if name == "cells" and is_float_dtype(kept.dtype):
+                # ridge columns: products of all lambdas together, whose last bit depends on them on some processors
+                np.testing.assert_allclose(found, kept, rtol=1e-12, err_msg=column)
+            else:
+                assert str(found.to_list()) == str(kept.to_list()), (name, column)
 
 
 def test_plan_and_run_say_what_stays(tmp_path: Path, tiny_model: Path):
