@@ -112,7 +112,9 @@ def test_a_kernel_of_rounding_is_told_by_name(tmp_path: Path, dtype: str):
     answer = ntksweep("run", path)
     assert answer.status == 0, answer.errors
     said = " ".join(answer.output.split())
-    assert "target:query: its kernel is no larger than rounding" in said
     assert "target:value: its" not in said
     traces = results_of(path).cells.to_pandas().groupby("layer_set")["trace"].first()
-    assert 0 < traces["target:query"] < 1e-9 * traces["target:value"]
+    assert traces["target:query"] < 1e-9 * traces["target:value"]
+    # on some processors the rounding of one precision cancels, and leaves a kernel of zeros
+    told = "its kernel is no larger than rounding" if traces["target:query"] > 0 else "its kernel is zero"
+    assert f"target:query: {told}" in said
