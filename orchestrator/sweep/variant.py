@@ -52,7 +52,7 @@ class Variant:
         if len(self.row_sets) == 1:
             return self.row_sets[0]
         wanted = frozenset(groups)
-        return next((each for each in self.row_sets if wanted.issubset(each)), self.sizes.groups)
+        return next(each for each in self.row_sets if wanted.issubset(each))
 
     @cached_property
     def rows_used(self) -> tuple[Groups, ...]:

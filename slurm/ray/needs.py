@@ -35,6 +35,9 @@ _EXEMPT = 1 << 21 | 1 << 24
 class RayNeedsError(SlurmError):
     """Ray would not start on this machine, or would abort there."""
 
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Ray does not start: {why}")
+
 
 def refuse_too_few_threads(workers: int) -> None:
     """Raise an error if this user may not start as many threads as Ray does, which would abort with its process.

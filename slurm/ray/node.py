@@ -78,7 +78,7 @@ def main() -> None:
             private_folder(options.scratch) as folder,
             held_ports(count, options.job, options.rank) as ports,
         ):
-            refuse_full(folder)
+            refuse_full(folder.parent)
             command = ray_command(options, folder / "ray", ports)
             _say(f"step={os.environ.get('SLURM_STEP_ID', '')} port={ports[0]}")
             status = _guarded(lambda: _run_ray(command, folder))

@@ -64,6 +64,6 @@ def test_a_node_that_cannot_be_reached_at_its_address_is_told_before_ray_waits_f
     ]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert said.returncode == 1
-    assert said.stderr.startswith("this machine cannot connect to itself at 192.0.2.1 (")
+    assert said.stderr.startswith("Ray does not start: this machine cannot connect to itself at 192.0.2.1 (")
     assert "which connections its firewall lets through" in said.stderr
     assert "port=" not in said.stdout, "it holds no ports, and starts nothing"

@@ -285,7 +285,7 @@ def _needs_told() -> Iterator[None]:
     try:
         yield
     except RayNeedsError as error:
-        raise RayFailedError(f"Ray does not start: {error}, or run without Ray with `--executor inline`") from error
+        raise RayFailedError(f"{error}, or run without Ray with `--executor inline`") from error
 
 
 def _wait_for_ports_in_python(node: Any) -> None:
