@@ -43,7 +43,7 @@ def row_sets(variant: "Variant") -> tuple[Groups, ...]:
     Rows are those of all groups that some layer set has. A set that joins with other groups does not change the rows
     that were asked for before it, nor what is made of them.
     """
-    return tuple(dict.fromkeys(each.sizes.groups for each in (*_asked_before(variant), variant)))
+    return tuple(dict.fromkeys(each.sizes.groups for each in (*variant.asked_before, variant)))
 
 
 def refinements(variant: "Variant") -> tuple[Refinement, ...]:
@@ -54,7 +54,7 @@ def refinements(variant: "Variant") -> tuple[Refinement, ...]:
     by_atoms = _by_atoms(variant)
     known: list[Groups] = []
     found: list[Refinement] = []
-    before = (each for each in _asked_before(variant) if _by_atoms(each) == by_atoms)
+    before = (each for each in variant.asked_before if _by_atoms(each) == by_atoms)
     for asked in (*before, variant):
         known += _sets(asked) if by_atoms else ()
         needed = _lacked(asked, found, known) if by_atoms else {*asked.sizes.dual_groups} - {*_names(found)}
@@ -97,7 +97,7 @@ def _by_atoms(variant: "Variant") -> bool:
     return 8 * (M * (M + 1) // 2 + M_eval * M) * len(sizes.dual_groups) >= MOST_BYTES
 
 
-def _asked_before(variant: "Variant") -> Iterator["Variant"]:
+def asked_before(variant: "Variant") -> Iterator["Variant"]:
     """Yield the variant as its results folder was asked for it before, where its rows can stay as they were.
 
     They cannot in other shards, nor with other groups where the size of batches follows from the memory of all groups.

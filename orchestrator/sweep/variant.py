@@ -8,7 +8,7 @@ from orchestrator.sweep.blocks import block_name
 from orchestrator.sweep.choices import Choice
 from orchestrator.sweep.folder import Sweep
 from orchestrator.sweep.layer_sets import HEAD, LayerSet
-from orchestrator.sweep.refinements import Groups, Refinement, refinements, row_sets
+from orchestrator.sweep.refinements import Groups, Refinement, asked_before, refinements, row_sets
 from orchestrator.sweep.residency import RowsPlace, rows_place
 from orchestrator.sweep.sizes import Sizes
 from orchestrator.sweep.survey_facts import Survey
@@ -41,6 +41,11 @@ class Variant:
 
         flops = rows(self, 1, self.sizes.groups).model_flops
         return rows_place(self.sweep, self.survey, self.sizes, self.reads_rows, flops)
+
+    @cached_property
+    def asked_before(self) -> "tuple[Variant, ...]":
+        """The variant as its results folder was asked for it before, run by run."""
+        return tuple(asked_before(self))
 
     @cached_property
     def row_sets(self) -> tuple[Groups, ...]:

@@ -91,8 +91,9 @@ def refuse_unreachable(address: str = LOOPBACK) -> None:
         RayNeedsError: says what the system says, and what to do.
     """
     try:
-        with socket.create_server((address, 0)) as server:
-            socket.create_connection(server.getsockname(), CONNECT_SECONDS).close()
+        # on all interfaces where it is not loopback: behind a translated address no interface has it
+        with socket.create_server((address if address == LOOPBACK else "", 0)) as server:
+            socket.create_connection((address, server.getsockname()[1]), CONNECT_SECONDS).close()
     except OSError as error:
         mend = (
             "bring its loopback interface up (`ip link set lo up`)"
